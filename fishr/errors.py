@@ -1,0 +1,27 @@
+"""The two ways a request can fail: what was asked cannot be done, or doing it failed."""
+
+
+class InputError(ValueError):
+    """What was given cannot be used; the message says what was got, what was expected and what to do.
+
+    The command line prints it as one line on stderr and exits with code 2.
+
+    Example:
+        >>> raise InputError("steps: got -1, expected a whole number of at least 1")
+        Traceback (most recent call last):
+            ...
+        fishr.errors.InputError: steps: got -1, expected a whole number of at least 1
+    """
+
+
+class RunFailed(RuntimeError):
+    """Work that was validly asked for could not be completed; the message says at which step and why.
+
+    The command line prints it as one line on stderr and exits with code 1.
+
+    Example:
+        >>> raise RunFailed("step 12: the loss is nan")
+        Traceback (most recent call last):
+            ...
+        fishr.errors.RunFailed: step 12: the loss is nan
+    """

@@ -1,0 +1,186 @@
+"""Per-sample losses with their derivative by the logits in closed form.
+
+Gradient statistics are of the unscaled loss of each sample, so a loss here never averages over samples.
+"""
+
+from typing import Protocol, runtime_checkable
+
+import torch
+from attrs import frozen
+from torch import Tensor
+from torch.nn import functional
+
+from fishr.errors import InputError
+
+
+@runtime_checkable
+class Loss(Protocol):
+    """A per-sample loss: ``loss(logits, labels)`` is [N], and row n depends on sample n alone.
+
+    Any such function is a loss. One that also has ``deltas`` saves an automatic differentiation.
+
+    Example:
+        >>> def squared(logits, labels):
+        ...     return (logits.squeeze(1) - labels) ** 2
+        >>> isinstance(squared, Loss)
+        True
+    """
+
+    def __call__(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """[N] losses."""
+        ...
+
+
+@frozen
+class CrossEntropy:
+    """Softmax cross-entropy: ℓ_n = logsumexp(f_n) − f_n[y_n].
+
+    Example:
+        >>> CrossEntropy()(torch.zeros(2, 4), torch.tensor([0, 3]))
+        tensor([1.3863, 1.3863])
+    """
+
+    def __call__(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Per-sample losses.
+
+        Args:
+            logits: [N, C], C ≥ 2.
+            labels: [N] class indices.
+
+        Returns:
+            [N], nats.
+
+        Raises:
+            InputError: a single output, or labels that are not [N] whole numbers.
+        """
+        self._check(logits, labels)
+        return torch.logsumexp(logits, 1) - logits.gather(1, labels.unsqueeze(1)).squeeze(1)
+
+    def deltas(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """δ = ∂ℓ/∂f = softmax(f) − onehot(y), [N, C]."""
+        self._check(logits, labels)
+        ones = torch.ones((), dtype=logits.dtype, device=logits.device).expand(len(logits), 1)
+        return logits.softmax(1).scatter_add(1, labels.unsqueeze(1), -ones)
+
+    def outputs(self, classes: int) -> int:
+        """Head outputs for so many classes."""
+        return classes
+
+    def predictions(self, logits: Tensor) -> Tensor:
+        """[N] the likeliest class."""
+        return logits.argmax(1)
+
+    def _check(self, logits: Tensor, labels: Tensor) -> None:
+        if logits.ndim != 2 or logits.shape[1] < 2:
+            raise InputError(
+                f"cross-entropy: got logits of shape {tuple(logits.shape)}, expected [N, C] with C ≥ 2; "
+                "for a head with a single output use BinaryCrossEntropy()"
+            )
+        if labels.shape != logits.shape[:1] or labels.dtype != torch.int64:
+            raise InputError(
+                f"cross-entropy: got labels of shape {tuple(labels.shape)} and type {labels.dtype}, "
+                f"expected [{len(logits)}] and torch.int64"
+            )
+
+
+@frozen
+class BinaryCrossEntropy:
+    """Logistic loss, summed over the outputs: ℓ_n = Σ_c softplus(f_nc) − y_nc·f_nc.
+
+    Example:
+        >>> BinaryCrossEntropy()(torch.zeros(2, 1), torch.tensor([0, 1]))
+        tensor([0.6931, 0.6931])
+    """
+
+    def __call__(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Per-sample losses.
+
+        Args:
+            logits: [N, C], usually C = 1.
+            labels: [N] (for C = 1) or [N, C], zeros and ones.
+
+        Returns:
+            [N], nats.
+
+        Raises:
+            InputError: the labels do not have the shape of the logits.
+        """
+        targets = self._targets(logits, labels)
+        return functional.binary_cross_entropy_with_logits(logits, targets, reduction="none").sum(1)
+
+    def deltas(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """δ = ∂ℓ/∂f = σ(f) − y, [N, C]."""
+        return logits.sigmoid() - self._targets(logits, labels)
+
+    def outputs(self, classes: int) -> int:
+        """Head outputs for so many classes: one, and only two classes can be told apart by it."""
+        if classes != 2:
+            raise InputError(f"binary cross-entropy: got {classes} classes, expected 2; use CrossEntropy()")
+        return 1
+
+    def predictions(self, logits: Tensor) -> Tensor:
+        """[N] class 1 where the single output is positive."""
+        return (logits.squeeze(1) > 0).long()
+
+    def _targets(self, logits: Tensor, labels: Tensor) -> Tensor:
+        column = labels.unsqueeze(1) if labels.ndim == 1 else labels
+        if logits.ndim != 2 or column.shape != logits.shape:
+            raise InputError(
+                f"binary cross-entropy: got labels of shape {tuple(labels.shape)} for logits of shape "
+                f"{tuple(logits.shape)}, expected one label per output"
+            )
+        return column.to(logits.dtype)
+
+
+def per_sample_losses(loss: Loss, logits: Tensor, labels: Tensor) -> Tensor:
+    """The loss of each sample; a loss that reduces over samples is refused, since its gradients are scaled by 1/N.
+
+    Args:
+        loss: per-sample loss.
+        logits: [N, ...].
+        labels: what the loss reads.
+
+    Returns:
+        [N].
+
+    Raises:
+        InputError: the loss returned anything but one number a sample.
+
+    Example:
+        >>> per_sample_losses(CrossEntropy(), torch.zeros(2, 4), torch.tensor([0, 3])).shape
+        torch.Size([2])
+    """
+    losses = loss(logits, labels)
+    if losses.shape != logits.shape[:1]:
+        name = getattr(loss, "__name__", type(loss).__qualname__)
+        raise InputError(
+            f"loss: got shape {tuple(losses.shape)} from {name}, expected ({len(logits)},), one number a sample; "
+            'use CrossEntropy(), BinaryCrossEntropy() or reduction="none"'
+        )
+    return losses
+
+
+def loss_deltas(loss: Loss, logits: Tensor, labels: Tensor) -> Tensor:
+    """δ = ∂ℓ/∂f of any per-sample loss, in closed form where the loss has one, else by autograd.
+
+    Args:
+        loss: per-sample loss.
+        logits: [N, C].
+        labels: what the loss reads.
+
+    Returns:
+        [N, C], loss/logit, differentiable by the logits.
+
+    Example:
+        >>> logits = torch.tensor([[2.0], [3.0]], requires_grad=True)
+        >>> loss_deltas(lambda f, y: (f.squeeze(1) - y) ** 2, logits, torch.tensor([1.0, 1.0])).tolist()
+        [[2.0], [4.0]]
+    """
+    closed_form = getattr(loss, "deltas", None)
+    if closed_form is not None:
+        return closed_form(logits, labels)
+    with torch.enable_grad():
+        seen = logits if logits.requires_grad else logits.detach().requires_grad_()
+        total = per_sample_losses(loss, seen, labels).sum()
+        (deltas,) = torch.autograd.grad(total, [seen], create_graph=logits.requires_grad)
+    return deltas

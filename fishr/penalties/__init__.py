@@ -1,0 +1,34 @@
+"""Penalties, their schedules and combinators: a frozen configuration that is the function, state passed explicitly."""
+
+from fishr.penalties.combinators import Scaled, Stateless, Term, Total
+from fishr.penalties.erm import ERM
+from fishr.penalties.explain import Explanation, TermExplanation, explain
+from fishr.penalties.fishr import Fishr
+from fishr.penalties.irm import IRM
+from fishr.penalties.moving_average import Average, MovingAverage
+from fishr.penalties.penalty import Penalty
+from fishr.penalties.schedules import Constant, CosineSchedule, Joined, LinearSchedule, Schedule, StepSchedule
+from fishr.penalties.vrex import VREx
+
+__all__ = [
+    "ERM",
+    "IRM",
+    "Average",
+    "Constant",
+    "CosineSchedule",
+    "Explanation",
+    "Fishr",
+    "Joined",
+    "LinearSchedule",
+    "MovingAverage",
+    "Penalty",
+    "Scaled",
+    "Schedule",
+    "Stateless",
+    "StepSchedule",
+    "Term",
+    "TermExplanation",
+    "Total",
+    "VREx",
+    "explain",
+]

@@ -1,0 +1,193 @@
+"""Penalties made of penalties: scaled, summed by name, or made of a plain function."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from attrs import field, frozen
+from torch import Tensor
+
+from fishr.errors import InputError
+from fishr.observation import Observation
+from fishr.penalties.penalty import Penalty
+from fishr.penalties.schedules import Constant, Schedule
+from fishr.types import Problem
+
+
+def _is_penalty(value: object) -> bool:
+    return isinstance(value, Penalty) and not isinstance(value, type)
+
+
+def _check_penalty(_: object, attribute: Any, value: object) -> None:
+    if not _is_penalty(value):
+        raise InputError(
+            f"{attribute.name}: got {value!r}, expected a penalty (with init and a call); "
+            "wrap a function of the observation in Stateless"
+        )
+
+
+def _schedule(value: Schedule | float) -> Schedule:
+    return value if callable(value) else Constant(float(value))
+
+
+def has_memory(state: Any) -> bool:
+    """Whether a state holds anything that the next step depends on.
+
+    Example:
+        >>> has_memory(()), has_memory({"fishr": (), "rex": ()}), has_memory({"seen": 3})
+        (False, False, True)
+    """
+    if isinstance(state, Mapping):
+        return any(map(has_memory, state.values()))
+    if isinstance(state, tuple | list):
+        return any(map(has_memory, state))
+    return state is not None
+
+
+@frozen
+class Stateless:
+    """A penalty out of a plain function of the observation.
+
+    Args:
+        function: observation to 0-dim tensor.
+
+    Example:
+        >>> Stateless(lambda seen: seen.logits.square().mean()).init(Problem.of(torch.nn.Linear(2, 2), domains=1))
+        ()
+    """
+
+    function: Callable[[Observation], Tensor]
+
+    def init(self, problem: Problem) -> tuple[()]:
+        """No state."""
+        return ()
+
+    def __call__(self, seen: Observation, state: tuple[()], step: int) -> tuple[Tensor, tuple[()]]:
+        """The function's value."""
+        return self.function(seen), state
+
+
+@frozen
+class Scaled:
+    """schedule(step) · penalty.
+
+    While the weight is 0 nothing is computed, unless the penalty has a memory to keep up: then it is called without
+    a graph, so that a moving average runs through the warm-up at the cost of a forward pass.
+
+    Args:
+        penalty: what is scaled.
+        schedule: weight as a function of the step, or one number.
+
+    Example:
+        >>> from fishr.penalties.fishr import Fishr
+        >>> from fishr.penalties.schedules import StepSchedule
+        >>> Scaled(Fishr(ema=0.95), StepSchedule(at=1500, before=0.0, after=1000.0)).schedule(1500)
+        1000.0
+        >>> Scaled(Fishr(), 10).schedule
+        Constant(value=10.0)
+    """
+
+    penalty: Penalty = field(validator=_check_penalty)
+    schedule: Schedule = field(converter=_schedule)
+
+    def init(self, problem: Problem) -> Any:
+        """The penalty's own state."""
+        return self.penalty.init(problem)
+
+    def __call__(self, seen: Observation, state: Any, step: int) -> tuple[Tensor, Any]:
+        """The scaled value and the penalty's next state."""
+        weight = self.schedule(step)
+        if weight:
+            value, state = self.penalty(seen, state, step)
+            return weight * value, state
+        if has_memory(state):
+            # Outside no_grad: features and logits are shared with the other terms, which want their graph.
+            view = seen.detached()
+            with torch.no_grad():
+                _, state = self.penalty(view, state, step)
+        return torch.zeros((), device=seen.batch.inputs.device), state
+
+
+@frozen(eq=False)
+class Term:
+    """One named part of a loss at a step.
+
+    Args:
+        value: 0-dim, with its weight in it.
+        weight: what it was multiplied with, or 1.
+    """
+
+    value: Tensor
+    weight: float
+
+
+@frozen(init=False)
+class Total:
+    """Sum of named penalties; the state is a dict by the same names.
+
+    Args:
+        terms: penalties by name.
+
+    Raises:
+        InputError: a term that is not a penalty.
+
+    Example:
+        >>> from fishr.penalties.erm import ERM
+        >>> from fishr.penalties.vrex import VREx
+        >>> both = Total(risk=ERM(), rex=Scaled(VREx(), 10.0))
+        >>> both.init(Problem.of(torch.nn.Linear(2, 2), domains=2))
+        {'risk': (), 'rex': ()}
+    """
+
+    terms: dict[str, Penalty]
+
+    def __init__(self, /, **terms: Penalty) -> None:
+        for name, penalty in terms.items():
+            if not _is_penalty(penalty):
+                raise InputError(
+                    f"{name}: got {penalty!r}, expected a penalty; wrap a function of the observation in Stateless"
+                )
+        self.__attrs_init__(terms)  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
+
+    def init(self, problem: Problem) -> dict[str, Any]:
+        """The terms' states by name."""
+        return {name: penalty.init(problem) for name, penalty in self.terms.items()}
+
+    def __call__(self, seen: Observation, state: dict[str, Any], step: int) -> tuple[Tensor, dict[str, Any]]:
+        """The sum and the terms' next states."""
+        terms, state = self.evaluate(seen, state, step)
+        zero = torch.zeros((), device=seen.batch.inputs.device)
+        return sum((term.value for term in terms.values()), zero), state
+
+    def evaluate(self, seen: Observation, state: dict[str, Any], step: int) -> tuple[dict[str, Term], dict[str, Any]]:
+        """Each term by itself.
+
+        Args:
+            seen: the batch's observation.
+            state: the terms' states by name.
+            step: which step this is.
+
+        Returns:
+            The terms and their next states, both by name.
+
+        Raises:
+            InputError: a term whose value is not a single number.
+        """
+        terms, states = dict[str, Term](), dict[str, Any]()
+        for name, penalty in self.terms.items():
+            value, states[name] = penalty(seen, state[name], step)
+            if value.ndim:
+                raise InputError(f"{name}: got a value of shape {tuple(value.shape)}, expected a single number (0-dim)")
+            terms[name] = Term(value, weight_at(penalty, step))
+        return terms, states
+
+
+def weight_at(penalty: Penalty, step: int) -> float:
+    """The weight a penalty has at a step: of a scaled one its schedule's value times what it scales, otherwise 1.
+
+    Example:
+        >>> from fishr.penalties.vrex import VREx
+        >>> weight_at(Scaled(Scaled(VREx(), 5.0), 2.0), step=0), weight_at(VREx(), step=0)
+        (10.0, 1.0)
+    """
+    return penalty.schedule(step) * weight_at(penalty.penalty, step) if isinstance(penalty, Scaled) else 1.0

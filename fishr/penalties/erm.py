@@ -1,0 +1,38 @@
+"""Empirical risk: the mean loss."""
+
+from typing import Literal
+
+from attrs import field, frozen
+from attrs.validators import in_
+from torch import Tensor
+
+from fishr.observation import Observation
+from fishr.types import Problem
+
+
+@frozen
+class ERM:
+    """Mean loss over domains, (1/K) Σ_e R_e, or over samples, (1/N) Σ_n ℓ_n; the same for even domains.
+
+    Args:
+        over: ``"domains"`` (the IRM Colored MNIST script) or ``"samples"`` (pooled, DomainBed).
+
+    Example:
+        >>> import torch
+        >>> from fishr.observation import observe
+        >>> from fishr.types import DomainBatch
+        >>> batch = DomainBatch(torch.zeros(3, 2), torch.tensor([0, 0, 1]), sizes=(1, 2))
+        >>> value, _ = ERM()(observe(torch.nn.Identity(), torch.nn.Linear(2, 2), batch), (), step=0)
+        >>> value.shape
+        torch.Size([])
+    """
+
+    over: Literal["domains", "samples"] = field(default="domains", validator=in_(("domains", "samples")))
+
+    def init(self, problem: Problem) -> tuple[()]:
+        """No state."""
+        return ()
+
+    def __call__(self, seen: Observation, state: tuple[()], step: int) -> tuple[Tensor, tuple[()]]:
+        """The risk, 0-dim, in the loss's unit."""
+        return (seen.domain_losses if self.over == "domains" else seen.losses).mean(), state

@@ -1,0 +1,121 @@
+"""What a penalty does at a step, found out by doing it on a copy of its state."""
+
+from typing import Any
+
+import torch
+from attrs import frozen
+from tabulate import tabulate
+from torch import Tensor, nn
+
+from fishr.observation import Observation, observe
+from fishr.penalties.combinators import Total, has_memory, weight_at
+from fishr.penalties.penalty import Penalty
+from fishr.types import DomainBatch, Problem
+
+
+@frozen
+class TermExplanation:
+    """One term of a penalty at a step.
+
+    Args:
+        name: of the term.
+        weight: it is multiplied with.
+        reads: quantities of the observation that it reads itself.
+        graph: whether its value carries gradient.
+        state: numbers that it remembers from step to step.
+    """
+
+    name: str
+    weight: float
+    reads: tuple[str, ...]
+    graph: bool
+    state: int
+
+
+@frozen
+class Explanation:
+    """What each term does at a step; printed, it is a table.
+
+    Args:
+        step: which step.
+        terms: in the order of the penalty.
+    """
+
+    step: int
+    terms: tuple[TermExplanation, ...]
+
+    def __str__(self) -> str:
+        rows = [
+            (t.name, f"{t.weight:.6g}", ", ".join(t.reads) or "nothing", "yes" if t.graph else "no", t.state or "none")
+            for t in self.terms
+        ]
+        headers = ("term", f"weight at step {self.step}", "reads", "graph kept", "numbers remembered")
+        return tabulate(rows, headers, disable_numparse=True)
+
+
+class _Reader:
+    """Hands out an observation's quantities and writes down which; what they need in turn is not written down."""
+
+    def __init__(self, seen: Observation, reads: list[str]) -> None:
+        self._seen = seen
+        self._reads = reads
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "detached":
+            return lambda: _Reader(self._seen.detached(), self._reads)
+        if name not in ("batch", "head", "loss", "route", "closed_form") and name not in self._reads:
+            self._reads.append(name)
+        return getattr(self._seen, name)
+
+
+def explain(penalty: Penalty, step: int = 0, seen: Observation | None = None) -> Explanation:
+    """Which term weighs what at a step, what it reads, whether a graph and a state are kept.
+
+    Each term is run once from its first state; nothing is changed.
+
+    Args:
+        penalty: a single one, or a Total of several.
+        step: at which step.
+        seen: on what; by default random data of two domains with a linear head.
+
+    Returns:
+        An explanation; ``print`` it for a table.
+
+    Example:
+        >>> from fishr.penalties.combinators import Scaled
+        >>> from fishr.penalties.fishr import Fishr
+        >>> from fishr.penalties.schedules import StepSchedule
+        >>> print(explain(Total(fishr=Scaled(Fishr(ema=0.9), StepSchedule(at=10, before=0.0, after=5.0)))))
+        term    weight at step 0    reads                             graph kept    numbers remembered
+        ------  ------------------  --------------------------------  ------------  --------------------
+        fishr   0                   deltas, features, domains, sizes  no            21
+    """
+    seen = seen or _example()
+    problem = Problem.of(seen.head, seen.domains)
+    terms = penalty.terms if isinstance(penalty, Total) else {type(penalty).__name__: penalty}
+    return Explanation(step, tuple(_explain_term(name, term, step, seen, problem) for name, term in terms.items()))
+
+
+def _explain_term(name: str, term: Penalty, step: int, seen: Observation, problem: Problem) -> TermExplanation:
+    reads, state = list[str](), term.init(problem)
+    value, _ = term(_Reader(seen, reads), state, step)  # pyright: ignore[reportArgumentType]
+    return TermExplanation(name, weight_at(term, step), tuple(reads), value.requires_grad, _numbers(state))
+
+
+def _numbers(state: Any) -> int:
+    if isinstance(state, Tensor):
+        return state.numel()
+    if hasattr(state, "__attrs_attrs__"):
+        return sum(_numbers(getattr(state, a.name)) for a in state.__attrs_attrs__)
+    if isinstance(state, dict):
+        return sum(map(_numbers, state.values()))
+    if isinstance(state, tuple | list):
+        return sum(map(_numbers, state))
+    return int(has_memory(state))
+
+
+def _example() -> Observation:
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.randn(8, 4, generator=generator)
+    batch = DomainBatch(inputs, torch.tensor([0, 1] * 4), sizes=(4, 4))
+    return observe(nn.Identity(), nn.Linear(4, 2), batch)

@@ -1,0 +1,99 @@
+"""Exponential moving average of a statistic with explicit state, of which only the newest value carries gradient."""
+
+from typing import Literal, get_args
+
+import torch
+from attrs import field, frozen
+from torch import Tensor
+
+from fishr.errors import InputError
+from fishr.types import Problem
+
+Gain = Literal["unit_gradient", "debiased", "none"]
+
+
+@frozen(eq=False)
+class Average:
+    """State of a moving average.
+
+    Args:
+        value: [K, P], ṽ_t = γ ṽ_{t−1} + (1−γ) v_t, from ṽ_0 = 0; no graph.
+        updates: t, how many values went in.
+    """
+
+    value: Tensor
+    updates: int
+
+
+def _check_decay(_: object, attribute: object, decay: float) -> None:
+    if not 0 <= decay < 1:
+        raise InputError(f"decay: got {decay}, expected at least 0 and below 1")
+
+
+def _check_gain(_: object, attribute: object, gain: str) -> None:
+    if gain not in get_args(Gain):
+        raise InputError(f"gain: got {gain!r}, expected one of {', '.join(map(repr, get_args(Gain)))}")
+
+
+@frozen
+class MovingAverage:
+    """v̂_t = ṽ_t / d_t with ṽ_t = γ ṽ_{t−1} + (1−γ) v_t and ṽ_0 = 0.
+
+    The gain says what d_t is: ``"unit_gradient"`` 1−γ, so that ∂v̂/∂v = 1 whatever γ, while v̂ grows from v_1 to
+    v/(1−γ); ``"debiased"`` 1−γ^t, so that v̂ is a weighted mean from the first step; ``"none"`` 1.
+
+    Args:
+        decay: γ, at least 0 and below 1.
+        gain: the convention of d_t.
+
+    Raises:
+        InputError: a decay or gain out of range.
+
+    Example:
+        >>> average = MovingAverage(decay=0.5, gain="debiased")
+        >>> state = Average(torch.zeros(1, 1), updates=0)
+        >>> for value in (2.0, 8.0):
+        ...     smoothed, state = average(torch.tensor([[value]]), state)
+        >>> smoothed  # (0.25·2 + 0.5·8) / 0.75
+        tensor([[6.]])
+
+    Source:
+        ``"unit_gradient"`` is DomainBed's convention for Fishr; ``"debiased"`` is Adam's (Kingma and Ba 2015).
+    """
+
+    decay: float = field(validator=_check_decay)
+    gain: Gain = field(default="unit_gradient", validator=_check_gain)
+
+    def init(self, problem: Problem) -> Average:
+        """The average of nothing yet: zeros."""
+        return Average(problem.zeros(), 0)
+
+    def divisor(self, update: int) -> float:
+        """d_t for the t-th value, t from 1."""
+        return {"unit_gradient": 1 - self.decay, "debiased": 1 - self.decay**update, "none": 1.0}[self.gain]
+
+    def __call__(self, value: Tensor, state: Average) -> tuple[Tensor, Average]:
+        """The average with the new value in it, and the next state.
+
+        Args:
+            value: [K, P] the newest value; gradient flows through it alone.
+            state: what the previous call returned.
+
+        Returns:
+            v̂ [K, P] and the state.
+        """
+        self.check(state, tuple(value.shape))
+        average = torch.lerp(value, state.value, self.decay)
+        return average / self.divisor(state.updates + 1), Average(average.detach(), state.updates + 1)
+
+    def check(self, state: Average, shape: tuple[int, ...]) -> None:
+        """Refuse a statistic of another shape than the state's.
+
+        Raises:
+            InputError: the shapes differ.
+        """
+        if shape != state.value.shape:
+            raise InputError(
+                f"moving average: got a statistic of shape {shape}, expected {tuple(state.value.shape)} "
+                "as at its start; the number of domains and the head must stay the same"
+            )

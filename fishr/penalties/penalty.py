@@ -1,0 +1,40 @@
+"""What a penalty is: two functions, one that makes its first state and one that is pure."""
+
+from typing import Any, Protocol, runtime_checkable
+
+from torch import Tensor
+
+from fishr.observation import Observation
+from fishr.types import Problem
+
+
+@runtime_checkable
+class Penalty(Protocol):
+    """A term of the loss, possibly with memory.
+
+    ``init(problem)`` makes the first state; ``penalty(seen, state, step)`` returns the term's value and the next
+    state, and changes nothing. A state is any tree of tensors without a graph, numbers, tuples, dicts with string
+    keys, None and frozen attrs records; a penalty without memory has the state ``()``.
+
+    Example:
+        >>> from attrs import frozen
+        >>> @frozen
+        ... class ConfidencePenalty:
+        ...     def init(self, problem):
+        ...         return ()
+        ...     def __call__(self, seen, state, step):
+        ...         return seen.logits.square().mean(), state
+        >>> isinstance(ConfidencePenalty(), Penalty)
+        True
+
+    Source:
+        The pair of pure functions is optax's convention for gradient transformations.
+    """
+
+    def init(self, problem: Problem) -> Any:
+        """The state before the first step."""
+        ...
+
+    def __call__(self, seen: Observation, state: Any, step: int) -> tuple[Tensor, Any]:
+        """The term's value (0-dim) and the state after this step."""
+        ...

@@ -1,0 +1,125 @@
+"""Schedules: plain functions of the step, for the weight of a term."""
+
+from collections.abc import Callable
+from math import cos, pi
+
+from attrs import field, frozen
+
+from fishr.errors import InputError
+
+Schedule = Callable[[int], float]
+
+
+def _check_steps(_: object, attribute: object, steps: int) -> None:
+    if steps < 1:
+        raise InputError(f"steps: got {steps}, expected a whole number of at least 1")
+
+
+@frozen
+class Constant:
+    """The same value at every step.
+
+    Example:
+        >>> Constant(3.0)(100)
+        3.0
+    """
+
+    value: float
+
+    def __call__(self, step: int) -> float:
+        """The value."""
+        return self.value
+
+
+@frozen
+class StepSchedule:
+    """``before`` at steps 0 … at−1, ``after`` from step ``at`` on: a warm-up.
+
+    Example:
+        >>> warmup = StepSchedule(at=190, before=1.0, after=91257.0)
+        >>> warmup(189), warmup(190)
+        (1.0, 91257.0)
+    """
+
+    at: int
+    before: float
+    after: float
+
+    def __call__(self, step: int) -> float:
+        """The value at a step."""
+        return self.before if step < self.at else self.after
+
+
+@frozen
+class LinearSchedule:
+    """Straight from ``start`` at step 0 to ``end`` at step ``steps``, and ``end`` from there on.
+
+    Example:
+        >>> ramp = LinearSchedule(0.0, 10.0, steps=100)
+        >>> ramp(0), ramp(50), ramp(100), ramp(1000)
+        (0.0, 5.0, 10.0, 10.0)
+    """
+
+    start: float
+    end: float
+    steps: int = field(validator=_check_steps)
+
+    def __call__(self, step: int) -> float:
+        """The value at a step."""
+        done = min(step / self.steps, 1.0)
+        return self.start * (1 - done) + self.end * done
+
+
+@frozen
+class CosineSchedule:
+    """Half a cosine from ``start`` at step 0 to ``end`` at step ``steps``, and ``end`` from there on.
+
+    Example:
+        >>> anneal = CosineSchedule(1.0, 0.0, steps=100)
+        >>> anneal(0), round(anneal(50), 6), anneal(100)
+        (1.0, 0.5, 0.0)
+    """
+
+    start: float
+    end: float
+    steps: int = field(validator=_check_steps)
+
+    def __call__(self, step: int) -> float:
+        """The value at a step."""
+        left = (1 + cos(pi * min(step / self.steps, 1.0))) / 2
+        return self.start * left + self.end * (1 - left)
+
+
+@frozen
+class Joined:
+    """One schedule after the other; each counts its steps from its own beginning.
+
+    Args:
+        schedules: in order of time.
+        boundaries: the steps at which the second, third, … begin; increasing.
+
+    Raises:
+        InputError: not exactly one boundary between each two schedules, or boundaries that do not increase.
+
+    Example:
+        >>> warm = Joined((Constant(0.0), LinearSchedule(0.0, 8.0, steps=4)), boundaries=(10,))
+        >>> warm(9), warm(10), warm(11), warm(14)
+        (0.0, 0.0, 2.0, 8.0)
+    """
+
+    schedules: tuple[Schedule, ...]
+    boundaries: tuple[int, ...]
+
+    def __attrs_post_init__(self) -> None:
+        if len(self.boundaries) != len(self.schedules) - 1:
+            raise InputError(
+                f"boundaries: got {len(self.boundaries)} for {len(self.schedules)} schedules, "
+                "expected one between each two"
+            )
+        if list(self.boundaries) != sorted(set(self.boundaries)):
+            raise InputError(f"boundaries: got {self.boundaries}, expected increasing steps")
+
+    def __call__(self, step: int) -> float:
+        """The value at a step."""
+        index = sum(step >= boundary for boundary in self.boundaries)
+        return self.schedules[index](step - (0, *self.boundaries)[index])

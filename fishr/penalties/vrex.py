@@ -1,0 +1,49 @@
+"""V-REx: the variance of the domains' risks."""
+
+from typing import Literal
+
+from attrs import field, frozen
+from attrs.validators import in_
+from torch import Tensor
+
+from fishr.observation import Observation
+from fishr.penalties.domains import require_two_domains
+from fishr.types import Problem
+
+
+@frozen
+class VREx:
+    """(1/K) Σ_e (R_e − R̄)², or the sum over pairs Σ_{A<B} (R_A − R_B)², which is K² times as much.
+
+    Args:
+        form: ``"variance"`` (DomainBed) or ``"pairwise"`` (the IRM Colored MNIST script: (R_1 − R_2)²).
+
+    Example:
+        >>> import torch
+        >>> from fishr.observation import observe
+        >>> from fishr.types import DomainBatch
+        >>> batch = DomainBatch(torch.tensor([[0.0], [2.0]]), torch.tensor([0.0, 1.0]), sizes=(1, 1))
+        >>> squared = lambda logits, labels: (logits.squeeze(1) - labels) ** 2
+        >>> seen = observe(torch.nn.Identity(), torch.nn.Identity(), batch, loss=squared)  # risks 0 and 1
+        >>> VREx()(seen, (), 0)[0], VREx("pairwise")(seen, (), 0)[0]
+        (tensor(0.2500), tensor(1.))
+
+    Source:
+        Krueger et al. 2021 (arXiv 2003.00688), equation 8.
+    """
+
+    form: Literal["variance", "pairwise"] = field(default="variance", validator=in_(("variance", "pairwise")))
+
+    def init(self, problem: Problem) -> tuple[()]:
+        """No state.
+
+        Raises:
+            InputError: fewer than two domains.
+        """
+        require_two_domains("VREx", problem)
+        return ()
+
+    def __call__(self, seen: Observation, state: tuple[()], step: int) -> tuple[Tensor, tuple[()]]:
+        """The penalty, 0-dim, in the loss's unit squared."""
+        variance = (seen.domain_losses - seen.domain_losses.mean()).square().mean()
+        return variance * (1 if self.form == "variance" else seen.domains**2), state

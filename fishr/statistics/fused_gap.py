@@ -1,0 +1,235 @@
+"""The distance between the domains' gradient variances of a linear head, storing neither gradients nor variances.
+
+The per-sample gradient of a linear layer is the outer product δ ⊗ z, so a domain's moments are two matrix
+products. Here they are made for a block of classes at a time, turned at once into their part of the distance,
+and dropped; the backward pass makes them again. Memory follows the batch, not domains × classes × features, and
+each block is read while it is still in cache. ``linear_moments`` and ``distance_to_mean`` are the same in plain
+steps, and what a second derivative goes through.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from attrs import frozen
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from fishr.errors import InputError
+from fishr.types import check_sizes
+
+# Elements of a block, and of the rows read for it at a time: measured best on a CPU; a GPU wants few large kernels.
+_BLOCK = {"cpu": 1 << 21, "cuda": 1 << 26}
+_ROWS = {"cpu": 1 << 18, "cuda": 1 << 26}
+
+
+@frozen
+class GapRule:
+    """Which distance: scale · Σ_e ‖v̂_e − mean v̂‖² with v̂ = gain·v + memory_gain·memory.
+
+    Args:
+        centered: v is the variance; otherwise the second moment.
+        unbiased: v is divided by n−1 instead of n.
+        gain: factor on the batch's statistic.
+        memory_gain: factor on the remembered statistic.
+        scale: factor on the sum of squares.
+        bias: the head has a bias: P = C·F + C, otherwise C·F.
+
+    Example:
+        >>> GapRule(scale=0.5).centered
+        True
+    """
+
+    centered: bool = True
+    unbiased: bool = False
+    gain: float = 1.0
+    memory_gain: float = 0.0
+    scale: float = 1.0
+    bias: bool = True
+
+
+def linear_gap(
+    deltas: Tensor, features: Tensor, sizes: tuple[int, ...], rule: GapRule, memory: Tensor | None = None
+) -> tuple[Tensor, Tensor | None]:
+    """Distance of a linear head's per-domain gradient statistic to its mean over domains.
+
+    Args:
+        deltas: [N, C], δ = ∂ℓ/∂logits of the unscaled per-sample loss.
+        features: [N, F], what the head read.
+        sizes: samples of each domain; uneven ones are padded with zero rows.
+        rule: which distance.
+        memory: [K, P] remembered statistic without a graph, or None.
+
+    Returns:
+        The distance (0-dim, (loss/parameter)⁴, differentiable by deltas and features) and, with a memory, v̂ [K, P]
+        without a graph.
+
+    Raises:
+        InputError: the sizes do not fit the rows, or a domain has one sample and the variance is to be unbiased.
+
+    Example:
+        >>> deltas, features = torch.tensor([[1.0], [-1.0], [2.0], [-2.0]]), torch.ones(4, 1)
+        >>> value, _ = linear_gap(deltas, features, (2, 2), GapRule())
+        >>> value  # the variances are 1 and 4 for the weight and again for the bias
+        tensor(9.)
+    """
+    check_sizes(sizes, len(features))
+    if rule.unbiased and min(sizes) < 2:
+        raise InputError(f"sizes: got {sizes}, expected at least 2 samples in every domain for the unbiased variance")
+    with torch.autocast(features.device.type, enabled=False):
+        value, smoothed = _LinearGap.apply(_by_domain(deltas, sizes), _by_domain(features, sizes), memory, rule, sizes)  # pyright: ignore
+    return value, None if memory is None else smoothed
+
+
+def _by_domain(rows: Tensor, sizes: tuple[int, ...]) -> Tensor:
+    """[N, D] as [K, n, D] with n the largest domain; zero rows add nothing to any sum of δ ⊗ z."""
+    if len(set(sizes)) == 1:
+        return rows.unflatten(0, (len(sizes), sizes[0]))
+    return pad_sequence(list(rows.split(sizes)), batch_first=True)
+
+
+class _LinearGap(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        deltas: Tensor, features: Tensor, memory: Tensor | None, rule: GapRule, sizes: tuple[int, ...]
+    ) -> tuple[Tensor, Tensor]:
+        value = features.new_zeros(())
+        smoothed = features.new_empty(0) if memory is None else torch.empty_like(memory)
+        for part, classes, columns in _blocks(deltas, features, rule):
+            block = None if memory is None else (memory[:, columns], smoothed[:, columns])
+            _, gap = _mean_and_gap(deltas[:, :, classes], part, rule, sizes, block)
+            value += torch.dot(gap.flatten(), gap.flatten())
+        return value * rule.scale, smoothed
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+        deltas, features, memory, ctx.rule, ctx.sizes = inputs
+        ctx.mark_non_differentiable(output[1])
+        ctx.save_for_backward(deltas, features, memory)
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[Any, ...], *inputs: Any) -> tuple[tuple[Tensor, Tensor], tuple[int, int]]:
+        def take(index: int) -> list[Any]:
+            return [x.select(dim, index) if isinstance(dim, int) else x for x, dim in zip(inputs, in_dims, strict=True)]
+
+        # One head after the other keeps each block in cache.
+        values, smoothed = zip(*(_LinearGap.apply(*take(i)) for i in range(info.batch_size)), strict=True)  # pyright: ignore
+        return (torch.stack(values), torch.stack(smoothed)), (0, 0)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        deltas, features, memory = ctx.saved_tensors
+        with torch.autocast(features.device.type, enabled=False):
+            derive = _differentiable_backward if torch.is_grad_enabled() else _fused_backward
+            by_rows = derive(deltas, features, memory, ctx.rule, ctx.sizes, gradients[0])
+        return *by_rows, None, None, None
+
+
+def _fused_backward(
+    deltas: Tensor,
+    features: Tensor,
+    memory: Tensor | None,
+    rule: GapRule,
+    sizes: tuple[int, ...],
+    gradient: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """The derivative by deltas and features, block by block as in the forward pass."""
+    to_deltas, to_features = torch.zeros_like(deltas), torch.empty_like(features)
+    # ∂value/∂second moment = 2·scale·gain·factor·gap, and each sum is over n samples of δ²z² (hence 4) and δz.
+    weight = 4 * rule.scale * gradient * _gains(rule, sizes, features) * _inverse(sizes, features)
+    for part, classes, columns in _blocks(deltas, features, rule):
+        block = None if memory is None else (memory[:, columns], None)
+        mean, gap = _mean_and_gap(deltas[:, :, classes], part, rule, sizes, block)
+        gap *= weight
+        if mean is not None:
+            mean.mul_(gap).neg_()
+        for rows in _row_chunks(part):
+            delta, z = deltas[:, rows, classes], part[:, rows]
+            through = torch.bmm(z * z, gap.mT).mul_(delta)
+            to_deltas[:, rows, classes] += through if mean is None else through.baddbmm_(z, mean.mT)
+            if part is features:
+                to_z, through = to_features[:, rows], torch.bmm(delta * delta, gap)
+                torch.mul(through, z, out=to_z) if classes.start == 0 else to_z.addcmul_(through, z)
+                if mean is not None:
+                    to_z.baddbmm_(delta, mean)
+    return to_deltas, to_features
+
+
+def _blocks(deltas: Tensor, features: Tensor, rule: GapRule) -> Iterator[tuple[Tensor, slice, slice]]:
+    """What δ is multiplied with, a block's classes and its columns in a [K, P] statistic; the bias reads ones."""
+    (domains, samples, outputs), width = deltas.shape, features.shape[2]
+    step = max(1, _BLOCK.get(features.device.type, _BLOCK["cuda"]) // (domains * width))
+    for start in range(0, outputs, step):
+        stop = min(start + step, outputs)
+        yield features, slice(start, stop), slice(start * width, stop * width)
+    if rule.bias:
+        ones = features.new_ones(1, 1, 1).expand(domains, samples, 1)
+        yield ones, slice(0, outputs), slice(outputs * width, outputs * (width + 1))
+
+
+def _row_chunks(part: Tensor) -> Iterator[slice]:
+    domains, samples, width = part.shape
+    step = max(1, _ROWS.get(part.device.type, _ROWS["cuda"]) // (domains * width))
+    return (slice(start, start + step) for start in range(0, samples, step))
+
+
+def _mean_and_gap(
+    deltas: Tensor,
+    part: Tensor,
+    rule: GapRule,
+    sizes: tuple[int, ...],
+    memory: tuple[Tensor, Tensor | None] | None,
+) -> tuple[Tensor | None, Tensor]:
+    """Mean gradient [K, c, F] (None if v does not read it) and v̂ − mean over domains of v̂ [K, c, F] of one block."""
+    shape = (part.shape[0], deltas.shape[2], part.shape[2])
+    gap = part.new_zeros(shape)
+    mean = part.new_zeros(shape) if rule.centered else None
+    for rows in _row_chunks(part):
+        delta, z = deltas[:, rows], part[:, rows]
+        gap.baddbmm_((delta * delta).mT, z * z)
+        if mean is not None:
+            mean.baddbmm_(delta.mT, z)
+    inverse = _inverse(sizes, part)
+    gap *= inverse
+    if mean is not None:
+        mean *= inverse
+        gap.addcmul_(mean, mean, value=-1)
+    gap *= _gains(rule, sizes, part)
+    if memory is not None:
+        remembered, smoothed = memory
+        gap.add_(remembered.unflatten(1, shape[1:]), alpha=rule.memory_gain)
+        if smoothed is not None:
+            smoothed.copy_(gap.flatten(1))
+    return mean, gap.sub_(gap.mean(0))
+
+
+def _inverse(sizes: Sequence[int], like: Tensor) -> Tensor:
+    """1/n of each domain, [K, 1, 1]."""
+    return like.new_tensor([1 / n for n in sizes])[:, None, None]
+
+
+def _gains(rule: GapRule, sizes: Sequence[int], like: Tensor) -> Tensor:
+    """Factor on each domain's statistic, [K, 1, 1]."""
+    return like.new_tensor([rule.gain * (n / (n - 1) if rule.unbiased else 1.0) for n in sizes])[:, None, None]
+
+
+def _differentiable_backward(
+    deltas: Tensor,
+    features: Tensor,
+    memory: Tensor | None,
+    rule: GapRule,
+    sizes: tuple[int, ...],
+    gradient: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """The same derivative by plain differentiable steps, for second derivatives."""
+    inverse, gains = _inverse(sizes, features), _gains(rule, sizes, features)[:, 0]
+
+    def value(deltas: Tensor, features: Tensor) -> Tensor:
+        parts = [features, torch.ones_like(features[:, :, :1])] if rule.bias else [features]
+        statistic = torch.cat([((deltas**2).mT @ part**2 * inverse).flatten(1) for part in parts], 1)
+        if rule.centered:
+            statistic = statistic - torch.cat([(deltas.mT @ part * inverse).flatten(1) for part in parts], 1) ** 2
+        statistic = statistic * gains if memory is None else statistic * gains + rule.memory_gain * memory
+        return rule.scale * (statistic - statistic.mean(0)).square().sum()
+
+    return torch.func.vjp(value, deltas, features)[1](gradient)

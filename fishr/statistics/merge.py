@@ -1,0 +1,113 @@
+"""Moments of parts put together: chunks, accumulation steps and ranks.
+
+A moment is a sum over samples and a count, so parts merge exactly; variances by the spread of the parts' means
+(Chan, Golub and LeVeque 1983), without the cancellation of a difference of second moments.
+"""
+
+from collections.abc import Sequence
+from functools import reduce
+
+import torch
+from torch import Tensor
+
+from fishr.errors import InputError
+from fishr.types import GradientMoments
+
+
+def merge_moments(*parts: GradientMoments) -> GradientMoments:
+    """Moments of the union of disjoint sets of samples, domain by domain.
+
+    n = Σ n_i, mean = Σ (n_i/n) mean_i, variance = Σ (n_i/n) (variance_i + (mean_i − mean)²).
+
+    Args:
+        parts: moments over the same domains and parameters; a part may have no sample of a domain (count 0), and
+            its moments there are not read.
+
+    Returns:
+        The moments of all samples together, differentiable by those of the parts.
+
+    Raises:
+        InputError: no part, different layouts or numbers of domains, or a domain without any sample.
+
+    Example:
+        >>> import torch
+        >>> from fishr.types import Layout
+        >>> layout = Layout(("w",), ((1,),))
+        >>> left = GradientMoments((1,), torch.tensor([[0.0]]), torch.tensor([[0.0]]), layout)
+        >>> right = GradientMoments((3,), torch.tensor([[4.0]]), torch.tensor([[0.0]]), layout)
+        >>> both = merge_moments(left, right)
+        >>> both.count, both.mean, both.variance
+        ((4,), tensor([[3.]]), tensor([[3.]]))
+    """
+    if not parts:
+        raise InputError("merge_moments: got no moments, expected at least one")
+    first = parts[0]
+    for other in parts[1:]:
+        if other.layout != first.layout or len(other.count) != len(first.count):
+            raise InputError(
+                f"merge_moments: got {len(other.count)} domains of {other.layout.names} beside {len(first.count)} "
+                f"domains of {first.layout.names}, expected the same domains and parameters in every part"
+            )
+    totals = tuple(map(sum, zip(*(part.count for part in parts), strict=True)))
+    if min(totals) < 1:
+        raise InputError(f"merge_moments: got {totals} samples in the domains, expected at least one in each")
+    return reduce(_merge_two, parts)
+
+
+def _merge_two(left: GradientMoments, right: GradientMoments) -> GradientMoments:
+    shares = [m / max(n + m, 1) for n, m in zip(left.count, right.count, strict=True)]
+    share = left.mean.new_tensor(shares).unsqueeze(1)
+    mean, variance = merge_two(*_without_empty(left), *_without_empty(right), share)
+    count = tuple(n + m for n, m in zip(left.count, right.count, strict=True))
+    return GradientMoments(count, mean, variance, left.layout)
+
+
+def _without_empty(part: GradientMoments) -> tuple[Tensor, Tensor]:
+    if all(part.count):
+        return part.mean, part.variance
+    empty = torch.tensor([n == 0 for n in part.count], device=part.mean.device).unsqueeze(1)
+    return part.mean.masked_fill(empty, 0), part.variance.masked_fill(empty, 0)
+
+
+def merge_two(
+    mean: Tensor, variance: Tensor, other_mean: Tensor, other_variance: Tensor, share: Tensor | float
+) -> tuple[Tensor, Tensor]:
+    """Mean and variance of two sets of samples together; ``share`` is the second set's part of all samples.
+
+    Example:
+        >>> import torch
+        >>> one, nine = torch.tensor(1.0), torch.tensor(9.0)
+        >>> merge_two(one, torch.zeros(()), nine, torch.zeros(()), 0.5)
+        (tensor(5.), tensor(16.))
+    """
+    apart = other_mean - mean
+    together = mean + share * apart
+    return together, variance + share * (other_variance - variance) + share * (1 - share) * apart * apart
+
+
+def moments_of_samples(chunks: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """Mean and population variance over the rows of all chunks, in two passes over each chunk.
+
+    Args:
+        chunks: [n_i, ...] per-sample gradients, loss/parameter; at least one chunk, none empty.
+
+    Returns:
+        Mean and variance, both [...].
+
+    Example:
+        >>> import torch
+        >>> moments_of_samples([torch.tensor([[1.0], [2.0]]), torch.tensor([[6.0]])])
+        (tensor([3.]), tensor([4.6667]))
+    """
+    seen, mean, variance = 0, None, None
+    for chunk in chunks:
+        chunk_mean = chunk.mean(0)
+        chunk_variance = (chunk - chunk_mean).square().mean(0)
+        seen += len(chunk)
+        if mean is None or variance is None:
+            mean, variance = chunk_mean, chunk_variance
+        else:
+            mean, variance = merge_two(mean, variance, chunk_mean, chunk_variance, len(chunk) / seen)
+    if mean is None or variance is None:
+        raise InputError("moments_of_samples: got no chunk, expected at least one")
+    return mean, variance

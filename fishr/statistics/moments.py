@@ -1,0 +1,160 @@
+"""Per-domain moments of a head's per-sample gradients, by the fastest exact route."""
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from fishr.errors import InputError
+from fishr.losses import CrossEntropy, Loss, loss_deltas
+from fishr.statistics.closed_form import has_bias, is_plain_linear, linear_moments
+from fishr.statistics.functional_route import (
+    functional_moments,
+    has_recurrence,
+    per_sample_gradients,
+    refuse_batch_statistics,
+)
+from fishr.statistics.gram import linear_gram
+from fishr.types import GradientMoments, check_sizes
+
+Route = Literal["auto", "closed_form", "backpack", "functional"]
+
+
+def gradient_moments(
+    head: nn.Module,
+    features: Tensor,
+    labels: Tensor,
+    sizes: tuple[int, ...],
+    loss: Loss = CrossEntropy(),  # noqa: B008 (immutable)
+    route: Route = "auto",
+    accumulate: torch.dtype | None = None,
+) -> GradientMoments:
+    """Mean and variance, in each domain, of the gradients of the per-sample losses by the head's parameters.
+
+    Neither ``.grad`` nor the head is touched. The routes give the same numbers; ``"auto"`` takes the closed form
+    for a plain linear head, ``torch.func`` for recurrent layers, and BackPACK otherwise. All work in float32 or
+    wider, also under autocast.
+
+    Args:
+        head: the module whose trainable parameters the gradients are taken by.
+        features: [N, ...] what the head reads, ordered by domain.
+        labels: what the loss reads.
+        sizes: samples of each domain, summing to N.
+        loss: per-sample, unscaled.
+        route: ``"auto"``, ``"closed_form"``, ``"backpack"`` or ``"functional"`` (``torch.func``, any module).
+        accumulate: type in which sums over samples are taken, such as ``torch.float64``; by default the features'.
+
+    Returns:
+        Moments with K rows and P columns, differentiable by features and head unless gradients are switched off.
+
+    Raises:
+        InputError: the sizes do not fit, the route does not, or a head parameter has no statistic (it is named).
+
+    Example:
+        >>> head, features, labels = nn.Linear(3, 2), torch.randn(5, 3), torch.tensor([0, 1, 1, 0, 1])
+        >>> moments = gradient_moments(head, features, labels, sizes=(2, 3))
+        >>> moments.variance.shape, moments.count
+        (torch.Size([2, 8]), (2, 3))
+
+    Source:
+        Ramé et al. 2022 (arXiv 2109.02934), equation 3; divided by n, as both public implementations do.
+    """
+    check_sizes(sizes, len(features))
+    refuse_batch_statistics(head)
+    chosen = resolve_route(head, route, features)
+    with torch.autocast(features.device.type, enabled=False):
+        features = at_least_float32(features)
+        dtype = accumulate or (features if features.is_floating_point() else _parameters_as_seen(head)).dtype
+        if chosen == "closed_form":
+            deltas = linear_deltas(head, features, labels, loss)
+            return linear_moments(deltas.to(dtype), features.to(dtype), sizes, bias=has_bias(head))
+        if chosen == "functional":
+            return functional_moments(head, features, labels, sizes, loss, dtype)
+        # Loaded only when it is the route: importing BackPACK takes longer than many a closed form.
+        from fishr.statistics.backpack_route import backpack_moments
+
+        return backpack_moments(head, features, labels, sizes, loss, dtype)
+
+
+def gradient_gram(
+    head: nn.Module,
+    features: Tensor,
+    labels: Tensor,
+    loss: Loss = CrossEntropy(),  # noqa: B008 (immutable)
+) -> Tensor:
+    """Gram matrix of the per-sample gradients, K_nm = g_n · g_m: closed form for a linear head, else ``torch.func``.
+
+    Args:
+        head: the module whose trainable parameters the gradients are taken by.
+        features: [N, ...] what the head reads.
+        labels: what the loss reads.
+        loss: per-sample, unscaled.
+
+    Returns:
+        [N, N], (loss/parameter)², differentiable by features and head.
+
+    Example:
+        >>> gradient_gram(nn.Linear(3, 2), torch.randn(5, 3), torch.tensor([0, 1, 1, 0, 1])).shape
+        torch.Size([5, 5])
+    """
+    with torch.autocast(features.device.type, enabled=False):
+        features = at_least_float32(features)
+        if resolve_route(head, "auto", features) == "closed_form":
+            return linear_gram(linear_deltas(head, features, labels, loss), features, bias=has_bias(head))
+        gradients = per_sample_gradients(head, features, labels, loss)
+        return gradients @ gradients.T
+
+
+def resolve_route(head: nn.Module, route: Route, features: Tensor) -> Literal["closed_form", "backpack", "functional"]:
+    """Which route is taken for a head that reads such features.
+
+    Raises:
+        InputError: an unknown route, or the closed form for anything but a plain linear layer on [N, F].
+
+    Example:
+        >>> features = torch.zeros(5, 3)
+        >>> resolve_route(nn.Linear(3, 2), "auto", features)
+        'closed_form'
+        >>> resolve_route(nn.Sequential(nn.Linear(3, 2)), "auto", features)
+        'backpack'
+    """
+    outer_products = is_plain_linear(head) and features.ndim == 2
+    if route == "auto":
+        # BackPACK's formulas for recurrent layers cannot be differentiated again.
+        other = "functional" if has_recurrence(head) else "backpack"
+        return "closed_form" if outer_products else other
+    if route not in ("closed_form", "backpack", "functional"):
+        raise InputError(f"route: got {route!r}, expected 'auto', 'closed_form', 'backpack' or 'functional'")
+    if route == "closed_form" and not outer_products:
+        raise InputError(
+            f'route: got "closed_form" for a head of {type(head).__qualname__} on features of shape '
+            f'{tuple(features.shape)}, which is for a trainable nn.Linear without hooks on [N, F]; use "auto"'
+        )
+    return route
+
+
+def _parameters_as_seen(head: nn.Module) -> Tensor:
+    return at_least_float32(next(parameter for parameter in head.parameters() if parameter.requires_grad))
+
+
+def at_least_float32(tensor: Tensor) -> Tensor:
+    """The tensor itself, or in float32 if it has fewer bits.
+
+    Example:
+        >>> at_least_float32(torch.zeros(1, dtype=torch.bfloat16)).dtype
+        torch.float32
+    """
+    if not tensor.is_floating_point():
+        return tensor
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+
+
+def linear_deltas(head: nn.Module, features: Tensor, labels: Tensor, loss: Loss) -> Tensor:
+    """δ = ∂ℓ/∂logits [N, C] of a linear head, its logits computed in float32 or wider.
+
+    Example:
+        >>> linear_deltas(nn.Linear(3, 2), torch.randn(5, 3), torch.zeros(5).long(), CrossEntropy()).shape
+        torch.Size([5, 2])
+    """
+    weight, *bias = (parameter.to(features.dtype) for parameter in head.parameters())
+    return loss_deltas(loss, nn.functional.linear(features, weight, *bias), labels)
