@@ -1,0 +1,115 @@
+"""The records of a data set: one domain, and the domains one trains on and evaluates on."""
+
+import torch
+from attrs import frozen
+from torch import Tensor
+
+from fishr.errors import InputError
+
+
+@frozen(eq=False)
+class Domain:
+    """One domain: inputs and labels collected under the same conditions.
+
+    Args:
+        name: how tables and figures call it; not empty.
+        inputs: [N, ...] floating point, at least one axis after the first.
+        labels: [N] int64, the class of each row.
+
+    Raises:
+        InputError: the two differ in length, there is no row, or an axis or dtype is another one.
+
+    Example:
+        >>> Domain("sketch", torch.zeros(3, 2), torch.tensor([0, 1, 1])).inputs.shape
+        torch.Size([3, 2])
+    """
+
+    name: str
+    inputs: Tensor
+    labels: Tensor
+
+    def __attrs_post_init__(self) -> None:
+        """Refuse what is not a domain."""
+        if not self.name:
+            raise InputError("domain: its name is empty; give each domain a name")
+        where = f"domain {self.name!r}"
+        inputs, labels = self.inputs, self.labels
+        if inputs.ndim < 2 or 0 in inputs.shape[1:]:
+            got = list(inputs.shape)
+            raise InputError(f"{where}: inputs have shape {got}, expected [rows, features] or [rows, ...]")
+        if labels.ndim != 1:
+            raise InputError(
+                f"{where}: labels have shape {list(labels.shape)}, expected [rows], one class number a row"
+            )
+        if len(inputs) != len(labels):
+            raise InputError(f"{where}: {len(inputs)} inputs but {len(labels)} labels; expected as many of each")
+        if len(labels) == 0:
+            raise InputError(f"{where}: it has no rows; leave the domain out or give it at least one")
+        if not inputs.dtype.is_floating_point:
+            raise InputError(f"{where}: inputs are {inputs.dtype}, expected floating point such as torch.float32")
+        if labels.dtype != torch.int64:
+            raise InputError(f"{where}: labels are {labels.dtype}, expected torch.int64; use labels.long()")
+
+
+@frozen(eq=False)
+class Domains:
+    """A data set: the domains that are trained on, and those that only evaluate.
+
+    Args:
+        training: K domains, at least one.
+        evaluation: any number of domains that never enter a training batch.
+        classes: C, at least 2; every label is from 0 to C - 1. A domain may lack a class.
+
+    Raises:
+        InputError: no training domain, two domains of one name, unequal input shapes or dtypes, or a label
+            outside the classes.
+
+    Example:
+        >>> photo = Domain("photo", torch.zeros(4, 3), torch.tensor([0, 1, 0, 1]))
+        >>> sketch = Domain("sketch", torch.zeros(2, 3), torch.tensor([1, 1]))
+        >>> Domains((photo,), (sketch,), classes=2).shape
+        (3,)
+    """
+
+    training: tuple[Domain, ...]
+    evaluation: tuple[Domain, ...]
+    classes: int
+
+    def __attrs_post_init__(self) -> None:
+        """Refuse domains that do not fit together."""
+        if not self.training:
+            raise InputError("domains: there is no training domain; give at least one")
+        if self.classes < 2:
+            raise InputError(f"classes: got {self.classes}, expected at least 2; give the number of classes")
+        seen: set[str] = set()
+        first = self.training[0]
+        for domain in (*self.training, *self.evaluation):
+            if domain.name in seen:
+                raise InputError(f"domains: two are called {domain.name!r}; give each a name of its own")
+            seen.add(domain.name)
+            self._check_likeness(domain, first)
+            lowest, highest = (int(bound) for bound in torch.aminmax(domain.labels))
+            if lowest < 0 or highest >= self.classes:
+                wrong = lowest if lowest < 0 else highest
+                raise InputError(
+                    f"domain {domain.name!r}: got label {wrong}, expected whole numbers from 0 to "
+                    f"{self.classes - 1}, for {self.classes} classes"
+                )
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one input, without the axis of samples."""
+        return tuple(self.training[0].inputs.shape[1:])
+
+    @staticmethod
+    def _check_likeness(domain: Domain, first: Domain) -> None:
+        got, expected = domain.inputs, first.inputs
+        if got.shape[1:] != expected.shape[1:]:
+            raise InputError(
+                f"domain {domain.name!r}: one input has shape {list(got.shape[1:])}, expected "
+                f"{list(expected.shape[1:])} as in domain {first.name!r}"
+            )
+        if got.dtype != expected.dtype:
+            raise InputError(
+                f"domain {domain.name!r}: inputs are {got.dtype}, expected {expected.dtype} as in domain {first.name!r}"
+            )
