@@ -1,0 +1,52 @@
+"""Named recipes: experiments that one asks for by a word."""
+
+from collections.abc import Callable
+
+from attrs import frozen
+
+from fishr.protocols.colored_digits import colored_digits
+from fishr.protocols.colored_mnist import colored_mnist
+from fishr.protocols.invariance import METHODS
+from fishr.training.experiment import Experiment
+
+
+@frozen
+class Recipe:
+    """A named experiment and a line about it; calling it gives the experiment.
+
+    Example:
+        >>> recipe = recipes()["colored-digits-erm"]
+        >>> recipe.description, recipe().name
+        ('ERM on Colored Digits (embedded; seconds on a CPU)', 'colored-digits-erm')
+    """
+
+    description: str
+    _protocol: Callable[[str], Experiment]
+    _method: str
+
+    def __call__(self) -> Experiment:
+        """The experiment, seed 0."""
+        return self._protocol(self._method)
+
+
+_PROTOCOLS: tuple[tuple[str, str, Callable[[str], Experiment]], ...] = (
+    ("colored-digits", "Colored Digits (embedded; seconds on a CPU)", colored_digits),
+    ("colored-mnist", "Colored MNIST (MNIST's files; ten minutes on a CPU)", colored_mnist),
+)
+
+
+def recipes() -> dict[str, Recipe]:
+    """All recipes by name, Fishr's first in each data set.
+
+    Example:
+        >>> list(recipes())[:4]
+        ['colored-digits', 'colored-digits-erm', 'colored-digits-irm', 'colored-digits-vrex']
+    """
+    methods = ["fishr", *(name for name in METHODS if name != "fishr")]
+    return {
+        name if method == "fishr" else f"{name}-{method}": Recipe(
+            f"{METHODS[method].title} on {title}", protocol, method
+        )
+        for name, title, protocol in _PROTOCOLS
+        for method in methods
+    }

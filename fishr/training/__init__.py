@@ -1,0 +1,50 @@
+"""Experiments and their runs: objective, optimizers, the pure step, the loop, checkpoints, run folders."""
+
+from fishr.training.checkpoints import Checkpoint, load, save
+from fishr.training.evaluation import DomainScore, evaluate
+from fishr.training.experiment import Experiment
+from fishr.training.explanation import LossExplanation, explain_objective
+from fishr.training.loop import Evaluated, Event, Finished, Started, Stepped, resolve_device, train
+from fishr.training.model import Model, place
+from fishr.training.objective import Loss, Objective
+from fishr.training.optimizers import SGD, Adam, Optimizer, OptimizerState
+from fishr.training.records import run
+from fishr.training.scoring import score_checkpoint
+from fishr.training.state import TrainingState, build_model, first_state, initial_state
+from fishr.training.step import NotFinite, StepRecord, TermRecord, advance
+
+__all__ = [
+    "SGD",
+    "Adam",
+    "Checkpoint",
+    "DomainScore",
+    "Evaluated",
+    "Event",
+    "Experiment",
+    "Finished",
+    "Loss",
+    "LossExplanation",
+    "Model",
+    "NotFinite",
+    "Objective",
+    "Optimizer",
+    "OptimizerState",
+    "Started",
+    "StepRecord",
+    "Stepped",
+    "TermRecord",
+    "TrainingState",
+    "advance",
+    "build_model",
+    "evaluate",
+    "explain_objective",
+    "first_state",
+    "initial_state",
+    "load",
+    "place",
+    "resolve_device",
+    "run",
+    "save",
+    "score_checkpoint",
+    "train",
+]

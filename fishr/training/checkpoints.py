@@ -1,0 +1,135 @@
+"""Checkpoints: the training state in one file that is whole or absent."""
+
+import io
+import math
+from pathlib import Path
+from typing import Any, cast
+
+import attrs
+import torch
+from attrs import frozen
+
+from fishr.errors import InputError
+from fishr.training.files import write_atomically
+from fishr.training.optimizers import OptimizerState
+from fishr.training.state import TrainingState
+from fishr.training.step import NotFinite
+from fishr.training.trees import plain, restored
+
+FORMAT = "fishr checkpoint"
+VERSION = 1
+
+
+@frozen(eq=False)
+class Checkpoint:
+    """What a checkpoint holds.
+
+    Args:
+        state: the training state, on the CPU.
+        experiment_text: the configuration it was made with, as TOML.
+        position: bytes of the run's metrics file that belong to the state.
+        seconds: spent training so far.
+
+    Example:
+        >>> [field.name for field in attrs.fields(Checkpoint)]
+        ['state', 'experiment_text', 'position', 'seconds']
+    """
+
+    state: TrainingState
+    experiment_text: str = ""
+    position: int = 0
+    seconds: float = 0.0
+
+
+def save(path: Path, state: TrainingState, experiment_text: str, position: int = 0, seconds: float = 0.0) -> None:
+    """Write a checkpoint; until it is whole, the previous one stays.
+
+    The file is a dict of plain values that ``torch.load(path, weights_only=True)`` reads anywhere, with the
+    weights under "parameters".
+
+    Args:
+        path: where; its folder exists. One process at a time writes it.
+        state: what to save.
+        experiment_text: the configuration, as TOML.
+        position: bytes of the run's metrics file that belong to the state.
+        seconds: spent training so far.
+
+    Raises:
+        NotFinite: a parameter is infinite or not a number; the previous file is kept.
+        RunFailed: the file could not be written; the previous one is kept.
+
+    Example:
+        >>> import tempfile
+        >>> from fishr.protocols import colored_digits
+        >>> from fishr.training.loop import train
+        >>> state = next(train(colored_digits())).state
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     save(Path(folder) / "checkpoint.pt", state, 'name = "digits"')
+        ...     torch.load(Path(folder) / "checkpoint.pt", weights_only=True)["step"]
+        0
+    """
+    for name, parameter in state.parameters.items():
+        total = float(parameter.detach().sum(dtype=torch.float64))
+        if not math.isfinite(total):
+            raise NotFinite(state.step, f"parameter {name}", total)
+    head = {"format": FORMAT, "version": VERSION}
+    rest = {"experiment_text": experiment_text, "position": position, "seconds": seconds}
+    buffer = io.BytesIO()
+    torch.save(head | plain(state) | rest, buffer)
+    write_atomically(path, buffer.getvalue())
+
+
+def load(path: Path, template: TrainingState | None = None) -> Checkpoint:
+    """Read a checkpoint.
+
+    Args:
+        path: a file that ``save`` wrote.
+        template: a state of the same experiment, such as its initial one, in whose types the state comes
+            back; without it the penalties' records come back as dicts, which serve to look but not to go on.
+
+    Returns:
+        What was saved, on the CPU.
+
+    Raises:
+        InputError: no such file, one that is damaged or of another program or version, or a state that does
+            not fit the template.
+
+    Example:
+        >>> load(Path("nowhere.pt"))
+        Traceback (most recent call last):
+            ...
+        fishr.errors.InputError: nowhere.pt: no such checkpoint; give the path of a checkpoint.pt in a run folder
+    """
+    tree = _read(path)
+    names = [attribute.name for attribute in attrs.fields(TrainingState)]
+    rest = [attribute.name for attribute in attrs.fields(Checkpoint) if attribute.name != "state"]
+    missing = [name for name in [*names, *rest] if name not in tree]
+    if missing:
+        raise InputError(f"{path}: damaged, it lacks {', '.join(missing)}; use another checkpoint")
+    fields: dict[str, Any] = {name: tree[name] for name in names}
+    if template is None:
+        fields["optimizer"] = OptimizerState(**fields["optimizer"])
+    else:
+        fields = {name: restored(fields[name], getattr(template, name), f"{path}: {name}") for name in names}
+    state = TrainingState(**fields)
+    return Checkpoint(state, **{name: tree[name] for name in rest})
+
+
+def _read(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise InputError(f"{path}: no such checkpoint; give the path of a checkpoint.pt in a run folder")
+    try:
+        tree: object = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises whatever its parts raise on bytes that are not its own
+        raise InputError(
+            f"{path}: not a readable checkpoint (cut short, or another program's file); use another one"
+        ) from error
+    if not isinstance(tree, dict) or cast(dict[str, Any], tree).get("format") != FORMAT:
+        raise InputError(f"{path}: not a checkpoint of fishr; give the path of a checkpoint.pt in a run folder")
+    found = cast(dict[str, Any], tree)
+    if found.get("version") != VERSION:
+        raise InputError(
+            f"{path}: got a checkpoint of version {found.get('version')}, expected {VERSION}; "
+            "use the version of fishr that wrote it"
+        )
+    return found

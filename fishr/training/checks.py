@@ -1,0 +1,81 @@
+"""Validators of attrs fields whose messages are for people: name, what was got, what was expected."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+from fishr.errors import InputError
+
+Validator = Callable[[Any, Any, Any], None]
+
+
+def whole(least: int) -> Validator:
+    """A whole number of at least ``least``; True and 3.0 are none.
+
+    Example:
+        >>> from attrs import field, frozen
+        >>> @frozen
+        ... class Run:
+        ...     steps: int = field(validator=whole(1))
+        >>> Run(steps=0)
+        Traceback (most recent call last):
+            ...
+        fishr.errors.InputError: steps: got 0, expected a whole number of at least 1
+    """
+
+    def check(record: Any, attribute: Any, value: Any) -> None:
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            raise InputError(f"{attribute.name}: got {value!r}, expected a whole number of at least {least}")
+
+    return check
+
+
+def number(least: float = 0.0, below: float = math.inf, above: bool = False) -> Validator:
+    """A finite number of at least ``least`` (more than it with ``above``) and less than ``below``.
+
+    Example:
+        >>> from attrs import field, frozen
+        >>> @frozen
+        ... class Decay:
+        ...     rate: float = field(validator=number(below=1.0))
+        >>> Decay(rate=1.5)
+        Traceback (most recent call last):
+            ...
+        fishr.errors.InputError: rate: got 1.5, expected a number of at least 0.0 and less than 1.0
+    """
+
+    def check(record: Any, attribute: Any, value: Any) -> None:
+        if in_range(value):
+            return
+        lower = f"greater than {least}" if above else f"of at least {least}"
+        upper = "" if below == math.inf else f" and less than {below}"
+        raise InputError(f"{attribute.name}: got {value!r}, expected a number {lower}{upper}")
+
+    def in_range(value: Any) -> bool:
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            return False
+        return (value > least if above else value >= least) and value < below
+
+    return check
+
+
+def one_of(*choices: str) -> Validator:
+    """One of a few words.
+
+    Example:
+        >>> from attrs import field, frozen
+        >>> @frozen
+        ... class Run:
+        ...     precision: str = field(validator=one_of("float32", "bfloat16"))
+        >>> Run(precision="float16")
+        Traceback (most recent call last):
+            ...
+        fishr.errors.InputError: precision: got 'float16', expected 'float32' or 'bfloat16'
+    """
+
+    def check(record: Any, attribute: Any, value: Any) -> None:
+        if value not in choices:
+            expected = " or ".join(map(repr, choices))
+            raise InputError(f"{attribute.name}: got {value!r}, expected {expected}")
+
+    return check

@@ -1,0 +1,93 @@
+"""Scores of a state on whole domains."""
+
+from typing import Literal
+
+import torch
+from attrs import frozen
+
+from fishr.data.domains import Domain, Domains
+from fishr.training.experiment import Experiment
+from fishr.training.model import Model, place
+from fishr.training.state import TrainingState
+from fishr.training.step import precision_of
+
+Split = Literal["training", "evaluation"]
+
+
+@frozen
+class DomainScore:
+    """How well a model does on one domain.
+
+    Args:
+        name: the domain's.
+        split: whether the domain was trained on.
+        loss: mean over its samples.
+        accuracy: share of samples whose predicted class is the label, 0 to 1.
+        samples: rows of the domain.
+
+    Example:
+        >>> DomainScore("reversed", "evaluation", loss=0.7, accuracy=0.58, samples=297).accuracy
+        0.58
+    """
+
+    name: str
+    split: Split
+    loss: float
+    accuracy: float
+    samples: int
+
+
+def evaluate(
+    model: Model, experiment: Experiment, state: TrainingState, domains: Domains, chunk: int = 8192
+) -> tuple[DomainScore, ...]:
+    """Loss and accuracy on each domain, in eval mode and without a graph.
+
+    Args:
+        model: the experiment's modules, on the domains' device; their modes are restored.
+        experiment: for its loss and precision.
+        state: the weights.
+        domains: what to score.
+        chunk: rows of one forward pass, which bounds memory.
+
+    Returns:
+        The training domains' scores, then the evaluation domains', in their order.
+
+    Example:
+        >>> from fishr.protocols import colored_digits
+        >>> from fishr.training.state import build_model, first_state
+        >>> experiment = colored_digits()
+        >>> domains = experiment.data(experiment.seed, None)
+        >>> model = build_model(experiment, domains)
+        >>> scores = evaluate(model, experiment, first_state(experiment, model, 2), domains)
+        >>> [(score.name, score.samples) for score in scores]
+        [('flip 0.2', 750), ('flip 0.1', 750), ('reversed', 297), ('gray', 297)]
+    """
+    place(model, state.parameters, state.buffers)
+    both = model.both()
+    modes = [(module, module.training) for part in both.values() for module in part.modules()]
+    splits: tuple[tuple[Split, tuple[Domain, ...]], ...] = (
+        ("training", domains.training),
+        ("evaluation", domains.evaluation),
+    )
+    try:
+        both.eval()
+        with torch.no_grad():
+            return tuple(_score(model, experiment, domain, split, chunk) for split, part in splits for domain in part)
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+def _score(model: Model, experiment: Experiment, domain: Domain, split: Split, chunk: int) -> DomainScore:
+    total = torch.zeros(2, dtype=torch.float64, device=domain.inputs.device)
+    for start in range(0, len(domain.labels), chunk):
+        inputs, labels = domain.inputs[start : start + chunk], domain.labels[start : start + chunk]
+        with precision_of(experiment, inputs.device):
+            features = model.featurizer(inputs)
+        logits = model.head(features.float())
+        losses = experiment.loss(logits, labels)
+        right = experiment.loss.predictions(logits) == labels
+        total += torch.stack([losses.double().sum(), right.double().sum()])
+    samples = len(domain.labels)
+    mean = total.cpu() / samples
+    return DomainScore(domain.name, split, loss=float(mean[0]), accuracy=float(mean[1]), samples=samples)

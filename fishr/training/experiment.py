@@ -1,0 +1,74 @@
+"""An experiment: everything that decides a run, as one frozen value."""
+
+from typing import Any, Literal
+
+from attrs import field, frozen
+
+from fishr.data.arrays import Arrays
+from fishr.data.batches import FullBatch, Minibatch
+from fishr.data.digits import ColoredDigits
+from fishr.data.mnist import ColoredMNIST
+from fishr.errors import InputError
+from fishr.losses import BinaryCrossEntropy, CrossEntropy
+from fishr.models.heads import LinearHead, MLPHead
+from fishr.models.mlp import MLP
+from fishr.training.checks import one_of, whole
+from fishr.training.objective import Objective
+from fishr.training.optimizers import SGD, Adam
+
+Precision = Literal["float32", "bfloat16"]
+
+
+def _named(experiment: object, attribute: Any, value: str) -> None:
+    if not value.strip() or "\n" in value:
+        raise InputError(f"name: got {value!r}, expected one line of text; name the experiment")
+
+
+def _precision(experiment: object, attribute: Any, value: Precision) -> None:
+    one_of("float32", "bfloat16")(experiment, attribute, value)
+
+
+@frozen
+class Experiment:
+    """One run, from the data to the last step; derived runs are made by ``attrs.evolve``.
+
+    Args:
+        name: how tables call it.
+        data: builds the domains from the seed.
+        featurizer: builds the module from inputs to features.
+        head: builds the module from features to logits.
+        loss: per-sample loss.
+        objective: risk, penalties and weight decay.
+        optimizer: how a gradient changes the weights.
+        batches: which rows a step sees.
+        steps: updates in all.
+        evaluate_every: steps between two evaluations; the last step is always evaluated.
+        checkpoint_every: steps between two checkpoints of a run folder; the last step always makes one.
+        precision: of the featurizer's passes; statistics and weights are float32 in both.
+        seed: decides data, first weights and batches.
+
+    Raises:
+        InputError: a field outside its range.
+
+    Example:
+        >>> import attrs
+        >>> from fishr.protocols import colored_digits
+        >>> attrs.evolve(colored_digits(), steps=0)
+        Traceback (most recent call last):
+            ...
+        fishr.errors.InputError: steps: got 0, expected a whole number of at least 1
+    """
+
+    name: str = field(validator=_named)
+    data: ColoredDigits | ColoredMNIST | Arrays
+    featurizer: MLP
+    head: LinearHead | MLPHead
+    loss: CrossEntropy | BinaryCrossEntropy
+    objective: Objective
+    optimizer: Adam | SGD
+    batches: FullBatch | Minibatch
+    steps: int = field(validator=whole(1))
+    evaluate_every: int = field(default=50, validator=whole(1))
+    checkpoint_every: int = field(default=100, validator=whole(1))
+    precision: Precision = field(default="float32", validator=_precision)
+    seed: int = field(default=0, validator=whole(0))

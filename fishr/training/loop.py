@@ -1,0 +1,200 @@
+"""The training loop: a generator of frozen events, resumable from any of them."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import attrs
+import torch
+from attrs import frozen
+
+from fishr.data.batches import FullBatch
+from fishr.data.domains import Domain, Domains
+from fishr.errors import InputError
+from fishr.training.evaluation import DomainScore, evaluate
+from fishr.training.experiment import Experiment
+from fishr.training.state import TrainingState, build_model, first_state, state_to
+from fishr.training.step import StepRecord, advance
+
+
+@frozen(eq=False)
+class Started:
+    """Training begins, or goes on.
+
+    Args:
+        state: where from.
+        experiment: the run.
+        domains: its data, on the device of the run.
+
+    Example:
+        >>> from fishr.protocols import colored_digits
+        >>> next(train(colored_digits())).state.step
+        0
+    """
+
+    state: TrainingState
+    experiment: Experiment
+    domains: Domains
+
+
+@frozen(eq=False)
+class Stepped:
+    """One update was made.
+
+    Args:
+        state: after it.
+        record: its numbers, of the weights before it.
+
+    Example:
+        >>> from fishr.protocols import colored_digits
+        >>> event = list(train(attrs.evolve(colored_digits(), steps=1)))[1]
+        >>> event.state.step, event.record.step
+        (1, 0)
+    """
+
+    state: TrainingState
+    record: StepRecord
+
+
+@frozen
+class Evaluated:
+    """The weights were scored.
+
+    Args:
+        step: updates made before.
+        scores: of the training domains, then of the evaluation domains.
+
+    Example:
+        >>> Evaluated(step=50, scores=()).step
+        50
+    """
+
+    step: int
+    scores: tuple[DomainScore, ...]
+
+
+@frozen(eq=False)
+class Finished:
+    """All steps are made.
+
+    Args:
+        state: the last one.
+        scores: those of the last evaluation.
+
+    Example:
+        >>> from fishr.protocols import colored_digits
+        >>> list(train(attrs.evolve(colored_digits(), steps=1)))[-1].state.step
+        1
+    """
+
+    state: TrainingState
+    scores: tuple[DomainScore, ...]
+
+
+Event = Started | Stepped | Evaluated | Finished
+
+
+def train(
+    experiment: Experiment,
+    data_dir: Path | None = None,
+    device: str = "cpu",
+    state: TrainingState | None = None,
+    domains: Domains | None = None,
+) -> Iterator[Event]:
+    """Run an experiment, as far as the events are consumed.
+
+    The events that follow a state depend on nothing but the state: what is resumed from the state of any
+    ``Stepped`` goes on as it would have gone, on a CPU to the same bits.
+
+    Args:
+        experiment: the run.
+        data_dir: where data files lie, for data that has files.
+        device: "cpu", "cuda", "cuda:1" or "auto" for CUDA where there is one.
+        state: where to go on from; None begins.
+        domains: the data, when it is built already; None builds the experiment's.
+
+    Yields:
+        Started, then Stepped for each step, Evaluated every ``evaluate_every`` steps and after the last one,
+        and Finished.
+
+    Raises:
+        InputError: a device that is absent, data that is missing, a state that is not this experiment's.
+        NotFinite: a part of the loss is infinite or not a number.
+
+    Example:
+        >>> from fishr.protocols import colored_digits
+        >>> experiment = attrs.evolve(colored_digits(), steps=3, evaluate_every=2)
+        >>> [type(event).__name__ for event in train(experiment)]
+        ['Started', 'Stepped', 'Stepped', 'Evaluated', 'Stepped', 'Evaluated', 'Finished']
+    """
+    where = resolve_device(device)
+    domains = domains_to(domains or experiment.data(experiment.seed, data_dir), where)
+    model = build_model(experiment, domains)
+    if state is None:
+        state = first_state(experiment, model, len(domains.training))
+    elif state.step > experiment.steps:
+        raise InputError(f"state: got one after {state.step} steps, expected at most the {experiment.steps} of the run")
+    else:
+        state = state_to(state, where)
+    yield Started(state, experiment, domains)
+
+    source = domains.training
+    if isinstance(experiment.batches, FullBatch):
+        source = experiment.batches.draw(domains.training, torch.Generator())
+    # An evaluation belongs to the state it scores, so that a resumed run makes it where it is due.
+    scores: tuple[DomainScore, ...] = ()
+    while True:
+        last = state.step == experiment.steps
+        if last or (state.step and state.step % experiment.evaluate_every == 0):
+            scores = evaluate(model, experiment, state, domains)
+            yield Evaluated(state.step, scores)
+        if last:
+            break
+        state, record = advance(model, experiment, state, source)
+        yield Stepped(state, record)
+    yield Finished(state, scores)
+
+
+def resolve_device(name: str) -> torch.device:
+    """The device of a name.
+
+    Args:
+        name: "cpu", "cuda", "cuda:1" or "auto" for CUDA where there is one.
+
+    Returns:
+        A device that exists.
+
+    Raises:
+        InputError: no such device here.
+
+    Example:
+        >>> resolve_device("cpu")
+        device(type='cpu')
+    """
+    cuda = torch.cuda.is_available()
+    if name == "auto":
+        return torch.device("cuda" if cuda else "cpu")
+    expected = "expected auto, cpu or cuda" if cuda else "expected auto or cpu: no CUDA device was found"
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise InputError(f"device: got {name!r}, {expected}") from None
+    if device.type == "cpu":
+        return device
+    if device.type != "cuda" or (device.index or 0) >= torch.cuda.device_count():
+        raise InputError(f"device: got {name!r}, {expected}")
+    return device
+
+
+def domains_to(domains: Domains, device: torch.device) -> Domains:
+    """The domains with their tensors on a device.
+
+    Example:
+        >>> from fishr.data import ColoredDigits
+        >>> domains_to(ColoredDigits()(0, None), torch.device("cpu")).training[0].labels.device
+        device(type='cpu')
+    """
+
+    def moved(part: tuple[Domain, ...]) -> tuple[Domain, ...]:
+        return tuple(attrs.evolve(d, inputs=d.inputs.to(device), labels=d.labels.to(device)) for d in part)
+
+    return attrs.evolve(domains, training=moved(domains.training), evaluation=moved(domains.evaluation))

@@ -1,0 +1,80 @@
+"""The modules a run computes with: a workspace whose numbers always come from a training state."""
+
+from attrs import frozen
+from torch import Tensor, nn
+
+from fishr.errors import InputError
+
+
+@frozen(eq=False)
+class Model:
+    """A featurizer and a head, built once and reused by every step.
+
+    The modules hold no state of their own between steps: ``place`` puts a state's numbers into them. Their
+    train or eval mode is theirs to choose; they are built in train mode.
+
+    Args:
+        featurizer: from inputs [N, ...] to features [N, F].
+        head: from features [N, F] to logits [N, C].
+
+    Example:
+        >>> model = Model(nn.Flatten(), nn.Linear(3, 2))
+        >>> list(model.parameters())
+        ['head.weight', 'head.bias']
+    """
+
+    featurizer: nn.Module
+    head: nn.Module
+
+    def both(self) -> nn.ModuleDict:
+        """Featurizer and head as one module; a parameter shared between them counts once."""
+        return nn.ModuleDict({"featurizer": self.featurizer, "head": self.head})
+
+    def parameters(self) -> dict[str, nn.Parameter]:
+        """Parameters by name, the featurizer's as "featurizer.…" and the head's as "head.…"."""
+        return dict(self.both().named_parameters())
+
+    def buffers(self) -> dict[str, Tensor]:
+        """Buffers by name, as the parameters."""
+        return dict(self.both().named_buffers())
+
+
+def place(model: Model, parameters: dict[str, Tensor], buffers: dict[str, Tensor]) -> None:
+    """Point the modules' parameters at given tensors, and set their buffers to copies.
+
+    Forward passes write into buffers, never into parameters, so neither the given parameters nor the given
+    buffers change.
+
+    Args:
+        model: the workspace.
+        parameters: by name, of the modules' shapes.
+        buffers: by name, of the modules' shapes.
+
+    Raises:
+        InputError: the names or shapes are not the model's.
+
+    Example:
+        >>> import torch
+        >>> model, weight = Model(nn.Flatten(), nn.Linear(2, 1, bias=False)), torch.ones(1, 2)
+        >>> place(model, {"head.weight": weight}, {})
+        >>> model.head(torch.ones(1, 2)), model.head.weight.data_ptr() == weight.data_ptr()
+        (tensor([[2.]], grad_fn=<MmBackward0>), True)
+    """
+    own_parameters, own_buffers = model.parameters(), model.buffers()
+    _check_fit(own_parameters, parameters, "parameter")
+    _check_fit(own_buffers, buffers, "buffer")
+    for name, parameter in own_parameters.items():
+        parameter.data = parameters[name]
+    for name, buffer in own_buffers.items():
+        buffer.data = buffers[name].clone()
+
+
+def _check_fit(own: "dict[str, nn.Parameter] | dict[str, Tensor]", given: dict[str, Tensor], kind: str) -> None:
+    for name in [*own, *(name for name in given if name not in own)]:
+        expected = tuple(own[name].shape) if name in own else "none"
+        got = tuple(given[name].shape) if name in given else "none"
+        if got != expected:
+            raise InputError(
+                f"{kind} {name}: got shape {got} in the state, expected {expected} as in the model; "
+                "use the state with the experiment that made it"
+            )

@@ -1,0 +1,107 @@
+"""What a step minimizes: the risk, weight decay in the loss, and named penalties."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from attrs import field, frozen
+from attrs.validators import optional
+from torch import Tensor
+
+from fishr.errors import InputError
+from fishr.observation import Observation
+from fishr.penalties.combinators import Term, Total
+from fishr.penalties.erm import ERM
+from fishr.training.checks import number, whole
+from fishr.types import Problem
+
+
+@frozen(eq=False)
+class Loss:
+    """The parts of one step's loss.
+
+    Args:
+        total: what is minimized, a 0-dim tensor with its graph.
+        risk: the training error, before any rescaling.
+        l2: l2 · Σ‖w‖², before any rescaling.
+        terms: each penalty's weighted value and weight, before any rescaling.
+
+    Example:
+        >>> one = torch.tensor(1.0)
+        >>> Loss(total=one, risk=one, l2=one * 0, terms={}).total
+        tensor(1.)
+    """
+
+    total: Tensor
+    risk: Tensor
+    l2: Tensor
+    terms: dict[str, Term]
+
+
+def _names(objective: object, attribute: object, penalty: Total) -> None:
+    for name in ("risk", "l2", "loss"):
+        if name in penalty.terms:
+            raise InputError(f"penalty: got a term named {name}, which is another part of the loss; rename it")
+
+
+@frozen
+class Objective:
+    """loss = risk + l2 · Σ‖w‖² + Σ penalties, divided by max(1, largest weight) with ``rescale``.
+
+    Args:
+        risk: how the training error is averaged.
+        penalty: the named penalties.
+        l2: factor of the squared norm of all parameters.
+        rescale: divide the whole loss by the largest current weight once that exceeds 1, so that a large
+            weight shrinks the other terms in place of growing the gradient.
+        fresh_optimizer_at: the step before whose update the optimizer's state is made anew; None: never.
+
+    Raises:
+        InputError: a number outside its range, or a penalty named risk, l2 or loss.
+
+    Example:
+        >>> from fishr.observation import observe
+        >>> from fishr.types import DomainBatch
+        >>> batch = DomainBatch(torch.zeros(4, 3), torch.tensor([0, 1, 0, 1]), sizes=(2, 2))
+        >>> head = torch.nn.Linear(3, 2)
+        >>> objective = Objective(l2=0.5)
+        >>> state = objective.init(Problem.of(head, domains=2))
+        >>> seen = observe(torch.nn.Identity(), head, batch)
+        >>> loss, state = objective.evaluate(seen, (torch.tensor([1.0, 2.0]),), state, step=0)
+        >>> loss.l2
+        tensor(2.5000)
+    """
+
+    risk: ERM = field(factory=ERM)
+    penalty: Total = field(factory=Total, validator=_names)
+    l2: float = field(default=0.0, validator=number())
+    rescale: bool = False
+    fresh_optimizer_at: int | None = field(default=None, validator=optional(whole(0)))
+
+    def init(self, problem: Problem) -> Any:
+        """The penalties' state before the first step."""
+        return self.penalty.init(problem)
+
+    def evaluate(self, seen: Observation, parameters: Iterable[Tensor], state: Any, step: int) -> tuple[Loss, Any]:
+        """The loss of one batch.
+
+        Args:
+            seen: the observed batch.
+            parameters: all parameters of featurizer and head.
+            state: the penalties' state, from ``init`` or the previous step.
+            step: updates made so far, for the schedules.
+
+        Returns:
+            The loss's parts, and the penalties' next state.
+        """
+        risk, _ = self.risk(seen, (), step)
+        terms, state = self.penalty.evaluate(seen, state, step)
+        l2 = risk.new_zeros(())
+        if self.l2:
+            l2 = self.l2 * torch.stack([p.square().sum() for p in parameters]).sum()
+        total = risk + l2
+        for term in terms.values():
+            total = total + term.value
+        if self.rescale:
+            total = total / max([1.0, *(term.weight for term in terms.values())])
+        return Loss(total, risk, l2, terms), state

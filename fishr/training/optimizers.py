@@ -1,0 +1,201 @@
+"""Optimizers as pure functions: ``init(parameters)`` and ``update(gradients, state, parameters)``.
+
+The arithmetic is torch's own functional Adam and SGD on fresh copies, so that the numbers are those of
+``torch.optim`` bit for bit and what was given stays as it was.
+"""
+
+from typing import Protocol
+
+import torch
+from attrs import field, frozen
+from torch import Tensor
+from torch.optim.adam import adam
+from torch.optim.sgd import sgd
+
+from fishr.errors import InputError
+from fishr.training.checks import number
+
+Parameters = tuple[Tensor, ...]
+Gradients = tuple[Tensor | None, ...]
+
+
+@frozen(eq=False)
+class OptimizerState:
+    """What an optimizer remembers.
+
+    Args:
+        steps: updates each parameter has had; a parameter without a gradient has none in that step.
+        moments: by the optimizer's own names, one tensor a parameter, in the parameters' order.
+
+    Example:
+        >>> Adam(lr=0.1).init((torch.zeros(2),)).steps
+        (0,)
+    """
+
+    steps: tuple[int, ...]
+    moments: dict[str, tuple[Tensor, ...]]
+
+
+class Optimizer(Protocol):
+    """An optimizer: any object with these two pure functions.
+
+    Example:
+        >>> optimizer: Optimizer = SGD(lr=0.1)
+    """
+
+    def init(self, parameters: Parameters) -> OptimizerState:
+        """The state before the first update."""
+        ...
+
+    def update(
+        self, gradients: Gradients, state: OptimizerState, parameters: Parameters
+    ) -> tuple[Parameters, OptimizerState]:
+        """New parameters and the state after the update."""
+        ...
+
+
+def _betas(record: object, attribute: object, value: tuple[float, float]) -> None:
+    if len(value) != 2 or not all(0 <= beta < 1 for beta in value):
+        raise InputError(f"betas: got {value}, expected two numbers of at least 0 and less than 1")
+
+
+@frozen
+class Adam:
+    """Adam with torch's arithmetic: m ← β₁m + (1−β₁)g, v ← β₂v + (1−β₂)g², w ← w − lr·m̂/(√v̂ + eps).
+
+    Args:
+        lr: learning rate.
+        betas: decay of the two moments.
+        eps: added to the denominator.
+        weight_decay: adds ``weight_decay · w`` to the gradient.
+
+    Raises:
+        InputError: a number outside its range.
+
+    Example:
+        >>> optimizer, weights = Adam(lr=0.1), (torch.tensor([1.0]),)
+        >>> moved, state = optimizer.update((torch.tensor([2.0]),), optimizer.init(weights), weights)
+        >>> moved, state.steps
+        ((tensor([0.9000]),), (1,))
+
+    Source: Kingma and Ba, Adam: a method for stochastic optimization, ICLR 2015.
+    """
+
+    lr: float = field(validator=number(above=True))
+    betas: tuple[float, float] = field(default=(0.9, 0.999), validator=_betas)
+    eps: float = field(default=1e-8, validator=number())
+    weight_decay: float = field(default=0.0, validator=number())
+
+    def init(self, parameters: Parameters) -> OptimizerState:
+        """Zero moments."""
+        zeros = tuple(torch.zeros_like(p) for p in parameters)
+        return OptimizerState((0,) * len(parameters), {"first": zeros, "second": zeros})
+
+    @torch.no_grad()
+    def update(
+        self, gradients: Gradients, state: OptimizerState, parameters: Parameters
+    ) -> tuple[Parameters, OptimizerState]:
+        """One update.
+
+        Args:
+            gradients: one a parameter; None leaves the parameter and its moments as they are.
+            state: from ``init`` or the previous update; not changed.
+            parameters: the weights; not changed.
+
+        Returns:
+            New weights and the next state.
+        """
+        taken = [index for index, gradient in enumerate(gradients) if gradient is not None]
+        weights = _copies(parameters, taken)
+        first = _copies(state.moments["first"], taken)
+        second = _copies(state.moments["second"], taken)
+        adam(
+            weights,
+            [gradient for gradient in gradients if gradient is not None],
+            first,
+            second,
+            [],
+            [torch.tensor(float(state.steps[index])) for index in taken],
+            amsgrad=False,
+            beta1=self.betas[0],
+            beta2=self.betas[1],
+            lr=self.lr,
+            weight_decay=self.weight_decay,
+            eps=self.eps,
+            maximize=False,
+        )
+        moments = {
+            "first": _merged(state.moments["first"], taken, first),
+            "second": _merged(state.moments["second"], taken, second),
+        }
+        return _merged(parameters, taken, weights), OptimizerState(_counted(state.steps, taken), moments)
+
+
+@frozen
+class SGD:
+    """Gradient descent with torch's arithmetic: b ← momentum·b + g, w ← w − lr·b.
+
+    Args:
+        lr: learning rate.
+        momentum: decay of the buffer b; 0 keeps none.
+        weight_decay: adds ``weight_decay · w`` to the gradient.
+
+    Raises:
+        InputError: a number outside its range.
+
+    Example:
+        >>> optimizer, weights = SGD(lr=0.5), (torch.tensor([1.0]),)
+        >>> optimizer.update((torch.tensor([1.0]),), optimizer.init(weights), weights)[0]
+        (tensor([0.5000]),)
+    """
+
+    lr: float = field(validator=number(above=True))
+    momentum: float = field(default=0.0, validator=number(below=1.0))
+    weight_decay: float = field(default=0.0, validator=number())
+
+    def init(self, parameters: Parameters) -> OptimizerState:
+        """A zero buffer, or none without momentum."""
+        moments = {"momentum": tuple(torch.zeros_like(p) for p in parameters)} if self.momentum else {}
+        return OptimizerState((0,) * len(parameters), moments)
+
+    @torch.no_grad()
+    def update(
+        self, gradients: Gradients, state: OptimizerState, parameters: Parameters
+    ) -> tuple[Parameters, OptimizerState]:
+        """One update; arguments and returns as ``Adam.update``."""
+        taken = [index for index, gradient in enumerate(gradients) if gradient is not None]
+        weights = _copies(parameters, taken)
+        # As in torch.optim the first update takes the gradient itself for the buffer, which None asks for.
+        buffers: list[Tensor | None] = [None] * len(taken)
+        if self.momentum:
+            copies = _copies(state.moments["momentum"], taken)
+            buffers = [copy if state.steps[index] else None for index, copy in zip(taken, copies, strict=True)]
+        sgd(
+            weights,
+            [gradient for gradient in gradients if gradient is not None],
+            buffers,
+            weight_decay=self.weight_decay,
+            momentum=self.momentum,
+            lr=self.lr,
+            dampening=0.0,
+            nesterov=False,
+            maximize=False,
+        )
+        moments: dict[str, tuple[Tensor, ...]] = {}
+        if self.momentum:
+            filled = [buffer for buffer in buffers if buffer is not None]
+            moments = {"momentum": _merged(state.moments["momentum"], taken, filled)}
+        return _merged(parameters, taken, weights), OptimizerState(_counted(state.steps, taken), moments)
+
+
+def _copies(tensors: Parameters, taken: list[int]) -> list[Tensor]:
+    return [tensors[index].detach().clone() for index in taken]
+
+
+def _merged(tensors: Parameters, taken: list[int], new: list[Tensor]) -> Parameters:
+    replaced = dict(zip(taken, new, strict=True))
+    return tuple(replaced.get(index, tensor) for index, tensor in enumerate(tensors))
+
+
+def _counted(steps: tuple[int, ...], taken: list[int]) -> tuple[int, ...]:
+    return tuple(count + (index in taken) for index, count in enumerate(steps))

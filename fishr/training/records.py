@@ -1,0 +1,184 @@
+"""A run on disk: configuration, metrics, checkpoint and result in one folder, resumable after any kill."""
+
+import json
+import math
+import platform
+import time
+from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import attrs
+import torch
+
+from fishr.data.domains import Domains
+from fishr.errors import InputError
+from fishr.training.checkpoints import Checkpoint, load, save
+from fishr.training.evaluation import DomainScore
+from fishr.training.experiment import Experiment
+from fishr.training.files import remove_leftovers, write_atomically
+from fishr.training.folders import LineFile, check_absent, existing_folder, new_folder
+from fishr.training.loop import Evaluated, Event, Finished, Stepped, resolve_device, train
+from fishr.training.state import initial_state
+from fishr.training.step import NotFinite, StepRecord
+
+METRICS, CHECKPOINT, RESULT = "metrics.jsonl", "checkpoint.pt", "result.json"
+
+
+def run(
+    experiment: Experiment,
+    folder: Path,
+    *,
+    experiment_text: str,
+    data_dir: Path | None = None,
+    device: str = "cpu",
+    resume: bool = False,
+) -> Iterator[Event]:
+    """Train in a folder: the events of ``train``, each recorded before it is yielded.
+
+    The folder holds config.toml, metrics.jsonl (a line a step and a line an evaluation), checkpoint.pt and,
+    at the end, result.json. Killed at any moment and resumed, a run on a CPU leaves the same metrics and
+    weights, byte for byte, as one that was let through.
+
+    Args:
+        experiment: the run.
+        folder: where; it must not exist, or with ``resume`` it must be that of this run.
+        experiment_text: the configuration as TOML, kept as config.toml.
+        data_dir: where data files lie, for data that has files.
+        device: as for ``train``.
+        resume: go on from the folder's checkpoint; a run that is finished yields its Finished alone.
+
+    Yields:
+        The events of ``train`` from the checkpoint on.
+
+    Raises:
+        InputError: a folder that exists, or that cannot be resumed; what ``train`` refuses.
+        RunFailed: the loss or a parameter is not finite, or a file could not be written; the last checkpoint
+            is kept.
+
+    Example:
+        >>> import tempfile
+        >>> from fishr.protocols import colored_digits
+        >>> experiment = attrs.evolve(colored_digits(), steps=2)
+        >>> with tempfile.TemporaryDirectory() as parent:
+        ...     folder = Path(parent) / "run"
+        ...     events = list(run(experiment, folder, experiment_text=""))
+        ...     sorted(path.name for path in folder.iterdir())
+        ['checkpoint.pt', 'config.toml', 'metrics.jsonl', 'result.json']
+    """
+    # What cannot be trained leaves no folder behind.
+    where = resolve_device(device)
+    domains = None
+    if not resume:
+        check_absent(folder)
+        domains = experiment.data(experiment.seed, data_dir)
+    holding = existing_folder if resume else new_folder
+    with holding(folder, experiment_text):
+        finished = _finished(folder)
+        if finished is not None:
+            yield finished
+            return
+        domains = domains or experiment.data(experiment.seed, data_dir)
+        yield from _recorded(experiment, folder, experiment_text, domains, where)
+
+
+def _recorded(
+    experiment: Experiment, folder: Path, text: str, domains: Domains, device: torch.device
+) -> Iterator[Event]:
+    start = _last_checkpoint(experiment, folder, domains)
+    position, before = (start.position, start.seconds) if start else (0, 0.0)
+    state = start.state if start else None
+    names = [domain.name for domain in domains.training]
+    clock = time.monotonic()
+    with LineFile(folder / METRICS, position) as metrics:
+        try:
+            for event in train(experiment, device=str(device), state=state, domains=domains):
+                if isinstance(event, Stepped):
+                    metrics.append(_json(_step_entry(event.record, names)))
+                    done = event.state.step
+                    if done % experiment.checkpoint_every == 0 or done == experiment.steps:
+                        metrics.sync()
+                        seconds = before + time.monotonic() - clock
+                        save(folder / CHECKPOINT, event.state, text, metrics.position, seconds)
+                elif isinstance(event, Evaluated):
+                    metrics.append(_json({"step": event.step, "scores": _scores(event.scores)}))
+                elif isinstance(event, Finished):
+                    metrics.sync()
+                    outcome = {"status": "finished", "scores": _scores(event.scores)}
+                    seconds = before + time.monotonic() - clock
+                    _write_result(folder, experiment, device, seconds, outcome)
+                yield event
+        except NotFinite as failure:
+            outcome = {"status": "failed", "message": str(failure), "step": failure.step, "term": failure.term}
+            _write_result(folder, experiment, device, before + time.monotonic() - clock, outcome)
+            raise
+
+
+def _last_checkpoint(experiment: Experiment, folder: Path, domains: Domains) -> Checkpoint | None:
+    for name in (CHECKPOINT, RESULT):
+        remove_leftovers(folder / name)
+    # A failed attempt's result would speak for the run that goes on.
+    (folder / RESULT).unlink(missing_ok=True)
+    if not (folder / CHECKPOINT).exists():
+        return None
+    return load(folder / CHECKPOINT, initial_state(experiment, domains))
+
+
+def _finished(folder: Path) -> Finished | None:
+    path = folder / RESULT
+    if not path.exists():
+        return None
+    try:
+        result = json.loads(path.read_bytes())
+        if result["status"] != "finished":
+            return None
+        scores = tuple(_score(entry) for entry in result["scores"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path}: not a result that fishr wrote; remove it to go on from the checkpoint") from error
+    return Finished(load(folder / CHECKPOINT).state, scores)
+
+
+def _write_result(
+    folder: Path, experiment: Experiment, device: torch.device, seconds: float, outcome: dict[str, Any]
+) -> None:
+    result = {
+        "name": experiment.name,
+        "seed": experiment.seed,
+        "steps": experiment.steps,
+        "device": str(device),
+        "seconds": round(seconds, 3),
+        "versions": {
+            "python": platform.python_version(),
+            "torch": str(torch.__version__),
+            **{name: _version(name) for name in ("fishr", "numpy", "backpack-for-pytorch")},
+        },
+    }
+    write_atomically(folder / RESULT, (_json(result | outcome, indent=2) + "\n").encode())
+
+
+def _step_entry(record: StepRecord, names: list[str]) -> dict[str, Any]:
+    entry = attrs.asdict(record)
+    return entry | {"domain_losses": dict(zip(names, record.domain_losses, strict=True))}
+
+
+def _scores(scores: tuple[DomainScore, ...]) -> list[dict[str, Any]]:
+    # JSON has no infinity: the loss of a model that diverged in its last step is null.
+    entries = [attrs.asdict(score) for score in scores]
+    return [e | {"loss": e["loss"] if math.isfinite(e["loss"]) else None} for e in entries]
+
+
+def _score(entry: dict[str, Any]) -> DomainScore:
+    loss: Any = math.nan if entry["loss"] is None else entry["loss"]
+    return DomainScore(**(entry | {"loss": loss}))
+
+
+def _json(value: dict[str, Any], indent: int | None = None) -> str:
+    return json.dumps(value, sort_keys=True, allow_nan=False, indent=indent)
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"

@@ -1,0 +1,197 @@
+"""One update of everything: a pure function of the training state."""
+
+import math
+from collections.abc import Generator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+
+import torch
+from attrs import frozen
+from torch import Tensor
+
+from fishr.data.domains import Domain
+from fishr.errors import InputError, RunFailed
+from fishr.observation import observe
+from fishr.training.experiment import Experiment
+from fishr.training.model import Model, place
+from fishr.training.objective import Loss
+from fishr.training.state import TrainingState
+from fishr.training.trees import named_tensors
+from fishr.types import DomainBatch
+
+
+@frozen
+class TermRecord:
+    """One penalty in one step: ``value``, already multiplied by ``weight``.
+
+    Example:
+        >>> TermRecord(value=0.5, weight=10.0).value
+        0.5
+    """
+
+    value: float
+    weight: float
+
+
+@frozen
+class StepRecord:
+    """The numbers of one step, of the weights before its update.
+
+    Args:
+        step: updates made before this one.
+        loss: what was minimized; differs from risk + l2 + terms when the objective rescales.
+        risk: training error.
+        l2: the weights' squared norm times its factor.
+        terms: each penalty by name.
+        domain_losses: mean loss of each training domain in the batch.
+
+    Example:
+        >>> StepRecord(step=0, loss=0.7, risk=0.7, l2=0.0, terms={}, domain_losses=(0.6, 0.8)).risk
+        0.7
+    """
+
+    step: int
+    loss: float
+    risk: float
+    l2: float
+    terms: dict[str, TermRecord]
+    domain_losses: tuple[float, ...]
+
+
+class NotFinite(RunFailed):
+    """A part of the loss, or a parameter, is infinite or not a number.
+
+    Args:
+        step: updates made before.
+        term: the first part that is not finite: "risk", "l2", a penalty's name, "loss" for the sum, or
+            "parameter " and its name.
+        value: what it was.
+
+    Example:
+        >>> raise NotFinite(step=12, term="fishr", value=float("nan"))
+        Traceback (most recent call last):
+            ...
+        fishr.training.step.NotFinite: step 12: fishr is nan, expected a finite number; try a smaller learning rate
+    """
+
+    def __init__(self, step: int, term: str, value: float) -> None:
+        """Compose the message."""
+        super().__init__(f"step {step}: {term} is {value}, expected a finite number; try a smaller learning rate")
+        self.step = step
+        self.term = term
+        self.value = value
+
+
+def advance(
+    model: Model, experiment: Experiment, state: TrainingState, source: tuple[Domain, ...] | DomainBatch
+) -> tuple[TrainingState, StepRecord]:
+    """One step: draw a batch, measure, update.
+
+    A pure function of ``state`` and ``source``: neither changes, and ``model`` is only the place to compute in.
+    No ``.grad`` is written and torch's global generators are left as they were.
+
+    Args:
+        model: the experiment's modules, on the state's device.
+        experiment: the run.
+        state: from ``initial_state`` or the previous step.
+        source: the training domains to draw the batch from, or the batch itself.
+
+    Returns:
+        The next state and the step's numbers.
+
+    Raises:
+        NotFinite: a part of the loss is infinite or not a number.
+        InputError: the state is not this model's, or a penalty's new state holds a graph.
+
+    Example:
+        >>> from fishr.protocols import colored_digits
+        >>> from fishr.training.state import build_model, first_state
+        >>> experiment = colored_digits()
+        >>> domains = experiment.data(experiment.seed, None)
+        >>> model = build_model(experiment, domains)
+        >>> state, record = advance(model, experiment, first_state(experiment, model, 2), domains.training)
+        >>> state.step, record.step, sorted(record.terms)
+        (1, 0, ['fishr'])
+    """
+    generator = torch.Generator()
+    generator.set_state(state.generator)
+    batch = source if isinstance(source, DomainBatch) else experiment.batches.draw(source, generator)
+    seed = int(torch.randint(2**62, (), generator=generator))
+    device = batch.inputs.device
+
+    place(model, state.parameters, state.buffers)
+    parameters = model.parameters()
+    trainable = {name: p for name, p in parameters.items() if p.requires_grad}
+    with _seeded(seed, device):
+        seen = observe(model.featurizer, model.head, batch, experiment.loss)
+        with precision_of(experiment, device):
+            _ = seen.features  # the observation is lazy: what is read later runs in full precision
+        loss, penalty = experiment.objective.evaluate(seen, parameters.values(), state.penalty, state.step)
+        gradients = torch.autograd.grad(loss.total, tuple(trainable.values()), allow_unused=True)
+    # Reading the numbers waits for the device, so it comes after all of its work is queued.
+    record = _record(state.step, loss, seen.domain_losses)
+    _check_no_graph(penalty)
+
+    weights = tuple(state.parameters[name] for name in trainable)
+    memory = state.optimizer
+    if state.step == experiment.objective.fresh_optimizer_at:
+        memory = experiment.optimizer.init(weights)
+    weights, memory = experiment.optimizer.update(gradients, memory, weights)
+    after = TrainingState(
+        step=state.step + 1,
+        parameters=state.parameters | dict(zip(trainable, weights, strict=True)),
+        buffers={name: buffer.detach().clone() for name, buffer in model.buffers().items()},
+        optimizer=memory,
+        penalty=penalty,
+        generator=generator.get_state(),
+    )
+    return after, record
+
+
+def precision_of(experiment: Experiment, device: torch.device) -> AbstractContextManager[object]:
+    """The context in which the experiment's featurizer runs: autocast for bfloat16, else nothing.
+
+    Example:
+        >>> from fishr.protocols import colored_digits
+        >>> with precision_of(colored_digits(), torch.device("cpu")):
+        ...     torch.is_autocast_enabled("cpu")
+        False
+    """
+    if experiment.precision == "bfloat16":
+        return torch.autocast(device.type, dtype=torch.bfloat16)
+    return nullcontext()
+
+
+@contextmanager
+def _seeded(seed: int, device: torch.device) -> Generator[None]:
+    cuda = device.type == "cuda"
+    with torch.random.fork_rng(devices=[device] if cuda else []):
+        torch.default_generator.manual_seed(seed)
+        if cuda:
+            with torch.cuda.device(device):
+                torch.cuda.manual_seed(seed)
+        yield
+
+
+def _record(step: int, loss: Loss, domain_losses: Tensor) -> StepRecord:
+    parts = {"risk": loss.risk, "l2": loss.l2} | {name: term.value for name, term in loss.terms.items()}
+    scalars = [*parts.values(), loss.total, *domain_losses]
+    # One transfer from the device for all of them.
+    together = torch.stack([s.detach().to(loss.total.device, torch.float64) for s in scalars]).cpu()
+    values = [float(value) for value in together]
+    risk, l2, *terms = values[: len(parts)]
+    total, *each = values[len(parts) :]
+    for name, value in [*zip(parts, values, strict=False), ("loss", total)]:
+        if not math.isfinite(value):
+            raise NotFinite(step, name, value)
+    weights = (term.weight for term in loss.terms.values())
+    records = {n: TermRecord(v, float(w)) for n, v, w in zip(loss.terms, terms, weights, strict=True)}
+    return StepRecord(step, total, risk, l2, records, tuple(each))
+
+
+def _check_no_graph(penalty: object) -> None:
+    for name, tensor in named_tensors(penalty):
+        if tensor.requires_grad:
+            raise InputError(
+                f"penalty state {name}: got a tensor that holds a graph, expected none; "
+                "return the state detached (tensor.detach())"
+            )

@@ -1,0 +1,49 @@
+"""Scores against the definition."""
+
+import attrs
+import pytest
+import torch
+
+from fishr.training.evaluation import evaluate
+from fishr.training.state import build_model, first_state
+
+
+def _start(experiment):
+    domains = experiment.data(experiment.seed, None)
+    model = build_model(experiment, domains)
+    return domains, model, first_state(experiment, model, 2)
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 8192])
+def test_scores_are_the_means(plain, chunk):
+    domains, model, state = _start(plain)
+    scores = evaluate(model, plain, state, domains, chunk=chunk)
+    assert [s.split for s in scores] == ["training", "training", "evaluation", "evaluation"]
+    for score, domain in zip(scores, (*domains.training, *domains.evaluation), strict=True):
+        with torch.no_grad():
+            logits = model.head(model.featurizer(domain.inputs)).squeeze(1).double()
+        labels = domain.labels.double()
+        loss = torch.nn.functional.binary_cross_entropy_with_logits(logits, labels)
+        assert score.loss == pytest.approx(float(loss), rel=1e-6)
+        assert score.accuracy == pytest.approx(float(((logits > 0) == labels.bool()).double().mean()), abs=1e-12)
+        assert (score.name, score.samples) == (domain.name, len(labels))
+
+
+def test_modes_are_restored_and_buffers_stay(everything, same):
+    domains, model, state = _start(everything)
+    model.featurizer[2].eval()
+    modes = [module.training for module in model.both().modules()][1:]
+    first = evaluate(model, everything, state, domains)
+    assert [module.training for module in model.both().modules()][1:] == modes
+    assert not modes[3]
+    assert any(modes)
+    assert same(model.buffers(), state.buffers)
+    assert evaluate(model, everything, state, domains) == first
+
+
+def test_modes_are_restored_after_a_failure(everything):
+    domains, model, state = _start(everything)
+    broken = attrs.evolve(everything, loss=lambda logits, labels: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        evaluate(model, broken, state, domains)
+    assert all(module.training for module in model.featurizer.modules())

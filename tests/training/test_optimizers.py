@@ -1,0 +1,87 @@
+"""The pure optimizers against torch.optim, bit for bit."""
+
+import pytest
+import torch
+
+from fishr.errors import InputError
+from fishr.training.optimizers import SGD, Adam
+
+CASES = [
+    (Adam(lr=0.01), lambda p: torch.optim.Adam(p, lr=0.01)),
+    (
+        Adam(lr=0.1, betas=(0.5, 0.9), eps=1e-3, weight_decay=0.1),
+        lambda p: torch.optim.Adam(p, lr=0.1, betas=(0.5, 0.9), eps=1e-3, weight_decay=0.1),
+    ),
+    (SGD(lr=0.1), lambda p: torch.optim.SGD(p, lr=0.1)),
+    (
+        SGD(lr=0.1, momentum=0.9, weight_decay=0.01),
+        lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9, weight_decay=0.01),
+    ),
+]
+
+
+def _weights():
+    generator = torch.Generator().manual_seed(0)
+    return tuple(torch.randn(shape, generator=generator) for shape in [(5, 3), (3,), (), (2, 2, 2)])
+
+
+def _gradients(step, weights):
+    """Some steps leave one parameter out, as an unused one is."""
+    generator = torch.Generator().manual_seed(100 + step)
+    drawn = [torch.randn(w.shape, generator=generator) * 10 ** (step % 5 - 2) for w in weights]
+    return tuple(None if index == step % 7 else g for index, g in enumerate(drawn))
+
+
+@pytest.mark.parametrize(("pure", "make"), CASES, ids=lambda case: repr(case)[:30])
+def test_twenty_steps_are_torch_optims(pure, make):
+    weights = _weights()
+    parameters = [torch.nn.Parameter(w.clone()) for w in weights]
+    theirs, state = make(parameters), pure.init(weights)
+    for step in range(20):
+        gradients = _gradients(step, weights)
+        for parameter, gradient in zip(parameters, gradients, strict=True):
+            parameter.grad = None if gradient is None else gradient.clone()
+        theirs.step()
+        weights, state = pure.update(gradients, state, weights)
+        for ours, expected in zip(weights, parameters, strict=True):
+            assert torch.equal(ours, expected.detach())
+    assert state.steps == (17, 17, 17, 17)
+
+
+@pytest.mark.parametrize(("pure", "make"), CASES, ids=lambda case: repr(case)[:30])
+def test_inputs_are_left_as_they_were(pure, make, bits):
+    weights, state = _weights(), pure.init(_weights())
+    for step in range(3):
+        gradients = tuple(torch.ones_like(w) * (step + 1) for w in weights)
+        before = bits((weights, state, gradients))
+        moved, after = pure.update(gradients, state, weights)
+        assert bits((weights, state, gradients)) == before
+        assert not torch.equal(moved[0], weights[0])
+        assert not any(t.requires_grad for t in moved)
+        weights, state = moved, after
+
+
+def test_without_a_gradient_nothing_moves():
+    weights = _weights()
+    optimizer = Adam(lr=0.1, weight_decay=0.5)
+    moved, state = optimizer.update((None,) * 4, optimizer.init(weights), weights)
+    assert all(ours is given for ours, given in zip(moved, weights, strict=True))
+    assert state.steps == (0, 0, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Adam(lr=0), "lr: got 0, expected a number greater than 0.0"),
+        (lambda: Adam(lr=float("nan")), "lr: got nan"),
+        (lambda: Adam(lr="0.1"), "lr: got '0.1'"),
+        (lambda: Adam(lr=1.0, betas=(0.9, 1.0)), r"betas: got \(0.9, 1.0\)"),
+        (lambda: Adam(lr=1.0, eps=-1.0), "eps: got -1.0"),
+        (lambda: SGD(lr=1.0, momentum=1.0), "momentum: got 1.0, expected a number of at least 0.0 and less than 1.0"),
+        (lambda: SGD(lr=float("inf")), "lr: got inf"),
+    ],
+)
+def test_numbers_out_of_range_are_refused(make, message):
+    with pytest.raises(InputError, match=message) as caught:
+        make()
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,104 @@
+"""Trees to plain containers and back."""
+
+import io
+
+import attrs
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fishr.errors import InputError
+from fishr.training.trees import map_tensors, named_tensors, plain, restored
+
+
+@attrs.frozen(eq=False)
+class Memory:
+    average: object
+    _count: int = 0
+
+
+@attrs.frozen
+class Nothing:
+    pass
+
+
+leaves = st.one_of(
+    st.none(),
+    st.integers(-5, 5),
+    st.floats(allow_nan=False),
+    st.text(max_size=3),
+    st.builds(lambda n: torch.arange(n), st.integers(0, 3)),
+    st.builds(Nothing),
+)
+trees = st.recursive(
+    leaves,
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=3),
+        st.lists(inner, max_size=3).map(tuple),
+        st.dictionaries(st.text("abc", min_size=1, max_size=2), inner, max_size=3),
+        st.builds(Memory, inner, st.integers(0, 3)),
+    ),
+    max_leaves=8,
+)
+
+
+def _equal(one, other):
+    if isinstance(one, torch.Tensor):
+        return isinstance(other, torch.Tensor) and torch.equal(one, other) and one.dtype == other.dtype
+    if type(one) is not type(other):
+        return False
+    if attrs.has(type(one)):
+        return all(_equal(getattr(one, f.name), getattr(other, f.name)) for f in attrs.fields(type(one)))
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(_equal(one[k], other[k]) for k in one)
+    if isinstance(one, (list, tuple)):
+        return len(one) == len(other) and all(map(_equal, one, other))
+    return one == other
+
+
+@settings(deadline=None)
+@given(trees)
+def test_a_tree_survives_the_file(tree):
+    buffer = io.BytesIO()
+    torch.save(plain(tree), buffer)
+    buffer.seek(0)
+    read = torch.load(buffer, weights_only=True)
+    assert _equal(restored(read, tree, "tree"), tree)
+
+
+@settings(deadline=None)
+@given(trees)
+def test_mapping_the_identity_changes_nothing(tree):
+    assert _equal(map_tensors(lambda tensor: tensor, tree), tree)
+
+
+def test_every_tensor_has_its_path():
+    tree = {"a": (Memory(torch.zeros(1), 3), [torch.ones(2)]), "b": None}
+    assert [name for name, _ in named_tensors(tree)] == ["a.0.average", "a.1.0"]
+
+
+def test_a_view_does_not_drag_its_storage_along():
+    view = torch.zeros(1000, 1000)[0, :3]
+    assert plain({"view": view})["view"].untyped_storage().nbytes() == 12
+
+
+@pytest.mark.parametrize(
+    ("tree", "template", "message"),
+    [
+        (torch.zeros(2), torch.zeros(3), r"got a tensor of shape \(2,\) .* expected a tensor of shape \(3,\)"),
+        (torch.zeros(2).double(), torch.zeros(2), "torch.float64"),
+        (5, torch.zeros(2), "got 5 in the checkpoint"),
+        ({"a": 1}, {"b": 1}, "got the entries a in the checkpoint, expected the entries b"),
+        ((1,), (1, 2), "expected the entries 0, 1"),
+        (None, Memory(1), "got None in the checkpoint, expected the entries average, _count"),
+    ],
+)
+def test_what_does_not_fit_is_refused(tree, template, message):
+    with pytest.raises(InputError, match=f"penalty.fishr: .*{message}"):
+        restored({"fishr": tree}, {"fishr": template}, "penalty")
+
+
+def test_a_state_that_began_empty_is_taken_as_it_is():
+    assert restored({"a": (1, 2)}, {"a": None}, "penalty") == {"a": (1, 2)}
+    assert restored({"a": (1, 2)}, {"a": ()}, "penalty") == {"a": (1, 2)}
