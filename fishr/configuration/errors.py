@@ -1,0 +1,249 @@
+"""What can be wrong with a configuration: problems, each with its place, gathered into one error of one line."""
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from datetime import date, datetime, time
+from difflib import SequenceMatcher
+
+from attrs import evolve, frozen
+
+from fishr.errors import InputError
+
+_BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
+_LONGEST = 60  # characters of a value that a message repeats
+
+
+@frozen
+class Problem:
+    """One thing that is wrong, and where in the tree of tables it is.
+
+    Args:
+        path: Dotted keys and indices, such as ``objective.penalty.fishr.schedule.at``; empty for the whole table.
+        message: What was got, what was expected and what to do, on one line.
+
+    Example:
+        >>> print(Problem("at", "missing, expected a whole number").under("schedule"))
+        schedule.at: missing, expected a whole number
+    """
+
+    path: str
+    message: str
+
+    def under(self, step: str) -> "Problem":
+        """Return the same problem seen from one level up.
+
+        Args:
+            step: A key as ``quoted`` writes it, or an index such as ``[1]``.
+
+        Returns:
+            The problem with a longer path.
+        """
+        separator = "." if self.path and not self.path.startswith("[") else ""
+        return evolve(self, path=f"{step}{separator}{self.path}")
+
+    def __str__(self) -> str:
+        """Return the path and the message on one line."""
+        return f"{self.path}: {self.message}" if self.path else self.message
+
+
+class ConfigurationError(InputError):
+    """A configuration cannot be used; every problem of it is listed.
+
+    Args:
+        problems: All problems, in the order of the table.
+        source: The name of the file they are in, when it is known.
+
+    Example:
+        >>> raise ConfigurationError([Problem("steps", "missing, expected a whole number")], "run.toml")
+        Traceback (most recent call last):
+            ...
+        fishr.configuration.errors.ConfigurationError: run.toml: steps: missing, expected a whole number
+    """
+
+    def __init__(self, problems: Iterable[Problem], source: str | None = None) -> None:
+        """Keep the problems and their file."""
+        self.problems = tuple(problems)
+        self.source = source
+        super().__init__(self.problems, source)
+
+    def __str__(self) -> str:
+        """Return all problems on one line, after the name of the file."""
+        text = "; ".join(str(problem) for problem in self.problems)
+        return text if self.source is None else f"{one_line(self.source)}: {text}"
+
+    def under(self, step: str) -> list[Problem]:
+        """Return the problems as seen from one level up.
+
+        Args:
+            step: A key as ``quoted`` writes it, or an index such as ``[1]``.
+
+        Returns:
+            The problems with longer paths.
+        """
+        return [problem.under(step) for problem in self.problems]
+
+
+def flaw(message: str, path: str = "") -> ConfigurationError:
+    """Return the error of one problem.
+
+    Args:
+        message: What was got, what was expected and what to do.
+        path: Where it is, seen from the value that is being read.
+
+    Returns:
+        An error to raise.
+
+    Example:
+        >>> str(flaw("unknown key", "emma"))
+        'emma: unknown key'
+    """
+    return ConfigurationError([Problem(path, message)])
+
+
+def unexpected(value: object, expected: str) -> ConfigurationError:
+    """Return the error of one value that is not what was expected.
+
+    Args:
+        value: What was got.
+        expected: What was expected, in words.
+
+    Returns:
+        An error to raise.
+
+    Example:
+        >>> str(unexpected("190", "a whole number"))
+        'got "190" (a string), expected a whole number'
+    """
+    return flaw(f"got {described(value)}, expected {expected}")
+
+
+def described(value: object) -> str:
+    """Return a value and its kind in the words of a configuration file.
+
+    Args:
+        value: A value as TOML gives it, or any other object.
+
+    Returns:
+        One short line.
+
+    Example:
+        >>> described(5000.7), described(True), described([1, 2])
+        ('5000.7 (a decimal number)', 'true (a boolean)', 'an array')
+    """
+    match value:
+        case bool():
+            return f"{str(value).lower()} (a boolean)"
+        case int():
+            # Python refuses to print whole numbers of thousands of digits.
+            shown = str(value) if value.bit_length() < 200 else f"{value.bit_length()} bits"
+            return f"{shown} (a whole number)"
+        case float():
+            return f"{float(value)!r} (a decimal number)"
+        case str():
+            return f"{text_value(value)} (a string)"
+        case date() | datetime() | time():
+            return f"{value.isoformat()} (a date or time)"
+        case list() | tuple():
+            return "an array"
+        case Mapping():
+            return "a table"
+        case None:
+            return "nothing"
+        case type():
+            return f"the class {one_line(value.__qualname__)}"
+        case _:
+            return f"an object of class {one_line(type(value).__qualname__)}"
+
+
+def text_value(text: str) -> str:
+    """Return a string in quotes, shortened, with everything that is not printable escaped.
+
+    Args:
+        text: Any string.
+
+    Returns:
+        One short line.
+
+    Example:
+        >>> print(text_value("two\\nlines"))
+        "two\\nlines"
+    """
+    shown = text if len(text) <= _LONGEST else text[: _LONGEST - 3] + "..."
+    return one_line(json.dumps(shown, ensure_ascii=False))
+
+
+def one_line(text: str) -> str:
+    """Return a text on one line: runs of white space become one space, control characters are escaped.
+
+    Args:
+        text: Any text, such as the message of a foreign exception.
+
+    Returns:
+        The text without line breaks.
+
+    Example:
+        >>> one_line("first\\n  second")
+        'first second'
+    """
+    joined = " ".join(text.split())
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in joined)
+
+
+def quoted(key: str) -> str:
+    """Return a key as TOML writes it.
+
+    Args:
+        key: The key of a table.
+
+    Returns:
+        The key itself, or the key in quotes.
+
+    Example:
+        >>> quoted("ema"), quoted("two words")
+        ('ema', '"two words"')
+    """
+    return key if _BARE_KEY.fullmatch(key) else text_value(key)
+
+
+def listed(names: Iterable[object]) -> str:
+    """Return names in quotes, with commas between them.
+
+    Args:
+        names: Strings, or other values that a file may hold.
+
+    Returns:
+        One line.
+
+    Example:
+        >>> print(listed(["mean", "sum"]))
+        "mean", "sum"
+    """
+    return ", ".join(text_value(name) if isinstance(name, str) else str(name).lower() for name in names)
+
+
+def suggestion(got: object, names: Iterable[object]) -> str:
+    """Return a question that names the closest known name, or nothing when none is close.
+
+    Args:
+        got: What was written.
+        names: What could have been written.
+
+    Returns:
+        A text to end a message with.
+
+    Example:
+        >>> print("unknown key" + suggestion("emma", ["ema", "gain"]))
+        unknown key; did you mean "ema"?
+    """
+    if not isinstance(got, str):
+        return ""
+    near = {name: _likeness(got, name) for name in names if isinstance(name, str)}
+    best = max(near, key=lambda name: near[name], default="")
+    return f"; did you mean {text_value(best)}?" if near and near[best] >= (0.5, 0.0) else ""
+
+
+def _likeness(one: str, other: str) -> tuple[float, float]:
+    """Return how alike two names are whatever their case, and then with it."""
+    folded = SequenceMatcher(None, one.casefold(), other.casefold()).ratio()
+    return folded, SequenceMatcher(None, one, other).ratio()

@@ -1,0 +1,195 @@
+"""The package's own experiments and penalties: all names known, all recipes read back, all mistakes told."""
+
+import inspect
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import attrs
+import hypothesis.strategies as st
+import pytest
+from hypothesis import given, settings
+
+import fishr.penalties
+from fishr.configuration import ConfigurationError, apply_overrides, dumps, load, structure, unstructure
+from fishr.configuration.known import KNOWN
+from fishr.data import Arrays, ColoredDigits, ColoredMNIST, Minibatch
+from fishr.losses import CrossEntropy
+from fishr.models import MLPHead
+from fishr.penalties import (
+    ERM,
+    IRM,
+    Constant,
+    CosineSchedule,
+    Fishr,
+    Joined,
+    LinearSchedule,
+    Penalty,
+    Scaled,
+    Stateless,
+    StepSchedule,
+    Total,
+    VREx,
+)
+from fishr.protocols import colored_digits, recipes
+from fishr.training.experiment import Experiment
+from fishr.training.optimizers import SGD
+
+
+@pytest.mark.parametrize("name", list(recipes()))
+def test_a_recipe_reads_back_as_itself(name: str, tmp_path: Path):
+    experiment = recipes()[name]()
+    assert structure(unstructure(experiment), Experiment) == experiment
+    file = tmp_path / "run.toml"
+    file.write_text(dumps(experiment), encoding="utf-8")
+    again = load(file, Experiment)
+    assert again == experiment
+    assert dumps(again) == dumps(experiment)
+
+
+def test_every_penalty_and_schedule_of_the_package_has_a_name_in_files():
+    public = [getattr(fishr.penalties, name) for name in fishr.penalties.__all__]
+    called = [one for one in public if isinstance(one, type) and attrs.has(one) and "__call__" in vars(one)]
+    # A class is what its call takes: a penalty an observation, a schedule a step.
+    by_argument = {one: list(inspect.signature(one.__call__).parameters)[1] for one in called}
+    penalties, schedules = (set(family.classes) for family in KNOWN.families)
+    assert {one for one, argument in by_argument.items() if argument == "seen"} - {Stateless} == penalties
+    assert {one for one, argument in by_argument.items() if argument == "step"} == schedules
+
+
+ema = st.sampled_from([0.0, 0.9, 0.95])
+numbers = st.floats(allow_nan=False, allow_infinity=False)
+steps = st.integers(1, 10**6)
+single = (
+    st.builds(Constant, numbers)
+    | st.builds(StepSchedule, steps, numbers, numbers)
+    | st.builds(LinearSchedule, numbers, numbers, steps)
+    | st.builds(CosineSchedule, numbers, numbers, steps)
+)
+schedules = single | st.tuples(single, single, steps).map(lambda parts: Joined(parts[:2], parts[2:]))
+plain: st.SearchStrategy[Any] = (
+    st.builds(ERM, st.sampled_from(["domains", "samples"]))
+    | st.builds(Fishr, ema=ema, over_parameters=st.sampled_from(["mean", "sum"]))
+    | st.builds(IRM, st.sampled_from(["squared", "half_batches"]))
+    | st.builds(VREx, st.sampled_from(["variance", "pairwise"]))
+)
+names = st.text(st.characters(codec="utf-8"), max_size=8).filter(lambda name: name not in ("kind", "self"))
+penalties = st.recursive(
+    plain,
+    lambda inner: (
+        st.builds(Scaled, inner, schedules)
+        | st.dictionaries(names, inner, max_size=2).map(lambda terms: Total(**terms))
+    ),
+    max_leaves=3,
+)
+totals = st.dictionaries(names, penalties, max_size=3).map(lambda terms: Total(**terms))
+
+
+@given(
+    totals,
+    st.sampled_from([ColoredDigits(), ColoredMNIST(), Arrays(("a.npz", "b.npz"), classes=3)]),
+    st.sampled_from([SGD(0.1), SGD(0.1, momentum=0.9)]),
+    st.none() | st.integers(0, 9),
+)
+@settings(max_examples=50)
+def test_any_experiment_reads_back_as_itself_through_toml(total: Total, data: Any, optimizer: SGD, fresh: int | None):
+    first = colored_digits()
+    experiment = attrs.evolve(
+        first,
+        data=data,
+        head=MLPHead((4, 5)),
+        loss=CrossEntropy(),
+        optimizer=optimizer,
+        batches=Minibatch(8),
+        objective=attrs.evolve(first.objective, penalty=total, fresh_optimizer_at=fresh),
+    )
+    assert structure(tomllib.loads(dumps(experiment)), Experiment) == experiment
+
+
+def changed(*overrides: str) -> Experiment:
+    return structure(apply_overrides(unstructure(colored_digits()), overrides), Experiment)
+
+
+def told(*overrides: str) -> str:
+    with pytest.raises(ConfigurationError) as caught:
+        changed(*overrides)
+    assert len(str(caught.value).splitlines()) == 1
+    return str(caught.value)
+
+
+def test_the_schedule_of_a_recipe_is_set_from_the_command_line():
+    scaled = changed("objective.penalty.fishr.schedule.after=300").objective.penalty.terms["fishr"]
+    assert isinstance(scaled, Scaled)
+    before = colored_digits().objective.penalty.terms["fishr"].schedule  # type: ignore[attr-defined]
+    assert scaled.schedule == attrs.evolve(before, after=300.0)
+
+
+def test_a_schedule_is_exchanged_for_a_number():
+    scaled = changed("objective.penalty.fishr.schedule={kind='Constant', value=2}").objective.penalty.terms["fishr"]
+    assert scaled == changed("objective.penalty.fishr.schedule=2").objective.penalty.terms["fishr"]
+    assert scaled == Scaled(Fishr(ema=0.0, over_parameters="sum", over_domains="sum"), Constant(2.0))
+
+
+def test_a_second_term_is_added():
+    terms = changed('objective.penalty.rex={kind = "VREx", form = "pairwise"}').objective.penalty.terms
+    assert list(terms) == ["fishr", "rex"]
+    assert terms["rex"] == VREx(form="pairwise")
+
+
+FISHR = "objective.penalty.fishr"
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        (f'{FISHR}.schedule.at="190"', f'{FISHR}.schedule.at: got "190" (a string), expected a whole number'),
+        (f"{FISHR}.schedule.aftr=3", f'{FISHR}.schedule.aftr: unknown key; did you mean "after"?'),
+        (f"{FISHR}.penalty.emma=3", f'{FISHR}.penalty.emma: unknown key; did you mean "ema"?'),
+        (f"{FISHR}.penalty.statistic=varianse", f'{FISHR}.penalty.statistic: got "varianse" (a string), expected'),
+        (f"{FISHR}.penalty.statistic=varianse", 'did you mean "variance"?'),
+        (f"{FISHR}.penalty.unbiased=0", f"{FISHR}.penalty.unbiased: got 0 (a whole number), expected true or false"),
+        (f"{FISHR}.penalty.ema=2", f"{FISHR}.penalty"),
+        (f"{FISHR}.schedule.kind=StepSchedul", 'did you mean "StepSchedule"?'),
+        (f"{FISHR}.schedule.kind=Constant", f"{FISHR}.schedule.at: unknown key"),
+        (f"{FISHR}.kind=mine:Penalty", "a file alone never runs code"),
+        ("optimizer.lr=0", "optimizer.lr: got 0.0, expected a number greater than 0.0"),
+        ("optimizer.kind=Sgd", 'optimizer.kind: got "Sgd" (a string), expected one of "Adam", "SGD"'),
+        ("optimizer.betas=[0.9]", "optimizer.betas: got an array of length 1, expected one of length 2"),
+        ("steps=0", "steps: got 0, expected a whole number of at least 1"),
+        ("steps=1e3", "steps: got 1000.0 (a decimal number), expected a whole number"),
+        ("precision=float16", 'precision: got "float16" (a string), expected one of "float32", "bfloat16"'),
+        ("featurizer.kind=MLP", "featurizer.kind: unknown key, this table is always a MLP"),
+        ("data.kind=ColoredMnist", 'did you mean "ColoredMNIST"?'),
+        ("objective.l2=nan", "objective.l2: got nan (a decimal number), expected a finite number"),
+        ("objective.risk.over=domain", 'objective.risk.over: got "domain" (a string), expected one of'),
+        ("seeed=1", 'seeed: unknown key; did you mean "seed"?'),
+    ],
+)
+def test_a_mistake_in_an_experiment_is_told_on_one_line(override: str, message: str):
+    assert message in told(override)
+
+
+def test_all_mistakes_are_told_at_once():
+    text = told("seeed=1", f"{FISHR}.schedule.at=1.5", "optimizer.lr=-1", "steps=true")
+    for part in ("seeed: ", f"{FISHR}.schedule.at: ", "optimizer.lr: ", "steps: "):
+        assert part in text
+
+
+def test_a_function_of_a_module_is_named_by_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "my_penalties.py").write_text("def disagreement(seen):\n    return seen.logits.mean()\n")
+    monkeypatch.chdir(tmp_path)
+    table = {"mine": {"kind": "Scaled", "penalty": {"kind": "my_penalties:disagreement"}, "schedule": 0.1}}
+    with pytest.raises(ConfigurationError, match=r"^mine\.penalty\.kind: .* pass --plugin my_penalties$"):
+        structure(table, Total)
+    total = structure(table, Total, plugins=["my_penalties"])
+    scaled = total.terms["mine"]
+    assert isinstance(scaled, Scaled)
+    assert isinstance(scaled.penalty, Stateless)
+    assert isinstance(scaled.penalty, Penalty)
+    assert unstructure(total) == table
+
+
+def test_a_lambda_is_not_written():
+    total = Total(mine=Scaled(Stateless(lambda seen: seen.logits.mean()), 0.1))
+    with pytest.raises(ConfigurationError, match=r"^mine\.penalty: .*<lambda> cannot be imported by name"):
+        dumps(total)
