@@ -1,0 +1,28 @@
+"""``fishr evaluate``."""
+
+from pathlib import Path
+
+import click
+
+from fishr.commands.shared import data_dir_option, device_option, format_option, load_run, plugin_option
+
+
+@click.command(epilog="Example: fishr evaluate runs/erm --format json")
+@click.argument("run", type=click.Path(path_type=Path), metavar="RUN")
+@data_dir_option
+@device_option
+@format_option
+@plugin_option
+def evaluate(run: Path, data_dir: Path | None, device: str, style: str, plugins: tuple[str, ...]) -> None:
+    """Score the last checkpoint of a run folder on every domain of its data."""
+    import attrs
+
+    from fishr.commands.rendering import as_json, score_table
+    from fishr.training import score_checkpoint
+
+    step, scores = score_checkpoint(load_run(run, plugins), run, data_dir, device)
+    if style == "json":
+        click.echo(as_json({"run": str(run), "step": step, "scores": [attrs.asdict(score) for score in scores]}))
+        return
+    click.echo(f"{run} after {step} steps\n")
+    click.echo(score_table(scores))

@@ -1,0 +1,39 @@
+"""``fishr explain``."""
+
+from pathlib import Path
+
+import click
+
+from fishr.commands.shared import (
+    data_dir_option,
+    experiment_argument,
+    find_experiment,
+    format_option,
+    plugin_option,
+    set_option,
+)
+
+
+@click.command(epilog="Example: fishr explain colored-digits --step 60")
+@experiment_argument
+@click.option("--step", type=click.IntRange(min=0), default=0, show_default=True, help="At which step.")
+@data_dir_option
+@format_option
+@set_option
+@plugin_option
+def explain(
+    experiment: str,
+    step: int,
+    data_dir: Path | None,
+    style: str,
+    overrides: tuple[str, ...],
+    plugins: tuple[str, ...],
+) -> None:
+    """Say what the loss is made of at a step: weights, what each term reads, what graph and state it keeps."""
+    import attrs
+
+    from fishr.commands.rendering import as_json
+    from fishr.training import explain_objective
+
+    explanation = explain_objective(find_experiment(experiment, overrides, plugins), step, data_dir)
+    click.echo(as_json(attrs.asdict(explanation)) if style == "json" else str(explanation))

@@ -1,0 +1,45 @@
+"""``fishr reproduce``."""
+
+from pathlib import Path
+
+import click
+
+from fishr.commands.shared import data_dir_option, device_option, format_option
+
+
+@click.command(epilog="Example: fishr reproduce colored-mnist --data-dir data --restarts 10")
+@click.argument("table", metavar="colored-digits|colored-mnist")
+@click.option("--out", type=click.Path(path_type=Path), help="Folder of the runs (default: runs/reproduce-TABLE).")
+@click.option("--methods", default="erm,irm,vrex,fishr", show_default=True, help="Which, separated by commas.")
+@click.option("--restarts", type=click.IntRange(min=1), help="Seeds a method (default: 5 for digits, 1 for MNIST).")
+@data_dir_option
+@device_option
+@format_option
+def reproduce(
+    table: str, out: Path | None, methods: str, restarts: int | None, data_dir: Path | None, device: str, style: str
+) -> None:
+    """Run a published table again: every method, several restarts, beside the published numbers.
+
+    Stop it when you like: the same command goes on where it stopped, restart by restart.
+    """
+    from fishr.commands.rendering import as_json, follow, reproduction_table
+    from fishr.plots import save_reproduction_figure
+    from fishr.reproductions import find_reproduction, restarts_of, row_of
+    from fishr.reproductions import table as collect
+    from fishr.training.files import write_atomically
+
+    names = tuple(name.strip() for name in methods.split(","))
+    folder = out or Path("runs") / f"reproduce-{table}"
+    chosen = find_reproduction(table, names)
+    for restart in restarts_of(table, folder, names, restarts):
+        label = f"{restart.method} {restart.seed}"
+        for _ in follow(restart.run(data_dir, device), restart.experiment.steps, label=label):
+            pass
+    rows = collect(table, folder, names)
+    text = reproduction_table(rows, chosen)
+    write_atomically(folder / "table.md", f"{text}\n".encode())
+    figure = save_reproduction_figure(rows, table, folder / "figure.png")
+    if style == "json":
+        click.echo(as_json({"table": table, "source": chosen.source, "rows": [row_of(row) for row in rows]}))
+        return
+    click.echo(f"{text}\n\npublished: {chosen.source}\nfigure: {figure}")

@@ -1,0 +1,84 @@
+"""What several commands share: options, and how an experiment is named."""
+
+from collections.abc import Callable
+from difflib import get_close_matches
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from fishr.errors import InputError
+
+if TYPE_CHECKING:
+    from fishr.training import Experiment
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+experiment_argument = click.argument("experiment", metavar="[RECIPE|FILE]", default="colored-digits")
+data_dir_option = click.option(
+    "--data-dir", type=click.Path(path_type=Path), help="Folder with data files, such as MNIST/raw (default: data)."
+)
+device_option = click.option(
+    "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True, help="Where to compute."
+)
+format_option = click.option(
+    "--format",
+    "style",
+    type=click.Choice(["table", "json"]),
+    default="table",
+    show_default=True,
+    help="For people, or one JSON object on standard output.",
+)
+set_option = click.option(
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="A.B=VALUE",
+    help="Change a setting, e.g. objective.penalty.fishr.schedule.after=300; repeatable.",
+)
+plugin_option = click.option(
+    "--plugin",
+    "plugins",
+    multiple=True,
+    metavar="MODULE",
+    help="Import a module of yours whose penalties the configuration names; repeatable.",
+)
+
+
+def find_experiment(name: str, overrides: tuple[str, ...], plugins: tuple[str, ...]) -> "Experiment":
+    """The experiment of a recipe's name or of a TOML file, with its overrides.
+
+    Args:
+        name: a recipe, or the path of a file.
+        overrides: texts ``a.b.c=value``.
+        plugins: modules whose penalties may be named.
+
+    Raises:
+        InputError: neither a recipe nor a file, or a configuration with problems.
+    """
+    from fishr.configuration import apply_overrides, load, structure, unstructure
+    from fishr.protocols import recipes
+    from fishr.training import Experiment
+
+    known = recipes()
+    if name in known:
+        return structure(apply_overrides(unstructure(known[name]()), overrides), Experiment, plugins)
+    if Path(name).suffix == ".toml" or Path(name).exists():
+        return load(name, Experiment, overrides, plugins)
+    close = get_close_matches(name, known, 1)
+    hint = f"did you mean {close[0]}?" if close else "give the path of a TOML file or one of the recipes"
+    raise InputError(f"{name}: neither a recipe nor a file; {hint} (recipes: {', '.join(known)})")
+
+
+def load_run(folder: Path, plugins: tuple[str, ...]) -> "Experiment":
+    """The experiment of a run folder.
+
+    Raises:
+        InputError: the folder is not one, or its configuration cannot be read.
+    """
+    from fishr.configuration import load
+    from fishr.training import Experiment
+
+    if not (folder / "config.toml").is_file():
+        raise InputError(f"{folder}: not a run folder, it has no config.toml; give the folder that train made")
+    return load(folder / "config.toml", Experiment, (), plugins)

@@ -1,0 +1,33 @@
+"""What all figures share: colours that colour-blind people tell apart, quiet axes, atomic saving."""
+
+from io import BytesIO
+from pathlib import Path
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from fishr.training.files import write_atomically
+
+# Okabe and Ito's palette.
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+
+
+def quiet(axes: Axes, title: str, x: str, y: str) -> None:
+    """Title, labels, light grid, no box."""
+    axes.set_title(title, fontsize=11, loc="left")
+    axes.set_xlabel(x)
+    axes.set_ylabel(y)
+    axes.grid(alpha=0.25, linewidth=0.6)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def save(figure: Figure, path: Path) -> Path:
+    """Write a figure as PNG, whole or not at all.
+
+    Raises:
+        RunFailed: it could not be written.
+    """
+    buffer = BytesIO()
+    figure.savefig(buffer, format="png", dpi=130)
+    write_atomically(path, buffer.getvalue())
+    return path
