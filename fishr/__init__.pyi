@@ -1,3 +1,4 @@
+from . import configuration as configuration
 from . import data as data
 from . import models as models
 from . import protocols as protocols
@@ -37,7 +38,18 @@ from .statistics import (
     per_sample_gradients,
     scale_free_distance,
 )
-from .training import SGD, Adam, Experiment, Objective, TrainingState, train
+from .training import (
+    SGD,
+    Adam,
+    Evaluated,
+    Experiment,
+    Finished,
+    Objective,
+    Started,
+    Stepped,
+    TrainingState,
+    train,
+)
 from .types import DomainBatch, GradientMoments, Layout, Problem
 
 __version__: str
@@ -53,8 +65,10 @@ __all__ = [
     "CosineSchedule",
     "CrossEntropy",
     "DomainBatch",
+    "Evaluated",
     "Experiment",
     "Explanation",
+    "Finished",
     "Fishr",
     "GradientMoments",
     "InputError",
@@ -69,12 +83,15 @@ __all__ = [
     "RunFailed",
     "Scaled",
     "Schedule",
+    "Started",
     "Stateless",
     "StepSchedule",
+    "Stepped",
     "Term",
     "Total",
     "TrainingState",
     "VREx",
+    "configuration",
     "covariance_products",
     "data",
     "distance_to_mean",

@@ -1,0 +1,1 @@
+"""Measured ratios against the alternatives: ``python -m benchmarks``."""

@@ -1,0 +1,145 @@
+"""Four ways to the same penalty and its gradients by features and head: two of ours, two that one would write."""
+
+from collections.abc import Callable
+
+import torch
+from attrs import frozen
+from backpack import backpack, extend
+from backpack.extensions import BatchGrad
+from torch import Tensor, nn
+
+import fishr
+
+OURS, EXTENSION, BATCH_GRAD, VMAP = "closed form", "BackPACK extension", "BatchGrad", "vmap(grad)"
+_TOLERANCE = 1e-3
+
+
+class Disagreement(RuntimeError):
+    """Two ways of computing the penalty gave different numbers, so their times are not comparable."""
+
+
+@frozen
+class Size:
+    """A linear head and a batch: K domains of ``samples`` rows, F features, C classes."""
+
+    domains: int
+    samples: int
+    features: int
+    classes: int
+
+    def __str__(self) -> str:
+        return f"{self.domains * self.samples}×{self.features} → {self.classes} ({self.domains} domains)"
+
+
+@frozen(eq=False)
+class Problem:
+    """One step's input: features that require grad, labels, a head, and the moving average so far."""
+
+    features: Tensor
+    labels: Tensor
+    sizes: tuple[int, ...]
+    head: nn.Linear
+    ema: float
+    state: object
+
+    @property
+    def wanted(self) -> tuple[Tensor, ...]:
+        """What the penalty is differentiated by."""
+        return self.features, self.head.weight, self.head.bias
+
+
+def make_problem(size: Size, ema: float, device: torch.device) -> Problem:
+    """Random features and labels, with a moving average that has seen one batch."""
+    generator = torch.Generator().manual_seed(0)
+    rows = size.domains * size.samples
+    labels = torch.randint(size.classes, (rows,), generator=generator).to(device)
+    before, features = (torch.randn(rows, size.features, generator=generator).to(device) for _ in range(2))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        head = nn.Linear(size.features, size.classes).to(device)
+    sizes, penalty = (size.samples,) * size.domains, fishr.Fishr(ema=ema)
+    state = penalty.init(fishr.Problem.of(head, size.domains))
+    seen = fishr.observe(nn.Identity(), head, fishr.DomainBatch(before, labels, sizes))
+    with torch.no_grad():
+        _, state = penalty(seen, state, 0)
+    return Problem(features.requires_grad_(), labels, sizes, head, ema, state)
+
+
+Way = Callable[[], tuple[Tensor, ...]]
+
+
+def ways(problem: Problem) -> dict[str, Way]:
+    """Functions without arguments that return the penalty and its three gradients."""
+    return {
+        OURS: lambda: _ours(problem, "auto"),
+        EXTENSION: lambda: _ours(problem, "backpack"),
+        BATCH_GRAD: _batch_grad(problem),
+        VMAP: lambda: _vmap(problem),
+    }
+
+
+def check_agreement(found: dict[str, Way]) -> None:
+    """Refuse ways that differ from ours by more than a thousandth, in the penalty or in a gradient.
+
+    Raises:
+        Disagreement: which, in what, by how much.
+    """
+    reference = found[OURS]()
+    for name, way in found.items():
+        for what, ours, theirs in zip(("penalty", "features", "weight", "bias"), reference, way(), strict=True):
+            apart = float((ours - theirs).norm() / theirs.norm())
+            if not apart < _TOLERANCE:
+                raise Disagreement(f"{name}: {what} differs by {apart:.1e} of its size, expected below {_TOLERANCE:g}")
+
+
+def _with_gradients(value: Tensor, problem: Problem) -> tuple[Tensor, ...]:
+    return value.detach(), *torch.autograd.grad(value, problem.wanted)
+
+
+def _ours(problem: Problem, route: str) -> tuple[Tensor, ...]:
+    batch = fishr.DomainBatch(problem.features, problem.labels, problem.sizes)
+    seen = fishr.observe(nn.Identity(), problem.head, batch, route=route)
+    value, _ = fishr.Fishr(ema=problem.ema)(seen, problem.state, 1)
+    return _with_gradients(value, problem)
+
+
+def _batch_grad(problem: Problem) -> Way:
+    """BackPACK as its documentation has it: every per-sample gradient with a graph, then variances of them."""
+    # An extended module is a copy on the same parameters, so that the other ways see a plain head.
+    head = nn.Linear(problem.head.in_features, problem.head.out_features, device="meta")
+    head.weight, head.bias = problem.head.weight, problem.head.bias
+    extend(head)
+    criterion = extend(nn.CrossEntropyLoss(reduction="sum"))
+
+    def step() -> tuple[Tensor, ...]:
+        loss = criterion(head(problem.features), problem.labels)
+        with backpack(BatchGrad()):
+            torch.autograd.grad(loss, [problem.features], create_graph=True)
+        gradients = [head.weight.grad_batch, head.bias.grad_batch]
+        del head.weight.grad_batch, head.bias.grad_batch
+        return _with_gradients(_penalty(gradients, problem), problem)
+
+    return step
+
+
+def _vmap(problem: Problem) -> tuple[Tensor, ...]:
+    def loss_of_one(weight: Tensor, bias: Tensor, z: Tensor, label: Tensor) -> Tensor:
+        return nn.functional.cross_entropy(nn.functional.linear(z, weight, bias), label)
+
+    gradient = torch.func.vmap(torch.func.grad(loss_of_one, argnums=(0, 1)), in_dims=(None, None, 0, 0))
+    gradients = gradient(problem.head.weight, problem.head.bias, problem.features, problem.labels)
+    return _with_gradients(_penalty(list(gradients), problem), problem)
+
+
+def _penalty(gradients: list[Tensor], problem: Problem) -> Tensor:
+    """The mean over domains and parameters of the squared distance of each domain's variance from their mean."""
+    distance, columns = torch.zeros((), device=problem.features.device), 0
+    for by_sample in gradients:
+        flat = by_sample.flatten(1)
+        statistic = torch.stack([part.var(0, correction=0) for part in flat.split(problem.sizes)])
+        if problem.ema:
+            memory = problem.state.value[:, columns : columns + flat.shape[1]]
+            statistic = statistic + problem.ema / (1 - problem.ema) * memory
+        distance = distance + (statistic - statistic.mean(0)).square().sum()
+        columns += flat.shape[1]
+    return distance / (len(problem.sizes) * columns)

@@ -1,0 +1,112 @@
+"""The examples keep what they promise, each run as a person runs it: by itself, from some other folder."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import fishr
+
+ROOT = Path(fishr.__file__).resolve().parents[1]
+EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
+NUMBER = r"([-+]?\d+(?:\.\d+)?(?:e[-+]?\d+)?)"
+
+
+def start(command: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
+    """A Python process in a folder, with the package that is tested on its path."""
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
+    return subprocess.run([sys.executable, *command], cwd=folder, env=environment, capture_output=True, text=True)
+
+
+def output(script: str, folder: Path) -> str:
+    """What an example prints; a warning is an error."""
+    done = start(["-W", "error", str(EXAMPLES / script)], folder)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    return done.stdout
+
+
+def train_command(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """``fishr train own_penalty.toml …`` in the examples' folder, as the example says."""
+    return start(["-c", "from fishr.commands import main; main()", "train", "own_penalty.toml", *arguments], EXAMPLES)
+
+
+def numbers(pattern: str, text: str) -> list[tuple[float, ...]]:
+    """The numbers at the places N of each match of a pattern."""
+    found = [match.groups() for match in re.finditer(pattern.replace("N", NUMBER), text)]
+    assert found, f"no {pattern!r} in:\n{text}"
+    return [tuple(map(float, groups)) for groups in found]
+
+
+def test_own_loop_answers_by_the_shape_rather_than_the_colour(tmp_path: Path) -> None:
+    said = output("own_loop.py", tmp_path)
+    pattern = ": accuracy N on the training domains, N with reversed colours"
+    without, penalised = numbers(pattern, said)
+    # Colour alone is right in 85 % of the training rows and in 10 % of the reversed ones; three rows of four
+    # have the label that their shape says.
+    assert without[0] > 0.85
+    assert without[1] < 0.35
+    assert 0.6 < penalised[0] < 0.85
+    assert penalised[1] > without[1] + 0.2
+
+
+def test_own_penalty_falls_once_its_weight_rises(tmp_path: Path) -> None:
+    said = output("own_penalty.py", tmp_path)
+    ((value, updates),) = numbers("alone: value N after N update", said)
+    assert value > 0
+    assert updates == 1
+    # The sum's table: name, weight, what is read, graph, numbers remembered (average [2, 10] and a count).
+    assert re.search(r"gap +10 +moments +yes +21\n", said)
+    assert re.search(r"mine +0\.1 +moments +yes +none\n", said)
+    (first, gap_before, weight_before), (last, gap_after, weight_after) = numbers("step N: gap N at weight N", said)
+    assert (first, weight_before) == (59, 1)
+    assert (last, weight_after) == (199, 10_000)
+    assert 0 < gap_after < gap_before / 10
+    ((flip_2, flip_1),) = numbers("flip 0.2 N, flip 0.1 N, reversed", said)
+    assert min(flip_2, flip_1) > 0.7
+
+
+def test_own_penalty_trains_from_the_command_line(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    done = train_command("--plugin", "own_penalty", "--set", "steps=3", "--format", "json", "--out", str(folder))
+    assert done.returncode == 0, done.stderr
+    assert isinstance(json.loads(done.stdout), dict)
+    kept = (folder / "config.toml").read_text()
+    assert 'kind = "own_penalty:MeanGradientGap"' in kept
+    assert 'kind = "own_penalty:disagreement"' in kept
+
+
+def test_own_penalty_is_not_imported_unasked(tmp_path: Path) -> None:
+    done = train_command("--out", str(tmp_path / "run"))
+    assert done.returncode == 2
+    assert done.stderr.startswith("Error: ")
+    assert "--plugin own_penalty" in done.stderr
+
+
+def test_statistics_merge_exactly_and_tell_the_third_domain_apart(tmp_path: Path) -> None:
+    said = output("statistics_only.py", tmp_path)
+    assert "variance: (3, 68) [domain, parameter] of weight, bias\n" in said
+    ((*counts, apart),) = numbers(r"merged: \(N, N, N\) samples, variances differ from the whole's by N", said)
+    assert counts == [200, 300, 100]
+    assert apart < 1e-5
+    rows = numbers("\n  N  N  N(?=\n)", said)
+    for i in range(3):
+        assert rows[i][i] == 0
+        for j in range(3):
+            assert rows[i][j] == rows[j][i]
+    assert min(rows[0][2], rows[1][2]) > 10 * rows[0][1] > 0
+    # (1/K) Σ ‖v_e − v̄‖² = (1/2K²) Σ_AB ‖v_A − v_B‖², and the example divides by the 68 parameters.
+    ((distance,),) = numbers("distance to mean: N\n", said)
+    assert distance == pytest.approx(sum(map(sum, rows)) / (2 * 9 * 68), rel=2e-3)
+    ((scale_free,),) = numbers("scale-free distance: N\n", said)
+    assert scale_free > 0.1
+    ((same, _, spread),) = numbers("variance of the weight, relative to domain 0: N  N  N\n", said)
+    assert same == 1
+    # Twice the features spread gives four times the weight gradients' variance, and as good as none to the bias.
+    assert 3 < spread < 6
+    ((covariances,),) = numbers("distance to mean of the covariances: N\n", said)
+    assert covariances > distance
