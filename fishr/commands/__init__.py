@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import click
 
+from fishr import __version__
 from fishr.commands.config import config
 from fishr.commands.data import data
 from fishr.commands.evaluate import evaluate
@@ -20,7 +21,7 @@ from fishr.errors import InputError, RunFailed
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog="Example: fishr train colored-digits --seed 1",
 )
-@click.version_option(package_name="fishr")
+@click.version_option(__version__)
 def cli() -> None:
     """Train with gradient variances that match across domains (Fishr), and look at what that did."""
 
@@ -31,8 +32,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Args:
         arguments: what follows the program's name; by default the process's own.
     """
-    # Large pages halve the cost of the fresh activations of every step on a CPU; torch reads this as it loads.
+    # Read as torch loads. Large pages halve the cost of the fresh activations of every step on a CPU; threads that
+    # sleep while they wait leave the cores to whoever else is at work.
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     sys.exit(_exit_code(arguments))
 
 
@@ -41,6 +44,9 @@ def _exit_code(arguments: Sequence[str] | None) -> int:
         return cli.main(arguments, prog_name="fishr", standalone_mode=False) or 0
     except click.exceptions.Exit as request:
         return request.exit_code
+    except click.exceptions.NoArgsIsHelpError as error:
+        error.show()
+        return 2
     except click.ClickException as error:
         return _fail(error.format_message(), 2)
     except InputError as error:
@@ -48,7 +54,7 @@ def _exit_code(arguments: Sequence[str] | None) -> int:
     except RunFailed as error:
         return _fail(str(error), 1)
     except (click.Abort, KeyboardInterrupt):
-        return _fail("interrupted; a run goes on with --resume and its folder", 1)
+        return _fail("interrupted", 1)
     except BrokenPipeError:
         # Whoever read the output has enough; nothing can be said to them any more.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -10,7 +10,10 @@ def config() -> None:
     """Show a recipe's configuration as TOML, or check a file."""
 
 
-@config.command(epilog="Example: fishr config show colored-digits --set steps=100 > run.toml")
+@config.command(
+    short_help="Print a whole configuration.",
+    epilog="Example: fishr config show colored-digits --set steps=100 > run.toml",
+)
 @experiment_argument
 @set_option
 @plugin_option
@@ -21,7 +24,7 @@ def show(experiment: str, overrides: tuple[str, ...], plugins: tuple[str, ...]) 
     click.echo(dumps(find_experiment(experiment, overrides, plugins)), nl=False)
 
 
-@config.command(epilog="Example: fishr config validate run.toml")
+@config.command(short_help="Check a configuration file.", epilog="Example: fishr config validate run.toml")
 @click.argument("experiment", metavar="FILE")
 @set_option
 @plugin_option

@@ -12,7 +12,7 @@ def data() -> None:
     """List the data sets, or download what one needs."""
 
 
-@data.command("list", epilog="Example: fishr data list --data-dir data")
+@data.command("list", short_help="List the data sets.", epilog="Example: fishr data list --data-dir data")
 @click.option("--data-dir", type=click.Path(path_type=Path), default=Path("data"), show_default=True, help="Folder.")
 @format_option
 def list_data(data_dir: Path, style: str) -> None:
@@ -31,7 +31,7 @@ def list_data(data_dir: Path, style: str) -> None:
     click.echo(tabulate(rows, ("kind", "what", "needs", "ready")))
 
 
-@data.command(epilog="Example: fishr data download mnist --data-dir data")
+@data.command(short_help="Download a data set's files.", epilog="Example: fishr data download mnist --data-dir data")
 @click.argument("name", type=click.Choice(["mnist"]))
 @click.option("--data-dir", type=click.Path(path_type=Path), default=Path("data"), show_default=True, help="Folder.")
 def download(name: str, data_dir: Path) -> None:

@@ -14,9 +14,11 @@ from fishr.commands.shared import (
 )
 
 
-@click.command(epilog="Example: fishr explain colored-digits --step 60")
+@click.command(
+    short_help="Say what the loss is made of at a step.", epilog="Example: fishr explain colored-digits --step 60"
+)
 @experiment_argument
-@click.option("--step", type=click.IntRange(min=0), default=0, show_default=True, help="At which step.")
+@click.option("--step", type=click.IntRange(min=0), metavar="N", default=0, show_default=True, help="At which step.")
 @data_dir_option
 @format_option
 @set_option

@@ -5,13 +5,19 @@ from pathlib import Path
 import click
 
 from fishr.commands.shared import data_dir_option, device_option, format_option
+from fishr.errors import InputError, RunFailed
 
 
-@click.command(epilog="Example: fishr reproduce colored-mnist --data-dir data --restarts 10")
+@click.command(
+    short_help="Run a published table again.",
+    epilog="Example: fishr reproduce colored-mnist --data-dir data --restarts 10",
+)
 @click.argument("table", metavar="colored-digits|colored-mnist")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder of the runs (default: runs/reproduce-TABLE).")
 @click.option("--methods", default="erm,irm,vrex,fishr", show_default=True, help="Which, separated by commas.")
-@click.option("--restarts", type=click.IntRange(min=1), help="Seeds a method (default: 5 for digits, 1 for MNIST).")
+@click.option(
+    "--restarts", type=click.IntRange(min=1), metavar="N", help="Seeds per method (default: 5 digits, 1 MNIST)."
+)
 @data_dir_option
 @device_option
 @format_option
@@ -27,14 +33,22 @@ def reproduce(
     from fishr.reproductions import find_reproduction, restarts_of, row_of
     from fishr.reproductions import table as collect
     from fishr.training.files import write_atomically
+    from fishr.training.step import NotFinite
 
-    names = tuple(name.strip() for name in methods.split(","))
+    names = tuple(dict.fromkeys(name.strip() for name in methods.split(",")))
     folder = out or Path("runs") / f"reproduce-{table}"
     chosen = find_reproduction(table, names)
+    if (folder / "config.toml").exists():
+        raise InputError(f"{folder}: is itself a run folder; choose another --out for the runs of a table")
     for restart in restarts_of(table, folder, names, restarts):
         label = f"{restart.method} {restart.seed}"
-        for _ in follow(restart.run(data_dir, device), restart.experiment.steps, label=label):
-            pass
+        try:
+            for _ in follow(restart.run(data_dir, device), restart.experiment.steps, label=label):
+                pass
+        except NotFinite as failure:
+            raise RunFailed(f"{restart.folder}: {failure}") from failure
+        except KeyboardInterrupt:
+            raise RunFailed(f"{restart.folder}: interrupted; the same command goes on from there") from None
     rows = collect(table, folder, names)
     text = reproduction_table(rows, chosen)
     write_atomically(folder / "table.md", f"{text}\n".encode())

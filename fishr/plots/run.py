@@ -6,6 +6,7 @@ from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from fishr.plots.style import COLORS, quiet, save
 
@@ -32,38 +33,47 @@ def save_run_figure(folder: Path) -> Path:
     evaluations = [line for line in lines if "scores" in line]
     name = json.loads((folder / "result.json").read_text())["name"]
     figure = Figure(figsize=(10, 4), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    _losses(left, steps)
-    _accuracies(right, evaluations)
+    left, right = figure.subplots(1, 2, sharex=True)
+    # A domain has one colour in both pictures; penalties take the colours after the domains'.
+    names = [(score["name"], score["split"]) for score in evaluations[0]["scores"]]
+    _losses(left, steps, [name for name, split in names if split == "training"], first=len(names))
+    _accuracies(right, evaluations, names)
     figure.suptitle(name, fontsize=12, fontweight="bold", x=0.01, ha="left")
     return save(figure, folder / FIGURE)
 
 
-def _losses(axes: Axes, steps: list[dict[str, Any]]) -> None:
+def _losses(axes: Axes, steps: list[dict[str, Any]], domains: list[str], first: int) -> None:
     at = [line["step"] for line in steps]
-    curves = {f"risk, {name}": [line["domain_losses"][name] for line in steps] for name in steps[0]["domain_losses"]}
-    for name in steps[0]["terms"]:
+    marker = "-" if len(steps) > 1 else "o"
+    for index, name in enumerate(domains):
+        curve = [line["domain_losses"][name] for line in steps]
+        axes.plot(at, curve, marker, label=f"risk, {name}", color=_color(index), linewidth=1.4)
+    negative = False
+    for index, name in enumerate(steps[0]["terms"]):
         # Weights change a thousandfold at the end of a warm-up; the term itself is what people follow.
-        values = [line["terms"][name] for line in steps]
-        curves[f"{name}, unweighted"] = [v["value"] / v["weight"] if v["weight"] else float("nan") for v in values]
-    for (label, curve), color in zip(curves.items(), _cycle(len(curves)), strict=True):
-        axes.plot(at, curve, label=label, color=color, linewidth=1.4)
-    axes.set_yscale("log")
+        terms = [(line["step"], line["terms"][name]) for line in steps]
+        points = [(step, term["value"] / term["weight"]) for step, term in terms if term["weight"]]
+        if points:
+            label = f"{name}, unweighted"
+            axes.plot(*zip(*points, strict=True), marker, label=label, color=_color(first + index), linewidth=1.4)
+            negative = negative or min(value for _, value in points) < 0
+    # A logarithmic axis has no place for what IRM's half batches may be.
+    axes.set_yscale("symlog", linthresh=1e-4) if negative else axes.set_yscale("log")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     quiet(axes, "losses", "step", "value")
     axes.legend(frameon=False, fontsize=9)
 
 
-def _accuracies(axes: Axes, evaluations: list[dict[str, Any]]) -> None:
+def _accuracies(axes: Axes, evaluations: list[dict[str, Any]], names: list[tuple[str, str]]) -> None:
     at = [line["step"] for line in evaluations]
-    names = [(score["name"], score["split"]) for score in evaluations[0]["scores"]]
-    for index, ((name, split), color) in enumerate(zip(names, _cycle(len(names)), strict=True)):
+    for index, (name, split) in enumerate(names):
         curve = [100 * line["scores"][index]["accuracy"] for line in evaluations]
-        style = "--" if split == "training" else "-"
-        axes.plot(at, curve, style, label=f"{name} ({split})", color=color, marker="o", markersize=2.5, linewidth=1.4)
+        label, style = f"{name} ({split})", "--" if split == "training" else "-"
+        axes.plot(at, curve, style, label=label, color=_color(index), marker="o", markersize=2.5, linewidth=1.4)
     axes.set_ylim(0, 100)
     quiet(axes, "accuracy", "step", "%")
     axes.legend(frameon=False, fontsize=9)
 
 
-def _cycle(count: int) -> list[str]:
-    return [COLORS[i % len(COLORS)] for i in range(count)]
+def _color(index: int) -> str:
+    return COLORS[index % len(COLORS)]

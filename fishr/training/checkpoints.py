@@ -115,6 +115,30 @@ def load(path: Path, template: TrainingState | None = None) -> Checkpoint:
     return Checkpoint(state, **{name: tree[name] for name in rest})
 
 
+def check_experiment(path: Path, checkpoint: Checkpoint, experiment_text: str) -> None:
+    """Refuse a checkpoint of another experiment, whose weights may fit all the same.
+
+    Args:
+        path: of the checkpoint.
+        checkpoint: what it holds.
+        experiment_text: the configuration it is to have been made with, as TOML.
+
+    Raises:
+        InputError: it was made with another one.
+
+    Example:
+        >>> from fishr.protocols import colored_digits
+        >>> from fishr.training.loop import train
+        >>> state = next(train(colored_digits())).state
+        >>> check_experiment(Path("checkpoint.pt"), Checkpoint(state, "seed = 0"), "seed = 0")
+    """
+    if checkpoint.experiment_text != experiment_text:
+        raise InputError(
+            f"{path}: was made with another configuration than the config.toml beside it; "
+            "put back the files that belong together, or start anew under another name"
+        )
+
+
 def _read(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise InputError(f"{path}: no such checkpoint; give the path of a checkpoint.pt in a run folder")

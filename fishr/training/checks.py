@@ -9,8 +9,8 @@ from fishr.errors import InputError
 Validator = Callable[[Any, Any, Any], None]
 
 
-def whole(least: int) -> Validator:
-    """A whole number of at least ``least``; True and 3.0 are none.
+def whole(least: int, most: int | None = None) -> Validator:
+    """A whole number of at least ``least``, at most ``most``; True and 3.0 are none.
 
     Example:
         >>> from attrs import field, frozen
@@ -24,8 +24,9 @@ def whole(least: int) -> Validator:
     """
 
     def check(record: Any, attribute: Any, value: Any) -> None:
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            raise InputError(f"{attribute.name}: got {value!r}, expected a whole number of at least {least}")
+        if isinstance(value, bool) or not isinstance(value, int) or value < least or (most and value > most):
+            upper = f" and at most {most}" if most else ""
+            raise InputError(f"{attribute.name}: got {value!r}, expected a whole number of at least {least}{upper}")
 
     return check
 

@@ -71,4 +71,4 @@ class Experiment:
     evaluate_every: int = field(default=50, validator=whole(1))
     checkpoint_every: int = field(default=100, validator=whole(1))
     precision: Precision = field(default="float32", validator=_precision)
-    seed: int = field(default=0, validator=whole(0))
+    seed: int = field(default=0, validator=whole(0, most=2**63 - 1))

@@ -141,16 +141,15 @@ class LineFile:
         """Open the file and cut it to ``position``."""
         self._path = path
         with self._reported():
-            self._file = path.open("ab", buffering=0)
-            size = path.stat().st_size
-            if size >= position:
-                self._file.truncate(position)
+            size = path.stat().st_size if path.exists() else 0
         if size < position:
-            self._file.close()
             raise InputError(
                 f"{path}: has {size} bytes, expected at least {position}, as its checkpoint says; "
                 "it was damaged, so start the run anew under another name"
             )
+        with self._reported():
+            self._file = path.open("ab", buffering=0)
+            self._file.truncate(position)
         self.position = position
 
     def __enter__(self) -> "LineFile":

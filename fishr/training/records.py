@@ -3,6 +3,7 @@
 import json
 import math
 import platform
+import shutil
 import time
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
@@ -12,15 +13,16 @@ from typing import Any
 import attrs
 import torch
 
+import fishr
 from fishr.data.domains import Domains
 from fishr.errors import InputError
-from fishr.training.checkpoints import Checkpoint, load, save
+from fishr.training.checkpoints import Checkpoint, check_experiment, load, save
 from fishr.training.evaluation import DomainScore
 from fishr.training.experiment import Experiment
 from fishr.training.files import remove_leftovers, write_atomically
 from fishr.training.folders import LineFile, check_absent, existing_folder, new_folder
 from fishr.training.loop import Evaluated, Event, Finished, Stepped, resolve_device, train
-from fishr.training.state import initial_state
+from fishr.training.state import TrainingState, initial_state
 from fishr.training.step import NotFinite, StepRecord
 
 METRICS, CHECKPOINT, RESULT = "metrics.jsonl", "checkpoint.pt", "result.json"
@@ -67,65 +69,73 @@ def run(
         ...     sorted(path.name for path in folder.iterdir())
         ['checkpoint.pt', 'config.toml', 'metrics.jsonl', 'result.json']
     """
-    # What cannot be trained leaves no folder behind.
     where = resolve_device(device)
-    domains = None
-    if not resume:
-        check_absent(folder)
-        domains = experiment.data(experiment.seed, data_dir)
-    holding = existing_folder if resume else new_folder
-    with holding(folder, experiment_text):
-        finished = _finished(folder)
-        if finished is not None:
-            yield finished
-            return
-        domains = domains or experiment.data(experiment.seed, data_dir)
-        yield from _recorded(experiment, folder, experiment_text, domains, where)
+    if resume:
+        with existing_folder(folder, experiment_text):
+            finished = _finished(folder, experiment_text)
+            if finished is not None:
+                yield finished
+                return
+            domains = experiment.data(experiment.seed, data_dir)
+            start = _last_checkpoint(folder, experiment_text, initial_state(experiment, domains))
+            yield from _recorded(experiment, folder, experiment_text, domains, where, start)
+        return
+    check_absent(folder)
+    # What cannot be trained leaves no folder behind.
+    domains = experiment.data(experiment.seed, data_dir)
+    start = Checkpoint(initial_state(experiment, domains))
+    with new_folder(folder, experiment_text):
+        try:
+            yield from _recorded(experiment, folder, experiment_text, domains, where, start)
+        except InputError:
+            # Refused by its first step: there is nothing to go on with.
+            if (folder / METRICS).stat().st_size == 0:
+                shutil.rmtree(folder)
+            raise
 
 
 def _recorded(
-    experiment: Experiment, folder: Path, text: str, domains: Domains, device: torch.device
+    experiment: Experiment, folder: Path, text: str, domains: Domains, device: torch.device, start: Checkpoint
 ) -> Iterator[Event]:
-    start = _last_checkpoint(experiment, folder, domains)
-    position, before = (start.position, start.seconds) if start else (0, 0.0)
-    state = start.state if start else None
     names = [domain.name for domain in domains.training]
     clock = time.monotonic()
-    with LineFile(folder / METRICS, position) as metrics:
+    with LineFile(folder / METRICS, start.position) as metrics:
         try:
-            for event in train(experiment, device=str(device), state=state, domains=domains):
+            for event in train(experiment, device=str(device), state=start.state, domains=domains):
                 if isinstance(event, Stepped):
                     metrics.append(_json(_step_entry(event.record, names)))
                     done = event.state.step
                     if done % experiment.checkpoint_every == 0 or done == experiment.steps:
                         metrics.sync()
-                        seconds = before + time.monotonic() - clock
+                        seconds = start.seconds + time.monotonic() - clock
                         save(folder / CHECKPOINT, event.state, text, metrics.position, seconds)
                 elif isinstance(event, Evaluated):
                     metrics.append(_json({"step": event.step, "scores": _scores(event.scores)}))
                 elif isinstance(event, Finished):
                     metrics.sync()
                     outcome = {"status": "finished", "scores": _scores(event.scores)}
-                    seconds = before + time.monotonic() - clock
+                    seconds = start.seconds + time.monotonic() - clock
                     _write_result(folder, experiment, device, seconds, outcome)
                 yield event
         except NotFinite as failure:
             outcome = {"status": "failed", "message": str(failure), "step": failure.step, "term": failure.term}
-            _write_result(folder, experiment, device, before + time.monotonic() - clock, outcome)
+            _write_result(folder, experiment, device, start.seconds + time.monotonic() - clock, outcome)
             raise
 
 
-def _last_checkpoint(experiment: Experiment, folder: Path, domains: Domains) -> Checkpoint | None:
+def _last_checkpoint(folder: Path, text: str, initial: TrainingState) -> Checkpoint:
+    start = Checkpoint(initial)
+    if (folder / CHECKPOINT).exists():
+        start = load(folder / CHECKPOINT, initial)
+        check_experiment(folder / CHECKPOINT, start, text)
     for name in (CHECKPOINT, RESULT):
         remove_leftovers(folder / name)
     # A failed attempt's result would speak for the run that goes on.
     (folder / RESULT).unlink(missing_ok=True)
-    if not (folder / CHECKPOINT).exists():
-        return None
-    return load(folder / CHECKPOINT, initial_state(experiment, domains))
+    return start
 
 
-def _finished(folder: Path) -> Finished | None:
+def _finished(folder: Path, text: str) -> Finished | None:
     path = folder / RESULT
     if not path.exists():
         return None
@@ -136,7 +146,9 @@ def _finished(folder: Path) -> Finished | None:
         scores = tuple(_score(entry) for entry in result["scores"])
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path}: not a result that fishr wrote; remove it to go on from the checkpoint") from error
-    return Finished(load(folder / CHECKPOINT).state, scores)
+    last = load(folder / CHECKPOINT)
+    check_experiment(folder / CHECKPOINT, last, text)
+    return Finished(last.state, scores)
 
 
 def _write_result(
@@ -151,7 +163,8 @@ def _write_result(
         "versions": {
             "python": platform.python_version(),
             "torch": str(torch.__version__),
-            **{name: _version(name) for name in ("fishr", "numpy", "backpack-for-pytorch")},
+            "fishr": fishr.__version__,
+            **{name: _version(name) for name in ("numpy", "backpack-for-pytorch")},
         },
     }
     write_atomically(folder / RESULT, (_json(result | outcome, indent=2) + "\n").encode())

@@ -3,9 +3,10 @@
 from pathlib import Path
 
 from fishr.errors import InputError
-from fishr.training.checkpoints import load
+from fishr.training.checkpoints import check_experiment, load
 from fishr.training.evaluation import DomainScore, evaluate
 from fishr.training.experiment import Experiment
+from fishr.training.folders import CONFIGURATION
 from fishr.training.loop import domains_to, resolve_device
 from fishr.training.records import CHECKPOINT
 from fishr.training.state import build_model, first_state, state_to
@@ -45,5 +46,7 @@ def score_checkpoint(
     domains = domains_to(experiment.data(experiment.seed, data_dir), where)
     model = build_model(experiment, domains)
     template = first_state(experiment, model, len(domains.training))
-    state = state_to(load(folder / CHECKPOINT, template).state, where)
+    checkpoint = load(folder / CHECKPOINT, template)
+    check_experiment(folder / CHECKPOINT, checkpoint, (folder / CONFIGURATION).read_bytes().decode())
+    state = state_to(checkpoint.state, where)
     return state.step, evaluate(model, experiment, state, domains)

@@ -1,0 +1,183 @@
+"""Commands as a person calls them: in this process where that is enough, through cli.py where it is not."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from contextlib import redirect_stderr, redirect_stdout
+from io import StringIO
+from pathlib import Path
+
+import pytest
+import torch
+from attrs import frozen
+
+from fishr.commands import main
+
+ROOT = Path(__file__).resolve().parents[2]
+# Seven steps of a tiny network, over the end of a warm-up.
+SHORT = {
+    "steps": "7",
+    "evaluate_every": "3",
+    "checkpoint_every": "2",
+    "featurizer.widths": "[8]",
+}
+WARM_UP = {"objective.penalty.fishr.schedule.at": "4"}
+
+
+@frozen
+class Said:
+    """What a command left: exit code and texts."""
+
+    code: int
+    out: str
+    err: str
+
+
+def _set(settings):
+    return [text for key, value in settings.items() for text in ("--set", f"{key}={value}")]
+
+
+def _call(*arguments):
+    out, err = StringIO(), StringIO()
+    with redirect_stdout(out), redirect_stderr(err), pytest.raises(SystemExit) as exit_:
+        main([str(argument) for argument in arguments])
+    return Said(exit_.value.code, out.getvalue(), err.getvalue())
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    """An empty working directory."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def call(home):
+    """Call a command in this process, in an empty working directory."""
+    return _call
+
+
+@pytest.fixture
+def cli(home):
+    """Call a command through cli.py, in a process of its own."""
+
+    def run(*arguments):
+        command = [sys.executable, str(ROOT / "cli.py"), *map(str, arguments)]
+        environment = os.environ | {"OMP_NUM_THREADS": "1"}
+        done = subprocess.run(command, capture_output=True, text=True, cwd=home, env=environment, timeout=120)
+        return Said(done.returncode, done.stdout, done.stderr)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def short():
+    """Options that make any recipe a run of seven small steps."""
+    return _set(SHORT)
+
+
+@pytest.fixture(scope="session")
+def short_fishr():
+    """The same for a recipe with Fishr, whose warm-up then ends at step 4."""
+    return _set(SHORT | WARM_UP)
+
+
+@pytest.fixture(scope="session")
+def finished_once(tmp_path_factory, short_fishr):
+    """A finished run, for reading only."""
+    folder = tmp_path_factory.mktemp("runs") / "finished"
+    said = _call("train", *short_fishr, "--seed", 3, "--out", folder)
+    assert said.code == 0, said
+    return folder
+
+
+@pytest.fixture
+def finished(finished_once, home):
+    """A copy of a finished run, called "finished", in the working directory."""
+    return Path(shutil.copytree(finished_once, home / "finished").name)
+
+
+@pytest.fixture
+def interrupted(finished, cut):
+    """A run that was killed after its first checkpoint."""
+    return cut(finished)
+
+
+@pytest.fixture
+def cut(call, short_fishr):
+    """Put into a folder what a run of the same options leaves when it dies in its fourth step."""
+    from fishr.configuration import load
+    from fishr.training import Experiment, Stepped, run
+
+    def cutting(folder):
+        text = (folder / "config.toml").read_text()
+        shutil.rmtree(folder)
+        going = run(load_text(text), folder, experiment_text=text)
+        for event in going:
+            if isinstance(event, Stepped) and event.state.step == 4:
+                break
+        going.close()
+        return folder
+
+    def load_text(text):
+        file = Path("as-it-was.toml")
+        file.write_text(text)
+        experiment = load(file, Experiment)
+        file.unlink()
+        return experiment
+
+    return cutting
+
+
+@pytest.fixture
+def snapshot():
+    """Every file of a folder with its bytes and its time, every folder with its name."""
+
+    def look(folder):
+        return {
+            str(path.relative_to(folder)): (path.read_bytes(), path.stat().st_mtime_ns) if path.is_file() else None
+            for path in sorted(folder.rglob("*"))
+        }
+
+    return look
+
+
+@pytest.fixture
+def refused(snapshot, monkeypatch, call):
+    """Call a command in a folder, and hold it to the form of a refusal: one line, exit code 2, nothing changed."""
+    # Python itself would keep a plugin's byte code beside it.
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+
+    def check(world, arguments, part):
+        monkeypatch.chdir(world)
+        before = snapshot(world)
+        said = call(*arguments)
+        assert said.code == 2, said
+        assert re.fullmatch(r"Error: [^\n]+\n", said.err), said.err
+        assert said.out == ""
+        assert part in said.err
+        assert "Traceback" not in said.err
+        assert snapshot(world) == before
+
+    return check
+
+
+@pytest.fixture
+def weights():
+    """The bytes of all weights of a run folder's checkpoint."""
+
+    def read(folder):
+        tree = torch.load(folder / "checkpoint.pt", weights_only=True)
+        return {name: tensor.numpy().tobytes() for name, tensor in tree["parameters"].items()}
+
+    return read
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)

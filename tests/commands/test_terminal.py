@@ -1,0 +1,63 @@
+"""What a terminal shows, through a pseudo-terminal."""
+
+import os
+import pty
+import re
+import struct
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+fcntl = pytest.importorskip("fcntl")
+termios = pytest.importorskip("termios")
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def _on_a_terminal(arguments, folder):
+    """All that a command writes to a terminal 140 columns wide."""
+    master, slave = pty.openpty()
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 140, 0, 0))
+    command = [sys.executable, str(ROOT / "cli.py"), *arguments]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "TERM": "xterm"}
+    with subprocess.Popen(command, stdin=slave, stdout=slave, stderr=slave, cwd=folder, env=environment) as process:
+        os.close(slave)
+        shown = b""
+        while True:
+            try:
+                chunk = os.read(master, 65536)
+            except OSError:  # Linux says so when the last writer is gone
+                break
+            if not chunk:
+                break
+            shown += chunk
+    os.close(master)
+    return process.returncode, shown.decode()
+
+
+def test_a_progress_bar(home, short_fishr):
+    code, shown = _on_a_terminal(["train", *short_fishr, "--set", "steps=40", "--out", "run"], home)
+    assert code == 0, shown
+    bars, _, rest = shown.partition("\r\n")
+    last = re.split(r"\r", bars)[-1]
+    rate, numbers = r"[\d.]+(step/s|s/step)", r"loss=[\d.e-]+, fishr=[\d.e+]+"
+    assert re.search(rf"100%\|█+\| 40/40 \[\d\d:\d\d<00:00, +{rate}, {numbers}\]", last)
+    assert rest.startswith("domain ")
+    assert "step 3/40" not in shown
+    assert "\r" not in rest.replace("\r\n", "\n")
+
+
+def test_a_resumed_bar_begins_where_the_run_goes_on(home, interrupted):
+    code, shown = _on_a_terminal(["train", "--resume", "finished"], home)
+    assert code == 0, shown
+    assert re.search(r"7/7 \[", shown)
+    assert not re.search(r" [123]/7 \[", shown)
+
+
+def test_an_error_stands_on_a_line_of_its_own(home, short):
+    arguments = ["train", "colored-digits-erm", *short, "--set", "optimizer.lr=1e30", "--out", "run"]
+    code, shown = _on_a_terminal(arguments, home)
+    assert code == 1
+    assert shown.endswith("checkpoint yet\r\n") or shown.endswith("checkpoint is kept\r\n")
+    assert shown.split("\r\n")[-2].startswith("Error: run: step 1: risk is nan")

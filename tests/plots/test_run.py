@@ -1,0 +1,133 @@
+"""A run's figure: what is drawn is what metrics.jsonl holds."""
+
+import json
+
+import numpy as np
+import pytest
+from matplotlib.colors import to_hex
+from matplotlib.image import imread
+
+from fishr.errors import RunFailed
+from fishr.plots import run, save_run_figure
+
+# Names whose alphabetical order, in which JSON is written, is not that of the domains.
+DOMAINS = ("flip 0.2", "flip 0.1", "reversed")
+
+
+def _step(step, value=0.5, weight=2.0):
+    return {
+        "step": step,
+        "loss": 1.0,
+        "domain_losses": {"flip 0.1": 0.1 + step, "flip 0.2": 0.2 + step},
+        "terms": {"mine": {"value": value, "weight": weight}},
+    }
+
+
+def _evaluation(step):
+    splits = ("training", "training", "evaluation")
+    scores = [
+        {"name": name, "split": split, "samples": 4, "accuracy": 0.1 * (index + 1), "loss": 1.0}
+        for index, (name, split) in enumerate(zip(DOMAINS, splits, strict=True))
+    ]
+    return {"step": step, "scores": scores}
+
+
+@pytest.fixture
+def draw(tmp_path, monkeypatch):
+    """The figure of some lines of metrics, saved and returned."""
+    figures = []
+    save = run.save
+
+    def keep(figure, path):
+        figures.append(figure)
+        return save(figure, path)
+
+    monkeypatch.setattr(run, "save", keep)
+
+    def drawn(lines):
+        (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line, sort_keys=True) + "\n" for line in lines))
+        (tmp_path / "result.json").write_text('{"name": "my run"}')
+        path = save_run_figure(tmp_path)
+        assert path == tmp_path / "figure.png"
+        assert sorted(file.name for file in tmp_path.iterdir()) == ["figure.png", "metrics.jsonl", "result.json"]
+        return figures[-1]
+
+    return drawn
+
+
+def _curves(axes):
+    return {line.get_label(): line for line in axes.get_lines()}
+
+
+def test_curves_are_the_metrics(draw):
+    lines = [_step(0, 0.5, 1.0), _step(1, 9.0, 3.0), _evaluation(2), _step(2, 40.0, 4.0), _evaluation(3)]
+    figure = draw(lines)
+    left, right = figure.axes
+    losses, accuracies = _curves(left), _curves(right)
+    assert list(losses) == ["risk, flip 0.2", "risk, flip 0.1", "mine, unweighted"]
+    assert list(accuracies) == ["flip 0.2 (training)", "flip 0.1 (training)", "reversed (evaluation)"]
+    np.testing.assert_array_equal(losses["risk, flip 0.1"].get_xydata(), [(0, 0.1), (1, 1.1), (2, 2.1)])
+    np.testing.assert_allclose(losses["mine, unweighted"].get_xydata(), [(0, 0.5), (1, 3.0), (2, 10.0)])
+    np.testing.assert_allclose(accuracies["flip 0.1 (training)"].get_xydata(), [(2, 20), (3, 20)])
+    assert left.get_yscale() == "log"
+    assert right.get_ylim() == (0, 100)
+    assert left.get_xlim() == right.get_xlim()
+    assert figure.get_suptitle() == "my run"
+    for axes in (left, right):
+        assert [text.get_text() for text in axes.get_legend().get_texts()] == list(_curves(axes))
+
+
+def test_a_domain_has_one_colour(draw):
+    left, right = draw([_step(0), _evaluation(1)]).axes
+    losses, accuracies = _curves(left), _curves(right)
+    for name in DOMAINS[:2]:
+        assert losses[f"risk, {name}"].get_color() == accuracies[f"{name} (training)"].get_color()
+    colors = [line.get_color() for line in accuracies.values()] + [losses["mine, unweighted"].get_color()]
+    assert len(set(colors)) == 4
+    assert [line.get_linestyle() for line in accuracies.values()] == ["--", "--", "-"]
+
+
+def test_the_picture_shows_every_curve(draw, tmp_path):
+    left, right = draw([_step(step, 0.01 * (step + 1)) for step in range(30)] + [_evaluation(15), _evaluation(30)]).axes
+    pixels = np.rint(imread(tmp_path / "figure.png")[..., :3] * 255).astype(int)
+    assert (900 <= pixels.shape[1] <= 2000, 350 <= pixels.shape[0] <= 1000) == (True, True)
+    middle = pixels.shape[1] // 2
+    for half, axes in ((pixels[:, :middle], left), (pixels[:, middle:], right)):
+        for line in axes.get_lines():
+            color = [int(to_hex(line.get_color())[i : i + 2], 16) for i in (1, 3, 5)]
+            assert (half == color).all(axis=-1).sum() > 50, line.get_label()
+
+
+def test_a_term_of_weight_zero_is_not_drawn(draw):
+    left, _ = draw([_step(0, 0.0, 0.0), _step(1, 0.0, 0.0), _evaluation(2)]).axes
+    assert list(_curves(left)) == ["risk, flip 0.2", "risk, flip 0.1"]
+    left, _ = draw([_step(0, 0.0, 0.0), _step(1, 3.0, 1.5), _evaluation(2)]).axes
+    np.testing.assert_array_equal(_curves(left)["mine, unweighted"].get_xydata(), [(1, 2.0)])
+
+
+def test_negative_terms_have_a_place(draw):
+    """The product of two half batches' gradients may have any sign."""
+    left, _ = draw([_step(0, -0.5), _step(1, 0.5), _evaluation(2)]).axes
+    assert left.get_yscale() == "symlog"
+
+
+def test_a_run_of_one_step_is_visible(draw):
+    left, _ = draw([_step(0), _evaluation(1)]).axes
+    assert {line.get_marker() for line in left.get_lines()} == {"o"}
+
+
+def test_terms_that_are_zero_all_along(draw):
+    """V-REx of domains that agree: nothing to see on a logarithmic axis, and no warning."""
+    left, _ = draw([_step(0, 0.0), _step(1, 0.0), _evaluation(2)]).axes
+    assert len(left.get_lines()) == 3
+
+
+def test_a_figure_that_cannot_be_written(draw, tmp_path, monkeypatch):
+    def full(self, path):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("pathlib.Path.replace", full)
+    with pytest.raises(RunFailed, match=r"figure.png: could not be written \(No space left on device\)"):
+        draw([_step(0), _evaluation(1)])
+    assert not (tmp_path / "figure.png").exists()
+    assert [path.name for path in tmp_path.iterdir() if ".tmp" in path.name] == []
