@@ -119,7 +119,7 @@ class BinaryCrossEntropy:
         return 1
 
     def predictions(self, logits: Tensor) -> Tensor:
-        """[N] class 1 where the single output is positive."""
+        """[N], class 1 where the single output is positive; [N, C] for several outputs, each by itself."""
         return (logits.squeeze(1) > 0).long()
 
     def _targets(self, logits: Tensor, labels: Tensor) -> Tensor:

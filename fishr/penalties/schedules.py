@@ -116,8 +116,8 @@ class Joined:
                 f"boundaries: got {len(self.boundaries)} for {len(self.schedules)} schedules, "
                 "expected one between each two"
             )
-        if list(self.boundaries) != sorted(set(self.boundaries)):
-            raise InputError(f"boundaries: got {self.boundaries}, expected increasing steps")
+        if list(self.boundaries) != sorted(set(self.boundaries)) or min(self.boundaries, default=1) < 1:
+            raise InputError(f"boundaries: got {self.boundaries}, expected increasing steps of at least 1")
 
     def __call__(self, step: int) -> float:
         """The value at a step."""

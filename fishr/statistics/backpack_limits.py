@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
@@ -61,8 +61,6 @@ def refuse_unsupported(head: nn.Module, graph: bool) -> None:
                 f"{where}: BackPACK's formulas for it cannot be differentiated again; {REMEDY}, "
                 "or take the statistics under torch.no_grad()"
             )
-        if any(not hook.__module__.startswith("backpack.") for hook in module._forward_hooks.values()):  # pyright: ignore[reportPrivateUsage]
-            raise InputError(f"{where}: its layer has a forward hook, which may change what it computes; {REMEDY}")
         if setting := _unsupported_setting(module):
             raise InputError(f"{where}: BackPACK has no per-sample gradient for {setting}; {REMEDY}")
         if id(parameter) in seen:
@@ -90,6 +88,37 @@ def _unsupported_setting(module: nn.Module) -> str:
     if any(getattr(module, "output_padding", ())):
         return "output_padding"
     return ""
+
+
+def refuse_changed_outputs(head: nn.Module) -> None:
+    """Have layers raise whose output a forward hook changes: BackPACK reads the gradient of what the hook returns.
+
+    Args:
+        head: a module to be thrown away; hooks are added to it.
+
+    Example:
+        >>> head = nn.Linear(3, 2)
+        >>> refuse_changed_outputs(head)
+        >>> head(torch.zeros(4, 3)).shape
+        torch.Size([4, 2])
+    """
+    for name, module, short, _ in _owners(head):
+        if not module._forward_hooks or short != PARAMETERS[type(module)][0]:  # pyright: ignore[reportPrivateUsage]
+            continue
+        computed = list[tuple[object, int]]()
+
+        def keep(module: nn.Module, _: Any, output: Any, computed: list[tuple[object, int]] = computed) -> None:
+            computed[:] = [(output, getattr(output, "_version", 0))]
+
+        def compare(
+            module: nn.Module, _: Any, output: Any, computed: list[tuple[object, int]] = computed, name: str = name
+        ) -> None:
+            before, version = computed.pop()
+            if output is not before or getattr(output, "_version", 0) != version:
+                raise InputError(f"{_where(name, module)}: a forward hook changes its layer's output; {REMEDY}")
+
+        module.register_forward_hook(keep, prepend=True)
+        module.register_forward_hook(compare)
 
 
 def refuse_second_use(head: nn.Module, total: Tensor, features: Tensor) -> None:

@@ -32,7 +32,14 @@ from torch import Tensor, nn
 
 from fishr.errors import InputError
 from fishr.losses import Loss, per_sample_losses
-from fishr.statistics.backpack_limits import PARAMETERS, REMEDY, refuse_missing, refuse_second_use, refuse_unsupported
+from fishr.statistics.backpack_limits import (
+    PARAMETERS,
+    REMEDY,
+    refuse_changed_outputs,
+    refuse_missing,
+    refuse_second_use,
+    refuse_unsupported,
+)
 from fishr.statistics.merge import moments_of_samples
 from fishr.types import GradientMoments, Layout
 
@@ -93,6 +100,7 @@ def backpack_moments(
     handles_before = len(CTX.hook_handles)
     try:
         with torch.enable_grad():
+            refuse_changed_outputs(twin)
             extend(twin)
             integer = not features.is_floating_point()
             z = features if features.requires_grad or integer else features.detach().requires_grad_()

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from fishr.errors import InputError
 from fishr.losses import Loss, per_sample_losses
 from fishr.statistics.merge import moments_of_samples
+from fishr.statistics.twice_differentiable import twice_differentiable
 from fishr.types import GradientMoments, Layout
 
 
@@ -41,7 +42,8 @@ def per_sample_gradients(head: nn.Module, features: Tensor, labels: Tensor, loss
     trainable = {name: tensors.pop(name) for name in Layout.of(head).names}
 
     def loss_of_one(parameters: dict[str, Tensor], z: Tensor, label: Tensor) -> Tensor:
-        logits = torch.func.functional_call(head, {**tensors, **parameters}, (z.unsqueeze(0),))
+        with twice_differentiable():
+            logits = torch.func.functional_call(head, {**tensors, **parameters}, (z.unsqueeze(0),))
         return per_sample_losses(loss, logits, label.unsqueeze(0)).sum()
 
     gradient = torch.func.grad(loss_of_one)

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from attrs import frozen
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
+from torch.nn import functional
 
 from fishr.errors import InputError
 from fishr.types import check_sizes
@@ -85,7 +85,8 @@ def _by_domain(rows: Tensor, sizes: tuple[int, ...]) -> Tensor:
     """[N, D] as [K, n, D] with n the largest domain; zero rows add nothing to any sum of δ ⊗ z."""
     if len(set(sizes)) == 1:
         return rows.unflatten(0, (len(sizes), sizes[0]))
-    return pad_sequence(list(rows.split(sizes)), batch_first=True)
+    longest = max(sizes)
+    return torch.stack([functional.pad(part, (0, 0, 0, longest - len(part))) for part in rows.split(sizes)])
 
 
 class _LinearGap(torch.autograd.Function):
@@ -143,15 +144,20 @@ def _fused_backward(
         gap *= weight
         if mean is not None:
             mean.mul_(gap).neg_()
+        to_part = to_features if part is features else torch.empty(part.shape, dtype=part.dtype, device=part.device)
         for rows in _row_chunks(part):
-            delta, z = deltas[:, rows, classes], part[:, rows]
-            through = torch.bmm(z * z, gap.mT).mul_(delta)
+            delta, z, to_z = deltas[:, rows, classes], part[:, rows], to_part[:, rows]
+            first = classes.start == 0
+            # Fresh memory is what costs: until the first block of classes has its place in to_z, that is scratch.
+            squares = torch.mul(z, z, out=to_z) if first else z * z
+            through = torch.bmm(squares, gap.mT).mul_(delta)
             to_deltas[:, rows, classes] += through if mean is None else through.baddbmm_(z, mean.mT)
-            if part is features:
-                to_z, through = to_features[:, rows], torch.bmm(delta * delta, gap)
-                torch.mul(through, z, out=to_z) if classes.start == 0 else to_z.addcmul_(through, z)
-                if mean is not None:
-                    to_z.baddbmm_(delta, mean)
+            if first:
+                torch.bmm(delta * delta, gap, out=to_z).mul_(z)
+            else:
+                to_z.addcmul_(torch.bmm(delta * delta, gap), z)
+            if mean is not None:
+                to_z.baddbmm_(delta, mean)
     return to_deltas, to_features
 
 

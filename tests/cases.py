@@ -1,0 +1,187 @@
+"""One table of heads, losses and domain sizes, and the slow, obvious oracle that fast routes are compared with."""
+
+from collections.abc import Callable
+
+import torch
+from attrs import frozen
+from backpack.custom_module.reduce_tuple import ReduceTuple
+from torch import Tensor, nn
+
+from fishr.losses import BinaryCrossEntropy, CrossEntropy, Loss
+from fishr.statistics.moments import Route
+from fishr.types import GradientMoments, Layout
+
+FLOAT64 = torch.float64
+EXACT = {"atol": 1e-10, "rtol": 1e-10}
+# A backward pass through the statistics of a layer that reads indices: torch tells of hooks without input gradients.
+INDICES = "ignore:Full backward hook is firing:UserWarning"
+
+
+class MeanOverTokens(nn.Module):
+    """[N, T, C] to [N, C]."""
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return tokens.mean(1)
+
+
+class Featurizer(nn.Module):
+    """Elementwise, so that it serves any shape of features: tanh(weight · input)."""
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(shape, dtype=FLOAT64))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return torch.tanh(self.weight * inputs)
+
+
+@frozen
+class HeadCase:
+    """A head: how it is built for so many outputs, and the shape of what it reads (of indices below ``indices``)."""
+
+    build: Callable[[int], nn.Module]
+    shape: tuple[int, ...]
+    indices: int = 0
+    closed_form: bool = False
+    recurrent: bool = False
+
+    def head(self, outputs: int) -> nn.Module:
+        return self.build(outputs).to(FLOAT64).eval()
+
+    def inputs(self, samples: int) -> Tensor:
+        if self.indices:
+            return torch.randint(self.indices, (samples, *self.shape))
+        return torch.randn(samples, *self.shape, dtype=FLOAT64)
+
+    @property
+    def routes(self) -> tuple[Route, ...]:
+        if self.recurrent:  # BackPACK's formulas for it cannot be differentiated again
+            return "auto", "functional"
+        every: tuple[Route, ...] = ("auto", "backpack", "functional")
+        return (*every, "closed_form") if self.closed_form else every
+
+
+@frozen
+class LossCase:
+    """A loss: how many head outputs it reads, and labels for so many samples."""
+
+    loss: Loss
+    outputs: int
+    labels: Callable[[int], Tensor]
+
+
+def _batch_norm(features: int, kind: type[nn.Module] = nn.BatchNorm1d) -> nn.Module:
+    norm = kind(features)
+    nn.init.normal_(norm.running_mean)
+    nn.init.uniform_(norm.running_var, 0.5, 2.0)
+    nn.init.normal_(norm.weight)
+    return norm
+
+
+def _frozen_first(outputs: int) -> nn.Module:
+    head = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, outputs))
+    head[0].requires_grad_(False)
+    return head
+
+
+def _convolution(layer: nn.Module, shape: tuple[int, ...]) -> HeadCase:
+    width = layer(torch.zeros(1, *shape)).flatten(1).shape[1]
+    arguments = {name: getattr(layer, name) for name in ("stride", "padding", "dilation", "groups")}
+
+    def build(outputs: int) -> nn.Module:
+        made = type(layer)(
+            layer.in_channels, layer.out_channels, layer.kernel_size, bias=layer.bias is not None, **arguments
+        )
+        return nn.Sequential(made, nn.Tanh(), nn.Flatten(), nn.Linear(width, outputs))
+
+    return HeadCase(build, shape)
+
+
+HEADS: dict[str, HeadCase] = {
+    "linear": HeadCase(lambda c: nn.Linear(3, c), (3,), closed_form=True),
+    "linear without bias": HeadCase(lambda c: nn.Linear(3, c, bias=False), (3,), closed_form=True),
+    "linear in a sequence": HeadCase(lambda c: nn.Sequential(nn.Linear(3, c)), (3,)),
+    "two layers": HeadCase(lambda c: nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, c)), (3,)),
+    "in-place activation": HeadCase(
+        lambda c: nn.Sequential(nn.Linear(3, 4), nn.ReLU(inplace=True), nn.Linear(4, c)), (3,)
+    ),
+    "three layers": HeadCase(
+        lambda c: nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 4, bias=False), nn.GELU(), nn.Linear(4, c)),
+        (3,),
+    ),
+    "frozen first layer": HeadCase(_frozen_first, (3,)),
+    "tokens": HeadCase(lambda c: nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, c), MeanOverTokens()), (5, 3)),
+    "conv1d": _convolution(nn.Conv1d(2, 4, 3, stride=2, padding=1, groups=2), (2, 5)),
+    "conv2d": _convolution(
+        nn.Conv2d(2, 4, (2, 3), stride=(1, 2), padding=(0, 1), dilation=(2, 1), groups=2), (2, 4, 5)
+    ),
+    "conv3d": _convolution(nn.Conv3d(1, 2, 2, stride=2, padding=1, bias=False), (1, 3, 3, 3)),
+    "transposed conv1d": _convolution(nn.ConvTranspose1d(2, 2, 3, stride=2, padding=1, groups=2), (2, 4)),
+    "transposed conv2d": _convolution(nn.ConvTranspose2d(2, 2, 2, dilation=2), (2, 3, 3)),
+    "transposed conv3d": _convolution(nn.ConvTranspose3d(1, 2, 2, stride=2, padding=1), (1, 2, 2, 2)),
+    "batch norm": HeadCase(
+        lambda c: nn.Sequential(_batch_norm(3), nn.Linear(3, 4), _batch_norm(4), nn.Tanh(), nn.Linear(4, c)), (3,)
+    ),
+    "batch norm of images": HeadCase(
+        lambda c: nn.Sequential(
+            nn.Conv2d(1, 2, 2), _batch_norm(2, nn.BatchNorm2d), nn.Tanh(), nn.Flatten(), nn.Linear(8, c)
+        ),
+        (1, 3, 3),
+    ),
+    "recurrent": HeadCase(
+        lambda c: nn.Sequential(nn.RNN(3, 4, batch_first=True), ReduceTuple(0), nn.Flatten(), nn.Linear(8, c)),
+        (2, 3),
+        recurrent=True,
+    ),
+    "LSTM": HeadCase(
+        lambda c: nn.Sequential(nn.LSTM(3, 2, batch_first=True), ReduceTuple(0), nn.Flatten(), nn.Linear(4, c)),
+        (2, 3),
+        recurrent=True,
+    ),
+    "embedding": HeadCase(
+        lambda c: nn.Sequential(nn.Embedding(5, 3), nn.Tanh(), nn.Flatten(), nn.Linear(6, c)), (2,), indices=5
+    ),
+    "embedding alone": HeadCase(lambda c: nn.Sequential(nn.Embedding(5, c)), (), indices=5),
+}
+
+
+def squared(logits: Tensor, labels: Tensor) -> Tensor:
+    """A loss of one's own, with curvature and without closed form of its deltas."""
+    return ((logits.sigmoid() - labels) ** 2 * torch.tensor([1.0, 3.0], dtype=logits.dtype)).sum(1)
+
+
+LOSSES: dict[str, LossCase] = {
+    "cross-entropy": LossCase(CrossEntropy(), 3, lambda n: torch.randint(3, (n,))),
+    "binary": LossCase(BinaryCrossEntropy(), 1, lambda n: torch.randint(2, (n,))),
+    "multi-label": LossCase(BinaryCrossEntropy(), 2, lambda n: torch.randint(2, (n, 2))),
+    "squared": LossCase(squared, 2, lambda n: torch.randn(n, 2, dtype=FLOAT64)),
+}
+
+SIZES: tuple[tuple[int, ...], ...] = ((4, 4), (1, 5, 2), (1,), (1, 1, 1), (7,))
+
+
+def oracle_gradients(head: nn.Module, features: Tensor, labels: Tensor, loss: Loss) -> Tensor:
+    """[N, P] one sample after the other through plain autograd, with a graph."""
+    parameters = [p for p in head.parameters() if p.requires_grad]
+    rows = []
+    for n in range(len(features)):
+        value = loss(head(features[n : n + 1]), labels[n : n + 1]).sum()
+        rows.append(torch.cat([g.flatten() for g in torch.autograd.grad(value, parameters, create_graph=True)]))
+    return torch.stack(rows)
+
+
+def oracle_moments(
+    head: nn.Module, features: Tensor, labels: Tensor, sizes: tuple[int, ...], loss: Loss
+) -> GradientMoments:
+    """Moments by the definition, from the gradients of one sample after the other."""
+    domains = oracle_gradients(head, features, labels, loss).split(list(sizes))
+    mean = torch.stack([g.sum(0) / len(g) for g in domains])
+    variance = torch.stack([((g - g.mean(0)) ** 2).sum(0) / len(g) for g in domains])
+    return GradientMoments(sizes, mean, variance, Layout.of(head))
+
+
+def derivatives(value: Tensor, *modules: nn.Module) -> list[Tensor]:
+    """Gradients of a value by all trainable parameters of the modules; zeros where it does not depend on one."""
+    parameters = [p for module in modules for p in module.parameters() if p.requires_grad]
+    found = torch.autograd.grad(value, parameters, retain_graph=True, allow_unused=True)
+    return [torch.zeros_like(p) if g is None else g for g, p in zip(found, parameters, strict=True)]

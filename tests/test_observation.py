@@ -1,0 +1,133 @@
+"""The lazy view of a batch: what is computed when, and once."""
+
+import pytest
+import torch
+from cases import EXACT, FLOAT64, Featurizer, oracle_gradients, oracle_moments
+from torch import Tensor, nn
+from torch.testing import assert_close
+
+from fishr.errors import InputError
+from fishr.losses import CrossEntropy
+from fishr.observation import Observation, observe
+from fishr.types import DomainBatch
+
+QUANTITIES = ("features", "logits", "losses", "domain_losses", "deltas", "moments", "gram")
+
+
+class Counted(nn.Module):
+    """Counts the forward passes of a module."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+        self.calls = 0
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        self.calls += 1
+        return self.module(inputs)
+
+
+class CountedLoss:
+    """Counts its calls, and those of its deltas."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+        self.delta_calls = 0
+
+    def __call__(self, logits: Tensor, labels: Tensor) -> Tensor:
+        self.calls += 1
+        return CrossEntropy()(logits, labels)
+
+    def deltas(self, logits: Tensor, labels: Tensor) -> Tensor:
+        self.delta_calls += 1
+        return CrossEntropy().deltas(logits, labels)
+
+
+def batch() -> DomainBatch:
+    return DomainBatch(torch.randn(7, 3, dtype=FLOAT64), torch.randint(2, (7,)), (3, 4))
+
+
+def linear() -> nn.Module:
+    return nn.Linear(3, 2).to(FLOAT64)
+
+
+def test_nothing_is_computed_before_it_is_read_and_nothing_twice() -> None:
+    featurizer, loss = Counted(Featurizer((3,))), CountedLoss()
+    seen = observe(featurizer, linear(), batch(), loss)
+    assert (seen.domains, seen.sizes, len(seen.labels)) == (2, (3, 4), 7)
+    assert (featurizer.calls, loss.calls, loss.delta_calls) == (0, 0, 0)
+    first = {name: getattr(seen, name) for name in QUANTITIES}
+    assert all(getattr(seen, name) is first[name] for name in QUANTITIES)
+    seen.detached().detached().moments  # noqa: B018
+    assert featurizer.calls == 1
+    assert loss.calls == 1
+    assert loss.delta_calls == 2  # its own, and the Gram matrix's
+
+
+def test_moments_of_a_linear_head_cost_no_second_forward_of_the_head() -> None:
+    head = linear()
+    calls = []
+    forward = head.forward
+    head.forward = lambda z: (calls.append(1), forward(z))[1]  # type: ignore[method-assign]
+    seen = observe(nn.Identity(), head, batch())
+    seen.moments, seen.losses, seen.deltas  # noqa: B018
+    assert len(calls) == 1
+
+
+@pytest.mark.parametrize("head", [linear(), nn.Sequential(linear(), nn.Tanh(), nn.Linear(2, 2).to(FLOAT64))])
+def test_every_quantity_is_its_definition(head: nn.Module) -> None:
+    data, featurizer = batch(), Featurizer((3,))
+    seen = observe(featurizer, head, data)
+    features = featurizer(data.inputs)
+    losses = nn.functional.cross_entropy(head(features), data.labels, reduction="none")
+    assert_close(seen.features, features)
+    assert_close(seen.logits, head(features))
+    assert_close(seen.losses, losses)
+    assert_close(seen.domain_losses, torch.stack([losses[:3].mean(), losses[3:].mean()]))
+    assert_close(seen.deltas, head(features).softmax(1) - nn.functional.one_hot(data.labels, 2))
+    expected = oracle_moments(head, features, data.labels, data.sizes, CrossEntropy())
+    assert_close(seen.moments.variance, expected.variance, **EXACT)
+    gradients = oracle_gradients(head, features, data.labels, CrossEntropy())
+    assert_close(seen.gram, gradients @ gradients.T, **EXACT)
+
+
+def test_the_detached_view_keeps_what_is_known_and_the_graph_of_the_rest() -> None:
+    featurizer = Counted(Featurizer((3,)))
+    seen = observe(featurizer, linear(), batch())
+    assert seen.losses.requires_grad
+    view = seen.detached()
+    assert isinstance(view, Observation)
+    assert view is seen.detached()
+    for name in ("features", "logits", "losses"):
+        assert not getattr(view, name).requires_grad
+        assert_close(getattr(view, name), getattr(seen, name).detach())
+        assert getattr(seen, name).requires_grad
+    with torch.no_grad():
+        assert not view.moments.variance.requires_grad
+    assert seen.moments.variance.requires_grad
+    assert featurizer.calls == 1
+
+
+@pytest.mark.parametrize("route", ["auto", "closed_form", "backpack", "functional"])
+def test_the_route_is_the_one_asked_for(route: str) -> None:
+    seen = observe(nn.Identity(), linear(), batch(), route=route)
+    assert seen.closed_form is (route in ("auto", "closed_form"))
+    assert_close(seen.moments.variance, observe(nn.Identity(), seen.head, seen.batch).moments.variance, **EXACT)
+
+
+@pytest.mark.parametrize("features", [torch.bfloat16, torch.float32, FLOAT64])
+@pytest.mark.parametrize("head", [torch.bfloat16, torch.float32, FLOAT64])
+def test_features_come_in_the_heads_type_and_statistics_in_float32_at_least(
+    features: torch.dtype, head: torch.dtype
+) -> None:
+    data = batch()
+    seen = observe(lambda x: x.to(features), nn.Linear(3, 2).to(head), data)
+    wide = FLOAT64 if head is FLOAT64 else torch.float32
+    for name in ("features", "logits", "losses", "domain_losses", "deltas", "gram"):
+        assert getattr(seen, name).dtype is wide
+    assert seen.moments.variance.dtype is wide
+
+
+def test_a_loss_over_the_batch_is_refused() -> None:
+    with pytest.raises(InputError, match="one number a sample"):
+        observe(nn.Identity(), linear(), batch(), nn.CrossEntropyLoss()).losses  # noqa: B018

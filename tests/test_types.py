@@ -1,0 +1,85 @@
+"""The shared records: what they refuse, and how columns belong to parameters."""
+
+import pytest
+import torch
+from cases import FLOAT64
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+from torch.testing import assert_close
+
+from fishr.errors import InputError
+from fishr.types import DomainBatch, GradientMoments, Layout, Problem
+
+
+@given(st.lists(st.integers(1, 5), min_size=1, max_size=5))
+def test_a_batch_knows_its_domains(sizes: list[int]) -> None:
+    batch = DomainBatch(torch.zeros(sum(sizes), 2), torch.zeros(sum(sizes)), sizes)
+    assert (batch.domains, batch.sizes) == (len(sizes), tuple(sizes))
+
+
+@pytest.mark.parametrize("sizes", [(), (0, 5), (-1, 6), (2, 2), (2, 4), (2.5, 2.5)])
+def test_sizes_that_do_not_cut_the_rows_are_refused(sizes: tuple[int, ...]) -> None:
+    with pytest.raises(InputError, match="sizes: got") as raised:
+        DomainBatch(torch.zeros(5, 2), torch.zeros(5), sizes)
+    assert "\n" not in str(raised.value)
+
+
+def test_sizes_may_be_any_whole_numbers() -> None:
+    assert DomainBatch(torch.zeros(5, 2), torch.zeros(5), torch.tensor([2, 3])).sizes == (2, 3)
+
+
+def test_labels_of_other_length_are_refused() -> None:
+    with pytest.raises(InputError, match="labels: got 4 rows, expected 5"):
+        DomainBatch(torch.zeros(5, 2), torch.zeros(4), (2, 3))
+
+
+def test_layout_follows_named_parameters_and_splits_and_joins() -> None:
+    head = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Linear(4, 3, bias=False))
+    head[1].bias.requires_grad_(False)
+    layout = Layout.of(head)
+    assert layout.names == ("0.weight", "0.bias", "1.weight", "2.weight")
+    assert layout.size == 18 + 2 + 2 + 12
+    columns = torch.arange(2 * layout.size).view(2, layout.size)
+    parts = layout.split(columns)
+    assert tuple(parts["0.weight"].shape) == (2, 2, 1, 3, 3)
+    assert_close(torch.cat([part.flatten(1) for part in parts.values()], 1), columns)
+    assert parts["1.weight"].data_ptr() == columns[:, 20:].data_ptr()  # a view
+
+
+def test_layout_of_tied_parameters_has_each_once() -> None:
+    head = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+    head[1].weight = head[0].weight
+    assert Layout.of(head).names == ("0.weight", "0.bias", "1.bias")
+
+
+def test_layout_of_nothing_is_refused() -> None:
+    with pytest.raises(InputError, match="ReLU has no parameter"):
+        Layout.of(nn.ReLU())
+
+
+def test_moments_are_related_as_their_names_say() -> None:
+    samples = torch.randn(3, 4, dtype=FLOAT64, requires_grad=True)
+    moments = GradientMoments(
+        (3,), samples.mean(0)[None], samples.var(0, unbiased=False)[None], Layout(("w",), ((4,),))
+    )
+    assert_close(moments.second_moment[0], samples.square().mean(0))
+    assert_close(moments.unbiased_variance[0], samples.var(0))
+    assert moments.second_moment.requires_grad
+    assert not moments.detach().variance.requires_grad
+    assert moments.detach().layout is moments.layout
+
+
+def test_the_unbiased_variance_of_one_sample_is_refused() -> None:
+    moments = GradientMoments((3, 1), torch.zeros(2, 1), torch.zeros(2, 1), Layout(("w",), ((1,),)))
+    with pytest.raises(InputError, match=r"got \(3, 1\), expected at least 2 samples"):
+        moments.unbiased_variance  # noqa: B018
+
+
+@pytest.mark.parametrize(
+    ("dtype", "wide"), [(torch.bfloat16, torch.float32), (torch.float32, torch.float32), (FLOAT64, FLOAT64)]
+)
+def test_a_problem_is_as_wide_as_its_head_and_float32_at_least(dtype: torch.dtype, wide: torch.dtype) -> None:
+    problem = Problem.of(nn.Linear(3, 2).to(dtype), domains=4)
+    assert problem.zeros().dtype is wide
+    assert problem.zeros().shape == (4, 8)
