@@ -1,29 +1,42 @@
 """``python -m benchmarks [--quick] [--only penalty|memory|step]``: ratios, each measured in one run on one machine."""
 
 import argparse
-import os
+import subprocess
 import sys
+
+from fishr.commands.allocator import keep_freed_memory
+
+TABLES = ("penalty", "memory", "step")
 
 
 def main() -> int:
     """Print the tables; 1 if two ways of computing the same thing disagree."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="small sizes, two rounds: does it run, not how fast")
-    parser.add_argument("--only", choices=["penalty", "memory", "step"], help="one table instead of all three")
+    parser.add_argument("--only", choices=TABLES, help="one table instead of all three")
     arguments = parser.parse_args()
-    # As fishr's command line does; torch reads it as it loads, hence the imports below.
-    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
+    if arguments.only is None:
+        # A process each: what one table does to the allocator is not to reach the next.
+        commands = [[sys.executable, "-m", "benchmarks", *sys.argv[1:], "--only", table] for table in TABLES]
+        return max(subprocess.run(command, check=False).returncode for command in commands)
+    return _print_table(arguments.only, arguments.quick)
+
+
+def _print_table(name: str, quick: bool) -> int:
+    if name == "step":
+        # A whole run is the command line's business, a penalty alone that of people's own loops, where the allocator
+        # is as it comes. It has to be set before torch loads, hence the imports below.
+        keep_freed_memory()
     from benchmarks import memory, penalty, step
     from benchmarks.machine import describe
     from benchmarks.ways import Disagreement
 
-    tables = {"penalty": penalty.table, "memory": memory.table, "step": step.table}
     print(describe())
-    if arguments.quick:
+    if quick:
         print("A smoke run: the sizes are small and the times mean nothing.")
     try:
-        for name in [arguments.only] if arguments.only else tables:
-            print(f"\n{tables[name](arguments.quick)}", flush=True)
+        tables = {"penalty": penalty.table, "memory": memory.table, "step": step.table}
+        print(f"\n{tables[name](quick)}\n", flush=True)
     except Disagreement as error:
         print(f"Error: {error}", file=sys.stderr)
         return 1

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import click
 
 from fishr import __version__
+from fishr.commands.allocator import keep_freed_memory
 from fishr.commands.config import config
 from fishr.commands.data import data
 from fishr.commands.evaluate import evaluate
@@ -32,10 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Args:
         arguments: what follows the program's name; by default the process's own.
     """
-    # Read as torch loads. Large pages halve the cost of the fresh activations of every step on a CPU; threads that
-    # sleep while they wait leave the cores to whoever else is at work.
-    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    keep_freed_memory()
     sys.exit(_exit_code(arguments))
 
 

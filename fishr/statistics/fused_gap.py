@@ -18,9 +18,10 @@ from torch.nn import functional
 from fishr.errors import InputError
 from fishr.types import check_sizes
 
-# Elements of a block, and of the rows read for it at a time: measured best on a CPU; a GPU wants few large kernels.
+# Elements of a block (domains × classes × features), and of the rows (samples × features) that are read for it at a
+# time: measured best on a CPU; a GPU wants few large kernels.
 _BLOCK = {"cpu": 1 << 21, "cuda": 1 << 26}
-_ROWS = {"cpu": 1 << 18, "cuda": 1 << 26}
+_ROWS = {"cpu": 1 << 19, "cuda": 1 << 26}
 
 
 @frozen
@@ -77,8 +78,95 @@ def linear_gap(
     if rule.unbiased and min(sizes) < 2:
         raise InputError(f"sizes: got {sizes}, expected at least 2 samples in every domain for the unbiased variance")
     with torch.autocast(features.device.type, enabled=False):
-        value, smoothed = _LinearGap.apply(_by_domain(deltas, sizes), _by_domain(features, sizes), memory, rule, sizes)  # pyright: ignore
+        value, smoothed, *_ = _LinearGap.apply(deltas, features, memory, rule, sizes)  # pyright: ignore
     return value, None if memory is None else smoothed
+
+
+class _LinearGap(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        deltas: Tensor, features: Tensor, memory: Tensor | None, rule: GapRule, sizes: tuple[int, ...]
+    ) -> tuple[Tensor, ...]:
+        deltas, features = _by_domain(deltas, sizes), _by_domain(features, sizes)
+        value = features.new_zeros(())
+        smoothed = features.new_empty(0) if memory is None else torch.empty_like(memory)
+        kept = [features.new_empty(0)] * 2
+        for part, classes, columns in _blocks(deltas, features, rule):
+            block = None if memory is None else (memory[:, columns], smoothed[:, columns])
+            mean, gap = _mean_and_gap(deltas[:, :, classes], part, rule, sizes, block)
+            value += torch.dot(gap.flatten(), gap.flatten())
+            if part is features and gap.shape[1] == deltas.shape[2]:
+                # All classes in one block: small enough to be kept for the backward pass.
+                kept = [gap.new_empty(0) if mean is None else mean, gap]
+        return value * rule.scale, smoothed, *kept
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        deltas, features, memory, ctx.rule, ctx.sizes = inputs
+        _, smoothed, mean, gap = output
+        ctx.mark_non_differentiable(smoothed, mean, gap)
+        ctx.save_for_backward(deltas, features, memory, mean, gap)
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[Any, ...], *inputs: Any) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
+        def take(index: int) -> list[Any]:
+            return [x.select(dim, index) if isinstance(dim, int) else x for x, dim in zip(inputs, in_dims, strict=True)]
+
+        # One head after the other keeps each block in cache.
+        heads = [_LinearGap.apply(*take(i)) for i in range(info.batch_size)]  # pyright: ignore
+        outputs = tuple(torch.stack(each) for each in zip(*heads, strict=True))  # pyright: ignore
+        return outputs, (0,) * len(outputs)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        deltas, features, memory, *kept = ctx.saved_tensors
+        with torch.autocast(features.device.type, enabled=False):
+            if torch.is_grad_enabled():
+                by_rows = _differentiable_backward(deltas, features, memory, ctx.rule, ctx.sizes, gradients[0])
+            else:
+                wanted = ctx.needs_input_grad[1]
+                by_rows = _fused_backward(deltas, features, memory, ctx.rule, ctx.sizes, kept, gradients[0], wanted)
+        return *by_rows, None, None, None
+
+
+def _fused_backward(
+    deltas: Tensor,
+    features: Tensor,
+    memory: Tensor | None,
+    rule: GapRule,
+    sizes: tuple[int, ...],
+    kept: list[Tensor],
+    gradient: Tensor,
+    by_features: bool,
+) -> tuple[Tensor, Tensor | None]:
+    """The derivative by deltas and, unless they are frozen, features, block by block as in the forward pass."""
+    # Autograd adds another gradient to one in place unless it is a view, so what is returned has rooms of its own.
+    rooms = torch.zeros_like(deltas), torch.empty_like(features) if by_features else None
+    deltas, features = _by_domain(deltas, sizes), _by_domain(features, sizes)
+    to_deltas, to_features = (None if room is None else _by_domain(room, sizes) for room in rooms)
+    assert to_deltas is not None
+    # ∂value/∂second moment = 2·scale·gain·factor·gap, and each sum is over n samples of δ²z² (hence 4) and δz.
+    weight = 4 * rule.scale * gradient * _gains(rule, sizes, features) * _inverse(sizes, features)
+    for part, classes, columns in _blocks(deltas, features, rule):
+        if part is features and kept[1].numel():
+            mean, gap = kept[0] if rule.centered else None, kept[1]
+        else:
+            block = None if memory is None else (memory[:, columns], None)
+            mean, gap = _mean_and_gap(deltas[:, :, classes], part, rule, sizes, block)
+        gap = gap * weight
+        mean = None if mean is None else -mean * gap
+        for domains, rows in _row_chunks(part):
+            delta, z, scale = deltas[domains, rows, classes], part[domains, rows], gap[domains]
+            through = torch.bmm(z * z, scale.mT).mul_(delta)
+            to_deltas[domains, rows, classes] += through if mean is None else through.baddbmm_(z, mean[domains].mT)
+            if to_features is not None and part is features:
+                to_z, through = to_features[domains, rows], torch.bmm(delta * delta, scale)
+                torch.mul(through, z, out=to_z) if classes.start == 0 else to_z.addcmul_(through, z)
+                if mean is not None:
+                    to_z.baddbmm_(delta, mean[domains])
+    if len(set(sizes)) == 1:
+        return rooms
+    return _by_sample(to_deltas, sizes), None if to_features is None else _by_sample(to_features, sizes)
 
 
 def _by_domain(rows: Tensor, sizes: tuple[int, ...]) -> Tensor:
@@ -89,76 +177,9 @@ def _by_domain(rows: Tensor, sizes: tuple[int, ...]) -> Tensor:
     return torch.stack([functional.pad(part, (0, 0, 0, longest - len(part))) for part in rows.split(sizes)])
 
 
-class _LinearGap(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        deltas: Tensor, features: Tensor, memory: Tensor | None, rule: GapRule, sizes: tuple[int, ...]
-    ) -> tuple[Tensor, Tensor]:
-        value = features.new_zeros(())
-        smoothed = features.new_empty(0) if memory is None else torch.empty_like(memory)
-        for part, classes, columns in _blocks(deltas, features, rule):
-            block = None if memory is None else (memory[:, columns], smoothed[:, columns])
-            _, gap = _mean_and_gap(deltas[:, :, classes], part, rule, sizes, block)
-            value += torch.dot(gap.flatten(), gap.flatten())
-        return value * rule.scale, smoothed
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-        deltas, features, memory, ctx.rule, ctx.sizes = inputs
-        ctx.mark_non_differentiable(output[1])
-        ctx.save_for_backward(deltas, features, memory)
-
-    @staticmethod
-    def vmap(info: Any, in_dims: tuple[Any, ...], *inputs: Any) -> tuple[tuple[Tensor, Tensor], tuple[int, int]]:
-        def take(index: int) -> list[Any]:
-            return [x.select(dim, index) if isinstance(dim, int) else x for x, dim in zip(inputs, in_dims, strict=True)]
-
-        # One head after the other keeps each block in cache.
-        values, smoothed = zip(*(_LinearGap.apply(*take(i)) for i in range(info.batch_size)), strict=True)  # pyright: ignore
-        return (torch.stack(values), torch.stack(smoothed)), (0, 0)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        deltas, features, memory = ctx.saved_tensors
-        with torch.autocast(features.device.type, enabled=False):
-            derive = _differentiable_backward if torch.is_grad_enabled() else _fused_backward
-            by_rows = derive(deltas, features, memory, ctx.rule, ctx.sizes, gradients[0])
-        return *by_rows, None, None, None
-
-
-def _fused_backward(
-    deltas: Tensor,
-    features: Tensor,
-    memory: Tensor | None,
-    rule: GapRule,
-    sizes: tuple[int, ...],
-    gradient: Tensor,
-) -> tuple[Tensor, Tensor]:
-    """The derivative by deltas and features, block by block as in the forward pass."""
-    to_deltas, to_features = torch.zeros_like(deltas), torch.empty_like(features)
-    # ∂value/∂second moment = 2·scale·gain·factor·gap, and each sum is over n samples of δ²z² (hence 4) and δz.
-    weight = 4 * rule.scale * gradient * _gains(rule, sizes, features) * _inverse(sizes, features)
-    for part, classes, columns in _blocks(deltas, features, rule):
-        block = None if memory is None else (memory[:, columns], None)
-        mean, gap = _mean_and_gap(deltas[:, :, classes], part, rule, sizes, block)
-        gap *= weight
-        if mean is not None:
-            mean.mul_(gap).neg_()
-        to_part = to_features if part is features else torch.empty(part.shape, dtype=part.dtype, device=part.device)
-        for rows in _row_chunks(part):
-            delta, z, to_z = deltas[:, rows, classes], part[:, rows], to_part[:, rows]
-            first = classes.start == 0
-            # Fresh memory is what costs: until the first block of classes has its place in to_z, that is scratch.
-            squares = torch.mul(z, z, out=to_z) if first else z * z
-            through = torch.bmm(squares, gap.mT).mul_(delta)
-            to_deltas[:, rows, classes] += through if mean is None else through.baddbmm_(z, mean.mT)
-            if first:
-                torch.bmm(delta * delta, gap, out=to_z).mul_(z)
-            else:
-                to_z.addcmul_(torch.bmm(delta * delta, gap), z)
-            if mean is not None:
-                to_z.baddbmm_(delta, mean)
-    return to_deltas, to_features
+def _by_sample(domains: Tensor, sizes: tuple[int, ...]) -> Tensor:
+    """[K, n, D] as [N, D], the padding cut off."""
+    return torch.cat([domain[:size] for domain, size in zip(domains, sizes, strict=True)])
 
 
 def _blocks(deltas: Tensor, features: Tensor, rule: GapRule) -> Iterator[tuple[Tensor, slice, slice]]:
@@ -173,10 +194,17 @@ def _blocks(deltas: Tensor, features: Tensor, rule: GapRule) -> Iterator[tuple[T
         yield ones, slice(0, outputs), slice(outputs * width, outputs * (width + 1))
 
 
-def _row_chunks(part: Tensor) -> Iterator[slice]:
+def _row_chunks(part: Tensor) -> Iterator[tuple[slice, slice]]:
+    """Domains and rows to read at a time: all at once if they are few, else some rows of one domain."""
     domains, samples, width = part.shape
-    step = max(1, _ROWS.get(part.device.type, _ROWS["cuda"]) // (domains * width))
-    return (slice(start, start + step) for start in range(0, samples, step))
+    budget = _ROWS.get(part.device.type, _ROWS["cuda"])
+    if part.numel() <= budget:
+        yield slice(0, domains), slice(0, samples)
+        return
+    step = max(1, budget // width)
+    for domain in range(domains):
+        for start in range(0, samples, step):
+            yield slice(domain, domain + 1), slice(start, start + step)
 
 
 def _mean_and_gap(
@@ -190,11 +218,11 @@ def _mean_and_gap(
     shape = (part.shape[0], deltas.shape[2], part.shape[2])
     gap = part.new_zeros(shape)
     mean = part.new_zeros(shape) if rule.centered else None
-    for rows in _row_chunks(part):
-        delta, z = deltas[:, rows], part[:, rows]
-        gap.baddbmm_((delta * delta).mT, z * z)
+    for domains, rows in _row_chunks(part):
+        delta, z = deltas[domains, rows], part[domains, rows]
+        gap[domains].baddbmm_((delta * delta).mT, z * z)
         if mean is not None:
-            mean.baddbmm_(delta.mT, z)
+            mean[domains].baddbmm_(delta.mT, z)
     inverse = _inverse(sizes, part)
     gap *= inverse
     if mean is not None:
@@ -231,6 +259,7 @@ def _differentiable_backward(
     inverse, gains = _inverse(sizes, features), _gains(rule, sizes, features)[:, 0]
 
     def value(deltas: Tensor, features: Tensor) -> Tensor:
+        deltas, features = _by_domain(deltas, sizes), _by_domain(features, sizes)
         parts = [features, torch.ones_like(features[:, :, :1])] if rule.bias else [features]
         statistic = torch.cat([((deltas**2).mT @ part**2 * inverse).flatten(1) for part in parts], 1)
         if rule.centered:
