@@ -17,6 +17,12 @@ def mnist_dir() -> Path:
     return folder
 
 
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    """Bits depend on the number of threads; processes that tests start have one as well."""
+    torch.set_num_threads(1)
+
+
 @pytest.fixture(autouse=True)
 def seeded() -> None:
     """The same global draws in every test, whatever runs before it."""

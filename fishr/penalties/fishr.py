@@ -99,11 +99,19 @@ class Fishr:
             average.check(state, (seen.domains, outputs * (features + bias)))
             divisor = average.divisor(state.updates + 1)
             memory, gain, memory_gain = state.value, (1 - self.ema) / divisor, self.ema / divisor
-        rule = GapRule(self.statistic == "variance", self.unbiased, gain, memory_gain, scale, bias)
-        value, smoothed = linear_gap(seen.deltas, seen.features, seen.sizes, rule, memory)
-        if smoothed is None or not isinstance(state, Average):
+        rule = GapRule(
+            centered=self.statistic == "variance",
+            unbiased=self.unbiased,
+            gain=gain,
+            memory_gain=memory_gain,
+            keep=divisor,
+            scale=scale,
+            bias=bias,
+        )
+        value, memory = linear_gap(seen.deltas, seen.features, seen.sizes, rule, memory)
+        if memory is None or not isinstance(state, Average):
             return value, state
-        return value, Average(smoothed.mul_(divisor), state.updates + 1)
+        return value, Average(memory, state.updates + 1)
 
     def _covariance_distance(self, seen: Observation) -> Tensor:
         distance = distance_to_mean_of_products(covariance_products(seen.gram, seen.sizes))

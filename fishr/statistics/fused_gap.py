@@ -33,6 +33,7 @@ class GapRule:
         unbiased: v is divided by n−1 instead of n.
         gain: factor on the batch's statistic.
         memory_gain: factor on the remembered statistic.
+        keep: factor on v̂ in the memory that is returned.
         scale: factor on the sum of squares.
         bias: the head has a bias: P = C·F + C, otherwise C·F.
 
@@ -45,6 +46,7 @@ class GapRule:
     unbiased: bool = False
     gain: float = 1.0
     memory_gain: float = 0.0
+    keep: float = 1.0
     scale: float = 1.0
     bias: bool = True
 
@@ -62,8 +64,8 @@ def linear_gap(
         memory: [K, P] remembered statistic without a graph, or None.
 
     Returns:
-        The distance (0-dim, (loss/parameter)⁴, differentiable by deltas and features) and, with a memory, v̂ [K, P]
-        without a graph.
+        The distance (0-dim, (loss/parameter)⁴, differentiable by deltas and features) and, with a memory, the next one:
+        keep·v̂ [K, P] without a graph.
 
     Raises:
         InputError: the sizes do not fit the rows, or a domain has one sample and the variance is to be unbiased.
@@ -78,8 +80,8 @@ def linear_gap(
     if rule.unbiased and min(sizes) < 2:
         raise InputError(f"sizes: got {sizes}, expected at least 2 samples in every domain for the unbiased variance")
     with torch.autocast(features.device.type, enabled=False):
-        value, smoothed, *_ = _LinearGap.apply(deltas, features, memory, rule, sizes)  # pyright: ignore
-    return value, None if memory is None else smoothed
+        value, remembered, *_ = _LinearGap.apply(deltas, features, memory, rule, sizes)  # pyright: ignore
+    return value, None if memory is None else remembered
 
 
 class _LinearGap(torch.autograd.Function):
@@ -89,22 +91,22 @@ class _LinearGap(torch.autograd.Function):
     ) -> tuple[Tensor, ...]:
         deltas, features = _by_domain(deltas, sizes), _by_domain(features, sizes)
         value = features.new_zeros(())
-        smoothed = features.new_empty(0) if memory is None else torch.empty_like(memory)
+        remembered = features.new_empty(0) if memory is None else torch.empty_like(memory)
         kept = [features.new_empty(0)] * 2
         for part, classes, columns in _blocks(deltas, features, rule):
-            block = None if memory is None else (memory[:, columns], smoothed[:, columns])
+            block = None if memory is None else (memory[:, columns], remembered[:, columns])
             mean, gap = _mean_and_gap(deltas[:, :, classes], part, rule, sizes, block)
             value += torch.dot(gap.flatten(), gap.flatten())
             if part is features and gap.shape[1] == deltas.shape[2]:
                 # All classes in one block: small enough to be kept for the backward pass.
                 kept = [gap.new_empty(0) if mean is None else mean, gap]
-        return value * rule.scale, smoothed, *kept
+        return value * rule.scale, remembered, *kept
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
         deltas, features, memory, ctx.rule, ctx.sizes = inputs
-        _, smoothed, mean, gap = output
-        ctx.mark_non_differentiable(smoothed, mean, gap)
+        _, remembered, mean, gap = output
+        ctx.mark_non_differentiable(remembered, mean, gap)
         ctx.save_for_backward(deltas, features, memory, mean, gap)
 
     @staticmethod
@@ -230,10 +232,10 @@ def _mean_and_gap(
         gap.addcmul_(mean, mean, value=-1)
     gap *= _gains(rule, sizes, part)
     if memory is not None:
-        remembered, smoothed = memory
-        gap.add_(remembered.unflatten(1, shape[1:]), alpha=rule.memory_gain)
-        if smoothed is not None:
-            smoothed.copy_(gap.flatten(1))
+        before, after = memory
+        gap.add_(before.unflatten(1, shape[1:]), alpha=rule.memory_gain)
+        if after is not None:
+            torch.mul(gap.flatten(1), rule.keep, out=after)
     return mean, gap.sub_(gap.mean(0))
 
 

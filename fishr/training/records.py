@@ -40,8 +40,8 @@ def run(
     """Train in a folder: the events of ``train``, each recorded before it is yielded.
 
     The folder holds config.toml, metrics.jsonl (a line a step and a line an evaluation), checkpoint.pt and,
-    at the end, result.json. Killed at any moment and resumed, a run on a CPU leaves the same metrics and
-    weights, byte for byte, as one that was let through.
+    at the end, result.json. Killed at any moment and resumed, a run on a CPU with as many threads leaves the same
+    metrics and weights, byte for byte, as one that was let through.
 
     Args:
         experiment: the run.

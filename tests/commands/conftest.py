@@ -173,11 +173,3 @@ def weights():
         return {name: tensor.numpy().tobytes() for name, tensor in tree["parameters"].items()}
 
     return read
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)

@@ -2,7 +2,6 @@
 
 import attrs
 import pytest
-import torch
 from torch import nn
 
 from fishr.data.batches import FullBatch, Minibatch
@@ -105,11 +104,3 @@ def same():
     """Whether two trees hold the same tensors, bit for bit."""
 
     return lambda one, other: _bits(one) == _bits(other)
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
