@@ -20,7 +20,7 @@ from fishr.types import check_sizes
 
 # Elements of a block (domains × classes × features), and of the rows (samples × features) that are read for it at a
 # time: measured best on a CPU; a GPU wants few large kernels.
-_BLOCK = {"cpu": 1 << 21, "cuda": 1 << 26}
+_BLOCK = {"cpu": 1 << 20, "cuda": 1 << 26}
 _ROWS = {"cpu": 1 << 19, "cuda": 1 << 26}
 
 
@@ -151,12 +151,13 @@ def _fused_backward(
     weight = 4 * rule.scale * gradient * _gains(rule, sizes, features) * _inverse(sizes, features)
     for part, classes, columns in _blocks(deltas, features, rule):
         if part is features and kept[1].numel():
-            mean, gap = kept[0] if rule.centered else None, kept[1]
+            mean, gap = kept[0].clone() if rule.centered else None, kept[1].clone()
         else:
             block = None if memory is None else (memory[:, columns], None)
             mean, gap = _mean_and_gap(deltas[:, :, classes], part, rule, sizes, block)
-        gap = gap * weight
-        mean = None if mean is None else -mean * gap
+        gap *= weight
+        if mean is not None:
+            mean.mul_(gap).neg_()
         for domains, rows in _row_chunks(part):
             delta, z, scale = deltas[domains, rows, classes], part[domains, rows], gap[domains]
             through = torch.bmm(z * z, scale.mT).mul_(delta)
