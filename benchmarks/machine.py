@@ -10,8 +10,9 @@ from statistics import median, quantiles
 import torch
 from attrs import frozen
 
-# A turn shorter than this is repeated, so that the clock and a cold cache do not decide.
-_TURN_SECONDS = 0.05
+# A turn shorter than this is repeated: training repeats its step, so neither the clock nor the caches and pages that
+# the candidate before left behind are to decide.
+_TURN_SECONDS = 0.3
 _LONGEST_TURN = 50
 
 
