@@ -1,19 +1,20 @@
-"""``python -m benchmarks [--quick] [--only penalty|memory|step]``: ratios, each measured in one run on one machine."""
+"""``python -m benchmarks [--quick] [--only TABLE]``: ratios, each measured in one run on one machine."""
 
 import argparse
 import subprocess
 import sys
+from importlib import import_module
 
 from fishr.commands.allocator import keep_freed_memory
 
-TABLES = ("penalty", "memory", "step")
+TABLES = ("penalty", "memory", "step", "diagnostics", "landscape", "cached_training", "caching")
 
 
 def main() -> int:
     """Print the tables; 1 if two ways of computing the same thing disagree."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="small sizes, two rounds: does it run, not how fast")
-    parser.add_argument("--only", choices=TABLES, help="one table instead of all three")
+    parser.add_argument("--only", choices=TABLES, help="one table instead of all")
     arguments = parser.parse_args()
     if arguments.only is None:
         # A process each: what one table does to the allocator is not to reach the next.
@@ -27,7 +28,6 @@ def _print_table(name: str, quick: bool) -> int:
         # A whole run is the command line's business, a penalty alone that of people's own loops, where the allocator
         # is as it comes. It has to be set before torch loads, hence the imports below.
         keep_freed_memory()
-    from benchmarks import memory, penalty, step
     from benchmarks.machine import describe
     from benchmarks.ways import Disagreement
 
@@ -35,8 +35,7 @@ def _print_table(name: str, quick: bool) -> int:
     if quick:
         print("A smoke run: the sizes are small and the times mean nothing.")
     try:
-        tables = {"penalty": penalty.table, "memory": memory.table, "step": step.table}
-        print(f"\n{tables[name](quick)}\n", flush=True)
+        print(f"\n{import_module(f'benchmarks.{name}').table(quick)}\n", flush=True)
     except Disagreement as error:
         print(f"Error: {error}", file=sys.stderr)
         return 1

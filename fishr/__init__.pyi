@@ -1,5 +1,8 @@
+from . import analysis as analysis
 from . import configuration as configuration
 from . import data as data
+from . import diagnostics as diagnostics
+from . import landscape as landscape
 from . import models as models
 from . import protocols as protocols
 from .errors import InputError, RunFailed
@@ -91,14 +94,17 @@ __all__ = [
     "Total",
     "TrainingState",
     "VREx",
+    "analysis",
     "configuration",
     "covariance_products",
     "data",
+    "diagnostics",
     "distance_to_mean",
     "distance_to_mean_of_products",
     "explain",
     "gradient_gram",
     "gradient_moments",
+    "landscape",
     "merge_moments",
     "models",
     "observe",

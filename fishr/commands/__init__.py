@@ -8,17 +8,20 @@ import click
 
 from fishr import __version__
 from fishr.commands.allocator import keep_freed_memory
+from fishr.commands.analyze import analyze
+from fishr.commands.cache import cache
 from fishr.commands.config import config
 from fishr.commands.data import data
 from fishr.commands.evaluate import evaluate
 from fishr.commands.explain import explain
+from fishr.commands.landscape import landscape
 from fishr.commands.reproduce import reproduce
 from fishr.commands.train import train
 from fishr.errors import InputError, RunFailed
 
 
 @click.group(
-    commands=[train, evaluate, reproduce, explain, config, data],
+    commands=[train, evaluate, analyze, landscape, reproduce, explain, cache, config, data],
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog="Example: fishr train colored-digits --seed 1",
 )

@@ -29,10 +29,10 @@ def reproduce(
     Stop it when you like: the same command goes on where it stopped, restart by restart.
     """
     from fishr.commands.rendering import as_json, follow, reproduction_table
+    from fishr.files import write_atomically
     from fishr.plots import save_reproduction_figure
     from fishr.reproductions import find_reproduction, restarts_of, row_of
     from fishr.reproductions import table as collect
-    from fishr.training.files import write_atomically
     from fishr.training.step import NotFinite
 
     names = tuple(dict.fromkeys(name.strip() for name in methods.split(",")))

@@ -3,7 +3,7 @@
 import re
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
@@ -21,7 +21,7 @@ from fishr.commands.shared import (
 from fishr.errors import InputError, RunFailed
 
 if TYPE_CHECKING:
-    from fishr.training import Experiment
+    from fishr.training import Experiment, Keeping, Recording
 
 
 @click.command(
@@ -34,6 +34,18 @@ if TYPE_CHECKING:
 @data_dir_option
 @device_option
 @click.option("--resume", type=click.Path(path_type=Path), metavar="DIR", help="Go on with the run in this folder.")
+@click.option(
+    "--on-features",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Train the head alone, on the features that `fishr cache features` wrote.",
+)
+@click.option(
+    "--record-statistics",
+    metavar="every=STEPS[,samples=N][,epsilon=E]",
+    help="Record the head's statistics over time, on N rows of each training domain (default: all).",
+)
+@click.option("--keep-checkpoints", is_flag=True, help="Keep every checkpoint, not the last alone.")
 @format_option
 @set_option
 @plugin_option
@@ -44,31 +56,83 @@ def train(
     data_dir: Path | None,
     device: str,
     resume: Path | None,
+    on_features: Path | None,
+    record_statistics: str | None,
+    keep_checkpoints: bool,
     style: str,
     overrides: tuple[str, ...],
     plugins: tuple[str, ...],
 ) -> None:
     """Train, and leave a run folder: configuration, metrics, checkpoint, result and figure.
 
+    --record-statistics adds statistics.h5, --keep-checkpoints adds checkpoints/; neither changes the run.
+
     RECIPE is colored-digits (the default) or colored-mnist, both with Fishr, or one of them with another method:
     colored-digits-erm, -irm, -vrex. FILE is a configuration as `fishr config show RECIPE` prints it.
     """
+    from fishr.training import Keeping
+
     if resume is None:
         seeded = () if seed is None else (f"seed={seed}",)
         chosen = find_experiment(experiment, (*overrides, *seeded), plugins)
+        if on_features is not None:
+            chosen = _on_features(chosen, on_features, plugins)
         folder = out or _fresh_folder(chosen.name)
+        recording = None if record_statistics is None else _recording(record_statistics)
+        keep = Keeping(statistics=recording, checkpoints=keep_checkpoints)
     else:
-        _refuse_changes(overrides, seed, out)
-        chosen, folder = load_run(resume, plugins), resume
-    _train_in(chosen, folder, data_dir, device, resume is not None, style)
+        given = {
+            "--set": overrides,
+            "--seed": seed is not None,
+            "--out": out is not None,
+            "--on-features": on_features is not None,
+            "--record-statistics": record_statistics is not None,
+            "--keep-checkpoints": keep_checkpoints,
+        }
+        _refuse_changes({name for name, is_given in given.items() if is_given})
+        chosen, folder, keep = load_run(resume, plugins), resume, Keeping()
+    _train_in(chosen, folder, data_dir, device, resume is not None, style, keep)
 
 
-def _refuse_changes(overrides: tuple[str, ...], seed: int | None, out: Path | None) -> None:
+def _refuse_changes(given: set[str]) -> None:
     named = click.get_current_context().get_parameter_source("experiment") is not ParameterSource.DEFAULT
-    given = (("RECIPE or FILE", named), ("--set", overrides), ("--seed", seed is not None), ("--out", out is not None))
-    for name, is_given in given:
-        if is_given:
-            raise InputError(f"{name}: got it together with --resume, which goes on exactly as begun; drop one of them")
+    for name in [*(["RECIPE or FILE"] if named else []), *sorted(given)]:
+        raise InputError(f"{name}: got it together with --resume, which goes on exactly as begun; drop one of them")
+
+
+def _recording(text: str) -> "Recording":
+    """What ``every=50,samples=200,epsilon=0.1`` asks for."""
+    from fishr.training import Recording
+
+    types = {"every": int, "samples": int, "epsilon": float}
+    try:
+        parts = [part.split("=") for part in text.split(",")]
+        values: dict[str, Any] = {name: types[name](value) for name, value in parts}
+        if len(values) < len(parts) or "every" not in values:
+            raise KeyError
+    except (KeyError, ValueError):
+        raise InputError(
+            f"--record-statistics: got {text!r}, expected every=STEPS[,samples=N][,epsilon=E], as in every=50"
+        ) from None
+    try:
+        return Recording(**values)
+    except InputError as error:
+        raise InputError(f"--record-statistics: {error}") from None
+
+
+def _on_features(experiment: "Experiment", path: Path, plugins: tuple[str, ...]) -> "Experiment":
+    """The same experiment without a featurizer, on cached features that are of its own data."""
+    from fishr.configuration import structure, unstructure
+    from fishr.configuration.files import parse_toml
+    from fishr.data.caches import open_features
+    from fishr.training import Experiment, on_features
+
+    cache = open_features(path)
+    made = parse_toml(cache.provenance["experiment"])
+    # Only data and seed are the features'; nothing of what else they were made with need be known here.
+    own = {key: made[key] for key in ("data", "seed") if key in made}
+    theirs = structure(unstructure(experiment) | own, Experiment, plugins)
+    return on_features(experiment, path, cache.key, cache.provenance, theirs.data, theirs.seed)
 
 
 def _fresh_folder(name: str) -> Path:
@@ -80,7 +144,13 @@ def _fresh_folder(name: str) -> Path:
 
 
 def _train_in(
-    experiment: "Experiment", folder: Path, data_dir: Path | None, device: str, resume: bool, style: str
+    experiment: "Experiment",
+    folder: Path,
+    data_dir: Path | None,
+    device: str,
+    resume: bool,
+    style: str,
+    keep: "Keeping",
 ) -> None:
     from fishr.commands.rendering import follow, score_table
     from fishr.configuration import dumps
@@ -90,7 +160,7 @@ def _train_in(
 
     # A run goes on under the very text it was begun with.
     text = (folder / "config.toml").read_bytes().decode() if resume else dumps(experiment)
-    events = run(experiment, folder, experiment_text=text, data_dir=data_dir, device=device, resume=resume)
+    events = run(experiment, folder, experiment_text=text, data_dir=data_dir, device=device, resume=resume, keep=keep)
     table = ""
     try:
         for event in follow(events, experiment.steps):

@@ -8,6 +8,7 @@ from fishr.configuration.files import load_with, toml_text
 from fishr.configuration.structure import structure_with
 from fishr.configuration.unstructure import unstructure_with
 from fishr.configuration.vocabulary import Family, Vocabulary
+from fishr.models import MLP
 from fishr.penalties import (
     ERM,
     IRM,
@@ -38,6 +39,7 @@ KNOWN = Vocabulary(
         Family(Schedule, (Constant, StepSchedule, LinearSchedule, CosineSchedule, Joined), from_number=Constant),
     ),
     flattened=(Total,),
+    implied=(MLP,),
 )
 
 

@@ -199,6 +199,9 @@ class _Reader:
         kinds = choice.kinds
         names = scalars.one_of(tuple(kinds))
         if KIND not in table:
+            for cls in choice.classes:
+                if cls in self.vocabulary.implied:
+                    return self.read(table, cls)
             raise flaw(f"missing, expected {names}", KIND)
         kind = table[KIND]
         found: Any = kinds.get(kind) if isinstance(kind, str) else None

@@ -153,7 +153,8 @@ class _Writer:
         if choice.from_number is not None and cls is choice.from_number:
             return scalars.number(getattr(value, only_setting(cls)[1].name))
         if cls in choice.kinds.values():
-            return self.tagged(cls.__name__, value, cls) if choice.tagged else self.write(value, cls)
+            named = choice.tagged and cls not in self.vocabulary.implied
+            return self.tagged(cls.__name__, value, cls) if named else self.write(value, cls)
         for other in choice.others:
             try:
                 return self.write(value, other)

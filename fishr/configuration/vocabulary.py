@@ -48,10 +48,13 @@ class Vocabulary:
         families: One for each protocol.
         flattened: Classes built from named entries, ``cls(**entries)``, and kept in their only field:
             their table holds the entries themselves.
+        implied: Classes that a table without ``kind`` is read as where they are declared beside others, and
+            that are written without it; at most one stands in a union.
     """
 
     families: tuple[Family, ...] = ()
     flattened: tuple[type[Any], ...] = ()
+    implied: tuple[type[Any], ...] = ()
 
     def family(self, declared: object) -> Family | None:
         """Return the family of a protocol.

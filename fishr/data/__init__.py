@@ -1,7 +1,8 @@
-"""Domains: embedded digits, MNIST, one's own arrays; and the batches a step sees."""
+"""Domains: embedded digits, MNIST, one's own arrays, cached features; and the batches a step sees."""
 
 from fishr.data.arrays import Arrays, from_arrays
 from fishr.data.batches import FullBatch, Minibatch
+from fishr.data.cached import CachedFeatures
 from fishr.data.catalogue import Entry, catalogue
 from fishr.data.digits import ColoredDigits
 from fishr.data.domains import Domain, Domains
@@ -10,6 +11,7 @@ from fishr.data.mnist import ColoredMNIST
 
 __all__ = [
     "Arrays",
+    "CachedFeatures",
     "ColoredDigits",
     "ColoredMNIST",
     "Domain",

@@ -37,7 +37,7 @@ def catalogue(data_dir: Path) -> tuple[Entry, ...]:
 
     Example:
         >>> [entry.kind for entry in catalogue(Path("no-such-folder")) if entry.ready]
-        ['ColoredDigits', 'Arrays']
+        ['ColoredDigits', 'Arrays', 'CachedFeatures']
     """
     return (
         Entry("ColoredDigits", "scikit-learn's 8×8 digits whose colours lie", "nothing, it is embedded", True),
@@ -48,6 +48,7 @@ def catalogue(data_dir: Path) -> tuple[Entry, ...]:
             _has_mnist(data_dir),
         ),
         Entry("Arrays", "your own domains", "one .npz a domain, with inputs and labels", True),
+        Entry("CachedFeatures", "features of a frozen network", "a file of fishr cache features", True),
     )
 
 

@@ -1,9 +1,13 @@
 """Experiments and their runs: objective, optimizers, the pure step, the loop, checkpoints, run folders."""
 
+from fishr.training.cached_training import on_features
 from fishr.training.checkpoints import Checkpoint, load, save
 from fishr.training.evaluation import DomainScore, evaluate
 from fishr.training.experiment import Experiment
 from fishr.training.explanation import LossExplanation, explain_objective
+from fishr.training.features import domain_features
+from fishr.training.frozen import Frozen
+from fishr.training.keeping import Keeping, Recording, kept_checkpoints
 from fishr.training.loop import Evaluated, Event, Finished, Started, Stepped, resolve_device, train
 from fishr.training.model import Model, place
 from fishr.training.objective import Loss, Objective
@@ -22,6 +26,8 @@ __all__ = [
     "Event",
     "Experiment",
     "Finished",
+    "Frozen",
+    "Keeping",
     "Loss",
     "LossExplanation",
     "Model",
@@ -29,6 +35,7 @@ __all__ = [
     "Objective",
     "Optimizer",
     "OptimizerState",
+    "Recording",
     "Started",
     "StepRecord",
     "Stepped",
@@ -36,11 +43,14 @@ __all__ = [
     "TrainingState",
     "advance",
     "build_model",
+    "domain_features",
     "evaluate",
     "explain_objective",
     "first_state",
     "initial_state",
+    "kept_checkpoints",
     "load",
+    "on_features",
     "place",
     "resolve_device",
     "run",

@@ -3,21 +3,19 @@
 import io
 import math
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import attrs
 import torch
 from attrs import frozen
 
 from fishr.errors import InputError
-from fishr.training.files import write_atomically
+from fishr.files import write_atomically
 from fishr.training.optimizers import OptimizerState
 from fishr.training.state import TrainingState
 from fishr.training.step import NotFinite
+from fishr.training.stored import FORMAT, VERSION, read_checkpoint
 from fishr.training.trees import plain, restored
-
-FORMAT = "fishr checkpoint"
-VERSION = 1
 
 
 @frozen(eq=False)
@@ -100,7 +98,7 @@ def load(path: Path, template: TrainingState | None = None) -> Checkpoint:
             ...
         fishr.errors.InputError: nowhere.pt: no such checkpoint; give the path of a checkpoint.pt in a run folder
     """
-    tree = _read(path)
+    tree = read_checkpoint(path)
     names = [attribute.name for attribute in attrs.fields(TrainingState)]
     rest = [attribute.name for attribute in attrs.fields(Checkpoint) if attribute.name != "state"]
     missing = [name for name in [*names, *rest] if name not in tree]
@@ -137,23 +135,3 @@ def check_experiment(path: Path, checkpoint: Checkpoint, experiment_text: str) -
             f"{path}: was made with another configuration than the config.toml beside it; "
             "put back the files that belong together, or start anew under another name"
         )
-
-
-def _read(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise InputError(f"{path}: no such checkpoint; give the path of a checkpoint.pt in a run folder")
-    try:
-        tree: object = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises whatever its parts raise on bytes that are not its own
-        raise InputError(
-            f"{path}: not a readable checkpoint (cut short, or another program's file); use another one"
-        ) from error
-    if not isinstance(tree, dict) or cast(dict[str, Any], tree).get("format") != FORMAT:
-        raise InputError(f"{path}: not a checkpoint of fishr; give the path of a checkpoint.pt in a run folder")
-    found = cast(dict[str, Any], tree)
-    if found.get("version") != VERSION:
-        raise InputError(
-            f"{path}: got a checkpoint of version {found.get('version')}, expected {VERSION}; "
-            "use the version of fishr that wrote it"
-        )
-    return found

@@ -7,7 +7,7 @@ from attrs import frozen
 
 from fishr.data.domains import Domain, Domains
 from fishr.training.experiment import Experiment
-from fishr.training.model import Model, place
+from fishr.training.model import Model, evaluating, place
 from fishr.training.state import TrainingState
 from fishr.training.step import precision_of
 
@@ -63,19 +63,12 @@ def evaluate(
         [('flip 0.2', 750), ('flip 0.1', 750), ('reversed', 297), ('gray', 297)]
     """
     place(model, state.parameters, state.buffers)
-    both = model.both()
-    modes = [(module, module.training) for part in both.values() for module in part.modules()]
     splits: tuple[tuple[Split, tuple[Domain, ...]], ...] = (
         ("training", domains.training),
         ("evaluation", domains.evaluation),
     )
-    try:
-        both.eval()
-        with torch.no_grad():
-            return tuple(_score(model, experiment, domain, split, chunk) for split, part in splits for domain in part)
-    finally:
-        for module, training in modes:
-            module.training = training
+    with torch.no_grad(), evaluating(model):
+        return tuple(_score(model, experiment, domain, split, chunk) for split, part in splits for domain in part)
 
 
 def _score(model: Model, experiment: Experiment, domain: Domain, split: Split, chunk: int) -> DomainScore:

@@ -6,6 +6,7 @@ from attrs import field, frozen
 
 from fishr.data.arrays import Arrays
 from fishr.data.batches import FullBatch, Minibatch
+from fishr.data.cached import CachedFeatures
 from fishr.data.digits import ColoredDigits
 from fishr.data.mnist import ColoredMNIST
 from fishr.errors import InputError
@@ -13,6 +14,7 @@ from fishr.losses import BinaryCrossEntropy, CrossEntropy
 from fishr.models.heads import LinearHead, MLPHead
 from fishr.models.mlp import MLP
 from fishr.training.checks import one_of, whole
+from fishr.training.frozen import Frozen
 from fishr.training.objective import Objective
 from fishr.training.optimizers import SGD, Adam
 
@@ -60,8 +62,8 @@ class Experiment:
     """
 
     name: str = field(validator=_named)
-    data: ColoredDigits | ColoredMNIST | Arrays
-    featurizer: MLP
+    data: ColoredDigits | ColoredMNIST | Arrays | CachedFeatures
+    featurizer: MLP | Frozen
     head: LinearHead | MLPHead
     loss: CrossEntropy | BinaryCrossEntropy
     objective: Objective

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 from fishr.errors import InputError, RunFailed
-from fishr.training.files import sync_folder
+from fishr.files import sync_folder
+from fishr.training.keeping import Keeping
 
 CONFIGURATION = "config.toml"
 
@@ -32,7 +33,11 @@ def check_absent(folder: Path) -> None:
 
 
 @contextmanager
-def new_folder(folder: Path, experiment_text: str) -> Generator[None]:
+def new_folder(
+    folder: Path,
+    experiment_text: str,
+    keeping: Keeping = Keeping(),  # noqa: B008 (immutable)
+) -> Generator[None]:
     """A new run folder that holds its configuration, locked while the context lasts.
 
     It is prepared beside its place and renamed, so a run folder never lacks its configuration.
@@ -40,6 +45,7 @@ def new_folder(folder: Path, experiment_text: str) -> Generator[None]:
     Args:
         folder: where; its parents are made.
         experiment_text: the configuration, as TOML.
+        keeping: what the run keeps on its way, kept in the folder too.
 
     Raises:
         InputError: the folder exists, or cannot be made there.
@@ -58,10 +64,12 @@ def new_folder(folder: Path, experiment_text: str) -> Generator[None]:
         for leftover in folder.parent.glob(f".{escape(folder.name)}.tmp-*"):
             shutil.rmtree(leftover, ignore_errors=True)
         temporary.mkdir()
+        keeping.save(temporary)
         file = (temporary / CONFIGURATION).open("wb")
-    except OSError as error:
+    except (OSError, RunFailed) as error:
         shutil.rmtree(temporary, ignore_errors=True)
-        raise InputError(f"{folder}: could not be made ({error.strerror}); choose another place") from error
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise InputError(f"{folder}: could not be made ({reason}); choose another place") from error
     with file:
         try:
             file.write(experiment_text.encode())

@@ -12,6 +12,7 @@ from fishr.data.domains import Domain, Domains
 from fishr.errors import InputError
 from fishr.training.evaluation import DomainScore, evaluate
 from fishr.training.experiment import Experiment
+from fishr.training.model import Model
 from fishr.training.state import TrainingState, build_model, first_state, state_to
 from fishr.training.step import StepRecord, advance
 
@@ -24,6 +25,7 @@ class Started:
         state: where from.
         experiment: the run.
         domains: its data, on the device of the run.
+        model: the modules that the run computes with; between two events anyone may, and restores their modes.
 
     Example:
         >>> from fishr.protocols import colored_digits
@@ -34,6 +36,7 @@ class Started:
     state: TrainingState
     experiment: Experiment
     domains: Domains
+    model: Model
 
 
 @frozen(eq=False)
@@ -135,7 +138,7 @@ def train(
         raise InputError(f"state: got one after {state.step} steps, expected at most the {experiment.steps} of the run")
     else:
         state = state_to(state, where)
-    yield Started(state, experiment, domains)
+    yield Started(state, experiment, domains, model)
 
     source = domains.training
     if isinstance(experiment.batches, FullBatch):

@@ -1,5 +1,8 @@
 """The modules a run computes with: a workspace whose numbers always come from a training state."""
 
+from collections.abc import Generator
+from contextlib import contextmanager
+
 from attrs import frozen
 from torch import Tensor, nn
 
@@ -67,6 +70,28 @@ def place(model: Model, parameters: dict[str, Tensor], buffers: dict[str, Tensor
         parameter.data = parameters[name]
     for name, buffer in own_buffers.items():
         buffer.data = buffers[name].clone()
+
+
+@contextmanager
+def evaluating(model: Model) -> Generator[None]:
+    """Eval mode while the context lasts; afterwards every module has its own mode again.
+
+    Example:
+        >>> model = Model(nn.Dropout(), nn.Linear(2, 1).eval())
+        >>> with evaluating(model):
+        ...     model.featurizer.training
+        False
+        >>> model.featurizer.training, model.head.training
+        (True, False)
+    """
+    modes = [(module, module.training) for part in (model.featurizer, model.head) for module in part.modules()]
+    try:
+        model.featurizer.eval()
+        model.head.eval()
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
 
 
 def _check_fit(own: "dict[str, nn.Parameter] | dict[str, Tensor]", given: dict[str, Tensor], kind: str) -> None:

@@ -51,7 +51,7 @@ class Objective:
     Args:
         risk: how the training error is averaged.
         penalty: the named penalties.
-        l2: factor of the squared norm of all parameters.
+        l2: factor of the squared norm of all parameters that are trained.
         rescale: divide the whole loss by the largest current weight once that exceeds 1, so that a large
             weight shrinks the other terms in place of growing the gradient.
         fresh_optimizer_at: the step before whose update the optimizer's state is made anew; None: never.
@@ -87,7 +87,7 @@ class Objective:
 
         Args:
             seen: the observed batch.
-            parameters: all parameters of featurizer and head.
+            parameters: those of featurizer and head that are trained.
             state: the penalties' state, from ``init`` or the previous step.
             step: updates made so far, for the schedules.
 

@@ -6,9 +6,10 @@ import platform
 import shutil
 import time
 from collections.abc import Iterator
+from contextlib import nullcontext
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import attrs
 import torch
@@ -16,14 +17,18 @@ import torch
 import fishr
 from fishr.data.domains import Domains
 from fishr.errors import InputError
+from fishr.files import remove_leftovers, write_atomically
 from fishr.training.checkpoints import Checkpoint, check_experiment, load, save
 from fishr.training.evaluation import DomainScore
 from fishr.training.experiment import Experiment
-from fishr.training.files import remove_leftovers, write_atomically
 from fishr.training.folders import LineFile, check_absent, existing_folder, new_folder
-from fishr.training.loop import Evaluated, Event, Finished, Stepped, resolve_device, train
+from fishr.training.keeping import CHECKPOINTS, Keeping, keep_checkpoint, kept_path, load_keeping
+from fishr.training.loop import Evaluated, Event, Finished, Started, Stepped, resolve_device, train
 from fishr.training.state import TrainingState, initial_state
 from fishr.training.step import NotFinite, StepRecord
+
+if TYPE_CHECKING:
+    from fishr.training.recording import Recorder
 
 METRICS, CHECKPOINT, RESULT = "metrics.jsonl", "checkpoint.pt", "result.json"
 
@@ -36,12 +41,14 @@ def run(
     data_dir: Path | None = None,
     device: str = "cpu",
     resume: bool = False,
+    keep: Keeping = Keeping(),  # noqa: B008 (immutable)
 ) -> Iterator[Event]:
     """Train in a folder: the events of ``train``, each recorded before it is yielded.
 
     The folder holds config.toml, metrics.jsonl (a line a step and a line an evaluation), checkpoint.pt and,
-    at the end, result.json. Killed at any moment and resumed, a run on a CPU with as many threads leaves the same
-    metrics and weights, byte for byte, as one that was let through.
+    at the end, result.json; and what ``keep`` asks for: statistics.h5 at the end, checkpoints/ on the way. Killed
+    at any moment and resumed, a run on a CPU with as many threads leaves the same metrics, weights and statistics,
+    byte for byte, as one that was let through.
 
     Args:
         experiment: the run.
@@ -50,6 +57,8 @@ def run(
         data_dir: where data files lie, for data that has files.
         device: as for ``train``.
         resume: go on from the folder's checkpoint; a run that is finished yields its Finished alone.
+        keep: statistics over time and checkpoints on the way, neither of which changes the run; a run that is
+            resumed keeps what it was begun with.
 
     Yields:
         The events of ``train`` from the checkpoint on.
@@ -72,21 +81,23 @@ def run(
     where = resolve_device(device)
     if resume:
         with existing_folder(folder, experiment_text):
+            keep = load_keeping(folder)
             finished = _finished(folder, experiment_text)
             if finished is not None:
+                _clear_records(folder, experiment, experiment_text, keep)
                 yield finished
                 return
             domains = experiment.data(experiment.seed, data_dir)
             start = _last_checkpoint(folder, experiment_text, initial_state(experiment, domains))
-            yield from _recorded(experiment, folder, experiment_text, domains, where, start)
+            yield from _recorded(experiment, folder, experiment_text, domains, where, start, keep)
         return
     check_absent(folder)
     # What cannot be trained leaves no folder behind.
     domains = experiment.data(experiment.seed, data_dir)
     start = Checkpoint(initial_state(experiment, domains))
-    with new_folder(folder, experiment_text):
+    with new_folder(folder, experiment_text, keep):
         try:
-            yield from _recorded(experiment, folder, experiment_text, domains, where, start)
+            yield from _recorded(experiment, folder, experiment_text, domains, where, start, keep)
         except InputError:
             # Refused by its first step: there is nothing to go on with.
             if (folder / METRICS).stat().st_size == 0:
@@ -95,32 +106,78 @@ def run(
 
 
 def _recorded(
-    experiment: Experiment, folder: Path, text: str, domains: Domains, device: torch.device, start: Checkpoint
+    experiment: Experiment,
+    folder: Path,
+    text: str,
+    domains: Domains,
+    device: torch.device,
+    start: Checkpoint,
+    keep: Keeping,
 ) -> Iterator[Event]:
     names = [domain.name for domain in domains.training]
     clock = time.monotonic()
-    with LineFile(folder / METRICS, start.position) as metrics:
+    recorder = _recorder(folder, experiment, text, keep, start.state.step)
+    with LineFile(folder / METRICS, start.position) as metrics, recorder or nullcontext():
         try:
             for event in train(experiment, device=str(device), state=start.state, domains=domains):
-                if isinstance(event, Stepped):
+                if isinstance(event, Started):
+                    if keep.checkpoints:
+                        _keep_first(folder, event.state, text)
+                    if recorder:
+                        recorder.begin(event)
+                elif isinstance(event, Stepped):
                     metrics.append(_json(_step_entry(event.record, names)))
                     done = event.state.step
                     if done % experiment.checkpoint_every == 0 or done == experiment.steps:
                         metrics.sync()
                         seconds = start.seconds + time.monotonic() - clock
                         save(folder / CHECKPOINT, event.state, text, metrics.position, seconds)
+                        if keep.checkpoints:
+                            keep_checkpoint(folder / CHECKPOINT, done)
+                    if recorder:
+                        recorder.record(event.state)
                 elif isinstance(event, Evaluated):
                     metrics.append(_json({"step": event.step, "scores": _scores(event.scores)}))
-                elif isinstance(event, Finished):
+                else:
                     metrics.sync()
+                    if recorder:
+                        recorder.assemble()
                     outcome = {"status": "finished", "scores": _scores(event.scores)}
                     seconds = start.seconds + time.monotonic() - clock
                     _write_result(folder, experiment, device, seconds, outcome)
+                    # Only now: killed before, the run goes on from its last step and assembles them again.
+                    if recorder:
+                        recorder.clear()
                 yield event
         except NotFinite as failure:
             outcome = {"status": "failed", "message": str(failure), "step": failure.step, "term": failure.term}
             _write_result(folder, experiment, device, start.seconds + time.monotonic() - clock, outcome)
             raise
+
+
+def _recorder(folder: Path, experiment: Experiment, text: str, keep: Keeping, step: int) -> "Recorder | None":
+    if keep.statistics is None:
+        return None
+    # Here, because HDF5 takes long to load and most runs record nothing.
+    from fishr.training.recording import Recorder
+
+    return Recorder(folder, experiment, text, keep.statistics, step)
+
+
+def _clear_records(folder: Path, experiment: Experiment, text: str, keep: Keeping) -> None:
+    """Remove what a run that was killed in its very last moment left of its records."""
+    recorder = _recorder(folder, experiment, text, keep, step=0)
+    if recorder is not None and recorder.has_parts():
+        recorder.clear()
+
+
+def _keep_first(folder: Path, state: TrainingState, text: str) -> None:
+    """Keep the checkpoint that a run begins or goes on with: killed in between, it may not be kept yet."""
+    (folder / CHECKPOINTS).mkdir(exist_ok=True)
+    if state.step:
+        keep_checkpoint(folder / CHECKPOINT, state.step)
+    else:
+        save(kept_path(folder, 0), state, text)
 
 
 def _last_checkpoint(folder: Path, text: str, initial: TrainingState) -> Checkpoint:

@@ -119,13 +119,12 @@ def advance(
     device = batch.inputs.device
 
     place(model, state.parameters, state.buffers)
-    parameters = model.parameters()
-    trainable = {name: p for name, p in parameters.items() if p.requires_grad}
+    trainable = {name: p for name, p in model.parameters().items() if p.requires_grad}
     with _seeded(seed, device):
         seen = observe(model.featurizer, model.head, batch, experiment.loss)
         with precision_of(experiment, device):
             _ = seen.features  # the observation is lazy: what is read later runs in full precision
-        loss, penalty = experiment.objective.evaluate(seen, parameters.values(), state.penalty, state.step)
+        loss, penalty = experiment.objective.evaluate(seen, trainable.values(), state.penalty, state.step)
         gradients = torch.autograd.grad(loss.total, tuple(trainable.values()), allow_unused=True)
     # Reading the numbers waits for the device, so it comes after all of its work is queued.
     record = _record(state.step, loss, seen.domain_losses)

@@ -21,7 +21,7 @@ def test_list(call, home):
     said = call("data", "list")
     assert (said.code, said.err) == (0, "")
     rows = {line.split()[0]: line.split()[-1] for line in said.out.splitlines()[2:]}
-    assert rows == {"ColoredDigits": "yes", "ColoredMNIST": "no", "Arrays": "yes"}
+    assert rows == {"ColoredDigits": "yes", "ColoredMNIST": "no", "Arrays": "yes", "CachedFeatures": "yes"}
     assert list(home.iterdir()) == []
 
 

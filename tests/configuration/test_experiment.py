@@ -13,9 +13,9 @@ from hypothesis import given, settings
 import fishr.penalties
 from fishr.configuration import ConfigurationError, apply_overrides, dumps, load, structure, unstructure
 from fishr.configuration.known import KNOWN
-from fishr.data import Arrays, ColoredDigits, ColoredMNIST, Minibatch
+from fishr.data import Arrays, CachedFeatures, ColoredDigits, ColoredMNIST, Minibatch
 from fishr.losses import CrossEntropy
-from fishr.models import MLPHead
+from fishr.models import MLP, MLPHead
 from fishr.penalties import (
     ERM,
     IRM,
@@ -33,6 +33,7 @@ from fishr.penalties import (
 )
 from fishr.protocols import colored_digits, recipes
 from fishr.training.experiment import Experiment
+from fishr.training.frozen import Frozen
 from fishr.training.optimizers import SGD
 
 
@@ -45,6 +46,39 @@ def test_a_recipe_reads_back_as_itself(name: str, tmp_path: Path):
     again = load(file, Experiment)
     assert again == experiment
     assert dumps(again) == dumps(experiment)
+
+
+def test_a_featurizer_without_kind_is_an_mlp():
+    """So were files written before there was a choice; and they stay byte for byte what they were."""
+    table = unstructure(colored_digits())
+    assert "kind" not in table["featurizer"]
+    named = table | {"featurizer": {"kind": "MLP", **table["featurizer"]}}
+    assert structure(named, Experiment) == structure(table, Experiment) == colored_digits()
+
+
+@pytest.mark.parametrize("weights", [None, "runs/base"])
+def test_a_frozen_featurizer_reads_back(weights: str | None, tmp_path: Path):
+    experiment = attrs.evolve(colored_digits(), featurizer=Frozen(MLP((8,)), weights))
+    file = tmp_path / "run.toml"
+    file.write_text(dumps(experiment), encoding="utf-8")
+    assert load(file, Experiment) == experiment
+    assert unstructure(experiment)["featurizer"]["kind"] == "Frozen"
+
+
+@pytest.mark.parametrize(
+    "features",
+    [
+        CachedFeatures("features.h5"),
+        CachedFeatures(
+            "/data/features.h5", key="ab", expected={"data": "a = 1\nb = 2", "seed": "0"}, training=("a", "b")
+        ),
+    ],
+)
+def test_cached_features_read_back(features: CachedFeatures, tmp_path: Path):
+    experiment = attrs.evolve(colored_digits(), data=features, featurizer=MLP(()))
+    file = tmp_path / "run.toml"
+    file.write_text(dumps(experiment), encoding="utf-8")
+    assert load(file, Experiment) == experiment
 
 
 def test_every_penalty_and_schedule_of_the_package_has_a_name_in_files():
@@ -158,7 +192,8 @@ FISHR = "objective.penalty.fishr"
         ("steps=0", "steps: got 0, expected a whole number of at least 1"),
         ("steps=1e3", "steps: got 1000.0 (a decimal number), expected a whole number"),
         ("precision=float16", 'precision: got "float16" (a string), expected one of "float32", "bfloat16"'),
-        ("featurizer.kind=MLP", "featurizer.kind: unknown key, this table is always a MLP"),
+        ("featurizer.kind=Mlp", 'expected one of "MLP", "Frozen"; did you mean "MLP"?'),
+        ("objective.risk.kind=ERM", "objective.risk.kind: unknown key, this table is always a ERM"),
         ("data.kind=ColoredMnist", 'did you mean "ColoredMNIST"?'),
         ("objective.l2=nan", "objective.l2: got nan (a decimal number), expected a finite number"),
         ("objective.risk.over=domain", 'objective.risk.over: got "domain" (a string), expected one of'),

@@ -1,0 +1,27 @@
+"""Offline analysis: what is looked at, what was found, what a run recorded."""
+
+from fishr.analysis.headlines import Headline, headlines, ratio
+from fishr.analysis.history import CURVES, History, load_history
+from fishr.analysis.records import Network, Snapshot, Subject
+from fishr.analysis.report import Analysis, Settings, analyse
+from fishr.analysis.results import load_analysis, may_replace, save_analysis
+from fishr.analysis.subject import open_subject
+
+__all__ = [
+    "CURVES",
+    "Analysis",
+    "Headline",
+    "History",
+    "Network",
+    "Settings",
+    "Snapshot",
+    "Subject",
+    "analyse",
+    "headlines",
+    "load_analysis",
+    "load_history",
+    "may_replace",
+    "open_subject",
+    "ratio",
+    "save_analysis",
+]

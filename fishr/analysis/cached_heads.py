@@ -1,0 +1,62 @@
+"""The head that a cache describes, as a module."""
+
+import torch
+from attrs import frozen
+from torch import nn
+
+from fishr.configuration import structure
+from fishr.configuration.files import parse_toml
+from fishr.data.caches import FeatureCache, GradientCache
+from fishr.errors import InputError
+from fishr.losses import BinaryCrossEntropy, CrossEntropy, Loss
+from fishr.models.heads import LinearHead, MLPHead
+
+
+@frozen
+class HeadText:
+    """A head and its loss as a cache describes them.
+
+    Args:
+        head: builds the module from features to logits.
+        loss: per-sample loss.
+
+    Example:
+        >>> HeadText(LinearHead(), CrossEntropy()).head
+        LinearHead()
+    """
+
+    head: LinearHead | MLPHead
+    loss: CrossEntropy | BinaryCrossEntropy
+
+
+def head_of(cache: FeatureCache | GradientCache) -> tuple[nn.Module, Loss]:
+    """The head that a cache describes, in eval mode on the CPU, and its loss.
+
+    Args:
+        cache: an open feature or gradient cache.
+
+    Raises:
+        InputError: it describes none that is known here.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from fishr.analysis.feature_caching import cache_features, featured_experiment
+        >>> from fishr.data.caches import open_features
+        >>> from fishr.protocols import colored_digits
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     written = cache_features(featured_experiment(colored_digits()), Path(folder, "digits.h5"))
+        ...     head_of(open_features(Path(folder, "digits.h5")))
+        (Linear(in_features=390, out_features=1, bias=True), BinaryCrossEntropy())
+    """
+    described = structure(parse_toml(cache.head["text"]), HeadText)
+    tensors = {name: torch.from_numpy(array) for name, array in cache.head["parameters"].items()}
+    features = cache.head["features"]
+    module = described.head(features, cache.head["outputs"], torch.Generator())
+    try:
+        module.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise InputError(
+            f"{cache.path}: the head's parameters are not those of {described.head}; make it again"
+        ) from error
+    return module.eval(), described.loss

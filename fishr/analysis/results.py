@@ -1,0 +1,159 @@
+"""An analysis as an HDF5 file, to look at later and elsewhere."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from attrs import asdict
+
+from fishr.analysis.report import Analysis, Settings
+from fishr.data.caches import Tree, load_tree, save_tree
+from fishr.diagnostics import Quantity
+from fishr.errors import InputError
+from fishr.types import Layout
+
+KIND = "fishr-analysis"
+
+
+def save_analysis(path: Path, analysis: Analysis, *, replace: bool = False) -> None:
+    """Write an analysis.
+
+    Args:
+        path: where.
+        analysis: what was found.
+        replace: whether a file that is there gives way.
+
+    Raises:
+        InputError: a file is there and is not to be replaced.
+        RunFailed: it could not be written; what was there is kept.
+
+    Example:
+        >>> import tempfile
+        >>> from fishr.analysis import Subject, analyse
+        >>> from fishr.data import Domain
+        >>> from fishr.losses import CrossEntropy
+        >>> flat = Domain("flat", torch.randn(8, 3), torch.arange(8) % 2)
+        >>> found = analyse(Subject("mine", torch.nn.Linear(3, 2), CrossEntropy(), (flat,), ("training",)))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     save_analysis(Path(folder, "analysis.h5"), found)
+        ...     load_analysis(Path(folder, "analysis.h5")).domains
+        ('flat',)
+    """
+    save_tree(path, KIND, _tree(analysis), replace=replace)
+
+
+def load_analysis(path: Path) -> Analysis:
+    """Read an analysis that ``save_analysis`` wrote; the same numbers to the bit.
+
+    Args:
+        path: of the file.
+
+    Raises:
+        InputError: no such file, or not a whole analysis of a version that is known here.
+
+    Example:
+        >>> load_analysis(Path("nowhere.h5"))
+        Traceback (most recent call last):
+            ...
+        fishr.errors.InputError: nowhere.h5: no such file; give the path of a file that fishr wrote
+    """
+    tree: Any = load_tree(path, KIND)
+    try:
+        return _analysis(tree)
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{path}: a damaged analysis ({type(error).__name__}: {error}); analyse again") from error
+
+
+def _tree(analysis: Analysis) -> Tree:
+    layout = analysis.layout
+    return {
+        "subject": {"name": analysis.name, "loss": analysis.loss, **analysis.source},
+        "settings": asdict(analysis.settings),
+        "domains": analysis.domains,
+        "splits": analysis.splits,
+        "rows": np.array(analysis.rows),
+        "samples": np.array(analysis.samples),
+        "layout": {
+            "names": layout.names,
+            "shapes": {
+                n: np.array(shape, dtype=np.int64) for n, shape in zip(layout.names, layout.shapes, strict=True)
+            },
+        },
+        "quantities": {name: _quantity_tree(quantity) for name, quantity in analysis.quantities.items()},
+        "network": {name: _quantity_tree(quantity) for name, quantity in analysis.network.items()},
+        "library": analysis.library,
+    }
+
+
+def _quantity_tree(quantity: Quantity) -> Tree:
+    return {
+        "value": quantity.value.numpy(force=True),
+        "axes": quantity.axes,
+        "unit": quantity.unit,
+        "route": quantity.route,
+        "error": None if quantity.error is None else quantity.error.numpy(force=True),
+    }
+
+
+def _analysis(tree: dict[str, Any]) -> Analysis:
+    subject = dict[str, str](tree["subject"])
+    names = tuple(tree["layout"]["names"])
+    shapes = tree["layout"]["shapes"]
+    return Analysis(
+        name=subject.pop("name"),
+        loss=subject.pop("loss"),
+        source=subject,
+        settings=Settings(**tree["settings"]),
+        domains=tuple(tree["domains"]),
+        splits=tuple(tree["splits"]),
+        rows=tuple(int(n) for n in tree["rows"]),
+        samples=tuple(int(n) for n in tree["samples"]),
+        layout=Layout(names, tuple(tuple(int(n) for n in shapes[name]) for name in names)),
+        quantities={name: _quantity(name, part) for name, part in tree["quantities"].items()},
+        network={name: _quantity(name, part) for name, part in tree["network"].items()},
+        library=tree["library"],
+    )
+
+
+def _quantity(name: str, tree: dict[str, Any]) -> Quantity:
+    value, error = torch.from_numpy(np.asarray(tree["value"])), tree["error"]
+    route, unit, axes = tree["route"], tree["unit"], tuple(tree["axes"])
+    return Quantity(name, value, axes, unit, route, None if error is None else torch.from_numpy(np.asarray(error)))
+
+
+def may_replace(path: Path, source: dict[str, str], settings: Settings, *, replace: bool = False) -> bool:
+    """Whether there is a result at a path that the one of a source and settings may replace.
+
+    The same analysis made again finds the same, so it may; another one needs ``replace``; what is no analysis stays.
+
+    Args:
+        path: of the result.
+        source: of the subject that is to be analysed.
+        settings: of the analysis.
+        replace: whether an analysis of another source or other settings gives way.
+
+    Returns:
+        False where nothing is there.
+
+    Raises:
+        InputError: another analysis is there, something that is none, or the folder does not exist.
+
+    Example:
+        >>> may_replace(Path("nothing-there.h5"), {"key": "", "step": "3"}, Settings())
+        False
+    """
+    if not path.parent.is_dir():
+        raise InputError(f"{path}: its folder does not exist; make it, or choose another place with -o")
+    if not path.exists():
+        return False
+    try:
+        there = load_analysis(path)
+    except InputError as error:
+        raise InputError(f"{error}; no analysis replaces it, choose another place with -o") from error
+    if not replace and (there.source["key"], there.settings) != (source["key"], settings):
+        raise InputError(
+            f"{path}: holds another analysis, of {there.source['path']} at step {there.source['step']} with "
+            f"{there.settings}; choose another place with -o, or give it up with --replace"
+        )
+    return True

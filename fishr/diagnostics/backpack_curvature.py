@@ -1,0 +1,133 @@
+"""Diagonals of a head's Hessian and Gauss-Newton matrix by BackPACK, for chains of layers that it knows.
+
+BackPACK's numbers carry the loss's own factor: with ``reduction="sum"`` they are sums over samples, divided here by n.
+"""
+
+import copy
+import warnings
+from typing import Literal
+
+import torch
+from backpack import backpack, extend
+from backpack.context import CTX
+from backpack.extensions import DiagGGNExact, DiagHessian
+from torch import Tensor, nn
+
+from fishr.losses import BinaryCrossEntropy, CrossEntropy, Loss
+from fishr.types import Layout
+
+# Layers whose second derivatives BackPACK has for both quantities, by exact class.
+_LAYERS = (
+    *(nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d),
+    *(nn.ReLU, nn.Sigmoid, nn.Tanh, nn.LeakyReLU, nn.LogSigmoid, nn.ELU, nn.SELU),
+    *(nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d, nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d, nn.Flatten),
+)
+# Elements of a square root of one layer's curvature, [width, n, width], that are held at a time.
+_ELEMENTS = 1 << 24
+
+Curvature = Literal["hessian", "ggn"]
+
+
+def has_backpack_curvature(head: nn.Module, features: Tensor, loss: Loss) -> bool:
+    """Whether BackPACK's diagonals are those of this head and loss.
+
+    It has to see every operation, so that only a ``nn.Sequential`` of its own layers without hooks serves, each used
+    once, on [N, F] where the first layer is linear.
+
+    Example:
+        >>> head = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
+        >>> has_backpack_curvature(head, torch.zeros(5, 3), CrossEntropy()), has_backpack_curvature(
+        ...     nn.Sequential(nn.Linear(3, 4), nn.GELU(), nn.Linear(4, 2)), torch.zeros(5, 3), CrossEntropy()
+        ... )
+        (True, False)
+    """
+    layers = list(_chain(head))
+    known = all(type(layer) in _LAYERS and not _has_hooks(layer) for layer in layers) and type(head) is nn.Sequential
+    plain = known and len(set(map(id, layers))) == len(layers) and _own_parameters(layers)
+    if not plain or (type(layers[0]) is nn.Linear and features.ndim != 2):
+        return False
+    if type(loss) is BinaryCrossEntropy:
+        # BackPACK's logistic loss is of a single output.
+        with torch.no_grad():
+            return head(features[:1]).shape[1:] == (1,)
+    return type(loss) is CrossEntropy
+
+
+def backpack_diagonal(head: nn.Module, features: Tensor, labels: Tensor, loss: Loss, curvature: Curvature) -> Tensor:
+    """The diagonal of ∇²R, or of its Gauss-Newton part (the Fisher for these losses), on the samples of one domain.
+
+    The pass goes through a copy of the head, so that nothing stays on the user's module.
+
+    Args:
+        head: as ``has_backpack_curvature`` accepts it.
+        features: [n, ...] what the head reads.
+        labels: what the loss reads.
+        loss: ``CrossEntropy()`` or ``BinaryCrossEntropy()``.
+        curvature: ``"hessian"`` or ``"ggn"``.
+
+    Returns:
+        [P], loss/parameter², of the mean loss.
+
+    Example:
+        >>> head = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
+        >>> backpack_diagonal(head, torch.randn(5, 3), torch.zeros(5).long(), CrossEntropy(), "hessian").shape
+        torch.Size([26])
+    """
+    twin = _without_inplace(copy.deepcopy(head)).requires_grad_(True)
+    names = Layout.of(head).names
+    width = _width(twin, features)
+    extension = DiagHessian() if curvature == "hessian" else DiagGGNExact()
+    binary = type(loss) is BinaryCrossEntropy
+    criterion = nn.BCEWithLogitsLoss(reduction="sum") if binary else nn.CrossEntropyLoss(reduction="sum")
+    handles_before = len(CTX.hook_handles)
+    total = torch.zeros((), dtype=features.dtype, device=features.device)
+    try:
+        extend(twin)
+        extend(criterion)
+        rows = max(1, _ELEMENTS // width**2)
+        for z, y in zip(features.split(rows), labels.split(rows), strict=True):
+            with torch.enable_grad(), backpack(extension), warnings.catch_warnings():
+                warnings.filterwarnings("ignore", "Full backward hook is firing")
+                logits = twin(z.detach())
+                criterion(logits, y.to(logits.dtype).view_as(logits) if binary else y).backward()
+            found = dict(twin.named_parameters())
+            total = total + torch.cat([getattr(found[name], extension.savefield).flatten() for name in names])
+    finally:
+        # BackPACK keeps every hook it ever set in a global list.
+        for handle in CTX.hook_handles[handles_before:]:
+            handle.remove()
+        del CTX.hook_handles[handles_before:]
+    return total.detach() / len(features)
+
+
+def _chain(module: nn.Module) -> list[nn.Module]:
+    if type(module) is not nn.Sequential:
+        return [module]
+    return [layer for child in module for layer in _chain(child)]
+
+
+def _has_hooks(module: nn.Module) -> bool:
+    return any(getattr(module, name) for name in ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks"))
+
+
+def _own_parameters(layers: list[nn.Module]) -> bool:
+    parameters = [id(p) for layer in layers for p in layer.parameters()]
+    return len(set(parameters)) == len(parameters)
+
+
+def _without_inplace(head: nn.Module) -> nn.Module:
+    for module in head.modules():
+        # An in-place layer would overwrite what the hook of the layer before it needs.
+        if getattr(module, "inplace", False):
+            module.inplace = False  # pyright: ignore[reportAttributeAccessIssue, reportArgumentType]
+    return head
+
+
+def _width(head: nn.Module, features: Tensor) -> int:
+    """Elements of the widest layer output of one sample."""
+    widest, value = 1, features[:1].detach()
+    with torch.no_grad():
+        for layer in _chain(head):
+            value = layer(value)
+            widest = max(widest, value.numel())
+    return widest

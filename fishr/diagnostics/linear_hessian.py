@@ -1,0 +1,165 @@
+"""Hessian of a linear head's risk in closed form: H = (1/n) Σ A_n ⊗ z̃_n z̃_nᵀ, z̃ the features and a 1 for the bias.
+
+The head is linear in its parameters, so this is also the generalised Gauss-Newton matrix and, for softmax and logistic
+losses, the Fisher, exactly. Products are two matrix products; norms and inner products follow from Gram matrices.
+"""
+
+from collections.abc import Callable
+from functools import cached_property
+
+import torch
+from attrs import evolve, frozen
+from torch import Tensor
+
+from fishr.diagnostics.dense_hessian import WHOLE_LIMIT, DenseHessian
+from fishr.diagnostics.eigenpairs import largest_eigenpairs
+from fishr.diagnostics.hessian import Eigenpairs, Estimate
+from fishr.diagnostics.logit_curvature import LogitCurvature
+
+_CLOSED_FORM = "closed form of a linear head"
+# Elements of a block of a Gram matrix, or of the products of several columns, that are held at a time.
+_ELEMENTS = 1 << 24
+# Up to this size eigh is faster than many products.
+_EIGH_SIZE = 512
+
+
+@frozen(eq=False, slots=False)
+class LinearHessian:
+    """The Hessian of a linear head on the samples of one domain.
+
+    Args:
+        curvature: A_n of the n samples, [n, C] and so on.
+        features: [n, F].
+        bias: the head has a bias.
+
+    Example:
+        >>> from fishr.losses import CrossEntropy
+        >>> from fishr.diagnostics.logit_curvature import logit_curvature
+        >>> curvature = logit_curvature(CrossEntropy(), torch.zeros(1, 2), torch.tensor([0]))
+        >>> LinearHessian(curvature, torch.tensor([[2.0]]), bias=False).whole
+        tensor([[ 1., -1.],
+                [-1.,  1.]])
+    """
+
+    curvature: LogitCurvature
+    features: Tensor
+    bias: bool
+
+    @property
+    def outputs(self) -> int:
+        """C."""
+        return self.curvature.scale.shape[1]
+
+    @property
+    def size(self) -> int:
+        """P = C·F, or C·(F + 1) with bias."""
+        return self.outputs * (self.features.shape[1] + self.bias)
+
+    @property
+    def like(self) -> Tensor:
+        """A tensor of the type and device that it works in."""
+        return self.features
+
+    @cached_property
+    def extended(self) -> Tensor:
+        """z̃ [n, F] or, with bias, [n, F + 1]."""
+        if not self.bias:
+            return self.features
+        return torch.cat([self.features, self.features.new_ones(len(self.features), 1)], 1)
+
+    def apply(self, vectors: Tensor) -> Tensor:
+        """H V = (1/n) Σ (A_n V_n z̃_n) ⊗ z̃_n for [P, M]: the columns V_m are read as C × F̃ matrices."""
+        n, width, several = *self.extended.shape, vectors.shape[1]
+        blocks = self._blocks(vectors)
+        moved = (self.extended @ blocks.permute(2, 0, 1).reshape(several * self.outputs, width).T) / n
+        curved = self.curvature.apply(moved.view(n, several, self.outputs).transpose(1, 2))
+        back = curved.transpose(1, 2).reshape(n, several * self.outputs).T @ self.extended
+        return self._columns(back.view(several, self.outputs, width).permute(1, 2, 0))
+
+    def diagonal(self) -> Estimate:
+        """[P], (1/n) Σ diag(A_n) ⊗ z̃_n∘z̃_n."""
+        diagonals, n = self.curvature.diagonal(), len(self.features)
+        weight = (diagonals.T @ self.features.square()).flatten() / n
+        return Estimate(torch.cat([weight, diagonals.mean(0)]) if self.bias else weight, _CLOSED_FORM)
+
+    def trace(self) -> Estimate:
+        """(1/n) Σ tr(A_n) ‖z̃_n‖²."""
+        norms = self.features.square().sum(1) + float(self.bias)
+        return Estimate((self.curvature.diagonal().sum(1) * norms).mean(), _CLOSED_FORM)
+
+    def squared_norm(self) -> Estimate:
+        """‖H‖_F², without a matrix of size P×P where that is the smaller work."""
+        return self.product(self)
+
+    def product(self, other: "LinearHessian") -> Estimate:
+        """⟨H, H'⟩ = (1/nn') Σ tr(A_n A'_m)(z̃_n·z̃'_m)² of two domains, 0-dim; from whole matrices if smaller."""
+        if self.size <= min(WHOLE_LIMIT, len(self.features), len(other.features)):
+            return Estimate((self.whole * other.whole).sum(), f"whole matrix, {_CLOSED_FORM}")
+        total = self.features.new_zeros(())
+        rows = max(1, _ELEMENTS // len(other.features))
+        for start in range(0, len(self.features), rows):
+            part = slice(start, start + rows)
+            inner = self.extended[part] @ other.extended.T
+            total = total + (self.curvature.rows(part).products(other.curvature) * inner.square()).sum()
+        value = total / (len(self.features) * len(other.features))
+        return Estimate(value, f"Gram matrices of the samples, {_CLOSED_FORM}")
+
+    def quadratic(self, deltas: Tensor, features: Tensor) -> Tensor:
+        """[N], gᵀH g for gradients g = δ ⊗ z̃ of samples, which need not be those of this domain."""
+        inner = features @ self.features.T + float(self.bias)
+        return (self.curvature.quadratics(deltas) * inner.square()).mean(1)
+
+    def top(self, rank: int) -> Eigenpairs:
+        """The largest eigenvalues, in the span of the features: ``eigh`` if it is small, else scipy's ``eigsh``.
+
+        H is zero off R^C ⊗ span(z̃_n), so its eigenvalues are those of a matrix of size C·min(n, F̃).
+        """
+        small, lift = self.reduced
+        if small.size <= max(_EIGH_SIZE, 3 * rank):
+            found = DenseHessian(small.whole).top(rank)
+            return evolve(found, route=f"eigh in the span of the features, {_CLOSED_FORM}", lift=lift)
+        route = f"products in the span of the features, {_CLOSED_FORM}"
+        return evolve(largest_eigenpairs(small.apply, small.size, self.features, rank, route), lift=lift)
+
+    @cached_property
+    def reduced(self) -> "tuple[LinearHessian, Callable[[Tensor], Tensor]]":
+        """The Hessian in an orthonormal basis of R^C ⊗ span(z̃_n), and the way from there to the parameters."""
+        spanned = self.extended if self._span is None else self._span[1].T.contiguous()
+        return LinearHessian(self.curvature, spanned, bias=False), self._lift
+
+    def onto(self, other: "LinearHessian") -> "LinearHessian":
+        """This Hessian between the basis vectors of another domain's ``reduced``."""
+        features = self.extended if other._span is None else self.extended @ other._span[0]
+        return LinearHessian(self.curvature, features, bias=False)
+
+    @cached_property
+    def _span(self) -> tuple[Tensor, Tensor] | None:
+        """Z̃ᵀ = QR with Q [F̃, n] and R [n, n]; None if there is nothing to gain."""
+        n, width = self.extended.shape
+        return None if n >= width else torch.linalg.qr(self.extended.T)
+
+    def _lift(self, coordinates: Tensor) -> Tensor:
+        blocks = coordinates.view(self.outputs, -1, coordinates.shape[1])
+        return self._columns(blocks if self._span is None else torch.einsum("fr,crk->cfk", self._span[0], blocks))
+
+    @cached_property
+    def whole(self) -> Tensor:
+        """[P, P], for small heads."""
+        identity = torch.eye(self.size, dtype=self.features.dtype, device=self.features.device)
+        columns = max(1, _ELEMENTS // (self.outputs * len(self.features)))
+        found = torch.cat([self.apply(part) for part in identity.split(columns, 1)], 1)
+        return (found + found.T) / 2
+
+    def _blocks(self, vectors: Tensor) -> Tensor:
+        """[P, M] in the order weight, bias, to [C, F̃, M]."""
+        if not self.bias:
+            return vectors.view(self.outputs, -1, vectors.shape[1])
+        split = vectors.shape[0] - self.outputs
+        weight = vectors[:split].reshape(self.outputs, -1, vectors.shape[1])
+        return torch.cat([weight, vectors[split:].unsqueeze(1)], 1)
+
+    def _columns(self, blocks: Tensor) -> Tensor:
+        """[C, F̃, M] to [P, M]."""
+        if not self.bias:
+            return blocks.reshape(-1, blocks.shape[2])
+        return torch.cat([blocks[:, :-1].reshape(-1, blocks.shape[2]), blocks[:, -1]])

@@ -1,0 +1,172 @@
+"""How far domains differ in gradient variance, gradient covariance and Hessian: rows 12 to 14 of what is looked at."""
+
+import torch
+from torch import Tensor
+
+from fishr.diagnostics.covariance import covariance_inner_products
+from fishr.diagnostics.hessian import Estimate
+from fishr.diagnostics.inspection import Inspection, of_head
+from fishr.diagnostics.quantity import Quantity
+from fishr.statistics.distances import distance_to_mean, pairwise_distances, scale_free_distance
+from fishr.statistics.gram import pairwise_distances_of_products
+
+_VARIANCES = "moments of the per-sample gradients"
+_PAIRS = ("domain", "domain")
+
+
+@of_head
+def variance_distance(seen: Inspection) -> Quantity:
+    """(1/K) Σ_e ‖v_e − v̄‖², the Fishr penalty as a sum over parameters.
+
+    Returns:
+        0-dim, (loss/parameter)⁴.
+
+    Example:
+        >>> head, data = torch.nn.Linear(3, 2), (torch.randn(5, 3), torch.tensor([0, 1, 1, 0, 1]), (2, 3))
+        >>> variance_distance(head, *data).axes
+        ()
+
+    Source:
+        Ramé et al. 2022 (arXiv 2109.02934), equation 4.
+    """
+    value = distance_to_mean(seen.moments.variance, parameters="sum")
+    return Quantity("variance_distance", value, (), "(loss/parameter)⁴", _VARIANCES)
+
+
+@of_head
+def variance_distances(seen: Inspection) -> Quantity:
+    """‖v_A − v_B‖² for every pair of domains.
+
+    Returns:
+        [K, K], (loss/parameter)⁴.
+
+    Example:
+        >>> head, data = torch.nn.Linear(3, 2), (torch.randn(5, 3), torch.tensor([0, 1, 1, 0, 1]), (2, 3))
+        >>> variance_distances(head, *data).value.diagonal()
+        tensor([0., 0.])
+    """
+    value = pairwise_distances(seen.moments.variance)
+    return Quantity("variance_distances", value, _PAIRS, "(loss/parameter)⁴", _VARIANCES)
+
+
+@of_head
+def variance_distance_scale_free(seen: Inspection) -> Quantity:
+    """(1/K) Σ_e ‖v_e − v̄‖²/‖v̄‖²: comparable between heads and over training.
+
+    Returns:
+        0-dim, 1.
+
+    Example:
+        >>> head, data = torch.nn.Linear(3, 2), (torch.randn(5, 3), torch.tensor([0, 1, 1, 0, 1]), (2, 3))
+        >>> variance_distance_scale_free(head, *data).unit
+        '1'
+    """
+    value = scale_free_distance(seen.moments.variance)
+    return Quantity("variance_distance_scale_free", value, (), "1", _VARIANCES)
+
+
+@of_head
+def covariance_distances(seen: Inspection) -> Quantity:
+    """‖C_A − C_B‖_F² for every pair of domains.
+
+    Returns:
+        [K, K], (loss/parameter)⁴; NaN with the reason in the route where it is too large.
+
+    Example:
+        >>> head, data = torch.nn.Linear(3, 2), (torch.randn(5, 3), torch.tensor([0, 1, 1, 0, 1]), (2, 3))
+        >>> covariance_distances(head, *data).value.shape
+        torch.Size([2, 2])
+    """
+    products = covariance_inner_products(seen)
+    value = pairwise_distances_of_products(products.value)
+    return Quantity("covariance_distances", value, _PAIRS, "(loss/parameter)⁴", products.route)
+
+
+@of_head
+def hessian_diagonal_distances(seen: Inspection) -> Quantity:
+    """‖diag H_A − diag H_B‖² for every pair of domains.
+
+    Returns:
+        [K, K], (loss/parameter²)².
+
+    Example:
+        >>> head, data = torch.nn.Linear(3, 2), (torch.randn(5, 3), torch.tensor([0, 1, 1, 0, 1]), (2, 3))
+        >>> hessian_diagonal_distances(head, *data).value.diagonal()
+        tensor([0., 0.])
+    """
+    found = seen.hessian_diagonals
+    value = pairwise_distances(found.value)
+    error = None if found.error is None else _distance_error(value, found.error)
+    return Quantity("hessian_diagonal_distances", value, _PAIRS, "(loss/parameter²)²", found.route, error)
+
+
+@of_head
+def hessian_diagonal_distance_scale_free(seen: Inspection) -> Quantity:
+    """(1/K) Σ_e ‖h_e − h̄‖²/‖h̄‖² of the diagonals h_e = diag H_e.
+
+    Returns:
+        0-dim, 1.
+
+    Example:
+        >>> head, data = torch.nn.Linear(3, 2), (torch.randn(5, 3), torch.tensor([0, 1, 1, 0, 1]), (2, 3))
+        >>> hessian_diagonal_distance_scale_free(head, *data).unit
+        '1'
+    """
+    found = seen.hessian_diagonals
+    value = scale_free_distance(found.value)
+    error = None
+    if found.error is not None:
+        noise = found.error.square().sum() / found.value.mean(0).square().sum() / seen.domains
+        error = noise + 2 * (value * noise).sqrt()
+    return Quantity("hessian_diagonal_distance_scale_free", value, (), "1", found.route, error)
+
+
+@of_head
+def hessian_distances(seen: Inspection) -> Quantity:
+    """‖H_A − H_B‖_F² for every pair of domains.
+
+    Returns:
+        [K, K], (loss/parameter²)².
+
+    Example:
+        >>> head, data = torch.nn.Linear(3, 2), (torch.randn(5, 3), torch.tensor([0, 1, 1, 0, 1]), (2, 3))
+        >>> hessian_distances(head, *data).value.shape
+        torch.Size([2, 2])
+    """
+    found = seen.hessian_products
+    value = pairwise_distances_of_products(found.value)
+    error = None if found.error is None else _added(found)
+    return Quantity("hessian_distances", value, _PAIRS, "(loss/parameter²)²", found.route, error)
+
+
+@of_head
+def hessian_cosines(seen: Inspection) -> Quantity:
+    """⟨H_A, H_B⟩/(‖H_A‖‖H_B‖) for every pair of domains.
+
+    Returns:
+        [K, K], 1.
+
+    Example:
+        >>> head, data = torch.nn.Linear(3, 2), (torch.randn(5, 3), torch.tensor([0, 1, 1, 0, 1]), (2, 3))
+        >>> hessian_cosines(head, *data).value.shape
+        torch.Size([2, 2])
+    """
+    found = seen.hessian_products
+    norms = found.value.diagonal().sqrt()
+    scale = norms[:, None] * norms[None, :]
+    error = None if found.error is None else _added(found) / scale
+    return Quantity("hessian_cosines", found.value / scale, _PAIRS, "1", found.route, error)
+
+
+def _distance_error(distances: Tensor, errors: Tensor) -> Tensor:
+    """Of ‖a − b‖² where a and b are off by the given amounts: 2‖a − b‖‖e‖ + ‖e‖²."""
+    squares = errors.square().sum(1)
+    noise = squares[:, None] + squares[None, :]
+    return 2 * (distances * noise).sqrt() + noise
+
+
+def _added(found: Estimate) -> Tensor:
+    """Of a sum of both squared norms and twice a product, each with its own error."""
+    errors = torch.zeros_like(found.value) if found.error is None else found.error
+    own = errors.diagonal()
+    return own[:, None] + own[None, :] + 2 * errors

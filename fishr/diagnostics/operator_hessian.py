@@ -1,0 +1,127 @@
+"""Hessian of any module's risk through its products with vectors, by curvlinops: whole networks and large heads.
+
+Traces, diagonals and norms are estimates here, each with its error; eigenvalues come with their residuals.
+"""
+
+from functools import cached_property
+from typing import Any, Literal
+
+import torch
+from attrs import frozen
+from torch import Tensor, nn
+
+from fishr.diagnostics.eigenpairs import largest_eigenpairs
+from fishr.diagnostics.hessian import Eigenpairs, Estimate
+from fishr.diagnostics.operators import Estimation, curvlinops_operator, quiet, repeated
+from fishr.losses import Loss, per_sample_losses
+from fishr.types import Layout
+
+
+class _MeanLoss(nn.Module):
+    """The mean of a per-sample loss in the form that curvlinops reads."""
+
+    reduction = "mean"
+
+    def __init__(self, loss: Loss) -> None:
+        super().__init__()
+        self._loss = loss
+
+    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
+        return per_sample_losses(self._loss, logits, labels).mean()
+
+
+@frozen(eq=False, slots=False)
+class OperatorHessian:
+    """∇²R of a module on the samples of one domain, or its generalised Gauss-Newton matrix, by products alone.
+
+    Args:
+        module: any module that treats the rows of its input independently; all its parameters of one type.
+        inputs: [n, ...] what it reads.
+        labels: what the loss reads.
+        loss: per-sample.
+        estimation: how much is spent on estimates.
+        kind: ``"hessian"``, or ``"ggn"`` for the Gauss-Newton matrix, which has no negative eigenvalue for a convex
+            loss and is the Fisher for cross-entropy and logistic losses.
+        tolerance: relative accuracy of eigenvalues.
+
+    Example:
+        >>> from fishr.losses import CrossEntropy
+        >>> hessian = OperatorHessian(nn.Linear(3, 2), torch.randn(5, 3), torch.zeros(5).long(), CrossEntropy())
+        >>> hessian.apply(torch.eye(8)).shape
+        torch.Size([8, 8])
+
+    Source:
+        Estimators of curvlinops: Epperly et al. 2024 (arXiv 2301.07825, XTrace and XDiag).
+    """
+
+    module: nn.Module
+    inputs: Tensor
+    labels: Tensor
+    loss: Loss
+    estimation: Estimation = Estimation()  # noqa: RUF009 (immutable)
+    kind: Literal["hessian", "ggn"] = "hessian"
+    tolerance: float = 1e-4
+
+    @property
+    def size(self) -> int:
+        """P."""
+        return Layout.of(self.module).size
+
+    @property
+    def like(self) -> Tensor:
+        """A tensor of the type and device that it works in."""
+        return next(p for p in self.module.parameters() if p.requires_grad).detach()
+
+    @cached_property
+    def _operator(self) -> Any:
+        with quiet():
+            from curvlinops import GGNLinearOperator, HessianLinearOperator
+
+        operator = GGNLinearOperator if self.kind == "ggn" else HessianLinearOperator
+        chunks = zip(self.inputs.split(self.estimation.chunk), self.labels.split(self.estimation.chunk), strict=True)
+        parameters = [p for p in self.module.parameters() if p.requires_grad]
+        return operator(self.module, _MeanLoss(self.loss), parameters, list(chunks), check_deterministic=False)
+
+    def apply(self, vectors: Tensor) -> Tensor:
+        """H V for [P, M]."""
+        with quiet():
+            return (self._operator @ vectors).detach()
+
+    def diagonal(self) -> Estimate:
+        """[P], XDiag."""
+        return self._estimate("xdiag", self._even)
+
+    def trace(self) -> Estimate:
+        """XTrace."""
+        return self._estimate("xtrace", self._even)
+
+    def squared_norm(self) -> Estimate:
+        """‖H‖_F² = tr(HᵀH) by Hutchinson's estimator."""
+        return self._estimate("hutchinson_squared_fro", self.estimation.products)
+
+    def product(self, other: "OperatorHessian") -> Estimate:
+        """⟨H, H'⟩ = E (Hw)·(H'w) over signs w."""
+
+        def estimate() -> Tensor:
+            signs = torch.randint(2, (self.size, self.estimation.products), device=self.like.device) * 2 - 1
+            probes = signs.to(self.like.dtype)
+            return (self.apply(probes) * other.apply(probes)).sum() / self.estimation.products
+
+        return repeated(estimate, self.like, self.estimation, f"Hutchinson, {self.estimation.products} products")
+
+    def top(self, rank: int) -> Eigenpairs:
+        """The largest eigenvalues, by scipy's ``eigsh``."""
+        rank = min(rank, self.size - 1)
+        route = f"curvlinops products, tolerance {self.tolerance:g}"
+        return largest_eigenpairs(self.apply, self.size, self.like, rank, route, self.tolerance)
+
+    @property
+    def _even(self) -> int:
+        return self.estimation.products // 2 * 2
+
+    def _estimate(self, name: str, products: int) -> Estimate:
+        with quiet():
+            import curvlinops
+        operator, estimator = curvlinops_operator(self), getattr(curvlinops, name)
+        route = f"curvlinops {name}, {products} products of its {type(self._operator).__name__}"
+        return repeated(lambda: estimator(operator, products), self.like, self.estimation, route)

@@ -1,0 +1,97 @@
+"""A landscape as it is kept: every domain's risk over the same grid in weight space."""
+
+from collections.abc import Mapping
+
+from attrs import Factory, frozen
+from torch import Tensor
+
+from fishr.errors import InputError
+from fishr.landscape.directions import Directions
+from fishr.landscape.plane import Scores
+
+
+@frozen(eq=False)
+class Frames:
+    """The same landscape around earlier weights: one sheet a checkpoint.
+
+    Args:
+        steps: T, updates made before each checkpoint.
+        scores: losses and accuracies [T, K, nx, ny].
+
+    Example:
+        >>> import torch
+        >>> Frames((0, 50), Scores(torch.zeros(2, 1, 5, 3), torch.zeros(2, 1, 5, 3))).steps
+        (0, 50)
+    """
+
+    steps: tuple[int, ...]
+    scores: Scores
+
+
+@frozen(eq=False)
+class Surface:
+    """Risks of all domains over one grid.
+
+    Args:
+        directions: of the axes.
+        axes: [nx], and [ny] for a plane: coordinates, float64, ascending; θ* itself lies at 0.
+        domains: K names, training domains first.
+        splits: "training" or "evaluation" of each.
+        scores: losses and accuracies, [K, nx, ny] over a plane, [K, nx, S] over S lines; NaN where not evaluated.
+        parameters: names of those that move.
+        route: how the scores were computed.
+        frames: around earlier checkpoints; None where there are none.
+        source: where the weights and data come from.
+        settings: what was asked for, as JSON; with the source it decides the content.
+
+    Raises:
+        InputError: the scores do not fit the axes, domains and directions.
+
+    Example:
+        >>> import torch
+        >>> lines = Directions("line", ({"w": torch.ones(2)},), ("random",), seed=0)
+        >>> scores = Scores(torch.zeros(1, 3, 1), torch.ones(1, 3, 1))
+        >>> surface = Surface(lines, (torch.tensor([-1.0, 0.0, 1.0]),), ("photo",), ("training",), scores, ("w",), "")
+        >>> surface.centre
+        (1,)
+    """
+
+    directions: Directions
+    axes: tuple[Tensor, ...]
+    domains: tuple[str, ...]
+    splits: tuple[str, ...]
+    scores: Scores
+    parameters: tuple[str, ...]
+    route: str
+    frames: Frames | None = None
+    source: Mapping[str, str] = Factory(dict[str, str])
+    settings: str = "{}"
+
+    def __attrs_post_init__(self) -> None:
+        last = len(self.axes[1]) if self.plane else len(self.directions.vectors)
+        expected = (len(self.domains), len(self.axes[0]), last)
+        for part in (self.scores.losses, self.scores.accuracies):
+            if part.shape != expected:
+                raise InputError(f"surface: got scores of shape {tuple(part.shape)}, expected {expected}")
+        if len(self.splits) != len(self.domains):
+            raise InputError(f"surface: got {len(self.splits)} splits for {len(self.domains)} domains")
+
+    @property
+    def plane(self) -> bool:
+        """Whether it has two axes; else it is one or several lines."""
+        return len(self.axes) == 2
+
+    @property
+    def centre(self) -> tuple[int, ...]:
+        """Index of θ* on the grid."""
+        return tuple(int((axis == 0).nonzero()) for axis in self.axes)
+
+    @property
+    def risks(self) -> Tensor:
+        """[K, nx, ny], or [K, nx] as the mean over lines."""
+        return self.scores.losses if self.plane else self.scores.losses.mean(2)
+
+    def training_mean(self, values: Tensor) -> Tensor:
+        """The mean over training domains of a [K, ...] tensor; over all domains where none was trained on."""
+        chosen = [index for index, split in enumerate(self.splits) if split == "training"]
+        return values[chosen or slice(None)].mean(0)

@@ -1,0 +1,100 @@
+"""A featurizer that does not learn: in eval mode, without a graph, and each row to the same bits in any batch."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+BLOCK = 64
+_COPIES = 16
+
+
+def features_by_block(featurizer: Callable[[Tensor], Tensor], inputs: Tensor) -> Tensor:
+    """Features of rows, each to the bits it has in any other batch.
+
+    Matrix products of different sizes round differently, so every pass is over exactly 64 rows; the last pass
+    repeats its last row. Some products round by a row's place in memory as well (layers of few outputs whose
+    inputs are no multiple of 4). A pass over copies of four random rows tells, and then the rows go one by one.
+
+    Args:
+        featurizer: in eval mode, so that a row's features depend on no other row.
+        inputs: [N, ...] of any number of rows, at least one.
+
+    Returns:
+        [N, F] as the featurizer returns them, without a graph.
+
+    Example:
+        >>> featurizer, inputs = nn.Linear(8, 16), torch.randn(100, 8)
+        >>> features = features_by_block(featurizer, inputs)
+        >>> torch.equal(features_by_block(featurizer, inputs[90:93]), features[90:93])
+        True
+    """
+    with torch.no_grad():
+        return in_blocks(featurizer, inputs, _block(featurizer, inputs))
+
+
+def in_blocks(module: Callable[[Tensor], Tensor], inputs: Tensor, block: int = BLOCK) -> Tensor:
+    """A module's rows, computed in passes of exactly ``block`` rows; the last pass repeats its last row.
+
+    Args:
+        module: from [n, ...] to [n, ...], row by row.
+        inputs: [N, ...], at least one row.
+        block: rows of a pass.
+
+    Returns:
+        [N, ...].
+
+    Example:
+        >>> in_blocks(lambda rows: rows.cumsum(0), torch.ones(5, 1), block=2).flatten()
+        tensor([1., 2., 1., 2., 1.])
+    """
+    parts: list[Tensor] = []
+    for rows in inputs.split(block):
+        # A copy, because a view may begin anywhere in memory.
+        full = torch.empty((block, *rows.shape[1:]), dtype=rows.dtype, device=rows.device)
+        full[: len(rows)] = rows
+        full[len(rows) :] = rows[-1:]
+        parts.append(module(full)[: len(rows)])
+    return torch.cat(parts)
+
+
+class FrozenFeaturizer(nn.Module):
+    """A featurizer whose weights stay as they are: no parameter requires grad, and it never leaves eval mode.
+
+    Args:
+        inner: from inputs [N, ...] to features [N, F]; it is frozen in place.
+
+    Example:
+        >>> frozen = FrozenFeaturizer(nn.Sequential(nn.Linear(8, 16), nn.Dropout()))
+        >>> features = frozen.train()(torch.ones(2, 8))
+        >>> features.requires_grad, torch.equal(features[0], features[1]), frozen.training, frozen.inner.training
+        (False, True, True, False)
+    """
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner.eval().requires_grad_(False)
+        self._blocks: dict[tuple[object, ...], int] = {}
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Features [N, F] without a graph."""
+        device = inputs.device
+        autocast = torch.get_autocast_dtype(device.type) if torch.is_autocast_enabled(device.type) else None
+        key = (device, inputs.dtype, tuple(inputs.shape[1:]), autocast)
+        with torch.no_grad():
+            if key not in self._blocks:
+                self._blocks[key] = _block(self.inner, inputs)
+            return in_blocks(self.inner, inputs, self._blocks[key])
+
+    def train(self, mode: bool = True) -> "FrozenFeaturizer":
+        """Set its own mode; what is inside stays in eval mode."""
+        self.training = mode
+        return self
+
+
+def _block(featurizer: Callable[[Tensor], Tensor], inputs: Tensor) -> int:
+    """64 where a row's bits do not depend on its place among them, else 1."""
+    rows = torch.randn((BLOCK // _COPIES, *inputs.shape[1:]), generator=torch.Generator().manual_seed(0))
+    copies = rows.to(inputs.device, inputs.dtype).repeat_interleave(_COPIES, 0)
+    features = featurizer(copies).unflatten(0, (-1, _COPIES))
+    return BLOCK if torch.equal(features, features[:, :1].expand_as(features)) else 1

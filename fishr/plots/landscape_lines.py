@@ -1,0 +1,96 @@
+"""Landscapes along lines: risks over random directions with a band, and between two runs with the barrier."""
+
+from typing import Any, cast
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from fishr.diagnostics import barrier
+from fishr.landscape import Surface
+from fishr.plots.landscape_levels import Array
+from fishr.plots.landscape_planes import title_of
+from fishr.plots.style import COLORS, quiet
+
+# As for the colours of planes: beyond this ratio a linear axis flattens the valley.
+_LOGARITHMIC = 20.0
+
+
+def line_figure(surface: Surface) -> Figure:
+    """Risk and accuracy of each domain along random directions: the mean, and a band from the lowest to the highest.
+
+    Args:
+        surface: over one or several lines.
+
+    Returns:
+        Two panels.
+    """
+    count = len(surface.directions.vectors)
+    figure, left, right = _panels(f"{title_of(surface)}, along {count} random direction{'s' if count > 1 else ''}")
+    xs = surface.axes[0].numpy()
+    for axes, values in ((left, surface.scores.losses.numpy()), (right, 100 * surface.scores.accuracies.numpy())):
+        for index, (name, split, lines) in enumerate(zip(surface.domains, surface.splits, values, strict=True)):
+            color = COLORS[index % len(COLORS)]
+            axes.fill_between(xs, lines.min(1), lines.max(1), color=color, alpha=0.13, linewidth=0)
+            axes.plot(xs, lines.mean(1), _style(split, xs), label=f"{name} ({split})", color=color, linewidth=1.6)
+        axes.axvline(0, color="grey", linewidth=0.8, linestyle=":")
+    _finish(left, right, "α", surface.scores.losses.numpy())
+    band = "line: mean, band: lowest to highest" if count > 1 else "one direction"
+    right.set_title(f"accuracy ({band})", fontsize=11, loc="left")
+    return figure
+
+
+def interpolation_figure(surface: Surface) -> Figure:
+    """Risk and accuracy of each domain between two runs, with the chord and the barrier above it.
+
+    Args:
+        surface: of an interpolation.
+
+    Returns:
+        Two panels.
+    """
+    start, end = surface.directions.labels
+    figure, left, right = _panels(f"risk between {start} (0) and {end} (1)")
+    xs, losses = surface.axes[0].numpy(), surface.scores.losses[..., 0]
+    heights = barrier(losses).value.tolist()
+    for index, (name, split, risks, height) in enumerate(
+        zip(surface.domains, surface.splits, losses.numpy(), heights, strict=True)
+    ):
+        color = COLORS[index % len(COLORS)]
+        left.plot(
+            xs, risks, _style(split, xs), label=f"{name} ({split}): barrier {height:.3g}", color=color, linewidth=1.6
+        )
+        chord = risks[0] + xs * (risks[-1] - risks[0])
+        left.plot(xs, chord, ":", color=color, linewidth=1.0)
+        at = int(np.nanargmax(risks - chord))
+        if height > 0:
+            left.plot([xs[at]] * 2, [chord[at], risks[at]], color=color, linewidth=3, solid_capstyle="butt")
+        share = 100 * surface.scores.accuracies[index, :, 0].numpy()
+        right.plot(xs, share, _style(split, xs), color=color, linewidth=1.6)
+    _finish(left, right, f"share of {end} in the weights", losses.numpy())
+    left.set_title("risk (dotted: the chord; bar: the barrier)", fontsize=11, loc="left")
+    return figure
+
+
+def _panels(what: str) -> tuple[Figure, Axes, Axes]:
+    figure = Figure(figsize=(10, 4.6), layout="constrained")
+    left, right = figure.subplots(1, 2, sharex=True)
+    figure.suptitle(what, fontsize=12, fontweight="bold", x=0.01, ha="left")
+    return figure, left, right
+
+
+def _finish(left: Axes, right: Axes, x: str, risks: Array) -> None:
+    finite = risks[np.isfinite(risks)]
+    if finite.size and finite.min() > 0 and finite.max() > _LOGARITHMIC * finite.min():
+        left.set_yscale("log")
+    quiet(left, "risk", x, "loss")
+    quiet(right, "accuracy", x, "%")
+    right.set_ylim(0, 100)
+    handles, labels = left.get_legend_handles_labels()
+    # Outside: curves may be anywhere.
+    cast(Any, left.figure).legend(handles, labels, frameon=False, fontsize=9, loc="outside lower center", ncols=2)
+
+
+def _style(split: str, xs: Array) -> str:
+    line = "--" if split == "training" else "-"
+    return line if len(xs) > 1 else "o"

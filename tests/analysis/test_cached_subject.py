@@ -1,0 +1,72 @@
+"""A cache is the run it was made of, but for its network."""
+
+import pytest
+import torch
+
+from fishr.analysis import open_subject
+from fishr.analysis.feature_caching import cache_features, featured_experiment
+from fishr.analysis.gradient_caching import cache_gradients
+from fishr.data.caches import save_tree
+from fishr.errors import InputError
+
+
+@pytest.fixture(scope="session")
+def featured(run_folder, experiment):
+    return featured_experiment(experiment, run_folder)
+
+
+@pytest.fixture(scope="session", params=["features", "gradients"])
+def cache(request, tmp_path_factory, featured):
+    path = tmp_path_factory.mktemp("caches") / f"my-{request.param}.h5"
+    {"features": cache_features, "gradients": cache_gradients}[request.param](featured, path)
+    return path
+
+
+def test_the_run_and_its_cache_are_the_same(cache, run_folder):
+    one, other = open_subject(run_folder), open_subject(cache)
+    assert (other.name, other.source["kind"], other.source["step"]) == (cache.stem, cache.stem[3:], "5")
+    assert other.source["path"] == str(cache)
+    assert (other.network, other.trajectory) == (None, ())
+    assert other.splits == one.splits
+    assert other.loss == one.loss
+    for a, b in zip(one.domains, other.domains, strict=True):
+        assert a.name == b.name
+        assert torch.equal(a.inputs, b.inputs)
+        assert torch.equal(a.labels, b.labels)
+    weights = other.head.state_dict()
+    assert all(torch.equal(weight, weights[name]) for name, weight in one.head.state_dict().items())
+    assert not other.head.training
+    assert all(parameter.requires_grad for parameter in other.head.parameters())
+
+
+def test_some_domains(cache):
+    some = open_subject(cache, domains=("gray", "flip 0.1"))
+    assert [domain.name for domain in some.domains] == ["flip 0.1", "gray"]
+    assert some.splits == ("training", "evaluation")
+    assert torch.equal(some.domains[1].inputs, open_subject(cache).domains[3].inputs)
+    with pytest.raises(InputError, match=r"got domain 'grey', expected some of: flip 0.2, flip 0.1, reversed, gray"):
+        open_subject(cache, domains=("grey",))
+
+
+def test_half_precision_is_widened(featured, tmp_path, run_folder):
+    cache_features(featured, tmp_path / "half.h5", "float16")
+    one, other = open_subject(run_folder).domains[0], open_subject(tmp_path / "half.h5").domains[0]
+    assert other.inputs.dtype == torch.float32
+    assert torch.equal(one.inputs.half().float(), other.inputs)
+
+
+def test_gradients_without_features(featured, tmp_path):
+    cache_gradients(featured, tmp_path / "wide.h5", per_sample=True)
+    with pytest.raises(InputError, match=r"wide.h5: got gradients as per-sample, without the features they are of, ex"):
+        open_subject(tmp_path / "wide.h5")
+
+
+def test_another_kind_of_file(tmp_path):
+    save_tree(tmp_path / "a.h5", "fishr-surface", {})
+    with pytest.raises(
+        InputError, match=r"a.h5: got a file of kind fishr-surface, expected a run folder or a cache of"
+    ):
+        open_subject(tmp_path / "a.h5")
+    (tmp_path / "b.h5").write_text("notes")
+    with pytest.raises(InputError, match=r"b.h5"):
+        open_subject(tmp_path / "b.h5")

@@ -1,0 +1,280 @@
+"""``analyze`` through the real entry point: what it says, what it leaves, what it refuses."""
+
+import json
+import re
+import shutil
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from fishr.analysis import load_analysis, load_history
+from fishr.commands import main
+from fishr.data.caches import save_tree
+
+FIGURES = ["curvature.png", "history.png", "pairs.png", "spectra.png"]
+DOMAINS = ["flip 0.2", "flip 0.1", "reversed", "gray"]
+
+
+def _strict(text):
+    def refuse(word):
+        raise AssertionError(f"{word} is no JSON")
+
+    return json.loads(text, parse_constant=refuse)
+
+
+def _made(*arguments):
+    with pytest.raises(SystemExit) as exit_:
+        main([str(argument) for argument in arguments])
+    assert exit_.value.code == 0
+
+
+@pytest.fixture(scope="session")
+def runs_once(tmp_path_factory, short, short_fishr):
+    """Two short runs that recorded statistics; for reading only."""
+    home = tmp_path_factory.mktemp("analyzed")
+    for name, recipe, options in (("erm", "colored-digits-erm", short), ("mine", "colored-digits", short_fishr)):
+        _made("train", recipe, *options, "--record-statistics", "every=3", "--out", home / name)
+    return home
+
+
+@pytest.fixture(scope="session")
+def cache_once(tmp_path_factory, runs_once):
+    """The features of one of them, for reading only."""
+    path = tmp_path_factory.mktemp("cached") / "mine-features.h5"
+    _made("cache", "features", runs_once / "mine", "-o", path)
+    return path
+
+
+@pytest.fixture
+def runs(runs_once, home):
+    """A copy of them, in the working directory."""
+    return Path(shutil.copytree(runs_once, home, dirs_exist_ok=True))
+
+
+def _png_size(path):
+    content = path.read_bytes()
+    assert content.startswith(b"\x89PNG\r\n\x1a\n")
+    assert content.endswith(b"IEND\xaeB`\x82")
+    return struct.unpack(">II", content[16:24])
+
+
+def test_analyze_through_the_entry_point(cli, runs):
+    before = set(runs.rglob("*"))
+    said = cli("analyze", "mine")
+    assert said.code == 0, said.err
+    assert said.err == ""
+    made = sorted(str(path.relative_to(runs)) for path in set(runs.rglob("*")) - before)
+    assert made == ["mine/analysis", "mine/analysis.h5", *(f"mine/analysis/{name}" for name in FIGURES)]
+    for name in FIGURES:
+        width, height = _png_size(runs / "mine" / "analysis" / name)
+        assert 500 <= width <= 2500
+        assert 300 <= height <= 2500
+
+    found = load_analysis(runs / "mine" / "analysis.h5")
+    assert (found.name, found.domains, found.training) == ("mine", tuple(DOMAINS), tuple(DOMAINS[:2]))
+    assert found.source["step"] == "7"
+    q = found.quantities
+    # What the last evaluation of the run said.
+    result = json.loads((runs / "mine" / "result.json").read_text())
+    assert q["risk"].value.tolist() == pytest.approx([score["loss"] for score in result["scores"]], rel=1e-5)
+    assert q["accuracy"].value.tolist() == pytest.approx([score["accuracy"] for score in result["scores"]])
+
+    lines = said.out.splitlines()
+    assert lines[0] == "mine: mine, run, step 7"
+    assert lines[1].endswith("samples: flip 0.2 750, flip 0.1 750, reversed 297, gray 297")
+    risk = next(line for line in lines if line.startswith("risk "))
+    cells = re.split(r"\s{2,}", risk.strip())
+    assert cells[1:5] == [f"{value:.4g}" for value in q["risk"].value.tolist()]
+    assert cells[5] == "loss"
+    route = cells[6]
+    assert f"{route} {q['risk'].route}" in lines
+    headline = next(line for line in lines if line.startswith("distance of gradient variances"))
+    assert f"  {q['variance_distance_scale_free'].value:.4g}  " in headline
+    pairs = next(line for line in lines if line.startswith("variance_distances"))
+    assert f"  {float(q['variance_distances'].value[0, 1]):.4g}  " in pairs
+    recorded = next(line for line in lines if line.startswith("recorded while training"))
+    assert "mine, step 0" in recorded
+    assert "mine, step 7" in recorded
+    assert "not a score" in said.out
+    assert lines[-5] == "result: mine/analysis.h5"
+    assert lines[-1] == "figure: mine/analysis/history.png"
+    assert not re.search(r"\b(nan|inf)\b", said.out)
+
+
+def test_json_is_one_object(call, runs):
+    said = call("analyze", "mine", "--format", "json", "--samples", 40)
+    assert (said.code, said.err) == (0, "")
+    told = _strict(said.out)
+    found = load_analysis(Path("mine/analysis.h5"))
+    assert told["domains"] == [
+        {"name": n, "split": s, "rows": r, "samples": 40}
+        for n, s, r in zip(found.domains, found.splits, found.rows, strict=True)
+    ]
+    assert told["settings"] == {"samples": 40, "seed": 0, "network": False, "rank": 20}
+    assert told["source"]["path"] == "mine"
+    for name, quantity in found.quantities.items():
+        if "parameter" in quantity.axes:
+            assert name not in told["quantities"]
+            continue
+        entry = told["quantities"][name]
+        assert (entry["axes"], entry["unit"], entry["route"]) == (list(quantity.axes), quantity.unit, quantity.route)
+        value = np.array(entry["value"], dtype=float)
+        np.testing.assert_allclose(
+            value, np.where(np.isfinite(quantity.value.numpy()), quantity.value.numpy(), np.nan), rtol=1e-12
+        )
+        assert (entry["error"] is None) == (quantity.error is None)
+    name = "variance_distance_scale_free"
+    assert told["headlines"][name]["value"] == told["quantities"][name]["value"]
+    (history,) = told["histories"]
+    recorded = load_history(Path("mine"))
+    assert history["steps"] == recorded.steps.tolist() == [0, 3, 6, 7]
+    assert history["hessian_distance"] == recorded.hessian_distance.tolist()
+    assert told["result"] == "mine/analysis.h5"
+    assert told["figures"] == [
+        f"mine/analysis/{n}" for n in ("pairs.png", "curvature.png", "spectra.png", "history.png")
+    ]
+
+
+def test_a_cache_gives_the_numbers_of_its_run(call, runs, cache_once):
+    shutil.copy(cache_once, runs)
+    for subject in ("mine", "mine-features.h5"):
+        said = call("analyze", subject)
+        assert said.code == 0, said
+    one, other = load_analysis(Path("mine/analysis.h5")), load_analysis(Path("mine-features.analysis.h5"))
+    assert (one.domains, one.splits, one.rows, one.layout) == (other.domains, other.splits, other.rows, other.layout)
+    assert one.quantities.keys() == other.quantities.keys()
+    for name, quantity in one.quantities.items():
+        torch.testing.assert_close(
+            quantity.value, other.quantities[name].value, rtol=1e-6, atol=1e-12, equal_nan=True, msg=name
+        )
+    assert other.source["kind"] == "features"
+    assert (runs / "mine-features.analysis" / "pairs.png").exists()
+    assert not (runs / "mine-features.analysis" / "history.png").exists()
+
+
+def test_recorded_statistics_end_where_the_analysis_begins(call, runs):
+    assert call("analyze", "mine").code == 0
+    found, history = load_analysis(Path("mine/analysis.h5")).quantities, load_history(Path("mine"))
+    assert float(history.variance_distance[-1]) == pytest.approx(
+        float(found["variance_distance_scale_free"].value), rel=1e-3
+    )
+    last = float(found["hessian_diagonal_distance_scale_free"].value)
+    assert float(history.hessian_distance[-1]) == pytest.approx(last, rel=1e-3)
+    assert history.risks[-1].tolist() == pytest.approx(found["risk"].value[:2].tolist(), rel=1e-5)
+    cosine = found["variance_hessian_cosine"].value[:2].tolist()
+    assert history.cosine[-1].tolist() == pytest.approx(cosine, rel=1e-4)
+
+
+def test_two_side_by_side(call, runs):
+    said = call("analyze", "erm", "mine", "--figures", "both")
+    assert said.code == 0, said
+    erm, mine = (load_analysis(Path(name, "analysis.h5")).quantities for name in ("erm", "mine"))
+    lines = said.out.splitlines()
+    for start, name in (
+        ("distance of gradient variances", "variance_distance_scale_free"),
+        ("distance of diagonal Hessians", "hessian_diagonal_distance_scale_free"),
+    ):
+        cells = re.split(r"\s{2,}", next(line for line in lines if line.startswith(start)))
+        one, two = float(erm[name].value), float(mine[name].value)
+        assert cells[1:4] == [f"{one:.4g}", f"{two:.4g}", f"{one / two:.3g}×"]
+    assert any("erm / mine" in line for line in lines)
+    assert sorted(path.name for path in (runs / "both").iterdir()) == FIGURES
+    assert not (runs / "erm" / "analysis").exists()
+
+    told = _strict(call("analyze", "erm", "mine", "--format", "json").out)
+    assert [subject["name"] for subject in told["subjects"]] == ["erm", "mine"]
+    name = "variance_distance_scale_free"
+    assert told["ratios"][name] == pytest.approx(float(erm[name].value / mine[name].value))
+    assert told["figures"] == []
+
+
+def test_the_same_again_is_no_trouble_and_other_settings_ask(call, runs, refused, snapshot):
+    def contents():
+        return {path: found and found[0] for path, found in snapshot(runs).items()}
+
+    assert call("analyze", "mine").code == 0
+    first = contents()
+    said = call("analyze", "mine")
+    assert said.code == 0, said
+    assert contents() == first
+    refused(runs, ["analyze", "mine", "--samples", "50"], "mine/analysis.h5: holds another analysis, of mine at step 7")
+    said = call("analyze", "mine", "--samples", "50", "--replace")
+    assert said.code == 0, said
+    assert load_analysis(Path("mine/analysis.h5")).samples == (50,) * 4
+
+
+def test_the_run_is_not_touched(call, runs, snapshot):
+    before = snapshot(runs)
+    assert call("analyze", "mine", "-o", "elsewhere.h5", "--figures", "figures").code == 0
+    after = snapshot(runs)
+    assert {path: after[path] for path in before} == before
+    assert set(after) - set(before) == {"elsewhere.h5", "figures", *(f"figures/{name}" for name in FIGURES)}
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory, runs_once, cache_once):
+    """A folder with everything that can be wrong, each thing under its own name."""
+    home = Path(shutil.copytree(runs_once, tmp_path_factory.mktemp("world"), dirs_exist_ok=True))
+    cache = Path(shutil.copy(cache_once, home)).read_bytes()
+    (home / "cut.h5").write_bytes(cache[: len(cache) // 2])
+    (home / "empty.h5").write_bytes(b"")
+    (home / "notes.h5").write_text("not HDF5")
+    flipped = bytearray(cache)
+    flipped[len(cache) // 2] ^= 1
+    (home / "flipped.h5").write_bytes(flipped)
+    save_tree(home / "surface.h5", "fishr-surface", {})
+    (home / "folder").mkdir()
+    (home / "mine.toml").write_text((home / "mine" / "config.toml").read_text())
+    (home / "figures").mkdir()
+    (home / "figures" / "pairs.png").write_bytes(b"another program's")
+
+    def changed(name, change):
+        change(Path(shutil.copytree(home / "mine", home / name)))
+
+    changed("no-checkpoint", lambda run: (run / "checkpoint.pt").unlink())
+    changed(
+        "cut-checkpoint", lambda run: (run / "checkpoint.pt").write_bytes((run / "checkpoint.pt").read_bytes()[:900])
+    )
+    changed("cut-config", lambda run: (run / "config.toml").write_text('name = "colored-digits"\n'))
+    changed("taken", lambda run: (run / "analysis.h5").write_text("notes"))
+    changed("cut-statistics", lambda run: (run / "statistics.h5").write_bytes(b"\x89HDF\r\n\x1a\n"))
+    return home
+
+
+REFUSED = {
+    "nothing there": (["none"], "none: no such run or file; give a run folder or a cache that fishr wrote"),
+    "no run": (["folder"], "folder: not a run folder, it has no config.toml"),
+    "no checkpoint": (["no-checkpoint"], "no-checkpoint: no checkpoint.pt yet"),
+    "checkpoint cut short": (["cut-checkpoint"], "checkpoint.pt: not a readable checkpoint"),
+    "configuration cut short": (["cut-config"], "cut-config/config.toml: data: missing"),
+    "a configuration": (["mine.toml"], "mine.toml"),
+    "no HDF5": (["notes.h5"], "notes.h5"),
+    "an empty file": (["empty.h5"], "empty.h5"),
+    "a cache cut short": (["cut.h5"], "cut.h5"),
+    "a flipped bit": (["flipped.h5"], "flipped.h5"),
+    "another kind of file": (["surface.h5"], "surface.h5"),
+    "statistics cut short": (["cut-statistics"], "statistics.h5"),
+    "the second is missing": (["mine", "none"], "none: no such run or file"),
+    "network of a cache": (["mine-features.h5", "--network"], "got a cache, which holds features alone"),
+    "-o with two": (["mine", "erm", "-o", "both.h5"], "--out: got it with two subjects"),
+    "-o is the cache": (["mine-features.h5", "-o", "mine-features.h5"], "no analysis replaces it"),
+    "-o is no analysis": (["mine", "-o", "notes.h5", "--replace"], "no analysis replaces it"),
+    "-o in no folder": (["mine", "-o", "none/a.h5"], "none/a.h5: its folder does not exist"),
+    "the result is taken": (["taken"], "no analysis replaces it"),
+    "figures are another's": (["mine", "--figures", "figures"], "figures/pairs.png: is not of this analysis"),
+    "figures in a file": (["mine", "--figures", "notes.h5"], "notes.h5: a file, expected a folder for figures"),
+    "one sample": (["mine", "--samples", "1"], "Invalid value for '--samples'"),
+    "negative seed": (["mine", "--seed", "-1"], "Invalid value for '--seed'"),
+    "no such option": (["mine", "--figure", "figures"], "No such option"),
+    "no subject": ([], "Missing argument 'RUN_OR_FILE'"),
+    "three subjects": (["mine", "erm", "mine"], "unexpected extra argument"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_refused(refused, world, name):
+    arguments, part = REFUSED[name]
+    refused(world, ["analyze", *arguments], part)

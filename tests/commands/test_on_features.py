@@ -1,0 +1,121 @@
+"""``train --on-features``: the same bits as through the frozen featurizer, and refusals that name what differs."""
+
+import json
+import shutil
+import tomllib
+
+import pytest
+
+# A row's bits would depend on its batch: on its size in one of these, on the row's place in the other.
+WIDE, NARROW = "[40, 24]", "[7, 5]"
+TINY = (
+    "--set",
+    "steps=6",
+    "--set",
+    "evaluate_every=6",
+    "--set",
+    "checkpoint_every=4",
+    "--set",
+    "data.training_images=300",
+)
+WARM_UP = ("--set", "objective.penalty.fishr.schedule.at=4")
+PLAIN = (*TINY, *WARM_UP)
+MINIBATCHES = ("--set", "batches.kind=Minibatch", "--set", "batches.size=2")
+HALF = ("--set", "precision=bfloat16")
+CASES = {
+    "linear head, full batch": (NARROW, PLAIN),
+    "linear head, minibatches and moving average": (
+        WIDE,
+        (*PLAIN, *MINIBATCHES, "--set", "objective.penalty.fishr.penalty.ema=0.9"),
+    ),
+    "MLP head, minibatches": (NARROW, (*PLAIN, *MINIBATCHES, "--set", "head.kind=MLPHead", "--set", "head.widths=[5]")),
+    "MLP head, full batch": (WIDE, (*PLAIN, "--set", "head.kind=MLPHead", "--set", "head.widths=[5]")),
+    "half precision": (WIDE, (*PLAIN, *HALF)),
+}
+
+
+@pytest.fixture
+def make_base(call, home):
+    """Train a run, called "base", and cache its features."""
+
+    def make(widths, *options):
+        trained = call("train", *PLAIN, *options, "--set", f"featurizer.widths={widths}", "--seed", 3, "--out", "base")
+        assert trained.code == 0, trained
+        cached = call("cache", "features", "base", "-o", "features.h5")
+        assert cached.code == 0, cached
+
+    return make
+
+
+@pytest.fixture
+def base(make_base):
+    make_base(WIDE)
+
+
+@pytest.mark.parametrize(("widths", "options"), CASES.values(), ids=CASES)
+def test_the_same_bits_as_through_the_frozen_featurizer(call, home, make_base, widths, options, weights):
+    make_base(widths, *(HALF if HALF[1] in options else ()))
+    frozen = f"featurizer={{kind='Frozen', inner={{widths={widths}}}, weights='base'}}"
+    assert call("train", *options, "--set", frozen, "--seed", 3, "--out", "frozen").code == 0
+    said = call("train", *options, "--seed", 3, "--on-features", "features.h5", "--out", "cached")
+    assert said.code == 0, said
+    frozen, cached, trained = (weights(home / name) for name in ("frozen", "cached", "base"))
+    assert cached == {name: value for name, value in frozen.items() if name.startswith("head.")}
+    unchanged = {n.replace(".inner", ""): value for n, value in frozen.items() if n.startswith("featurizer.")}
+    assert unchanged == {name: value for name, value in trained.items() if name.startswith("featurizer.")}
+    # Losses, penalties and the scores of every domain too.
+    assert (home / "frozen" / "metrics.jsonl").read_bytes() == (home / "cached" / "metrics.jsonl").read_bytes()
+
+
+def test_the_configuration_says_which_features(call, home, base, weights):
+    options = (*CASES["linear head, minibatches and moving average"][1], "--seed", 3, "--on-features", "features.h5")
+    assert call("train", *options, "--out", "cached").code == 0
+    data = tomllib.loads((home / "cached" / "config.toml").read_text())["data"]
+    assert data["kind"] == "CachedFeatures"
+    assert data["path"] == str(home / "features.h5")
+    assert len(data["key"]) == 64
+    # From its own configuration, by another name.
+    assert call("train", home / "cached" / "config.toml", "--out", "again").code == 0
+    assert weights(home / "again") == weights(home / "cached")
+    said = call("evaluate", "cached", "--format", "json")
+    assert [score["name"] for score in json.loads(said.out)["scores"]] == ["flip 0.2", "flip 0.1", "reversed", "gray"]
+
+
+def test_a_resumed_run_refuses_other_features(call, home, base, cut, weights):
+    """Other weights at the same place: the shapes fit, and only the key tells."""
+    options = (*CASES["linear head, full batch"][1], "--seed", 3, "--on-features", "features.h5")
+    assert call("train", *options, "--out", "untouched").code == 0
+    cut(shutil.copytree(home / "untouched", home / "cut"))
+    (home / "features.h5").rename(home / "right.h5")
+    other = ("--set", f"featurizer.widths={WIDE}", "--set", "optimizer.lr=0.002", "--seed", 3, "--out", "other")
+    assert call("train", *PLAIN, *other).code == 0
+    assert call("cache", "features", "other", "-o", "features.h5").code == 0
+    said = call("train", "--resume", "cut")
+    assert said.code == 2
+    assert "features.h5: made with weights_sha256 = " in said.err
+    (home / "right.h5").replace(home / "features.h5")
+    assert call("train", "--resume", "cut").code == 0
+    assert weights(home / "cut") == weights(home / "untouched")
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (("--seed", 4), "its features are of seed = 3, the experiment has 4"),
+        (("--seed", 3, "--set", "data.training_images=200"), "of data.training_images = 300, the experiment has 200"),
+        (("--seed", 3, "--set", "data.flips=[0.3, 0.1]"), "of data.flips = (0.2, 0.1), the experiment has (0.3, 0.1)"),
+    ],
+)
+def test_features_of_other_data_are_refused(call, home, base, refused, change, told):
+    refused(home, ["train", *TINY, *change, "--on-features", "features.h5", "--out", "cached"], told)
+
+
+def test_features_of_another_data_set_are_refused(call, home, base, refused):
+    arguments = ["train", "colored-mnist", "--seed", "3", "--on-features", "features.h5", "--out", "cached"]
+    refused(home, arguments, "of data.kind = 'ColoredDigits', the experiment has 'ColoredMNIST'")
+
+
+def test_no_file_and_another_file_are_refused(home, refused):
+    (home / "text.h5").write_text("features")
+    for name, told in (("none.h5", "none.h5: no such file"), ("text.h5", "text.h5: not an HDF5 file")):
+        refused(home, ["train", "--on-features", name, "--out", "cached"], told)

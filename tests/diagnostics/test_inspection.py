@@ -1,0 +1,84 @@
+"""What diagnostics share, which Hessian is chosen, and what is refused."""
+
+import pytest
+import torch
+from cases import FLOAT64, LOSSES
+from diagnostics.dense import TIGHT, Dense, dense
+from torch import nn
+from torch.testing import assert_close
+
+from fishr.diagnostics import Estimation, Inspection, Quantity, dense_hessian, hessian_diagonal, top_eigenvalues
+from fishr.diagnostics.dense_hessian import DenseHessian
+from fishr.diagnostics.linear_hessian import LinearHessian
+from fishr.diagnostics.operator_hessian import OperatorHessian
+from fishr.errors import InputError
+
+
+def test_everything_shared_is_that_of_the_dense_oracle(case: Dense) -> None:
+    seen = case.seen
+    assert_close(seen.risks, case.risks, **TIGHT)
+    assert_close(seen.moments.mean, case.means, **TIGHT)
+    assert_close(seen.moments.variance, case.variances, **TIGHT)
+    assert_close(seen.hessian_diagonals.value, case.diagonals, **TIGHT)
+    flat = torch.stack(case.hessians).flatten(1)
+    assert_close(seen.hessian_products.value, flat @ flat.T, **TIGHT)
+    assert_close(seen.squared_norms.value, flat.square().sum(1), **TIGHT)
+    assert seen.hessian_diagonals.error is seen.squared_norms.error is None
+
+
+def test_nothing_has_a_graph_and_nothing_is_left_on_the_head(case: Dense) -> None:
+    before = [set(dir(p)) for p in case.head.parameters()]
+    seen = case.seen
+    for tensor in (seen.logits, seen.losses, seen.deltas, seen.gram, seen.risks, seen.moments.variance):
+        assert not tensor.requires_grad
+    assert not seen.hessian_diagonals.value.requires_grad
+    assert [set(dir(p)) for p in case.head.parameters()] == before
+    assert all(p.grad is None for p in case.head.parameters())
+
+
+def test_a_hessian_is_held_in_the_cheapest_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert {type(h) for h in dense("linear", "squared", (1, 5, 2)).seen.hessians} == {LinearHessian}
+    assert {type(h) for h in dense("two layers", "squared", (4, 4)).seen.hessians} == {DenseHessian}
+    monkeypatch.setattr(dense_hessian, "WHOLE_LIMIT", 10)
+    assert {type(h) for h in dense("two layers", "squared", (4, 4)).seen.hessians} == {OperatorHessian}
+
+
+def test_a_quantity_reads_a_shared_inspection_or_the_data() -> None:
+    case = dense("linear", "cross-entropy", (4, 4))
+    seen = case.seen
+    direct, shared = hessian_diagonal(*case.arguments), hessian_diagonal.of(seen)
+    assert torch.equal(direct.value, shared.value)
+    assert isinstance(shared, Quantity)
+    few = top_eigenvalues.of(seen, rank=2).value
+    more = top_eigenvalues.of(seen, rank=4).value
+    assert_close(more[:, :2], few, **TIGHT)
+    assert torch.equal(top_eigenvalues.of(seen, rank=2).value, more[:, :2])
+    spent = top_eigenvalues(*case.arguments, Estimation(seed=3), rank=2)
+    assert_close(spent.value, few, **TIGHT)
+
+
+def test_rows_in_any_order_within_a_domain_give_the_same() -> None:
+    case = dense("linear", "cross-entropy", (30, 12))
+    order = torch.cat([torch.randperm(30), 30 + torch.randperm(12)])
+    other = Inspection(case.head, case.features[order], case.labels[order], case.sizes, case.loss)
+    assert_close(other.moments.variance, case.seen.moments.variance, **TIGHT)
+    assert_close(other.hessian_products.value, case.seen.hessian_products.value, **TIGHT)
+
+
+def test_a_head_that_does_not_give_the_same_answer_twice_is_refused() -> None:
+    features, labels = torch.randn(4, 3, dtype=FLOAT64), LOSSES["cross-entropy"].labels(4)
+    noisy = nn.Sequential(nn.Dropout(0.5), nn.Linear(3, 3)).to(FLOAT64)
+    with pytest.raises(InputError, match=r"head layer '0': Dropout draws at random in train mode.*\.eval\(\)"):
+        Inspection(noisy, features, labels, (2, 2))
+    Inspection(noisy.eval(), features, labels, (2, 2))
+    mixing = nn.Sequential(nn.BatchNorm1d(3), nn.Linear(3, 3)).to(FLOAT64)
+    with pytest.raises(InputError, match="batch statistics mix the samples"):
+        Inspection(mixing, features, labels, (2, 2))
+
+
+def test_sizes_that_do_not_fit_and_frozen_heads_are_refused() -> None:
+    features, labels = torch.randn(4, 3), LOSSES["cross-entropy"].labels(4)
+    with pytest.raises(InputError, match="sizes: got"):
+        Inspection(nn.Linear(3, 3), features, labels, (2, 3))
+    with pytest.raises(InputError, match="no parameter that requires grad"):
+        Inspection(nn.Linear(3, 3).requires_grad_(False), features, labels, (2, 2))

@@ -1,0 +1,67 @@
+"""Hessians by products alone: exact products, and estimates within the error that they state."""
+
+import pytest
+import torch
+from cases import FLOAT64
+from diagnostics.dense import TIGHT, Dense, dense
+from torch.testing import assert_close
+
+from fishr.diagnostics import Estimation
+from fishr.diagnostics.hessian import Estimate
+from fishr.diagnostics.operator_hessian import OperatorHessian
+
+SPEND = Estimation(products=16, repeats=6, chunk=3)
+
+
+def operator(case: Dense, domain: int = 0, **changes: object) -> OperatorHessian:
+    return OperatorHessian(case.head, *case.parts[domain], case.loss, SPEND, **changes)
+
+
+def within(found: Estimate, expected: torch.Tensor) -> None:
+    """Within five standard errors, which are not so wide that anything would pass."""
+    assert found.error is not None
+    assert ((found.value - expected).abs() <= 5 * found.error + 1e-10).all()
+    assert torch.linalg.vector_norm(found.error) < 0.5 * torch.linalg.vector_norm(expected)
+
+
+@pytest.mark.parametrize(
+    ("head", "loss"), [("three layers", "cross-entropy"), ("two layers", "multi-label"), ("tokens", "squared")]
+)
+def test_products_are_those_of_the_dense_matrices_also_in_chunks(head: str, loss: str) -> None:
+    case = dense(head, loss, (7, 5))
+    vectors = torch.randn(len(case.flat), 4, dtype=FLOAT64)
+    for domain in (0, 1):
+        hessian, gauss_newton = operator(case, domain), operator(case, domain, kind="ggn")
+        assert hessian.size == len(case.flat)
+        assert_close(hessian.apply(vectors), case.hessians[domain] @ vectors, **TIGHT)
+        assert_close(gauss_newton.apply(vectors), case.gauss_newtons[domain] @ vectors, **TIGHT)
+
+
+def test_estimates_keep_within_their_errors() -> None:
+    case = dense("three layers", "cross-entropy", (30, 20))
+    one, other = operator(case, 0), operator(case, 1)
+    within(one.trace(), case.hessians[0].trace())
+    within(one.squared_norm(), case.hessians[0].square().sum())
+    within(one.product(other), (case.hessians[0] * case.hessians[1]).sum())
+    diagonal = one.diagonal()
+    assert (diagonal.value - case.hessians[0].diagonal()).norm() <= 2 * diagonal.error.norm()
+
+
+def test_eigenvalues_keep_within_their_residuals() -> None:
+    case = dense("three layers", "cross-entropy", (30, 20))
+    found = operator(case).top(3)
+    expected = torch.linalg.eigvalsh(case.hessians[0]).flip(0)[:3]
+    assert ((found.values - expected).abs() <= found.residuals + 1e-10).all()
+    assert (found.residuals < 1e-2 * found.values[0]).all()
+
+
+def test_the_seed_alone_decides_what_is_drawn() -> None:
+    case = dense("three layers", "cross-entropy", (30, 20))
+    torch.manual_seed(3)
+    state = torch.get_rng_state()
+    first = operator(case).trace().value
+    assert torch.equal(torch.get_rng_state(), state)
+    torch.manual_seed(4)
+    assert torch.equal(operator(case).trace().value, first)
+    other = OperatorHessian(case.head, *case.parts[0], case.loss, Estimation(16, 6, seed=1, chunk=3))
+    assert not torch.equal(other.trace().value, first)

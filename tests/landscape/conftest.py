@@ -1,0 +1,34 @@
+"""The slow, obvious landscape: one grid point at a time, one forward pass of the module with its weights set."""
+
+import copy
+
+import pytest
+import torch
+
+from fishr.landscape import Scores
+
+
+@pytest.fixture
+def oracle():
+    """Scores by direct evaluation in the module's own type."""
+
+    def evaluate(module, plane, samples, xs, ys, loss):
+        module = copy.deepcopy(module).eval()
+        shape = (len(samples), len(xs), len(ys))
+        losses, accuracies = torch.zeros(shape, dtype=torch.float64), torch.zeros(shape, dtype=torch.float64)
+        for i, x in enumerate(xs.tolist()):
+            for j, y in enumerate(ys.tolist()):
+                for name, parameter in [*module.named_parameters(), *module.named_buffers()]:
+                    if name in plane.centre:
+                        second = 0 if plane.second is None else y * plane.second[name]
+                        parameter.data = plane.centre[name] + x * plane.first[name] + second
+                for k, (inputs, labels) in enumerate(samples):
+                    with torch.no_grad():
+                        logits = module(inputs)
+                        losses[k, i, j] = loss(logits, labels).double().mean()
+                        predict = getattr(loss, "predictions", None)
+                        right = torch.tensor(torch.nan) if predict is None else predict(logits) == labels
+                        accuracies[k, i, j] = right.double().mean()
+        return Scores(losses, accuracies)
+
+    return evaluate
