@@ -13,6 +13,15 @@ def test_every_table_is_printed_and_the_ways_agree() -> None:
         [sys.executable, "-m", "benchmarks", "--quick"], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-    for heading in ("Fishr penalty", "memory", "A whole training step"):
+    headings = (
+        "Fishr penalty",
+        "memory",
+        "A whole training step",
+        "Diagnostics of",
+        "plane",
+        "A step of",
+        "Streaming rows",
+    )
+    for heading in headings:
         assert heading.lower() in done.stdout.lower()
     assert done.stdout.count("×") > 6

@@ -27,17 +27,18 @@ def test_every_python_block_runs_after_the_ones_before(capsys) -> None:
     }
     before = head.weight.detach().clone()
     blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    assert len(blocks) == 3
+    assert len(blocks) == 4
     for block in blocks:
         exec(block, names)
     assert not torch.equal(head.weight, before)
     assert names["state"].updates == 3
     assert names["gap"] > 0
+    assert names["found"]["variance_distance"].value > 0
     assert "numbers remembered" in capsys.readouterr().out
 
 
 def test_every_command_shown_exists() -> None:
-    shown = re.findall(r"^fishr (\w+)(?: (show|validate|list|download))?", README, re.MULTILINE)
+    shown = re.findall(r"^fishr (\w+)(?: (show|validate|list|download|features))?", README, re.MULTILINE)
     assert len(shown) >= 7
     for words in shown:
         done = CliRunner().invoke(cli, [*filter(None, words), "--help"])

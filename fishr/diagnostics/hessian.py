@@ -118,7 +118,7 @@ def together(estimates: list[Estimate]) -> Estimate:
         (tensor([1., 2.]), tensor([0.0000, 0.1000]), 'a; b')
     """
     value = torch.stack([each.value for each in estimates])
-    route = "; ".join(dict.fromkeys(each.route for each in estimates))
+    route = "; ".join(dict.fromkeys(part for each in estimates for part in each.route.split("; ")))
     if all(each.error is None for each in estimates):
         return Estimate(value, route)
     zero = torch.zeros_like(estimates[0].value)
