@@ -147,7 +147,7 @@ def _rows(quantity: str, found: dict[str, Callable[[], Tensor]], quick: bool) ->
                 raise Disagreement(
                     f"{name}: {quantity} differs by {difference:.1e} of its size, expected {_TOLERANCE:g}"
                 )
-        times = interleaved(found, rounds=2 if quick else 5)
+        times = interleaved(found, rounds=2 if quick else 3)
     rows = list[list[str]]()
     for name in found:
         ratio, low, high = times.ratio(name, OURS)
