@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from fishr.analysis import load_analysis, load_history
+from fishr.analysis import load_analysis, load_history, open_subject
+from fishr.analysis.report import Settings, pick
 from fishr.commands import main
 from fishr.data.caches import save_tree
 
@@ -278,3 +279,29 @@ REFUSED = {
 def test_refused(refused, world, name):
     arguments, part = REFUSED[name]
     refused(world, ["analyze", *arguments], part)
+
+
+def test_the_whole_network(cli, home):
+    """Its Hessian's trace and largest eigenvalue in a domain are those of the dense matrix by plain autograd."""
+    small = ("featurizer.widths=[2]", "steps=2", "objective.penalty.fishr.schedule.at=1")
+    _made("train", "colored-digits", *(part for text in small for part in ("--set", text)), "--out", home / "small")
+    said = cli("analyze", "small", "--network", "--samples", "40", "--format", "json")
+    assert said.code == 0, said.err
+    found = _strict(said.out)["network"]
+
+    subject = open_subject(home / "small")
+    whole = torch.nn.Sequential(subject.network.featurizer, subject.head).requires_grad_()
+    names, parameters = zip(*whole.named_parameters(), strict=True)
+    rows = pick(subject.domains[0], Settings(samples=40))
+    inputs, labels = subject.network.inputs[0][rows], subject.domains[0].labels[rows]
+
+    def risk(flat):
+        parts = [p.view_as(q) for p, q in zip(flat.split([q.numel() for q in parameters]), parameters, strict=True)]
+        return subject.loss(
+            torch.func.functional_call(whole, dict(zip(names, parts, strict=True)), inputs), labels
+        ).mean()
+
+    dense = torch.autograd.functional.hessian(risk, torch.cat([p.detach().flatten() for p in parameters]))
+    assert found["hessian_trace"]["value"][0] == pytest.approx(float(dense.trace()), rel=1e-4)
+    assert found["top_eigenvalues"]["value"][0][0] == pytest.approx(float(torch.linalg.eigvalsh(dense)[-1]), rel=1e-4)
+    assert _png_size(home / "small" / "analysis" / "density.png")[0] >= 500
