@@ -70,6 +70,17 @@ def compact(hessian: Hessian) -> Hessian:
     return evolve(hessian, kind="ggn") if isinstance(hessian, OperatorHessian) else hessian
 
 
+def stand_in(hessian: Hessian) -> str:
+    """What a route says where ``compact`` took another matrix; nothing for the Hessian itself.
+
+    Example:
+        >>> stand_in(DenseHessian(torch.eye(2)))
+        ''
+    """
+    replaced = isinstance(hessian, OperatorHessian) and hessian.kind == "ggn"
+    return "Gauss-Newton matrix in the place of H, " if replaced else ""
+
+
 def whole_if_small(hessian: Hessian) -> Tensor | None:
     """[P, P] up to 2048 parameters, else None.
 

@@ -11,7 +11,7 @@ from fishr.diagnostics.inspection import Inspection, of_head
 from fishr.diagnostics.linear_hessian import LinearHessian
 from fishr.diagnostics.operators import quiet, scipy_operator
 from fishr.diagnostics.quantity import Quantity
-from fishr.diagnostics.range_space import compact, range_space, whole_if_small
+from fishr.diagnostics.range_space import compact, range_space, stand_in, whole_if_small
 
 _PAIRS = ("domain", "domain")
 _TOLERANCE = 1e-3
@@ -192,5 +192,5 @@ def largest_ratio(below: Hessian, above: Hessian, shift: float, ridge: float) ->
     up, down = above.apply(u), shifted(u)
     value = (u * up).sum() / (u * down).sum()
     error = torch.linalg.vector_norm(up - value * down) * torch.linalg.vector_norm(u) / (u * down).sum()
-    route = f"scipy eigsh, inverse by conjugate gradients, ridge {ridge:g}·λ_max(H_A), error: of the residual"
-    return Estimate(value, route, error)
+    route = f"{stand_in(below)}scipy eigsh, inverse by conjugate gradients, ridge {ridge:g}·λ_max(H_A)"
+    return Estimate(value, f"{route}, error: of the residual", error)

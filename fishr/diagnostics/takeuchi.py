@@ -11,7 +11,7 @@ from fishr.diagnostics.inspection import Inspection, of_head
 from fishr.diagnostics.linear_hessian import LinearHessian
 from fishr.diagnostics.operators import Estimation, curvlinops_operator, quiet, seeded
 from fishr.diagnostics.quantity import Quantity
-from fishr.diagnostics.range_space import compact, range_space, whole_if_small
+from fishr.diagnostics.range_space import compact, range_space, stand_in, whole_if_small
 from fishr.losses import per_sample_losses
 
 _TOLERANCE, _ITERATIONS = 1e-4, 1000
@@ -128,7 +128,7 @@ def takeuchi_by_solving(
     # xᵀH⁻¹x − xᵀx̂ = x̂ᵀr + rᵀH⁻¹r for the remainder r, and H is at least the shift.
     left = ((solved * remainder).sum(0).abs() + remainder.square().sum(0) / shift).mean()
     error = values.std() / count**0.5 + left
-    route = f"conjugate gradients for {count} random signs, seed {estimation.seed}, {_ridge(ridge)}"
+    route = f"{stand_in(hessian)}conjugate gradients for {count} random signs, seed {estimation.seed}, {_ridge(ridge)}"
     return Estimate(values.mean(), f"{route}, error: the standard error and the solver's", error)
 
 

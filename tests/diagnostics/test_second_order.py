@@ -93,6 +93,7 @@ def test_iterations_give_the_same_within_their_error(monkeypatch: pytest.MonkeyP
     assert ((found.value - expected).abs() <= found.error + 1e-9).all()
     assert (found.error < 0.02 * expected.max()).all()
     assert "conjugate gradients" in found.route
+    assert "Gauss-Newton" not in found.route
 
 
 def test_large_heads_by_their_gauss_newton_matrices(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -101,6 +102,7 @@ def test_large_heads_by_their_gauss_newton_matrices(monkeypatch: pytest.MonkeyPa
     found = inconsistency_second_order_pairs(*case.arguments, epsilon=EPSILON, ridge=RIDGE)
     expected = oracle(case, case.gauss_newtons)
     assert ((found.value - expected).abs() <= 2 * found.error + 1e-3 * expected).all()
+    assert "Gauss-Newton matrix in the place of H" in found.route
 
 
 def test_what_is_too_large_is_nan_and_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
