@@ -6,7 +6,6 @@ writer is let through, and its arrays are compared with those that nobody distur
 """
 
 import argparse
-import os
 import random
 import subprocess
 import sys
@@ -16,18 +15,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
+from benchmarks.killing import Mismatch, ended, kill_after, report, start_python, wait
+
 KILLS_A_FILE = 4
-PATIENCE = 300.0
 # Small parts, so that there are many moments to be killed at.
 _PART_BYTES = 1 << 18
 _STATISTICS = ("--set", "steps=60", "--set", "checkpoint_every=7", "--set", "objective.penalty.fishr.schedule.at=30")
 _KINDS = {"features": "fishr-features", "gradients": "fishr-gradients", "statistics": "fishr-statistics"}
 KINDS = tuple(_KINDS)
-
-
-class Mismatch(Exception):
-    """A killed writer left something that is not what it should be."""
 
 
 def file_of(kind: str, folder: Path) -> Path:
@@ -38,14 +33,7 @@ def file_of(kind: str, folder: Path) -> Path:
 def start(kind: str, folder: Path) -> "subprocess.Popen[str]":
     """A process that begins to write, or goes on with it."""
     folder.mkdir(parents=True, exist_ok=True)
-    return subprocess.Popen(
-        [sys.executable, "-m", "benchmarks.kill_and_cache", "--write", kind, str(folder)],
-        cwd=ROOT,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    return start_python("-m", "benchmarks.kill_and_cache", "--write", kind, str(folder))
 
 
 def write(kind: str, folder: Path) -> None:
@@ -65,11 +53,11 @@ def write(kind: str, folder: Path) -> None:
 def untouched(kind: str, folder: Path) -> tuple[dict[str, Any], float]:
     """The content of an undisturbed file, and the seconds from the first sign of writing to the whole file."""
     with start(kind, folder) as process:
-        _wait(process, lambda: bool(_glimpse(kind, folder)))
+        wait(process, lambda: bool(_glimpse(kind, folder)))
         begun = time.monotonic()
-        _wait(process, file_of(kind, folder).exists)
+        wait(process, file_of(kind, folder).exists)
         seconds = time.monotonic() - begun
-        _ended(process)
+        ended(process)
         return content(kind, folder), seconds
 
 
@@ -90,15 +78,9 @@ def killed(kind: str, folder: Path, moment: float) -> str | None:
     """
     before = _glimpse(kind, folder)
     with start(kind, folder) as process:
-        _wait(process, lambda: _glimpse(kind, folder) != before)
-        deadline = time.monotonic() + moment
-        while time.monotonic() < deadline and process.poll() is None:
-            time.sleep(0.001)
-        if process.poll() is not None:
-            _ended(process)
+        wait(process, lambda: _glimpse(kind, folder) != before)
+        if not kill_after(process, moment):
             return None
-        process.kill()
-        process.wait()
     half = [path.name for path in folder.rglob("*.tmp-*")]
     parts = list(file_of(kind, folder).with_name(f"{file_of(kind, folder).name}.parts").glob("*.h5"))
     return f"{'file' if file_of(kind, folder).exists() else 'no file'}, {len(parts)} parts, {len(half)} half-written"
@@ -158,7 +140,7 @@ def kill_often(parent: Path, kills: int, seed: int, kinds: tuple[str, ...] = KIN
                 check_left(kind, folder, whole)
                 yield f"kill {done:2d} {kind}, {folder.name}, at {moment:5.2f} s: {left}"
             with start(kind, folder) as process:
-                _ended(process)
+                ended(process)
             compare(content(kind, folder), whole, file_of(kind, folder))
             if _names(folder) != expected:
                 raise Mismatch(f"{folder}: holds {_names(folder)}, expected {expected}")
@@ -185,21 +167,6 @@ def _glimpse(kind: str, folder: Path) -> object:
     return [(each.name, each.stat().st_mtime_ns) for each in (path, parts) if each.exists()]
 
 
-def _wait(process: "subprocess.Popen[str]", happened: Any) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not happened() and process.poll() is None:
-        if time.monotonic() > deadline:
-            process.kill()
-            raise Mismatch(f"a writer showed no sign of life within {PATIENCE:g} s")
-        time.sleep(0.001)
-
-
-def _ended(process: "subprocess.Popen[str]") -> None:
-    _, errors = process.communicate(timeout=PATIENCE)
-    if process.returncode != 0:
-        raise Mismatch(f"a writer ended with exit code {process.returncode}: {errors}")
-
-
 def main() -> int:
     """Print a line a kill and a verdict; 1 if a file was ever wrong."""
     parser = argparse.ArgumentParser(description="Kill writers of caches with SIGKILL, look at what they leave.")
@@ -210,16 +177,12 @@ def main() -> int:
     if arguments.write:
         write(arguments.write[0], Path(arguments.write[1]))
     with tempfile.TemporaryDirectory() as parent:
-        try:
-            for line in kill_often(Path(parent), arguments.kills, arguments.seed):
-                print(line, flush=True)
-        except Mismatch as mismatch:
-            print(f"FAILED: {mismatch}")
-            return 1
-    print(
-        f"{arguments.kills} kills of each kind: no file was ever wrong, and every one was finished to the same arrays"
-    )
-    return 0
+        lines = kill_often(Path(parent), arguments.kills, arguments.seed)
+        verdict = (
+            f"{arguments.kills} kills of each kind: "
+            "no file was ever wrong, and every one was finished to the same arrays"
+        )
+        return report(lines, verdict)
 
 
 if __name__ == "__main__":

@@ -5,20 +5,19 @@ through; its files are then compared with those of a run that nobody touched.
 """
 
 import argparse
-import os
 import random
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
+from benchmarks.killing import Mismatch, ended, kill_after, report, start_python, wait
+
 FILES = ["checkpoint.pt", "config.toml", "figure.png", "metrics.jsonl", "result.json"]
 KILLS_A_RUN = 3
-PATIENCE = 300.0
 _COMMON = ("--set", "steps=60", "--set", "checkpoint_every=7", "--set", "evaluate_every=10")
 _WARM_UP = ("--set", "objective.penalty.fishr.schedule.at=30")
 VARIANTS: dict[str, tuple[str, ...]] = {
@@ -30,30 +29,20 @@ VARIANTS: dict[str, tuple[str, ...]] = {
 }
 
 
-class Mismatch(Exception):
-    """A killed run did not end as the untouched one."""
-
-
 def start(folder: Path, options: tuple[str, ...]) -> subprocess.Popen[str]:
     """A process that begins the run of a folder, or goes on with it."""
     arguments = ("--resume", str(folder)) if folder.exists() else (*options, "--out", str(folder))
-    return subprocess.Popen(
-        [sys.executable, str(ROOT / "cli.py"), "train", *arguments],
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    return start_python("cli.py", "train", *arguments)
 
 
 def untouched(folder: Path, options: tuple[str, ...]) -> tuple[float, float]:
     """Run a folder through; seconds from its appearance to its result, and to the process's end."""
     with start(folder, options) as process:
-        _wait(process, folder.exists)
+        wait(process, folder.exists)
         begun = time.monotonic()
-        _wait(process, (folder / "result.json").exists)
+        wait(process, (folder / "result.json").exists)
         trained = time.monotonic()
-        _ended(process)
+        ended(process)
         return trained - begun, time.monotonic() - begun
 
 
@@ -71,15 +60,9 @@ def killed(folder: Path, options: tuple[str, ...], moment: float) -> str | None:
     before = _glimpse(folder)
     with start(folder, options) as process:
         if moment >= 0:
-            _wait(process, lambda: _glimpse(folder) != before)
-        deadline = time.monotonic() + abs(moment)
-        while time.monotonic() < deadline and process.poll() is None:
-            time.sleep(0.001)
-        if process.poll() is not None:
-            _ended(process)
+            wait(process, lambda: _glimpse(folder) != before)
+        if not kill_after(process, abs(moment)):
             return None
-        process.kill()
-        process.wait()
     if not folder.exists():
         return "before there was a folder"
     lines = (folder / "metrics.jsonl").read_bytes().count(b"\n") if (folder / "metrics.jsonl").exists() else 0
@@ -124,7 +107,7 @@ def kill_often(
             yield f"kill {done:2d} {name}, {folder.name}, at {moment:6.2f} s: {seen}"
         if _names(folder) != FILES:
             with start(folder, variants[name]) as process:
-                _ended(process)
+                ended(process)
         compare(folder, parent / name / "untouched")
         yield f"        {name}, {folder.name}: the same bits as untouched"
 
@@ -183,21 +166,6 @@ def _glimpse(folder: Path) -> object:
         return None
 
 
-def _wait(process: subprocess.Popen[str], happened: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not happened() and process.poll() is None:
-        if time.monotonic() > deadline:
-            process.kill()
-            raise Mismatch(f"a run showed no sign of life within {PATIENCE:g} s")
-        time.sleep(0.001)
-
-
-def _ended(process: subprocess.Popen[str]) -> None:
-    _, errors = process.communicate(timeout=PATIENCE)
-    if process.returncode != 0:
-        raise Mismatch(f"a run ended with exit code {process.returncode}: {errors}")
-
-
 def main() -> int:
     """Print a line a kill and a verdict; 1 if a run did not end in the same bits."""
     parser = argparse.ArgumentParser(description="Kill runs with SIGKILL, resume them, compare bit by bit.")
@@ -205,14 +173,11 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0, help="of the random moments")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as parent:
-        try:
-            for line in kill_often(Path(parent), arguments.kills, arguments.seed):
-                print(line, flush=True)
-        except Mismatch as mismatch:
-            print(f"FAILED: {mismatch}")
-            return 1
-    print(f"{arguments.kills} kills: every run ended in the bits of the run that nobody touched, nothing left behind")
-    return 0
+        lines = kill_often(Path(parent), arguments.kills, arguments.seed)
+        verdict = (
+            f"{arguments.kills} kills: every run ended in the bits of the run that nobody touched, nothing left behind"
+        )
+        return report(lines, verdict)
 
 
 if __name__ == "__main__":
