@@ -1,6 +1,7 @@
 """Processes that are killed on purpose: started, waited for, killed at a moment or let through."""
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -56,17 +57,17 @@ def kill_after(process: subprocess.Popen[str], seconds: float) -> bool:
     """Kill a process with SIGKILL after so many seconds; False if it had ended well before.
 
     Raises:
-        Mismatch: it had failed before.
+        Mismatch: it failed, or died of something else.
     """
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline and process.poll() is None:
         time.sleep(0.001)
-    if process.poll() is not None:
-        ended(process)
-        return False
     process.kill()
-    process.wait()
-    return True
+    # It may have ended by itself at any moment before.
+    if process.wait() == -signal.SIGKILL:
+        return True
+    ended(process)
+    return False
 
 
 def report(lines: Iterable[str], verdict: str) -> int:
