@@ -1,0 +1,168 @@
+"""What BackPACK gets wrong or lacks is refused by name, with a remedy that works."""
+
+import copy
+
+import pytest
+import torch
+from cases import EXACT, FLOAT64, oracle_moments
+from torch import Tensor, nn
+from torch.testing import assert_close
+
+from fishr.errors import InputError
+from fishr.losses import CrossEntropy
+from fishr.statistics import gradient_moments
+
+
+class Twice(nn.Module):
+    """One layer, called twice in a forward pass."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(3, 3)
+
+    def forward(self, features: Tensor) -> Tensor:
+        return self.layer(torch.tanh(self.layer(features)))
+
+
+class Bare(nn.Module):
+    """A parameter that no layer owns."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(3, 3)
+        self.scale = nn.Parameter(torch.randn(3))
+
+    def forward(self, features: Tensor) -> Tensor:
+        return self.scale * self.layer(features)
+
+
+class BesideItsLayer(nn.Module):
+    """A layer's weight that is read a second time without the layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(3, 3)
+
+    def forward(self, features: Tensor) -> Tensor:
+        return torch.tanh(self.layer(features)) @ self.layer.weight
+
+
+class Unused(nn.Module):
+    """A layer that the output does not depend on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(3, 3)
+        self.idle = nn.Linear(3, 3)
+
+    def forward(self, features: Tensor) -> Tensor:
+        return self.layer(features)
+
+
+class FramesInTheBatch(nn.Module):
+    """Folds frames into the batch axis, so that a layer's rows are not samples."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, frames: Tensor) -> Tensor:
+        out = self.layer(frames.flatten(0, 1).unsqueeze(1)).flatten(1)
+        return out.unflatten(0, frames.shape[:2]).mean(1)[:, :2]
+
+
+class OwnLinear(nn.Linear):
+    """A subclass that computes something else than its class."""
+
+    def forward(self, features: Tensor) -> Tensor:
+        return 2 * super().forward(features)
+
+
+def tied() -> nn.Module:
+    head = nn.Sequential(nn.Linear(3, 3, bias=False), nn.Tanh(), nn.Linear(3, 3, bias=False))
+    head[2].weight = head[0].weight
+    return head
+
+
+def convolution(**arguments: object) -> nn.Module:
+    return nn.Sequential(nn.Conv1d(1, 2, 3, **arguments), nn.Flatten(), nn.LazyLinear(2))  # type: ignore[arg-type]
+
+
+def transposed() -> nn.Module:
+    layer = nn.ConvTranspose1d(1, 2, 3, stride=2, output_padding=1)
+    return nn.Sequential(layer, nn.Flatten(), nn.LazyLinear(2))
+
+
+# Head, features, and what the message must say.
+REFUSED = {
+    "layer norm": (lambda: nn.Sequential(nn.Linear(3, 3), nn.LayerNorm(3)), (3,), r"'1\.weight' of .*LayerNorm"),
+    "group norm": (lambda: nn.Sequential(nn.Linear(3, 4), nn.GroupNorm(2, 4)), (3,), r"'1\.weight' of .*GroupNorm"),
+    "weight norm": (
+        lambda: nn.utils.parametrizations.weight_norm(nn.Linear(3, 2)),
+        (3,),
+        r"of torch\.nn\.utils\.parametriz",
+    ),
+    "tied weights": (tied, (3,), r"'2\.weight' of .*Linear: it is the same tensor as '0\.weight'"),
+    "layer called twice": (Twice, (3,), r"'layer\.weight' of .*Linear: it is read more than once"),
+    "weight beside its layer": (BesideItsLayer, (3,), r"'layer\.weight' of .*Linear: it is read more than once"),
+    "bare parameter": (Bare, (3,), r"'scale' of test_backpack_route\.Bare|'scale' of .*Bare"),
+    "subclass of a layer": (lambda: nn.Sequential(OwnLinear(3, 2)), (3,), r"'0\.weight' of .*OwnLinear"),
+    "frames in the batch, convolution": (lambda: FramesInTheBatch(nn.Conv1d(1, 2, 2)), (4, 3), "20 rows for 5 samples"),
+    "frames in the batch, linear": (
+        lambda: FramesInTheBatch(nn.Sequential(nn.Flatten(), nn.Linear(3, 2))),
+        (4, 3),
+        "20 rows for 5 samples",
+    ),
+    "circular padding": (lambda: convolution(padding=1, padding_mode="circular"), (1, 5), "padding_mode='circular'"),
+    "same padding": (lambda: convolution(padding="same"), (1, 5), "padding='same'"),
+    "output padding": (transposed, (1, 5), "output_padding"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_has_no_right_statistic_is_refused_by_name_and_the_remedy_works(name: str) -> None:
+    build, shape, message = REFUSED[name]
+    features, labels = torch.randn(5, *shape, dtype=FLOAT64), torch.randint(2, (5,))
+    head = build().to(FLOAT64)
+    head(features)
+    with pytest.raises(InputError, match=message + r'.*; use route="functional"') as raised:
+        gradient_moments(head, features, labels, (2, 3), route="backpack")
+    assert "\n" not in str(raised.value)
+    expected = oracle_moments(head, features, labels, (2, 3), CrossEntropy())
+    found = gradient_moments(head, features, labels, (2, 3), route="functional")
+    assert_close(found.variance, expected.variance, **EXACT)
+
+
+def test_a_parameter_that_the_loss_does_not_read_is_named() -> None:
+    with pytest.raises(InputError, match=r"'idle\.weight' of .*Linear: no statistic came back .*; use route="):
+        gradient_moments(Unused(), torch.randn(5, 3), torch.randint(2, (5,)), (2, 3))
+
+
+def test_old_style_weight_norm_is_named() -> None:
+    with pytest.warns(FutureWarning):
+        head = nn.utils.weight_norm(nn.Linear(3, 2))
+    with pytest.raises(InputError, match=r"'weight_g' of torch\.nn\.modules\.linear\.Linear: .*; use route="):
+        gradient_moments(head, torch.randn(5, 3), torch.randint(2, (5,)), (2, 3), route="backpack")
+
+
+@pytest.mark.parametrize("route", ["auto", "backpack", "functional"])
+@pytest.mark.parametrize("affine", [True, False])
+@pytest.mark.parametrize("running", [True, False])
+def test_batch_statistics_are_refused_and_left_alone(route: str, affine: bool, running: bool) -> None:
+    norm = nn.BatchNorm1d(4, affine=affine, track_running_stats=running).train(running)
+    head = nn.Sequential(nn.Linear(3, 4), norm, nn.Linear(4, 2))
+    before = {name: tensor.clone() for name, tensor in head.state_dict().items()}
+    with pytest.raises(InputError, match=r"'1' of torch.*BatchNorm1d.*batch statistics mix the samples.*eval mode"):
+        gradient_moments(head, torch.randn(5, 3), torch.randint(2, (5,)), (2, 3), route=route)
+    assert_close(head.state_dict(), before)
+
+
+def test_a_head_in_bfloat16_is_refused_by_backpack_and_widened_by_the_others() -> None:
+    head, features, labels = nn.Linear(3, 2).bfloat16(), torch.randn(5, 3), torch.randint(2, (5,))
+    with pytest.raises(InputError, match=r"'weight' of .*Linear: got torch.bfloat16, expected float32.*; use route="):
+        gradient_moments(head, features, labels, (2, 3), route="backpack")
+    wide = oracle_moments(copy.deepcopy(head).float(), features, labels, (2, 3), CrossEntropy())
+    for route in ("closed_form", "functional"):
+        found = gradient_moments(head, features, labels, (2, 3), route=route).variance
+        assert found.dtype is torch.float32
+        assert_close(found, wide.variance)
