@@ -7,7 +7,7 @@ from importlib import import_module
 
 from fishr.commands.allocator import keep_freed_memory
 
-TABLES = ("penalty", "memory", "step", "diagnostics", "landscape", "cached_training", "caching")
+TABLES = ("penalty", "memory", "step", "diagnostics", "landscape", "cached_training", "caching", "image_cache")
 
 
 def main() -> int:

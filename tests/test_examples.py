@@ -110,3 +110,25 @@ def test_statistics_merge_exactly_and_tell_the_third_domain_apart(tmp_path: Path
     assert 3 < spread < 6
     ((covariances,),) = numbers("distance to mean of the covariances: N\n", said)
     assert covariances > distance
+
+
+def test_image_folder_trains_on_a_folder_of_images(tmp_path: Path) -> None:
+    """The network is made small and random, for want of pretrained weights; all else is as the example has it."""
+    import numpy as np
+    from PIL import Image
+
+    random = np.random.default_rng(0)
+    for place in ("north", "south", "west"):
+        for kind in ("ill", "well"):
+            folder = tmp_path / "data" / "hospitals" / place / kind
+            folder.mkdir(parents=True)
+            for index in range(5):
+                Image.fromarray(random.integers(0, 256, (40, 40, 3), np.uint8)).save(folder / f"{index}.jpg")
+    small = ["steps=2", "batches.size=2", "featurizer.depth=18", "featurizer.weights=random", "data.source.size=32"]
+    settings = [word for setting in small for word in ("--set", setting)]
+    code = "from fishr.commands import main; main()"
+    example = str(EXAMPLES / "image_folder.toml")
+    done = start(["-c", code, "train", example, "--data-dir", "data", "--out", "run", *settings], tmp_path)
+    assert done.returncode == 0, done.stderr
+    names = [score["name"] for score in json.loads((tmp_path / "run" / "result.json").read_text())["scores"]]
+    assert names == ["env1_in", "env2_in", "env0_in", "env0_out", "env1_out", "env2_out"]

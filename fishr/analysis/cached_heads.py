@@ -22,7 +22,7 @@ class HeadText:
 
     Example:
         >>> HeadText(LinearHead(), CrossEntropy()).head
-        LinearHead()
+        LinearHead(init='xavier')
     """
 
     head: LinearHead | MLPHead

@@ -23,7 +23,6 @@ from fishr.data.caches import (
     rows_a_part,
     write_features,
 )
-from fishr.data.domains import Domain
 from fishr.errors import InputError
 from fishr.losses import Loss
 from fishr.training.checkpoints import check_experiment, load
@@ -118,7 +117,7 @@ def featured_experiment(
 
     def rows(index: int, start: int, stop: int) -> Rows:
         domain, _ = chosen[index]
-        part = Domain(domain.name, domain.inputs[start:stop], domain.labels[start:stop])
+        part = domain.part(range(len(domain.labels))[start:stop])
         pairs = list(domain_features(model, experiment, state, part, block))
         features, logits = (torch.cat(found).to(torch.float32).numpy(force=True) for found in zip(*pairs, strict=True))
         labels = part.labels.numpy(force=True)

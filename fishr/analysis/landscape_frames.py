@@ -4,11 +4,13 @@ from collections.abc import Callable
 from functools import lru_cache
 
 import torch
+from attrs import evolve
 from torch import Tensor
 from torch.func import functional_call
 
 from fishr.analysis.landscape_wanted import Landscape, read_samples
 from fishr.analysis.records import Snapshot, Subject
+from fishr.data.reading import chunks
 from fishr.errors import InputError
 from fishr.landscape import Samples
 from fishr.landscape.network_surface import eval_twin
@@ -59,6 +61,7 @@ def _features_at(subject: Subject, snapshot: Snapshot) -> Samples:
     twin = eval_twin(network.featurizer)
     moved = list[Tensor]()
     with torch.no_grad():
-        for inputs in network.inputs:
-            moved.append(torch.cat([functional_call(twin, weights, (rows,)) for rows in inputs.split(1024)]))
+        for inputs, domain in zip(network.inputs, subject.domains, strict=True):
+            read = evolve(domain, inputs=inputs)
+            moved.append(torch.cat([functional_call(twin, weights, (rows,)) for rows, _ in chunks(read, 1024)]))
     return [(features, domain.labels) for features, domain in zip(moved, subject.domains, strict=True)]

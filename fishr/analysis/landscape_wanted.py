@@ -8,6 +8,7 @@ from attrs import frozen
 from torch import nn
 
 from fishr.analysis.records import Subject
+from fishr.data.reading import tensor_of
 from fishr.errors import InputError
 from fishr.landscape import Samples
 from fishr.landscape.directions import Kind
@@ -83,7 +84,7 @@ def check_wanted(subject: Subject, wanted: Landscape, second: Subject | None) ->
 
 def _check_features(subject: Subject, second: Subject) -> None:
     for one, other in zip(subject.domains, second.domains, strict=False):
-        if one.inputs.shape != other.inputs.shape or not torch.equal(one.inputs, other.inputs):
+        if one.inputs.shape != other.inputs.shape or not torch.equal(tensor_of(one.inputs), tensor_of(other.inputs)):
             raise InputError(
                 f"interpolation: the features of domain {one.name!r} differ between {subject.name} and {second.name}, "
                 "so their heads alone cannot be compared; interpolate all parameters (--parameters all)"
@@ -100,5 +101,6 @@ def moved_module(subject: Subject, wanted: Landscape) -> nn.Module:
 def read_samples(subject: Subject, wanted: Landscape) -> Samples:
     """What that module reads of each domain, with the labels."""
     if wanted.parameters == "head" or subject.network is None:
-        return [(domain.inputs, domain.labels) for domain in subject.domains]
-    return list(zip(subject.network.inputs, (domain.labels for domain in subject.domains), strict=True))
+        return [(tensor_of(domain.inputs), domain.labels) for domain in subject.domains]
+    labels = [domain.labels for domain in subject.domains]
+    return [(tensor_of(one).to(own.device), own) for one, own in zip(subject.network.inputs, labels, strict=True)]

@@ -6,6 +6,7 @@ from attrs import Factory, frozen
 from torch import Tensor, nn
 
 from fishr.data.domains import Domain
+from fishr.data.inputs import LazyInputs
 from fishr.errors import InputError
 from fishr.losses import Loss
 
@@ -18,7 +19,7 @@ class Network:
 
     Args:
         featurizer: in eval mode, from inputs [N, ...] to features [N, F].
-        inputs: [n, ...] of each of the subject's domains, in their order.
+        inputs: [n, ...] of each of the subject's domains, in their order; files are read when they are used.
 
     Example:
         >>> import torch
@@ -27,7 +28,7 @@ class Network:
     """
 
     featurizer: nn.Module
-    inputs: tuple[Tensor, ...]
+    inputs: tuple[Tensor | LazyInputs, ...]
 
 
 @frozen(eq=False)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 import fishr
 from fishr.analysis.records import Network, Split, Subject
 from fishr.data.domains import Domain
+from fishr.data.reading import tensor_of
 from fishr.diagnostics import Estimation, Quantity, measure, measure_network
 from fishr.errors import InputError
 from fishr.training.checks import whole
@@ -173,7 +174,7 @@ def _of_head(subject: Subject, picked: list[Tensor], settings: Settings) -> dict
     # In float64: what Fishr makes equal differs by less than float32 can tell.
     head = copy.deepcopy(subject.head).double()
     parts = [
-        (domain.inputs[rows].double(), domain.labels[rows])
+        (tensor_of(domain.inputs)[rows].double(), domain.labels[rows])
         for domain, rows in zip(subject.domains, picked, strict=True)
     ]
     found = _measured(head, parts, subject, settings)
@@ -199,7 +200,8 @@ def _measured(
 def _of_network(network: Network, subject: Subject, picked: list[Tensor], settings: Settings) -> dict[str, Quantity]:
     # In its own type: what is estimated here is off by more than rounding, and float64 takes twice as long.
     whole = nn.Sequential(network.featurizer, subject.head)
-    inputs = torch.cat([one[rows] for one, rows in zip(network.inputs, picked, strict=True)])
     labels = torch.cat([domain.labels[rows] for domain, rows in zip(subject.domains, picked, strict=True)])
+    read = [tensor_of(one, rows.tolist()) for one, rows in zip(network.inputs, picked, strict=True)]
+    inputs = torch.cat(read).to(labels.device)
     sizes = tuple(len(rows) for rows in picked)
     return measure_network(whole, inputs, labels, sizes, subject.loss, estimation=Estimation(seed=settings.seed))

@@ -1,11 +1,12 @@
 """``fishr cache``."""
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from fishr.commands.cache_images import images
+from fishr.commands.cache_rendering import Bar, as_object, as_text, tell
 from fishr.commands.shared import (
     data_dir_option,
     device_option,
@@ -14,11 +15,10 @@ from fishr.commands.shared import (
     plugin_option,
     set_option,
 )
-from fishr.errors import InputError, RunFailed
+from fishr.errors import InputError
 
 if TYPE_CHECKING:
     from fishr.analysis.feature_caching import Featured
-    from fishr.data.caches import Description
 
 out_option = click.option(
     "-o", "--out", type=click.Path(path_type=Path), required=True, metavar="FILE", help="HDF5 file to make."
@@ -42,6 +42,9 @@ chunk_option = click.option(
 )
 def cache() -> None:
     """Keep features and gradients in HDF5 files that need neither the data nor the network."""
+
+
+cache.add_command(images)
 
 
 @cache.command(
@@ -74,9 +77,9 @@ def features(source: str, out: Path, dtype: Any, style: str, **options: Any) -> 
     from fishr.analysis.feature_caching import cache_features
 
     featured = _featured(source, **options)
-    with _Bar(out, featured) as bar:
+    with Bar(out, featured) as bar:
         written = cache_features(featured, out, dtype, bar.update)
-    _tell(out, written, style)
+    tell(out, written, style)
 
 
 @cache.command(
@@ -108,9 +111,9 @@ def gradients(source: str, out: Path, per_sample: bool, style: str, **options: A
         featured = featured_cache(Path(source), options["device"])
     else:
         featured = _featured(source, **options)
-    with _Bar(out, featured) as bar:
+    with Bar(out, featured) as bar:
         written = cache_gradients(featured, out, per_sample, bar.update)
-    _tell(out, written, style)
+    tell(out, written, style)
 
 
 @cache.command(short_help="Say what a file holds.", epilog="Example: fishr cache info features.h5 --format json")
@@ -122,7 +125,7 @@ def info(file: Path, style: str) -> None:
     from fishr.data.caches import describe
 
     description = describe(file)
-    click.echo(as_json(_object(file, description)) if style == "json" else _text(file, description))
+    click.echo(as_json(as_object(file, description)) if style == "json" else as_text(file, description))
 
 
 @cache.command(short_help="Read every byte of a file.", epilog="Example: fishr cache verify features.h5")
@@ -150,9 +153,9 @@ def merge(files: tuple[Path, ...], out: Path, style: str) -> None:
     from fishr.data.caches import merge_features
 
     existed = out.exists()
-    with _Bar(out) as bar:
+    with Bar(out) as bar:
         merge_features(files, out, bar.update)
-    _tell(out, not existed, style)
+    tell(out, not existed, style)
 
 
 def _featured(
@@ -189,73 +192,3 @@ def _refuse_beside_file(*names: str) -> None:
             raise InputError(
                 f"{parameter.opts[0]}: got it together with a feature cache, whose rows are computed; drop one of them"
             )
-
-
-class _Bar:
-    """A progress bar on a terminal; an interruption says how to go on."""
-
-    def __init__(self, out: Path, featured: "Featured | None" = None) -> None:
-        from tqdm import tqdm
-
-        total = None if featured is None else sum(section.rows for section in featured.sections)
-        self._out = out
-        self._bar = tqdm(total=total, unit="row", unit_scale=True, disable=not sys.stderr.isatty())
-
-    def __enter__(self) -> "_Bar":
-        return self
-
-    def update(self, rows: int) -> None:
-        self._bar.update(rows)
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        self._bar.close()
-        if kind is KeyboardInterrupt:
-            raise RunFailed(f"{self._out}: interrupted; the same command goes on with it") from None
-
-
-def _tell(out: Path, written: bool, style: str) -> None:
-    from fishr.commands.rendering import as_json
-    from fishr.data.caches import describe
-
-    description = describe(out)
-    if style == "json":
-        told = _object(out, description) | {"written": written}
-        del told["elements"]
-        click.echo(as_json(told))
-        return
-    rows = sum(section.rows for section in description.sections)
-    what = f"{len(description.sections)} domains, {rows} rows, {description.bytes / 2**20:.1f} MiB"
-    click.echo(f"{out}: {what}" if written else f"{out}: is there already, made of the same; {what}")
-
-
-def _object(file: Path, description: "Description") -> dict[str, Any]:
-    import attrs
-
-    found = attrs.asdict(description)
-    header, sections = found.pop("header"), found.pop("sections")
-    return {"file": str(file), **header, **found, "domains": sections}
-
-
-def _text(file: Path, description: "Description") -> str:
-    from tabulate import tabulate
-
-    header = description.header
-    lines = [f"{file}: {header.kind}, version {header.version}, {description.bytes / 2**20:.1f} MiB"]
-    facts = {"key": description.key, **description.provenance}
-    lines += [f"  {name}: {_short(value)}" for name, value in facts.items() if value is not None]
-    domains = [(section.name, section.split, section.rows) for section in description.sections]
-    elements = [
-        (element.name, element.encoding, element.type, "×".join(map(str, element.shape)) or "1")
-        for element in description.elements
-        if not element.name.startswith("/provenance/")
-    ]
-    tables = [tabulate(domains, ("domain", "split", "rows"), disable_numparse=True)] if domains else []
-    tables.append(tabulate(elements, ("element", "encoding", "type", "shape"), disable_numparse=True))
-    return "\n\n".join(["\n".join(lines), *tables])
-
-
-def _short(value: Any) -> str:
-    if isinstance(value, tuple):
-        return ", ".join(map(str, value))
-    lines = str(value).split("\n")
-    return lines[0] if len([line for line in lines if line]) <= 1 else f"{len(lines) - 1} lines of TOML"

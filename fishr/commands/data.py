@@ -1,19 +1,32 @@
 """``fishr data``."""
 
+import os
+import sys
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from fishr.commands.shared import format_option
+from fishr.errors import InputError, RunFailed
+
+if TYPE_CHECKING:
+    from fishr.data.catalogue import Details
+    from fishr.data.sources import Contents
+
+SHOWN = 3
+folder_option = click.option(
+    "--data-dir", type=click.Path(path_type=Path), default=Path("data"), show_default=True, help="Folder of data sets."
+)
 
 
 @click.group(epilog="Example: fishr data list")
 def data() -> None:
-    """List the data sets, or download what one needs."""
+    """List the data sets, get one, or check its files."""
 
 
 @data.command("list", short_help="List the data sets.", epilog="Example: fishr data list --data-dir data")
-@click.option("--data-dir", type=click.Path(path_type=Path), default=Path("data"), show_default=True, help="Folder.")
+@folder_option
 @format_option
 def list_data(data_dir: Path, style: str) -> None:
     """List the data sets, what each needs, and whether it is there."""
@@ -31,12 +44,181 @@ def list_data(data_dir: Path, style: str) -> None:
     click.echo(tabulate(rows, ("kind", "what", "needs", "ready")))
 
 
-@data.command(short_help="Download a data set's files.", epilog="Example: fishr data download mnist --data-dir data")
-@click.argument("name", type=click.Choice(["mnist"]))
-@click.option("--data-dir", type=click.Path(path_type=Path), default=Path("data"), show_default=True, help="Folder.")
-def download(name: str, data_dir: Path) -> None:
-    """Download a data set's files, checksums verified; what is there already is kept."""
-    from fishr.data import download_mnist
+@data.command(short_help="Say what is known of a data set.", epilog="Example: fishr data info PACS --data-dir data")
+@click.argument("name")
+@folder_option
+@format_option
+def info(name: str, data_dir: Path, style: str) -> None:
+    """Say what is known of a data set, how its files are laid out, and what is there of it.
 
-    for path in download_mnist(data_dir):
-        click.echo(path)
+    NAME is one of `fishr data list`.
+    """
+    from fishr.commands.rendering import as_json
+    from fishr.data.catalogue import details
+    from fishr.data.images.caching import list_images
+    from fishr.data.sources import contents_of
+
+    found = details(name, data_dir)
+    contents, problem = (), ""
+    if found.folder and found.folder.exists():
+        try:
+            contents = contents_of(list_images(found.folder))
+        except InputError as error:
+            problem = str(error)
+    if style == "json":
+        click.echo(as_json(_object(found, contents, problem)))
+        return
+    click.echo(_text(found, contents, problem))
+
+
+@data.command(
+    short_help="Get a data set's files.", epilog="Example: fishr data download PACS --data-dir data --archive PACS.zip"
+)
+@click.argument("name")
+@folder_option
+@click.option(
+    "--archive",
+    "archives",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    metavar="FILE",
+    help="A zip or tar file of yours in place of the published one; repeatable.",
+)
+@click.option(
+    "--duplicates",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Leave out the images that this file lists, one path ENVIRONMENT/CLASS/IMAGE a line.",
+)
+def download(name: str, data_dir: Path, archives: tuple[Path, ...], duplicates: Path | None) -> None:
+    """Fetch a data set's files, check them and lay them out; what is there already is kept.
+
+    NAME is mnist or one of `fishr data list`. Archives go to the folder archives below the data folder, with their
+    SHA-256 sums in SHA256SUMS there; interrupted, the same command goes on.
+    """
+    from fishr.data import download_mnist
+    from fishr.data.catalogue import details
+    from fishr.data.download import MIRROR
+    from fishr.data.sources import find_image_set, install
+
+    found = details(name, data_dir)
+    if MIRROR in found.origin:
+        if archives or duplicates:
+            raise InputError(f"{name}: --archive and --duplicates are for data sets of images; {found.by_hand} instead")
+        for path in download_mnist(data_dir):
+            click.echo(path)
+        return
+    if found.folder is None:
+        raise InputError(f"{found.entry.kind}: there is nothing to download; it needs {found.entry.needs}")
+    with _Bar("B", f"{name}: interrupted; the same command goes on with what came") as bar:
+        installed = install(find_image_set(found.entry.kind), data_dir, archives, duplicates, progress=bar.update)
+    for path, digest in installed.sums:
+        click.echo(f"{digest}  {path}")
+    for note in installed.notes:
+        click.echo(f"note: {note}")
+    click.echo(installed.folder if installed.sums else f"{installed.folder}: is there already")
+
+
+@data.command(short_help="Read every file of a data set.", epilog="Example: fishr data verify PACS --data-dir data")
+@click.argument("source", metavar="PATH_OR_NAME")
+@folder_option
+def verify(source: str, data_dir: Path) -> None:
+    """Check that a data set is laid out as expected, and that each of its images can be read.
+
+    PATH_OR_NAME is one of `fishr data list`, a folder ENVIRONMENT/CLASS/IMAGE or a list of images. The paths of images
+    that cannot be read go to standard output, one a line.
+    """
+    from fishr.data.catalogue import details
+    from fishr.data.download import MIRROR, verify_mnist
+    from fishr.data.sources import find_image_set, verify_images
+
+    expected, place = None, Path(source)
+    try:
+        found = None if os.sep in source else details(source, data_dir)
+    except InputError:
+        if not place.exists():
+            raise
+        found = None
+    if found is not None:
+        if MIRROR in found.origin:
+            for path in verify_mnist(data_dir):
+                click.echo(f"{path}: as published")
+            return
+        if found.folder is None:
+            raise InputError(f"{found.entry.kind}: it has no images to verify; give the path of a folder or list")
+        expected, place = find_image_set(found.entry.kind), found.folder
+    with _Bar("image", f"{place}: interrupted") as bar:
+        verified = verify_images(place, expected, lambda done, total: bar.update("reading", done, total))
+    if verified.unreadable:
+        for each in verified.unreadable:
+            click.echo(each.path)
+        shown = ", ".join(f"{each.path} ({each.reason})" for each in verified.unreadable[:SHOWN])
+        more = ", …" if len(verified.unreadable) > SHOWN else ""
+        raise InputError(f"{len(verified.unreadable)} of {verified.images} images cannot be read: {shown}{more}")
+    for note in verified.notes:
+        click.echo(f"note: {note}")
+    environments = ", ".join(f"{each.environment} {each.images}" for each in verified.contents)
+    click.echo(f"{place}: all {verified.images} images can be read ({environments})")
+
+
+class _Bar:
+    """A progress bar on a terminal; an interruption says what became of the work."""
+
+    def __init__(self, unit: str, interrupted: str) -> None:
+        from tqdm import tqdm
+
+        self._interrupted, self._what = interrupted, ""
+        self._bar = tqdm(unit=unit, unit_scale=unit == "B", disable=not sys.stderr.isatty())
+
+    def __enter__(self) -> "_Bar":
+        return self
+
+    def update(self, what: str, done: int, total: int | None) -> None:
+        if self._bar.disable:
+            return
+        if self._what != what:
+            self._what = what
+            self._bar.reset()
+            self._bar.set_description(what, refresh=False)
+        self._bar.total = total
+        self._bar.update(done - self._bar.n)
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._bar.close()
+        if kind is KeyboardInterrupt:
+            raise RunFailed(self._interrupted) from None
+
+
+def _object(found: "Details", contents: "tuple[Contents, ...]", problem: str) -> dict[str, Any]:
+    import attrs
+
+    tree = attrs.asdict(found)
+    entry = tree.pop("entry")
+    folder = None if found.folder is None else str(found.folder)
+    images = {each.environment: dict(each.classes) for each in contents}
+    return entry | tree | {"folder": folder, "images": images, "problem": problem or None}
+
+
+def _text(found: "Details", contents: "tuple[Contents, ...]", problem: str) -> str:
+    from tabulate import tabulate
+
+    classes = "" if found.classes is None else str(found.classes)
+    facts = {
+        "environments": ", ".join(found.environments),
+        "classes": classes + (f" ({', '.join(found.class_names)})" if found.class_names else ""),
+        "from": "\n    ".join(found.origin),
+        "files": found.layout,
+        "by hand": found.by_hand,
+        "licence": found.licence,
+        "needs": found.entry.needs,
+        "ready": "yes" if found.entry.ready else "no",
+        "problem": problem,
+    }
+    lines = [f"{found.entry.kind}: {found.entry.description}"]
+    lines += [f"  {name}: {value}" for name, value in facts.items() if value]
+    if contents:
+        names = sorted({name for each in contents for name in each.classes})
+        rows = [(name, *(each.classes.get(name, 0) for each in contents)) for name in names]
+        rows.append(("all", *(each.images for each in contents)))
+        lines += ["", tabulate(rows, ("images", *(each.environment for each in contents)))]
+    return "\n".join(lines)

@@ -8,7 +8,7 @@ from fishr.configuration.files import load_with, toml_text
 from fishr.configuration.structure import structure_with
 from fishr.configuration.unstructure import unstructure_with
 from fishr.configuration.vocabulary import Family, Vocabulary
-from fishr.models import MLP
+from fishr.models import MLP, MNISTCNN, FeatureDropout, Featurizer, ResNet, TimmBackbone, WideResNet
 from fishr.penalties import (
     ERM,
     IRM,
@@ -25,6 +25,7 @@ from fishr.penalties import (
     Total,
     VREx,
 )
+from fishr.training import Frozen
 
 T = TypeVar("T")
 
@@ -37,6 +38,11 @@ KNOWN = Vocabulary(
             methods=("init", "__call__"),
         ),
         Family(Schedule, (Constant, StepSchedule, LinearSchedule, CosineSchedule, Joined), from_number=Constant),
+        Family(
+            Featurizer,
+            (MLP, MNISTCNN, ResNet, WideResNet, TimmBackbone, FeatureDropout, Frozen),
+            methods=("__call__", "features"),
+        ),
     ),
     flattened=(Total,),
     implied=(MLP,),

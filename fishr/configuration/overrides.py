@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, cast
 
 from fishr.configuration.errors import ConfigurationError, Problem, described, flaw, quoted, text_value
+from fishr.configuration.vocabulary import KIND
 
 # Everything up to the first "=" that is not inside quotes.
 _KEY = re.compile(r"""((?:[^="'\r\n]|"(?:[^"\\\r\n]|\\.)*"|'[^'\r\n]*')*)=""")
@@ -13,6 +14,8 @@ _KEY = re.compile(r"""((?:[^="'\r\n]|"(?:[^"\\\r\n]|\\.)*"|'[^'\r\n]*')*)=""")
 
 def apply_overrides(table: Mapping[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
     """Return a copy of a table with some values set; tables that are missing on the way are made.
+
+    A new ``kind`` begins its table anew: of what stood there only the values that overrides set are kept.
 
     Args:
         table: What a TOML file holds; it stays as it is.
@@ -29,13 +32,19 @@ def apply_overrides(table: Mapping[str, Any], overrides: Iterable[str]) -> dict[
     Example:
         >>> apply_overrides({"objective": {"l2": 0.0}}, ["objective.l2=1e-3", "name=first"])
         {'objective': {'l2': 0.001}, 'name': 'first'}
+        >>> apply_overrides({"head": {"kind": "LinearHead", "init": "torch"}}, ["head.kind=MLPHead"])
+        {'head': {'kind': 'MLPHead'}}
     """
     changed = dict(table)
     problems: list[Problem] = []
+    given: set[tuple[str, ...]] = set()
     for override in overrides:
         try:
             keys, value = parse_override(override)
+            if keys[-1] == KIND:
+                changed = _begun_anew(changed, keys[:-1], value, given)
             changed = _with(changed, keys, value, ())
+            given.add(keys)
         except ConfigurationError as error:
             problems += error.problems
         except RecursionError:
@@ -101,3 +110,17 @@ def _with(table: Mapping[str, Any], keys: tuple[str, ...], value: Any, above: tu
         path = ".".join(map(quoted, here))
         raise flaw(f"got {described(inner)}, which has no {quoted(below[0])}; set {path} itself", path)
     return {**table, key: _with(cast(Mapping[str, Any], inner), below, value, here)}
+
+
+def _begun_anew(
+    table: Mapping[str, Any], keys: tuple[str, ...], kind: Any, given: set[tuple[str, ...]], above: tuple[str, ...] = ()
+) -> dict[str, Any]:
+    if keys:
+        inner, here = table.get(keys[0]), (*above, keys[0])
+        if not isinstance(inner, Mapping):
+            return dict(table)
+        return {**table, keys[0]: _begun_anew(cast(Mapping[str, Any], inner), keys[1:], kind, given, here)}
+    if table.get(KIND) == kind:
+        return dict(table)
+    kept = {path[len(above)] for path in given if len(path) > len(above) and path[: len(above)] == above}
+    return {key: value for key, value in table.items() if key in kept}

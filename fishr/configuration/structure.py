@@ -199,7 +199,7 @@ class _Reader:
         kinds = choice.kinds
         names = scalars.one_of(tuple(kinds))
         if KIND not in table:
-            for cls in choice.classes:
+            for cls in kinds.values():
                 if cls in self.vocabulary.implied:
                     return self.read(table, cls)
             raise flaw(f"missing, expected {names}", KIND)

@@ -5,6 +5,7 @@ from attrs import frozen
 from torch import Tensor
 
 from fishr.data.domains import Domain
+from fishr.data.reading import Reading, begin_reading
 from fishr.errors import InputError
 from fishr.types import DomainBatch
 
@@ -23,9 +24,16 @@ class FullBatch:
     """
 
     def draw(self, domains: tuple[Domain, ...], generator: torch.Generator) -> DomainBatch:
-        """All rows, ordered by domain; the generator is not advanced."""
+        """All rows, ordered by domain; the generator is not advanced.
+
+        Raises:
+            InputError: inputs that are read from files, which no batch can hold all of.
+        """
+        held = [domain.inputs for domain in domains if isinstance(domain.inputs, Tensor)]
+        if len(held) < len(domains):
+            raise InputError("batches: got FullBatch of images that are read from files, expected Minibatch")
         return DomainBatch(
-            inputs=torch.cat([domain.inputs for domain in domains]),
+            inputs=torch.cat(held),
             labels=torch.cat([domain.labels for domain in domains]),
             sizes=tuple(len(domain.labels) for domain in domains),
         )
@@ -40,6 +48,7 @@ class Minibatch:
 
     Args:
         size: rows of each domain, at least 1.
+        replace: draw with replacement always, as DomainBed does.
 
     Raises:
         InputError: ``size`` is below 1.
@@ -51,6 +60,7 @@ class Minibatch:
     """
 
     size: int
+    replace: bool = False
 
     def __attrs_post_init__(self) -> None:
         """Refuse an empty batch."""
@@ -59,16 +69,57 @@ class Minibatch:
 
     def draw(self, domains: tuple[Domain, ...], generator: torch.Generator) -> DomainBatch:
         """K times ``size`` rows, ordered by domain, on the domains' device; the generator advances."""
+        return self.begin(domains, generator).result()
+
+    def begin(self, domains: tuple[Domain, ...], generator: torch.Generator) -> "Drawn":
+        """The same batch while its files are being read; the generator advances at once."""
         rows = [self._rows(len(domain.labels), generator) for domain in domains]
-        drawn = [(domain, chosen.to(domain.inputs.device)) for domain, chosen in zip(domains, rows, strict=True)]
-        return DomainBatch(
-            inputs=torch.cat([domain.inputs.index_select(0, chosen) for domain, chosen in drawn]),
-            labels=torch.cat([domain.labels.index_select(0, chosen) for domain, chosen in drawn]),
+        drawn = list(zip(domains, rows, strict=True))
+        return Drawn(
+            inputs=tuple(_inputs(domain, chosen, generator) for domain, chosen in drawn),
+            labels=torch.cat([d.labels.index_select(0, chosen.to(d.labels.device)) for d, chosen in drawn]),
             sizes=(self.size,) * len(domains),
         )
 
     def _rows(self, count: int, generator: torch.Generator) -> Tensor:
         device = generator.device
-        if count < self.size:
+        if self.replace or count < self.size:
             return torch.randint(count, (self.size,), generator=generator, device=device)
         return torch.randperm(count, generator=generator, device=device)[: self.size]
+
+
+@frozen(eq=False)
+class Drawn:
+    """A batch that is drawn, of which files may still be being read.
+
+    Args:
+        inputs: of each domain.
+        labels: [N], on the device of the batch.
+        sizes: samples of each domain.
+
+    Example:
+        >>> domain = Domain("only", torch.zeros(3, 2), torch.tensor([0, 1, 1]))
+        >>> Minibatch(size=2).begin((domain,), torch.Generator()).result().inputs.shape
+        torch.Size([2, 2])
+    """
+
+    inputs: tuple[Tensor | Reading, ...]
+    labels: Tensor
+    sizes: tuple[int, ...]
+
+    def result(self) -> DomainBatch:
+        """The batch, once all of it is read.
+
+        Raises:
+            InputError: a file cannot be read.
+        """
+        parts = [part if isinstance(part, Tensor) else part.result() for part in self.inputs]
+        return DomainBatch(torch.cat(parts).to(self.labels.device), self.labels, self.sizes)
+
+
+def _inputs(domain: Domain, rows: Tensor, generator: torch.Generator) -> Tensor | Reading:
+    if isinstance(domain.inputs, Tensor):
+        return domain.inputs.index_select(0, rows.to(domain.inputs.device))
+    # Drawn here, so that an image's augmentation does not depend on which thread reads it, or when.
+    seeds = torch.randint(2**62, (len(rows),), generator=generator).tolist()
+    return begin_reading(domain.inputs, rows.tolist(), seeds)

@@ -1,9 +1,12 @@
 """The records of a data set: one domain, and the domains one trains on and evaluates on."""
 
+from collections.abc import Sequence
+
 import torch
-from attrs import frozen
+from attrs import evolve, frozen
 from torch import Tensor
 
+from fishr.data.inputs import LazyInputs
 from fishr.errors import InputError
 
 
@@ -13,7 +16,7 @@ class Domain:
 
     Args:
         name: how tables and figures call it; not empty.
-        inputs: [N, ...] floating point, at least one axis after the first.
+        inputs: [N, ...] floating point, at least one axis after the first; a tensor, or inputs read when needed.
         labels: [N] int64, the class of each row.
 
     Raises:
@@ -25,7 +28,7 @@ class Domain:
     """
 
     name: str
-    inputs: Tensor
+    inputs: Tensor | LazyInputs
     labels: Tensor
 
     def __attrs_post_init__(self) -> None:
@@ -34,7 +37,7 @@ class Domain:
             raise InputError("domain: its name is empty; give each domain a name")
         where = f"domain {self.name!r}"
         inputs, labels = self.inputs, self.labels
-        if inputs.ndim < 2 or 0 in inputs.shape[1:]:
+        if len(inputs.shape) < 2 or 0 in inputs.shape[1:]:
             got = list(inputs.shape)
             raise InputError(f"{where}: inputs have shape {got}, expected [rows, features] or [rows, ...]")
         if labels.ndim != 1:
@@ -49,6 +52,22 @@ class Domain:
             raise InputError(f"{where}: inputs are {inputs.dtype}, expected floating point such as torch.float32")
         if labels.dtype != torch.int64:
             raise InputError(f"{where}: labels are {labels.dtype}, expected torch.int64; use labels.long()")
+
+    def part(self, rows: Sequence[int], name: str | None = None) -> "Domain":
+        """Some of its rows, in this order.
+
+        Args:
+            rows: which, at least one.
+            name: of the part; None: the same.
+
+        Example:
+            >>> photo = Domain("photo", torch.eye(3), torch.tensor([0, 1, 0]))
+            >>> photo.part([2, 1], "env0_in").labels
+            tensor([0, 1])
+        """
+        chosen = torch.tensor(rows, device=self.labels.device)
+        picked = self.inputs[chosen] if isinstance(self.inputs, Tensor) else self.inputs.select(rows)
+        return evolve(self, name=name or self.name, inputs=picked, labels=self.labels[chosen])
 
 
 @frozen(eq=False)

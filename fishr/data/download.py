@@ -8,6 +8,7 @@ from functools import partial
 from http.client import HTTPException
 from pathlib import Path
 
+from fishr.data.mnist import TEST_LABELS, TEST_PICTURES, mnist_files
 from fishr.errors import InputError, RunFailed
 
 MIRROR = "https://ossci-datasets.s3.amazonaws.com/mnist/"
@@ -17,6 +18,13 @@ MD5 = {
     "train-labels-idx1-ubyte.gz": "d53e105ee54ea40749a09fcbcd1e9432",
     "t10k-images-idx3-ubyte.gz": "9fb629c4189551a2d022fa330f9573f3",
     "t10k-labels-idx1-ubyte.gz": "ec29112dd5afa0611ce80d1b7f02629c",
+}
+# Of the same files, unpacked.
+RAW_MD5 = {
+    "train-images-idx3-ubyte": "6bbc9ace898e44ae57da46a324031adb",
+    "train-labels-idx1-ubyte": "a25bea736e30d166cdddb491f175f624",
+    "t10k-images-idx3-ubyte": "2646ac647ad5339dbf082846283269ea",
+    "t10k-labels-idx1-ubyte": "27ae3e4e09519cfbb04c329615203637",
 }
 CHUNK = 1 << 20
 SECONDS = 60
@@ -88,15 +96,51 @@ def download_mnist(data_dir: Path, fetch: Callable[[str], Iterable[bytes]] = fet
     return tuple(folder / name for name in MD5)
 
 
+def verify_mnist(data_dir: Path) -> tuple[Path, ...]:
+    """Compare MNIST's four files, raw or .gz, with the sums of the published ones.
+
+    Args:
+        data_dir: folder with ``MNIST/raw/...``, or with the files themselves.
+
+    Returns:
+        Paths of the files.
+
+    Raises:
+        InputError: a file is missing, or is another one; the message has those that are.
+
+    Example:
+        >>> verify_mnist(Path("nowhere"))
+        Traceback (most recent call last):
+            ...
+        fishr.errors.InputError: MNIST: found no train-images-idx3-ubyte (or .gz) and no train-labels-...
+
+    Source:
+        MD5 sums of the .gz files: torchvision.datasets.MNIST.resources; of the raw ones: their contents.
+    """
+    files = (*mnist_files(data_dir), *mnist_files(data_dir, TEST_PICTURES, TEST_LABELS))
+    sums = MD5 | RAW_MD5
+    wrong = [path for path in files if _md5_of(path) != sums[path.name]]
+    if wrong:
+        raise InputError(
+            f"{', '.join(map(str, wrong))}: not MNIST's, by its MD5; move it away and fetch it again with "
+            f"`fishr data download mnist --data-dir {data_dir}`"
+        )
+    return files
+
+
 def _is_right(path: Path) -> bool:
     """Whether the file is there; one of other content is refused, not replaced."""
     if not path.exists():
         return False
-    with path.open("rb") as file:
-        got = hashlib.file_digest(file, _md5).hexdigest()
+    got = _md5_of(path)
     if got != MD5[path.name]:
         raise InputError(f"{path}: its MD5 is {got}, expected {MD5[path.name]}; move it away and try again")
     return True
+
+
+def _md5_of(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, _md5).hexdigest()
 
 
 def _download(url: str, path: Path, fetch: Callable[[str], Iterable[bytes]]) -> None:

@@ -12,6 +12,8 @@ from fishr.errors import InputError
 
 PICTURES = "train-images-idx3-ubyte"
 LABELS = "train-labels-idx1-ubyte"
+TEST_PICTURES = "t10k-images-idx3-ubyte"
+TEST_LABELS = "t10k-labels-idx1-ubyte"
 DEFAULT_FOLDER = Path("data")
 
 
@@ -76,11 +78,13 @@ class ColoredMNIST:
         )
 
 
-def mnist_files(data_dir: Path) -> tuple[Path, Path]:
-    """Where MNIST's training pictures and labels lie: in torchvision's layout or directly in the folder.
+def mnist_files(data_dir: Path, pictures_name: str = PICTURES, labels_name: str = LABELS) -> tuple[Path, Path]:
+    """Where MNIST's pictures and labels lie: in torchvision's layout or directly in the folder.
 
     Args:
         data_dir: folder with ``MNIST/raw/...``, or with the files themselves; each raw or .gz.
+        pictures_name: of the file of pictures, without .gz; by default the training ones.
+        labels_name: of the file of labels, likewise.
 
     Returns:
         Path of the pictures, path of the labels.
@@ -97,9 +101,9 @@ def mnist_files(data_dir: Path) -> tuple[Path, Path]:
         ...     [path.name for path in mnist_files(Path(folder))]
         ['train-images-idx3-ubyte', 'train-labels-idx1-ubyte.gz']
     """
-    pictures, labels = (_find(data_dir, name) for name in (PICTURES, LABELS))
+    pictures, labels = (_find(data_dir, name) for name in (pictures_name, labels_name))
     if pictures is None or labels is None:
-        missing = [name for name, path in ((PICTURES, pictures), (LABELS, labels)) if path is None]
+        missing = [name for name, path in ((pictures_name, pictures), (labels_name, labels)) if path is None]
         raw = data_dir / "MNIST" / "raw"
         raise InputError(
             f"MNIST: found no {' (or .gz) and no '.join(missing)} (or .gz) in {raw} or in {data_dir}; "

@@ -1,25 +1,47 @@
 """Heads: from features to the logits that the loss takes."""
 
+from typing import Literal
+
 import torch
 from attrs import frozen
 from torch import nn
 
 from fishr.errors import InputError
 from fishr.models.linear import check_widths, hidden_layers, xavier_linear
+from fishr.models.seeding import seeded_by
 
 
 @frozen
 class LinearHead:
     """One linear layer; its per-domain statistics have a closed form.
 
+    Args:
+        init: of the first weights. ``"xavier"``: uniform on ±√(6 / (features + outputs)), biases 0.
+            ``"torch"``: all uniform on ±1/√features, as ``nn.Linear`` draws them and DomainBed leaves them.
+
+    Raises:
+        InputError: another ``init``.
+
     Example:
         >>> LinearHead()(4, 2, torch.Generator().manual_seed(0))
         Linear(in_features=4, out_features=2, bias=True)
+        >>> LinearHead(init="torch")(4, 2, torch.Generator().manual_seed(0)).bias.count_nonzero()
+        tensor(2)
     """
+
+    init: Literal["xavier", "torch"] = "xavier"
+
+    def __attrs_post_init__(self) -> None:
+        """Refuse first weights that there are not."""
+        if self.init not in ("xavier", "torch"):
+            raise InputError(f"init: got {self.init!r}, expected 'xavier' or 'torch'")
 
     def __call__(self, features: int, outputs: int, generator: torch.Generator) -> nn.Module:
         """Module from features [N, F] to logits [N, outputs], with weights drawn from the generator."""
-        return xavier_linear(features, outputs, generator)
+        if self.init == "xavier":
+            return xavier_linear(features, outputs, generator)
+        with seeded_by(generator):
+            return nn.Linear(features, outputs).to(generator.device)
 
 
 @frozen

@@ -6,6 +6,7 @@ import torch
 from attrs import frozen
 
 from fishr.data.domains import Domain, Domains
+from fishr.data.reading import chunks
 from fishr.training.experiment import Experiment
 from fishr.training.model import Model, evaluating, place
 from fishr.training.state import TrainingState
@@ -47,7 +48,7 @@ def evaluate(
         experiment: for its loss and precision.
         state: the weights.
         domains: what to score.
-        chunk: rows of one forward pass, which bounds memory.
+        chunk: rows of one forward pass at most, which bounds memory; large inputs take fewer.
 
     Returns:
         The training domains' scores, then the evaluation domains', in their order.
@@ -72,9 +73,8 @@ def evaluate(
 
 
 def _score(model: Model, experiment: Experiment, domain: Domain, split: Split, chunk: int) -> DomainScore:
-    total = torch.zeros(2, dtype=torch.float64, device=domain.inputs.device)
-    for start in range(0, len(domain.labels), chunk):
-        inputs, labels = domain.inputs[start : start + chunk], domain.labels[start : start + chunk]
+    total = torch.zeros(2, dtype=torch.float64, device=domain.labels.device)
+    for inputs, labels in chunks(domain, chunk):
         with precision_of(experiment, inputs.device):
             features = model.featurizer(inputs)
         logits = model.head(features.float())

@@ -8,13 +8,13 @@ from fishr.data.arrays import Arrays
 from fishr.data.batches import FullBatch, Minibatch
 from fishr.data.cached import CachedFeatures
 from fishr.data.digits import ColoredDigits
+from fishr.data.held_out import AllEnvironments, HeldOut
 from fishr.data.mnist import ColoredMNIST
 from fishr.errors import InputError
 from fishr.losses import BinaryCrossEntropy, CrossEntropy
+from fishr.models.featurizer import Featurizer
 from fishr.models.heads import LinearHead, MLPHead
-from fishr.models.mlp import MLP
 from fishr.training.checks import one_of, whole
-from fishr.training.frozen import Frozen
 from fishr.training.objective import Objective
 from fishr.training.optimizers import SGD, Adam
 
@@ -45,6 +45,8 @@ class Experiment:
         batches: which rows a step sees.
         steps: updates in all.
         evaluate_every: steps between two evaluations; the last step is always evaluated.
+        evaluate_from: the updates before the first evaluation, from which ``evaluate_every`` counts; DomainBed
+            evaluates after updates 1, 301, 601 and so on.
         checkpoint_every: steps between two checkpoints of a run folder; the last step always makes one.
         precision: of the featurizer's passes; statistics and weights are float32 in both.
         seed: decides data, first weights and batches.
@@ -62,8 +64,8 @@ class Experiment:
     """
 
     name: str = field(validator=_named)
-    data: ColoredDigits | ColoredMNIST | Arrays | CachedFeatures
-    featurizer: MLP | Frozen
+    data: ColoredDigits | ColoredMNIST | Arrays | CachedFeatures | HeldOut | AllEnvironments
+    featurizer: Featurizer
     head: LinearHead | MLPHead
     loss: CrossEntropy | BinaryCrossEntropy
     objective: Objective
@@ -71,6 +73,12 @@ class Experiment:
     batches: FullBatch | Minibatch
     steps: int = field(validator=whole(1))
     evaluate_every: int = field(default=50, validator=whole(1))
+    evaluate_from: int = field(default=0, validator=whole(0))
     checkpoint_every: int = field(default=100, validator=whole(1))
     precision: Precision = field(default="float32", validator=_precision)
     seed: int = field(default=0, validator=whole(0, most=2**63 - 1))
+
+    def evaluates(self, step: int) -> bool:
+        """Whether the weights after ``step`` updates are evaluated."""
+        since = step - self.evaluate_from
+        return step == self.steps or (step > 0 and since >= 0 and since % self.evaluate_every == 0)

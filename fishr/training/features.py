@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from fishr.data.domains import Domain
+from fishr.data.reading import chunks
 from fishr.models.frozen import features_by_block, in_blocks
 from fishr.statistics.moments import at_least_float32
 from fishr.training.experiment import Experiment
@@ -27,7 +28,7 @@ def domain_features(
         experiment: for its precision.
         state: the weights.
         domain: n rows.
-        chunk: rows of each pair that is yielded, which bounds memory.
+        chunk: rows of each pair that is yielded at most, which bounds memory; large inputs come in fewer.
         start: the row to begin at.
 
     Yields:
@@ -44,7 +45,7 @@ def domain_features(
         >>> [(tuple(features.shape), tuple(logits.shape)) for features, logits in pairs]
         [((500, 390), (500, 1)), ((250, 390), (250, 1))]
     """
-    for inputs in domain.inputs[start:].split(chunk):
+    for inputs, _ in chunks(domain, chunk, start):
         place(model, state.parameters, state.buffers)
         with torch.no_grad(), evaluating(model):
             with precision_of(experiment, inputs.device):

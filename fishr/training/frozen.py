@@ -7,8 +7,8 @@ from attrs import frozen
 from torch import Tensor, nn
 
 from fishr.errors import InputError
+from fishr.models.featurizer import Featurizer
 from fishr.models.frozen import FrozenFeaturizer
-from fishr.models.mlp import MLP
 from fishr.training.stored import read_checkpoint
 
 CHECKPOINT = "checkpoint.pt"
@@ -31,6 +31,7 @@ class Frozen:
         InputError: when called, no such checkpoint, or one of another featurizer.
 
     Example:
+        >>> from fishr.models import MLP
         >>> frozen = Frozen(MLP(widths=(5,)))
         >>> featurizer = frozen((2, 8, 8), torch.Generator().manual_seed(0))
         >>> featurizer(torch.zeros(3, 2, 8, 8)).requires_grad, frozen.features((2, 8, 8))
@@ -41,7 +42,7 @@ class Frozen:
         fishr.errors.InputError: featurizer: nowhere: no such run folder or checkpoint; train it first, or give its path
     """
 
-    inner: MLP
+    inner: Featurizer
     weights: str | None = None
 
     def __call__(self, shape: tuple[int, ...], generator: torch.Generator) -> nn.Module:

@@ -6,12 +6,13 @@ from pathlib import Path
 import attrs
 import torch
 from attrs import frozen
+from torch import Tensor
 
-from fishr.data.batches import FullBatch
 from fishr.data.domains import Domain, Domains
 from fishr.errors import InputError
 from fishr.training.evaluation import DomainScore, evaluate
 from fishr.training.experiment import Experiment
+from fishr.training.feeding import source_of
 from fishr.training.model import Model
 from fishr.training.state import TrainingState, build_model, first_state, state_to
 from fishr.training.step import StepRecord, advance
@@ -140,14 +141,12 @@ def train(
         state = state_to(state, where)
     yield Started(state, experiment, domains, model)
 
-    source = domains.training
-    if isinstance(experiment.batches, FullBatch):
-        source = experiment.batches.draw(domains.training, torch.Generator())
+    source = source_of(experiment, domains.training)
     # An evaluation belongs to the state it scores, so that a resumed run makes it where it is due.
     scores: tuple[DomainScore, ...] = ()
     while True:
         last = state.step == experiment.steps
-        if last or (state.step and state.step % experiment.evaluate_every == 0):
+        if experiment.evaluates(state.step):
             scores = evaluate(model, experiment, state, domains)
             yield Evaluated(state.step, scores)
         if last:
@@ -198,6 +197,12 @@ def domains_to(domains: Domains, device: torch.device) -> Domains:
     """
 
     def moved(part: tuple[Domain, ...]) -> tuple[Domain, ...]:
-        return tuple(attrs.evolve(d, inputs=d.inputs.to(device), labels=d.labels.to(device)) for d in part)
+        return tuple(_moved(domain, device) for domain in part)
 
     return attrs.evolve(domains, training=moved(domains.training), evaluation=moved(domains.evaluation))
+
+
+def _moved(domain: Domain, device: torch.device) -> Domain:
+    # Inputs that are read from files go to the device batch by batch.
+    inputs = domain.inputs.to(device) if isinstance(domain.inputs, Tensor) else domain.inputs
+    return attrs.evolve(domain, inputs=inputs, labels=domain.labels.to(device))

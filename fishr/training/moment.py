@@ -3,7 +3,7 @@
 import math
 
 import torch
-from attrs import evolve, frozen
+from attrs import frozen
 from torch import Tensor, nn
 
 from fishr.data.domains import Domain
@@ -81,7 +81,7 @@ def measure_moment(
         >>> moment.variance.shape, list(moment.penalties)
         (torch.Size([2, 391]), ['fishr'])
     """
-    looked_at = [evolve(d, inputs=d.inputs[: recording.samples], labels=d.labels[: recording.samples]) for d in domains]
+    looked_at = [domain.part(range(len(domain.labels))[: recording.samples]) for domain in domains]
     features = torch.cat([z for d in looked_at for z, _ in domain_features(model, experiment, state, d)])
     batch = DomainBatch(features, torch.cat([d.labels for d in looked_at]), tuple(len(d.labels) for d in looked_at))
     place(model, state.parameters, state.buffers)

@@ -64,13 +64,12 @@ def build_model(experiment: Experiment, domains: Domains) -> Model:
         >>> build_model(experiment, experiment.data(experiment.seed, None)).head
         Linear(in_features=390, out_features=1, bias=True)
     """
-    inputs = domains.training[0].inputs
-    shape = tuple(inputs.shape[1:])
+    shape, device = domains.shape, domains.training[0].labels.device
     generator = _generator(experiment.seed, _INITIALIZATION)
     featurizer = experiment.featurizer(shape, generator)
     outputs = experiment.loss.outputs(domains.classes)
     head = experiment.head(experiment.featurizer.features(shape), outputs, generator)
-    return Model(featurizer.to(inputs.device), head.to(inputs.device))
+    return Model(featurizer.to(device), head.to(device))
 
 
 def initial_state(experiment: Experiment, domains: Domains) -> TrainingState:

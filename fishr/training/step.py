@@ -12,6 +12,7 @@ from fishr.data.domains import Domain
 from fishr.errors import InputError, RunFailed
 from fishr.observation import observe
 from fishr.training.experiment import Experiment
+from fishr.training.feeding import Feed, step_seed
 from fishr.training.model import Model, place
 from fishr.training.objective import Loss
 from fishr.training.state import TrainingState
@@ -82,7 +83,7 @@ class NotFinite(RunFailed):
 
 
 def advance(
-    model: Model, experiment: Experiment, state: TrainingState, source: tuple[Domain, ...] | DomainBatch
+    model: Model, experiment: Experiment, state: TrainingState, source: tuple[Domain, ...] | DomainBatch | Feed
 ) -> tuple[TrainingState, StepRecord]:
     """One step: draw a batch, measure, update.
 
@@ -93,7 +94,7 @@ def advance(
         model: the experiment's modules, on the state's device.
         experiment: the run.
         state: from ``initial_state`` or the previous step.
-        source: the training domains to draw the batch from, or the batch itself.
+        source: the training domains to draw the batch from, the batch itself, or what gives the same batches.
 
     Returns:
         The next state and the step's numbers.
@@ -114,8 +115,8 @@ def advance(
     """
     generator = torch.Generator()
     generator.set_state(state.generator)
-    batch = source if isinstance(source, DomainBatch) else experiment.batches.draw(source, generator)
-    seed = int(torch.randint(2**62, (), generator=generator))
+    batch = _batch(experiment, source, generator)
+    seed = step_seed(generator)
     device = batch.inputs.device
 
     place(model, state.parameters, state.buffers)
@@ -144,6 +145,18 @@ def advance(
         generator=generator.get_state(),
     )
     return after, record
+
+
+def _batch(
+    experiment: Experiment, source: tuple[Domain, ...] | DomainBatch | Feed, generator: torch.Generator
+) -> DomainBatch:
+    match source:
+        case DomainBatch():
+            return source
+        case Feed():
+            return source(generator)
+        case _:
+            return experiment.batches.draw(source, generator)
 
 
 def precision_of(experiment: Experiment, device: torch.device) -> AbstractContextManager[object]:

@@ -164,7 +164,7 @@ REFUSED = {
     ),
     "no restarts": (["reproduce", "colored-digits", "--restarts", "0"], "Invalid value for '--restarts'"),
     "negative step": (["explain", "--step", "-1"], "Invalid value for '--step'"),
-    "no such data": (["data", "download", "imagenet"], "'imagenet' is not 'mnist'"),
+    "no such data": (["data", "download", "imagenet"], "imagenet: no data set of that name"),
 }
 
 

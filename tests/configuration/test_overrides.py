@@ -80,10 +80,6 @@ def test_the_given_table_stays_as_it_is():
     assert apply_overrides(TABLE, []) is not TABLE
 
 
-def test_a_changed_kind_keeps_the_keys_of_the_old_one():
-    assert apply_overrides(TABLE, ["data.kind=Fixed"])["data"] == {"kind": "Fixed", "at": 190, "after": 90.0}
-
-
 @pytest.mark.parametrize(
     ("override", "fragments"),
     [
@@ -158,3 +154,26 @@ def test_no_text_is_a_traceback(text: str):
     except ConfigurationError as error:
         told = str(error)
     assert len(told.splitlines()) <= 1
+
+
+def test_a_new_kind_begins_its_table_anew():
+    table = {"head": {"kind": "LinearHead", "init": "torch"}, "featurizer": {"widths": [5]}, "seed": 1}
+    changed = apply_overrides(table, ["head.kind=MLPHead", "head.widths=[3]", "featurizer.kind=MNISTCNN"])
+    assert changed == {"head": {"kind": "MLPHead", "widths": [3]}, "featurizer": {"kind": "MNISTCNN"}, "seed": 1}
+    assert table["head"] == {"kind": "LinearHead", "init": "torch"}
+
+
+def test_what_overrides_set_survives_a_new_kind_in_either_order():
+    table = {"a": {"head": {"kind": "LinearHead", "init": "torch"}}}
+    changed = apply_overrides(table, ["a.head.widths.first=3", "a.head.kind=MLPHead"])
+    assert changed == {"a": {"head": {"widths": {"first": 3}, "kind": "MLPHead"}}}
+
+
+def test_the_same_kind_keeps_its_table():
+    table = {"head": {"kind": "LinearHead", "init": "torch"}}
+    assert apply_overrides(table, ["head.kind=LinearHead"]) == table
+
+
+def test_a_kind_at_the_root_or_of_no_table():
+    assert apply_overrides({"kind": "A", "x": 1}, ["kind=B"]) == {"kind": "B"}
+    assert apply_overrides({}, ["head.kind=B"]) == {"head": {"kind": "B"}}

@@ -6,7 +6,7 @@ from urllib.error import URLError
 import pytest
 
 from fishr.data import download
-from fishr.data.download import MD5, MIRROR, download_mnist
+from fishr.data.download import MD5, MIRROR, RAW_MD5, download_mnist, verify_mnist
 from fishr.errors import InputError, RunFailed
 
 CONTENT = {name: name.encode() * 3 for name in MD5}
@@ -126,3 +126,39 @@ def test_a_full_disk_is_not_blamed_on_the_network(tmp_path: Path, stand_in, monk
     with pytest.raises(RunFailed, match=r"train-images-idx3-ubyte.gz: cannot be written .No space left on device"):
         download_mnist(tmp_path, Mirror())
     assert files(tmp_path) == []
+
+
+@pytest.fixture
+def raw_stand_in(stand_in, monkeypatch):
+    sums = {name.removesuffix(".gz"): hashlib.md5(name.encode()).hexdigest() for name in MD5}
+    monkeypatch.setattr(download, "RAW_MD5", sums)
+
+
+def test_files_are_verified_raw_or_packed(tmp_path: Path, stand_in, raw_stand_in):
+    paths = download_mnist(tmp_path, Mirror())
+    assert set(verify_mnist(tmp_path)) == set(paths)
+    raw = paths[0].with_suffix("")
+    paths[0].unlink()
+    raw.write_text(paths[0].name)
+    assert set(verify_mnist(tmp_path)) == {raw, *paths[1:]}
+
+
+def test_other_files_than_mnists_are_named(tmp_path: Path, stand_in, raw_stand_in):
+    paths = download_mnist(tmp_path, Mirror())
+    for path in (paths[1], paths[3]):
+        path.write_bytes(b"mine")
+    with pytest.raises(InputError, match=r"not MNIST's, by its MD5; move it away") as caught:
+        verify_mnist(tmp_path)
+    assert str(caught.value).startswith(f"{paths[1]}, {paths[3]}: ")
+    assert [path.read_bytes() for path in (paths[1], paths[3])] == [b"mine", b"mine"]
+
+
+def test_a_missing_file_is_no_verified_one(tmp_path: Path, stand_in, raw_stand_in):
+    download_mnist(tmp_path, Mirror())[3].unlink()
+    with pytest.raises(InputError, match=r"found no t10k-labels-idx1-ubyte"):
+        verify_mnist(tmp_path)
+
+
+def test_the_real_files_have_the_sums(mnist_dir: Path):
+    assert verify_mnist(mnist_dir)
+    assert {f"{name}.gz" for name in RAW_MD5} == set(MD5)

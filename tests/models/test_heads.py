@@ -2,6 +2,7 @@ import pytest
 import torch
 from torch import nn
 
+from fishr.configuration import structure, unstructure
 from fishr.errors import InputError
 from fishr.models.heads import LinearHead, MLPHead
 from fishr.models.linear import xavier_linear
@@ -16,6 +17,40 @@ def test_a_linear_head_is_exactly_one_linear_layer():
     assert type(head) is nn.Linear
     assert torch.equal(head.weight, xavier_linear(6, 3, generator()).weight)
     assert head.bias.shape == (3,)
+
+
+def test_torchs_first_weights_are_those_of_its_linear_layer():
+    head = LinearHead(init="torch")(400, 200, generator())
+    assert type(head) is nn.Linear
+    for weights in (head.weight, head.bias):
+        assert weights.abs().max() <= 1 / 20
+        assert weights.abs().max() > 0.9 / 20
+    # A uniform variable on ±a has the variance a² / 3.
+    assert head.weight.var().item() == pytest.approx(1 / 1200, rel=0.03)
+    torch.manual_seed(int(torch.randint(2**63 - 1, (), generator=generator())))
+    expected = nn.Linear(400, 200)
+    assert torch.equal(head.weight, expected.weight)
+    assert torch.equal(head.bias, expected.bias)
+
+
+@pytest.mark.parametrize("init", ["xavier", "torch"])
+def test_a_linear_head_is_drawn_from_the_generator_alone(init):
+    before = torch.get_rng_state()
+    first, again = (LinearHead(init)(6, 3, generator()).weight for _ in range(2))
+    assert torch.equal(torch.get_rng_state(), before)
+    assert torch.equal(first, again)
+    assert not torch.equal(first, LinearHead(init)(6, 3, torch.Generator().manual_seed(1)).weight)
+
+
+@pytest.mark.parametrize("init", ["kaiming", "", "Torch"])
+def test_other_first_weights_are_refused(init):
+    with pytest.raises(InputError, match=f"init: got '{init}', expected 'xavier' or 'torch'"):
+        LinearHead(init)
+
+
+def test_a_linear_head_reads_back_from_a_table():
+    assert structure({}, LinearHead) == LinearHead()
+    assert structure(unstructure(LinearHead("torch")), LinearHead) == LinearHead("torch")
 
 
 @pytest.mark.parametrize("widths", [(5,), (5, 4)])

@@ -16,7 +16,7 @@ from fishr.data.caches.encoding import EDITION, TYPE, Damaged, attribute, set_te
 from fishr.errors import InputError, RunFailed
 from fishr.files import remove_leftovers, sync_folder
 
-KINDS = ("fishr-features", "fishr-gradients", "fishr-statistics", "fishr-analysis", "fishr-surface")
+KINDS = ("fishr-features", "fishr-gradients", "fishr-statistics", "fishr-analysis", "fishr-surface", "fishr-images")
 _COMPLETE, _DIGEST, _LIBRARY = "complete", "digest", "library"
 # What h5py raises on bytes that are not what they should be.
 UNREADABLE = (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError, MemoryError, OverflowError)

@@ -13,6 +13,7 @@ from fishr.data.caches.files import UNREADABLE, Header, header_of, one_line, ope
 from fishr.data.caches.streams import Section, read_sections
 
 _BYTES = 1 << 24
+SECTIONED = ("fishr-features", "fishr-gradients", "fishr-images")
 
 
 @frozen
@@ -84,7 +85,7 @@ def describe(path: Path) -> Description:
         header = header_of(file)
         provenance = read_element(file, "provenance") if "provenance" in file else {}
         key = read_element(file, "key") if "key" in file else None
-        sections = read_sections(file) if header.kind in ("fishr-features", "fishr-gradients") else ()
+        sections = read_sections(file) if header.kind in SECTIONED else ()
         elements = tuple(
             Element(str(d.name), str(attribute(d, TYPE)), str(d.dtype), d.shape, d.id.get_storage_size())
             for d in _datasets(file)

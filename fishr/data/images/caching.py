@@ -1,0 +1,131 @@
+"""Image files to an image cache: each decoded and resized once."""
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from hashlib import sha256
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+
+import fishr
+from fishr.data.caches import Section, write_images
+from fishr.data.images.checking import check_readable
+from fishr.data.images.decoding import resized
+from fishr.data.images.folders import list_folder
+from fishr.data.images.listing import Listed, class_names
+from fishr.data.images.lists import EXTENSIONS, list_file
+from fishr.data.images.pictures import ImageFiles
+from fishr.errors import InputError
+
+_FILES_A_TASK = 256
+
+
+def list_images(source: Path) -> tuple[Listed, ...]:
+    """The images of a folder or of a list.
+
+    Args:
+        source: a folder of ENVIRONMENT/CLASS/IMAGE, or a .csv, .json or .jsonl as ``ImageList`` takes it.
+
+    Raises:
+        InputError: there is none, or it is laid out in another way.
+
+    Example:
+        >>> list_images(Path("nowhere.csv"))
+        Traceback (most recent call last):
+            ...
+        fishr.errors.InputError: nowhere.csv: no such file; give a .csv, .json or .jsonl with environment, class and \
+path of each image
+    """
+    is_list = source.suffix.lower() in EXTENSIONS and not source.is_dir()
+    return list_file(source) if is_list or source.is_file() else list_folder(source)
+
+
+def cache_images(
+    source: Path, out: Path, size: int, workers: int, progress: Callable[[int], object] = lambda images: None
+) -> bool:
+    """Write every image of a folder or list into a file, resized; go on where a killed writer stopped.
+
+    Args:
+        source: a folder or a list; see ``list_images``.
+        out: the file to make; its folder exists.
+        size: side of the resized images, pixels.
+        workers: threads that decode.
+        progress: is told the images of each part that is there.
+
+    Returns:
+        Whether it was written; False if it was there already, made of the same.
+
+    Raises:
+        InputError: the source is refused, an image cannot be read, or a file made of something else is there.
+        RunFailed: it could not be written; the parts are kept.
+
+    Example:
+        >>> cache_images(Path("nowhere"), Path("images.h5"), size=224, workers=1)
+        Traceback (most recent call last):
+            ...
+        fishr.errors.InputError: nowhere: no such folder; run `fishr data download`, or lay images there as \
+ENVIRONMENT/CLASS/IMAGE
+    """
+    listed = list_images(source)
+    classes = class_names(source, listed)
+    check_readable([path for environment in listed for path in _paths(environment)])
+    numbers = {name: number for number, name in enumerate(classes)}
+    with ThreadPoolExecutor(workers) as pool:
+
+        def compute(domain: int, start: int, stop: int) -> np.ndarray:
+            images = listed[domain].images
+            return np.stack(
+                list(pool.map(lambda row: np.asarray(resized(images.image(row), size)), range(start, stop)))
+            )
+
+        return write_images(
+            out,
+            provenance=_provenance(listed, classes, size, pool),
+            sections=[Section(each.name, "training", len(each.classes)) for each in listed],
+            paths=[each.images.names for each in listed],
+            labels=[np.array([numbers[name] for name in each.classes]) for each in listed],
+            compute=compute,
+            progress=progress,
+        )
+
+
+def _provenance(
+    listed: Sequence[Listed], classes: tuple[str, ...], size: int, pool: ThreadPoolExecutor
+) -> dict[str, str | int | tuple[str, ...]]:
+    """What decides the pixels; where the files lie is no part of it."""
+    import PIL
+
+    return {
+        "size": size,
+        "resize": "bilinear, antialiased",
+        "domains": tuple(each.name for each in listed),
+        "classes": classes,
+        "images_sha256": _content(listed, pool),
+        "pillow": ".".join(PIL.__version__.split(".")[:2]),
+        "library": fishr.__version__,
+    }
+
+
+def _content(listed: Sequence[Listed], pool: ThreadPoolExecutor) -> str:
+    digest = sha256()
+    for environment in listed:
+        paths = _paths(environment)
+        tasks = [paths[start : start + _FILES_A_TASK] for start in range(0, len(paths), _FILES_A_TASK)]
+        hashes = chain.from_iterable(pool.map(_hashes, tasks))
+        for name, group, found in zip(environment.images.names, environment.classes, hashes, strict=True):
+            line = f"{environment.name}\t{group}\t{name}\t{found}\n"
+            digest.update(line.encode(errors="surrogateescape"))
+    return digest.hexdigest()
+
+
+def _hashes(paths: Sequence[Path]) -> list[str]:
+    try:
+        return [sha256(path.read_bytes()).hexdigest() for path in paths]
+    except OSError as error:
+        raise InputError(f"{error.filename}: cannot be read ({error.strerror}); delete or replace it") from error
+
+
+def _paths(environment: Listed) -> list[Path]:
+    images = environment.images
+    return [images.path(row) for row in range(len(images.names))] if isinstance(images, ImageFiles) else []

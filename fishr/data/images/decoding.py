@@ -1,0 +1,104 @@
+"""An image file as RGB pixels, and pixels as a network's inputs."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fishr.errors import InputError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+MEAN = (0.485, 0.456, 0.406)
+STD = (0.229, 0.224, 0.225)
+
+
+def decode(path: Path) -> "Image":
+    """A file's image, in RGB.
+
+    Args:
+        path: of a file in a format that Pillow reads.
+
+    Raises:
+        InputError: it cannot be read.
+
+    Example:
+        >>> decode(Path("nowhere.jpg"))
+        Traceback (most recent call last):
+            ...
+        fishr.errors.InputError: nowhere.jpg: cannot be read as an image (no such file or directory); delete or \
+replace it
+    """
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            image.load()
+            # An alpha channel is dropped; Pillow would warn of a palette's.
+            image.info.pop("transparency", None)
+            return image.convert("RGB")
+    # Decoders raise whatever a damaged file makes them stumble over.
+    except Exception as error:
+        raise InputError(f"{path}: cannot be read as an image ({reason(error)}); delete or replace it") from error
+
+
+def resized(image: "Image", size: int) -> "Image":
+    """The whole image as a square, bilinear and antialiased; its proportions are not kept.
+
+    Args:
+        image: RGB.
+        size: side of the square, pixels.
+
+    Example:
+        >>> from PIL import Image
+        >>> resized(Image.new("RGB", (20, 10)), 8).size
+        (8, 8)
+    """
+    from PIL.Image import Resampling
+
+    return image.resize((size, size), Resampling.BILINEAR)
+
+
+def normalized(images: "Sequence[Image]", size: int) -> Tensor:
+    """Inputs of a network that was trained on ImageNet: from 0 to 1, less the mean, by the standard deviation.
+
+    Args:
+        images: n, RGB, size × size.
+        size: side of the images, pixels.
+
+    Returns:
+        [n, 3, size, size] float32.
+
+    Example:
+        >>> from PIL import Image
+        >>> normalized([Image.new("RGB", (2, 2), "white")], 2)[0, :, 0, 0]
+        tensor([2.2489, 2.4286, 2.6400])
+
+    Source:
+        The means and deviations that torchvision's ImageNet weights are given with.
+    """
+    pixels = np.empty((len(images), size, size, 3), np.uint8)
+    for row, image in enumerate(images):
+        pixels[row] = np.asarray(image)
+    values = torch.from_numpy(pixels).permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format)
+    mean, std = (torch.tensor(each).view(3, 1, 1) for each in (MEAN, STD))
+    return values.div_(255).sub_(mean).div_(std)
+
+
+def reason(error: BaseException) -> str:
+    """Why a file is no image, in a few words.
+
+    Example:
+        >>> reason(OSError("image file is truncated\\n(3 bytes not processed)"))
+        'image file is truncated (3 bytes not processed)'
+    """
+    from PIL import UnidentifiedImageError
+
+    if isinstance(error, UnidentifiedImageError):
+        return "not an image"
+    told = getattr(error, "strerror", None)
+    return str(told).lower() if told else " ".join(str(error).split()) or type(error).__name__

@@ -1,0 +1,115 @@
+"""Rows of domains as tensors: those of a tensor at once, those of files by one pool of threads, ahead of their use."""
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cache
+
+import torch
+from attrs import frozen
+from torch import Tensor
+
+from fishr.data.domains import Domain
+from fishr.data.inputs import LazyInputs
+
+BLOCK = 64
+_CHUNK_BYTES = 1 << 22
+_ROWS_A_TASK = 8
+
+
+@frozen(eq=False)
+class Reading:
+    """Inputs that threads are reading.
+
+    Args:
+        parts: in the order of the rows.
+    """
+
+    parts: tuple[Future[Tensor], ...]
+
+    def result(self) -> Tensor:
+        """Inputs [n, ...] on the CPU, once all are read.
+
+        Raises:
+            InputError: one cannot be read.
+        """
+        return torch.cat([part.result() for part in self.parts])
+
+
+def begin_reading(inputs: LazyInputs, rows: Sequence[int], seeds: Sequence[int] | None = None) -> Reading:
+    """Hand rows to the pool of threads that all domains share; it has as many threads as torch computes with.
+
+    Args:
+        inputs: where from.
+        rows: which, at least one.
+        seeds: of their augmentation; None: to be evaluated.
+
+    Returns:
+        What will be the inputs.
+    """
+    starts = range(0, len(rows), _ROWS_A_TASK)
+    stops = [start + _ROWS_A_TASK for start in starts]
+    tasks = [
+        _pool().submit(inputs.read, rows[start:stop], None if seeds is None else seeds[start:stop])
+        for start, stop in zip(starts, stops, strict=True)
+    ]
+    return Reading(tuple(tasks))
+
+
+def chunks(domain: Domain, most: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+    """A domain's rows from one on, in pieces that fit a forward pass; files of the next are read meanwhile.
+
+    Args:
+        domain: n rows.
+        most: rows of a piece at most; large inputs come in fewer, of which it is a multiple of 64 unless ``most`` is
+            less than that.
+        start: the first row.
+
+    Yields:
+        Inputs and labels on the labels' device, never augmented unless the inputs always are.
+
+    Example:
+        >>> domain = Domain("photo", torch.zeros(5, 3), torch.tensor([0, 1, 0, 1, 1]))
+        >>> [labels.tolist() for _, labels in chunks(domain, most=2, start=1)]
+        [[1, 0], [1, 1]]
+    """
+    rows, inputs, labels = min(most, _rows_in(domain)), domain.inputs, domain.labels
+    pieces = [range(first, min(first + rows, len(labels))) for first in range(start, len(labels), rows)]
+    if isinstance(inputs, Tensor):
+        for piece in pieces:
+            yield inputs[piece.start : piece.stop], labels[piece.start : piece.stop]
+        return
+    ahead = deque[Reading]()
+    for index, piece in enumerate(pieces):
+        while len(ahead) < 2 and index + len(ahead) < len(pieces):
+            ahead.append(begin_reading(inputs, pieces[index + len(ahead)]))
+        yield ahead.popleft().result().to(labels.device), labels[piece.start : piece.stop]
+
+
+def tensor_of(inputs: Tensor | LazyInputs, rows: Sequence[int] | None = None) -> Tensor:
+    """Inputs in one tensor: those of a tensor where it lies, those of files on the CPU.
+
+    Args:
+        inputs: N of them.
+        rows: which; None: all.
+
+    Returns:
+        [n, ...].
+
+    Example:
+        >>> tensor_of(torch.eye(3), [2])
+        tensor([[0., 0., 1.]])
+    """
+    if isinstance(inputs, Tensor):
+        return inputs if rows is None else inputs[torch.as_tensor(rows, device=inputs.device)]
+    return begin_reading(inputs, range(len(inputs)) if rows is None else rows).result()
+
+
+def _rows_in(domain: Domain) -> int:
+    width = domain.inputs.shape[1:].numel() * domain.inputs.dtype.itemsize
+    return max(BLOCK, _CHUNK_BYTES // width // BLOCK * BLOCK)
+
+
+@cache
+def _pool() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(max_workers=torch.get_num_threads(), thread_name_prefix="fishr-reading")

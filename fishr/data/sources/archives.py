@@ -1,0 +1,263 @@
+"""Unpacking zip and tar archives that nobody vouches for: all is checked before anything is written."""
+
+import gzip
+import lzma
+import re
+import shutil
+import stat
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Generator, Iterable, Sequence
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+
+from attrs import frozen
+
+from fishr.errors import InputError
+
+CHUNK = 1 << 20
+_DAMAGED = (
+    tarfile.TarError,
+    zipfile.BadZipFile,
+    zlib.error,
+    EOFError,
+    NotImplementedError,
+    RuntimeError,
+    ValueError,
+    gzip.BadGzipFile,
+    lzma.LZMAError,
+)
+_ZIP = (b"PK\3\4", b"PK\5\6")
+
+
+@frozen
+class Member:
+    """What an archive says of one of its files.
+
+    Args:
+        name: its path, as written in the archive.
+        size: bytes when unpacked.
+        kind: "file", "folder", or what else it is.
+
+    Example:
+        >>> Member("photo/dog/1.jpg", 4096, "file").size
+        4096
+    """
+
+    name: str
+    size: int
+    kind: str
+
+
+def is_archive(path: Path) -> bool:
+    """Whether a file is a zip or tar archive, by its content.
+
+    Args:
+        path: of the file.
+
+    Example:
+        >>> is_archive(Path(__file__))
+        False
+    """
+    try:
+        return _is_zip(path) or tarfile.is_tarfile(path)
+    except (*_DAMAGED, OSError):
+        return False
+
+
+def members(path: Path) -> tuple[Member, ...]:
+    """What an archive holds, by its own account.
+
+    Args:
+        path: of a zip or tar file; a tar file may be compressed.
+
+    Raises:
+        InputError: absent, no archive, or damaged.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     with zipfile.ZipFile(Path(folder, "a.zip"), "w") as archive:
+        ...         archive.writestr("photo/dog/1.jpg", b"...")
+        ...     members(Path(folder, "a.zip"))
+        (Member(name='photo/dog/1.jpg', size=3, kind='file'),)
+    """
+    with _readable(path):
+        if _is_zip(path):
+            with zipfile.ZipFile(path) as archive:
+                return tuple(Member(info.filename, info.file_size, _zip_kind(info)) for info in archive.infolist())
+        with tarfile.open(path) as archive:
+            found = tuple(Member(info.name, info.size, _tar_kind(info)) for info in archive)
+            # The sum of a compressed file stands behind the end of the archive in it.
+            while archive.fileobj and archive.fileobj.read(CHUNK):
+                pass
+            return found
+
+
+def check_members(path: Path, found: Iterable[Member]) -> int:
+    """Refuse an archive that would write outside of its folder, or anything but plain files.
+
+    Args:
+        path: of the archive, for the message.
+        found: its members.
+
+    Returns:
+        Bytes of all files, unpacked.
+
+    Raises:
+        InputError: a path that is absolute, climbs with "..", has a drive or comes twice; a link or a device; an
+            encrypted file.
+
+    Example:
+        >>> check_members(Path("a.zip"), [Member("../../etc/passwd", 1, "file")])
+        Traceback (most recent call last):
+            ...
+        fishr.errors.InputError: a.zip: '../../etc/passwd' leads out of its folder; nothing was unpacked, ...
+    """
+    files, folders = set[PurePosixPath](), set[PurePosixPath]()
+    total = 0
+    for member in found:
+        problem = _problem(member)
+        place = _place(member.name)
+        if not problem and member.kind == "file":
+            if place in files:
+                problem = "comes twice"
+            files.add(place)
+            folders.update(place.parents)
+            total += member.size
+        if problem:
+            raise InputError(
+                f"{path}: {member.name!r} {problem}; nothing was unpacked, get the archive from its publisher"
+            )
+    for place in sorted(files & folders):
+        raise InputError(f"{path}: {str(place)!r} is a file and a folder at once; nothing was unpacked")
+    return total
+
+
+def check_space(archives: Sequence[Path], folder: Path) -> int:
+    """Check all members of some archives, and that they fit on the disk together.
+
+    Args:
+        archives: to be unpacked.
+        folder: on the disk that is meant.
+
+    Returns:
+        Bytes of all files, unpacked.
+
+    Raises:
+        InputError: an archive is refused, or unpacked they are larger than what is free.
+
+    Example:
+        >>> check_space([], Path("."))
+        0
+    """
+    total = sum(check_members(path, members(path)) for path in archives)
+    free = shutil.disk_usage(folder).free
+    if total > free:
+        raise InputError(
+            f"{', '.join(map(str, archives))}: unpacked {_gib(total)}, but only {_gib(free)} are free in {folder}; "
+            "free some space or choose another --data-dir"
+        )
+    return total
+
+
+def unpack(path: Path, folder: Path) -> Generator[int]:
+    """Unpack the files of a checked archive, one a turn.
+
+    Args:
+        path: of an archive whose members were checked.
+        folder: where to; it exists and is empty.
+
+    Yields:
+        Bytes of each file, once it is there.
+
+    Raises:
+        InputError: the archive is damaged.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     with zipfile.ZipFile(Path(folder, "a.zip"), "w") as archive:
+        ...         archive.writestr("photo/dog/1.jpg", b"...")
+        ...     list(unpack(Path(folder, "a.zip"), Path(folder)))
+        ...     Path(folder, "photo", "dog", "1.jpg").read_bytes()
+        [3]
+        b'...'
+    """
+    with _readable(path):
+        if not _is_zip(path):
+            with tarfile.open(path) as archive:
+                for info in archive:
+                    if info.isfile():
+                        archive.extract(info, folder, filter="data")
+                        yield info.size
+            return
+        with zipfile.ZipFile(path) as archive:
+            for info in archive.infolist():
+                if not info.is_dir():
+                    target = folder / _place(info.filename)
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    with archive.open(info) as source, target.open("xb") as file:
+                        shutil.copyfileobj(source, file, CHUNK)
+                    yield info.file_size
+
+
+def _is_zip(path: Path) -> bool:
+    # zipfile.is_zipfile also takes a tar file that ends with a zip file.
+    with path.open("rb") as file:
+        return file.read(4) in _ZIP
+
+
+def _problem(member: Member) -> str:
+    if member.kind not in ("file", "folder"):
+        return f"is {member.kind}, which no data set of images needs"
+    if "\0" in member.name or re.match(r"[A-Za-z]:", member.name):
+        return "is no portable path"
+    place = _place(member.name)
+    if place.is_absolute() or ".." in place.parts:
+        return "leads out of its folder"
+    if member.kind == "file" and not place.name:
+        return "has no name"
+    return ""
+
+
+def _place(name: str) -> PurePosixPath:
+    # Some packers on Windows write backslashes.
+    return PurePosixPath(name.replace("\\", "/"))
+
+
+def _zip_kind(info: zipfile.ZipInfo) -> str:
+    mode = stat.S_IFMT(info.external_attr >> 16)
+    if info.flag_bits & 1:
+        return "encrypted"
+    if mode == stat.S_IFLNK:
+        return "a link"
+    if info.is_dir():
+        return "folder"
+    return "file" if mode in (0, stat.S_IFREG) else "a device"
+
+
+def _tar_kind(info: tarfile.TarInfo) -> str:
+    if info.issym() or info.islnk():
+        return "a link"
+    if info.isdir():
+        return "folder"
+    return "file" if info.isfile() else "a device"
+
+
+def _gib(size: int) -> str:
+    return f"{size / 2**30:.1f} GiB"
+
+
+@contextmanager
+def _readable(path: Path) -> Generator[None]:
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; give the path of a zip or tar archive")
+    if not is_archive(path):
+        raise InputError(f"{path}: neither a zip nor a tar archive; give one, compressed or not")
+    try:
+        yield
+    except _DAMAGED as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise InputError(f"{path}: damaged ({reason}); fetch it again") from None

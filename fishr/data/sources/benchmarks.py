@@ -1,0 +1,164 @@
+"""The image data sets of DomainBed: environments, classes, and where their archives are published."""
+
+from collections.abc import Mapping
+from difflib import get_close_matches
+from types import MappingProxyType
+
+from fishr.data.sources.camera_traps import CATEGORIES, lay_locations
+from fishr.data.sources.image_set import Archive, Environment, ImageSet
+from fishr.data.sources.layouts import lay_folders, lay_splits
+from fishr.errors import InputError
+
+_DRIVE = "https://drive.google.com/uc?id="
+_DOMAINNET = "http://csr.bu.edu/ftp/visda/2019/multi-source"
+_CAMERA_TRAPS = "https://storage.googleapis.com/public-datasets-lila/caltechcameratraps"
+
+
+def _spawrious(size: str, level: str) -> ImageSet:
+    return ImageSet(
+        name=f"Spawrious{size}_{level}",
+        description=f"generated dogs whose background misleads, {size}, {level}",
+        folder=f"spawrious224/{size.lower()}_{level}",
+        environments=tuple(Environment(name, name) for name in ("Test", "SC_group_1", "SC_group_2")),
+        classes=4,
+        origin="https://github.com/aengusl/spawrious",
+        relay=lay_folders,
+        by_hand="its archives sort images by location; an environment is a mixture of locations, which you lay out",
+        class_names=("bulldog", "corgi", "dachshund", "labrador"),
+        licence="MIT",
+    )
+
+
+_SETS = (
+    ImageSet(
+        name="VLCS",
+        description="photographs from four collections",
+        folder="VLCS",
+        environments=(
+            Environment("Caltech101", "C", ("CALTECH",)),
+            Environment("LabelMe", "L"),
+            Environment("SUN09", "S", ("SUN",)),
+            Environment("VOC2007", "V", ("VOC", "PASCAL")),
+        ),
+        classes=5,
+        origin=f"{_DRIVE}1skwblH1_okBwxWxmRsp9_qi15hyPpxg8",
+        relay=lay_splits,
+        archives=(Archive("VLCS.tar.gz", f"{_DRIVE}1skwblH1_okBwxWxmRsp9_qi15hyPpxg8"),),
+        by_hand="merge each environment's train, crossval and test folders, class by class, so that ENVIRONMENT/CLASS "
+        "has all of them, as download does",
+        class_names=("bird", "car", "chair", "dog", "person"),
+    ),
+    ImageSet(
+        name="PACS",
+        description="photographs, art paintings, cartoons and sketches",
+        folder="PACS",
+        environments=(
+            Environment("art_painting", "A"),
+            Environment("cartoon", "C"),
+            Environment("photo", "P"),
+            Environment("sketch", "S"),
+        ),
+        classes=7,
+        origin=f"{_DRIVE}1JFr8f805nMUelQWWmfnJR3y4_SYoN5Pd",
+        relay=lay_folders,
+        archives=(Archive("PACS.zip", f"{_DRIVE}1JFr8f805nMUelQWWmfnJR3y4_SYoN5Pd"),),
+        class_names=("dog", "elephant", "giraffe", "guitar", "horse", "house", "person"),
+    ),
+    ImageSet(
+        name="OfficeHome",
+        description="things of offices and homes: art, clip art, products, photographs",
+        folder="office_home",
+        environments=(
+            Environment("Art", "A"),
+            Environment("Clipart", "C"),
+            Environment("Product", "P"),
+            Environment("Real World", "R"),
+        ),
+        classes=65,
+        origin=f"{_DRIVE}1uY0pj7oFsjMxRwaD3Sxy0jgel0fsYXLC",
+        relay=lay_folders,
+        archives=(Archive("OfficeHome.zip", f"{_DRIVE}1uY0pj7oFsjMxRwaD3Sxy0jgel0fsYXLC"),),
+    ),
+    ImageSet(
+        name="TerraIncognita",
+        description="animals before camera traps at four locations",
+        folder="terra_incognita",
+        environments=tuple(Environment(f"location_{number}", f"L{number}") for number in (100, 38, 43, 46)),
+        classes=10,
+        origin="https://lila.science/datasets/caltech-camera-traps",
+        relay=lay_locations,
+        archives=tuple(
+            Archive(name, f"{_CAMERA_TRAPS}/{name}")
+            for name in ("eccv_18_all_images_sm.tar.gz", "eccv_18_annotations.tar.gz")
+        ),
+        by_hand="put each image of these locations under its category in the annotations",
+        class_names=CATEGORIES,
+        licence="Community Data License Agreement, permissive variant",
+    ),
+    ImageSet(
+        name="DomainNet",
+        description="things as clip art, infographics, paintings, quick drawings, photographs, sketches",
+        folder="domain_net",
+        environments=(
+            Environment("clipart", "clip"),
+            Environment("infograph", "info"),
+            Environment("painting", "paint"),
+            Environment("quickdraw", "quick"),
+            Environment("real", "real"),
+            Environment("sketch", "sketch"),
+        ),
+        classes=345,
+        origin="http://ai.bu.edu/M3SDA",
+        relay=lay_folders,
+        archives=tuple(
+            Archive(f"{name}.zip", f"{_DOMAINNET}/{part}{name}.zip")
+            for name, part in (
+                ("clipart", "groundtruth/"),
+                ("infograph", ""),
+                ("painting", "groundtruth/"),
+                ("quickdraw", ""),
+                ("real", ""),
+                ("sketch", ""),
+            )
+        ),
+        by_hand="unpack all six there; DomainBed leaves out a published list of duplicates, which fishr does only with "
+        "download --duplicates FILE",
+    ),
+    ImageSet(
+        name="SVIRO",
+        description="rendered rear seats of ten cars and who sits there",
+        folder="sviro",
+        environments=tuple(
+            Environment(name, name)
+            for name in ("aclass", "escape", "hilux", "i3", "lexus", "tesla", "tiguan", "tucson", "x5", "zoe")
+        ),
+        classes=7,
+        origin="https://sviro.kl.dfki.de",
+        relay=lay_folders,
+        by_hand="take the images for classification, one folder a car",
+    ),
+    *(_spawrious(size, level) for size in ("O2O", "M2M") for level in ("easy", "medium", "hard")),
+)
+IMAGE_SETS: Mapping[str, ImageSet] = MappingProxyType({image_set.name: image_set for image_set in _SETS})
+"""By the names that DomainBed and its records use."""
+
+
+def find_image_set(name: str) -> ImageSet:
+    """The image data set of a name, whatever its case.
+
+    Args:
+        name: such as "PACS".
+
+    Raises:
+        InputError: there is none; the message has those there are.
+
+    Example:
+        >>> find_image_set("terraincognita").classes
+        10
+    """
+    by_name = {known.lower(): image_set for known, image_set in IMAGE_SETS.items()}
+    if name.lower() in by_name:
+        return by_name[name.lower()]
+    close = get_close_matches(name.lower(), by_name, 1)
+    hint = f"did you mean {by_name[close[0]].name}?" if close else f"expected one of {', '.join(IMAGE_SETS)}"
+    raise InputError(f"{name}: no image data set of that name; {hint}")

@@ -1,0 +1,78 @@
+"""Whether the images of a data set lie as expected and can all be read."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from attrs import frozen
+
+from fishr.data.images.caching import list_images
+from fishr.data.images.checking import Unreadable, find_unreadable
+from fishr.data.images.pictures import ImageFiles
+from fishr.data.sources.image_set import ImageSet
+from fishr.data.sources.inspection import Contents, contents_of, notes_of, problems_of
+from fishr.errors import InputError
+
+
+@frozen
+class Verified:
+    """What was found in the folder or list of a data set.
+
+    Args:
+        contents: the environments.
+        unreadable: images that cannot be read.
+        notes: what is worth knowing of the layout.
+
+    Example:
+        >>> Verified((Contents("photo", {"dog": 2}), Contents("sketch", {"dog": 3})), ()).images
+        5
+    """
+
+    contents: tuple[Contents, ...]
+    unreadable: tuple[Unreadable, ...]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def images(self) -> int:
+        """How many there are."""
+        return sum(each.images for each in self.contents)
+
+
+def verify_images(
+    source: Path, expected: ImageSet | None = None, progress: Callable[[int, int], object] = lambda done, total: None
+) -> Verified:
+    """Check the layout of images, and decode each of them.
+
+    Args:
+        source: a folder ENVIRONMENT/CLASS/IMAGE, or a list of images.
+        expected: which data set it is to be; None: one's own.
+        progress: is told how many images are read, and of how many.
+
+    Raises:
+        InputError: the layout is not as expected.
+
+    Example:
+        >>> verify_images(Path("nowhere"))
+        Traceback (most recent call last):
+            ...
+        fishr.errors.InputError: nowhere: no such folder; ...
+    """
+    listed = list_images(source)
+    contents = contents_of(listed)
+    problems = problems_of(contents, expected) if expected else ()
+    if expected and problems:
+        raise InputError(f"{source}: not {expected.name}, {'; '.join(problems)}; see fishr data info {expected.name}")
+    paths = [
+        each.images.path(row)
+        for each in listed
+        if isinstance(each.images, ImageFiles)
+        for row in range(len(each.images.names))
+    ]
+    done = 0
+
+    def tell(more: int) -> None:
+        nonlocal done
+        done += more
+        progress(done, len(paths))
+
+    tell(0)
+    return Verified(contents, find_unreadable(paths, full=True, progress=tell), notes_of(contents))

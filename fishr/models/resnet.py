@@ -1,0 +1,109 @@
+"""Torchvision's residual networks as featurizers, with ImageNet's weights where they are on this machine."""
+
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from attrs import frozen
+from torch import Tensor, nn
+
+from fishr.errors import InputError
+from fishr.models.dropout import check_rate
+from fishr.models.featurizer import image_channels
+from fishr.models.frozen_norm import freeze_norm
+from fishr.models.seeding import seeded_by
+from fishr.models.weights import hub_file, load_weights, read_weights
+
+_FEATURES = {18: 512, 50: 2048}
+
+
+@frozen
+class ResNet:
+    """Featurizer that is torchvision's ResNet without its last layer.
+
+    Images of other than three channels go through cyclic copies of the first convolution's weights: channel c has
+    those of channel c mod 3. Nothing is downloaded.
+
+    Args:
+        depth: 18 or 50 layers.
+        weights: ``"imagenet"`` for torchvision's IMAGENET1K_V1 from torch.hub's folder, ``"random"``, or the path of
+            a state dict with or without the last layer ``fc``; a relative one starts at the working directory.
+        freeze_norm: batch normalization keeps the statistics it came with; its scale and shift still train.
+        dropout: rate on the features, while training.
+
+    Raises:
+        InputError: another depth, or a rate outside 0 to 1; when called, weights that are absent, damaged or of
+            another network, or inputs that are no images.
+
+    Example:
+        >>> resnet = ResNet(depth=18, weights="random")
+        >>> featurizer = resnet((3, 32, 32), torch.Generator().manual_seed(0)).eval()
+        >>> featurizer(torch.zeros(2, 3, 32, 32)).shape, ResNet().features((3, 224, 224))
+        (torch.Size([2, 512]), 2048)
+
+    Source:
+        He et al., Deep residual learning for image recognition, CVPR 2016. Frozen statistics, dropout and channels:
+        the convention of DomainBed (Gulrajani and Lopez-Paz, ICLR 2021).
+    """
+
+    depth: Literal[18, 50] = 50
+    weights: str = "imagenet"
+    freeze_norm: bool = True
+    dropout: float = 0.0
+
+    def __attrs_post_init__(self) -> None:
+        """Refuse networks that there are not."""
+        if self.depth not in _FEATURES:
+            raise InputError(f"depth: got {self.depth}, expected 18 or 50")
+        if not self.weights:
+            raise InputError('weights: got "", expected "imagenet", "random" or the path of a file')
+        check_rate("dropout", self.dropout)
+
+    def __call__(self, shape: tuple[int, ...], generator: torch.Generator) -> nn.Module:
+        """Module from images [N, C, H, W] to features [N, F].
+
+        The generator moves on by as much with any weights, so that a head drawn after it is the same.
+        """
+        channels = image_channels("ResNet", shape)
+        models = _torchvision_models()
+        build = {18: models.resnet18, 50: models.resnet50}[self.depth]
+        with seeded_by(generator):
+            network = build(weights=None)
+        network.conv1.in_channels = channels
+        network.conv1.weight = nn.Parameter(_cyclic(network.conv1.weight.detach(), channels))
+        # In the place of the last layer, so that the other names stay torchvision's.
+        network.add_module("fc", nn.Dropout(self.dropout))
+        if self.weights != "random":
+            self._fill(network, channels)
+        return (freeze_norm(network) if self.freeze_norm else network).to(generator.device)
+
+    def features(self, shape: tuple[int, ...]) -> int:
+        """512 or 2048, for images of any size."""
+        return _FEATURES[self.depth]
+
+    def _fill(self, network: nn.Module, channels: int) -> None:
+        path = _imagenet_file(self.depth) if self.weights == "imagenet" else Path(self.weights)
+        given = {name: value for name, value in read_weights(path).items() if not name.startswith("fc.")}
+        # A file of a network for just these channels is taken as it is.
+        if (first := given.get("conv1.weight")) is not None and first.shape[1:2] == (3,):
+            given["conv1.weight"] = _cyclic(first, channels)
+        load_weights(network, given, path)
+
+
+def _imagenet_file(depth: Literal[18, 50]) -> Path:
+    models = _torchvision_models()
+    published = {18: models.ResNet18_Weights, 50: models.ResNet50_Weights}[depth].IMAGENET1K_V1
+    fetch = f"python -c \"import torchvision; torchvision.models.resnet{depth}(weights='IMAGENET1K_V1')\""
+    return hub_file(published.url, fetch, otherwise='give weights="random" or the path of a file')
+
+
+def _cyclic(weight: Tensor, channels: int) -> Tensor:
+    return weight[:, torch.arange(channels) % weight.shape[1]]
+
+
+def _torchvision_models() -> Any:
+    try:
+        from torchvision import models
+    except ImportError:
+        raise InputError("ResNet: torchvision is not installed; pip install torchvision") from None
+    return models

@@ -1,0 +1,155 @@
+"""Any network of timm as a featurizer, with its published weights where they are on this machine."""
+
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import torch
+from attrs import frozen
+from torch import nn
+
+from fishr.errors import InputError
+from fishr.models.dropout import check_rate
+from fishr.models.featurizer import image_channels
+from fishr.models.frozen_norm import freeze_norm
+from fishr.models.seeding import seeded_by
+from fishr.models.weights import hub_file, read_weights
+
+
+@frozen
+class TimmBackbone:
+    """Featurizer that is a network of timm without its classifier; needs ``pip install 'fishr[timm]'``.
+
+    The network is built for the inputs' channels and, where its size is fixed, for theirs; published weights are
+    fitted to them as timm does it. Nothing is downloaded.
+
+    Args:
+        name: as timm calls it, with or without the tag of its weights.
+        pretrained: begin with published weights; False draws them.
+        freeze_norm: batch normalization keeps the statistics it came with; its scale and shift still train.
+        dropout: rate on the features, while training.
+        weights: path of the state dict to begin with; a relative one starts at the working directory. None: what
+            timm itself keeps of the name in the cache of Hugging Face or of torch.hub.
+
+    Raises:
+        InputError: a rate outside 0 to 1, or ``weights`` that are not to be used; when called, timm or the weights
+            are absent, a name it has not, weights of another network, or inputs that the network cannot take.
+
+    Example:
+        >>> backbone = TimmBackbone("test_resnet", pretrained=False)
+        >>> featurizer = backbone((3, 32, 32), torch.Generator().manual_seed(0))
+        >>> featurizer(torch.zeros(2, 3, 32, 32)).shape, backbone.features((3, 32, 32))
+        (torch.Size([2, 96]), 96)
+
+    Source:
+        R. Wightman, PyTorch Image Models, https://github.com/huggingface/pytorch-image-models.
+    """
+
+    name: str
+    pretrained: bool = True
+    freeze_norm: bool = False
+    dropout: float = 0.0
+    weights: str | None = None
+
+    def __attrs_post_init__(self) -> None:
+        """Refuse weights that would not be read."""
+        if self.weights is not None and not self.pretrained:
+            raise InputError(
+                f"weights: got {self.weights!r} with pretrained = false, expected none; leave one of them out"
+            )
+        check_rate("dropout", self.dropout)
+
+    def __call__(self, shape: tuple[int, ...], generator: torch.Generator) -> nn.Module:
+        """Module from images [N, C, H, W] to features [N, F].
+
+        The generator moves on by as much with any weights, so that a head drawn after it is the same.
+        """
+        self.features(shape)
+        with seeded_by(generator):
+            network = self._filled(shape) if self.pretrained else self._build(shape)
+        module = nn.Sequential(network, nn.Dropout(self.dropout))
+        return (freeze_norm(module) if self.freeze_norm else module).to(generator.device)
+
+    def features(self, shape: tuple[int, ...]) -> int:
+        """F, the number of features for images of this shape; no weights are made or read."""
+        image_channels(self.name, shape)
+        try:
+            with torch.device("meta"), torch.no_grad():
+                features = self._build(shape).eval()(torch.empty(1, *shape))
+        except InputError:
+            raise
+        except Exception as error:  # each network has its own way to say which inputs it cannot take
+            raise InputError(
+                f"{self.name}: got inputs of shape {shape}, which it cannot take: {_line(error)}"
+            ) from error
+        if features.ndim != 2:
+            raise InputError(f"{self.name}: its features are of shape {tuple(features.shape[1:])}, expected a vector")
+        return features.shape[1]
+
+    def _build(self, shape: tuple[int, ...], **options: Any) -> Any:
+        timm = _timm()
+        known = (*timm.list_models(), *timm.list_models(pretrained=True))
+        if self.name not in known:
+            near = get_close_matches(self.name, known) or get_close_matches(self.name.split(".")[0], known)
+            close = f"did you mean {' or '.join(near)}?" if near else "timm.list_models() has them all"
+            raise InputError(f"name: got {self.name!r}, which is no network of timm {timm.__version__}; {close}")
+        if timm.models.get_pretrained_cfg(self.name).fixed_input_size:
+            options["img_size"] = shape[1:]
+        return timm.create_model(self.name, **{"num_classes": 0, "in_chans": shape[0]} | options)
+
+    def _filled(self, shape: tuple[int, ...]) -> nn.Module:
+        path = _published_file(self.name) if self.weights is None else Path(self.weights)
+        given = read_weights(path)
+        with torch.device("meta"):
+            classifier = self._build(shape, num_classes=1).state_dict().keys() - self._build(shape).state_dict().keys()
+        # Everything that timm would look for elsewhere is emptied; without the name of a classifier it is strict.
+        source: dict[str, Any] = {
+            "state_dict": {name: value for name, value in given.items() if name not in classifier},
+            "hf_hub_id": None,
+            "url": "",
+            "classifier": None,
+        }
+        try:
+            network = self._build(shape, pretrained=True, pretrained_cfg_overlay=source)
+        except Exception as error:  # torch's refusal, or a translation of names that stumbles over a stranger
+            raise InputError(f"weights: {path} does not fit {self.name}: {_line(error)}") from error
+        network.pretrained_cfg.pop("state_dict")
+        return network
+
+
+def _published_file(name: str) -> Path:
+    """The file that ``timm.create_model(name, pretrained=True)`` would read, if it is there."""
+    published = _timm().models.get_pretrained_cfg(name)
+    fetch = f"python -c \"import timm; timm.create_model('{name}', pretrained=True)\""
+    otherwise = "give pretrained = false or the path of a file as weights"
+    if not published.hf_hub_id and not published.url:
+        raise InputError(f"weights: timm publishes none for {name}; {otherwise}")
+    if not published.hf_hub_id:
+        return hub_file(published.url, fetch, otherwise)
+    from huggingface_hub import constants, try_to_load_from_cache
+
+    repository, _, revision = published.hf_hub_id.partition("@")
+    stored = published.hf_hub_filename or "pytorch_model.bin"
+    for file in (stored.replace("pytorch_", "").replace(".bin", ".safetensors"), stored):
+        found = try_to_load_from_cache(repository, file, revision=revision or None)
+        if isinstance(found, str):
+            return Path(found)
+    raise InputError(
+        f"weights: nothing of {repository} in {constants.HF_HUB_CACHE}; on a machine with a network type: {fetch}; "
+        f"or {otherwise}"
+    )
+
+
+def _timm() -> Any:
+    try:
+        import timm
+    except ImportError:
+        raise InputError("TimmBackbone: timm is not installed; pip install 'fishr[timm]'") from None
+    return timm
+
+
+def _line(error: Exception) -> str:
+    """The first thing that an exception says, on one line: torch puts a title above it."""
+    lines = str(error).splitlines() or [type(error).__name__]
+    said = " ".join(lines[1 if len(lines) > 1 and lines[0].startswith("Error(s)") else 0].split())
+    return said if len(said) < 200 else f"{said[:200]}…"

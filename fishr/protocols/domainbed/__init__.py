@@ -1,0 +1,1 @@
+"""The DomainBed protocol: data sets, splits, hyper-parameters, jobs, model selection and tables, to the bit."""

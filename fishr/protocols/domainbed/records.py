@@ -1,0 +1,271 @@
+"""What the runs of a sweep recorded: DomainBed's results.jsonl, written by itself or by this package."""
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from attrs import field, frozen
+
+from fishr.errors import InputError
+
+RESULTS, DONE = "results.jsonl", "done"
+UPSTREAM = "upstream"
+# Arguments of ours that are a run's own; all others are the sweep's settings.
+_OWN = {"dataset", "algorithm", "test_envs", "hparams_seed", "trial_seed", "seed", "task", "threads"}
+# Arguments of DomainBed that decide results; forks add others that do not.
+_UPSTREAM_SETTINGS = ("steps", "checkpoint_freq", "holdout_fraction", "uda_holdout_fraction", "hparams", "task")
+_ACCURACY = re.compile(r"(env(\d+)_(?:in|out))_acc")
+
+
+def _ascending(environments: Iterable[int]) -> tuple[int, ...]:
+    return tuple(sorted(environments))
+
+
+@frozen(order=True)
+class JobKey:
+    """What tells the jobs of a sweep apart.
+
+    Args:
+        dataset: by DomainBed's name.
+        algorithm: by DomainBed's name.
+        test_envs: indices of the environments that are not trained on; kept in ascending order.
+        hparams_seed: of the hyper-parameter draw; 0: the defaults.
+        trial_seed: of the splits.
+
+    Example:
+        >>> print(JobKey("PACS", "Fishr", (1, 0), hparams_seed=3, trial_seed=0))
+        PACS Fishr test 0+1 draw 3 trial 0
+    """
+
+    dataset: str
+    algorithm: str
+    test_envs: tuple[int, ...] = field(converter=_ascending)
+    hparams_seed: int
+    trial_seed: int
+
+    def __str__(self) -> str:
+        envs = "+".join(map(str, self.test_envs))
+        return f"{self.dataset} {self.algorithm} test {envs} draw {self.hparams_seed} trial {self.trial_seed}"
+
+
+@frozen
+class Record:
+    """One evaluation of a job.
+
+    Args:
+        key: of the job.
+        step: updates before it, as DomainBed counts.
+        accuracies: "env0_in", "env0_out", "env1_in", … of every environment -> share of right answers, 0 to 1.
+        hparams: the job's hyper-parameters.
+        protocol: what the job was run by; None where DomainBed wrote the record.
+
+    Example:
+        >>> accuracies = {"env0_in": 0.9, "env0_out": 0.8, "env1_in": 0.4, "env1_out": 0.5}
+        >>> Record(JobKey("PACS", "ERM", (1,), 0, 0), 300, accuracies).environments
+        2
+    """
+
+    key: JobKey
+    step: int
+    accuracies: Mapping[str, float]
+    hparams: Mapping[str, Any] = field(factory=dict)
+    protocol: str | None = None
+
+    @property
+    def environments(self) -> int:
+        """How many environments the data set has."""
+        return len(self.accuracies) // 2
+
+
+@frozen
+class Records:
+    """All records of a sweep.
+
+    Args:
+        records: of every run, in the order in which they were written.
+        unfinished: jobs that have not written their last record yet.
+        settings: what all runs have in common, as they recorded it.
+
+    Example:
+        >>> Records((), settings={"protocol": "domainbed-2021"}).protocol, Records(()).protocol
+        ('domainbed-2021', 'upstream')
+    """
+
+    records: tuple[Record, ...]
+    unfinished: tuple[JobKey, ...] = ()
+    settings: Mapping[str, Any] = field(factory=dict)
+
+    @property
+    def protocol(self) -> str:
+        """The protocol's name, or "upstream" for what DomainBed wrote."""
+        return str(self.settings.get("protocol", UPSTREAM))
+
+    @property
+    def environment_names(self) -> dict[str, tuple[str, ...]]:
+        """Names of the environments of data sets of one's own, by data set, where the settings tell."""
+        return {name: tuple(own["environments"]) for name, own in self.settings.get("own", {}).items()}
+
+    @property
+    def keys(self) -> tuple[JobKey, ...]:
+        """The jobs that have a record, each once."""
+        return tuple(dict.fromkeys(record.key for record in self.records))
+
+
+@frozen
+class _Run:
+    path: Path
+    records: tuple[Record, ...]
+    finished: bool
+    settings: Mapping[str, Any]
+
+
+def read_records(*folders: Path) -> Records:
+    """Read the records of one sweep, wherever its parts lie.
+
+    As DomainBed does, it reads runs that are not finished too. A last line that was only half written is left out.
+
+    Args:
+        folders: sweep folders of DomainBed (``RUN/results.jsonl``) or of this package
+            (``jobs/NAME/results.jsonl``).
+
+    Returns:
+        The records, run by run.
+
+    Raises:
+        InputError: a folder without results, a line that is no record, one job in two files, or runs of different
+            settings.
+
+    Example:
+        >>> import tempfile
+        >>> line = {"step": 0, "env0_in_acc": 0.5, "env0_out_acc": 0.6, "env1_in_acc": 0.7, "env1_out_acc": 0.8}
+        >>> args = {"dataset": "PACS", "algorithm": "ERM", "test_envs": [0], "hparams_seed": 2, "trial_seed": 1}
+        >>> with tempfile.TemporaryDirectory() as sweep:
+        ...     folder = Path(sweep) / "0f3a"
+        ...     folder.mkdir()
+        ...     _ = (folder / "results.jsonl").write_text(json.dumps(line | {"args": args, "hparams": {}}) + "\\n")
+        ...     read = read_records(Path(sweep))
+        >>> print(read.records[0].accuracies["env1_out"], *read.unfinished)
+        0.8 PACS ERM test 0 draw 2 trial 1
+
+    Source:
+        The files of DomainBed (Gulrajani and Lopez-Paz, ICLR 2021).
+    """
+    runs = [run for folder in folders for path in _result_files(folder) if (run := _read_run(path)).records]
+    if not runs:
+        raise InputError(f"{', '.join(map(str, folders))}: found no whole record yet; collect when a job has some")
+    _check_once(runs)
+    return Records(
+        records=tuple(record for run in runs for record in run.records),
+        unfinished=tuple(run.records[0].key for run in runs if not run.finished),
+        settings=_common_settings(runs),
+    )
+
+
+def _result_files(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        raise InputError(f"{folder}: there is no such folder; give the folder of a sweep")
+    found = sorted([*folder.glob(f"*/{RESULTS}"), *folder.glob(f"jobs/*/{RESULTS}")])
+    if not found:
+        raise InputError(
+            f"{folder}: found no results, expected RUN/{RESULTS} of DomainBed or jobs/NAME/{RESULTS} of this package; "
+            "give the folder of a sweep that has begun"
+        )
+    return found
+
+
+def _read_run(path: Path) -> _Run:
+    try:
+        lines = path.read_bytes().splitlines()
+    except OSError as error:
+        raise InputError(f"{path}: could not be read ({error.strerror}); check it, or move its folder away") from None
+    finished = (path.parent / DONE).exists()
+    records = list[Record]()
+    settings: Mapping[str, Any] = {}
+    for number, line in enumerate(lines, start=1):
+        where = f"{path}, line {number}"
+        try:
+            entry = json.loads(line)
+        except ValueError:
+            if number == len(lines) and not finished:
+                break
+            raise InputError(f"{where}: cut or damaged, expected JSON; remove the line, or run the job again") from None
+        record = _record(entry, where)
+        if not records:
+            settings = _settings(entry["args"])
+        elif record.key != records[0].key:
+            raise InputError(
+                f"{where}: got {record.key} after {records[0].key}, expected one job a file; split the file"
+            )
+        records.append(record)
+    return _Run(path, tuple(records), finished, settings)
+
+
+def _record(entry: Any, where: str) -> Record:
+    match entry:
+        case {
+            "step": int(step),
+            "args": {
+                "dataset": str(dataset),
+                "algorithm": str(algorithm),
+                "test_envs": [*tested],
+                "hparams_seed": int(hparams_seed),
+                "trial_seed": int(trial_seed),
+                **others,
+            },
+            **rest,
+        } if all(isinstance(one, int) for one in tested):
+            key = JobKey(dataset, algorithm, tuple(tested), hparams_seed, trial_seed)
+            return Record(key, step, _accuracies(rest, key, where), rest.get("hparams", {}), others.get("protocol"))
+        case _:
+            raise InputError(
+                f"{where}: not a record of DomainBed, which has a step and args with dataset, algorithm, test_envs, "
+                "hparams_seed and trial_seed; remove the file from the sweep"
+            )
+
+
+def _accuracies(entry: Mapping[str, Any], key: JobKey, where: str) -> dict[str, float]:
+    matches = [match for name in entry if (match := _ACCURACY.fullmatch(name))]
+    found = {match[1]: entry[match[0]] for match in matches}
+    count = 1 + max((int(match[2]) for match in matches), default=-1)
+    names = [f"env{index}_{split}" for index in range(count) for split in ("in", "out")]
+    wanting = [f"{name}_acc" for name in names if not isinstance(found.get(name), int | float)]
+    if wanting or count < 2:
+        raise InputError(
+            f"{where}: {', '.join(wanting[:3]) or 'env1_in_acc'} is no number, expected an accuracy of the in and the "
+            "out split of each of two or more environments; run the job again"
+        )
+    if not key.test_envs or not 0 <= key.test_envs[0] <= key.test_envs[-1] < count:
+        raise InputError(f"{where}: got test_envs {list(key.test_envs)}, expected some of 0 to {count - 1}")
+    return {name: float(found[name]) for name in names}
+
+
+def _check_once(runs: Iterable[_Run]) -> None:
+    paths = dict[JobKey, Path]()
+    for run in runs:
+        key = run.records[0].key
+        if key in paths:
+            raise InputError(
+                f"{key}: got it twice, in {paths[key]} and in {run.path}; expected each job once; move one of them away"
+            )
+        paths[key] = run.path
+
+
+def _common_settings(runs: list[_Run]) -> Mapping[str, Any]:
+    first = runs[0]
+    for run in runs:
+        for name in dict.fromkeys(["protocol", *first.settings, *run.settings]):
+            here, there = first.settings.get(name), run.settings.get(name)
+            if here != there:
+                raise InputError(
+                    f"{name}: got {here!r} in {first.path} and {there!r} in {run.path}; expected one for all runs of a "
+                    "sweep; keep them in two folders and collect both"
+                )
+    return first.settings
+
+
+def _settings(args: Mapping[str, Any]) -> dict[str, Any]:
+    if "protocol" in args:
+        return {name: value for name, value in args.items() if name not in _OWN}
+    return {name: args[name] for name in _UPSTREAM_SETTINGS if name in args} | {"protocol": UPSTREAM}

@@ -1,0 +1,246 @@
+"""Tables as text, Markdown, LaTeX, CSV and JSON."""
+
+import csv
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from io import StringIO
+from types import MappingProxyType
+from typing import Any
+
+import attrs
+from tabulate import tabulate
+
+from fishr.protocols.domainbed.cells import Cell, Row, Table
+from fishr.protocols.domainbed.order import AVERAGES
+from fishr.protocols.domainbed.records import JobKey
+from fishr.protocols.domainbed.selection import TITLES
+
+_AVERAGE, _WORST = "Avg", "Worst"
+
+
+def render(tables: Sequence[Table], form: str = "text", worst: bool = False, notes: Sequence[str] = ()) -> str:
+    """Tables in one of ``FORMS``.
+
+    Text, Markdown and LaTeX have one decimal, ``X`` where there is no number; CSV and JSON have all digits.
+
+    Args:
+        tables: in the order in which they are to stand.
+        form: "text", "markdown", "latex", "csv" or "json".
+        worst: whether the worst environment's mean stands beside the average; JSON always has it.
+        notes: sentences about the tables; CSV has no place for them.
+
+    Example:
+        >>> from fishr.protocols.domainbed.cells import cell_of, row_of
+        >>> table = Table("RotatedMNIST", "oracle", ("0", "15"), (row_of("ERM", [cell_of([0.5, 0.7]), Cell()]),))
+        >>> print(render([table]))
+        RotatedMNIST, test-domain validation (oracle)
+        <BLANKLINE>
+        Algorithm    0             15    Avg
+        -----------  ------------  ----  -----
+        ERM          60.0 +/- 7.1  X     X
+    """
+    return FORMS[form](tables, worst, notes)
+
+
+def cell_text(cell: Cell | None, plus_minus: str = "+/-") -> str:
+    """A cell as DomainBed prints it: percent, one decimal; X where there is no trial.
+
+    Example:
+        >>> cell_text(Cell(51.25, 0.38, trials=3)), cell_text(Cell()), cell_text(Cell(85.5)), cell_text(None)
+        ('51.2 +/- 0.4', 'X', '85.5', '')
+    """
+    if cell is None:
+        return ""
+    if cell.mean is None:
+        return "X"
+    return f"{cell.mean:.1f}" + ("" if cell.standard_error is None else f" {plus_minus} {cell.standard_error:.1f}")
+
+
+def table_object(table: Table) -> dict[str, Any]:
+    """A table as plain values for JSON, which has no NaN: it becomes null.
+
+    Example:
+        >>> from fishr.protocols.domainbed.cells import cell_of, row_of
+        >>> table = Table("PACS", "oracle", ("A",), (row_of("ERM", [cell_of([0.5])]),))
+        >>> made = table_object(table)["rows"][0]
+        >>> made["algorithm"], made["average"], made["cells"][0]["mean"]
+        ('ERM', 50.0, 50.0)
+    """
+    rows = [
+        {
+            "algorithm": row.algorithm,
+            "source": row.source,
+            "protocol": row.protocol,
+            "cells": [None if cell is None else _cell_object(cell) for cell in row.cells],
+            "average": _finite(row.average),
+            "worst": _finite(row.worst),
+        }
+        for row in table.rows
+    ]
+    return {"name": table.name, "selection": table.selection, "columns": list(table.columns), "rows": rows}
+
+
+def gap_lines(tables: Sequence[Table], jobs: int = 3, lines: int = 20) -> list[str]:
+    """Which jobs the cells of tables lack, a line a cell.
+
+    Args:
+        tables: of data sets, of any selections; a cell that lacks the same jobs in several has one line.
+        jobs: of a line at most, before "and K more".
+        lines: at most, before "and K more cells".
+
+    Example:
+        >>> from fishr.protocols.domainbed.cells import row_of
+        >>> from fishr.protocols.domainbed.records import JobKey
+        >>> lacking = Cell(missing=tuple(JobKey("PACS", "ERM", (0,), draw, 0) for draw in range(3)))
+        >>> for line in gap_lines([Table("PACS", "oracle", ("A",), (row_of("ERM", [lacking]),))], jobs=1):
+        ...     print(line)
+        PACS, ERM, A (oracle): 3 jobs missing: PACS ERM test 0 draw 0 trial 0; and 2 more
+    """
+    gaps = dict[tuple[str, str, str, tuple[JobKey, ...]], list[str]]()
+    for table in tables:
+        for row in table.rows:
+            for column, cell in zip(table.columns, row.cells, strict=True):
+                if cell is not None and cell.missing:
+                    gaps.setdefault((table.name, row.label, column, cell.missing), []).append(table.selection)
+    told = [
+        f"{name}, {label}, {column} ({', '.join(selections)}): {len(missing)} job{'s' * (len(missing) > 1)} missing: "
+        + shortened(missing, jobs)
+        for (name, label, column, missing), selections in gaps.items()
+    ]
+    unpaired = [table.name for table in tables if table.lacks_pairs]
+    if unpaired:
+        told.append(
+            f"leave-one-out: no job of {', '.join(unpaired)} has two test environments; plan single_and_pairs for it"
+        )
+    return told if len(told) <= lines else [*told[:lines], f"and {len(told) - lines} more cells"]
+
+
+def shortened(keys: Sequence[JobKey], most: int = 3) -> str:
+    """The first of some jobs, and how many more there are.
+
+    Example:
+        >>> from fishr.protocols.domainbed.records import JobKey
+        >>> shortened([JobKey("PACS", "ERM", (0,), draw, 0) for draw in range(9)], most=1)
+        'PACS ERM test 0 draw 0 trial 0; and 8 more'
+    """
+    more = [f"and {len(keys) - most} more"] if len(keys) > most else []
+    return "; ".join([*map(str, keys[:most]), *more])
+
+
+def _cell_object(cell: Cell) -> dict[str, Any]:
+    chosen = {
+        str(trial): {name: _finite(value) for name, value in attrs.asdict(one).items()}
+        for trial, one in cell.chosen.items()
+    }
+    return {
+        "mean": _finite(cell.mean),
+        "standard_error": _finite(cell.standard_error),
+        "trials": cell.trials,
+        "missing": [str(key) for key in cell.missing],
+        "chosen": chosen,
+    }
+
+
+def _finite(value: float | None) -> float | None:
+    return None if value is None or not math.isfinite(value) else value
+
+
+def _text(tables: Sequence[Table], worst: bool, notes: Sequence[str]) -> str:
+    blocks = list[str]()
+    for table in tables:
+        head, *rows = _texts(table, worst, "+/-", str)
+        blocks.append(f"{_title(table)}\n\n{tabulate(rows, head, tablefmt='simple', disable_numparse=True)}")
+    return "\n\n\n".join([*blocks, "\n".join(notes)] if notes else blocks)
+
+
+def _markdown(tables: Sequence[Table], worst: bool, notes: Sequence[str]) -> str:
+    blocks = list[str]()
+    for table in tables:
+        head, *rows = _texts(table, worst, "±", lambda name: name.replace("|", r"\|"))
+        blocks.append(f"### {_title(table)}\n\n{tabulate(rows, head, tablefmt='github', disable_numparse=True)}")
+    return "\n\n".join([*blocks, *notes])
+
+
+def _latex(tables: Sequence[Table], worst: bool, notes: Sequence[str]) -> str:
+    blocks = list[str]()
+    for table in tables:
+        head, *rows = (" & ".join(line) + r" \\" for line in _texts(table, worst, r"$\pm$", _latex_name))
+        begin = rf"\begin{{tabular}}{{l{'c' * head.count(' & ')}}}"
+        lines = [f"% {_title(table)}", begin, r"\toprule", head, r"\midrule", *rows, r"\bottomrule", r"\end{tabular}"]
+        blocks.append("\n".join(lines))
+    return "\n\n".join([*blocks, "\n".join(f"% {note}" for note in notes)] if notes else blocks)
+
+
+def _csv(tables: Sequence[Table], worst: bool, notes: Sequence[str]) -> str:
+    out = StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(
+        (
+            "table",
+            "selection",
+            "algorithm",
+            "source",
+            "protocol",
+            "column",
+            "mean",
+            "standard_error",
+            "trials",
+            "missing",
+        )
+    )
+    for table in tables:
+        for row in table.rows:
+            named = (table.name, table.selection, row.algorithm, row.source, row.protocol)
+            for column, cell in zip(table.columns, row.cells, strict=True):
+                if cell is not None:
+                    numbers = (cell.mean, cell.standard_error, cell.trials, len(cell.missing))
+                    writer.writerow((*named, column, *numbers))
+            for column, value in _summaries(table, row, worst):
+                writer.writerow((*named, column, value, None, None, None))
+    return out.getvalue().rstrip("\n")
+
+
+def _json(tables: Sequence[Table], worst: bool, notes: Sequence[str]) -> str:
+    whole = {"tables": [table_object(table) for table in tables], "notes": list(notes)}
+    return json.dumps(whole, sort_keys=True, allow_nan=False)
+
+
+Form = Callable[[Sequence[Table], bool, Sequence[str]], str]
+FORMS: Mapping[str, Form] = MappingProxyType(
+    {"text": _text, "markdown": _markdown, "latex": _latex, "csv": _csv, "json": _json}
+)
+
+
+def _title(table: Table) -> str:
+    return f"{'Averages' if table.name == AVERAGES else table.name}, {TITLES[table.selection]}"
+
+
+def _summaries(table: Table, row: Row, worst: bool) -> list[tuple[str, float | None]]:
+    # The worst data set of a table of averages would say nothing.
+    least = [(_WORST, row.worst)] if worst and table.name != AVERAGES else []
+    return [(_AVERAGE, row.average), *least]
+
+
+def _texts(table: Table, worst: bool, plus_minus: str, escape: Callable[[str], str]) -> list[list[str]]:
+    """The head and the rows of a table as texts; names are escaped."""
+    extra = [_AVERAGE, _WORST] if worst and table.name != AVERAGES else [_AVERAGE]
+    rows = [
+        [
+            escape(row.label),
+            *(cell_text(cell, plus_minus) for cell in row.cells),
+            *(_summary_text(row, value) for _, value in _summaries(table, row, worst)),
+        ]
+        for row in table.rows
+    ]
+    return [["Algorithm", *map(escape, table.columns), *extra], *rows]
+
+
+def _latex_name(name: str) -> str:
+    named = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+    return "".join(named.get(letter, rf"\{letter}" if letter in "&%$#_{}" else letter) for letter in name)
+
+
+def _summary_text(row: Row, value: float | None) -> str:
+    lacking = any(cell is not None and cell.mean is None for cell in row.cells)
+    return cell_text(Cell(value) if value is not None or lacking else None)

@@ -1,0 +1,79 @@
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+
+@pytest.fixture
+def animals(home):
+    """Two environments of two classes below the data folder."""
+    for number in range(8):
+        environment, name = ("art", "photo")[number % 2], ("cat", "dog")[number // 4]
+        path = home / "data" / "animals" / environment / name / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        colours = np.random.default_rng(number).integers(0, 256, (9 + number, 12, 3), np.uint8)
+        Image.fromarray(colours).save(path)
+    return home / "data" / "animals"
+
+
+def test_a_cache_is_made_once(call, animals, home):
+    said = call("cache", "images", "animals", "-o", "images.h5", "--size", 16, "--workers", 1)
+    assert (said.code, said.err) == (0, "")
+    expected = r"images.h5: 2 environments, 2 classes, 8 images of 16 × 16 pixels, "
+    assert said.out.startswith(expected)
+    again = call("cache", "images", "animals", "-o", "images.h5", "--size", 16)
+    assert again.code == 0
+    assert again.out.startswith("images.h5: is there already, made of the same; 2 environments")
+    assert call("cache", "verify", "images.h5").code == 0
+    assert sorted(path.name for path in home.iterdir()) == ["data", "images.h5"]
+
+
+def test_json_has_what_a_program_wants(call, animals, home):
+    told = [
+        json.loads(call("cache", "images", animals, "-o", home / "a.h5", "--size", 8, "--format", "json").out)
+        for _ in range(2)
+    ]
+    assert [each["written"] for each in told] == [True, False]
+    assert told[0] | {"written": False} == told[1]
+    assert told[0]["provenance"]["classes"] == ["cat", "dog"]
+    assert told[0]["domains"] == [{"name": name, "split": "training", "rows": 4} for name in ("art", "photo")]
+    assert len(told[0]["key"]) == 64
+    assert told[0]["bytes"] == (home / "a.h5").stat().st_size
+
+
+def test_a_list_below_another_data_folder(call, animals, home):
+    lines = [f"{path.parts[-3]},{path.parts[-2]},{path}" for path in sorted(animals.rglob("*.png"))]
+    (home / "lists").mkdir()
+    (home / "lists" / "some.csv").write_text("\n".join(["environment,class,path", *lines]))
+    said = call("cache", "images", "some.csv", "-o", "images.h5", "--size", 4, "--data-dir", "lists")
+    assert said.code == 0, said
+    assert "8 images of 4 × 4 pixels" in said.out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        (["plants", "-o", "new.h5"], "data/plants: no such folder; run `fishr data download`"),
+        (["plants.csv", "-o", "new.h5"], "data/plants.csv: no such file"),
+        (["animals", "-o", "new.h5", "--size", "0"], "0 is not in the range x>=1"),
+        (["animals", "-o", "new.h5", "--workers", "0"], "0 is not in the range x>=1"),
+        (["animals/art", "-o", "new.h5"], "its images lie directly in it, expected folders of classes"),
+        (["animals", "-o", "made.h5", "--size", "9"], "made.h5: made with size = 8, expected 9; choose another name"),
+        (["animals", "-o", "nowhere/new.h5"], "nowhere/new.h5: cannot be written there"),
+        (["animals", "-o", "data/animals/art/cat/0.png"], "0.png: "),
+    ],
+)
+def test_refusals(call, refused, animals, home, arguments, part):
+    call("cache", "images", "animals", "-o", "made.h5", "--size", "8")
+    refused(home, ["cache", "images", *arguments], part)
+
+
+def test_an_interruption_says_how_to_go_on(call, animals, monkeypatch):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("fishr.data.images.caching.resized", interrupt)
+    said = call("cache", "images", "animals", "-o", "a.h5", "--size", 8, "--workers", 1)
+    assert (said.code, said.err) == (1, "Error: a.h5: interrupted; the same command goes on with it\n")
+    monkeypatch.undo()

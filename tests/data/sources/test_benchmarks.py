@@ -1,0 +1,58 @@
+"""The table of image data sets, against the benchmark's own."""
+
+import pytest
+
+from fishr.data.sources import IMAGE_SETS, find_image_set
+from fishr.errors import InputError
+from fishr.protocols.domainbed.datasets import BENCHMARKS
+
+
+def test_the_tables_agree():
+    benchmarks = {name: each for name, each in BENCHMARKS.items() if each.folder}
+    assert {name: (s.folder, tuple(e.title for e in s.environments), s.classes) for name, s in IMAGE_SETS.items()} == {
+        name: (each.folder, each.environments, each.classes) for name, each in benchmarks.items()
+    }
+
+
+@pytest.mark.parametrize("name", [name for name in IMAGE_SETS if not name.startswith("Spawrious")])
+def test_folders_sort_into_the_order_of_indices(name):
+    """DomainBed numbers environments by their sorted folders; Spawrious is built otherwise there."""
+    folders = [environment.folder for environment in IMAGE_SETS[name].environments]
+    assert folders == sorted(folders)
+
+
+@pytest.mark.parametrize("image_set", IMAGE_SETS.values(), ids=str)
+def test_classes_and_archives_are_consistent(image_set):
+    assert not image_set.class_names or len(image_set.class_names) == image_set.classes
+    names = [archive.name for archive in image_set.archives]
+    assert len(set(names)) == len(names)
+    folders = [environment.folder for environment in image_set.environments]
+    for environment in image_set.environments:
+        assert [name for name in folders if environment.is_called(name)] == [environment.folder]
+
+
+def test_names_in_any_case():
+    assert find_image_set("spawriouso2o_EASY") is IMAGE_SETS["SpawriousO2O_easy"]
+    with pytest.raises(InputError, match="did you mean OfficeHome"):
+        find_image_set("office_home")
+    with pytest.raises(InputError, match="expected one of VLCS, PACS"):
+        find_image_set("xyz")
+
+
+def test_archives_lie_where_their_publishers_say():
+    """DomainNet: ai.bu.edu/M3SDA, its cleaned version; TerraIncognita: lila.science; the others: DomainBed's links."""
+    bu, lila = "http://csr.bu.edu/ftp/visda/2019/multi-source", "https://storage.googleapis.com/public-datasets-lila"
+    drive = "https://drive.google.com/uc?id="
+    assert [archive.address for name in IMAGE_SETS for archive in IMAGE_SETS[name].archives] == [
+        f"{drive}1skwblH1_okBwxWxmRsp9_qi15hyPpxg8",
+        f"{drive}1JFr8f805nMUelQWWmfnJR3y4_SYoN5Pd",
+        f"{drive}1uY0pj7oFsjMxRwaD3Sxy0jgel0fsYXLC",
+        f"{lila}/caltechcameratraps/eccv_18_all_images_sm.tar.gz",
+        f"{lila}/caltechcameratraps/eccv_18_annotations.tar.gz",
+        f"{bu}/groundtruth/clipart.zip",
+        f"{bu}/infograph.zip",
+        f"{bu}/groundtruth/painting.zip",
+        f"{bu}/quickdraw.zip",
+        f"{bu}/real.zip",
+        f"{bu}/sketch.zip",
+    ]

@@ -1,0 +1,169 @@
+"""Jobs: names that follow from their content alone, experiments that are DomainBed's, refusals."""
+
+import attrs
+import pytest
+
+from fishr.configuration import dumps, structure
+from fishr.configuration.files import parse_toml
+from fishr.data import Minibatch
+from fishr.data.benchmark_digits import RotatedMNIST
+from fishr.data.cached_environments import FeatureEnvironments
+from fishr.data.images.folders import ImageFolders
+from fishr.data.images.lists import ImageList
+from fishr.errors import InputError
+from fishr.models import MNISTCNN, FeatureDropout, LinearHead, ResNet, TimmBackbone
+from fishr.penalties import IRM, Fishr, VREx
+from fishr.protocols.domainbed.building import featurizer_of, source_of
+from fishr.protocols.domainbed.datasets import BENCHMARKS
+from fishr.protocols.domainbed.job import Job, feature_experiment
+from fishr.protocols.domainbed.methods import ALGORITHMS, OwnMethod
+from fishr.protocols.domainbed.settings import OwnData, Settings
+from fishr.training import Adam, Experiment
+
+JOB = Job("ColoredMNIST", "Fishr", (2,), hparams_seed=1, trial_seed=0)
+
+
+def test_names_are_stable():
+    """Folders of sweeps that were begun bear them: a change here orphans finished jobs."""
+    assert JOB.name == "35f56a038f3acfcc234c93bc41195000"
+
+
+def test_a_setting_at_its_default_changes_no_name():
+    assert attrs.evolve(JOB, settings=Settings(protocol="domainbed-2021", validation="clean")).name == JOB.name
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"dataset": "RotatedMNIST"},
+        {"algorithm": "ERM"},
+        {"test_envs": (1,)},
+        {"hparams_seed": 2},
+        {"trial_seed": 1},
+        {"settings": Settings(steps=7)},
+        {"settings": Settings(hparams={"lr": 0.1})},
+        {"settings": Settings(own={"x": OwnData("x", ("a", "b"))})},
+        {"settings": Settings(methods={"Mine": OwnMethod(VREx())})},
+        {"settings": Settings(methods={"Mine": OwnMethod(IRM())})},
+    ],
+)
+def test_every_part_has_a_name_of_its_own(change):
+    others = {attrs.evolve(JOB, settings=Settings(methods={"Mine": OwnMethod(Fishr())})).name, JOB.name}
+    assert attrs.evolve(JOB, **change).name not in others
+
+
+def test_an_experiment_is_domainbeds():
+    made = JOB.experiment()
+    assert made.seed == 968270702
+    assert made.optimizer == Adam(lr=0.00011906162909279594, weight_decay=0.0)
+    assert made.batches == Minibatch(372, replace=True)
+    assert (made.steps, made.evaluate_every, made.evaluate_from) == (5001, 100, 1)
+    assert (made.featurizer, made.head) == (MNISTCNN(), LinearHead(init="torch"))
+    assert made.objective.fresh_optimizer_at == 4072
+    assert made.objective.penalty.terms["fishr"].penalty.ema == 0.9129082782560279
+    assert (made.data.test, made.data.trial_seed, made.data.holdout_fraction) == ((2,), 0, 0.2)
+
+
+@pytest.mark.parametrize(("steps", "every"), [(5001, 300), (5001, 100), (5, 2), (6, 2), (1, 3)])
+def test_records_are_as_many_as_evaluations(steps, every):
+    job = Job("PACS", "ERM", (0,), 0, 0, Settings(steps=steps, evaluate_every=every))
+    experiment = job.experiment()
+    upstream = [step for step in range(steps) if step % every == 0 or step == steps - 1]
+    ours = [step - 1 for step in range(steps + 1) if experiment.evaluates(step)]
+    assert ours == upstream
+    assert job.evaluations == len(upstream)
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize("dataset", BENCHMARKS)
+def test_experiments_can_be_written_and_read(dataset, algorithm):
+    made = Job(dataset, algorithm, (0,), 4, 1).experiment()
+    assert structure(parse_toml(dumps(made)), Experiment) == made
+
+
+def test_networks_of_the_protocols():
+    assert featurizer_of("PACS", Settings(), 0.1) == ResNet(50, "imagenet", freeze_norm=True, dropout=0.1)
+    later = Settings(protocol="domainbed-2024")
+    assert featurizer_of("PACS", later, 0.0) == TimmBackbone("resnet50.ram_in1k", pretrained=True, freeze_norm=False)
+    small = Settings(protocol="domainbed-2024", backbone="resnet18", weights="random")
+    assert featurizer_of("PACS", small, 0.0) == ResNet(18, "random", freeze_norm=False)
+    assert featurizer_of("PACS", Settings(features={"PACS": "f.h5"}), 0.5) == FeatureDropout(0.5)
+
+
+def test_sources_of_the_settings():
+    assert source_of("RotatedMNIST", Settings(samples=9)) == RotatedMNIST(9)
+    assert source_of("PACS", Settings()) == ImageFolders("PACS")
+    assert source_of("PACS", Settings(validation="augmented")) == ImageFolders("PACS", augment_evaluation=True)
+    spawrious = source_of("SpawriousO2O_easy", Settings())
+    assert spawrious.environments == ("Test", "SC_group_1", "SC_group_2")
+    plain = source_of("PACS", Settings(validation="augmented"), augment=False)
+    assert plain == ImageFolders("PACS", augment=False)
+    assert source_of("PACS", Settings(images={"PACS": "i.h5"}, image_size=64)) == ImageFolders(
+        "PACS", size=64, cache="i.h5"
+    )
+    assert source_of("PACS", Settings(features={"PACS": "f.h5"})) == FeatureEnvironments("f.h5")
+    own = Settings(own={"x": OwnData("x.csv", ("a", "b")), "y": OwnData("y", ("a", "b"))})
+    assert source_of("x", own) == ImageList("x.csv", environments=("a", "b"))
+    assert source_of("y", own) == ImageFolders("y", environments=("a", "b"))
+
+
+def test_fixed_hyperparameters_reach_the_experiment():
+    settings = Settings(hparams={"batch_size": 4, "data_augmentation": False, "lr": 1, "lambda": 3.0})
+    made = Job("PACS", "ERM", (0,), 2, 0, settings).experiment()
+    assert (made.batches.size, made.optimizer.lr, made.data.source.augment) == (4, 1.0, False)
+    assert Job("PACS", "Fishr", (0,), 2, 0, settings).hparams["lambda"] == 3.0
+
+
+def test_a_job_of_ones_own():
+    settings = Settings(own={"mine": OwnData("m", ("a", "b", "c"))}, methods={"Mine": OwnMethod(VREx())})
+    made = Job("mine", "Mine", (1,), 0, 0, settings).experiment()
+    assert list(made.objective.penalty.terms) == ["penalty"]
+    assert made.data.source == ImageFolders("m", environments=("a", "b", "c"))
+
+
+def test_features_are_of_whole_plain_environments():
+    made = feature_experiment("PACS", Settings(features={"PACS": "f.h5"}, backbone="resnet18"))
+    assert made.data.source == ImageFolders("PACS", augment=False)
+    assert made.featurizer == ResNet(18, "imagenet", freeze_norm=True, dropout=0.0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("Pacs", "ERM", (0,), 0, 0), "data set: got 'Pacs', expected one of ColoredMNIST, RotatedMNIST"),
+        (("PACS", "Fisher", (0,), 0, 0), "algorithm: got 'Fisher', expected one of ERM, Fishr, IRM, VREx"),
+        (("PACS", "ERM", (4,), 0, 0), r"PACS: test environment: got 4, expected one of 0 \(A\)"),
+        (("PACS", "ERM", (0, 0), 0, 0), "PACS: test: got"),
+        (("PACS", "ERM", (0,), -1, 0), "hparams_seed: got -1"),
+        (("PACS", "ERM", (0,), 0, -1), "trial_seed: got -1"),
+    ],
+)
+def test_jobs_that_could_not_run(arguments, message):
+    with pytest.raises(InputError, match=message):
+        Job(*arguments)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"steps": 0}, "steps: got 0"),
+        ({"protocol": "domainbed-2020"}, "protocol: got 'domainbed-2020'"),
+        ({"samples": 1}, "samples: got 1"),
+        ({"hparams": {"learning_rate": 1.0}}, "hparams: got 'learning_rate', expected some of batch_size"),
+        ({"hparams": {"class_balanced": True}}, "hparams: got 'class_balanced'"),
+        ({"hparams": {"batch_size": 2.5}}, "hparams: got batch_size = 2.5, expected a whole number"),
+        ({"hparams": {"batch_size": True}}, "hparams: got batch_size = True"),
+        ({"hparams": {"data_augmentation": 1}}, "hparams: got data_augmentation = 1, expected true or false"),
+        ({"own": {"PACS": OwnData("x", ("a", "b"))}}, "one of your own called 'PACS'"),
+        ({"methods": {"ERM": OwnMethod(VREx())}}, "one of your own called 'ERM'"),
+    ],
+)
+def test_settings_that_make_no_sense(settings, message):
+    with pytest.raises(InputError, match=message):
+        Settings(**settings)
+
+
+@pytest.mark.parametrize("environments", [("a",), ("b", "a"), ("a", "a")])
+def test_environments_of_ones_own_are_in_order(environments):
+    with pytest.raises(InputError, match="expected two or more names, once each and sorted"):
+        OwnData("x", environments)

@@ -1,0 +1,124 @@
+"""From hyper-parameters to objectives: DomainBed's conventions, spelled out, by what they do to the parameters."""
+
+import pytest
+import torch
+from torch import nn
+
+from fishr.errors import InputError
+from fishr.observation import observe
+from fishr.penalties import VREx
+from fishr.protocols.domainbed.hyperparameters import hyperparameters
+from fishr.protocols.domainbed.methods import ALGORITHMS, OwnMethod, objective_of
+from fishr.types import DomainBatch, Problem
+
+SIZES = (8, 8, 8)
+
+
+def _seen(head):
+    draws = torch.Generator().manual_seed(1)
+    inputs = torch.randn(24, 5, generator=draws, dtype=torch.float64)
+    labels = torch.randint(3, (24,), generator=draws)
+    return observe(nn.Identity(), head, DomainBatch(inputs, labels, SIZES)), inputs, labels
+
+
+def _head():
+    torch.manual_seed(2)
+    return nn.Linear(5, 3, dtype=torch.float64)
+
+
+def _losses(head, inputs, labels):
+    each = nn.functional.cross_entropy(head(inputs), labels, reduction="none")
+    return torch.stack([part.mean() for part in each.split(8)])
+
+
+def _erm(head, inputs, labels, hparams, step):
+    return nn.functional.cross_entropy(head(inputs), labels)
+
+
+def _vrex(head, inputs, labels, hparams, step):
+    losses = _losses(head, inputs, labels)
+    weight = hparams["vrex_lambda"] if step >= hparams["vrex_penalty_anneal_iters"] else 1.0
+    return losses.mean() + weight * ((losses - losses.mean()) ** 2).mean()
+
+
+def _irm(head, inputs, labels, hparams, step):
+    weight = hparams["irm_lambda"] if step >= hparams["irm_penalty_anneal_iters"] else 1.0
+    penalty = 0.0
+    for rows, targets in zip(inputs.split(8), labels.split(8), strict=True):
+        scale = torch.ones((), dtype=torch.float64, requires_grad=True)
+        logits = head(rows) * scale
+        halves = [nn.functional.cross_entropy(logits[i::2], targets[i::2]) for i in (0, 1)]
+        first, second = (torch.autograd.grad(half, scale, create_graph=True)[0] for half in halves)
+        penalty = penalty + first * second / 3
+    return _losses(head, inputs, labels).mean() + weight * penalty
+
+
+def _fishr(head, inputs, labels, hparams, step):
+    """One sample's gradient after another; the average starts at zero and is divided by (1 - ema)."""
+    weight = hparams["lambda"] if step >= hparams["penalty_anneal_iters"] else 0.0
+    variances = []
+    for rows, targets in zip(inputs.split(8), labels.split(8), strict=True):
+        gradients = []
+        for row, target in zip(rows, targets, strict=True):
+            loss = nn.functional.cross_entropy(head(row[None]), target[None])
+            parts = torch.autograd.grad(loss, tuple(head.parameters()), create_graph=True)
+            gradients.append(torch.cat([part.flatten() for part in parts]))
+        stacked = torch.stack(gradients)
+        variances.append(((stacked - stacked.mean(0)) ** 2).mean(0))
+    together = torch.stack(variances)  # the first update of ema * 0 + (1 - ema) * v, over (1 - ema)
+    penalty = ((together - together.mean(0)) ** 2).mean(1).mean()
+    return nn.functional.cross_entropy(head(inputs), labels) + weight * penalty
+
+
+ORACLES = {"ERM": _erm, "VREx": _vrex, "IRM": _irm, "Fishr": _fishr}
+
+
+def test_every_algorithm_is_held_to_an_oracle():
+    assert set(ORACLES) == set(ALGORITHMS)
+
+
+@pytest.mark.parametrize("hparams_seed", [0, 3])
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize("late", [False, True])
+def test_gradients_are_those_of_the_oracle(algorithm, hparams_seed, late):
+    hparams = hyperparameters("PACS", algorithm, hparams_seed, 0)
+    objective, head = objective_of(algorithm, hparams, {}), _head()
+    at = objective.fresh_optimizer_at or 100
+    for step in (at, at + 1) if late else (0, at - 1):
+        seen, inputs, labels = _seen(head)
+        loss, _ = objective.evaluate(seen, head.parameters(), objective.init(Problem.of(head, 3)), step)
+        expected = ORACLES[algorithm](head, inputs, labels, hparams, step)
+        torch.testing.assert_close(loss.total, expected, rtol=1e-10, atol=1e-12)
+        found = torch.autograd.grad(loss.total, tuple(head.parameters()))
+        wanted = torch.autograd.grad(expected, tuple(head.parameters()))
+        torch.testing.assert_close(found, wanted, rtol=1e-9, atol=1e-12)
+
+
+def test_the_optimizer_is_made_anew_where_the_weight_jumps():
+    assert objective_of("ERM", {}, {}).fresh_optimizer_at is None
+    for algorithm, name in (
+        ("Fishr", "penalty_anneal_iters"),
+        ("IRM", "irm_penalty_anneal_iters"),
+        ("VREx", "vrex_penalty_anneal_iters"),
+    ):
+        hparams = hyperparameters("PACS", algorithm, 5, 0)
+        assert objective_of(algorithm, hparams, {}).fresh_optimizer_at == hparams[name]
+
+
+def test_a_method_of_ones_own():
+    mine = OwnMethod(VREx(form="pairwise"), weight=10.0, weight_powers=(1, 2), warm_up=7, before=0.5)
+    drawn = hyperparameters("PACS", "Mine", 0, 0, mine.ranges)
+    assert (drawn["lambda"], drawn["penalty_anneal_iters"]) == (10.0, 7)
+    schedule = objective_of("Mine", drawn, {"Mine": mine}).penalty.terms["penalty"].schedule
+    assert [schedule(step) for step in (6, 7)] == [0.5, 10.0]
+    for seed in range(1, 30):
+        random = hyperparameters("PACS", "Mine", seed, 0, mine.ranges)
+        assert 10 <= random["lambda"] <= 100
+        assert 1 <= random["penalty_anneal_iters"] <= 10_000
+    # The shared ones are those of every other method.
+    assert random["lr"] == hyperparameters("PACS", "ERM", 29, 0)["lr"]
+
+
+def test_powers_out_of_order_are_refused():
+    with pytest.raises(InputError, match="expected the lowest and the highest"):
+        OwnMethod(VREx(), weight_powers=(2.0, 1.0))

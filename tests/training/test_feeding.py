@@ -1,0 +1,138 @@
+"""Batches read ahead of their steps: the same as drawn in each step, from any state on."""
+
+import attrs
+import pytest
+import torch
+from attrs import evolve, frozen
+
+from fishr.data.batches import FullBatch, Minibatch
+from fishr.data.domains import Domain, Domains
+from fishr.errors import InputError
+from fishr.models import MLP
+from fishr.protocols import colored_digits
+from fishr.training import Stepped, train
+from fishr.training.feeding import Feed, source_of, step_seed
+
+
+@frozen(eq=False)
+class Noisy:
+    """Rows of a tensor that are read with noise of their seed, as augmentation would."""
+
+    rows: torch.Tensor
+    bad: bool = False
+
+    @property
+    def shape(self):
+        return self.rows.shape
+
+    @property
+    def dtype(self):
+        return self.rows.dtype
+
+    def __len__(self):
+        return len(self.rows)
+
+    def select(self, rows):
+        return evolve(self, rows=self.rows[torch.tensor(rows)])
+
+    def plain(self):
+        return self
+
+    def read(self, rows, seeds=None):
+        if self.bad:
+            raise InputError("photo/7.jpg: cannot be read")
+        found = self.rows[torch.tensor(rows)].clone()
+        for place, seed in enumerate(seeds or ()):
+            found[place] += torch.randn(found.shape[1:], generator=torch.Generator().manual_seed(seed))
+        return found
+
+
+def _domains(lazy=True, count=50):
+    made = []
+    for index in range(2):
+        draws = torch.Generator().manual_seed(index)
+        rows = torch.randn(count, 4, generator=draws)
+        labels = (rows.sum(1) > 0).long()
+        made.append(Domain(f"env{index}", Noisy(rows) if lazy else rows, labels))
+    return tuple(made)
+
+
+def _experiment(steps=9):
+    return attrs.evolve(
+        colored_digits(),
+        data=lambda seed, data_dir: Domains(_domains(), (), classes=2),
+        featurizer=MLP(widths=(5,)),
+        batches=Minibatch(6),
+        steps=steps,
+        evaluate_every=4,
+    )
+
+
+def _drawn(domains, generator, steps):
+    found = []
+    for _ in range(steps):
+        found.append(Minibatch(6).draw(domains, generator))
+        step_seed(generator)
+    return found
+
+
+def test_a_feed_gives_what_each_step_would_draw():
+    domains, one, other = _domains(), torch.Generator().manual_seed(3), torch.Generator().manual_seed(3)
+    feed = Feed(Minibatch(6), domains)
+    for expected in _drawn(domains, one, 7):
+        batch = feed(other)
+        step_seed(other)
+        assert torch.equal(batch.inputs, expected.inputs)
+        assert torch.equal(batch.labels, expected.labels)
+        assert batch.sizes == expected.sizes
+    assert torch.equal(one.get_state(), other.get_state())
+
+
+def test_a_feed_goes_on_from_any_state():
+    domains, feed = _domains(), Feed(Minibatch(6), _domains())
+    generator = torch.Generator().manual_seed(3)
+    feed(generator)
+    for seed in (8, 3, 3):
+        batch = feed(torch.Generator().manual_seed(seed))
+        expected = Minibatch(6).draw(domains, torch.Generator().manual_seed(seed))
+        assert torch.equal(batch.inputs, expected.inputs)
+
+
+def _states(experiment, state=None):
+    return [event.state for event in train(experiment, state=state) if isinstance(event, Stepped)]
+
+
+def test_a_run_on_files_goes_on_to_the_same_bits():
+    experiment = _experiment()
+    whole = _states(experiment)
+    for begun in (1, 4, 8):
+        rest = _states(experiment, state=whole[begun - 1])
+        assert len(rest) == 9 - begun
+        for one, other in zip(rest, whole[begun:], strict=True):
+            assert all(torch.equal(p, other.parameters[name]) for name, p in one.parameters.items())
+            assert torch.equal(one.generator, other.generator)
+
+
+def test_a_run_on_files_sees_their_augmentation():
+    """The same rows without noise end elsewhere: the seeds reach the reading."""
+    noisy = _states(_experiment())[-1]
+    still = attrs.evolve(_experiment(), data=lambda seed, data_dir: Domains(_domains(lazy=False), (), classes=2))
+    plain = _states(still)[-1]
+    assert not torch.equal(noisy.parameters["head.weight"], plain.parameters["head.weight"])
+
+
+def test_each_source_is_the_cheapest():
+    experiment = _experiment()
+    assert isinstance(source_of(experiment, _domains()), Feed)
+    held = _domains(lazy=False)
+    assert source_of(experiment, held) is held
+    assert source_of(attrs.evolve(experiment, batches=FullBatch()), held).sizes == (50, 50)
+    mixed = (held[0], _domains()[1])
+    assert isinstance(source_of(experiment, mixed), Feed)
+
+
+def test_a_file_that_cannot_be_read_stops_the_run():
+    bad = tuple(evolve(d, inputs=evolve(d.inputs, bad=True)) for d in _domains())
+    experiment = attrs.evolve(_experiment(), data=lambda seed, data_dir: Domains(bad, (), classes=2))
+    with pytest.raises(InputError, match=r"photo/7\.jpg: cannot be read"):
+        list(train(experiment))
