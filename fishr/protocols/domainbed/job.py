@@ -117,6 +117,7 @@ class Job:
         """
         hparams, every = self.hparams, self.evaluate_every
         envs = "+".join(map(str, self.test_envs))
+        domains = len(self.settings.benchmark(self.dataset).environments) - len(self.test_envs)
         return Experiment(
             name=f"{self.dataset} {self.algorithm} test {envs} draw {self.hparams_seed} trial {self.trial_seed}",
             data=HeldOut(
@@ -129,7 +130,7 @@ class Job:
             featurizer=featurizer_of(self.dataset, self.settings, float(hparams["resnet_dropout"])),
             head=LinearHead(init="torch"),
             loss=CrossEntropy(),
-            objective=objective_of(self.algorithm, hparams, self.settings.methods),
+            objective=objective_of(self.algorithm, hparams, self.settings.methods, domains),
             optimizer=Adam(lr=float(hparams["lr"]), weight_decay=float(hparams["weight_decay"])),
             batches=Minibatch(int(hparams["batch_size"]), replace=True),
             steps=self.steps,

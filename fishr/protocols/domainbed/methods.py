@@ -22,34 +22,34 @@ Hparams = Mapping[str, Any]
 WEIGHT, WARM_UP = "lambda", "penalty_anneal_iters"
 
 
-def _penalized(name: str, penalty: Penalty, at: int, before: float, after: float) -> Objective:
+def _penalized(name: str, penalty: Penalty, schedule: StepSchedule, domains: int) -> Objective:
+    # What compares domains is zero of a single one, and its class refuses it.
+    compares = isinstance(penalty, Fishr | VREx)
+    terms = {} if compares and domains == 1 else {name: Scaled(penalty, schedule)}
     # Each of them drops the optimizer's memory when the weight jumps.
-    return Objective(
-        risk=ERM(over="domains"),
-        penalty=Total(**{name: Scaled(penalty, StepSchedule(at=at, before=before, after=after))}),
-        fresh_optimizer_at=at,
-    )
+    return Objective(risk=ERM(over="domains"), penalty=Total(**terms), fresh_optimizer_at=schedule.at)
 
 
-def _erm(hparams: Hparams) -> Objective:
+def _erm(hparams: Hparams, domains: int) -> Objective:
     return Objective(risk=ERM(over="domains"))
 
 
-def _fishr(hparams: Hparams) -> Objective:
-    return _penalized("fishr", Fishr(ema=hparams["ema"]), hparams[WARM_UP], before=0.0, after=hparams[WEIGHT])
+def _fishr(hparams: Hparams, domains: int) -> Objective:
+    schedule = StepSchedule(at=hparams[WARM_UP], before=0.0, after=hparams[WEIGHT])
+    return _penalized("fishr", Fishr(ema=hparams["ema"]), schedule, domains)
 
 
-def _irm(hparams: Hparams) -> Objective:
-    penalty = IRM(form="half_batches")
-    return _penalized("irm", penalty, hparams["irm_penalty_anneal_iters"], before=1.0, after=hparams["irm_lambda"])
+def _irm(hparams: Hparams, domains: int) -> Objective:
+    schedule = StepSchedule(at=hparams["irm_penalty_anneal_iters"], before=1.0, after=hparams["irm_lambda"])
+    return _penalized("irm", IRM(form="half_batches"), schedule, domains)
 
 
-def _vrex(hparams: Hparams) -> Objective:
-    penalty = VREx(form="variance")
-    return _penalized("vrex", penalty, hparams["vrex_penalty_anneal_iters"], before=1.0, after=hparams["vrex_lambda"])
+def _vrex(hparams: Hparams, domains: int) -> Objective:
+    schedule = StepSchedule(at=hparams["vrex_penalty_anneal_iters"], before=1.0, after=hparams["vrex_lambda"])
+    return _penalized("vrex", VREx(form="variance"), schedule, domains)
 
 
-_OBJECTIVES: Mapping[str, Callable[[Hparams], Objective]] = MappingProxyType(
+_OBJECTIVES: Mapping[str, Callable[[Hparams, int], Objective]] = MappingProxyType(
     {"ERM": _erm, "Fishr": _fishr, "IRM": _irm, "VREx": _vrex}
 )
 ALGORITHMS = tuple(_OBJECTIVES)
@@ -81,7 +81,8 @@ class OwnMethod:
 
     Example:
         >>> mine = OwnMethod(VREx(form="pairwise"), weight=10.0)
-        >>> mine.objective({"lambda": 10.0, "penalty_anneal_iters": 500}).penalty.terms["penalty"].schedule(500)
+        >>> drawn = {"lambda": 10.0, "penalty_anneal_iters": 500}
+        >>> mine.objective(drawn, domains=2).penalty.terms["penalty"].schedule(500)
         10.0
     """
 
@@ -100,21 +101,28 @@ class OwnMethod:
             WARM_UP: Range(self.warm_up, whole_power_of_ten(*self.warm_up_powers)),
         }
 
-    def objective(self, hparams: Hparams) -> Objective:
-        """The objective of drawn hyper-parameters."""
-        return _penalized("penalty", self.penalty, hparams[WARM_UP], self.before, hparams[WEIGHT])
+    def objective(self, hparams: Hparams, domains: int) -> Objective:
+        """The objective of drawn hyper-parameters on so many training domains."""
+        schedule = StepSchedule(at=hparams[WARM_UP], before=self.before, after=hparams[WEIGHT])
+        return _penalized("penalty", self.penalty, schedule, domains)
 
 
-def objective_of(algorithm: str, hparams: Hparams, own: Mapping[str, OwnMethod]) -> Objective:
+def objective_of(algorithm: str, hparams: Hparams, own: Mapping[str, OwnMethod], domains: int) -> Objective:
     """What an algorithm minimizes.
+
+    On a single training domain, as pairs of test environments of three leave it, V-REx and Fishr are zero.
 
     Args:
         algorithm: one of ``ALGORITHMS`` or of ``own``.
         hparams: drawn, by DomainBed's names.
         own: methods by name.
+        domains: how many are trained on.
 
     Example:
-        >>> objective_of("IRM", {"irm_lambda": 100.0, "irm_penalty_anneal_iters": 500}, {}).fresh_optimizer_at
+        >>> drawn = {"irm_lambda": 100.0, "irm_penalty_anneal_iters": 500}
+        >>> objective_of("IRM", drawn, {}, domains=2).fresh_optimizer_at
         500
     """
-    return own[algorithm].objective(hparams) if algorithm in own else _OBJECTIVES[algorithm](hparams)
+    if algorithm in own:
+        return own[algorithm].objective(hparams, domains)
+    return _OBJECTIVES[algorithm](hparams, domains)

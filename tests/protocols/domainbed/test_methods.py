@@ -82,7 +82,7 @@ def test_every_algorithm_is_held_to_an_oracle():
 @pytest.mark.parametrize("late", [False, True])
 def test_gradients_are_those_of_the_oracle(algorithm, hparams_seed, late):
     hparams = hyperparameters("PACS", algorithm, hparams_seed, 0)
-    objective, head = objective_of(algorithm, hparams, {}), _head()
+    objective, head = objective_of(algorithm, hparams, {}, domains=3), _head()
     at = objective.fresh_optimizer_at or 100
     for step in (at, at + 1) if late else (0, at - 1):
         seen, inputs, labels = _seen(head)
@@ -95,21 +95,21 @@ def test_gradients_are_those_of_the_oracle(algorithm, hparams_seed, late):
 
 
 def test_the_optimizer_is_made_anew_where_the_weight_jumps():
-    assert objective_of("ERM", {}, {}).fresh_optimizer_at is None
+    assert objective_of("ERM", {}, {}, domains=3).fresh_optimizer_at is None
     for algorithm, name in (
         ("Fishr", "penalty_anneal_iters"),
         ("IRM", "irm_penalty_anneal_iters"),
         ("VREx", "vrex_penalty_anneal_iters"),
     ):
         hparams = hyperparameters("PACS", algorithm, 5, 0)
-        assert objective_of(algorithm, hparams, {}).fresh_optimizer_at == hparams[name]
+        assert objective_of(algorithm, hparams, {}, domains=3).fresh_optimizer_at == hparams[name]
 
 
 def test_a_method_of_ones_own():
     mine = OwnMethod(VREx(form="pairwise"), weight=10.0, weight_powers=(1, 2), warm_up=7, before=0.5)
     drawn = hyperparameters("PACS", "Mine", 0, 0, mine.ranges)
     assert (drawn["lambda"], drawn["penalty_anneal_iters"]) == (10.0, 7)
-    schedule = objective_of("Mine", drawn, {"Mine": mine}).penalty.terms["penalty"].schedule
+    schedule = objective_of("Mine", drawn, {"Mine": mine}, domains=3).penalty.terms["penalty"].schedule
     assert [schedule(step) for step in (6, 7)] == [0.5, 10.0]
     for seed in range(1, 30):
         random = hyperparameters("PACS", "Mine", seed, 0, mine.ranges)
@@ -122,3 +122,22 @@ def test_a_method_of_ones_own():
 def test_powers_out_of_order_are_refused():
     with pytest.raises(InputError, match="expected the lowest and the highest"):
         OwnMethod(VREx(), weight_powers=(2.0, 1.0))
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_a_single_domain_trains_as_in_domainbed(algorithm):
+    """Colored MNIST with two test environments: what compares domains is zero there, IRM is not."""
+    hparams = hyperparameters("ColoredMNIST", algorithm, 0, 0)
+    objective, head = objective_of(algorithm, hparams, {}, domains=1), _head()
+    _, inputs, labels = _seen(head)
+    inputs, labels = inputs[:8], labels[:8]
+    seen = observe(nn.Identity(), head, DomainBatch(inputs, labels, (8,)))
+    loss, _ = objective.evaluate(seen, head.parameters(), objective.init(Problem.of(head, 1)), 10_000)
+    expected = nn.functional.cross_entropy(head(inputs), labels)
+    if algorithm == "IRM":
+        assert (loss.total - expected).abs().item() > 1e-6
+    else:
+        torch.testing.assert_close(loss.total, expected, rtol=1e-12, atol=0.0)
+    several = objective_of(algorithm, hparams, {}, domains=2)
+    assert objective.fresh_optimizer_at == several.fresh_optimizer_at
+    assert several.penalty.terms or algorithm == "ERM"
