@@ -16,12 +16,13 @@ from fishr.commands.evaluate import evaluate
 from fishr.commands.explain import explain
 from fishr.commands.landscape import landscape
 from fishr.commands.reproduce import reproduce
+from fishr.commands.sweep import sweep
 from fishr.commands.train import train
 from fishr.errors import InputError, RunFailed
 
 
 @click.group(
-    commands=[train, evaluate, analyze, landscape, reproduce, explain, cache, config, data],
+    commands=[train, evaluate, analyze, landscape, reproduce, sweep, explain, cache, config, data],
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog="Example: fishr train colored-digits --seed 1",
 )

@@ -106,7 +106,14 @@ def existing_folder(folder: Path, experiment_text: str) -> Generator[None]:
     path = folder / CONFIGURATION
     if not path.is_file():
         raise InputError(f"{folder}: no run is there to resume (it has no {CONFIGURATION}); start it without --resume")
-    with path.open("rb") as file:
+    try:
+        # Network file systems give an exclusive lock only to those who may write.
+        file = path.open("rb+")
+    except OSError as error:
+        raise InputError(
+            f"{path}: cannot be written ({error.strerror}); ask for the right to, or copy the run"
+        ) from error
+    with file:
         _lock(file, folder)
         if file.read() != experiment_text.encode():
             raise InputError(

@@ -35,7 +35,8 @@ def test_every_command_is_known_here():
         "cache merge",
     }
     promised |= {"cache images", "data info", "data verify", "data download"}
-    assert promised | {"config", "data", "cache", "fishr"} == set(COMMANDS)
+    promised |= {f"sweep {name}" for name in ("plan", "features", "run", "resume", "status", "collect")}
+    assert promised | {"sweep", "config", "data", "cache", "fishr"} == set(COMMANDS)
 
 
 @pytest.mark.parametrize("name", COMMANDS)

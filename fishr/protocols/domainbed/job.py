@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 from hashlib import sha256
+from types import FunctionType
 from typing import Any
 
 import attrs
@@ -72,7 +73,7 @@ class Job:
 
     @property
     def name(self) -> str:
-        """32 hexadecimal digits of everything that decides the result; where the data lie is no part of it."""
+        """32 hexadecimal digits of everything that decides the result; where the data folder lies is no part of it."""
         return sha256(json.dumps(_content(self), sort_keys=True).encode()).hexdigest()[:32]
 
     @property
@@ -175,6 +176,8 @@ def _content(record: Any) -> Any:
             defaults = _defaults(type(record))
             told = {name: _content(v) for name, v in values.items() if name not in defaults or defaults[name] != v}
             return {"kind": type(record).__qualname__, **told}
+        case FunctionType():
+            return f"{record.__module__}:{record.__qualname__}"
         case _:
             return record
 

@@ -12,7 +12,7 @@ from fishr.data.images.folders import ImageFolders
 from fishr.data.images.lists import ImageList
 from fishr.errors import InputError
 from fishr.models import MNISTCNN, FeatureDropout, LinearHead, ResNet, TimmBackbone
-from fishr.penalties import IRM, Fishr, VREx
+from fishr.penalties import IRM, Fishr, Stateless, VREx
 from fishr.protocols.domainbed.building import featurizer_of, source_of
 from fishr.protocols.domainbed.datasets import BENCHMARKS
 from fishr.protocols.domainbed.job import Job, feature_experiment
@@ -50,6 +50,22 @@ def test_a_setting_at_its_default_changes_no_name():
 def test_every_part_has_a_name_of_its_own(change):
     others = {attrs.evolve(JOB, settings=Settings(methods={"Mine": OwnMethod(Fishr())})).name, JOB.name}
     assert attrs.evolve(JOB, **change).name not in others
+
+
+def _disagreement(seen):
+    return seen.moments.mean.square().sum()
+
+
+def _spread(seen):
+    return seen.domain_losses.var()
+
+
+def test_functions_of_ones_own_have_names_too():
+    names = {
+        attrs.evolve(JOB, settings=Settings(methods={"Mine": OwnMethod(Stateless(function))})).name
+        for function in (_disagreement, _spread)
+    }
+    assert len(names) == 2
 
 
 def test_an_experiment_is_domainbeds():

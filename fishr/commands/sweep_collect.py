@@ -1,0 +1,133 @@
+"""``fishr sweep collect``."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from fishr.commands.shared import plugin_option
+from fishr.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping, Sequence
+
+    from fishr.protocols.domainbed.cells import Table
+    from fishr.protocols.domainbed.records import JobKey, Records
+
+
+@click.command(
+    short_help="Make the tables of a sweep.",
+    epilog="Example: fishr sweep collect runs/sweep --selection training --published",
+)
+@click.argument("folders", type=click.Path(path_type=Path), metavar="FOLDER...", nargs=-1, required=True)
+@click.option(
+    "--selection",
+    type=click.Choice(["training", "leave-one-out", "oracle", "all"]),
+    default="all",
+    show_default=True,
+    help="How hyper-parameters and steps are chosen.",
+)
+@click.option(
+    "--as",
+    "form",
+    type=click.Choice(["text", "markdown", "latex", "csv", "json"]),
+    default="text",
+    show_default=True,
+    help="How tables are written; csv and json have all digits.",
+)
+@click.option("--out", type=click.Path(path_type=Path), help="New file of the tables (default: standard output).")
+@click.option("--figure", type=click.Path(path_type=Path), metavar="FILE.png", help="New file of a figure.")
+@click.option("--published", is_flag=True, help="Put the published averages of ERM and Fishr below.")
+@click.option("--worst", is_flag=True, help="Put the worst environment's accuracy beside the average.")
+@plugin_option
+def collect(
+    folders: tuple[Path, ...],
+    selection: str,
+    form: str,
+    out: Path | None,
+    figure: Path | None,
+    published: bool,
+    worst: bool,
+    plugins: tuple[str, ...],
+) -> None:
+    """Choose hyper-parameters as DomainBed does, and make its tables, of a sweep that may be still running.
+
+    FOLDER is a sweep folder of fishr or of DomainBed. Several stand beside each other, row by row. Runs of different
+    settings in one folder are refused. What a cell lacks is said on standard error.
+    """
+    _check_new(out, figure)
+    from fishr.files import write_atomically
+    from fishr.protocols.domainbed.order import AVERAGES
+    from fishr.protocols.domainbed.published import SOURCE, with_published
+    from fishr.protocols.domainbed.records import read_records
+    from fishr.protocols.domainbed.rendering import gap_lines, render
+    from fishr.protocols.domainbed.selection import SELECTIONS
+    from fishr.sweeps.folder import expected_keys
+
+    named = dict(zip(_names(folders), folders, strict=True))
+    sweeps = {name: read_records(folder) for name, folder in named.items()}
+    planned = {name: expected_keys(folder, plugins) for name, folder in named.items()}
+    tables = _tables(sweeps, planned, list(SELECTIONS) if selection == "all" else [selection])
+    notes = [f"{name}: protocol {read.protocol}, {len(read.keys)} jobs" for name, read in sweeps.items()]
+    gaps = gap_lines([table for table in tables if table.name != AVERAGES])
+    if published:
+        tables = [with_published(table) for table in tables]
+        notes.append(f"published: {SOURCE}")
+    text = render(tables, form, worst, notes)
+    if out is not None:
+        write_atomically(out, f"{text}\n".encode())
+        click.echo(f"tables: {out}")
+    else:
+        click.echo(text)
+    if figure is not None:
+        from fishr.plots.benchmark import save_benchmark_figure
+
+        save_benchmark_figure([table for table in tables if table.name == AVERAGES], figure)
+        click.echo(f"figure: {figure}", err=out is None)
+    for line in [*_unfinished(sweeps), *gaps]:
+        click.echo(line, err=True)
+
+
+def _check_new(out: Path | None, figure: Path | None) -> None:
+    for option, path in (("--out", out), ("--figure", figure)):
+        if path is not None and (path.exists() or path.is_symlink()):
+            raise InputError(f"{option}: {path} exists already; choose another name, or move it away")
+        if path is not None and not path.parent.is_dir():
+            raise InputError(f"{option}: {path.parent} is no folder; make it first")
+    if figure is not None and figure.suffix != ".png":
+        raise InputError(f"--figure: got {figure}, expected a name that ends in .png")
+    if figure is not None and figure == out:
+        raise InputError(f"--figure: got {figure}, which --out is too; give them different names")
+
+
+def _names(folders: tuple[Path, ...]) -> list[str]:
+    """Short names that tell the folders apart."""
+    if len({folder.resolve() for folder in folders}) < len(folders):
+        raise InputError("FOLDER: got one twice, expected each once")
+    names = [folder.resolve().name for folder in folders]
+    return names if len(set(names)) == len(names) else [str(folder) for folder in folders]
+
+
+def _tables(
+    sweeps: "Mapping[str, Records]", planned: "Mapping[str, Collection[JobKey] | None]", selections: "Sequence[str]"
+) -> "list[Table]":
+    """Every selection's tables of data sets and of averages; rows bear the sweep's name if there are several."""
+    from fishr.protocols.domainbed.comparison import beside
+    from fishr.protocols.domainbed.tables import averages_table, dataset_tables
+
+    named = {name: list["Table"]() for name in sweeps}
+    for selection in selections:
+        for name, read in sweeps.items():
+            tables = dataset_tables(read, selection, planned[name])
+            named[name] += [*tables, averages_table(tables)]
+    return list(beside(named)) if len(sweeps) > 1 else named[next(iter(sweeps))]
+
+
+def _unfinished(sweeps: "Mapping[str, Records]") -> list[str]:
+    from fishr.protocols.domainbed.rendering import shortened
+
+    return [
+        f"{name}: {len(read.unfinished)} unfinished, counted as far as they got: {shortened(read.unfinished)}"
+        for name, read in sweeps.items()
+        if read.unfinished
+    ]

@@ -1,0 +1,53 @@
+"""``fishr sweep features``."""
+
+from pathlib import Path
+
+import click
+
+from fishr.commands.shared import data_dir_option, device_option, format_option, plugin_option
+from fishr.errors import InputError
+
+
+@click.command(
+    short_help="Compute a data set's features once.",
+    epilog="Example: fishr sweep features plan.toml --dataset PACS -o pacs-features.h5 --data-dir data",
+)
+@click.argument("plan", type=click.Path(path_type=Path), metavar="PLAN.toml")
+@click.option("--dataset", metavar="NAME", help="Which of the plan's (default: its only one).")
+@click.option("-o", "--out", type=click.Path(path_type=Path), required=True, metavar="FILE", help="HDF5 file to make.")
+@data_dir_option
+@device_option
+@format_option
+@plugin_option
+def features(
+    plan: Path,
+    dataset: str | None,
+    out: Path,
+    data_dir: Path | None,
+    device: str,
+    style: str,
+    plugins: tuple[str, ...],
+) -> None:
+    """Compute the features of a data set's whole environments once, by the network that the plan's settings name.
+
+    Put the file into the plan, under [settings.features], and its sweep trains heads alone: in seconds a job. The
+    images are not augmented. Killed, the same command goes on with it.
+    """
+    from fishr.analysis.feature_caching import cache_features, featured_experiment
+    from fishr.commands.cache_rendering import Bar, tell
+    from fishr.configuration import load
+    from fishr.protocols.domainbed.job import feature_experiment
+    from fishr.sweeps.plan import Plan
+
+    made = load(plan, Plan, (), plugins)
+    known = ", ".join(made.datasets)
+    if dataset is None and len(made.datasets) > 1:
+        raise InputError(f"--dataset: {plan} has {known}; name one of them")
+    name = known if dataset is None else dataset
+    if name not in made.datasets:
+        raise InputError(f"--dataset: got {name!r}, expected one of the plan's, {known}")
+    experiment = feature_experiment(name, made.settings)
+    featured = featured_experiment(experiment, data_dir=data_dir, device=device)
+    with Bar(out, featured) as bar:
+        written = cache_features(featured, out, "float32", bar.update)
+    tell(out, written, style)

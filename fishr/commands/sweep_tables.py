@@ -1,0 +1,147 @@
+"""How a sweep looks: a bar on a terminal, a line a job in a pipe, tables of what there is and what is done."""
+
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import attrs
+import click
+from tabulate import tabulate
+from tqdm import tqdm
+
+if TYPE_CHECKING:
+    from fishr.sweeps.calibration import Estimate
+    from fishr.sweeps.events import SweepEvent
+    from fishr.sweeps.progress import Progress, Row
+
+_MINUTE, _HOUR, _DAY = 60, 3600, 86400
+
+
+def follow(events: "Iterable[SweepEvent]", done: int, jobs: int) -> None:
+    """Show events on stderr: a progress bar on a terminal, a line a job elsewhere.
+
+    Args:
+        events: of a sweep.
+        done: jobs that are not among them.
+        jobs: of the whole sweep.
+    """
+    from fishr.sweeps.events import JobDone, JobFailed
+
+    terminal, failed = sys.stderr.isatty(), 0
+    with tqdm(total=jobs, initial=done, unit="job", disable=not terminal) as bar:
+        for event in events:
+            if isinstance(event, JobDone | JobFailed):
+                done += 1
+                failed += isinstance(event, JobFailed)
+                bar.update(1)
+                bar.set_postfix({"failed": failed} if failed else {})
+            if not terminal:
+                click.echo(_line(event, done, jobs), err=True)
+            elif not isinstance(event, JobDone):
+                bar.write(_line(event, done, jobs), file=sys.stderr)
+
+
+def _line(event: "SweepEvent", done: int, jobs: int) -> str:
+    from fishr.sweeps.events import JobDone, JobFailed
+
+    if isinstance(event, JobDone):
+        outcome = event.outcome
+        what = f"done in {duration(outcome.seconds)}, validation {outcome.validation:.1%}"
+    elif isinstance(event, JobFailed):
+        what = f"failed: {event.failure.message}"
+    else:
+        what = f"goes on in another process: {event.message}"
+    return f"{done}/{jobs}  {event.job.key}  {what}"
+
+
+def duration(seconds: float) -> str:
+    """A time as people say it.
+
+    Example:
+        >>> duration(4.26), duration(75), duration(4000), duration(100000)
+        ('4.3 s', '1 min 15 s', '1 h 6 min', '1 d 3 h')
+    """
+    if seconds < _MINUTE:
+        return f"{seconds:.1f} s"
+    for unit, smaller, long, short in ((_DAY, _HOUR, "d", "h"), (_HOUR, _MINUTE, "h", "min"), (_MINUTE, 1, "min", "s")):
+        if seconds >= unit:
+            return f"{int(seconds // unit)} {long} {int(seconds % unit // smaller)} {short}"
+    raise AssertionError(seconds)
+
+
+def estimate_table(found: "Sequence[Estimate]", workers: int | None) -> str:
+    """What a plan will cost, as a table for people.
+
+    Args:
+        found: by data set and algorithm.
+        workers: that share the work; None: nothing was measured.
+    """
+    from fishr.sweeps.calibration import total_of
+
+    cells = [[e.dataset, e.algorithm, *_costs(e, workers)] for e in (*found, total_of(found))]
+    headers = ["data set", "algorithm", "jobs", "steps", "evaluations", *(["time"] if workers else [])]
+    text = tabulate(cells, headers, disable_numparse=True, colalign=("left", "left", *["right"] * (len(headers) - 2)))
+    note = f"\n\ntime: estimated, with {workers} worker{'s' * (workers != 1)}" if workers else ""
+    return text + note
+
+
+def estimate_object(found: "Sequence[Estimate]", workers: int | None) -> dict[str, Any]:
+    """The same as plain values for JSON; seconds are of computation, one job after another."""
+    from fishr.sweeps.calibration import total_of
+
+    rows = [attrs.asdict(e) for e in found]
+    return {"rows": rows, "total": attrs.asdict(total_of(found)), "workers": workers}
+
+
+def _costs(estimate: "Estimate", workers: int | None) -> list[str]:
+    counts = [f"{count:,}" for count in (estimate.jobs, estimate.steps, estimate.evaluations)]
+    if estimate.seconds is None or workers is None:
+        return counts
+    return [*counts, duration(estimate.seconds / workers)]
+
+
+def progress_table(found: "Progress") -> str:
+    """How far a sweep is, as a table for people."""
+    headers = ("data set", "algorithm", "jobs", "done", "running", "failed", "waiting", "best validation")
+    total = found.total
+    cells = [_cells(row) for row in (*found.rows, total)]
+    text = tabulate(cells, headers, disable_numparse=True, colalign=("left", "left", *["right"] * 6))
+    rest = total.running + total.waiting
+    said = f"{total.done} of {total.jobs} jobs done"
+    if rest and found.seconds_left is not None:
+        said += f"; about {duration(found.seconds_left)} left with {max(1, total.running)} at work"
+    return f"{text}\n\n{said}"
+
+
+def _cells(row: "Row") -> list[str]:
+    counts = (row.jobs, row.done, row.running, row.failed, row.waiting)
+    return [row.dataset, row.algorithm, *map(str, counts), "" if row.best is None else f"{row.best:.1%}"]
+
+
+def progress_object(found: "Progress") -> dict[str, Any]:
+    """The same as plain values for JSON."""
+    failures = [{"job": str(job.key), "folder": job.name} | attrs.asdict(failure) for job, failure in found.failures]
+    return {
+        "rows": [attrs.asdict(row) for row in found.rows],
+        "total": attrs.asdict(found.total),
+        "seconds_left": found.seconds_left,
+        "failures": failures,
+    }
+
+
+def failure_text(folder: Path, found: "Progress") -> str:
+    """The jobs that were given up, each with its message and its last lines."""
+    from fishr.sweeps.folder import job_folder
+
+    parts = [
+        "\n".join(
+            [
+                f"{job.key}  ({job_folder(folder, job)}, tried {failure.tries}×)",
+                f"  {failure.message}",
+                *(f"  | {line}" for line in failure.log),
+            ]
+        )
+        for job, failure in found.failures
+    ]
+    return "".join(f"\n\n{part}" for part in parts) or "\n\nno job failed"

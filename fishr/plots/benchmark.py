@@ -1,0 +1,94 @@
+"""Accuracies of a benchmark: a panel a data set, a line an algorithm, a colour a model selection."""
+
+from collections.abc import Sequence
+from math import ceil
+from pathlib import Path
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+
+from fishr.plots.style import COLORS, quiet, save
+from fishr.protocols.domainbed.cells import Cell, Table
+from fishr.protocols.domainbed.published import PUBLISHED
+from fishr.protocols.domainbed.selection import SELECTIONS, TITLES
+
+_ACROSS = 4
+
+
+def save_benchmark_figure(averages: Sequence[Table], path: Path) -> Path:
+    """Draw the averages of data sets: dots are measured, with standard errors; diamonds published.
+
+    Args:
+        averages: a table of averages for each selection.
+        path: of the PNG.
+
+    Returns:
+        The path.
+
+    Raises:
+        RunFailed: it could not be written.
+    """
+    datasets = list(dict.fromkeys(column for table in averages for column in table.columns))
+    labels = list(dict.fromkeys(row.label for table in averages for row in table.rows))
+    across = min(_ACROSS, len(datasets))
+    down = ceil(len(datasets) / across)
+    # Names stand once a line of panels; each algorithm needs room for as many dots as there are selections.
+    names = 0.085 * max(map(len, labels))
+    height = 0.3 + 0.13 * len(averages)
+    size = (max(names + 2.6 * across, 6.0), (0.9 + height * len(labels)) * down + 0.6)
+    figure = Figure(figsize=size, layout="constrained")
+    grid = figure.subplots(down, across, sharey=True, squeeze=False).ravel()
+    for axes, dataset in zip(grid, datasets, strict=False):
+        _panel(axes, dataset, averages, labels)
+    for axes in grid[len(datasets) :]:
+        axes.set_visible(False)
+    published = any(row.source == PUBLISHED for table in averages for row in table.rows)
+    figure.legend(handles=_legend(averages, published), loc="outside lower center", ncols=2, frameon=False, fontsize=9)
+    return save(figure, path)
+
+
+def _panel(axes: Axes, dataset: str, averages: Sequence[Table], labels: Sequence[str]) -> None:
+    for index, table in enumerate(averages):
+        shift = 0.6 * ((index + 0.5) / len(averages) - 0.5)
+        for row in table.rows:
+            cell = dict(zip(table.columns, row.cells, strict=True)).get(dataset)
+            if cell is not None and cell.mean is not None:
+                _dot(axes, cell, labels.index(row.label) + shift, _color(table.selection), row.source == PUBLISHED)
+    quiet(axes, dataset, "accuracy ± standard error, %", "")
+    axes.set_yticks(range(len(labels)), labels)
+    # The first algorithm is on top.
+    axes.set_ylim(len(labels) - 0.5, -0.5)
+    axes.margins(x=0.12)
+    axes.xaxis.set_major_locator(MaxNLocator(4))
+
+
+def _dot(axes: Axes, cell: Cell, y: float, color: str, published: bool) -> None:
+    marker, face = ("D", "white") if published else ("o", color)
+    axes.errorbar(
+        [cell.mean or 0.0],
+        [y],
+        xerr=cell.standard_error,
+        fmt=marker,
+        color=color,
+        markerfacecolor=face,
+        markersize=5,
+        capsize=2,
+        linewidth=1.4,
+    )
+
+
+def _legend(averages: Sequence[Table], published: bool) -> list[Line2D]:
+    handles = [
+        Line2D([], [], color=_color(table.selection), marker="o", markersize=5, label=TITLES[table.selection])
+        for table in averages
+        if any(cell and cell.mean is not None for row in table.rows for cell in row.cells)
+    ]
+    diamond = Line2D([], [], color="black", marker="D", markersize=5, markerfacecolor="white", linestyle="")
+    diamond.set_label("published")
+    return [*handles, diamond] if published else handles
+
+
+def _color(selection: str) -> str:
+    return COLORS[list(SELECTIONS).index(selection)]

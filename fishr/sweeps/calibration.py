@@ -1,0 +1,162 @@
+"""How long a sweep will take, from a few steps and a part of one evaluation of each kind of job."""
+
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from statistics import fmean
+
+import attrs
+import torch
+from attrs import frozen
+
+from fishr.data.domains import Domains
+from fishr.protocols.domainbed.job import Job
+from fishr.sweeps.memory import Memory, remembering
+from fishr.training.evaluation import evaluate
+from fishr.training.experiment import Experiment
+from fishr.training.feeding import source_of
+from fishr.training.loop import domains_to, resolve_device
+from fishr.training.model import Model
+from fishr.training.state import TrainingState, build_model, first_state
+from fishr.training.step import advance
+
+_ENOUGH, _STEPS, _ROWS = 0.5, 20, 32  # seconds; steps at most; rows of each domain at first
+
+
+@frozen
+class Estimate:
+    """Jobs of one data set and algorithm, and what they will cost.
+
+    Args:
+        dataset: by name.
+        algorithm: by name.
+        jobs: how many.
+        steps: of all of them.
+        evaluations: of all of them.
+        seconds: of all of them, one after another; None: not measured.
+
+    Example:
+        >>> Estimate("PACS", "ERM", jobs=240, steps=1_200_240, evaluations=4_320).seconds is None
+        True
+    """
+
+    dataset: str
+    algorithm: str
+    jobs: int
+    steps: int
+    evaluations: int
+    seconds: float | None = None
+
+
+def estimates(jobs: Iterable[Job]) -> tuple[Estimate, ...]:
+    """What there is to do by data set and algorithm, in the plan's order; nothing is measured.
+
+    Args:
+        jobs: of a plan.
+
+    Example:
+        >>> estimates([Job("PACS", "ERM", (0,), draw, 0) for draw in range(3)])[0].evaluations
+        54
+    """
+    return tuple(
+        Estimate(*key, len(cell), sum(job.steps for job in cell), sum(job.evaluations for job in cell))
+        for key, cell in _cells(jobs).items()
+    )
+
+
+def total_of(found: Sequence[Estimate]) -> Estimate:
+    """The sum of estimates.
+
+    Args:
+        found: all measured, or none.
+
+    Example:
+        >>> total_of([Estimate("PACS", "ERM", 1, 10, 2, 3.0), Estimate("PACS", "Fishr", 1, 10, 2, 5.0)]).seconds
+        8.0
+    """
+    seconds = [e.seconds for e in found if e.seconds is not None]
+    counts = (sum(e.jobs for e in found), sum(e.steps for e in found), sum(e.evaluations for e in found))
+    return Estimate("total", "", *counts, sum(seconds) if seconds else None)
+
+
+def measured(
+    jobs: Iterable[Job], data_dir: Path | None = None, device: str = "cpu", threads: int = 1
+) -> Iterator[Estimate]:
+    """The same with seconds, each as soon as it is measured: on one job of each kind, of about the mean batch size.
+
+    Steps are timed with every penalty at its full weight, so jobs with a long warm-up take less.
+
+    Args:
+        jobs: of a plan.
+        data_dir: where data files lie.
+        device: "cpu", "cuda" or "auto".
+        threads: of each job.
+
+    Raises:
+        InputError: data or weights that are missing.
+
+    Example:
+        >>> list(measured([]))
+        []
+    """
+    where, memory, before = resolve_device(device), Memory(), torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        for estimate, cell in zip(estimates(jobs := tuple(jobs)), _cells(jobs).values(), strict=True):
+            sizes = [float(job.hparams["batch_size"]) for job in cell]
+            usual = min(cell, key=lambda job: abs(job.hparams["batch_size"] - fmean(sizes)))
+            start, step, evaluation = _seconds(usual, data_dir, where, memory)
+            seconds = start * estimate.jobs + step * estimate.steps + evaluation * estimate.evaluations
+            yield attrs.evolve(estimate, seconds=seconds)
+    finally:
+        torch.set_num_threads(before)
+
+
+def _cells(jobs: Iterable[Job]) -> dict[tuple[str, str], list[Job]]:
+    cells = dict[tuple[str, str], list[Job]]()
+    for job in jobs:
+        cells.setdefault((job.dataset, job.algorithm), []).append(job)
+    return cells
+
+
+def _seconds(job: Job, data_dir: Path | None, device: torch.device, memory: Memory) -> tuple[float, float, float]:
+    """Seconds of a job's beginning, of one of its steps and of one of its evaluations."""
+    experiment = remembering(job.experiment(), memory)
+    domains = domains_to(experiment.data(experiment.seed, data_dir), device)
+    begun = time.perf_counter()
+    domains = domains_to(experiment.data(experiment.seed, data_dir), device)
+    model = build_model(experiment, domains)
+    state = first_state(experiment, model, len(domains.training))
+    start = time.perf_counter() - begun
+    # As in the last step every penalty has its full weight.
+    state = attrs.evolve(state, step=max(0, job.steps - 1))
+    step = _step_seconds(experiment, model, state, domains)
+    return start, step, _evaluation_seconds(experiment, model, state, domains)
+
+
+def _step_seconds(experiment: Experiment, model: Model, state: TrainingState, domains: Domains) -> float:
+    source = source_of(experiment, domains.training)
+    begun, done = 0.0, -1
+    while done < _STEPS and (done < 1 or time.perf_counter() - begun < _ENOUGH):
+        # The same weights with the next batch. Reading the step's numbers waits for the device.
+        after, _ = advance(model, experiment, state, source)
+        state = attrs.evolve(state, generator=after.generator)
+        done += 1
+        # The first step warms up.
+        begun = begun or time.perf_counter()
+    return (time.perf_counter() - begun) / done
+
+
+def _evaluation_seconds(experiment: Experiment, model: Model, state: TrainingState, domains: Domains) -> float:
+    everything = (*domains.training, *domains.evaluation)
+    total, rows, seconds = sum(len(domain.labels) for domain in everything), _ROWS, 0.0
+    while True:
+        some = [domain.part(range(min(rows, len(domain.labels)))) for domain in everything]
+        count = sum(len(domain.labels) for domain in some)
+        begun = time.perf_counter()
+        evaluate(model, experiment, state, Domains(tuple(some[:1]), tuple(some[1:]), domains.classes))
+        # The first one warms up.
+        if seconds and (time.perf_counter() - begun > _ENOUGH / 4 or count == total):
+            return (time.perf_counter() - begun) * total / count
+        seconds = time.perf_counter() - begun
+        rows = 2 * rows

@@ -1,0 +1,144 @@
+"""The jobs of a sweep as tasks of a Ray cluster."""
+
+import importlib
+import socket
+from collections.abc import Generator, Iterable, Mapping
+from contextlib import chdir
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from fishr.configuration import structure, unstructure
+from fishr.errors import InputError
+from fishr.protocols.domainbed.job import Job
+from fishr.sweeps.events import SweepEvent
+from fishr.sweeps.execution import Conditions, Outcome, attempt
+from fishr.sweeps.memory import Memory
+from fishr.sweeps.pool import settled
+
+LOCAL, RUNNING = "local", "auto"
+RETRIES = 3
+_PATIENCE = 5.0  # seconds
+# Of each process of the cluster, which runs one task after another.
+_memory = Memory()
+
+
+def run_on_ray(
+    jobs: Iterable[Job],
+    conditions: Conditions,
+    address: str,
+    jobs_per_gpu: int = 1,
+    plugins: tuple[str, ...] = (),
+) -> Generator[SweepEvent]:
+    """Run jobs on a Ray cluster, each as a task; those of a node that is lost go on from their checkpoints elsewhere.
+
+    Args:
+        jobs: to run, in the order in which they begin.
+        conditions: of the sweep; every node sees its folder, its data and this process's folder under the same paths.
+        address: of a cluster that runs, "HOST:PORT", or "auto" for the one of this machine; "local" starts one.
+        jobs_per_gpu: how many share a GPU.
+        plugins: modules whose penalties the jobs may name.
+
+    Yields:
+        What becomes of each job, in the order of their ends.
+
+    Raises:
+        InputError: Ray is not installed, there is no cluster at the address, or no node of it is large enough.
+        RunFailed: a file could not be written.
+
+    Example:
+        >>> list(run_on_ray([], Conditions(Path("sweep")), "auto"))
+        []
+    """
+    waiting = tuple(jobs)
+    if not waiting:
+        return
+    ray = _connected(address)
+    try:
+        resources, where = _resources(ray, conditions, jobs_per_gpu)
+        remote = ray.remote(_task).options(**resources, max_retries=RETRIES)
+        here = str(Path.cwd())
+        pending = {remote.remote(unstructure(job), where, here, plugins): job for job in waiting}
+        while pending:
+            (ended, *_), _ = ray.wait(list(pending), num_returns=1)
+            job = pending.pop(ended)
+            try:
+                outcome, tries = ray.get(ended), 1
+            except ray.exceptions.RayTaskError as error:
+                outcome, tries = Outcome(message=_last_line(error)), 1
+            except ray.exceptions.RayError as error:
+                outcome, tries = Outcome(message=f"its process died: {_first_line(error)}"), RETRIES + 1
+            yield settled(job, tries, outcome, where)
+    finally:
+        # What still runs ends with this process's place in the cluster.
+        ray.shutdown()
+
+
+def _task(table: Mapping[str, Any], conditions: Conditions, folder: str, plugins: tuple[str, ...]) -> Outcome:
+    # Relative paths start where the sweep was started.
+    with chdir(folder):
+        return attempt(structure(table, Job, plugins), conditions, _memory)
+
+
+def _connected(address: str) -> Any:
+    try:
+        ray = importlib.import_module("ray")
+    except ImportError as error:
+        raise InputError(
+            "--ray: Ray is not installed; install it by pip install 'fishr[ray]', or leave --ray out"
+        ) from error
+    if address not in (LOCAL, RUNNING):
+        _check_answers(address)
+    quiet = {"log_to_driver": False, "logging_level": "ERROR"}
+    try:
+        if address == LOCAL:
+            ray.init(address=LOCAL, include_dashboard=False, **quiet)
+        else:
+            ray.init(address=address, **quiet)
+    # Ray ends the process that it cannot connect.
+    except (Exception, SystemExit) as error:
+        raise InputError(f"--ray: got {address!r}, where no cluster can be joined ({_first_line(error)})") from error
+    return ray
+
+
+def _check_answers(address: str) -> None:
+    """Ray itself would try for minutes."""
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdecimal() or int(port) > 65535:
+        raise InputError(f"--ray: got {address!r}, expected HOST:PORT, auto or local")
+    try:
+        socket.create_connection((host, int(port)), timeout=_PATIENCE).close()
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise InputError(
+            f"--ray: got {address!r}, where nothing answers ({reason}); start a cluster by ray start --head, "
+            "or use --ray local"
+        ) from error
+
+
+def _resources(ray: Any, conditions: Conditions, jobs_per_gpu: int) -> tuple[dict[str, float], Conditions]:
+    """What each task asks for, and the conditions with the device that it gets; a task too large would wait forever."""
+    nodes: list[dict[str, float]] = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    most = {name: max((node.get(name, 0.0) for node in nodes), default=0.0) for name in ("CPU", "GPU")}
+    if most["CPU"] < conditions.threads:
+        raise InputError(f"threads: got {conditions.threads}, expected at most {most['CPU']:g}, of the largest node")
+    if conditions.device == "cuda" and not most["GPU"]:
+        raise InputError("--device: got cuda, expected auto or cpu: no node of the cluster has a GPU")
+    device = "cuda" if conditions.device != "cpu" and most["GPU"] else "cpu"
+    gpus = {"num_gpus": 1 / jobs_per_gpu} if device == "cuda" else {}
+    where = attrs.evolve(
+        conditions,
+        folder=conditions.folder.absolute(),
+        data_dir=conditions.data_dir and conditions.data_dir.absolute(),
+        device=device,
+    )
+    return {"num_cpus": float(conditions.threads), **gpus}, where
+
+
+def _first_line(error: BaseException) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
+def _last_line(error: BaseException) -> str:
+    return next((line.strip() for line in reversed(str(error).splitlines()) if line.strip()), type(error).__name__)

@@ -1,0 +1,198 @@
+"""The folder of a sweep: its plan, its locks, and a run folder for each of its jobs."""
+
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+
+from fishr.configuration import dumps, load, unstructure
+from fishr.errors import InputError
+from fishr.files import write_atomically
+from fishr.protocols.domainbed.job import Job
+from fishr.protocols.domainbed.records import JobKey
+from fishr.sweeps.locks import is_locked, locked
+from fishr.sweeps.parts import Part
+from fishr.sweeps.plan import Plan, first_difference
+
+PLAN, JOBS, REPLACED, LOCK = "plan.toml", "jobs", "replaced", "lock"
+DONE = "done"
+
+
+def job_folder(folder: Path, job: Job) -> Path:
+    """The run folder of a job.
+
+    Example:
+        >>> job = Job("PACS", "ERM", (0,), hparams_seed=0, trial_seed=0)
+        >>> job_folder(Path("sweep"), job) == Path("sweep", "jobs", job.name)
+        True
+    """
+    return folder / JOBS / job.name
+
+
+def is_done(folder: Path, job: Job) -> bool:
+    """Whether a job of a sweep has its results.
+
+    Example:
+        >>> is_done(Path("no-such-sweep"), Job("PACS", "ERM", (0,), hparams_seed=0, trial_seed=0))
+        False
+    """
+    return (job_folder(folder, job) / DONE).exists()
+
+
+def read_plan(folder: Path, plugins: tuple[str, ...] = ()) -> Plan:
+    """The plan of a sweep folder.
+
+    Args:
+        folder: of the sweep.
+        plugins: modules whose penalties the plan may name.
+
+    Raises:
+        InputError: the folder is not one, or its plan is damaged.
+
+    Example:
+        >>> read_plan(Path("nowhere"))
+        Traceback (most recent call last):
+            ...
+        fishr.errors.InputError: nowhere: no sweep is there, it has no plan.toml and jobs/; begin one with \
+fishr sweep run
+    """
+    if not _is_sweep(folder):
+        raise InputError(f"{folder}: no sweep is there, it has no {PLAN} and {JOBS}/; begin one with fishr sweep run")
+    return load(folder / PLAN, Plan, plugins=plugins)
+
+
+def expected_keys(folder: Path, plugins: tuple[str, ...] = ()) -> tuple[JobKey, ...] | None:
+    """The jobs that a sweep folder is to hold when it is done.
+
+    Args:
+        folder: of a sweep.
+        plugins: modules whose penalties the plan may name.
+
+    Returns:
+        Their keys in the plan's order; None of a folder without a plan.
+
+    Raises:
+        InputError: its plan is damaged.
+
+    Example:
+        >>> expected_keys(Path("nowhere")) is None
+        True
+    """
+    if not _is_sweep(folder):
+        return None
+    return tuple(job.key for job in read_plan(folder, plugins).jobs())
+
+
+def check_plan(folder: Path, plan: Plan, plugins: tuple[str, ...] = ()) -> None:
+    """Refuse a folder that cannot take a plan, before anything is computed for it.
+
+    Args:
+        folder: that exists or not.
+        plan: to be run in it.
+        plugins: modules whose penalties the folder's plan may name.
+
+    Raises:
+        InputError: it holds another plan, the first difference is named; or something that is no sweep.
+
+    Example:
+        >>> check_plan(Path("nowhere"), Plan(("PACS",), ("ERM",)))
+    """
+    if _is_sweep(folder):
+        difference = first_difference(unstructure(read_plan(folder, plugins)), unstructure(plan))
+        if difference:
+            raise InputError(
+                f"{folder}: holds another plan ({difference}); go on with its own by fishr sweep resume {folder}, "
+                "choose another --out, or give --replace-plan, which keeps every finished job"
+            )
+    _check_place(folder)
+
+
+@contextmanager
+def sweep_folder(
+    folder: Path, plan: Plan, part: Part | None = None, replace: bool = False, plugins: tuple[str, ...] = ()
+) -> Generator[None]:
+    """A sweep folder with its plan, locked while the context lasts.
+
+    Args:
+        folder: where; it is made where it is absent.
+        plan: what it holds, or is to hold.
+        part: the part that is worked on, of a folder that has its plan; None: the whole, which no other process may
+            then work on.
+        replace: whether the plan may take another one's place. Jobs that the new one lacks go to ``replaced/``, and
+            come back with a plan that has them.
+        plugins: modules whose penalties the folder's plan may name.
+
+    Raises:
+        InputError: another process works on the same; the folder holds something else; or it cannot be made.
+        RunFailed: the plan could not be written.
+
+    Example:
+        >>> import tempfile
+        >>> plan = Plan(("PACS",), ("ERM",))
+        >>> with tempfile.TemporaryDirectory() as parent, sweep_folder(Path(parent, "sweep"), plan):
+        ...     read_plan(Path(parent, "sweep")) == plan
+        True
+    """
+    _check_place(folder)
+    try:
+        (folder / JOBS).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{folder}: could not be made ({error.strerror}); choose another place") from error
+    busy = f"{folder}: another process works on this sweep; wait for it to end, or choose another --out"
+    with locked(folder / LOCK, busy, shared=part is not None):
+        if part is not None:
+            check_plan(folder, plan, plugins)
+            own = folder / f"{LOCK}-{part.index}-of-{part.of}"
+            with locked(own, f"{folder}: another process works on part {part} of this sweep; wait for it to end"):
+                yield
+            return
+        if not replace:
+            check_plan(folder, plan, plugins)
+        if not _is_sweep(folder) or read_plan(folder, plugins) != plan:
+            write_atomically(folder / PLAN, dumps(plan).encode())
+        _sort_out(folder, plan)
+        yield
+
+
+def is_worked_on(folder: Path) -> bool:
+    """Whether a process works on a sweep or on a part of it.
+
+    Example:
+        >>> is_worked_on(Path("nowhere"))
+        False
+    """
+    return is_locked(folder / LOCK)
+
+
+def _is_sweep(folder: Path) -> bool:
+    # A plan alone may be somebody's own file.
+    return (folder / PLAN).is_file() and (folder / JOBS).is_dir()
+
+
+def _check_place(folder: Path) -> None:
+    """Refuse what is neither a sweep, nor empty, nor what a sweep leaves that is killed as it begins."""
+    if not folder.exists() or _is_sweep(folder):
+        return
+    if not folder.is_dir() or any(not _is_beginning(path.name) for path in folder.iterdir()):
+        raise InputError(f"{folder}: exists already and is no sweep; choose another --out")
+
+
+def _is_beginning(name: str) -> bool:
+    return name in (JOBS, LOCK) or name.startswith(f"{PLAN}.tmp-")
+
+
+def _sort_out(folder: Path, plan: Plan) -> None:
+    """Keep the jobs of the plan in jobs/ and those of former plans beside it, so that nothing mixes their results."""
+    aside = folder / REPLACED
+    wanted = {job.name for job in plan.jobs()}
+    for path in list((folder / JOBS).iterdir()):
+        if path.name not in wanted and not path.name.startswith("."):
+            aside.mkdir(exist_ok=True)
+            _move(path, aside / path.name)
+    for path in list(aside.iterdir()) if aside.is_dir() else ():
+        if path.name in wanted:
+            _move(path, folder / JOBS / path.name)
+
+
+def _move(path: Path, place: Path) -> None:
+    if not place.exists():
+        path.rename(place)

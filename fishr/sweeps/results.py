@@ -1,0 +1,119 @@
+"""From the metrics of a job's run folder to DomainBed's results.jsonl."""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from statistics import fmean
+from typing import Any
+
+from fishr.configuration import unstructure
+from fishr.protocols.domainbed.job import Job
+
+Line = dict[str, Any]
+
+
+def result_lines(
+    job: Job, metrics: Iterable[str], *, threads: int, step_time: float, mem_gb: float
+) -> tuple[Line, ...]:
+    """The lines of results.jsonl, one an evaluation.
+
+    Args:
+        job: that the metrics are of.
+        metrics: the lines of its metrics.jsonl.
+        threads: that it computed with.
+        step_time: seconds a step.
+        mem_gb: largest memory on the GPU, GiB.
+
+    Returns:
+        In each: the step as DomainBed counts, from 0; the epoch; accuracies of all splits; the training metrics, means
+        since the line before, each penalty times its weight; the hyper-parameters and what the job was.
+
+    Example:
+        >>> job = Job("ColoredMNIST", "ERM", (1, 2), hparams_seed=0, trial_seed=0)
+        >>> step = {"step": 0, "loss": 0.7, "risk": 0.7, "l2": 0.0, "terms": {}, "domain_losses": {"env0_in": 0.7}}
+        >>> scores = [{"name": "env0_in", "accuracy": 0.5, "samples": 640}, {"name": "env0_out", "accuracy": 0.4}]
+        >>> metrics = [json.dumps(step), json.dumps({"step": 1, "scores": scores})]
+        >>> line, = result_lines(job, metrics, threads=1, step_time=0.1, mem_gb=0.0)
+        >>> line["step"], line["epoch"], line["loss"], line["env0_out_acc"], line["args"]["test_envs"]
+        (0, 0.0, 0.7, 0.4, [1, 2])
+
+    Source:
+        The records of DomainBed (Gulrajani and Lopez-Paz, ICLR 2021).
+    """
+    told = {"hparams": job.hparams, "args": arguments(job, threads), "step_time": step_time, "mem_gb": mem_gb}
+    size = job.hparams["batch_size"]
+    lines, steps = list[Line](), list[dict[str, float]]()
+    for entry in map(json.loads, metrics):
+        if "scores" not in entry:
+            steps.append(_numbers(entry))
+            continue
+        scores, step = entry["scores"], entry["step"] - 1
+        smallest = min(score["samples"] for score in scores if score["name"].endswith("_in"))
+        accuracies = {f"{score['name']}_acc": score["accuracy"] for score in scores}
+        lines.append(told | {"step": step, "epoch": step * size / smallest} | _means(steps) | accuracies)
+        steps = []
+    return tuple(lines)
+
+
+def arguments(job: Job, threads: int) -> Line:
+    """What a job was, under DomainBed's names, with the settings of its sweep.
+
+    Args:
+        job: any.
+        threads: that it computes with.
+
+    Example:
+        >>> told = arguments(Job("PACS", "ERM", (0,), hparams_seed=2, trial_seed=1), threads=1)
+        >>> told["dataset"], told["test_envs"], told["holdout_fraction"], told["protocol"]
+        ('PACS', [0], 0.2, 'domainbed-2021')
+    """
+    return unstructure(job.settings) | {
+        "algorithm": job.algorithm,
+        "dataset": job.dataset,
+        "test_envs": list(job.test_envs),
+        "trial_seed": job.trial_seed,
+        "hparams_seed": job.hparams_seed,
+        "seed": job.run_seed,
+        "task": "domain_generalization",
+        "threads": threads,
+    }
+
+
+def dump_lines(lines: Iterable[Line]) -> bytes:
+    r"""Lines of standard JSON with sorted keys.
+
+    Example:
+        >>> dump_lines([{"b": 1, "a": 0.5}])
+        b'{"a": 0.5, "b": 1}\n'
+    """
+    return "".join(f"{json.dumps(line, sort_keys=True, allow_nan=False)}\n" for line in lines).encode()
+
+
+def best_validation(lines: Iterable[Line]) -> float:
+    """The best mean accuracy over the held-out splits of the environments that were trained on.
+
+    Args:
+        lines: of one job, at least one.
+
+    Returns:
+        From 0 to 1.
+
+    Example:
+        >>> line = {"args": {"test_envs": [0]}, "env0_out_acc": 0.9, "env1_out_acc": 0.5, "env2_out_acc": 0.7}
+        >>> best_validation([line])
+        0.6
+    """
+    return max(fmean(_validation(line)) for line in lines)
+
+
+def _validation(line: Mapping[str, Any]) -> Iterator[float]:
+    tested = {f"env{index}_out_acc" for index in line["args"]["test_envs"]}
+    return (value for name, value in line.items() if name.endswith("_out_acc") and name not in tested)
+
+
+def _numbers(entry: Mapping[str, Any]) -> dict[str, float]:
+    terms = {name: term["value"] for name, term in entry["terms"].items()}
+    return {"loss": entry["loss"], "risk": entry["risk"], **terms}
+
+
+def _means(steps: list[dict[str, float]]) -> dict[str, float]:
+    return {name: fmean(step[name] for step in steps) for name in steps[0]}

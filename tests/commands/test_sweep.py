@@ -1,0 +1,314 @@
+"""``fishr sweep plan``, ``run``, ``status`` and ``resume``."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PLAN = """
+datasets = ["PACS"]
+algorithms = ["ERM", "Fishr"]
+draws = 1
+trials = 1
+[settings]
+steps = 10
+evaluate_every = 4
+hparams = {batch_size = 8}
+features.PACS = "features.h5"
+"""
+WORK = ("--workers", 1, "--device", "cpu")
+ENVIRONMENTS = "ACPS"
+
+
+def make_world(home):
+    from fishr.data.caches import Section, write_features
+
+    generator, rows = np.random.default_rng(0), 30
+    labels = np.arange(rows) % 3
+    features = [generator.normal(size=(rows, 5)) + labels[:, None] for _ in ENVIRONMENTS]
+
+    def compute(domain, start, stop):
+        logits = np.zeros((stop - start, 3))
+        ids = np.arange(start, stop)
+        return {"features": features[domain][start:stop], "labels": labels[start:stop], "logits": logits, "ids": ids}
+
+    head = {"text": "", "outputs": 3, "parameters": {}}
+    sections = [Section(name, "training", rows) for name in ENVIRONMENTS]
+    write_features(home / "features.h5", {"dtype": "float32"}, head, sections, compute, part_rows=rows)
+    (home / "plan.toml").write_text(PLAN)
+    return home
+
+
+@pytest.fixture
+def world(home):
+    """A plan of eight jobs over a file of features, in the working directory."""
+    return make_world(home)
+
+
+@pytest.fixture(scope="module")
+def swept_once(tmp_path_factory):
+    """A finished sweep, for reading only."""
+    place = make_world(tmp_path_factory.mktemp("swept"))
+    run_in(place, "sweep", "run", "plan.toml", "--out", "sweep", *WORK)
+    return place
+
+
+def run_in(place, *arguments):
+    command = [sys.executable, str(ROOT / "cli.py"), *map(str, arguments)]
+    subprocess.run(command, cwd=place, check=True, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True)
+
+
+@pytest.fixture
+def swept(swept_once, home):
+    """A copy of a finished sweep, called "sweep", in the working directory, with its plan and data."""
+    shutil.copytree(swept_once, home, dirs_exist_ok=True)
+    return home
+
+
+@pytest.fixture
+def broken(world, call):
+    """A sweep of which one job diverges, by a learning rate that only it has."""
+    text = PLAN.replace("batch_size = 8", "batch_size = 8, lr = 3e37").replace('["ERM", "Fishr"]', '["ERM"]')
+    (world / "plan.toml").write_text(text.replace("draws = 1", "draws = 1\ntest_envs = [[0], [1]]"))
+    return call("sweep", "run", "plan.toml", "--out", "sweep", *WORK)
+
+
+def results(folder):
+    found = {}
+    for path in sorted(folder.glob("jobs/*/results.jsonl")):
+        lines = [json.loads(line) for line in path.read_text().splitlines()]
+        found[path.parent.name] = [
+            {k: v for k, v in line.items() if k not in ("step_time", "mem_gb")} for line in lines
+        ]
+    return found
+
+
+def test_plan_counts(world, call):
+    said = call("sweep", "plan", "plan.toml", "--no-calibration")
+    assert (said.code, said.err) == (0, "")
+    rows = [re.split(r"\s{2,}", line.strip()) for line in said.out.splitlines() if line and "---" not in line]
+    assert rows == [
+        ["data set", "algorithm", "jobs", "steps", "evaluations"],
+        # After updates 1, 5, 9 and 10.
+        ["PACS", "ERM", "4", "40", "16"],
+        ["PACS", "Fishr", "4", "40", "16"],
+        ["total", "8", "80", "32"],
+    ]
+
+
+def test_plan_estimates(world, call):
+    said = call("sweep", "plan", "plan.toml", "--workers", 2, "--device", "cpu", "--format", "json")
+    found = json.loads(said.out)
+    assert found["workers"] == 2
+    assert [row["jobs"] for row in found["rows"]] == [4, 4]
+    assert found["total"]["seconds"] == pytest.approx(sum(row["seconds"] for row in found["rows"]))
+    assert 0 < found["total"]["seconds"] < 60
+    text = call("sweep", "plan", "plan.toml", "--workers", 2, "--device", "cpu", "--set", "draws=2").out
+    assert text.endswith("time: estimated, with 2 workers\n")
+    assert re.search(r"total +16 +160 +64 +\d+\.\d s", text)
+
+
+def test_the_example_is_the_benchmark(call):
+    """Twenty draws × three trials × three test environments of 5,001 steps, for each of two algorithms."""
+    said = call("sweep", "plan", ROOT / "examples" / "sweep.toml", "--no-calibration", "--format", "json")
+    assert json.loads(said.out)["total"] == {
+        **{"dataset": "total", "algorithm": "", "jobs": 360, "seconds": None},
+        **{"steps": 360 * 5001, "evaluations": 360 * 51},
+    }
+
+
+def test_run_leaves_a_line_a_job_and_a_table(world, call):
+    said = call("sweep", "run", "plan.toml", "--out", "sweep", *WORK)
+    assert said.code == 0
+    lines = said.err.splitlines()
+    assert len(lines) == 8
+    assert re.fullmatch(r"1/8  PACS ERM test 0 draw 0 trial 0  done in \d\.\d s, validation \d+\.\d%", lines[0])
+    assert lines[-1].startswith("8/8  PACS Fishr test 3")
+    assert re.search(r"total +8 +8 +0 +0 +0 +\d+\.\d%\n\n8 of 8 jobs done\n$", said.out)
+    assert len(results(world / "sweep")) == 8
+    assert all(len(lines) == 4 for lines in results(world / "sweep").values())
+
+
+def test_what_is_done_stays_as_it_is(swept, call, snapshot):
+    before = snapshot(swept / "sweep" / "jobs")
+    for command in (("run", "plan.toml", "--out", "sweep"), ("resume", "sweep")):
+        said = call("sweep", *command, *WORK)
+        assert (said.code, said.err) == (0, "")
+        assert "8 of 8 jobs done" in said.out
+    # Nor are the data of finished jobs needed.
+    (swept / "features.h5").unlink()
+    assert call("sweep", "resume", "sweep", *WORK).code == 0
+    assert snapshot(swept / "sweep" / "jobs") == before
+
+
+def test_parts_are_the_whole(swept, call):
+    call("sweep", "run", "plan.toml", "--out", "parts", *WORK, "--set", "draws=1", "--slurm", "time=5", "--array", 3)
+    for part, jobs in (("2/3", 2), ("0/3", 3), ("1/3", 3)):
+        said = call("sweep", "resume", "parts", "--part", part, *WORK)
+        assert said.code == 0
+        assert f"{jobs} of {jobs} jobs done" in said.out
+    assert results(swept / "parts") == results(swept / "sweep")
+
+
+def test_status_is_read_from_files(swept, call):
+    (next((swept / "sweep" / "jobs").iterdir()) / "done").unlink()
+    said = call("sweep", "status", "sweep")
+    assert said.code == 0
+    assert re.search(r"7 of 8 jobs done; about \d+\.\d s left with 1 at work\n$", said.out)
+    found = json.loads(call("sweep", "status", "sweep", "--format", "json").out)
+    assert (found["total"]["done"], found["total"]["waiting"], found["failures"]) == (7, 1, [])
+    assert call("sweep", "status", "sweep", "--failed").out.endswith("no job failed\n")
+
+
+def test_status_watches_until_the_end(swept, call):
+    said = call("sweep", "status", "sweep", "--watch")
+    assert said.code == 0
+    assert said.out.count("8 of 8 jobs done") == 1
+
+
+def test_failures_are_told_and_retried(broken, call):
+    said = broken
+    assert said.code == 1
+    error = said.err.splitlines()[-1]
+    assert re.fullmatch(
+        r"Error: sweep: all 2 jobs failed \(first PACS ERM test 0 draw 0 trial 0: step \d+: .*\); see them by "
+        r"fishr sweep status sweep --failed, try them again by fishr sweep resume sweep --retry-failed",
+        error,
+    )
+    shown = call("sweep", "status", "sweep", "--failed").out
+    assert shown.count("tried 1×") == 2
+    assert len(re.findall(r"^  \| step \d+: ", shown, re.MULTILINE)) == 2
+    # Without being told to, nothing is tried again.
+    again = call("sweep", "resume", "sweep", *WORK)
+    assert (again.code, again.err.count("failed:")) == (1, 0)
+    retried = call("sweep", "resume", "sweep", *WORK, "--retry-failed")
+    assert (retried.code, retried.err.count("failed: step")) == (1, 2)
+
+
+def test_some_failures_are_counted(swept, call):
+    job = next((swept / "sweep" / "jobs").iterdir())
+    (job / "done").unlink()
+    (job / "checkpoint.pt").write_bytes(b"damaged")
+    said = call("sweep", "resume", "sweep", *WORK)
+    assert said.code == 1
+    assert "Error: sweep: 1 of 8 jobs failed (first PACS" in said.err
+    assert "checkpoint.pt" in said.err
+    for name in ("checkpoint.pt", "metrics.jsonl", "result.json"):
+        (job / name).unlink()
+    said = call("sweep", "resume", "sweep", *WORK, "--retry-failed")
+    assert said.code == 0
+    assert "8 of 8 jobs done" in said.out
+
+
+def test_a_plan_takes_anothers_place_and_keeps_what_is_done(swept, call):
+    before = results(swept / "sweep")
+    said = call("sweep", "run", "plan.toml", "--out", "sweep", *WORK, "--set", "draws=2", "--replace-plan")
+    assert said.code == 0
+    assert said.err.startswith("9/16  ")
+    assert len(said.err.splitlines()) == 8
+    after = results(swept / "sweep")
+    assert {name: after[name] for name in before} == before
+
+
+def test_slurm_writes_a_script_and_submits_nothing(world, call):
+    said = call(
+        *("sweep", "run", "plan.toml", "--out", "sweep", "--slurm", "partition=gpu,time=60,cpus_per_task=4"),
+        *("--array", 8, "--workers", 4, "--retry-failed"),
+    )
+    assert (said.code, said.out, said.err) == (0, "sbatch sweep/slurm/array.sh\n", "")
+    text = (world / "sweep" / "slurm" / "array.sh").read_text()
+    assert "#SBATCH --array=0-7%8" in text
+    folder = re.escape(str(world / "sweep"))
+    assert re.search(rf'sweep resume {folder} --part "\$SLURM_ARRAY_TASK_ID"/8 --workers 4 --retry-failed\n', text)
+    assert list((world / "sweep" / "jobs").iterdir()) == []
+
+
+def test_ctrl_c_is_one_line_and_loses_nothing(swept, call):
+    """The terminal interrupts the scheduler and its workers alike."""
+    command = [sys.executable, str(ROOT / "cli.py"), "sweep", "run", "plan.toml", "--out", "stopped", "--workers", "2"]
+    with subprocess.Popen(
+        [*command, "--device", "cpu", "--set", "settings.steps=400"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=swept,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        start_new_session=True,
+    ) as process:
+        deadline = time.monotonic() + 60
+        while not list(swept.glob("stopped/jobs/*/metrics.jsonl")) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        os.killpg(process.pid, signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert err.splitlines()[-1] == "Error: stopped: interrupted; fishr sweep resume stopped goes on with it"
+    assert "Traceback" not in err
+    assert out == ""
+    # Told to do less by a plan of fewer steps, it still has its place.
+    assert (swept / "stopped" / "plan.toml").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "part"),
+    [
+        ({"datasets": "['PICS']"}, "PICS"),
+        ({"algorithms": "['Fisher']"}, "Fisher"),
+        ({"test_envs": "[[4]]"}, "test environment: got 4"),
+        ({"test_envs": "'pairs'"}, "test_envs"),
+        ({"draws": "0"}, "draws: got 0"),
+        ({"settings.stepps": "3"}, "settings.stepps"),
+        ({"settings.features.PACS": "'absent.h5'"}, "absent.h5: no such file"),
+    ],
+)
+def test_a_plan_that_cannot_run_is_refused(world, refused, change, part):
+    options = [text for key, value in change.items() for text in ("--set", f"{key}={value}")]
+    refused(world, ("sweep", "run", "plan.toml", "--out", "sweep", *WORK, *options), part)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        (("run", "absent.toml", "--out", "sweep"), "absent.toml: no such file"),
+        (("run", "plan.toml", "--out", "features.h5"), "is no sweep; choose another --out"),
+        (("run", "plan.toml", "--out", "."), "is no sweep; choose another --out"),
+        (("run", "plan.toml", "--out", "s", "--device", "cuda"), "device: got 'cuda'"),
+        (("run", "plan.toml", "--out", "s", "--slurm", "time=5"), "--array"),
+        (("run", "plan.toml", "--out", "s", "--array", "5"), "--slurm"),
+        (("run", "plan.toml", "--out", "s", "--slurm", "tme=5", "--array", "5"), "--slurm: got 'tme'"),
+        (("run", "plan.toml", "--out", "s", "--slurm", "time=5", "--array", "5", "--ray", "auto"), "--ray"),
+        (("run", "plan.toml", "--out", "s", "--ray", "auto", "--workers", "3"), "--workers"),
+        (("resume", "absent"), "absent: no sweep is there"),
+        (("resume", "absent", "--part", "3/3"), "part: got 3/3"),
+        (("status", "absent"), "absent: no sweep is there"),
+        (("plan", "absent.toml"), "absent.toml: no such file"),
+    ],
+)
+def test_requests_that_cannot_be_met_are_refused(world, refused, arguments, part):
+    if "cuda" in arguments:
+        import torch
+
+        if torch.cuda.is_available():
+            pytest.skip("there is a CUDA device here")
+    refused(world, ("sweep", *arguments), part)
+
+
+def test_another_plan_in_the_folder_is_refused(swept, refused):
+    arguments = ("sweep", "run", "plan.toml", "--out", "sweep", "--set", "settings.steps=11")
+    refused(swept, arguments, "settings.steps: the folder has 10, the plan given has 11")
+
+
+def test_two_sweeps_in_one_folder_are_refused(swept, refused, monkeypatch):
+    from fishr.sweeps import locks
+
+    monkeypatch.setattr(locks, "_PATIENCE", 0.0)
+    with locks.locked(swept / "sweep" / "lock", "busy"):
+        refused(swept, ("sweep", "resume", "sweep"), "another process works on this sweep")

@@ -1,0 +1,84 @@
+import re
+import sys
+from io import StringIO
+from pathlib import Path
+
+import pytest
+
+from fishr.commands.sweep_tables import duration, estimate_table, failure_text, follow, progress_object, progress_table
+from fishr.protocols.domainbed.job import Job
+from fishr.sweeps.calibration import Estimate
+from fishr.sweeps.events import JobDone, JobFailed, JobRetried
+from fishr.sweeps.execution import Outcome
+from fishr.sweeps.failures import Failure
+from fishr.sweeps.progress import Progress, Row
+
+JOBS = [Job("PACS", "ERM", (0, 2), draw, 1) for draw in range(3)]
+EVENTS = [
+    JobDone(JOBS[0], Outcome(seconds=75.0, validation=0.8125)),
+    JobRetried(JOBS[1], "its process died of SIGKILL"),
+    JobFailed(JOBS[1], Failure("its process died of SIGKILL", tries=2)),
+    JobDone(JOBS[2], Outcome(seconds=0.25, validation=1.0)),
+]
+
+
+class Terminal(StringIO):
+    def isatty(self):
+        return True
+
+
+def test_a_pipe_gets_a_line_an_event(monkeypatch):
+    monkeypatch.setattr(sys, "stderr", StringIO())
+    follow(EVENTS, done=4, jobs=7)
+    assert sys.stderr.getvalue().splitlines() == [
+        "5/7  PACS ERM test 0+2 draw 0 trial 1  done in 1 min 15 s, validation 81.2%",
+        "5/7  PACS ERM test 0+2 draw 1 trial 1  goes on in another process: its process died of SIGKILL",
+        "6/7  PACS ERM test 0+2 draw 1 trial 1  failed: its process died of SIGKILL",
+        "7/7  PACS ERM test 0+2 draw 2 trial 1  done in 0.2 s, validation 100.0%",
+    ]
+
+
+def test_a_terminal_gets_a_bar_and_what_went_wrong(monkeypatch):
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    follow(EVENTS, done=4, jobs=7)
+    shown = sys.stderr.getvalue()
+    assert re.search(r"57%\|[^|]*\| 4/7 ", shown)
+    assert re.search(r"100%\|[^|]*\| 7/7 .*failed=1", shown)
+    assert "6/7  PACS ERM test 0+2 draw 1 trial 1  failed: its process died of SIGKILL\n" in shown
+    assert "done in" not in shown
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        *((0.0, "0.0 s"), (59.9, "59.9 s"), (60, "1 min 0 s"), (3599, "59 min 59 s"), (3600, "1 h 0 min")),
+        *((86399, "23 h 59 min"), (86400, "1 d 0 h"), (10 * 86400 + 7200, "10 d 2 h")),
+    ],
+)
+def test_durations(seconds, text):
+    assert duration(seconds) == text
+
+
+def test_time_is_shared_by_the_workers():
+    found = (Estimate("PACS", "ERM", 2, 1000, 10, 60.0), Estimate("PACS", "Fishr", 1, 500, 5, 120.0))
+    text = estimate_table(found, workers=2)
+    assert re.search(r"PACS +ERM +2 +1,000 +10 +30\.0 s\n", text)
+    assert re.search(r"total +3 +1,500 +15 +1 min 30 s\n", text)
+    assert "time" not in estimate_table((Estimate("PACS", "ERM", 2, 1000, 10),), None)
+
+
+def test_time_left_is_shared_by_those_at_work():
+    row = Row("PACS", "ERM", done=1, running=2, failed=1, waiting=3, best=0.875, seconds=100.0)
+    failure = Failure("risk is nan", tries=2, log=("first", "last"))
+    found = Progress((row,), row, ((JOBS[0], failure),))
+    assert progress_table(found).endswith("1 of 7 jobs done; about 50.0 s left with 2 at work")
+    assert re.search(r"PACS +ERM +7 +1 +2 +1 +3 +87\.5%", progress_table(found))
+    text = failure_text(Path("sweep"), found)
+    place = Path("sweep", "jobs", JOBS[0].name)
+    assert text == (f"\n\nPACS ERM test 0+2 draw 0 trial 1  ({place}, tried 2×)\n  risk is nan\n  | first\n  | last")
+    told = progress_object(found)
+    assert told["seconds_left"] == 50.0
+    assert told["failures"] == [
+        {"job": "PACS ERM test 0+2 draw 0 trial 1", "folder": JOBS[0].name, "message": "risk is nan", "tries": 2}
+        | {"log": ("first", "last")}
+    ]

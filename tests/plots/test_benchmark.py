@@ -1,0 +1,116 @@
+"""The figure of a benchmark: dots with standard errors, diamonds for what was published."""
+
+from itertools import combinations
+
+import numpy as np
+import pytest
+from matplotlib.colors import to_hex
+from matplotlib.image import imread
+
+from fishr.plots import benchmark
+from fishr.plots.benchmark import save_benchmark_figure
+from fishr.plots.style import COLORS
+from fishr.protocols.domainbed.cells import Cell, Table, cell_of, row_of
+from fishr.protocols.domainbed.published import with_published
+
+
+def averages(selection, columns, **rows):
+    made = [row_of(a, [Cell() if v is None else cell_of(v) for v in values]) for a, values in rows.items()]
+    return Table("averages", selection, columns, tuple(made))
+
+
+@pytest.fixture
+def draw(tmp_path, monkeypatch):
+    figures = []
+    save = benchmark.save
+
+    def keep(figure, path):
+        figures.append(figure)
+        return save(figure, path)
+
+    monkeypatch.setattr(benchmark, "save", keep)
+
+    def drawn(tables):
+        path = save_benchmark_figure(tables, tmp_path / "figure.png")
+        assert path == tmp_path / "figure.png"
+        assert imread(path).shape[1] >= 600
+        return figures[-1]
+
+    return drawn
+
+
+def dots(axes):
+    """(x, y, colour, marker) of every dot, and the ends of its error bar."""
+    found = []
+    for container in axes.containers:
+        line, _, bars = container.lines
+        ends = bars[0].get_segments()[0][:, 0] if container.has_xerr else None
+        found.append((*line.get_xydata()[0], to_hex(line.get_color()).upper(), line.get_marker(), ends))
+    return found
+
+
+def test_a_dot_for_each_algorithm_and_selection(draw):
+    training = averages("training", ("PACS", "VLCS"), ERM=([0.8, 0.9], [0.7]), Fishr=([0.85], None))
+    oracle = averages("oracle", ("PACS", "VLCS"), ERM=([0.6], [0.5]), Fishr=([0.65], [0.75]))
+    pacs, vlcs = draw([training, oracle]).axes
+    assert [axes.get_title(loc="left") for axes in (pacs, vlcs)] == ["PACS", "VLCS"]
+    assert [label.get_text() for label in pacs.get_yticklabels()] == ["ERM", "Fishr"]
+    blue, green = COLORS[0], COLORS[2]
+    found = dots(pacs)
+    assert [(round(x, 6), round(y), color) for x, y, color, _, _ in found] == [
+        (85, 0, blue),
+        (85, 1, blue),
+        (60, 0, green),
+        (65, 1, green),
+    ]
+    assert {marker for *_, marker, _ in found} == {"o"}
+    error = training.rows[0].cells[0].standard_error
+    np.testing.assert_allclose(found[0][4], (85 - error, 85 + error))
+    # Selections of an algorithm do not lie on each other; no trial is no dot.
+    assert len({y for _, y, *_ in found}) == 4
+    assert [round(x) for x, *_ in dots(vlcs)] == [70, 50, 75]
+    # The first algorithm is on top.
+    assert pacs.get_ylim() == (1.5, -0.5)
+
+
+def test_published_numbers_are_diamonds_without_errors(draw):
+    table = with_published(averages("oracle", ("PACS",), ERM=([0.8, 0.9],)))
+    figure = draw([table])
+    (axes,) = figure.axes
+    assert [(round(x, 1), round(y), marker, ends is None) for x, y, _, marker, ends in dots(axes)] == [
+        (85.0, 0, "o", False),
+        (86.7, 1, "D", True),
+        (86.9, 2, "D", True),
+    ]
+    legend = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert legend == ["test-domain validation (oracle)", "published"]
+
+
+def test_a_selection_without_numbers_is_not_in_the_legend(draw):
+    figure = draw([averages("training", ("PACS",), ERM=([0.8],)), averages("leave-one-out", ("PACS",), ERM=(None,))])
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["training-domain validation"]
+
+
+def test_nothing_at_all_can_be_drawn(draw):
+    (axes,) = draw([averages("leave-one-out", ("PACS",), ERM=(None,))]).axes
+    assert dots(axes) == []
+
+
+@pytest.mark.parametrize("name", ["A", "An algorithm with a long name (sweep)"])
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_no_texts_overlap(draw, count, name):
+    columns = tuple(f"Data set {index}" for index in range(count))
+    rows = {f"{name} {index}": [[0.5 + 0.01 * index, 0.6]] * count for index in range(6)}
+    figure = draw([averages(one, columns, **rows) for one in ("training", "leave-one-out", "oracle")])
+    figure.draw_without_rendering()
+    shown = [axes for axes in figure.axes if axes.get_visible()]
+    assert len(shown) == count
+    texts = figure.legends[0].get_texts()
+    for axes in shown:
+        low, high = axes.get_xlim()
+        ticks = [tick for tick in axes.xaxis.get_major_ticks() if low <= tick.get_loc() <= high]
+        texts += [axes._left_title, axes.xaxis.label, *(tick.label1 for tick in ticks), *axes.get_yticklabels()]
+    boxes = {text: text.get_window_extent() for text in texts if text.get_text() and text.get_visible()}
+    for (text, box), (other, another) in combinations(boxes.items(), 2):
+        assert not box.overlaps(another), (text, other)
+    assert all(figure.bbox.contains(*corner) for box in boxes.values() for corner in (box.min, box.max))

@@ -1,0 +1,190 @@
+import json
+import os
+
+import attrs
+import pytest
+
+from fishr.data.cached_environments import FeatureEnvironments
+from fishr.protocols.domainbed.job import Job
+from fishr.sweeps import execution
+from fishr.sweeps.execution import Conditions, Outcome, attempt, read_outcome
+from fishr.sweeps.failures import Failure, read_failure, write_failure
+from fishr.sweeps.folder import job_folder
+from fishr.sweeps.memory import Memory
+from fishr.training import Evaluated, Finished, Stepped, train
+
+
+@pytest.fixture
+def job(plan):
+    return plan.jobs()[9]
+
+
+@pytest.fixture
+def conditions(tmp_path):
+    return Conditions(tmp_path / "sweep")
+
+
+def lines_of(conditions, job):
+    return (job_folder(conditions.folder, job) / "results.jsonl").read_text().splitlines()
+
+
+def test_results_are_those_of_the_experiment(job, conditions):
+    outcome = attempt(job, conditions, Memory())
+    lines = [json.loads(line) for line in lines_of(conditions, job)]
+    events = list(train(job.experiment()))
+    evaluated = [event for event in events if isinstance(event, Evaluated)]
+    losses = [event.record.loss for event in events if isinstance(event, Stepped)]
+    assert [line["step"] for line in lines] == [0, 8, 16, 19] == [event.step - 1 for event in evaluated]
+    assert len(lines) == job.evaluations
+    for line, event in zip(lines, evaluated, strict=True):
+        assert {name: line[f"{name}_acc"] for name in (s.name for s in event.scores)} == {
+            score.name: score.accuracy for score in event.scores
+        }
+    assert [line["loss"] for line in lines] == [
+        pytest.approx(sum(part) / len(part), rel=1e-12) for part in (losses[:1], losses[1:9], losses[9:17], losses[17:])
+    ]
+    trained = [f"env{i}_out_acc" for i in range(4) if i not in job.test_envs]
+    assert outcome.validation == pytest.approx(max(sum(line[name] for name in trained) / 3 for line in lines))
+    assert read_outcome(job_folder(conditions.folder, job)) == outcome
+
+
+def test_what_is_done_is_never_run_again(job, conditions, monkeypatch):
+    attempt(job, conditions, Memory())
+    folder = job_folder(conditions.folder, job)
+    before = {path.name: path.stat().st_mtime_ns for path in folder.iterdir() if path.name != "log.txt"}
+    monkeypatch.setattr(execution, "run", None)
+    assert attempt(job, conditions, Memory()).done
+    assert {path.name: path.stat().st_mtime_ns for path in folder.iterdir() if path.name != "log.txt"} == before
+
+
+@pytest.mark.parametrize("stop", ["step 3", "step 12", "step 20", "finished"])
+def test_an_interrupted_job_goes_on_to_the_same_results(job, conditions, whole, results_of, monkeypatch, stop):
+    real = execution.run
+
+    def interrupted(*arguments, **options):
+        for event in real(*arguments, **options):
+            if isinstance(event, Finished) and stop == "finished":
+                raise KeyboardInterrupt
+            yield event
+            if isinstance(event, Stepped) and stop == f"step {event.state.step}":
+                raise KeyboardInterrupt
+
+    monkeypatch.setattr(execution, "run", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        attempt(job, conditions, Memory())
+    assert read_outcome(job_folder(conditions.folder, job)) is None
+    monkeypatch.setattr(execution, "run", real)
+    assert attempt(job, conditions, Memory()).done
+    assert results_of(conditions.folder, [job]) == {job.name: whole[job.name]}
+
+
+@pytest.mark.parametrize("left", ["nothing but the folder", "a failure", "no job.toml"])
+def test_a_job_begins_in_whatever_a_kill_left(job, conditions, whole, results_of, left):
+    folder = job_folder(conditions.folder, job)
+    if left == "no job.toml":
+        attempt(job, conditions, Memory())
+        for path in folder.iterdir():
+            if path.name != "config.toml":
+                path.unlink()
+    elif left == "a failure":
+        write_failure(folder, "its process died of SIGKILL", tries=2)
+    else:
+        folder.mkdir(parents=True)
+    assert attempt(job, conditions, Memory()).done
+    assert read_failure(folder) is None
+    assert results_of(conditions.folder, [job]) == {job.name: whole[job.name]}
+    assert {path.name for path in folder.iterdir()} == {
+        *("checkpoint.pt", "config.toml", "done", "job.toml", "log.txt", "metrics.jsonl", "result.json"),
+        "results.jsonl",
+    }
+
+
+def test_weights_are_kept_only_where_they_are_wanted(job, conditions):
+    assert attempt(job, attrs.evolve(conditions, keep_checkpoints=False), Memory()).done
+    folder = job_folder(conditions.folder, job)
+    assert not (folder / "checkpoint.pt").exists()
+    assert len(lines_of(conditions, job)) == job.evaluations
+
+
+def test_failures_are_told_and_logged(job, conditions, monkeypatch, capfd):
+    def failing(*arguments, **options):
+        print("from Python")
+        os.system("echo from a library")
+        raise failure
+
+    monkeypatch.setattr(execution, "run", failing)
+    failure = execution.RunFailed("step 3: risk\nis nan")
+    assert attempt(job, conditions, Memory()) == Outcome(message="step 3: risk is nan")
+    log = (job_folder(conditions.folder, job) / "log.txt").read_text()
+    assert log == "from Python\nfrom a library\nstep 3: risk\nis nan\n"
+    failure = ZeroDivisionError("division by zero")
+    assert attempt(job, conditions, Memory()) == Outcome(message="ZeroDivisionError: division by zero", broken=True)
+    assert "Traceback" in (job_folder(conditions.folder, job) / "log.txt").read_text()
+    print("after")
+    assert capfd.readouterr() == ("after\n", "")
+
+
+def test_a_folder_in_use_is_waited_for(job, conditions, monkeypatch):
+    """As when a node of a cluster counts as lost but still computes for a while."""
+    from fishr.sweeps.locks import locked
+
+    folder = job_folder(conditions.folder, job)
+    attempt(job, conditions, Memory())
+    (folder / "done").unlink()
+    (folder / "results.jsonl").unlink()
+    waits, lock = [], locked(folder / "config.toml", "busy")
+    lock.__enter__()
+    monkeypatch.setattr(execution.time, "sleep", lambda s: waits.append(s) or lock.__exit__(None, None, None))
+    assert attempt(job, conditions, Memory()).done
+    assert len(waits) == 1
+
+
+def test_a_folder_that_stays_in_use_is_a_failure(job, conditions, monkeypatch):
+    from fishr.sweeps.locks import locked
+
+    attempt(job, conditions, Memory())
+    folder = job_folder(conditions.folder, job)
+    (folder / "done").unlink()
+    monkeypatch.setattr(execution, "PATIENCE", 0.0)
+    with locked(folder / "config.toml", "busy"):
+        assert "another process is training in it" in attempt(job, conditions, Memory()).message
+
+
+def test_a_feature_file_is_read_once(plan, conditions, monkeypatch, whole, results_of):
+    reads, read = [], FeatureEnvironments.__call__
+    monkeypatch.setattr(FeatureEnvironments, "__call__", lambda *given: reads.append(given[0]) or read(*given))
+    memory = Memory()
+    for job in plan.jobs():
+        assert attempt(job, conditions, memory).done
+    assert len(reads) == 1
+    assert results_of(conditions.folder, plan.jobs()) == whole
+
+
+def test_memory_holds_the_last_file_alone(features, feature_file, tmp_path):
+    from fishr.sweeps.memory import Remembered
+
+    other, memory = feature_file(tmp_path / "other.h5", rows=12), Memory()
+    for path in (features, other):
+        Remembered(FeatureEnvironments(str(path)), memory)(0, None)
+    assert [len(held.domains[0].labels) for held in memory.held.values()] == [12]
+
+
+def test_the_end_of_a_log_is_kept(tmp_path):
+    (tmp_path / "log.txt").write_text("x" * 100_000 + "\n" + "".join(f"line {i}\n" for i in range(100)))
+    failure = write_failure(tmp_path, "out of memory", tries=2)
+    assert failure.log == tuple(f"line {i}" for i in range(80, 100))
+    assert read_failure(tmp_path) == failure == Failure("out of memory", 2, failure.log)
+
+
+@pytest.mark.parametrize(("name", "read"), [("failed.json", read_failure), ("done", read_outcome)])
+def test_damaged_files_are_named(tmp_path, name, read):
+    (tmp_path / name).write_text("{")
+    with pytest.raises(execution.InputError, match=f"{name}: not what fishr wrote; remove it"):
+        read(tmp_path)
+
+
+def test_missing_data_is_one_line(conditions, plan):
+    job = plan.jobs()[0]
+    settings = attrs.evolve(job.settings, features={"PACS": "nowhere.h5"})
+    outcome = attempt(Job("PACS", "ERM", (0,), 0, 0, settings), conditions, Memory())
+    assert outcome == Outcome(message="nowhere.h5: no such file; give the path of a file that fishr wrote")

@@ -1,0 +1,68 @@
+"""Kill -9 in earnest: what benchmarks/kill_and_sweep.py does to a larger sweep, a few times."""
+
+import importlib
+import json
+from pathlib import Path
+
+import pytest
+
+from fishr.sweeps.execution import Conditions, attempt
+from fishr.sweeps.folder import read_plan
+from fishr.sweeps.memory import Memory
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def killing(monkeypatch):
+    if not Path("/proc/self/cmdline").exists():
+        pytest.skip("no /proc, where processes are looked for")
+    monkeypatch.syspath_prepend(ROOT)
+    return importlib.import_module("benchmarks.kill_and_sweep")
+
+
+def test_killed_and_resumed_to_the_same_results(killing, tmp_path):
+    """Twice the scheduler dies, then one of its workers; none is left behind."""
+    plan, folder = killing.write_plan(tmp_path, draws=1, steps=150), tmp_path / "sweep"
+    seen = [
+        killing.killed(plan, folder, *moment) for moment in ((0.3, "scheduler"), (2.0, "scheduler"), (1.5, "worker"))
+    ]
+    assert seen[0] == "0 jobs done"
+    jobs, whole = read_plan(folder).jobs(), Conditions(tmp_path / "whole")
+    assert not all((folder / "jobs" / job.name / "done").exists() for job in jobs)
+    for conditions in (Conditions(folder), whole):
+        assert all(attempt(job, conditions, Memory()).done for job in jobs)
+    names = sorted(job.name for job in jobs)
+    assert sorted(path.name for path in (folder / "jobs").iterdir()) == names
+    for name in names:
+        assert sorted(path.name for path in (folder / "jobs" / name).iterdir()) == killing.JOB_FILES
+        found, expected = (killing.results(each / "jobs" / name) for each in (folder, whole.folder))
+        assert found == expected
+
+
+def test_a_difference_is_noticed(killing, tmp_path, monkeypatch):
+    """The comparison itself can fail: by a number, a file too many, a job too few, a table."""
+
+    def sweep(name, accuracy=0.5, seconds=1.0, jobs=("a", "b")):
+        for job in jobs:
+            folder = tmp_path / name / "jobs" / job
+            folder.mkdir(parents=True)
+            for file in killing.JOB_FILES:
+                (folder / file).write_text("")
+            line = {"env0_in_acc": accuracy, "step_time": seconds}
+            (folder / "results.jsonl").write_text(json.dumps(line) + "\n")
+        return tmp_path / name
+
+    monkeypatch.setattr(killing, "tables", lambda folder: None)
+    whole = sweep("whole")
+    killing.compare(sweep("slower", seconds=2.0), whole)
+    for name, changes in {"number": {"accuracy": 0.25}, "fewer": {"jobs": ("a",)}}.items():
+        with pytest.raises(killing.Mismatch):
+            killing.compare(sweep(name, **changes), whole)
+    more = sweep("more")
+    (more / "jobs" / "a" / "checkpoint.pt.tmp-1").touch()
+    with pytest.raises(killing.Mismatch):
+        killing.compare(more, whole)
+    monkeypatch.setattr(killing, "tables", str)
+    with pytest.raises(killing.Mismatch, match="tables"):
+        killing.compare(sweep("tables"), whole)
