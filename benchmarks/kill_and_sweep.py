@@ -95,14 +95,14 @@ def killed(plan: Path, folder: Path, seconds: float, victim: str) -> str | None:
             return None
         if victim == "worker":
             os.kill(workers[0], signal.SIGKILL)
-            # Its job goes on in another process; only then is the whole stopped, politely.
-            wait(process, lambda: workers[0] not in _workers(folder))
-            process.send_signal(signal.SIGINT)
+            # Its job goes on in another process; only then is the whole stopped.
+            wait(process, lambda: bool(set(_workers(folder)) - set(workers)))
+            if process.poll() not in (None, 0):
+                raise Mismatch(f"a sweep whose worker was killed ended with exit code {process.returncode}")
+            process.terminate()
         else:
             process.kill()
         process.communicate()
-        if victim == "worker" and process.returncode not in (0, 1):
-            raise Mismatch(f"a sweep whose worker was killed ended with exit code {process.returncode}")
     deadline = time.monotonic() + _GONE_WITHIN
     while left := _workers(folder):
         if time.monotonic() > deadline:
@@ -122,7 +122,7 @@ def kill_often(parent: Path, kills: int, seed: int, draws: int = 8, steps: int =
         steps: of each job.
 
     Raises:
-        Mismatch: the sweep ended in other results, or something was left behind.
+        Mismatch: the sweep ended before, or in other results, or something was left behind.
     """
     chosen = random.Random(seed)
     plan, whole, folder = write_plan(parent, draws, steps), parent / "untouched", parent / "killed"
@@ -133,8 +133,7 @@ def kill_often(parent: Path, kills: int, seed: int, draws: int = 8, steps: int =
         victim, moment = chosen.choice(("scheduler", "scheduler", "worker")), chosen.uniform(0, seconds / kills)
         seen = killed(plan, folder, moment, victim)
         if seen is None:
-            yield f"        ended before {moment:.2f} s"
-            break
+            raise Mismatch(f"{folder}: ended after {done} of {kills} kills; take fewer, or more draws")
         done += 1
         yield f"kill {done:2d} of a {victim} at {moment:5.2f} s: {seen}"
     with start(plan, folder) as process:
