@@ -48,6 +48,7 @@ def _line(event: "SweepEvent", done: int, jobs: int) -> str:
     if isinstance(event, JobDone):
         outcome = event.outcome
         what = f"done in {duration(outcome.seconds)}, validation {outcome.validation:.1%}"
+        what += "" if outcome.diverged is None else f", diverged at step {outcome.diverged}"
     elif isinstance(event, JobFailed):
         what = f"failed: {event.failure.message}"
     else:

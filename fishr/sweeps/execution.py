@@ -13,17 +13,20 @@ import torch
 from attrs import frozen
 
 from fishr.configuration import dumps
+from fishr.data.domains import Domains
 from fishr.errors import InputError, RunFailed
 from fishr.files import write_atomically
 from fishr.protocols.domainbed.job import Job
+from fishr.sweeps.divergence import lines_after_divergence
 from fishr.sweeps.failures import FAILED, LOG
 from fishr.sweeps.folder import DONE, job_folder
 from fishr.sweeps.locks import is_locked
 from fishr.sweeps.memory import Memory, remembering
-from fishr.sweeps.results import best_validation, dump_lines, result_lines
-from fishr.training.folders import CONFIGURATION, new_folder
+from fishr.sweeps.results import best_validation, dump_lines, result_lines, told_of
+from fishr.training.folders import CONFIGURATION, existing_folder, new_folder
 from fishr.training.loop import Finished
 from fishr.training.records import CHECKPOINT, METRICS, RESULT, run
+from fishr.training.step import NotFinite
 
 JOB, RESULTS = "job.toml", "results.jsonl"
 PATIENCE = 60.0  # seconds
@@ -59,6 +62,8 @@ class Outcome:
     Args:
         seconds: it took, over all its interruptions.
         validation: its best accuracy on the held-out splits of the environments it trained on, 0 to 1.
+        diverged: the step whose loss was not finite, after which DomainBed's records are known without training; None:
+            it trained to its end.
         message: why it failed; None: it did not.
         broken: whether its process may have been left unable to run another one.
 
@@ -69,6 +74,7 @@ class Outcome:
 
     seconds: float = 0.0
     validation: float = 0.0
+    diverged: int | None = None
     message: str | None = None
     broken: bool = False
 
@@ -125,7 +131,7 @@ def run_job(job: Job, conditions: Conditions, memory: Memory) -> Outcome:
 
     Raises:
         InputError: data that cannot be used, or a folder that is damaged or in use.
-        RunFailed: it diverged, or a file could not be written.
+        RunFailed: a file could not be written.
     """
     folder = job_folder(conditions.folder, job)
     finished = read_outcome(folder)
@@ -141,17 +147,24 @@ def run_job(job: Job, conditions: Conditions, memory: Memory) -> Outcome:
         torch.cuda.reset_peak_memory_stats()
     experiment = remembering(job.experiment(), memory)
     outcome: Outcome | None = None
-    for event in run(
-        experiment,
-        folder,
-        experiment_text=dumps(job.experiment()),
-        data_dir=conditions.data_dir,
-        device=conditions.device,
-        resume=True,
-    ):
-        # The run's folder is locked until its last event is consumed.
-        if isinstance(event, Finished):
-            outcome = _write_results(folder, job, conditions.threads)
+    text = dumps(job.experiment())
+    try:
+        for event in run(
+            experiment,
+            folder,
+            experiment_text=text,
+            data_dir=conditions.data_dir,
+            device=conditions.device,
+            resume=True,
+        ):
+            # The run's folder is locked until its last event is consumed.
+            if isinstance(event, Finished):
+                outcome = _write_results(folder, job, conditions.threads)
+    except NotFinite as failure:
+        print(failure)
+        with existing_folder(folder, text):
+            domains = experiment.data(experiment.seed, conditions.data_dir)
+            outcome = _write_results(folder, job, conditions.threads, failure.step, domains)
     assert outcome is not None
     if not conditions.keep_checkpoints:
         (folder / CHECKPOINT).unlink(missing_ok=True)
@@ -173,7 +186,7 @@ def read_outcome(folder: Path) -> Outcome | None:
     """
     try:
         found = json.loads((folder / DONE).read_bytes())
-        return Outcome(float(found["seconds"]), float(found["validation"]))
+        return Outcome(float(found["seconds"]), float(found["validation"]), found["diverged"])
     except FileNotFoundError:
         return None
     except (ValueError, KeyError, TypeError) as error:
@@ -224,14 +237,20 @@ def _prepare(folder: Path, job: Job) -> None:
         write_atomically(folder / JOB, dumps(job).encode())
 
 
-def _write_results(folder: Path, job: Job, threads: int) -> Outcome:
+def _write_results(
+    folder: Path, job: Job, threads: int, diverged: int | None = None, domains: Domains | None = None
+) -> Outcome:
     seconds = float(json.loads((folder / RESULT).read_bytes())["seconds"])
     memory = torch.cuda.max_memory_allocated() / 2**30 if torch.cuda.is_initialized() else 0.0
     metrics = (folder / METRICS).read_text().splitlines()
-    lines = result_lines(job, metrics, threads=threads, step_time=seconds / job.steps, mem_gb=memory)
+    told = told_of(job, threads=threads, step_time=seconds / job.steps, mem_gb=memory)
+    lines = list(result_lines(job, metrics, told))
+    if domains is not None:
+        lines += lines_after_divergence(job, lines, domains, told)
     write_atomically(folder / RESULTS, dump_lines(lines))
-    outcome = Outcome(seconds, best_validation(lines))
-    write_atomically(folder / DONE, json.dumps({"seconds": seconds, "validation": outcome.validation}).encode())
+    outcome = Outcome(seconds, best_validation(lines), diverged)
+    done = {"seconds": seconds, "validation": outcome.validation, "diverged": diverged}
+    write_atomically(folder / DONE, json.dumps(done).encode())
     return outcome
 
 

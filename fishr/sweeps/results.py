@@ -11,17 +11,13 @@ from fishr.protocols.domainbed.job import Job
 Line = dict[str, Any]
 
 
-def result_lines(
-    job: Job, metrics: Iterable[str], *, threads: int, step_time: float, mem_gb: float
-) -> tuple[Line, ...]:
+def result_lines(job: Job, metrics: Iterable[str], told: Line) -> tuple[Line, ...]:
     """The lines of results.jsonl, one an evaluation.
 
     Args:
         job: that the metrics are of.
         metrics: the lines of its metrics.jsonl.
-        threads: that it computed with.
-        step_time: seconds a step.
-        mem_gb: largest memory on the GPU, GiB.
+        told: what every line has, of ``told_of``.
 
     Returns:
         In each: the step as DomainBed counts, from 0; the epoch; accuracies of all splits; the training metrics, means
@@ -32,14 +28,13 @@ def result_lines(
         >>> step = {"step": 0, "loss": 0.7, "risk": 0.7, "l2": 0.0, "terms": {}, "domain_losses": {"env0_in": 0.7}}
         >>> scores = [{"name": "env0_in", "accuracy": 0.5, "samples": 640}, {"name": "env0_out", "accuracy": 0.4}]
         >>> metrics = [json.dumps(step), json.dumps({"step": 1, "scores": scores})]
-        >>> line, = result_lines(job, metrics, threads=1, step_time=0.1, mem_gb=0.0)
+        >>> line, = result_lines(job, metrics, told_of(job, threads=1, step_time=0.1, mem_gb=0.0))
         >>> line["step"], line["epoch"], line["loss"], line["env0_out_acc"], line["args"]["test_envs"]
         (0, 0.0, 0.7, 0.4, [1, 2])
 
     Source:
         The records of DomainBed (Gulrajani and Lopez-Paz, ICLR 2021).
     """
-    told = {"hparams": job.hparams, "args": arguments(job, threads), "step_time": step_time, "mem_gb": mem_gb}
     size = job.hparams["batch_size"]
     lines, steps = list[Line](), list[dict[str, float]]()
     for entry in map(json.loads, metrics):
@@ -52,6 +47,22 @@ def result_lines(
         lines.append(told | {"step": step, "epoch": step * size / smallest} | _means(steps) | accuracies)
         steps = []
     return tuple(lines)
+
+
+def told_of(job: Job, *, threads: int, step_time: float, mem_gb: float) -> Line:
+    """What every line of a job has.
+
+    Args:
+        job: any.
+        threads: that it computed with.
+        step_time: seconds a step.
+        mem_gb: largest memory on the GPU, GiB.
+
+    Example:
+        >>> sorted(told_of(Job("PACS", "ERM", (0,), 0, 0), threads=1, step_time=0.1, mem_gb=0.0))
+        ['args', 'hparams', 'mem_gb', 'step_time']
+    """
+    return {"hparams": job.hparams, "args": arguments(job, threads), "step_time": step_time, "mem_gb": mem_gb}
 
 
 def arguments(job: Job, threads: int) -> Line:

@@ -76,8 +76,8 @@ def swept(swept_once, home):
 
 @pytest.fixture
 def broken(world, call):
-    """A sweep of which one job diverges, by a learning rate that only it has."""
-    text = PLAN.replace("batch_size = 8", "batch_size = 8, lr = 3e37").replace('["ERM", "Fishr"]', '["ERM"]')
+    """A sweep whose jobs fail: IRM needs two rows of each domain."""
+    text = PLAN.replace("batch_size = 8", "batch_size = 1").replace('["ERM", "Fishr"]', '["IRM"]')
     (world / "plan.toml").write_text(text.replace("draws = 1", "draws = 1\ntest_envs = [[0], [1]]"))
     return call("sweep", "run", "plan.toml", "--out", "sweep", *WORK)
 
@@ -180,18 +180,26 @@ def test_failures_are_told_and_retried(broken, call):
     assert said.code == 1
     error = said.err.splitlines()[-1]
     assert re.fullmatch(
-        r"Error: sweep: all 2 jobs failed \(first PACS ERM test 0 draw 0 trial 0: step \d+: .*\); see them by "
-        r"fishr sweep status sweep --failed, try them again by fishr sweep resume sweep --retry-failed",
+        r"Error: sweep: all 2 jobs failed \(first PACS IRM test 0 draw 0 trial 0: IRM: got domains of .*\); see them "
+        r"by fishr sweep status sweep --failed, try them again by fishr sweep resume sweep --retry-failed",
         error,
     )
     shown = call("sweep", "status", "sweep", "--failed").out
     assert shown.count("tried 1×") == 2
-    assert len(re.findall(r"^  \| step \d+: ", shown, re.MULTILINE)) == 2
+    assert len(re.findall(r"^  \| IRM: got domains of ", shown, re.MULTILINE)) == 2
     # Without being told to, nothing is tried again.
     again = call("sweep", "resume", "sweep", *WORK)
     assert (again.code, again.err.count("failed:")) == (1, 0)
     retried = call("sweep", "resume", "sweep", *WORK, "--retry-failed")
-    assert (retried.code, retried.err.count("failed: step")) == (1, 2)
+    assert (retried.code, retried.err.count("failed: IRM")) == (1, 2)
+
+
+def test_a_job_that_diverges_is_done(world, call):
+    (world / "plan.toml").write_text(PLAN.replace("batch_size = 8", "batch_size = 8, lr = 3e37"))
+    said = call("sweep", "run", "plan.toml", "--out", "sweep", *WORK)
+    assert said.code == 0
+    assert len(re.findall(r"done in .*, diverged at step \d+$", said.err, re.MULTILINE)) == 8
+    assert all(len(lines) == 4 for lines in results(world / "sweep").values())
 
 
 def test_some_failures_are_counted(swept, call):

@@ -18,7 +18,7 @@ EVENTS = [
     JobDone(JOBS[0], Outcome(seconds=75.0, validation=0.8125)),
     JobRetried(JOBS[1], "its process died of SIGKILL"),
     JobFailed(JOBS[1], Failure("its process died of SIGKILL", tries=2)),
-    JobDone(JOBS[2], Outcome(seconds=0.25, validation=1.0)),
+    JobDone(JOBS[2], Outcome(seconds=0.25, validation=1.0, diverged=3)),
 ]
 
 
@@ -34,7 +34,7 @@ def test_a_pipe_gets_a_line_an_event(monkeypatch):
         "5/7  PACS ERM test 0+2 draw 0 trial 1  done in 1 min 15 s, validation 81.2%",
         "5/7  PACS ERM test 0+2 draw 1 trial 1  goes on in another process: its process died of SIGKILL",
         "6/7  PACS ERM test 0+2 draw 1 trial 1  failed: its process died of SIGKILL",
-        "7/7  PACS ERM test 0+2 draw 2 trial 1  done in 0.2 s, validation 100.0%",
+        "7/7  PACS ERM test 0+2 draw 2 trial 1  done in 0.2 s, validation 100.0%, diverged at step 3",
     ]
 
 

@@ -4,7 +4,7 @@ import pytest
 
 from fishr.protocols.domainbed.job import Job
 from fishr.protocols.domainbed.settings import Settings
-from fishr.sweeps.results import best_validation, dump_lines, result_lines
+from fishr.sweeps.results import best_validation, dump_lines, result_lines, told_of
 
 
 def step(number, loss, risk, fishr):
@@ -33,7 +33,7 @@ METRICS = [
 @pytest.fixture
 def lines():
     job = Job("ColoredMNIST", "Fishr", (0,), 1, 2, Settings(steps=4, hparams={"batch_size": 16}))
-    return result_lines(job, METRICS, threads=3, step_time=0.25, mem_gb=1.5)
+    return result_lines(job, METRICS, told_of(job, threads=3, step_time=0.25, mem_gb=1.5))
 
 
 def test_lines_are_domainbeds(lines):
