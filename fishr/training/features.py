@@ -7,7 +7,7 @@ from torch import Tensor
 
 from fishr.data.domains import Domain
 from fishr.data.reading import chunks
-from fishr.models.frozen import features_by_block, in_blocks
+from fishr.models.frozen import block_of, features_by_block, in_blocks
 from fishr.statistics.moments import at_least_float32
 from fishr.training.experiment import Experiment
 from fishr.training.model import Model, evaluating, place
@@ -45,11 +45,13 @@ def domain_features(
         >>> [(tuple(features.shape), tuple(logits.shape)) for features, logits in pairs]
         [((500, 390), (500, 1)), ((250, 390), (250, 1))]
     """
+    block: int | None = None
     for inputs, _ in chunks(domain, chunk, start):
         place(model, state.parameters, state.buffers)
         with torch.no_grad(), evaluating(model):
             with precision_of(experiment, inputs.device):
-                features = at_least_float32(features_by_block(model.featurizer, inputs))
+                block = block or block_of(model.featurizer, inputs)
+                features = at_least_float32(features_by_block(model.featurizer, inputs, block))
             weights = next((p.dtype for p in model.head.parameters()), features.dtype)
             logits = at_least_float32(in_blocks(model.head, features.to(weights)))
         yield features, logits
