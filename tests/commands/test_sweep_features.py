@@ -1,0 +1,99 @@
+"""``fishr sweep features``: a data set's features once, and a sweep of heads on them."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from fishr.data.caches import open_features
+
+PLAN = """
+datasets = ["mine"]
+algorithms = ["ERM", "Fishr"]
+draws = 1
+trials = 1
+[settings]
+steps = 3
+evaluate_every = 2
+hparams = {batch_size = 2}
+image_size = 32
+backbone = "resnet18"
+weights = "random"
+[settings.own.mine]
+path = "pictures"
+environments = ["north", "south", "west"]
+"""
+
+
+@pytest.fixture
+def world(home):
+    """A plan over a folder of images, in the working directory."""
+    random = np.random.default_rng(0)
+    for place in ("north", "south", "west"):
+        for kind in ("ill", "well"):
+            folder = home / "data" / "pictures" / place / kind
+            folder.mkdir(parents=True)
+            for index in range(5):
+                Image.fromarray(random.integers(0, 256, (40, 36, 3), np.uint8)).save(folder / f"{index}.png")
+    (home / "plan.toml").write_text(PLAN)
+    return home
+
+
+def test_heads_are_swept_on_the_features(world, call):
+    said = call("sweep", "features", "plan.toml", "-o", "features.h5", "--device", "cpu")
+    assert (said.code, said.err) == (0, "")
+    assert said.out.startswith("features.h5: 3 domains, 30 rows")
+    found = open_features(world / "features.h5")
+    assert [(section.name, section.rows) for section in found.sections] == [("north", 10), ("south", 10), ("west", 10)]
+    again = call("sweep", "features", "plan.toml", "-o", "features.h5", "--device", "cpu", "--format", "json")
+    assert json.loads(again.out)["written"] is False
+
+    heads = PLAN.replace("[settings.own", '[settings.features]\nmine = "features.h5"\n[settings.own')
+    (world / "heads.toml").write_text(heads)
+    said = call("sweep", "run", "heads.toml", "--out", "sweep", "--workers", 1, "--device", "cpu")
+    assert said.code == 0, said.err
+    # The images are not needed any more: a head alone is trained, on a ResNet-18's 512 features.
+    for config in (world / "sweep").glob("jobs/*/checkpoint.pt"):
+        tree = torch.load(config, weights_only=True)
+        assert {name: tuple(p.shape) for name, p in tree["parameters"].items()} == {
+            "head.weight": (2, 512),
+            "head.bias": (2,),
+        }
+    assert len(list((world / "sweep").glob("jobs/*/done"))) == 6
+
+
+def test_features_are_those_of_the_plans_network_on_plain_images(world, call):
+    from fishr.data.images import ImageFolders
+    from fishr.protocols.domainbed.job import feature_experiment
+    from fishr.protocols.domainbed.settings import OwnData, Settings
+    from fishr.training.state import build_model
+
+    call("sweep", "features", "plan.toml", "-o", "features.h5", "--device", "cpu")
+    own = {"mine": OwnData("pictures", ("north", "south", "west"))}
+    settings = Settings(image_size=32, backbone="resnet18", weights="random", own=own)
+    experiment = feature_experiment("mine", settings)
+    domains = experiment.data(experiment.seed, None)
+    network = build_model(experiment, domains).featurizer.eval()
+    plain = ImageFolders("pictures", size=32, augment=False)(0, None).domains[1].inputs
+    with torch.no_grad():
+        expected = network(plain.read(range(10)))
+    kept = torch.from_numpy(open_features(world / "features.h5").domain(1)["features"])
+    torch.testing.assert_close(kept, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        (("--dataset", "PACS"), "--dataset: got 'PACS', expected one of the plan's, mine"),
+        (("--data-dir", "nowhere"), "nowhere/pictures: no such folder"),
+    ],
+)
+def test_refused(world, refused, arguments, part):
+    refused(world, ["sweep", "features", "plan.toml", "-o", "features.h5", *arguments], part)
+
+
+def test_one_data_set_has_to_be_named(world, refused):
+    (world / "two.toml").write_text(PLAN.replace('["mine"]', '["mine", "PACS"]'))
+    refused(world, ["sweep", "features", "two.toml", "-o", "f.h5"], "--dataset: two.toml has mine, PACS; name one")
