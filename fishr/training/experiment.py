@@ -3,6 +3,7 @@
 from typing import Any, Literal
 
 from attrs import field, frozen
+from attrs.validators import optional
 
 from fishr.data.arrays import Arrays
 from fishr.data.batches import FullBatch, Minibatch
@@ -14,7 +15,7 @@ from fishr.errors import InputError
 from fishr.losses import BinaryCrossEntropy, CrossEntropy
 from fishr.models.featurizer import Featurizer
 from fishr.models.heads import LinearHead, MLPHead
-from fishr.training.checks import one_of, whole
+from fishr.training.checks import number, one_of, whole
 from fishr.training.objective import Objective
 from fishr.training.optimizers import SGD, Adam
 
@@ -48,6 +49,7 @@ class Experiment:
         evaluate_from: the updates before the first evaluation, from which ``evaluate_every`` counts; DomainBed
             evaluates after updates 1, 301, 601 and so on.
         checkpoint_every: steps between two checkpoints of a run folder; the last step always makes one.
+        clip_norm: bound on the norm of each step's gradient, over all parameters together; None: none.
         precision: of the featurizer's passes; statistics and weights are float32 in both.
         seed: decides data, first weights and batches.
 
@@ -75,6 +77,7 @@ class Experiment:
     evaluate_every: int = field(default=50, validator=whole(1))
     evaluate_from: int = field(default=0, validator=whole(0))
     checkpoint_every: int = field(default=100, validator=whole(1))
+    clip_norm: float | None = field(default=None, validator=optional(number(above=True)))
     precision: Precision = field(default="float32", validator=_precision)
     seed: int = field(default=0, validator=whole(0, most=2**63 - 1))
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from fishr.data.domains import Domain
 from fishr.errors import InputError, RunFailed
 from fishr.observation import observe
+from fishr.training.clipping import clipped
 from fishr.training.experiment import Experiment
 from fishr.training.feeding import Feed, step_seed
 from fishr.training.model import Model, place
@@ -127,6 +128,8 @@ def advance(
             _ = seen.features  # the observation is lazy: what is read later runs in full precision
         loss, penalty = experiment.objective.evaluate(seen, trainable.values(), state.penalty, state.step)
         gradients = torch.autograd.grad(loss.total, tuple(trainable.values()), allow_unused=True)
+        if experiment.clip_norm is not None:
+            gradients = clipped(gradients, experiment.clip_norm)
     # Reading the numbers waits for the device, so it comes after all of its work is queued.
     record = _record(state.step, loss, seen.domain_losses)
     _check_no_graph(penalty)
