@@ -11,7 +11,7 @@ from fishr.errors import InputError
 from fishr.models import MLP
 from fishr.protocols import colored_digits
 from fishr.training import Stepped, train
-from fishr.training.feeding import Feed, source_of, step_seed
+from fishr.training.feeding import AHEAD, Feed, source_of, step_seed
 
 
 @frozen(eq=False)
@@ -86,6 +86,25 @@ def test_a_feed_gives_what_each_step_would_draw():
         assert torch.equal(batch.labels, expected.labels)
         assert batch.sizes == expected.sizes
     assert torch.equal(one.get_state(), other.get_state())
+
+
+def test_successive_steps_read_each_batch_once():
+    """Ahead of the steps, by their very draws: had one to begin anew, it would read its rows again."""
+    read = []
+
+    class Counted(Noisy):
+        def read(self, rows, seeds=None):
+            read.extend(seeds)
+            return super().read(rows, seeds)
+
+    domains = tuple(evolve(domain, inputs=Counted(domain.inputs.rows)) for domain in _domains())
+    feed, generator = Feed(Minibatch(6), domains), torch.Generator().manual_seed(3)
+    for _ in range(7):
+        feed(generator)
+        step_seed(generator)
+    while feed._queue:
+        feed._queue.popleft().drawn.result()
+    assert len(read) == len(set(read)) == (7 + AHEAD) * 2 * 6
 
 
 def test_a_feed_goes_on_from_any_state():
