@@ -3,7 +3,9 @@
 Axes, everywhere in the package: N sample, K domain, P head parameter, C class (head output), F feature.
 """
 
+from collections import OrderedDict
 from collections.abc import Iterable
+from difflib import get_close_matches
 from itertools import accumulate
 from math import prod
 from operator import index
@@ -74,12 +76,25 @@ class DomainBatch:
         return len(self.sizes)
 
 
+HEAD = ("head",)
+
+
+def chained(featurizer: nn.Module, head: nn.Module) -> nn.Module:
+    """Featurizer and head as one module, whose layers are called "featurizer.…" and "head.…".
+
+    Example:
+        >>> [name for name, _ in chained(nn.Flatten(), nn.Linear(3, 2)).named_parameters()]
+        ['head.weight', 'head.bias']
+    """
+    return nn.Sequential(OrderedDict(featurizer=featurizer, head=head))
+
+
 @frozen
 class Layout:
     """Which column of a [K, P] statistic belongs to which head parameter.
 
     Args:
-        names: parameters in the order of ``head.named_parameters()``, those that require grad only.
+        names: parameters in the order of ``head.named_parameters()``, those that require grad (and are chosen) only.
         shapes: their shapes; each parameter takes as many columns as it has elements, in row-major order.
 
     Example:
@@ -94,11 +109,21 @@ class Layout:
     shapes: tuple[tuple[int, ...], ...]
 
     @classmethod
-    def of(cls, head: nn.Module) -> "Layout":
-        """The layout of a head's trainable parameters.
+    def of(cls, head: nn.Module, layers: tuple[str, ...] | None = None) -> "Layout":
+        """The layout of a head's trainable parameters, or of those in some of its layers.
+
+        Args:
+            head: a module, up to a whole network.
+            layers: names of modules or parameters, such as ``"layer4"`` or ``"layer4.0.conv1.weight"``; each stands
+                for all that is below it. None: all.
 
         Raises:
-            InputError: no parameter of the head requires grad.
+            InputError: no parameter of the head requires grad, or none below one of the names.
+
+        Example:
+            >>> head = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
+            >>> Layout.of(head, ("2", "0.bias")).names
+            ('0.bias', '2.weight', '2.bias')
         """
         trainable = [(name, tuple(p.shape)) for name, p in head.named_parameters() if p.requires_grad]
         if not trainable:
@@ -106,6 +131,9 @@ class Layout:
                 f"head: {type(head).__name__} has no parameter that requires grad, expected at least one; "
                 "gradient statistics are taken with respect to the head's parameters"
             )
+        if layers is not None:
+            chosen = _chosen(head, layers)
+            trainable = [(name, shape) for name, shape in trainable if id(head.get_parameter(name)) in chosen]
         return cls(tuple(name for name, _ in trainable), tuple(shape for _, shape in trainable))
 
     @property
@@ -121,6 +149,24 @@ class Layout:
             name: statistic[..., end - width : end].reshape(*statistic.shape[:-1], *shape)
             for name, shape, width, end in zip(self.names, self.shapes, widths, ends, strict=True)
         }
+
+
+def _chosen(head: nn.Module, layers: tuple[str, ...]) -> set[int]:
+    """Which parameters lie below the names; a tied one lies below each of its names."""
+    if isinstance(layers, str) or not layers:
+        raise InputError(f"layers: got {layers!r}, expected a tuple of names, or None for all parameters")
+    every = [(name, p) for name, p in head.named_parameters(remove_duplicate=False) if p.requires_grad]
+    found = {layer: {id(p) for name, p in every if f"{name}.".startswith(f"{layer}.")} for layer in layers}
+    missing = next((layer for layer, below in found.items() if not below), None)
+    if missing is not None:
+        parts = [name.split(".") for name, _ in every]
+        known = dict.fromkeys(".".join(part[:end]) for part in parts for end in range(1, len(part) + 1))
+        close = get_close_matches(missing, known) or list(dict.fromkeys(part[0] for part in parts))
+        raise InputError(
+            f"layers: got {missing!r}, which no trainable parameter of {type(head).__name__} has in its name; "
+            f"expected the name of a layer or a parameter, such as {', '.join(map(repr, close))}"
+        )
+    return set[int]().union(*found.values())
 
 
 @frozen(eq=False)
@@ -195,9 +241,15 @@ class Problem:
     device: torch.device = torch.device("cpu")  # noqa: RUF009 (immutable)
 
     @classmethod
-    def of(cls, head: nn.Module, domains: int) -> "Problem":
-        """The problem of a head trained on ``domains`` domains; statistics are float32 or wider."""
-        layout = Layout.of(head)
+    def of(cls, head: nn.Module, domains: int, layers: tuple[str, ...] | None = None) -> "Problem":
+        """The problem of a head trained on ``domains`` domains; statistics are float32 or wider.
+
+        Args:
+            head: whose gradients the statistics are of, up to a whole network.
+            domains: K.
+            layers: names of its layers or parameters, as for ``Layout.of``; None: all.
+        """
+        layout = Layout.of(head, layers)
         first = next(p for p in head.parameters() if p.requires_grad)
         return cls(layout, domains, torch.promote_types(first.dtype, torch.float32), first.device)
 

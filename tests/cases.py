@@ -8,6 +8,7 @@ from backpack.custom_module.reduce_tuple import ReduceTuple
 from torch import Tensor, nn
 
 from fishr.losses import BinaryCrossEntropy, CrossEntropy, Loss
+from fishr.statistics.distances import distance_to_mean
 from fishr.statistics.moments import Route
 from fishr.types import GradientMoments, Layout
 
@@ -78,6 +79,13 @@ def _batch_norm(features: int, kind: type[nn.Module] = nn.BatchNorm1d) -> nn.Mod
     return norm
 
 
+def _drawn(norm: nn.Module) -> nn.Module:
+    for name, tensor in (*norm.named_parameters(), *norm.named_buffers()):
+        if tensor.is_floating_point():
+            nn.init.uniform_(tensor, 0.5, 2.0) if name == "running_var" else nn.init.normal_(tensor)
+    return norm
+
+
 def _frozen_first(outputs: int) -> nn.Module:
     head = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, outputs))
     head[0].requires_grad_(False)
@@ -128,6 +136,32 @@ HEADS: dict[str, HeadCase] = {
         ),
         (1, 3, 3),
     ),
+    "group norm": HeadCase(
+        lambda c: nn.Sequential(
+            nn.Conv1d(2, 4, 2), _drawn(nn.GroupNorm(2, 4)), nn.Tanh(), nn.Flatten(), nn.Linear(12, c)
+        ),
+        (2, 4),
+    ),
+    "layer norm of tokens": HeadCase(
+        lambda c: nn.Sequential(nn.Linear(3, 4), _drawn(nn.LayerNorm(4)), nn.Linear(4, c), MeanOverTokens()), (5, 3)
+    ),
+    "layer norm": HeadCase(
+        lambda c: nn.Sequential(_drawn(nn.LayerNorm((2, 3))), nn.Flatten(), nn.Linear(6, c)), (2, 3)
+    ),
+    "instance norm": HeadCase(
+        lambda c: nn.Sequential(_drawn(nn.InstanceNorm1d(2, affine=True)), nn.Tanh(), nn.Flatten(), nn.Linear(8, c)),
+        (2, 4),
+    ),
+    "instance norm with running statistics": HeadCase(
+        lambda c: nn.Sequential(
+            _drawn(nn.InstanceNorm1d(2, affine=True, track_running_stats=True)),
+            nn.Tanh(),
+            nn.Flatten(),
+            nn.Linear(8, c),
+        ),
+        (2, 4),
+    ),
+    "RMS norm": HeadCase(lambda c: nn.Sequential(nn.Linear(3, 4), _drawn(nn.RMSNorm(4)), nn.Linear(4, c)), (3,)),
     "recurrent": HeadCase(
         lambda c: nn.Sequential(nn.RNN(3, 4, batch_first=True), ReduceTuple(0), nn.Flatten(), nn.Linear(8, c)),
         (2, 3),
@@ -160,9 +194,11 @@ LOSSES: dict[str, LossCase] = {
 SIZES: tuple[tuple[int, ...], ...] = ((4, 4), (1, 5, 2), (1,), (1, 1, 1), (7,))
 
 
-def oracle_gradients(head: nn.Module, features: Tensor, labels: Tensor, loss: Loss) -> Tensor:
-    """[N, P] one sample after the other through plain autograd, with a graph."""
-    parameters = [p for p in head.parameters() if p.requires_grad]
+def oracle_gradients(
+    head: nn.Module, features: Tensor, labels: Tensor, loss: Loss, names: tuple[str, ...] | None = None
+) -> Tensor:
+    """[N, P] one sample after the other through plain autograd, with a graph; by all trainable parameters or some."""
+    parameters = [p for n, p in head.named_parameters() if (p.requires_grad if names is None else n in names)]
     rows = []
     for n in range(len(features)):
         value = loss(head(features[n : n + 1]), labels[n : n + 1]).sum()
@@ -171,13 +207,25 @@ def oracle_gradients(head: nn.Module, features: Tensor, labels: Tensor, loss: Lo
 
 
 def oracle_moments(
-    head: nn.Module, features: Tensor, labels: Tensor, sizes: tuple[int, ...], loss: Loss
+    head: nn.Module,
+    features: Tensor,
+    labels: Tensor,
+    sizes: tuple[int, ...],
+    loss: Loss,
+    names: tuple[str, ...] | None = None,
 ) -> GradientMoments:
     """Moments by the definition, from the gradients of one sample after the other."""
-    domains = oracle_gradients(head, features, labels, loss).split(list(sizes))
+    domains = oracle_gradients(head, features, labels, loss, names).split(list(sizes))
     mean = torch.stack([g.sum(0) / len(g) for g in domains])
     variance = torch.stack([((g - g.mean(0)) ** 2).sum(0) / len(g) for g in domains])
-    return GradientMoments(sizes, mean, variance, Layout.of(head))
+    return GradientMoments(sizes, mean, variance, Layout.of(head, names))
+
+
+def value_of(moments: GradientMoments) -> Tensor:
+    """A number that every entry of mean, variance and second moment takes part in, the penalty among them."""
+    shape, draws = moments.mean.shape, torch.Generator().manual_seed(1)
+    tilt = torch.randn(2, *shape, generator=draws, dtype=moments.mean.dtype)
+    return distance_to_mean(moments.variance) + (tilt[0] * moments.mean + tilt[1] * moments.second_moment).sum()
 
 
 def derivatives(value: Tensor, *modules: nn.Module) -> list[Tensor]:

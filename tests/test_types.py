@@ -1,5 +1,7 @@
 """The shared records: what they refuse, and how columns belong to parameters."""
 
+from collections import OrderedDict
+
 import pytest
 import torch
 from cases import FLOAT64
@@ -51,6 +53,53 @@ def test_layout_of_tied_parameters_has_each_once() -> None:
     head = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
     head[1].weight = head[0].weight
     assert Layout.of(head).names == ("0.weight", "0.bias", "1.bias")
+
+
+def network() -> nn.Module:
+    layer = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2))
+    layer[1].bias.requires_grad_(False)
+    parts = OrderedDict(layer1=layer, layer10=nn.Linear(2, 2), head=nn.Linear(2, 1))
+    return nn.Sequential(parts)
+
+
+@pytest.mark.parametrize(
+    ("layers", "names"),
+    [
+        (("layer1",), ("layer1.0.weight", "layer1.0.bias", "layer1.1.weight")),  # not layer10, nothing frozen
+        (("head", "layer1.1"), ("layer1.1.weight", "head.weight", "head.bias")),  # in the network's order
+        (("layer1.0.bias",), ("layer1.0.bias",)),
+        (("head", "head.bias", "head"), ("head.weight", "head.bias")),  # each once
+    ],
+)
+def test_layout_of_layers_has_what_lies_below_them(layers: tuple[str, ...], names: tuple[str, ...]) -> None:
+    assert Layout.of(network(), layers).names == names
+
+
+def test_a_tied_parameter_is_chosen_by_either_name() -> None:
+    head = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+    head[1].weight = head[0].weight
+    assert Layout.of(head, ("1",)).names == ("0.weight", "1.bias")
+
+
+@pytest.mark.parametrize(
+    ("layers", "message"),
+    [
+        (("layer1", "hed"), r"layers: got 'hed', .* of Sequential .*, such as 'head'"),
+        (
+            ("layer1.1.bias",),
+            r"layers: got 'layer1\.1\.bias', which no trainable parameter .* such as .*'layer1\.0\.bias'",
+        ),
+        (("xyz",), r"'xyz', .* such as 'layer1', 'layer10', 'head'"),
+        (("layer",), r"layers: got 'layer', "),
+        (("",), r"layers: got ''"),
+        ((), r"layers: got \(\), expected a tuple of names"),
+        ("head", r"layers: got 'head', expected a tuple of names"),
+    ],
+)
+def test_names_that_are_no_trainable_layers_are_refused(layers: tuple[str, ...], message: str) -> None:
+    with pytest.raises(InputError, match=message) as raised:
+        Layout.of(network(), layers)
+    assert "\n" not in str(raised.value)
 
 
 def test_layout_of_nothing_is_refused() -> None:

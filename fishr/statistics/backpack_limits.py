@@ -1,8 +1,8 @@
-"""Heads for which BackPACK has no right per-sample gradient; each is refused by name, none is skipped."""
+"""Layers whose per-sample gradients have no right formula here; each is refused by name, none is skipped."""
 
 from collections import Counter
-from collections.abc import Iterator
-from typing import Any, NoReturn
+from collections.abc import Collection, Iterator
+from typing import NoReturn
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +12,7 @@ from fishr.errors import InputError
 _WEIGHT_BIAS = ("weight", "bias")
 _RECURRENT = ("bias_ih_l0", "bias_hh_l0", "weight_ih_l0", "weight_hh_l0")
 
-# Layers that BackPACK's first-order extensions know, by exact class, and the parameters they know of each.
+# Layers that BackPACK's first-order derivatives or ours know, and the parameters they know of each.
 PARAMETERS: dict[type[nn.Module], tuple[str, ...]] = {
     nn.Linear: _WEIGHT_BIAS,
     nn.Conv1d: _WEIGHT_BIAS,
@@ -24,37 +24,69 @@ PARAMETERS: dict[type[nn.Module], tuple[str, ...]] = {
     nn.BatchNorm1d: _WEIGHT_BIAS,
     nn.BatchNorm2d: _WEIGHT_BIAS,
     nn.BatchNorm3d: _WEIGHT_BIAS,
+    nn.InstanceNorm1d: _WEIGHT_BIAS,
+    nn.InstanceNorm2d: _WEIGHT_BIAS,
+    nn.InstanceNorm3d: _WEIGHT_BIAS,
+    nn.GroupNorm: _WEIGHT_BIAS,
+    nn.LayerNorm: _WEIGHT_BIAS,
+    nn.RMSNorm: ("weight",),
     nn.Embedding: ("weight",),
     nn.RNN: _RECURRENT,
     nn.LSTM: _RECURRENT,
 }
+# What a subclass may define anew without computing something else.
+_HARMLESS = frozenset(vars(type("_Empty", (), {}))) | {"__annotations__", "__init__", "__reduce__", "extra_repr"}
 REMEDY = 'use route="functional", which differentiates any module with torch.func'
 
 
-def _owners(head: nn.Module) -> Iterator[tuple[str, nn.Module, str, nn.Parameter]]:
+def layer_kind(layer: nn.Module) -> type[nn.Module] | None:
+    """The class of this table that computes what the layer computes, or None.
+
+    A subclass counts as its base where it redefines nothing of it, as batch normalization that is kept in eval mode.
+
+    Example:
+        >>> layer_kind(nn.Linear(3, 2)), layer_kind(nn.ReLU())
+        (<class 'torch.nn.modules.linear.Linear'>, None)
+    """
+    own = list[str]()
+    for kind in type(layer).__mro__:
+        if kind in PARAMETERS:
+            changed = [name for name in own if hasattr(kind, name) and name not in _HARMLESS]
+            return None if changed else kind
+        own += vars(kind)
+    return None
+
+
+def _owners(
+    head: nn.Module, names: Collection[str] | None = None
+) -> Iterator[tuple[str, nn.Module, str, nn.Parameter]]:
+    """Trainable parameters under each of their names, with their layers; those that are among ``names`` alone."""
+    chosen = None if names is None else {id(head.get_parameter(name)) for name in names}
     for prefix, module in head.named_modules():
         for name, parameter in module.named_parameters(recurse=False, remove_duplicate=False):
-            if parameter.requires_grad:
+            if parameter.requires_grad and (chosen is None or id(parameter) in chosen):
                 yield f"{prefix}.{name}" if prefix else name, module, name, parameter
 
 
-def refuse_unsupported(head: nn.Module, graph: bool) -> None:
-    """Refuse a head with a parameter whose per-sample gradient BackPACK lacks, or gets wrong.
+def refuse_unsupported(head: nn.Module, names: Collection[str], graph: bool) -> None:
+    """Refuse a parameter whose per-sample gradient has no formula, or a wrong one.
 
     Args:
-        head: the module whose trainable parameters the gradients are taken by.
+        head: the module.
+        names: parameters that the gradients are taken by; no other is looked at.
         graph: the statistics are to be differentiated.
 
     Raises:
         InputError: naming the first such parameter, its layer and the remedy.
 
     Example:
-        >>> refuse_unsupported(nn.Linear(3, 2), graph=True)
+        >>> refuse_unsupported(nn.Linear(3, 2), ["weight"], graph=True)
     """
     seen = dict[int, str]()
-    for name, module, short, parameter in _owners(head):
+    for name, module, short, parameter in _owners(head, names):
         where = _where(name, module)
-        if short not in PARAMETERS.get(type(module), ()):
+        kind = layer_kind(module)
+        if kind is None or short not in PARAMETERS[kind]:
             raise InputError(f"{where}: BackPACK has no per-sample gradient for it; {REMEDY}")
         if graph and isinstance(module, nn.RNNBase):
             raise InputError(
@@ -90,48 +122,61 @@ def _unsupported_setting(module: nn.Module) -> str:
     return ""
 
 
-def refuse_changed_outputs(head: nn.Module) -> None:
-    """Have layers raise whose output a forward hook changes: BackPACK reads the gradient of what the hook returns.
-
-    Args:
-        head: a module to be thrown away; hooks are added to it.
+def refuse_second_call(layer: nn.Module) -> NoReturn:
+    """Say that a layer is called more than once.
 
     Example:
-        >>> head = nn.Linear(3, 2)
-        >>> refuse_changed_outputs(head)
-        >>> head(torch.zeros(4, 3)).shape
-        torch.Size([4, 2])
+        >>> refuse_second_call(nn.Linear(3, 2))  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+            ...
+        fishr.errors.InputError: layer Linear: it is called more than once in a forward pass, so ...
     """
-    for name, module, short, _ in _owners(head):
-        if not module._forward_hooks or short != PARAMETERS[type(module)][0]:  # pyright: ignore[reportPrivateUsage]
-            continue
-        computed = list[tuple[object, int]]()
-
-        def keep(module: nn.Module, _: Any, output: Any, computed: list[tuple[object, int]] = computed) -> None:
-            computed[:] = [(output, getattr(output, "_version", 0))]
-
-        def compare(
-            module: nn.Module, _: Any, output: Any, computed: list[tuple[object, int]] = computed, name: str = name
-        ) -> None:
-            before, version = computed.pop()
-            if output is not before or getattr(output, "_version", 0) != version:
-                raise InputError(f"{_where(name, module)}: a forward hook changes its layer's output; {REMEDY}")
-
-        module.register_forward_hook(keep, prepend=True)
-        module.register_forward_hook(compare)
+    raise InputError(
+        f"layer {type(layer).__qualname__}: it is called more than once in a forward pass, "
+        f"so that its per-sample gradient is not that of one call; {REMEDY}"
+    )
 
 
-def refuse_second_use(head: nn.Module, total: Tensor, features: Tensor) -> None:
-    """Refuse a parameter that is read more than once in a forward pass: no layer's hook sees its whole gradient.
+def refuse_states(layer: nn.Module) -> NoReturn:
+    """Say that the loss reads more of a recurrent layer than its output.
+
+    Example:
+        >>> refuse_states(nn.LSTM(3, 2))  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+            ...
+        fishr.errors.InputError: layer LSTM: the loss reads its states beside its output, ...
+    """
+    raise InputError(
+        f"layer {type(layer).__qualname__}: the loss reads its states beside its output, for which BackPACK has no "
+        f"per-sample gradient; {REMEDY}"
+    )
+
+
+def refuse_other_rows(layer: nn.Module, rows: int, samples: int) -> None:
+    """Refuse a layer whose rows are not samples.
+
+    Example:
+        >>> refuse_other_rows(nn.Linear(3, 2), rows=5, samples=5)
+    """
+    if rows != samples:
+        raise InputError(
+            f"layer {type(layer).__qualname__}: its output has {rows} rows for {samples} samples, so that rows "
+            f"are not samples; {REMEDY}"
+        )
+
+
+def refuse_second_use(head: nn.Module, names: Collection[str], total: Tensor, features: Tensor) -> None:
+    """Refuse a parameter that is read more than once in a forward pass: no single layer sees its whole gradient.
 
     Args:
         head: what ``total`` was computed by.
+        names: parameters that the gradients are taken by.
         total: 0-dim, with its graph.
         features: where the head's part of the graph ends.
 
     Example:
         >>> head, features = nn.Linear(3, 2), torch.zeros(4, 3, requires_grad=True)
-        >>> refuse_second_use(head, head(features).sum(), features)
+        >>> refuse_second_use(head, ["weight"], head(features).sum(), features)
     """
     uses, todo, done = Counter[int](), [total.grad_fn], {features.grad_fn}
     while todo:
@@ -142,7 +187,7 @@ def refuse_second_use(head: nn.Module, total: Tensor, features: Tensor) -> None:
         for child, _ in node.next_functions:
             uses[id(getattr(child, "variable", None))] += 1
             todo.append(child)
-    for name, module, _, parameter in _owners(head):
+    for name, module, _, parameter in _owners(head, names):
         # Recurrent layers read their weights once a time step.
         if uses[id(parameter)] > 1 and not isinstance(module, nn.RNNBase):
             raise InputError(
@@ -158,7 +203,7 @@ def refuse_missing(head: nn.Module, name: str) -> NoReturn:
         >>> refuse_missing(nn.Linear(3, 2), "bias")  # doctest: +ELLIPSIS
         Traceback (most recent call last):
             ...
-        fishr.errors.InputError: head parameter 'bias' of torch.nn.modules.linear.Linear: no statistic came back ...
+        fishr.errors.InputError: parameter 'bias' of torch.nn.modules.linear.Linear: no statistic came back ...
     """
     module = next(module for full, module, _, _ in _owners(head) if full == name)
     raise InputError(
@@ -168,4 +213,4 @@ def refuse_missing(head: nn.Module, name: str) -> NoReturn:
 
 
 def _where(name: str, module: nn.Module) -> str:
-    return f"head parameter {name!r} of {type(module).__module__}.{type(module).__qualname__}"
+    return f"parameter {name!r} of {type(module).__module__}.{type(module).__qualname__}"

@@ -1,19 +1,27 @@
 """Per-sample gradients of any head by ``torch.func``: the obvious way, an oracle for the fast ones.
 
-It holds the per-sample gradients of a whole domain, so it is for layers that BackPACK lacks and for tests.
+It is for layers without a formula and for tests. Moments take some samples at a time, forward and backward.
 """
+
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from fishr.errors import InputError
 from fishr.losses import Loss, per_sample_losses
+from fishr.statistics.chunked_moments import Chunking, chunked_moments
 from fishr.statistics.merge import moments_of_samples
 from fishr.statistics.twice_differentiable import twice_differentiable
 from fishr.types import GradientMoments, Layout
 
+# Elements of per-sample gradients that are there at a time (64 MiB in float32).
+_CHUNK = 1 << 24
 
-def per_sample_gradients(head: nn.Module, features: Tensor, labels: Tensor, loss: Loss) -> Tensor:
+
+def per_sample_gradients(
+    head: nn.Module, features: Tensor, labels: Tensor, loss: Loss, layers: tuple[str, ...] | None = None
+) -> Tensor:
     """Gradients of each sample's loss with respect to the head's trainable parameters.
 
     Args:
@@ -21,9 +29,10 @@ def per_sample_gradients(head: nn.Module, features: Tensor, labels: Tensor, loss
         features: [N, ...] what the head reads.
         labels: what the loss reads.
         loss: per-sample loss.
+        layers: names of layers or parameters that the gradients are taken by; None: all.
 
     Returns:
-        [N, P], loss/parameter, differentiable by features and head parameters.
+        [N, P], loss/parameter, differentiable by features and all parameters.
 
     Raises:
         InputError: a batch norm layer in train mode, which mixes the samples.
@@ -34,32 +43,20 @@ def per_sample_gradients(head: nn.Module, features: Tensor, labels: Tensor, loss
         torch.Size([5, 8])
     """
     refuse_batch_statistics(head)
-    wide = torch.promote_types(features.dtype, torch.float32) if features.is_floating_point() else torch.float32
-    tensors = {
-        name: tensor.to(torch.promote_types(tensor.dtype, wide)) if tensor.is_floating_point() else tensor
-        for name, tensor in (*head.named_parameters(), *head.named_buffers())
-    }
-    trainable = {name: tensors.pop(name) for name in Layout.of(head).names}
-
-    def loss_of_one(parameters: dict[str, Tensor], z: Tensor, label: Tensor) -> Tensor:
-        with twice_differentiable():
-            logits = torch.func.functional_call(head, {**tensors, **parameters}, (z.unsqueeze(0),))
-        return per_sample_losses(loss, logits, label.unsqueeze(0)).sum()
-
-    gradient = torch.func.grad(loss_of_one)
-    if has_recurrence(head):
-        # torch has no batching rule for recurrent layers.
-        samples = [gradient(trainable, z, label) for z, label in zip(features, labels, strict=True)]
-        gradients = {name: torch.stack([sample[name] for sample in samples]) for name in trainable}
-    else:
-        gradients = torch.func.vmap(gradient, (None, 0, 0), randomness="different")(trainable, features, labels)
-    return torch.cat([gradients[name].flatten(1) for name in trainable], 1)
+    layout = Layout.of(head, layers)
+    return _gradients(head, layout, _wide_tensors(head, features), features, labels, loss)
 
 
 def functional_moments(
-    head: nn.Module, features: Tensor, labels: Tensor, sizes: tuple[int, ...], loss: Loss, dtype: torch.dtype
+    head: nn.Module,
+    features: Tensor,
+    labels: Tensor,
+    sizes: tuple[int, ...],
+    loss: Loss,
+    dtype: torch.dtype,
+    layers: tuple[str, ...] | None = None,
 ) -> GradientMoments:
-    """Per-domain moments from the per-sample gradients themselves, in two passes.
+    """Per-domain moments from the per-sample gradients themselves, of some samples at a time.
 
     Args:
         head: any module that treats the rows of its input independently.
@@ -68,9 +65,10 @@ def functional_moments(
         sizes: samples of each domain, summing to N.
         loss: per-sample loss.
         dtype: in which sums over samples are taken.
+        layers: names of layers or parameters that the gradients are taken by; None: all.
 
     Returns:
-        Moments, differentiable by features and head parameters.
+        Moments, differentiable by features and all parameters.
 
     Example:
         >>> from fishr.losses import CrossEntropy
@@ -78,12 +76,50 @@ def functional_moments(
         >>> functional_moments(nn.Linear(3, 2), torch.randn(4, 3), labels, (2, 2), CrossEntropy(), torch.float32).count
         (2, 2)
     """
-    domains = [
-        moments_of_samples([per_sample_gradients(head, z, y, loss).to(dtype)])
-        for z, y in zip(features.split(list(sizes)), labels.split(list(sizes)), strict=True)
-    ]
-    means, variances = zip(*domains, strict=True)
-    return GradientMoments(tuple(sizes), torch.stack(means), torch.stack(variances), Layout.of(head))
+    layout = Layout.of(head, layers)
+    tensors = _wide_tensors(head, features)
+    if layout.size * len(features) <= _CHUNK:
+        # So few that they may be kept for the backward pass.
+        samples = _gradients(head, layout, tensors, features, labels, loss).to(dtype).split(list(sizes))
+        means, variances = zip(*(moments_of_samples([part]) for part in samples), strict=True)
+        return GradientMoments(tuple(sizes), torch.stack(means), torch.stack(variances), layout)
+
+    def gradients(rows: Sequence[Tensor], shared: Sequence[Tensor]) -> Tensor:
+        return _gradients(head, layout, dict(zip(tensors, shared, strict=True)), rows[0], rows[1], loss)
+
+    plan = Chunking(gradients, tuple(sizes), max(1, _CHUNK // layout.size), dtype, random=True)
+    mean, variance = chunked_moments(plan, [features, labels], list(tensors.values()))
+    return GradientMoments(tuple(sizes), mean, variance, layout)
+
+
+def _wide_tensors(head: nn.Module, features: Tensor) -> dict[str, Tensor]:
+    """Parameters and buffers, as wide as the features and float32 at least."""
+    wide = torch.promote_types(features.dtype, torch.float32) if features.is_floating_point() else torch.float32
+    return {
+        name: tensor.to(torch.promote_types(tensor.dtype, wide)) if tensor.is_floating_point() else tensor
+        for name, tensor in (*head.named_parameters(), *head.named_buffers())
+    }
+
+
+def _gradients(
+    head: nn.Module, layout: Layout, tensors: Mapping[str, Tensor], features: Tensor, labels: Tensor, loss: Loss
+) -> Tensor:
+    chosen = {name: tensors[name] for name in layout.names}
+    others = {name: tensor for name, tensor in tensors.items() if name not in chosen}
+
+    def loss_of_one(parameters: dict[str, Tensor], z: Tensor, label: Tensor) -> Tensor:
+        with twice_differentiable():
+            logits = torch.func.functional_call(head, {**others, **parameters}, (z.unsqueeze(0),))
+        return per_sample_losses(loss, logits, label.unsqueeze(0)).sum()
+
+    gradient = torch.func.grad(loss_of_one)
+    if has_recurrence(head):
+        # torch has no batching rule for recurrent layers.
+        samples = [gradient(chosen, z, label) for z, label in zip(features, labels, strict=True)]
+        gradients = {name: torch.stack([sample[name] for sample in samples]) for name in chosen}
+    else:
+        gradients = torch.func.vmap(gradient, (None, 0, 0), randomness="different")(chosen, features, labels)
+    return torch.cat([gradients[name].flatten(1) for name in chosen], 1)
 
 
 def has_recurrence(head: nn.Module) -> bool:

@@ -4,7 +4,7 @@ A moment is a sum over samples and a count, so parts merge exactly; variances by
 (Chan, Golub and LeVeque 1983), without the cancellation of a difference of second moments.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from functools import reduce
 
 import torch
@@ -85,7 +85,7 @@ def merge_two(
     return together, variance + share * (other_variance - variance) + share * (1 - share) * apart * apart
 
 
-def moments_of_samples(chunks: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+def moments_of_samples(chunks: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
     """Mean and population variance over the rows of all chunks, in two passes over each chunk.
 
     Args:

@@ -1,4 +1,4 @@
-"""Per-domain moments of a head's per-sample gradients, by the fastest exact route."""
+"""Per-domain moments of the per-sample gradients of a head or of a network's layers, by the fastest exact route."""
 
 from typing import Literal
 
@@ -15,7 +15,7 @@ from fishr.statistics.functional_route import (
     refuse_batch_statistics,
 )
 from fishr.statistics.gram import linear_gram
-from fishr.types import GradientMoments, check_sizes
+from fishr.types import GradientMoments, Layout, check_sizes
 
 Route = Literal["auto", "closed_form", "backpack", "functional"]
 
@@ -28,40 +28,49 @@ def gradient_moments(
     loss: Loss = CrossEntropy(),  # noqa: B008 (immutable)
     route: Route = "auto",
     accumulate: torch.dtype | None = None,
+    layers: tuple[str, ...] | None = None,
 ) -> GradientMoments:
     """Mean and variance, in each domain, of the gradients of the per-sample losses by the head's parameters.
 
     Neither ``.grad`` nor the head is touched. The routes give the same numbers; ``"auto"`` takes the closed form
     for a plain linear head, ``torch.func`` for recurrent layers, and BackPACK otherwise. All work in float32 or
-    wider, also under autocast.
+    wider, also under autocast. No more per-sample gradients than a fixed number of elements are there at a time,
+    so that memory grows with the samples as that of a plain training step does.
 
     Args:
-        head: the module whose trainable parameters the gradients are taken by.
+        head: the module whose trainable parameters the gradients are taken by, up to a whole network.
         features: [N, ...] what the head reads, ordered by domain.
         labels: what the loss reads.
         sizes: samples of each domain, summing to N.
         loss: per-sample, unscaled.
         route: ``"auto"``, ``"closed_form"``, ``"backpack"`` or ``"functional"`` (``torch.func``, any module).
         accumulate: type in which sums over samples are taken, such as ``torch.float64``; by default the features'.
+        layers: names of the head's layers or parameters that the gradients are taken by, such as ``"layer4"`` or
+            ``"layer4.0.conv1.weight"``; each stands for all trainable parameters below it. None: all.
 
     Returns:
-        Moments with K rows and P columns, differentiable by features and head unless gradients are switched off.
+        Moments with K rows and P columns, differentiable by features and all of the head's parameters, those that
+        are not chosen among them, unless gradients are switched off.
 
     Raises:
-        InputError: the sizes do not fit, the route does not, or a head parameter has no statistic (it is named).
+        InputError: the sizes do not fit, the route or a name does not, batch norm mixes the samples, or a chosen
+            parameter has no statistic (it is named).
 
     Example:
         >>> head, features, labels = nn.Linear(3, 2), torch.randn(5, 3), torch.tensor([0, 1, 1, 0, 1])
         >>> moments = gradient_moments(head, features, labels, sizes=(2, 3))
         >>> moments.variance.shape, moments.count
         (torch.Size([2, 8]), (2, 3))
+        >>> network = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
+        >>> gradient_moments(network, features, labels, sizes=(2, 3), layers=("0.weight", "2")).layout.names
+        ('0.weight', '2.weight', '2.bias')
 
     Source:
         Ramé et al. 2022 (arXiv 2109.02934), equation 3; divided by n, as both public implementations do.
     """
     check_sizes(sizes, len(features))
     refuse_batch_statistics(head)
-    chosen = resolve_route(head, route, features)
+    chosen = resolve_route(head, route, features, layers)
     with torch.autocast(features.device.type, enabled=False):
         features = at_least_float32(features)
         dtype = accumulate or (features if features.is_floating_point() else _parameters_as_seen(head)).dtype
@@ -69,11 +78,11 @@ def gradient_moments(
             deltas = linear_deltas(head, features, labels, loss)
             return linear_moments(deltas.to(dtype), features.to(dtype), sizes, bias=has_bias(head))
         if chosen == "functional":
-            return functional_moments(head, features, labels, sizes, loss, dtype)
+            return functional_moments(head, features, labels, sizes, loss, dtype, layers)
         # Loaded only when it is the route: importing BackPACK takes longer than many a closed form.
         from fishr.statistics.backpack_route import backpack_moments
 
-        return backpack_moments(head, features, labels, sizes, loss, dtype)
+        return backpack_moments(head, features, labels, sizes, loss, dtype, layers)
 
 
 def gradient_gram(
@@ -81,6 +90,7 @@ def gradient_gram(
     features: Tensor,
     labels: Tensor,
     loss: Loss = CrossEntropy(),  # noqa: B008 (immutable)
+    layers: tuple[str, ...] | None = None,
 ) -> Tensor:
     """Gram matrix of the per-sample gradients, K_nm = g_n · g_m: closed form for a linear head, else ``torch.func``.
 
@@ -89,6 +99,7 @@ def gradient_gram(
         features: [N, ...] what the head reads.
         labels: what the loss reads.
         loss: per-sample, unscaled.
+        layers: names of the head's layers or parameters that the gradients are taken by; None: all.
 
     Returns:
         [N, N], (loss/parameter)², differentiable by features and head.
@@ -99,17 +110,19 @@ def gradient_gram(
     """
     with torch.autocast(features.device.type, enabled=False):
         features = at_least_float32(features)
-        if resolve_route(head, "auto", features) == "closed_form":
+        if resolve_route(head, "auto", features, layers) == "closed_form":
             return linear_gram(linear_deltas(head, features, labels, loss), features, bias=has_bias(head))
-        gradients = per_sample_gradients(head, features, labels, loss)
+        gradients = per_sample_gradients(head, features, labels, loss, layers)
         return gradients @ gradients.T
 
 
-def resolve_route(head: nn.Module, route: Route, features: Tensor) -> Literal["closed_form", "backpack", "functional"]:
-    """Which route is taken for a head that reads such features.
+def resolve_route(
+    head: nn.Module, route: Route, features: Tensor, layers: tuple[str, ...] | None = None
+) -> Literal["closed_form", "backpack", "functional"]:
+    """Which route is taken for a head that reads such features, and some or all of its layers.
 
     Raises:
-        InputError: an unknown route, or the closed form for anything but a plain linear layer on [N, F].
+        InputError: an unknown route, or the closed form for anything but all of a plain linear layer on [N, F].
 
     Example:
         >>> features = torch.zeros(5, 3)
@@ -118,7 +131,8 @@ def resolve_route(head: nn.Module, route: Route, features: Tensor) -> Literal["c
         >>> resolve_route(nn.Sequential(nn.Linear(3, 2)), "auto", features)
         'backpack'
     """
-    outer_products = is_plain_linear(head) and features.ndim == 2
+    whole = layers is None or Layout.of(head, layers) == Layout.of(head)
+    outer_products = whole and is_plain_linear(head) and features.ndim == 2
     if route == "auto":
         # BackPACK's formulas for recurrent layers cannot be differentiated again.
         other = "functional" if has_recurrence(head) else "backpack"
@@ -128,7 +142,7 @@ def resolve_route(head: nn.Module, route: Route, features: Tensor) -> Literal["c
     if route == "closed_form" and not outer_products:
         raise InputError(
             f'route: got "closed_form" for a head of {type(head).__qualname__} on features of shape '
-            f'{tuple(features.shape)}, which is for a trainable nn.Linear without hooks on [N, F]; use "auto"'
+            f'{tuple(features.shape)}, which is for all of a trainable nn.Linear without hooks on [N, F]; use "auto"'
         )
     return route
 

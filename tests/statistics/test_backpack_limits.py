@@ -1,16 +1,18 @@
 """What BackPACK gets wrong or lacks is refused by name, with a remedy that works."""
 
 import copy
+from math import prod
 
 import pytest
 import torch
-from cases import EXACT, FLOAT64, oracle_moments
+from backpack.custom_module.reduce_tuple import ReduceTuple
+from cases import EXACT, FLOAT64, MeanOverTokens, derivatives, oracle_moments
 from torch import Tensor, nn
 from torch.testing import assert_close
 
 from fishr.errors import InputError
 from fishr.losses import CrossEntropy
-from fishr.statistics import gradient_moments
+from fishr.statistics import distance_to_mean, gradient_moments
 
 
 class Twice(nn.Module):
@@ -47,6 +49,18 @@ class BesideItsLayer(nn.Module):
         return torch.tanh(self.layer(features)) @ self.layer.weight
 
 
+class WithStates(nn.Module):
+    """A recurrent layer's outputs, and its last state once more."""
+
+    def __init__(self, layer: nn.RNNBase) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, features: Tensor) -> Tensor:
+        outputs, states = self.layer(features)
+        return outputs.mean(1) + (states if isinstance(states, Tensor) else states[1])[0]
+
+
 class Unused(nn.Module):
     """A layer that the output does not depend on."""
 
@@ -78,6 +92,21 @@ class OwnLinear(nn.Linear):
         return 2 * super().forward(features)
 
 
+class OwnConvolution(nn.Conv1d):
+    """A subclass whose forward is its base's, but not what that calls."""
+
+    def _conv_forward(self, features: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        return 2 * super()._conv_forward(features, weight, bias)
+
+
+class NamedLinear(nn.Linear):
+    """A subclass that computes what its class computes."""
+
+    def __init__(self, features: int, outputs: int, title: str) -> None:
+        super().__init__(features, outputs)
+        self.title = title
+
+
 def tied() -> nn.Module:
     head = nn.Sequential(nn.Linear(3, 3, bias=False), nn.Tanh(), nn.Linear(3, 3, bias=False))
     head[2].weight = head[0].weight
@@ -95,8 +124,12 @@ def transposed() -> nn.Module:
 
 # Head, features, and what the message must say.
 REFUSED = {
-    "layer norm": (lambda: nn.Sequential(nn.Linear(3, 3), nn.LayerNorm(3)), (3,), r"'1\.weight' of .*LayerNorm"),
-    "group norm": (lambda: nn.Sequential(nn.Linear(3, 4), nn.GroupNorm(2, 4)), (3,), r"'1\.weight' of .*GroupNorm"),
+    "layer without a formula": (lambda: nn.Sequential(nn.Linear(3, 3), nn.PReLU()), (3,), r"'1\.weight' of .*PReLU"),
+    "part of a layer's forward of one's own": (
+        lambda: nn.Sequential(OwnConvolution(1, 2, 3), nn.Flatten(), nn.LazyLinear(2)),
+        (1, 5),
+        r"'0\.weight' of .*OwnConvolution",
+    ),
     "weight norm": (
         lambda: nn.utils.parametrizations.weight_norm(nn.Linear(3, 2)),
         (3,),
@@ -136,6 +169,47 @@ def test_what_has_no_right_statistic_is_refused_by_name_and_the_remedy_works(nam
 def test_a_parameter_that_the_loss_does_not_read_is_named() -> None:
     with pytest.raises(InputError, match=r"'idle\.weight' of .*Linear: no statistic came back .*; use route="):
         gradient_moments(Unused(), torch.randn(5, 3), torch.randint(2, (5,)), (2, 3))
+
+
+@pytest.mark.parametrize("kind", [nn.RNN, nn.LSTM])
+def test_states_that_the_loss_reads_are_refused(kind: type[nn.RNNBase]) -> None:
+    head, features, labels = WithStates(kind(3, 2, batch_first=True)), torch.randn(5, 4, 3), torch.randint(2, (5,))
+    with (
+        torch.no_grad(),
+        pytest.raises(InputError, match=rf"{kind.__name__}: the loss reads its states .*; use route="),
+    ):
+        gradient_moments(head, features, labels, (2, 3), route="backpack")
+
+
+def test_a_recurrent_layer_that_is_called_twice_is_refused() -> None:
+    """It reads its weights once a time step, so that the number of readings does not tell."""
+    layer, reduce = nn.RNN(3, 3, batch_first=True), ReduceTuple(0)
+    head = nn.Sequential(layer, reduce, layer, reduce, MeanOverTokens())
+    features, labels = torch.randn(5, 4, 3), torch.randint(2, (5,))
+    with torch.no_grad(), pytest.raises(InputError, match=r"layer RNN: it is called more than once .*; use route="):
+        gradient_moments(head, features, labels, (2, 3), route="backpack")
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_is_refused_may_be_there_if_it_is_not_chosen(name: str) -> None:
+    """A linear layer before it, whose gradients depend on it, is served by the route that refuses it."""
+    build, shape, _ = REFUSED[name]
+    features, labels = torch.randn(5, *shape, dtype=FLOAT64), torch.randint(2, (5,))
+    first = nn.Sequential(nn.Flatten(), nn.Linear(prod(shape), prod(shape)), nn.Unflatten(1, shape))
+    head = nn.Sequential(first, build().to(FLOAT64)).to(FLOAT64)
+    head(features)
+    expected = oracle_moments(head, features, labels, (2, 3), CrossEntropy(), ("0.1.weight", "0.1.bias"))
+    found = gradient_moments(head, features, labels, (2, 3), route="backpack", layers=("0",))
+    assert_close(found.variance, expected.variance, **EXACT)
+    by_found, by_expected = (derivatives(distance_to_mean(m.variance), head) for m in (found, expected))
+    assert_close(by_found, by_expected, **EXACT)
+
+
+def test_a_subclass_that_changes_nothing_is_served() -> None:
+    head = nn.Sequential(NamedLinear(3, 4, "mine"), nn.Flatten(), nn.Linear(8, 2))
+    tokens, labels = torch.randn(5, 2, 3), torch.randint(2, (5,))
+    expected = gradient_moments(head, tokens, labels, (2, 3), route="functional")
+    assert_close(gradient_moments(head, tokens, labels, (2, 3), route="backpack").variance, expected.variance)
 
 
 def test_old_style_weight_norm_is_named() -> None:

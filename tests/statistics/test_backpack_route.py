@@ -5,9 +5,9 @@ import io
 
 import pytest
 import torch
-from backpack import extend
+from backpack import backpack, extend
 from backpack.context import CTX
-from cases import EXACT, FLOAT64, HEADS, INDICES, Featurizer, derivatives, oracle_moments
+from cases import EXACT, FLOAT64, HEADS, Featurizer, derivatives, oracle_moments
 from torch import Tensor, nn
 from torch.testing import assert_close
 
@@ -15,7 +15,9 @@ from fishr.errors import InputError
 from fishr.losses import CrossEntropy
 from fishr.observation import observe
 from fishr.penalties import Fishr
-from fishr.statistics import backpack_route, distance_to_mean, gradient_moments
+from fishr.statistics import backpack_extension, distance_to_mean, gradient_moments
+from fishr.statistics.backpack_extension import DomainMoments
+from fishr.statistics.sample_gradients import convolution_gradients
 from fishr.types import DomainBatch, Problem
 
 SIZES = (3, 5)
@@ -211,14 +213,13 @@ def test_forwards_in_between_disturb_nothing() -> None:
     assert_close(derivatives(value, featurizer, head), expected, **EXACT)
 
 
-@pytest.mark.filterwarnings(INDICES)
 def test_a_head_in_chunks_is_the_head_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("conv2d", "tokens", "embedding"):
         case = HEADS[name]
         head, inputs, labels = case.head(3), case.inputs(7), torch.randint(3, (7,))
         whole = gradient_moments(head, inputs, labels, (5, 2), route="backpack")
         with monkeypatch.context() as patch:
-            patch.setattr(backpack_route, "_CHUNK", 50)
+            patch.setitem(backpack_extension._CHUNK, "cpu", 50)
             parts = gradient_moments(head, inputs, labels, (5, 2), route="backpack")
         assert_close(parts.variance, whole.variance, **EXACT)
         expected = derivatives(distance_to_mean(whole.variance), head)
@@ -226,18 +227,24 @@ def test_a_head_in_chunks_is_the_head_at_once(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_no_layer_holds_more_samples_than_a_chunk(monkeypatch: pytest.MonkeyPatch) -> None:
-    seen = []
-    moments_of_samples = backpack_route.moments_of_samples
+    seen = list[tuple[int, ...]]()
 
-    def spy(chunks: list[Tensor]) -> tuple[Tensor, Tensor]:
-        seen.extend(len(chunk) for chunk in chunks)
-        return moments_of_samples(chunks)
+    def spy(layer: nn.Module, deltas: Tensor, inputs: Tensor) -> Tensor:
+        gradients = convolution_gradients(layer, deltas, inputs)
+        seen.append(tuple(gradients.shape[:2]))
+        return gradients
 
-    monkeypatch.setattr(backpack_route, "moments_of_samples", spy)
-    monkeypatch.setattr(backpack_route, "_CHUNK", 2 * 2 * 3 * 3)  # two samples of a convolution's weight
+    monkeypatch.setitem(backpack_extension._FORMULAS, nn.Conv2d, spy)
+    monkeypatch.setattr(backpack_extension, "_CHANNELS", 1)
     head = nn.Sequential(nn.Conv2d(1, 2, 3, bias=False), nn.Flatten(), nn.Linear(2, 2, bias=False))
-    gradient_moments(head, torch.randn(5, 1, 3, 3), torch.zeros(5).long(), (5,), route="backpack")
-    assert seen == [2, 2, 1]  # and none for the linear layer
+    arguments = head, torch.randn(5, 1, 3, 3), torch.zeros(5).long(), (5,)
+    monkeypatch.setitem(backpack_extension._CHUNK, "cpu", 2 * 9)  # two samples of one output channel
+    gradient_moments(*arguments, route="backpack")
+    assert seen == [(2, 1), (2, 1), (1, 1)] * 2  # and none for the linear layer
+    seen.clear()
+    monkeypatch.setattr(backpack_extension, "_CHANNELS", 2)
+    gradient_moments(*arguments, route="backpack").variance.sum().backward()
+    assert seen == [(1, 2)] * 10  # and again in the backward pass
 
 
 @pytest.mark.parametrize("name", ["recurrent", "LSTM"])
@@ -276,3 +283,32 @@ def alive() -> list[object]:
 
     gc.collect()
     return gc.get_objects()
+
+
+@pytest.mark.parametrize("kind", ["linear", "tokens", "convolution", "normalization", "recurrent"])
+def test_the_extension_serves_backpacks_own_hooks(kind: str) -> None:
+    """What people get who extend their modules themselves is what the route gives."""
+    inputs, layers = {
+        "linear": (torch.randn(5, 3), [nn.Linear(3, 4)]),
+        "tokens": (torch.randn(5, 2, 3), [nn.Linear(3, 4), nn.Flatten()]),
+        "convolution": (torch.randn(5, 2, 6, 6), [nn.Conv2d(2, 3, 3), nn.Flatten()]),
+        "normalization": (torch.randn(5, 4, 3), [nn.GroupNorm(2, 4), nn.Flatten()]),
+        "recurrent": (torch.randn(5, 4, 3), [nn.RNN(3, 4, batch_first=True), Last()]),
+    }[kind]
+    network, labels, sizes = nn.Sequential(*layers), torch.tensor([0, 1, 2, 0, 1]), (2, 3)
+    route = "functional" if kind == "recurrent" else "auto"
+    expected = gradient_moments(network, inputs, labels, sizes, route=route)
+    extended = nn.Sequential(extend(layers[0]), *layers[1:])
+    with backpack(DomainMoments(sizes)):
+        nn.functional.cross_entropy(extended(inputs.requires_grad_()), labels, reduction="sum").backward()
+    parts = [parameter.domain_moments for parameter in network.parameters()]
+    for index, statistic in enumerate((expected.mean, expected.variance)):
+        assert_close(torch.cat([part[index].flatten(1) for part in parts], 1), statistic.detach(), rtol=1e-4, atol=1e-6)
+    assert all(part[0].shape == (2, *p.shape) for part, p in zip(parts, network.parameters(), strict=True))
+
+
+class Last(nn.Module):
+    """A recurrent layer's output at its last step."""
+
+    def forward(self, output: tuple[Tensor, Tensor]) -> Tensor:
+        return output[0][:, -1]

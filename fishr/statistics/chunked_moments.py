@@ -1,0 +1,175 @@
+"""Per-domain moments of per-sample gradients that are made a few samples at a time, forward and backward.
+
+No more than one chunk of per-sample gradients exists at any time: the forward pass reduces and drops them, the
+backward pass makes them again. What stays in memory is what they are made from, the batch's activations. With
+v = (1/n) Σ (g_i − m)², the derivative by g_i is (∂m + 2·∂v·(g_i − m))/n, so one more pass over the chunks is enough.
+"""
+
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, cast
+
+import torch
+from attrs import frozen
+from torch import Tensor
+from torch.utils.checkpoint import get_device_states, set_device_states
+
+from fishr.statistics.merge import moments_of_samples
+
+SampleGradients = Callable[[Sequence[Tensor], Sequence[Tensor]], Tensor]
+
+
+@frozen(eq=False)
+class Chunking:
+    """How per-sample gradients are made and in which portions they are summed.
+
+    Args:
+        gradients: from some rows of each tensor that has rows, and all of those that samples share, to those rows'
+            gradients [n, ...]; must not change its arguments.
+        sizes: samples of each domain.
+        step: samples at a time.
+        dtype: in which sums over samples are taken.
+        random: it draws at random; the backward pass then draws the same numbers again.
+
+    Example:
+        >>> Chunking(lambda rows, shared: rows[0], (2, 3), step=2, dtype=torch.float32).random
+        False
+    """
+
+    gradients: SampleGradients
+    sizes: tuple[int, ...]
+    step: int
+    dtype: torch.dtype
+    random: bool = False
+
+    def chunks(self, domain: int) -> Iterator[slice]:
+        """Rows of a domain, some at a time."""
+        start = sum(self.sizes[:domain])
+        end = start + self.sizes[domain]
+        for first in range(start, end, self.step):
+            yield slice(first, min(first + self.step, end))
+
+
+def chunked_moments(plan: Chunking, rows: Sequence[Tensor], shared: Sequence[Tensor] = ()) -> tuple[Tensor, Tensor]:
+    """Mean and variance, in each domain, of per-sample gradients that are never all there.
+
+    Args:
+        plan: how gradients are made and summed.
+        rows: each [N, ...], what sample n's gradient is made from in row n.
+        shared: what every sample's gradient is made from.
+
+    Returns:
+        Mean and population variance, both [K, ...], differentiable by rows and shared. A second derivative goes
+        through plain steps, which hold all per-sample gradients.
+
+    Example:
+        >>> plan = Chunking(lambda rows, shared: rows[0] * shared[0], (2, 1), step=1, dtype=torch.float32)
+        >>> chunked_moments(plan, [torch.tensor([[1.0], [3.0], [5.0]])], [torch.tensor(2.0)])
+        (tensor([[ 4.],
+                [10.]]), tensor([[4.],
+                [0.]]))
+    """
+    return _ChunkedMoments.apply(plan, len(rows), *rows, *shared)  # pyright: ignore
+
+
+class _ChunkedMoments(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, plan: Chunking, count: int, *tensors: Tensor) -> tuple[Tensor, Tensor]:
+        ctx.set_materialize_grads(False)
+        ctx.plan, ctx.count = plan, count
+        ctx.draws = _draws(tensors) if plan.random else None
+        mean, variance = _moments(plan, tensors[:count], tensors[count:])
+        ctx.save_for_backward(mean, *tensors)
+        return mean, variance
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> tuple[Tensor | None, ...]:
+        mean, *tensors = ctx.saved_tensors
+        wanted = ctx.needs_input_grad[2:]
+        if all(gradient is None for gradient in gradients):
+            return (None,) * len(ctx.needs_input_grad)
+        with torch.autocast(mean.device.type, enabled=False), _same_draws(ctx.draws, mean.device):
+            through = _differentiable_backward if torch.is_grad_enabled() else _chunked_backward
+            found = through(ctx.plan, ctx.count, mean, tensors, wanted, gradients)
+        return None, None, *found
+
+
+def _moments(plan: Chunking, rows: Sequence[Tensor], shared: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    domains = [
+        moments_of_samples(plan.gradients([t[chunk] for t in rows], shared).to(plan.dtype) for chunk in plan.chunks(k))
+        for k in range(len(plan.sizes))
+    ]
+    means, variances = zip(*domains, strict=True)
+    return torch.stack(means), torch.stack(variances)
+
+
+def _chunked_backward(
+    plan: Chunking,
+    count: int,
+    mean: Tensor,
+    tensors: Sequence[Tensor],
+    wanted: Sequence[bool],
+    gradients: Sequence[Tensor | None],
+) -> list[Tensor | None]:
+    sums = [torch.zeros_like(t) if want else None for t, want in zip(tensors, wanted, strict=True)]
+    by_mean, by_variance = gradients
+    for k, size in enumerate(plan.sizes):
+        for chunk in plan.chunks(k):
+            with torch.enable_grad():
+                parts = [t[chunk] if i < count else t for i, t in enumerate(tensors)]
+                parts = [t.detach().requires_grad_(want) for t, want in zip(parts, wanted, strict=True)]
+                made = plan.gradients(parts[:count], parts[count:]).to(plan.dtype)
+            if by_variance is None:
+                assert by_mean is not None
+                pulled = (by_mean[k] / size).expand_as(made)
+            else:
+                pulled = (made.detach() - mean[k]).mul_(by_variance[k] * (2 / size))
+                if by_mean is not None:
+                    pulled.add_(by_mean[k], alpha=1 / size)
+            inputs = [t for t, want in zip(parts, wanted, strict=True) if want]
+            found = torch.autograd.grad(made, inputs, pulled, allow_unused=True)
+            found = iter(cast(Sequence[Tensor | None], found))
+            for i, total in enumerate(sums):
+                if total is not None and (part := next(found)) is not None:
+                    # Other rows have no part in this chunk; what is shared has one in each.
+                    total[chunk].copy_(part) if i < count else total.add_(part)
+    return sums
+
+
+def _differentiable_backward(
+    plan: Chunking,
+    count: int,
+    mean: Tensor,
+    tensors: Sequence[Tensor],
+    wanted: Sequence[bool],
+    gradients: Sequence[Tensor | None],
+) -> list[Tensor | None]:
+    """The same derivative by plain differentiable steps, for second derivatives."""
+    # Derivatives are wanted at this place of the graph, not by what the tensors were computed from.
+    here = [t.view_as(t) if want else t for t, want in zip(tensors, wanted, strict=True)]
+    moments = _moments(plan, here[:count], here[count:])
+    pairs = [(moment, gradient) for moment, gradient in zip(moments, gradients, strict=True) if gradient is not None]
+    values, weights = zip(*pairs, strict=True)
+    inputs = [t for t, want in zip(here, wanted, strict=True) if want]
+    found = iter(torch.autograd.grad(values, inputs, weights, create_graph=True, allow_unused=True))
+    return [next(found) if want else None for want in wanted]
+
+
+def _draws(tensors: Sequence[Tensor]) -> tuple[Tensor, list[int], list[Tensor]]:
+    """Where the random generators of the tensors' devices stand."""
+    devices, states = get_device_states(*tensors)
+    return torch.get_rng_state(), devices, states
+
+
+@contextmanager
+def _same_draws(draws: tuple[Tensor, list[int], list[Tensor]] | None, device: torch.device) -> Generator[None]:
+    """Random numbers start within where they stood, and outside go on as if nothing was drawn."""
+    if draws is None:
+        yield
+        return
+    state, devices, states = draws
+    kind = device.type if devices else "cuda"
+    with torch.random.fork_rng(devices, device_type=kind):
+        torch.set_rng_state(state)
+        set_device_states(devices, states, device_type=kind)
+        yield
