@@ -29,6 +29,7 @@ from .penalties import (
     VREx,
     explain,
 )
+from .ranks import RankLost, Ranks, mean_over_ranks, sum_over_ranks
 from .statistics import (
     covariance_products,
     distance_to_mean,
@@ -44,6 +45,7 @@ from .statistics import (
 from .training import (
     SGD,
     Adam,
+    Compute,
     Evaluated,
     Experiment,
     Finished,
@@ -64,6 +66,7 @@ __all__ = [
     "Adam",
     "Average",
     "BinaryCrossEntropy",
+    "Compute",
     "Constant",
     "CosineSchedule",
     "CrossEntropy",
@@ -83,6 +86,8 @@ __all__ = [
     "Observation",
     "Penalty",
     "Problem",
+    "RankLost",
+    "Ranks",
     "RunFailed",
     "Scaled",
     "Schedule",
@@ -105,6 +110,7 @@ __all__ = [
     "gradient_gram",
     "gradient_moments",
     "landscape",
+    "mean_over_ranks",
     "merge_moments",
     "models",
     "observe",
@@ -113,5 +119,6 @@ __all__ = [
     "per_sample_gradients",
     "protocols",
     "scale_free_distance",
+    "sum_over_ranks",
     "train",
 ]

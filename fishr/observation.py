@@ -7,10 +7,13 @@ import torch
 from attrs import evolve, frozen
 from torch import Tensor, nn
 
+from fishr.errors import InputError
 from fishr.losses import CrossEntropy, Loss, loss_deltas, per_sample_losses
+from fishr.ranks import ALONE, Ranks, counts_of_ranks, domains_of_ranks, sum_over_ranks
 from fishr.statistics.closed_form import has_bias, linear_moments
 from fishr.statistics.moments import Route, at_least_float32, gradient_gram, gradient_moments, resolve_route
-from fishr.types import DomainBatch, GradientMoments
+from fishr.statistics.over_ranks import moments_over_ranks
+from fishr.types import HEAD, DomainBatch, GradientMoments, Layout, chained
 
 
 @frozen(eq=False, slots=False)
@@ -20,12 +23,18 @@ class Observation:
     Nothing is computed before it is read, and nothing twice. The head and all statistics run in float32 or wider,
     also under autocast, which thereby reaches the featurizer alone.
 
+    Where several ranks share a batch, every quantity is that of all their samples together, in the order of one
+    process: risks and moments are summed over the ranks, rows are only gathered where they are read.
+
     Args:
         featurizer: inputs to features.
         head: features to logits; statistics are of the gradients by its trainable parameters.
-        batch: samples ordered by domain.
+        batch: this rank's samples ordered by domain.
         loss: per-sample, unscaled.
         route: how gradient moments are computed, see ``gradient_moments``.
+        ranks: the processes that share the batch; all of them read the same quantities.
+        given: this rank's features, where they are computed already.
+        layers: whose gradients ``moments`` and ``gram`` are of: names below "featurizer" and "head".
 
     Example:
         >>> batch = DomainBatch(torch.randn(6, 4), torch.tensor([0, 1, 0, 1, 0, 1]), sizes=(2, 4))
@@ -39,16 +48,24 @@ class Observation:
     batch: DomainBatch
     loss: Loss = CrossEntropy()  # noqa: RUF009 (immutable)
     route: Route = "auto"
+    ranks: Ranks = ALONE
+    given: Tensor | None = None
+    layers: tuple[str, ...] = HEAD
 
-    @property
+    @cached_property
+    def own(self) -> "Observation":
+        """What this rank sees of its own samples alone; without other ranks the observation itself."""
+        return self if self.ranks.alone else evolve(self, ranks=ALONE)
+
+    @cached_property
     def labels(self) -> Tensor:
         """[N] or [N, C], what the loss reads."""
-        return self.batch.labels
+        return self._together(self.batch.labels)
 
-    @property
+    @cached_property
     def sizes(self) -> tuple[int, ...]:
         """Samples of each domain."""
-        return self.batch.sizes
+        return tuple(map(sum, zip(*self._sizes_of_ranks, strict=True)))
 
     @property
     def domains(self) -> int:
@@ -57,13 +74,33 @@ class Observation:
 
     @property
     def closed_form(self) -> bool:
-        """Whether the head's gradients are outer products of ``deltas`` and ``features``."""
-        return resolve_route(self.head, self.route, self.features) == "closed_form"
+        """Whether the gradients are outer products of ``deltas`` and ``features``: those of a linear head."""
+        return self.layers == HEAD and resolve_route(self.head, self.route, self.own.features) == "closed_form"
+
+    @property
+    def module(self) -> nn.Module:
+        """What the gradients are taken of: the head, or with other ``layers`` featurizer and head as one module.
+
+        Raises:
+            InputError: a featurizer that is no module, so that it has no layers.
+        """
+        if self.layers == HEAD:
+            return self.head
+        if not isinstance(self.featurizer, nn.Module):
+            raise InputError(f"layers: got {self.layers} of a featurizer that is no torch.nn.Module, expected one")
+        return chained(self.featurizer, self.head)
+
+    @property
+    def layout(self) -> Layout:
+        """Which parameters the gradients are of."""
+        return Layout.of(self.module, self._layers)
 
     @cached_property
     def features(self) -> Tensor:
         """[N, F], what the head reads, in the type of its parameters but float32 or wider."""
-        features = self.featurizer(self.batch.inputs)
+        if not self.ranks.alone:
+            return self._together(self.own.features)
+        features = self.featurizer(self.batch.inputs) if self.given is None else self.given
         if not features.is_floating_point():
             return features
         return features.to(torch.promote_types(self._head_type(features), torch.float32))
@@ -71,6 +108,8 @@ class Observation:
     @cached_property
     def logits(self) -> Tensor:
         """[N, C], float32 or wider."""
+        if not self.ranks.alone:
+            return self._together(self.own.logits)
         with torch.autocast(self.features.device.type, enabled=False):
             whole = not self.features.is_floating_point()
             features = self.features if whole else self.features.to(self._head_type(self.features))
@@ -87,7 +126,10 @@ class Observation:
     @cached_property
     def domain_losses(self) -> Tensor:
         """[K], the mean loss of each domain."""
-        return torch.stack([losses.mean() for losses in self.losses.split(list(self.sizes))])
+        if self.ranks.alone:
+            return torch.stack([losses.mean() for losses in self.losses.split(list(self.sizes))])
+        sums = torch.stack([losses.sum() for losses in self.own.losses.split(list(self.own.sizes))])
+        return sum_over_ranks(sums, self.ranks) / sums.new_tensor(self.sizes)
 
     @cached_property
     def deltas(self) -> Tensor:
@@ -97,15 +139,21 @@ class Observation:
     @cached_property
     def moments(self) -> GradientMoments:
         """Moments of the head's per-sample gradients, [K, P]."""
+        if not self.ranks.alone:
+            return moments_over_ranks(self.own.moments, self.ranks)
         if self.closed_form:
             with torch.autocast(self.features.device.type, enabled=False):
                 return linear_moments(self.deltas, self.features, self.sizes, bias=has_bias(self.head))
-        return gradient_moments(self.head, self.features, self.labels, self.sizes, self.loss, self.route)
+        inputs = self._inputs_of_module
+        return gradient_moments(
+            self.module, inputs, self.labels, self.sizes, self.loss, self.route, layers=self._layers
+        )
 
     @cached_property
     def gram(self) -> Tensor:
         """[N, N], inner products of the head's per-sample gradients, (loss/parameter)²."""
-        return gradient_gram(self.head, self.features, self.labels, self.loss)
+        inputs = self._together(self._inputs_of_module) if self.layers != HEAD else self.features
+        return gradient_gram(self.module, inputs, self.labels, self.loss, self._layers)
 
     def detached(self) -> "Observation":
         """The same observation without a graph to the featurizer: what was computed is kept, the rest comes on reading.
@@ -118,12 +166,31 @@ class Observation:
     @cached_property
     def _detached(self) -> "Observation":
         view = evolve(self)
+        if not self.ranks.alone:
+            vars(view)["own"] = self.own.detached()
+            return view
         known = {"features": self.features, "logits": self.logits, **vars(self)}
         for name in ("features", "logits", "losses", "domain_losses", "deltas", "moments", "gram"):
             if name in known:
                 # Where cached_property looks first; the record's own fields stay frozen.
                 vars(view)[name] = known[name].detach()
         return view
+
+    @property
+    def _layers(self) -> tuple[str, ...] | None:
+        return None if self.layers == HEAD else self.layers
+
+    @property
+    def _inputs_of_module(self) -> Tensor:
+        return self.features if self.layers == HEAD else self.batch.inputs
+
+    @cached_property
+    def _sizes_of_ranks(self) -> list[tuple[int, ...]]:
+        return counts_of_ranks(self.batch.sizes, self.ranks)
+
+    def _together(self, rows: Tensor) -> Tensor:
+        """The rows of all ranks by domain, each domain's in the order of ranks."""
+        return rows if self.ranks.alone else domains_of_ranks(rows, self._sizes_of_ranks, self.ranks)
 
 
 def observe(
@@ -132,6 +199,9 @@ def observe(
     batch: DomainBatch,
     loss: Loss = CrossEntropy(),  # noqa: B008 (immutable)
     route: Route = "auto",
+    ranks: Ranks = ALONE,
+    features: Tensor | None = None,
+    layers: tuple[str, ...] = HEAD,
 ) -> Observation:
     """A lazy view of what a model does on a batch of domains.
 
@@ -141,6 +211,11 @@ def observe(
         batch: samples ordered by domain.
         loss: per-sample, unscaled.
         route: how gradient moments are computed, see ``gradient_moments``.
+        ranks: the processes that share the batch, of which ``batch`` is this one's part.
+        features: of the batch, where they are computed already; the featurizer is then not called.
+        layers: whose gradients ``moments`` and ``gram`` are of: names below "featurizer" and "head", such as
+            ``("featurizer.layer4", "head")``; ``("featurizer", "head")`` is the whole network. Other than the head's,
+            they take a pass of their own through the network.
 
     Returns:
         An observation; reading one of its quantities computes it, once.
@@ -150,4 +225,4 @@ def observe(
         >>> observe(nn.Identity(), nn.Linear(4, 2), batch).losses.shape
         torch.Size([6])
     """
-    return Observation(featurizer, head, batch, loss, route)
+    return Observation(featurizer, head, batch, loss, route, ranks, features, layers)

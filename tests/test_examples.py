@@ -132,3 +132,16 @@ def test_image_folder_trains_on_a_folder_of_images(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     names = [score["name"] for score in json.loads((tmp_path / "run" / "result.json").read_text())["scores"]]
     assert names == ["env1_in", "env2_in", "env0_in", "env0_out", "env1_out", "env2_out"]
+
+
+def test_many_processes_do_what_one_does(tmp_path: Path) -> None:
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
+    lines = dict[int, list[tuple[float, ...]]]()
+    for count in (1, 3):
+        done = start([*launch, str(count), str(EXAMPLES / "many_processes.py")], tmp_path)
+        assert done.returncode == 0, done.stderr
+        lines[count] = numbers("step N: risk N, penalty N", done.stdout)
+    assert [step for step, _, _ in lines[1]] == [0, 33, 66, 99]
+    assert lines[1][2][2] > 0
+    for one, three in zip(lines[1], lines[3], strict=True):
+        assert three == pytest.approx(one, rel=1e-4)

@@ -3,12 +3,14 @@
 import pytest
 import torch
 from cases import EXACT, FLOAT64, Featurizer, oracle_gradients, oracle_moments
+from ranks import on_ranks
 from torch import Tensor, nn
 from torch.testing import assert_close
 
 from fishr.errors import InputError
 from fishr.losses import CrossEntropy
 from fishr.observation import Observation, observe
+from fishr.ranks import ALONE, Ranks
 from fishr.types import DomainBatch
 
 QUANTITIES = ("features", "logits", "losses", "domain_losses", "deltas", "moments", "gram")
@@ -131,3 +133,49 @@ def test_features_come_in_the_heads_type_and_statistics_in_float32_at_least(
 def test_a_loss_over_the_batch_is_refused() -> None:
     with pytest.raises(InputError, match="one number a sample"):
         observe(nn.Identity(), linear(), batch(), nn.CrossEntropyLoss()).losses  # noqa: B018
+
+
+def quantities(ranks: Ranks, dtype: torch.dtype) -> dict[str, Tensor]:
+    """Everything there is to see of 13 rows of which each rank has a share, and how often the featurizer is called."""
+    generator = torch.Generator().manual_seed(0)
+    inputs, labels = torch.randn(13, 4, generator=generator, dtype=dtype), torch.tensor([0, 1, 2, 1] * 3 + [0])
+    torch.manual_seed(0)
+    layer, head, calls = nn.Linear(4, 3, dtype=dtype), nn.Linear(3, 3, dtype=dtype), list[int]()
+
+    def featurizer(rows: Tensor) -> Tensor:
+        calls.append(len(rows))
+        return layer(rows).tanh()
+
+    parts = [ranks.share(rows) for rows in inputs.split((8, 5))]
+    batch = DomainBatch(
+        torch.cat(parts), torch.cat([ranks.share(rows) for rows in labels.split((8, 5))]), tuple(map(len, parts))
+    )
+    seen = observe(featurizer, head, batch, ranks=ranks)
+    found = dict[str, Tensor]()
+    for view, name in ((seen, ""), (seen.detached(), "detached ")):
+        for quantity in ("features", "logits", "losses", "domain_losses", "deltas", "labels", "gram"):
+            found[name + quantity] = getattr(view, quantity)
+        found[name + "mean"], found[name + "variance"] = view.moments.mean, view.moments.variance
+        found[name + "sizes"] = torch.tensor(view.sizes)
+    assert calls == [len(batch.inputs)]
+    assert seen.own.sizes == batch.sizes
+    features = [name for name, value in found.items() if name.startswith("detached ") and depends(value, layer)]
+    assert features == []
+    return {name: value.detach() for name, value in found.items()}
+
+
+def depends(value: Tensor, layer: nn.Module) -> bool:
+    if not value.requires_grad:
+        return False
+    (gradient,) = torch.autograd.grad(value.sum(), [layer.weight], allow_unused=True, retain_graph=True)
+    return gradient is not None
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_ranks_see_what_one_process_sees(count: int) -> None:
+    expected = quantities(ALONE, torch.float64)
+    for found in on_ranks(count, quantities, torch.float64):
+        for name, value in expected.items():
+            torch.testing.assert_close(
+                found[name], value, rtol=1e-12, atol=1e-12, msg=lambda m, name=name: f"{name}: {m}"
+            )

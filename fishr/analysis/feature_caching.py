@@ -129,7 +129,7 @@ def featured_experiment(
         provenance={
             "data": toml_text(table["data"]),
             "seed": experiment.seed,
-            "featurizer": toml_text({"featurizer": table["featurizer"], "precision": experiment.precision}),
+            "featurizer": toml_text({"featurizer": table["featurizer"], "precision": experiment.compute.precision}),
             "transform": "none",
             "weights_sha256": _digest({f"featurizer.{name}": t for name, t in _tensors(model.featurizer).items()}),
             "head_sha256": _digest(head),

@@ -9,6 +9,7 @@ import click
 from fishr import __version__
 from fishr.commands.allocator import keep_freed_memory
 from fishr.commands.analyze import analyze
+from fishr.commands.bench import bench
 from fishr.commands.cache import cache
 from fishr.commands.config import config
 from fishr.commands.data import data
@@ -22,7 +23,7 @@ from fishr.errors import InputError, RunFailed
 
 
 @click.group(
-    commands=[train, evaluate, analyze, landscape, reproduce, sweep, explain, cache, config, data],
+    commands=[train, evaluate, analyze, landscape, reproduce, sweep, explain, cache, config, data, bench],
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog="Example: fishr train colored-digits --seed 1",
 )

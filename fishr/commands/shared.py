@@ -19,7 +19,11 @@ data_dir_option = click.option(
     "--data-dir", type=click.Path(path_type=Path), help="Folder with data files, such as MNIST/raw (default: data)."
 )
 device_option = click.option(
-    "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True, help="Where to compute."
+    "--device",
+    default="auto",
+    show_default=True,
+    metavar="auto|cpu|cuda[:N]|mps",
+    help="Where to compute.",
 )
 format_option = click.option(
     "--format",

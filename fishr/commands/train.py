@@ -18,10 +18,11 @@ from fishr.commands.shared import (
     plugin_option,
     set_option,
 )
-from fishr.errors import InputError, RunFailed
+from fishr.commands.train_together import Choice, train_together
+from fishr.errors import InputError
 
 if TYPE_CHECKING:
-    from fishr.training import Experiment, Keeping, Recording
+    from fishr.training import Experiment, Recording
 
 
 @click.command(
@@ -33,6 +34,11 @@ if TYPE_CHECKING:
 @click.option("--seed", type=click.IntRange(min=0), metavar="N", help="Decides data, first weights and batches.")
 @data_dir_option
 @device_option
+@click.option(
+    "--precision",
+    type=click.Choice(["fp32", "tf32", "bf16", "fp16"]),
+    help="Of the featurizer's passes; the rest is float32 always (default: as configured).",
+)
 @click.option("--resume", type=click.Path(path_type=Path), metavar="DIR", help="Go on with the run in this folder.")
 @click.option(
     "--on-features",
@@ -57,6 +63,7 @@ def train(
     device: str,
     resume: Path | None,
     on_features: Path | None,
+    precision: str | None,
     record_statistics: str | None,
     keep_checkpoints: bool,
     style: str,
@@ -67,31 +74,41 @@ def train(
 
     --record-statistics adds statistics.h5, --keep-checkpoints adds checkpoints/; neither changes the run.
 
+    Begun by `torchrun --nproc-per-node N cli.py train ...`, N processes share every batch; it is the same run.
+
     RECIPE is colored-digits (the default) or colored-mnist, both with Fishr, or one of them with another method:
     colored-digits-erm, -irm, -vrex. FILE is a configuration as `fishr config show RECIPE` prints it.
     """
+    from fishr.configuration import dumps
     from fishr.training import Keeping
 
-    if resume is None:
-        seeded = () if seed is None else (f"seed={seed}",)
-        chosen = find_experiment(experiment, (*overrides, *seeded), plugins)
-        if on_features is not None:
-            chosen = _on_features(chosen, on_features, plugins)
-        folder = out or _fresh_folder(chosen.name)
-        recording = None if record_statistics is None else _recording(record_statistics)
-        keep = Keeping(statistics=recording, checkpoints=keep_checkpoints)
-    else:
+    if resume is not None:
         given = {
             "--set": overrides,
             "--seed": seed is not None,
+            "--precision": precision is not None,
             "--out": out is not None,
             "--on-features": on_features is not None,
             "--record-statistics": record_statistics is not None,
             "--keep-checkpoints": keep_checkpoints,
         }
         _refuse_changes({name for name, is_given in given.items() if is_given})
-        chosen, folder, keep = load_run(resume, plugins), resume, Keeping()
-    _train_in(chosen, folder, data_dir, device, resume is not None, style, keep)
+
+    def choose() -> Choice:
+        if resume is not None:
+            # A run goes on under the very text it was begun with.
+            load_run(resume, plugins)
+            return Choice((resume / "config.toml").read_bytes().decode(), resume, Keeping())
+        options = {"seed": seed, "compute.precision": precision}
+        named = (f"{name}={value}" for name, value in options.items() if value is not None)
+        chosen = find_experiment(experiment, (*overrides, *named), plugins)
+        if on_features is not None:
+            chosen = _on_features(chosen, on_features, plugins)
+        recording = None if record_statistics is None else _recording(record_statistics)
+        keep = Keeping(statistics=recording, checkpoints=keep_checkpoints)
+        return Choice(dumps(chosen), out or _fresh_folder(chosen.name), keep)
+
+    train_together(choose, resume is not None, data_dir, device, style, plugins)
 
 
 def _refuse_changes(given: set[str]) -> None:
@@ -141,39 +158,3 @@ def _fresh_folder(name: str) -> Path:
     stem = f"{plain[:100]}-{datetime.now():%Y%m%d-%H%M%S}"
     candidates = (Path("runs") / (stem if i == 1 else f"{stem}-{i}") for i in range(1, 1000))
     return next(folder for folder in candidates if not folder.exists())
-
-
-def _train_in(
-    experiment: "Experiment",
-    folder: Path,
-    data_dir: Path | None,
-    device: str,
-    resume: bool,
-    style: str,
-    keep: "Keeping",
-) -> None:
-    from fishr.commands.rendering import follow, score_table
-    from fishr.configuration import dumps
-    from fishr.plots import save_run_figure
-    from fishr.training import Finished, run
-    from fishr.training.step import NotFinite
-
-    # A run goes on under the very text it was begun with.
-    text = (folder / "config.toml").read_bytes().decode() if resume else dumps(experiment)
-    events = run(experiment, folder, experiment_text=text, data_dir=data_dir, device=device, resume=resume, keep=keep)
-    table = ""
-    try:
-        for event in follow(events, experiment.steps):
-            if isinstance(event, Finished):
-                table = score_table(event.scores)
-    except NotFinite as failure:
-        kept = "its last checkpoint is kept" if (folder / "checkpoint.pt").exists() else "it had no checkpoint yet"
-        raise RunFailed(f"{folder}: {failure}; {kept}") from failure
-    except KeyboardInterrupt:
-        remedy = f"; go on with --resume {folder}" if folder.exists() else ""
-        raise RunFailed(f"{folder}: interrupted{remedy}") from None
-    figure = save_run_figure(folder)
-    if style == "json":
-        click.echo((folder / "result.json").read_text(), nl=False)
-    else:
-        click.echo(f"{table}\n\nrun: {folder}\nfigure: {figure}")

@@ -7,6 +7,7 @@ from torch import Tensor
 from fishr.data.domains import Domain
 from fishr.data.reading import Reading, begin_reading
 from fishr.errors import InputError
+from fishr.ranks import ALONE, Ranks
 from fishr.types import DomainBatch
 
 
@@ -23,19 +24,22 @@ class FullBatch:
         (3, 3)
     """
 
-    def draw(self, domains: tuple[Domain, ...], generator: torch.Generator) -> DomainBatch:
-        """All rows, ordered by domain; the generator is not advanced.
+    def draw(self, domains: tuple[Domain, ...], generator: torch.Generator, ranks: Ranks = ALONE) -> DomainBatch:
+        """All rows, or this rank's share of each domain's, ordered by domain; the generator is not advanced.
 
         Raises:
-            InputError: inputs that are read from files, which no batch can hold all of.
+            InputError: inputs that are read from files, which no batch can hold all of, or a domain with fewer rows
+                than ranks.
         """
         held = [domain.inputs for domain in domains if isinstance(domain.inputs, Tensor)]
         if len(held) < len(domains):
             raise InputError("batches: got FullBatch of images that are read from files, expected Minibatch")
+        _refuse_empty_shares([len(inputs) for inputs in held], ranks)
+        labels = [ranks.share(domain.labels) for domain in domains]
         return DomainBatch(
-            inputs=torch.cat(held),
-            labels=torch.cat([domain.labels for domain in domains]),
-            sizes=tuple(len(domain.labels) for domain in domains),
+            inputs=torch.cat([ranks.share(inputs) for inputs in held]),
+            labels=torch.cat(labels),
+            sizes=tuple(map(len, labels)),
         )
 
 
@@ -67,18 +71,34 @@ class Minibatch:
         if self.size < 1:
             raise InputError(f"size: got {self.size}, expected at least 1 row of each domain")
 
-    def draw(self, domains: tuple[Domain, ...], generator: torch.Generator) -> DomainBatch:
-        """K times ``size`` rows, ordered by domain, on the domains' device; the generator advances."""
-        return self.begin(domains, generator).result()
+    def draw(self, domains: tuple[Domain, ...], generator: torch.Generator, ranks: Ranks = ALONE) -> DomainBatch:
+        """K times ``size`` rows, ordered by domain, on the domains' device; the generator advances.
 
-    def begin(self, domains: tuple[Domain, ...], generator: torch.Generator) -> "Drawn":
+        Of several ranks each makes all draws and takes its share of each domain's rows.
+
+        Raises:
+            InputError: fewer rows of a domain than ranks, or a file that cannot be read.
+        """
+        return self.begin(domains, generator, ranks).result()
+
+    def begin(self, domains: tuple[Domain, ...], generator: torch.Generator, ranks: Ranks = ALONE) -> "Drawn":
         """The same batch while its files are being read; the generator advances at once."""
+        _refuse_empty_shares([self.size], ranks)
         rows = [self._rows(len(domain.labels), generator) for domain in domains]
-        drawn = list(zip(domains, rows, strict=True))
+        seeds = [_seeds(domain, self.size, generator) for domain in domains]
+        shares = [ranks.share(chosen) for chosen in rows]
         return Drawn(
-            inputs=tuple(_inputs(domain, chosen, generator) for domain, chosen in drawn),
-            labels=torch.cat([d.labels.index_select(0, chosen.to(d.labels.device)) for d, chosen in drawn]),
-            sizes=(self.size,) * len(domains),
+            inputs=tuple(
+                _inputs(domain, chosen, own and ranks.share(own))
+                for domain, chosen, own in zip(domains, shares, seeds, strict=True)
+            ),
+            labels=torch.cat(
+                [
+                    d.labels.index_select(0, chosen.to(d.labels.device))
+                    for d, chosen in zip(domains, shares, strict=True)
+                ]
+            ),
+            sizes=tuple(map(len, shares)),
         )
 
     def _rows(self, count: int, generator: torch.Generator) -> Tensor:
@@ -117,9 +137,22 @@ class Drawn:
         return DomainBatch(torch.cat(parts).to(self.labels.device), self.labels, self.sizes)
 
 
-def _inputs(domain: Domain, rows: Tensor, generator: torch.Generator) -> Tensor | Reading:
+def _seeds(domain: Domain, count: int, generator: torch.Generator) -> list[int] | None:
+    """Drawn ahead, so that an image's augmentation does not depend on which thread or rank reads it, or when."""
+    if isinstance(domain.inputs, Tensor):
+        return None
+    return torch.randint(2**62, (count,), generator=generator).tolist()
+
+
+def _inputs(domain: Domain, rows: Tensor, seeds: list[int] | None) -> Tensor | Reading:
     if isinstance(domain.inputs, Tensor):
         return domain.inputs.index_select(0, rows.to(domain.inputs.device))
-    # Drawn here, so that an image's augmentation does not depend on which thread reads it, or when.
-    seeds = torch.randint(2**62, (len(rows),), generator=generator).tolist()
-    return begin_reading(domain.inputs, rows.tolist(), seeds)
+    return begin_reading(domain.inputs, rows.tolist(), seeds, domain.labels.device)
+
+
+def _refuse_empty_shares(rows: list[int], ranks: Ranks) -> None:
+    if min(rows) < ranks.count:
+        raise InputError(
+            f"batches: got {min(rows)} rows of a domain for {ranks.count} ranks, expected at least {ranks.count}; "
+            "draw more rows, or train on fewer ranks"
+        )

@@ -9,7 +9,9 @@ from torch import Tensor
 
 @runtime_checkable
 class LazyInputs(Protocol):
-    """N inputs of one shape that are read row by row; reading is a pure function and may happen in any thread.
+    """N inputs of one shape that are read row by row, in any thread, and finished in batches where a model computes.
+
+    Both are pure functions: an input depends on its row and its seed alone.
 
     Example:
         >>> isinstance(torch.zeros(3, 2), LazyInputs)
@@ -23,7 +25,7 @@ class LazyInputs(Protocol):
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of what ``read`` returns."""
+        """Of the inputs."""
         ...
 
     def __len__(self) -> int:
@@ -38,8 +40,12 @@ class LazyInputs(Protocol):
         """The same inputs, never augmented."""
         ...
 
+    def to(self, device: torch.device) -> Self:
+        """The same inputs, of which a device holds what it is to hold."""
+        ...
+
     def read(self, rows: Sequence[int], seeds: Sequence[int] | None = None) -> Tensor:
-        """Inputs [n, ...] on the CPU.
+        """What ``finish`` makes inputs of, [n, ...], on the CPU or on the device that holds it.
 
         Args:
             rows: which, in this order; one may come twice.
@@ -47,5 +53,15 @@ class LazyInputs(Protocol):
 
         Raises:
             InputError: an input cannot be read; the message has its path.
+        """
+        ...
+
+    def finish(self, read: Tensor, rows: Sequence[int], seeds: Sequence[int] | None = None) -> Tensor:
+        """Inputs [n, ...] of what was read of the same rows with the same seeds, on its device.
+
+        Args:
+            read: what ``read`` returned, or several of its results in one tensor.
+            rows: which.
+            seeds: of each row; None: to be evaluated.
         """
         ...

@@ -3,6 +3,7 @@
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 
 import torch
@@ -13,6 +14,7 @@ from fishr.data.domains import Domain
 from fishr.data.inputs import LazyInputs
 
 BLOCK = 64
+CPU = torch.device("cpu")
 _CHUNK_BYTES = 1 << 22
 _ROWS_A_TASK = 8
 
@@ -22,27 +24,52 @@ class Reading:
     """Inputs that threads are reading.
 
     Args:
-        parts: in the order of the rows.
+        inputs: where from.
+        rows: which.
+        seeds: of their augmentation; None: to be evaluated.
+        device: of the inputs.
+        parts: what is read of the rows, in their order, on the device.
     """
 
+    inputs: LazyInputs
+    rows: Sequence[int]
+    seeds: Sequence[int] | None
+    device: torch.device
     parts: tuple[Future[Tensor], ...]
 
     def result(self) -> Tensor:
-        """Inputs [n, ...] on the CPU, once all are read.
+        """Inputs [n, ...] on the device, once all are read.
 
         Raises:
             InputError: one cannot be read.
         """
-        return torch.cat([part.result() for part in self.parts])
+        return self.inputs.finish(self.unfinished(), self.rows, self.seeds)
+
+    def unfinished(self) -> Tensor:
+        """What is read of them, [n, ...] on the device.
+
+        Raises:
+            InputError: one cannot be read.
+        """
+        parts = [part.result() for part in self.parts]
+        if self.device.type == "cuda":
+            here = torch.cuda.current_stream(self.device)
+            here.wait_stream(_copying(self.device))
+            for part in parts:
+                part.record_stream(here)
+        return torch.cat(parts)
 
 
-def begin_reading(inputs: LazyInputs, rows: Sequence[int], seeds: Sequence[int] | None = None) -> Reading:
+def begin_reading(
+    inputs: LazyInputs, rows: Sequence[int], seeds: Sequence[int] | None = None, device: torch.device = CPU
+) -> Reading:
     """Hand rows to the pool of threads that all domains share; it has as many threads as torch computes with.
 
     Args:
         inputs: where from.
         rows: which, at least one.
         seeds: of their augmentation; None: to be evaluated.
+        device: where to; the threads copy to a CUDA device beside what it computes, from pinned memory.
 
     Returns:
         What will be the inputs.
@@ -50,10 +77,10 @@ def begin_reading(inputs: LazyInputs, rows: Sequence[int], seeds: Sequence[int] 
     starts = range(0, len(rows), _ROWS_A_TASK)
     stops = [start + _ROWS_A_TASK for start in starts]
     tasks = [
-        _pool().submit(inputs.read, rows[start:stop], None if seeds is None else seeds[start:stop])
+        _pool().submit(_read, inputs, rows[start:stop], None if seeds is None else seeds[start:stop], device)
         for start, stop in zip(starts, stops, strict=True)
     ]
-    return Reading(tuple(tasks))
+    return Reading(inputs, rows, seeds, device, tuple(tasks))
 
 
 def chunks(domain: Domain, most: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
@@ -82,8 +109,8 @@ def chunks(domain: Domain, most: int, start: int = 0) -> Iterator[tuple[Tensor, 
     ahead = deque[Reading]()
     for index, piece in enumerate(pieces):
         while len(ahead) < 2 and index + len(ahead) < len(pieces):
-            ahead.append(begin_reading(inputs, pieces[index + len(ahead)]))
-        yield ahead.popleft().result().to(labels.device), labels[piece.start : piece.stop]
+            ahead.append(begin_reading(inputs, pieces[index + len(ahead)], device=labels.device))
+        yield ahead.popleft().result(), labels[piece.start : piece.stop]
 
 
 def tensor_of(inputs: Tensor | LazyInputs, rows: Sequence[int] | None = None) -> Tensor:
@@ -108,6 +135,22 @@ def tensor_of(inputs: Tensor | LazyInputs, rows: Sequence[int] | None = None) ->
 def _rows_in(domain: Domain) -> int:
     width = domain.inputs.shape[1:].numel() * domain.inputs.dtype.itemsize
     return max(BLOCK, _CHUNK_BYTES // width // BLOCK * BLOCK)
+
+
+def _read(inputs: LazyInputs, rows: Sequence[int], seeds: Sequence[int] | None, device: torch.device) -> Tensor:
+    beside: AbstractContextManager[object] = nullcontext()
+    if device.type == "cuda":
+        beside = torch.cuda.stream(_copying(device))
+    with beside:
+        read = inputs.read(rows, seeds)
+        if device.type == "cuda" and read.device.type == "cpu":
+            return read.pin_memory().to(device, non_blocking=True)
+        return read.to(device)
+
+
+@cache
+def _copying(device: torch.device) -> torch.cuda.Stream:
+    return torch.cuda.Stream(device)
 
 
 @cache

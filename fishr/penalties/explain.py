@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from fishr.observation import Observation, observe
 from fishr.penalties.combinators import Total, has_memory, weight_at
 from fishr.penalties.penalty import Penalty
-from fishr.types import DomainBatch, Problem
+from fishr.types import HEAD, DomainBatch, Problem
 
 
 @frozen
@@ -63,7 +63,12 @@ class _Reader:
     def __getattr__(self, name: str) -> Any:
         if name == "detached":
             return lambda: _Reader(self._seen.detached(), self._reads)
-        if name not in ("batch", "head", "loss", "route", "closed_form") and name not in self._reads:
+        if name == "own":
+            return _Reader(self._seen.own, self._reads)
+        if (
+            name not in ("batch", "head", "loss", "route", "closed_form", "ranks", "layers", "layout", "module")
+            and name not in self._reads
+        ):
             self._reads.append(name)
         return getattr(self._seen, name)
 
@@ -91,7 +96,7 @@ def explain(penalty: Penalty, step: int = 0, seen: Observation | None = None) ->
         fishr   0                   deltas, features, domains, sizes  no            21
     """
     seen = seen or _example()
-    problem = Problem.of(seen.head, seen.domains)
+    problem = Problem.of(seen.module, seen.domains, None if seen.layers == HEAD else seen.layers)
     terms = penalty.terms if isinstance(penalty, Total) else {type(penalty).__name__: penalty}
     return Explanation(step, tuple(_explain_term(name, term, step, seen, problem) for name, term in terms.items()))
 

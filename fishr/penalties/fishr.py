@@ -90,8 +90,8 @@ class Fishr:
 
     def _fused(self, seen: Observation, state: Average | tuple[()]) -> tuple[Tensor, Average | tuple[()]]:
         """The same for a linear head, without storing the variances; the average takes part in the same sweep."""
-        bias = has_bias(seen.head)
-        outputs, features = seen.deltas.shape[1], seen.features.shape[1]
+        bias, own = has_bias(seen.head), seen.own
+        outputs, features = own.deltas.shape[1], own.features.shape[1]
         scale = distance_scale(seen.domains, outputs * (features + bias), self.over_parameters, self.over_domains)
         average, memory = MovingAverage(self.ema, self.gain), None
         gain, memory_gain, divisor = 1.0, 0.0, 1.0
@@ -108,14 +108,13 @@ class Fishr:
             scale=scale,
             bias=bias,
         )
-        value, memory = linear_gap(seen.deltas, seen.features, seen.sizes, rule, memory)
+        value, memory = linear_gap(own.deltas, own.features, own.sizes, rule, memory, seen.ranks)
         if memory is None or not isinstance(state, Average):
             return value, state
         return value, Average(memory, state.updates + 1)
 
     def _covariance_distance(self, seen: Observation) -> Tensor:
         distance = distance_to_mean_of_products(covariance_products(seen.gram, seen.sizes))
-        parameters = sum(p.numel() for p in seen.head.parameters() if p.requires_grad)
         # The distance has its mean over domains already.
-        scale = distance_scale(seen.domains, parameters**2, self.over_parameters, self.over_domains)
+        scale = distance_scale(seen.domains, seen.layout.size**2, self.over_parameters, self.over_domains)
         return distance * scale * seen.domains

@@ -2,12 +2,14 @@
 
 from fishr.training.cached_training import on_features
 from fishr.training.checkpoints import Checkpoint, load, save
+from fishr.training.compute import Compute
 from fishr.training.evaluation import DomainScore, evaluate
 from fishr.training.experiment import Experiment
 from fishr.training.explanation import LossExplanation, explain_objective
 from fishr.training.features import domain_features
 from fishr.training.frozen import Frozen
 from fishr.training.keeping import Keeping, Recording, kept_checkpoints
+from fishr.training.launch import Refused, agreed, from_first, joined
 from fishr.training.loop import Evaluated, Event, Finished, Started, Stepped, resolve_device, train
 from fishr.training.model import Model, place
 from fishr.training.objective import Loss, Objective
@@ -21,6 +23,7 @@ __all__ = [
     "SGD",
     "Adam",
     "Checkpoint",
+    "Compute",
     "DomainScore",
     "Evaluated",
     "Event",
@@ -36,18 +39,22 @@ __all__ = [
     "Optimizer",
     "OptimizerState",
     "Recording",
+    "Refused",
     "Started",
     "StepRecord",
     "Stepped",
     "TermRecord",
     "TrainingState",
     "advance",
+    "agreed",
     "build_model",
     "domain_features",
     "evaluate",
     "explain_objective",
     "first_state",
+    "from_first",
     "initial_state",
+    "joined",
     "kept_checkpoints",
     "load",
     "on_features",

@@ -67,11 +67,11 @@ def one_of(*choices: str) -> Validator:
         >>> from attrs import field, frozen
         >>> @frozen
         ... class Run:
-        ...     precision: str = field(validator=one_of("float32", "bfloat16"))
-        >>> Run(precision="float16")
+        ...     precision: str = field(validator=one_of("fp32", "bf16"))
+        >>> Run(precision="fp8")
         Traceback (most recent call last):
             ...
-        fishr.errors.InputError: precision: got 'float16', expected 'float32' or 'bfloat16'
+        fishr.errors.InputError: precision: got 'fp8', expected 'fp32' or 'bf16'
     """
 
     def check(record: Any, attribute: Any, value: Any) -> None:

@@ -7,10 +7,10 @@ from attrs import frozen
 
 from fishr.data.domains import Domain, Domains
 from fishr.data.reading import chunks
+from fishr.ranks import ALONE, Ranks, add_over_ranks
 from fishr.training.experiment import Experiment
 from fishr.training.model import Model, evaluating, place
 from fishr.training.state import TrainingState
-from fishr.training.step import precision_of
 
 Split = Literal["training", "evaluation"]
 
@@ -39,7 +39,12 @@ class DomainScore:
 
 
 def evaluate(
-    model: Model, experiment: Experiment, state: TrainingState, domains: Domains, chunk: int = 8192
+    model: Model,
+    experiment: Experiment,
+    state: TrainingState,
+    domains: Domains,
+    chunk: int = 8192,
+    ranks: Ranks = ALONE,
 ) -> tuple[DomainScore, ...]:
     """Loss and accuracy on each domain, in eval mode and without a graph.
 
@@ -49,9 +54,13 @@ def evaluate(
         state: the weights.
         domains: what to score.
         chunk: rows of one forward pass at most, which bounds memory; large inputs take fewer.
+        ranks: the processes that share each domain's rows; all of them call, and get the same.
 
     Returns:
         The training domains' scores, then the evaluation domains', in their order.
+
+    Raises:
+        RankLost: another rank is gone.
 
     Example:
         >>> from fishr.protocols import colored_digits
@@ -69,18 +78,23 @@ def evaluate(
         ("evaluation", domains.evaluation),
     )
     with torch.no_grad(), evaluating(model):
-        return tuple(_score(model, experiment, domain, split, chunk) for split, part in splits for domain in part)
+        return tuple(
+            _score(model, experiment, domain, split, chunk, ranks) for split, part in splits for domain in part
+        )
 
 
-def _score(model: Model, experiment: Experiment, domain: Domain, split: Split, chunk: int) -> DomainScore:
-    total = torch.zeros(2, dtype=torch.float64, device=domain.labels.device)
-    for inputs, labels in chunks(domain, chunk):
-        with precision_of(experiment, inputs.device):
+def _score(model: Model, experiment: Experiment, domain: Domain, split: Split, chunk: int, ranks: Ranks) -> DomainScore:
+    device, samples = domain.labels.device, len(domain.labels)
+    # Apple's GPUs have no float64.
+    total = torch.zeros(2, dtype=torch.float32 if device.type == "mps" else torch.float64, device=device)
+    weights = next((p.dtype for p in model.head.parameters()), torch.float32)
+    rows = ranks.share(range(samples))
+    for inputs, labels in chunks(domain if ranks.alone else domain.part(rows), chunk) if rows else ():
+        with experiment.compute.products(), experiment.compute.autocast(device):
             features = model.featurizer(inputs)
-        logits = model.head(features.float())
+        logits = model.head(features.to(weights))
         losses = experiment.loss(logits, labels)
         right = experiment.loss.predictions(logits) == labels
-        total += torch.stack([losses.double().sum(), right.double().sum()])
-    samples = len(domain.labels)
-    mean = total.cpu() / samples
+        total += torch.stack([losses.to(total.dtype).sum(), right.to(total.dtype).sum()])
+    mean = add_over_ranks(total, ranks).cpu() / samples
     return DomainScore(domain.name, split, loss=float(mean[0]), accuracy=float(mean[1]), samples=samples)

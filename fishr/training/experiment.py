@@ -1,6 +1,6 @@
 """An experiment: everything that decides a run, as one frozen value."""
 
-from typing import Any, Literal
+from typing import Any
 
 from attrs import field, frozen
 from attrs.validators import optional
@@ -15,11 +15,11 @@ from fishr.errors import InputError
 from fishr.losses import BinaryCrossEntropy, CrossEntropy
 from fishr.models.featurizer import Featurizer
 from fishr.models.heads import LinearHead, MLPHead
-from fishr.training.checks import number, one_of, whole
+from fishr.training.checks import number, whole
+from fishr.training.compute import Compute
 from fishr.training.objective import Objective
 from fishr.training.optimizers import SGD, Adam
-
-Precision = Literal["float32", "bfloat16"]
+from fishr.types import HEAD
 
 
 def _named(experiment: object, attribute: Any, value: str) -> None:
@@ -27,8 +27,9 @@ def _named(experiment: object, attribute: Any, value: str) -> None:
         raise InputError(f"name: got {value!r}, expected one line of text; name the experiment")
 
 
-def _precision(experiment: object, attribute: Any, value: Precision) -> None:
-    one_of("float32", "bfloat16")(experiment, attribute, value)
+def _layers(experiment: object, attribute: Any, value: tuple[str, ...]) -> None:
+    if not value or isinstance(value, str):
+        raise InputError(f'layers: got {value!r}, expected names of layers, such as "featurizer" or "head"')
 
 
 @frozen
@@ -50,7 +51,9 @@ class Experiment:
             evaluates after updates 1, 301, 601 and so on.
         checkpoint_every: steps between two checkpoints of a run folder; the last step always makes one.
         clip_norm: bound on the norm of each step's gradient, over all parameters together; None: none.
-        precision: of the featurizer's passes; statistics and weights are float32 in both.
+        layers: whose per-sample gradients penalties match, by names below "featurizer" and "head"; the default is the
+            method's, ``["featurizer", "head"]`` the whole network.
+        compute: precision, memory layout and pieces of a step.
         seed: decides data, first weights and batches.
 
     Raises:
@@ -78,7 +81,8 @@ class Experiment:
     evaluate_from: int = field(default=0, validator=whole(0))
     checkpoint_every: int = field(default=100, validator=whole(1))
     clip_norm: float | None = field(default=None, validator=optional(number(above=True)))
-    precision: Precision = field(default="float32", validator=_precision)
+    layers: tuple[str, ...] = field(default=HEAD, validator=_layers)
+    compute: Compute = field(factory=Compute)
     seed: int = field(default=0, validator=whole(0, most=2**63 - 1))
 
     def evaluates(self, step: int) -> bool:

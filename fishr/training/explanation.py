@@ -68,7 +68,8 @@ def explain_objective(experiment: Experiment, step: int = 0, data_dir: Path | No
     model = build_model(experiment, domains)
     batch = experiment.batches.draw(domains.training, torch.Generator().manual_seed(experiment.seed))
     objective = experiment.objective
-    penalty = explain_penalty(objective.penalty, step, observe(model.featurizer, model.head, batch, experiment.loss))
+    seen = observe(model.featurizer, model.head, batch, experiment.loss, layers=experiment.layers)
+    penalty = explain_penalty(objective.penalty, step, seen)
     weights = [1.0, *(term.weight for term in penalty.terms)]
     return LossExplanation(
         risk=objective.risk.over,

@@ -12,7 +12,6 @@ from fishr.statistics.moments import at_least_float32
 from fishr.training.experiment import Experiment
 from fishr.training.model import Model, evaluating, place
 from fishr.training.state import TrainingState
-from fishr.training.step import precision_of
 
 
 def domain_features(
@@ -49,7 +48,7 @@ def domain_features(
     for inputs, _ in chunks(domain, chunk, start):
         place(model, state.parameters, state.buffers)
         with torch.no_grad(), evaluating(model):
-            with precision_of(experiment, inputs.device):
+            with experiment.compute.products(), experiment.compute.autocast(inputs.device):
                 block = block or block_of(model.featurizer, inputs)
                 features = at_least_float32(features_by_block(model.featurizer, inputs, block))
             weights = next((p.dtype for p in model.head.parameters()), features.dtype)

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from fishr.data.batches import Drawn, FullBatch, Minibatch
 from fishr.data.domains import Domain
+from fishr.ranks import ALONE, Ranks
 from fishr.training.experiment import Experiment
 from fishr.types import DomainBatch
 
@@ -43,6 +44,7 @@ class Feed:
     Args:
         batches: how they are drawn.
         domains: the training domains.
+        ranks: the processes that share each batch.
 
     Example:
         >>> domain = Domain("only", torch.arange(9.0).unsqueeze(1), torch.zeros(9, dtype=torch.int64))
@@ -52,15 +54,16 @@ class Feed:
         True
     """
 
-    def __init__(self, batches: Minibatch, domains: tuple[Domain, ...]) -> None:
+    def __init__(self, batches: Minibatch, domains: tuple[Domain, ...], ranks: Ranks = ALONE) -> None:
         """Begin nothing yet."""
+        self._ranks = ranks
         self._batches = batches
         self._domains = domains
         self._queue = deque[_Ahead]()
         self._generator = torch.Generator()
 
     def __call__(self, generator: torch.Generator) -> DomainBatch:
-        """The batch that ``batches.draw(domains, generator)`` would give; the generator advances as it would.
+        """The batch that ``batches.draw(domains, generator, ranks)`` would give; the generator advances as it would.
 
         Raises:
             InputError: a file cannot be read.
@@ -77,18 +80,21 @@ class Feed:
 
     def _next(self) -> _Ahead:
         before = self._generator.get_state()
-        drawn = self._batches.begin(self._domains, self._generator)
+        drawn = self._batches.begin(self._domains, self._generator, self._ranks)
         after = self._generator.get_state()
         step_seed(self._generator)
         return _Ahead(before, after, drawn)
 
 
-def source_of(experiment: Experiment, domains: tuple[Domain, ...]) -> tuple[Domain, ...] | DomainBatch | Feed:
+def source_of(
+    experiment: Experiment, domains: tuple[Domain, ...], ranks: Ranks = ALONE
+) -> tuple[Domain, ...] | DomainBatch | Feed:
     """Where the steps of a run get their batches from, at the least cost.
 
     Args:
         experiment: how batches are drawn.
         domains: the training domains.
+        ranks: the processes that share each batch.
 
     Returns:
         The one batch of ``FullBatch``, a feed where files are read, else the domains themselves.
@@ -100,7 +106,7 @@ def source_of(experiment: Experiment, domains: tuple[Domain, ...]) -> tuple[Doma
         (750, 750)
     """
     if isinstance(experiment.batches, FullBatch):
-        return experiment.batches.draw(domains, torch.Generator())
+        return experiment.batches.draw(domains, torch.Generator(), ranks)
     if all(isinstance(domain.inputs, Tensor) for domain in domains):
         return domains
-    return Feed(experiment.batches, domains)
+    return Feed(experiment.batches, domains, ranks)

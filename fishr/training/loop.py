@@ -6,10 +6,10 @@ from pathlib import Path
 import attrs
 import torch
 from attrs import frozen
-from torch import Tensor
 
 from fishr.data.domains import Domain, Domains
 from fishr.errors import InputError
+from fishr.ranks import ALONE, Ranks
 from fishr.training.evaluation import DomainScore, evaluate
 from fishr.training.experiment import Experiment
 from fishr.training.feeding import source_of
@@ -103,6 +103,7 @@ def train(
     device: str = "cpu",
     state: TrainingState | None = None,
     domains: Domains | None = None,
+    ranks: Ranks = ALONE,
 ) -> Iterator[Event]:
     """Run an experiment, as far as the events are consumed.
 
@@ -112,16 +113,21 @@ def train(
     Args:
         experiment: the run.
         data_dir: where data files lie, for data that has files.
-        device: "cpu", "cuda", "cuda:1" or "auto" for CUDA where there is one.
+        device: as for ``resolve_device``.
         state: where to go on from; None begins.
         domains: the data, when it is built already; None builds the experiment's.
+        ranks: the processes that train together, each on its share of every batch. All of them call with the same
+            arguments but for the device, and their events are the same. How many there are changes a run by no more
+            than rounding, and by what random layers draw.
 
     Yields:
         Started, then Stepped for each step, Evaluated every ``evaluate_every`` steps and after the last one,
         and Finished.
 
     Raises:
-        InputError: a device that is absent, data that is missing, a state that is not this experiment's.
+        InputError: a device that is absent, data that is missing, a state that is not this experiment's; with other
+            ranks, batch normalization by the statistics of a batch, of which each rank has a part.
+        RankLost: another rank is gone.
         NotFinite: a part of the loss is infinite or not a number.
 
     Example:
@@ -133,6 +139,8 @@ def train(
     where = resolve_device(device)
     domains = domains_to(domains or experiment.data(experiment.seed, data_dir), where)
     model = build_model(experiment, domains)
+    if not ranks.alone:
+        refuse_batch_statistics(model)
     if state is None:
         state = first_state(experiment, model, len(domains.training))
     elif state.step > experiment.steps:
@@ -141,17 +149,17 @@ def train(
         state = state_to(state, where)
     yield Started(state, experiment, domains, model)
 
-    source = source_of(experiment, domains.training)
+    source = source_of(experiment, domains.training, ranks)
     # An evaluation belongs to the state it scores, so that a resumed run makes it where it is due.
     scores: tuple[DomainScore, ...] = ()
     while True:
         last = state.step == experiment.steps
         if experiment.evaluates(state.step):
-            scores = evaluate(model, experiment, state, domains)
+            scores = evaluate(model, experiment, state, domains, ranks=ranks)
             yield Evaluated(state.step, scores)
         if last:
             break
-        state, record = advance(model, experiment, state, source)
+        state, record = advance(model, experiment, state, source, ranks)
         yield Stepped(state, record)
     yield Finished(state, scores)
 
@@ -160,7 +168,7 @@ def resolve_device(name: str) -> torch.device:
     """The device of a name.
 
     Args:
-        name: "cpu", "cuda", "cuda:1" or "auto" for CUDA where there is one.
+        name: "cpu", "cuda", "cuda:1", "mps" (Apple's GPU), or "auto" for the GPU where there is one.
 
     Returns:
         A device that exists.
@@ -172,19 +180,32 @@ def resolve_device(name: str) -> torch.device:
         >>> resolve_device("cpu")
         device(type='cpu')
     """
-    cuda = torch.cuda.is_available()
+    gpus = torch.cuda.device_count()
+    mps = torch.backends.mps.is_available()
     if name == "auto":
-        return torch.device("cuda" if cuda else "cpu")
-    expected = "expected auto, cpu or cuda" if cuda else "expected auto or cpu: no CUDA device was found"
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise InputError(f"device: got {name!r}, {expected}") from None
-    if device.type == "cpu":
-        return device
-    if device.type != "cuda" or (device.index or 0) >= torch.cuda.device_count():
-        raise InputError(f"device: got {name!r}, {expected}")
-    return device
+        return torch.device("cuda" if gpus else "mps" if mps else "cpu")
+    here = ["auto", "cpu", *(f"cuda:{index}" for index in range(gpus)), *(["mps"] if mps else [])]
+    if name not in (*here, *(["cuda"] if gpus else [])):
+        reason = "" if gpus or mps else ": no GPU was found"
+        raise InputError(f"device: got {name!r}, expected {', '.join(here[:-1])} or {here[-1]}{reason}")
+    return torch.device(name)
+
+
+def refuse_batch_statistics(model: Model) -> None:
+    """Refuse batch normalization in train mode, which would take the statistics of each rank's rows alone.
+
+    Raises:
+        InputError: it names the layer.
+
+    Example:
+        >>> refuse_batch_statistics(Model(torch.nn.BatchNorm1d(3).eval(), torch.nn.Linear(3, 2)))
+    """
+    for name, module in model.both().named_modules():
+        if isinstance(module, torch.nn.modules.batchnorm._BatchNorm) and module.training:  # pyright: ignore
+            raise InputError(
+                f"{name}: got batch normalization by the statistics of a batch, of which each rank has a part alone; "
+                "freeze it, use group normalization, or train on one rank"
+            )
 
 
 def domains_to(domains: Domains, device: torch.device) -> Domains:
@@ -203,6 +224,4 @@ def domains_to(domains: Domains, device: torch.device) -> Domains:
 
 
 def _moved(domain: Domain, device: torch.device) -> Domain:
-    # Inputs that are read from files go to the device batch by batch.
-    inputs = domain.inputs.to(device) if isinstance(domain.inputs, Tensor) else domain.inputs
-    return attrs.evolve(domain, inputs=inputs, labels=domain.labels.to(device))
+    return attrs.evolve(domain, inputs=domain.inputs.to(device), labels=domain.labels.to(device))

@@ -1,6 +1,6 @@
 """The modules a run computes with: a workspace whose numbers always come from a training state."""
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 
 from attrs import frozen
@@ -19,6 +19,7 @@ class Model:
     Args:
         featurizer: from inputs [N, ...] to features [N, F].
         head: from features [N, F] to logits [N, C].
+        compiled: the featurizer for training steps, where it is compiled.
 
     Example:
         >>> model = Model(nn.Flatten(), nn.Linear(3, 2))
@@ -28,6 +29,12 @@ class Model:
 
     featurizer: nn.Module
     head: nn.Module
+    compiled: Callable[[Tensor], Tensor] | None = None
+
+    @property
+    def call(self) -> Callable[[Tensor], Tensor]:
+        """What computes a training step's features."""
+        return self.compiled or self.featurizer
 
     def both(self) -> nn.ModuleDict:
         """Featurizer and head as one module; a parameter shared between them counts once."""

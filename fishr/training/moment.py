@@ -7,6 +7,7 @@ from attrs import frozen
 from torch import Tensor, nn
 
 from fishr.data.domains import Domain
+from fishr.data.reading import tensor_of
 from fishr.diagnostics import hessian_diagonal, inconsistency
 from fishr.landscape import Plane, axis, linear_scores, network_scores, random_directions, weights_of
 from fishr.observation import Observation, observe
@@ -17,7 +18,7 @@ from fishr.training.features import domain_features
 from fishr.training.keeping import Recording
 from fishr.training.model import Model, evaluating, place
 from fishr.training.state import TrainingState
-from fishr.types import DomainBatch
+from fishr.types import HEAD, DomainBatch
 
 _POINTS = 11
 
@@ -89,6 +90,7 @@ def measure_moment(
         seen = observe(nn.Identity(), model.head, batch, experiment.loss)
         right = (experiment.loss.predictions(seen.logits) == seen.labels).double().split(list(seen.sizes))
         moments = seen.moments.detach()
+        whole = seen if experiment.layers == HEAD else _whole(model, experiment, looked_at)
         diagonal = hessian_diagonal(model.head, features, seen.labels, seen.sizes, experiment.loss).value
         trainable = [p.detach().flatten() for p in model.head.parameters() if p.requires_grad]
         return Moment(
@@ -98,7 +100,7 @@ def measure_moment(
             variance=moments.variance,
             hessian_diagonal=diagonal,
             weights=torch.cat(trainable),
-            penalties=_penalties(experiment, state, seen),
+            penalties=_penalties(experiment, state, whole),
             inconsistency=_inconsistency(seen, recording.epsilon),
             variance_distance_scale_free=scale_free_distance(moments.variance),
             hessian_distance_scale_free=scale_free_distance(diagonal),
@@ -111,6 +113,14 @@ def _penalties(experiment: Experiment, state: TrainingState, seen: Observation) 
         value, _ = _without_weight(penalty)(seen, state.penalty[name], state.step)
         values[name] = value.detach()
     return values
+
+
+def _whole(model: Model, experiment: Experiment, domains: list[Domain]) -> Observation:
+    """What penalties see that read gradients of other layers than the head's: the inputs themselves."""
+    inputs = torch.cat([tensor_of(domain.inputs).to(domain.labels.device) for domain in domains])
+    labels = torch.cat([domain.labels for domain in domains])
+    batch = DomainBatch(inputs, labels, tuple(len(domain.labels) for domain in domains))
+    return observe(model.featurizer, model.head, batch, experiment.loss, layers=experiment.layers)
 
 
 def _without_weight(penalty: Penalty) -> Penalty:

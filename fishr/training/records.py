@@ -5,24 +5,27 @@ import math
 import platform
 import shutil
 import time
-from collections.abc import Iterator
-from contextlib import nullcontext
+from collections.abc import Generator, Iterator
+from contextlib import ExitStack, contextmanager, nullcontext
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import attrs
 import torch
+from attrs import frozen
 
 import fishr
 from fishr.data.domains import Domains
 from fishr.errors import InputError
 from fishr.files import remove_leftovers, write_atomically
+from fishr.ranks import ALONE, RankLost, Ranks
 from fishr.training.checkpoints import Checkpoint, check_experiment, load, save
 from fishr.training.evaluation import DomainScore
 from fishr.training.experiment import Experiment
 from fishr.training.folders import LineFile, check_absent, existing_folder, new_folder
 from fishr.training.keeping import CHECKPOINTS, Keeping, keep_checkpoint, kept_path, load_keeping
+from fishr.training.launch import agreed, from_first
 from fishr.training.loop import Evaluated, Event, Finished, Started, Stepped, resolve_device, train
 from fishr.training.state import TrainingState, initial_state
 from fishr.training.step import NotFinite, StepRecord
@@ -42,7 +45,8 @@ def run(
     device: str = "cpu",
     resume: bool = False,
     keep: Keeping = Keeping(),  # noqa: B008 (immutable)
-) -> Iterator[Event]:
+    ranks: Ranks = ALONE,
+) -> Generator[Event]:
     """Train in a folder: the events of ``train``, each recorded before it is yielded.
 
     The folder holds config.toml, metrics.jsonl (a line a step and a line an evaluation), checkpoint.pt and,
@@ -59,6 +63,8 @@ def run(
         resume: go on from the folder's checkpoint; a run that is finished yields its Finished alone.
         keep: statistics over time and checkpoints on the way, neither of which changes the run; a run that is
             resumed keeps what it was begun with.
+        ranks: the processes that train together. The first alone reads and writes the folder, which the others need
+            not see; a run may be resumed by another number of them.
 
     Yields:
         The events of ``train`` from the checkpoint on.
@@ -67,6 +73,8 @@ def run(
         InputError: a folder that exists, or that cannot be resumed; what ``train`` refuses.
         RunFailed: the loss or a parameter is not finite, or a file could not be written; the last checkpoint
             is kept.
+        Refused: one of the ranks refuses; on all of them.
+        RankLost: another rank is gone; the first one has made a checkpoint of the last step.
 
     Example:
         >>> import tempfile
@@ -79,47 +87,85 @@ def run(
         ['checkpoint.pt', 'config.toml', 'metrics.jsonl', 'result.json']
     """
     where = resolve_device(device)
-    if resume:
-        with existing_folder(folder, experiment_text):
-            keep = load_keeping(folder)
-            finished = _finished(folder, experiment_text)
-            if finished is not None:
-                _clear_records(folder, experiment, experiment_text, keep)
-                yield finished
-                return
-            domains = experiment.data(experiment.seed, data_dir)
-            start = _last_checkpoint(folder, experiment_text, initial_state(experiment, domains))
-            yield from _recorded(experiment, folder, experiment_text, domains, where, start, keep)
-        return
+    with ExitStack() as stack:
+
+        def prepare() -> _Prepared:
+            if ranks.number:
+                return _Prepared(experiment.data(experiment.seed, data_dir), None, keep)
+            opened = _resumed if resume else _begun
+            return stack.enter_context(opened(experiment, folder, experiment_text, data_dir, keep))
+
+        prepared = agreed(prepare, ranks)
+        start = from_first(prepared.start, ranks)
+        if isinstance(start, Finished):
+            yield start
+            return
+        assert start is not None
+        events = train(experiment, device=str(where), state=start.state, domains=prepared.domains, ranks=ranks)
+        if ranks.number == 0:
+            events = _recorded(events, experiment, folder, experiment_text, prepared, start, where, ranks)
+        yield from events
+
+
+@frozen(eq=False)
+class _Prepared:
+    """Data, where to go on from (None on all ranks but the first), and what is kept."""
+
+    domains: Domains
+    start: Checkpoint | Finished | None
+    keep: Keeping
+
+
+@contextmanager
+def _resumed(
+    experiment: Experiment, folder: Path, text: str, data_dir: Path | None, keep: Keeping
+) -> Generator[_Prepared]:
+    with existing_folder(folder, text):
+        keep = load_keeping(folder)
+        domains = experiment.data(experiment.seed, data_dir)
+        start = _finished(folder, text)
+        if start is None:
+            start = _last_checkpoint(folder, text, initial_state(experiment, domains))
+        else:
+            _clear_records(folder, experiment, text, keep)
+        yield _Prepared(domains, start, keep)
+
+
+@contextmanager
+def _begun(
+    experiment: Experiment, folder: Path, text: str, data_dir: Path | None, keep: Keeping
+) -> Generator[_Prepared]:
     check_absent(folder)
     # What cannot be trained leaves no folder behind.
     domains = experiment.data(experiment.seed, data_dir)
-    start = Checkpoint(initial_state(experiment, domains))
-    with new_folder(folder, experiment_text, keep):
+    start = Checkpoint(initial_state(experiment, domains), text)
+    with new_folder(folder, text, keep):
         try:
-            yield from _recorded(experiment, folder, experiment_text, domains, where, start, keep)
+            yield _Prepared(domains, start, keep)
         except InputError:
             # Refused by its first step: there is nothing to go on with.
-            if (folder / METRICS).stat().st_size == 0:
+            metrics = folder / METRICS
+            if not metrics.exists() or metrics.stat().st_size == 0:
                 shutil.rmtree(folder)
             raise
 
 
 def _recorded(
+    events: Iterator[Event],
     experiment: Experiment,
     folder: Path,
     text: str,
-    domains: Domains,
-    device: torch.device,
+    prepared: _Prepared,
     start: Checkpoint,
-    keep: Keeping,
+    device: torch.device,
+    ranks: Ranks,
 ) -> Iterator[Event]:
-    names = [domain.name for domain in domains.training]
-    clock = time.monotonic()
+    names, keep = [domain.name for domain in prepared.domains.training], prepared.keep
+    clock, last = time.monotonic(), start
     recorder = _recorder(folder, experiment, text, keep, start.state.step)
     with LineFile(folder / METRICS, start.position) as metrics, recorder or nullcontext():
         try:
-            for event in train(experiment, device=str(device), state=start.state, domains=domains):
+            for event in events:
                 if isinstance(event, Started):
                     if keep.checkpoints:
                         _keep_first(folder, event.state, text)
@@ -128,14 +174,14 @@ def _recorded(
                 elif isinstance(event, Stepped):
                     metrics.append(_json(_step_entry(event.record, names)))
                     done = event.state.step
+                    made = Checkpoint(event.state, text, metrics.position, start.seconds + time.monotonic() - clock)
                     if done % experiment.checkpoint_every == 0 or done == experiment.steps:
-                        metrics.sync()
-                        seconds = start.seconds + time.monotonic() - clock
-                        save(folder / CHECKPOINT, event.state, text, metrics.position, seconds)
+                        _checkpoint(folder, made, metrics)
                         if keep.checkpoints:
                             keep_checkpoint(folder / CHECKPOINT, done)
                     if recorder:
                         recorder.record(event.state)
+                    last = made
                 elif isinstance(event, Evaluated):
                     metrics.append(_json({"step": event.step, "scores": _scores(event.scores)}))
                 else:
@@ -144,15 +190,25 @@ def _recorded(
                         recorder.assemble()
                     outcome = {"status": "finished", "scores": _scores(event.scores)}
                     seconds = start.seconds + time.monotonic() - clock
-                    _write_result(folder, experiment, device, seconds, outcome)
+                    _write_result(folder, experiment, device, ranks, seconds, outcome)
                     # Only now: killed before, the run goes on from its last step and assembles them again.
                     if recorder:
                         recorder.clear()
                 yield event
         except NotFinite as failure:
             outcome = {"status": "failed", "message": str(failure), "step": failure.step, "term": failure.term}
-            _write_result(folder, experiment, device, start.seconds + time.monotonic() - clock, outcome)
+            _write_result(folder, experiment, device, ranks, start.seconds + time.monotonic() - clock, outcome)
             raise
+        except (RankLost, GeneratorExit):
+            # Nothing of this rank's work is to be lost with another.
+            if not ranks.alone:
+                _checkpoint(folder, last, metrics)
+            raise
+
+
+def _checkpoint(folder: Path, made: Checkpoint, metrics: LineFile) -> None:
+    metrics.sync()
+    save(folder / CHECKPOINT, made.state, made.experiment_text, made.position, made.seconds)
 
 
 def _recorder(folder: Path, experiment: Experiment, text: str, keep: Keeping, step: int) -> "Recorder | None":
@@ -181,7 +237,7 @@ def _keep_first(folder: Path, state: TrainingState, text: str) -> None:
 
 
 def _last_checkpoint(folder: Path, text: str, initial: TrainingState) -> Checkpoint:
-    start = Checkpoint(initial)
+    start = Checkpoint(initial, text)
     if (folder / CHECKPOINT).exists():
         start = load(folder / CHECKPOINT, initial)
         check_experiment(folder / CHECKPOINT, start, text)
@@ -209,13 +265,19 @@ def _finished(folder: Path, text: str) -> Finished | None:
 
 
 def _write_result(
-    folder: Path, experiment: Experiment, device: torch.device, seconds: float, outcome: dict[str, Any]
+    folder: Path,
+    experiment: Experiment,
+    device: torch.device,
+    ranks: Ranks,
+    seconds: float,
+    outcome: dict[str, Any],
 ) -> None:
     result = {
         "name": experiment.name,
         "seed": experiment.seed,
         "steps": experiment.steps,
         "device": str(device),
+        "ranks": ranks.count,
         "seconds": round(seconds, 3),
         "versions": {
             "python": platform.python_version(),

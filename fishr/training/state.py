@@ -12,8 +12,9 @@ from fishr.errors import InputError
 from fishr.training.experiment import Experiment
 from fishr.training.model import Model
 from fishr.training.optimizers import OptimizerState
+from fishr.training.scale import GradientScale
 from fishr.training.trees import to_device
-from fishr.types import Layout, Problem
+from fishr.types import HEAD, Layout, Problem, chained
 
 _INITIALIZATION, _BATCHES = 0, 1
 
@@ -29,6 +30,7 @@ class TrainingState:
         optimizer: of the parameters that require grad, in their order.
         penalty: the objective's state.
         generator: uint8, on the CPU; state of the generator that batches and random layers draw from.
+        scale: of the featurizer's gradient, with 16-bit floats; else None.
 
     Example:
         >>> from fishr.protocols import colored_digits
@@ -44,6 +46,7 @@ class TrainingState:
     optimizer: OptimizerState
     penalty: Any
     generator: Tensor
+    scale: GradientScale | None = None
 
 
 def build_model(experiment: Experiment, domains: Domains) -> Model:
@@ -69,7 +72,11 @@ def build_model(experiment: Experiment, domains: Domains) -> Model:
     featurizer = experiment.featurizer(shape, generator)
     outputs = experiment.loss.outputs(domains.classes)
     head = experiment.head(experiment.featurizer.features(shape), outputs, generator)
-    return Model(featurizer.to(device), head.to(device))
+    compute = experiment.compute
+    featurizer = featurizer.to(device)
+    if compute.channels_last:
+        featurizer = featurizer.to(memory_format=torch.channels_last)
+    return Model(featurizer, head.to(device), torch.compile(featurizer) if compute.compile else None)
 
 
 def initial_state(experiment: Experiment, domains: Domains) -> TrainingState:
@@ -111,8 +118,9 @@ def first_state(experiment: Experiment, model: Model, domains: int) -> TrainingS
         parameters={name: p.detach().clone() for name, p in parameters.items()},
         buffers={name: buffer.detach().clone() for name, buffer in model.buffers().items()},
         optimizer=experiment.optimizer.init(trainable),
-        penalty=experiment.objective.init(_problem(model, domains)),
+        penalty=experiment.objective.init(_problem(model, experiment.layers, domains)),
         generator=_generator(experiment.seed, _BATCHES).get_state(),
+        scale=GradientScale() if experiment.compute.precision == "fp16" else None,
     )
 
 
@@ -128,7 +136,9 @@ def state_to(state: TrainingState, device: torch.device) -> TrainingState:
     return evolve(to_device(state, device), generator=state.generator.cpu())
 
 
-def _problem(model: Model, domains: int) -> Problem:
+def _problem(model: Model, layers: tuple[str, ...], domains: int) -> Problem:
+    if layers != HEAD:
+        return Problem.of(chained(model.featurizer, model.head), domains, layers)
     if any(p.requires_grad for p in model.head.parameters()):
         return Problem.of(model.head, domains)
     # A frozen head has no gradient statistics; penalties of the losses alone still work.

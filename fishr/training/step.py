@@ -1,8 +1,6 @@
 """One update of everything: a pure function of the training state."""
 
 import math
-from collections.abc import Generator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 from attrs import frozen
@@ -11,11 +9,17 @@ from torch import Tensor
 from fishr.data.domains import Domain
 from fishr.errors import InputError, RunFailed
 from fishr.observation import observe
+from fishr.ranks import ALONE, Ranks, mean_over_ranks
 from fishr.training.clipping import clipped
+from fishr.training.compute import products
 from fishr.training.experiment import Experiment
 from fishr.training.feeding import Feed, step_seed
 from fishr.training.model import Model, place
 from fishr.training.objective import Loss
+from fishr.training.optimizers import Gradients
+from fishr.training.passes import added, pass_through
+from fishr.training.scale import LEAST, GradientScale
+from fishr.training.seeding import seeded
 from fishr.training.state import TrainingState
 from fishr.training.trees import named_tensors
 from fishr.types import DomainBatch
@@ -84,7 +88,11 @@ class NotFinite(RunFailed):
 
 
 def advance(
-    model: Model, experiment: Experiment, state: TrainingState, source: tuple[Domain, ...] | DomainBatch | Feed
+    model: Model,
+    experiment: Experiment,
+    state: TrainingState,
+    source: tuple[Domain, ...] | DomainBatch | Feed,
+    ranks: Ranks = ALONE,
 ) -> tuple[TrainingState, StepRecord]:
     """One step: draw a batch, measure, update.
 
@@ -96,11 +104,14 @@ def advance(
         experiment: the run.
         state: from ``initial_state`` or the previous step.
         source: the training domains to draw the batch from, the batch itself, or what gives the same batches.
+        ranks: the processes that share the batch; a batch that is given is this one's part. All of them call with
+            the same state, and get the same.
 
     Returns:
         The next state and the step's numbers.
 
     Raises:
+        RankLost: another rank is gone.
         NotFinite: a part of the loss is infinite or not a number.
         InputError: the state is not this model's, or a penalty's new state holds a graph.
 
@@ -116,42 +127,82 @@ def advance(
     """
     generator = torch.Generator()
     generator.set_state(state.generator)
-    batch = _batch(experiment, source, generator)
-    seed = step_seed(generator)
-    device = batch.inputs.device
+    batch = _batch(experiment, source, generator, ranks)
+    # Of another stream on each rank, so that their random layers differ.
+    seed = step_seed(generator) + (ranks.number << 20)
 
     place(model, state.parameters, state.buffers)
     trainable = {name: p for name, p in model.parameters().items() if p.requires_grad}
-    with _seeded(seed, device):
-        seen = observe(model.featurizer, model.head, batch, experiment.loss)
-        with precision_of(experiment, device):
-            _ = seen.features  # the observation is lazy: what is read later runs in full precision
-        loss, penalty = experiment.objective.evaluate(seen, trainable.values(), state.penalty, state.step)
-        gradients = torch.autograd.grad(loss.total, tuple(trainable.values()), allow_unused=True)
-        if experiment.clip_norm is not None:
-            gradients = clipped(gradients, experiment.clip_norm)
+    measured = _measure(model, experiment, state, batch, tuple(trainable.values()), seed, ranks)
+    gradients = mean_over_ranks(measured.gradients, ranks)
+    usable = None if state.scale is None else _all_finite(gradients)
+    if experiment.clip_norm is not None:
+        gradients = clipped(gradients, experiment.clip_norm)
     # Reading the numbers waits for the device, so it comes after all of its work is queued.
-    record = _record(state.step, loss, seen.domain_losses)
-    _check_no_graph(penalty)
+    record = _record(state.step, measured.loss, measured.domain_losses)
+    _check_no_graph(measured.penalty)
 
-    weights = tuple(state.parameters[name] for name in trainable)
-    memory = state.optimizer
+    weights, memory = tuple(state.parameters[name] for name in trainable), state.optimizer
     if state.step == experiment.objective.fresh_optimizer_at:
         memory = experiment.optimizer.init(weights)
-    weights, memory = experiment.optimizer.update(gradients, memory, weights)
+    if usable is None or usable:
+        weights, memory = experiment.optimizer.update(gradients, memory, weights)
     after = TrainingState(
         step=state.step + 1,
         parameters=state.parameters | dict(zip(trainable, weights, strict=True)),
         buffers={name: buffer.detach().clone() for name, buffer in model.buffers().items()},
         optimizer=memory,
-        penalty=penalty,
+        penalty=measured.penalty,
         generator=generator.get_state(),
+        scale=None if state.scale is None else _next_scale(state.scale, bool(usable), state.step),
     )
     return after, record
 
 
+@frozen(eq=False)
+class _Measured:
+    """A batch's loss, the penalties' next state, and this rank's gradients, one a weight."""
+
+    loss: Loss
+    domain_losses: Tensor
+    penalty: object
+    gradients: Gradients
+
+
+def _measure(
+    model: Model,
+    experiment: Experiment,
+    state: TrainingState,
+    batch: DomainBatch,
+    weights: tuple[Tensor, ...],
+    seed: int,
+    ranks: Ranks,
+) -> _Measured:
+    with seeded(seed, batch.inputs.device):
+        passed = pass_through(model.featurizer, experiment.compute, batch.inputs, weights, seed, model.call)
+        seen = observe(
+            model.featurizer,
+            model.head,
+            batch,
+            experiment.loss,
+            ranks=ranks,
+            features=passed.features,
+            layers=experiment.layers,
+        )
+        with products("ieee"):
+            loss, penalty = experiment.objective.evaluate(seen, weights, state.penalty, state.step)
+            gradients, by_features = _gradients(loss.total, weights, passed.features)
+        if by_features is not None:
+            scale = 1.0 if state.scale is None else state.scale.value
+            gradients = added(gradients, passed.pull(by_features, scale))
+    return _Measured(loss, seen.domain_losses, penalty, gradients)
+
+
 def _batch(
-    experiment: Experiment, source: tuple[Domain, ...] | DomainBatch | Feed, generator: torch.Generator
+    experiment: Experiment,
+    source: tuple[Domain, ...] | DomainBatch | Feed,
+    generator: torch.Generator,
+    ranks: Ranks,
 ) -> DomainBatch:
     match source:
         case DomainBatch():
@@ -159,39 +210,34 @@ def _batch(
         case Feed():
             return source(generator)
         case _:
-            return experiment.batches.draw(source, generator)
+            return experiment.batches.draw(source, generator, ranks)
 
 
-def precision_of(experiment: Experiment, device: torch.device) -> AbstractContextManager[object]:
-    """The context in which the experiment's featurizer runs: autocast for bfloat16, else nothing.
-
-    Example:
-        >>> from fishr.protocols import colored_digits
-        >>> with precision_of(colored_digits(), torch.device("cpu")):
-        ...     torch.is_autocast_enabled("cpu")
-        False
-    """
-    if experiment.precision == "bfloat16":
-        return torch.autocast(device.type, dtype=torch.bfloat16)
-    return nullcontext()
+def _gradients(total: Tensor, weights: tuple[Tensor, ...], features: Tensor) -> tuple[Gradients, Tensor | None]:
+    """By the weights directly, as the head's, and by the features."""
+    if not features.requires_grad:
+        return torch.autograd.grad(total, weights, allow_unused=True), None
+    *direct, by_features = torch.autograd.grad(total, (*weights, features), allow_unused=True)
+    return tuple(direct), by_features
 
 
-@contextmanager
-def _seeded(seed: int, device: torch.device) -> Generator[None]:
-    cuda = device.type == "cuda"
-    with torch.random.fork_rng(devices=[device] if cuda else []):
-        torch.default_generator.manual_seed(seed)
-        if cuda:
-            with torch.cuda.device(device):
-                torch.cuda.manual_seed(seed)
-        yield
+def _all_finite(gradients: Gradients) -> Tensor:
+    return torch.stack([g.isfinite().all() for g in gradients if g is not None]).all()
+
+
+def _next_scale(scale: GradientScale, finite: bool, step: int) -> GradientScale:
+    after = scale.after(finite)
+    if after.value < LEAST:
+        raise NotFinite(step, "gradient", float("inf"))
+    return after
 
 
 def _record(step: int, loss: Loss, domain_losses: Tensor) -> StepRecord:
     parts = {"risk": loss.risk, "l2": loss.l2} | {name: term.value for name, term in loss.terms.items()}
     scalars = [*parts.values(), loss.total, *domain_losses]
-    # One transfer from the device for all of them.
-    together = torch.stack([s.detach().to(loss.total.device, torch.float64) for s in scalars]).cpu()
+    # One transfer from the device for all of them, in their own type: not every device has float64.
+    wide = torch.float64 if any(s.dtype == torch.float64 for s in scalars) else torch.float32
+    together = torch.stack([s.detach().to(loss.total.device, wide) for s in scalars]).cpu()
     values = [float(value) for value in together]
     risk, l2, *terms = values[: len(parts)]
     total, *each = values[len(parts) :]

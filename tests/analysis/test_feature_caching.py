@@ -13,7 +13,7 @@ from fishr.data import ColoredDigits
 from fishr.data.caches import open_features, open_gradients
 from fishr.errors import InputError
 from fishr.models.heads import LinearHead, MLPHead
-from fishr.training import score_checkpoint
+from fishr.training import Compute, score_checkpoint
 
 HEADS = {"linear": LinearHead(), "two layers": MLPHead(widths=(5,))}
 
@@ -106,7 +106,7 @@ def test_a_recipe_has_the_first_weights_of_its_seed(small, path):
         ({"data": ColoredDigits(training_images=71)}, "data.training_images = 70, expected 71"),
         ({"featurizer": "wider"}, r"featurizer.featurizer.widths = \[7, 6\], expected \[7, 8\]"),
         ({"steps": 9}, "experiment.steps = 5, expected 9"),
-        ({"precision": "bfloat16"}, "featurizer.precision = float32, expected bfloat16"),
+        ({"compute": Compute(precision="bf16")}, "featurizer.precision = fp32, expected bf16"),
     ],
 )
 def test_a_cache_of_something_else_is_refused_by_its_field(experiment, path, change, field):

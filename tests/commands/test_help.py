@@ -34,9 +34,9 @@ def test_every_command_is_known_here():
         "cache verify",
         "cache merge",
     }
-    promised |= {"cache images", "data info", "data verify", "data download"}
+    promised |= {"bench data", "cache images", "data info", "data verify", "data download"}
     promised |= {f"sweep {name}" for name in ("plan", "features", "run", "resume", "status", "collect")}
-    assert promised | {"sweep", "config", "data", "cache", "fishr"} == set(COMMANDS)
+    assert promised | {"bench", "sweep", "config", "data", "cache", "fishr"} == set(COMMANDS)
 
 
 @pytest.mark.parametrize("name", COMMANDS)

@@ -168,7 +168,7 @@ def _refusals(name):
         "one run": (["one", "--directions", "interpolation"], "expected two runs for interpolation"),
         "two runs": (["one", "two", "--directions", "pca"], "expected two runs for interpolation"),
         "heads of other features": (["one", "two", "--parameters", "head"], "the features of domain 'flip 0.2' differ"),
-        "device": (["one", "--device", "tpu"], "'tpu' is not one of"),
+        "device": (["one", "--device", "tpu"], "device: got 'tpu', expected auto"),
         "file of another kind": (["one/config.toml"], "not an HDF5 file"),
         "name that is taken": (["one", "-o", "one/config.toml"], "not an HDF5 file"),
         "film of lines": (["one", "--directions", "line", "--animate"], "expected a plane, such as random"),

@@ -21,7 +21,7 @@ TINY = (
 WARM_UP = ("--set", "objective.penalty.fishr.schedule.at=4")
 PLAIN = (*TINY, *WARM_UP)
 MINIBATCHES = ("--set", "batches.kind=Minibatch", "--set", "batches.size=2")
-HALF = ("--set", "precision=bfloat16")
+HALF = ("--set", "compute.precision=bf16")
 CASES = {
     "linear head, full batch": (NARROW, PLAIN),
     "linear head, minibatches and moving average": (

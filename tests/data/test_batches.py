@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 from fishr.data.batches import FullBatch, Minibatch
 from fishr.data.domains import Domain
 from fishr.errors import InputError
+from fishr.ranks import Ranks
 
 
 def numbered(*sizes: int) -> tuple[Domain, ...]:
@@ -86,3 +87,38 @@ def test_domains_on_a_device_give_the_rows_that_the_cpu_generator_draws():
 def test_an_empty_minibatch_is_refused():
     with pytest.raises(InputError, match="size: got 0, expected at least 1 row of each domain"):
         Minibatch(0)
+
+
+def _together(count, domains, draw):
+    """All ranks' shares as one batch, domain by domain in the order of ranks."""
+    parts = [draw(Ranks(number, count)) for number in range(count)]
+    inputs = [list(part.inputs.split(part.sizes)) for part in parts]
+    labels = [list(part.labels.split(part.sizes)) for part in parts]
+    assert all(min(part.sizes) >= 1 for part in parts)
+    return [torch.cat([each[k] for each in values]) for values in (inputs, labels) for k in domains]
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4])
+@pytest.mark.parametrize("batches", [FullBatch(), Minibatch(5), Minibatch(6, replace=True)])
+def test_the_shares_of_ranks_are_the_batch_of_one(batches, count):
+    domains, whole = numbered(7, 4, 12), generator(3)
+    expected = batches.draw(domains, whole)
+    ends = []
+
+    def draw(ranks):
+        own = generator(3)
+        made = batches.draw(domains, own, ranks)
+        ends.append(own.get_state())
+        return made
+
+    found = _together(count, range(3), draw)
+    assert all(
+        map(torch.equal, found, [*expected.inputs.split(expected.sizes), *expected.labels.split(expected.sizes)])
+    )
+    assert all(torch.equal(end, whole.get_state()) for end in ends)
+
+
+@pytest.mark.parametrize("batches", [FullBatch(), Minibatch(3)])
+def test_fewer_rows_than_ranks_are_refused(batches):
+    with pytest.raises(InputError, match="got 3 rows of a domain for 4 ranks, expected at least 4; draw more rows, or"):
+        batches.draw(numbered(3, 9), generator(), Ranks(0, 4))

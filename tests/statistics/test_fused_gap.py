@@ -1,14 +1,19 @@
 """The fused distance against its plain composition: value, gradients, second derivatives, transforms."""
 
+from collections.abc import Iterator
+from itertools import product
+
 import pytest
 import torch
-from attrs import evolve
+from attrs import evolve, frozen
 from cases import EXACT, FLOAT64
+from ranks import on_ranks
 from torch import Tensor
 from torch.testing import assert_close
 
 from fishr.errors import InputError
-from fishr.statistics import GapRule, distance_to_mean, fused_gap, linear_gap, linear_moments
+from fishr.ranks import ALONE, Ranks
+from fishr.statistics import GapRule, distance_to_mean, fused_gap, gap_blocks, linear_gap, linear_moments
 
 SIZES = ((4, 4), (2, 5, 3), (7,), (1, 1, 1))
 RULE = GapRule(scale=0.7)
@@ -17,7 +22,8 @@ RULES = {
     "second moment": evolve(RULE, centered=False),
     "unbiased": evolve(RULE, unbiased=True),
     "without bias": evolve(RULE, bias=False),
-    "with memory": evolve(RULE, gain=0.3, memory_gain=1.7),
+    "with memory": evolve(RULE, gain=0.3, memory_gain=1.7, keep=0.6),
+    "unbiased with memory": evolve(RULE, unbiased=True, gain=0.3, memory_gain=1.7),
     "all at once": GapRule(False, False, gain=2.0, memory_gain=0.5, scale=3.0, bias=False),
 }
 
@@ -33,7 +39,7 @@ def plain(
     statistic = rule.gain * statistic
     if memory is not None:
         statistic = statistic + rule.memory_gain * memory
-    return rule.scale * distance_to_mean(statistic, "sum", "sum"), statistic.detach()
+    return rule.scale * distance_to_mean(statistic, "sum", "sum"), rule.keep * statistic.detach()
 
 
 def tensors(sizes: tuple[int, ...], rule: GapRule) -> tuple[Tensor, Tensor, Tensor | None]:
@@ -43,19 +49,31 @@ def tensors(sizes: tuple[int, ...], rule: GapRule) -> tuple[Tensor, Tensor, Tens
     return deltas, features, torch.rand(len(sizes), columns, dtype=FLOAT64) if rule.memory_gain else None
 
 
-# Blocks of everything, of one class with one row, and of two classes (of three) with one row of the domains.
-TILES = {"whole": (1 << 21, 1 << 18), "smallest": (1, 1), "uneven": (2 * 4 * 3, 4 * 3 * 2)}
+# Elements of a block, of the rows read at a time, and classes and features at least. Blocks of everything; of one entry
+# with one row; of two classes and features, with one left; of some features with all classes, and rows of one domain.
+TILES = {"whole": (1 << 21, 1 << 18, 128), "smallest": (1, 1, 1), "uneven": (1, 1 << 18, 2), "tall": (3 * 3 * 3, 8, 1)}
+
+
+def set_tiles(name: str) -> None:
+    block, rows, gap_blocks._SIDE = TILES[name]
+    gap_blocks._BLOCK, gap_blocks._ROWS = ({"cpu": size, "cuda": size} for size in (block, rows))
+
+
+@pytest.fixture(autouse=True)
+def tiles_as_they_were() -> Iterator[None]:
+    before = gap_blocks._BLOCK, gap_blocks._ROWS, gap_blocks._SIDE
+    yield
+    gap_blocks._BLOCK, gap_blocks._ROWS, gap_blocks._SIDE = before
 
 
 @pytest.mark.parametrize("tiles", TILES)
 @pytest.mark.parametrize("rule_name", RULES)
 @pytest.mark.parametrize("sizes", SIZES, ids=str)
 def test_value_memory_and_gradients_are_those_of_the_plain_steps(
-    sizes: tuple[int, ...], rule_name: str, tiles: str, monkeypatch: pytest.MonkeyPatch
+    sizes: tuple[int, ...], rule_name: str, tiles: str
 ) -> None:
     rule = RULES[rule_name]
-    monkeypatch.setattr(fused_gap, "_BLOCK", {"cpu": TILES[tiles][0], "cuda": 1})
-    monkeypatch.setattr(fused_gap, "_ROWS", {"cpu": TILES[tiles][1], "cuda": 1})
+    set_tiles(tiles)
     deltas, features, memory = tensors(sizes, rule)
     if rule.unbiased and min(sizes) < 2:
         with pytest.raises(InputError, match="at least 2 samples"):
@@ -127,6 +145,16 @@ def test_each_head_has_its_own_memory_under_vmap() -> None:
         assert_close(smoothed[i], statistic, **EXACT)
 
 
+def test_a_memory_of_less_precision_coarsens_nothing_else() -> None:
+    rule, sizes = RULES["with memory"], (2, 5, 3)
+    deltas, features, memory = tensors(sizes, rule)
+    coarse = memory.to(torch.float32)
+    expected = torch.autograd.grad(plain(deltas, features, sizes, rule, coarse.double())[0], [deltas, features])
+    value, smoothed = linear_gap(deltas, features, sizes, rule, coarse)
+    assert smoothed.dtype == FLOAT64
+    assert_close(torch.autograd.grad(value, [deltas, features]), expected, **EXACT)
+
+
 def test_inputs_are_not_changed_and_frozen_ones_get_no_gradient() -> None:
     deltas, features, memory = tensors((2, 3), RULES["with memory"])
     before = [x.detach().clone() for x in (deltas, features, memory)]
@@ -144,3 +172,85 @@ def test_what_cannot_be_is_refused() -> None:
         linear_gap(deltas, features, (2, 2), RULE)
     with pytest.raises(InputError, match="at least 2 samples"):
         linear_gap(deltas, features, (1, 4), RULES["unbiased"])
+    for keep in (0.0, -1.0, float("nan")):
+        with pytest.raises(InputError, match=f"keep: got {keep}"):
+            GapRule(keep=keep)
+
+
+# Samples of three domains on each of four ranks; two ranks have those of two of them each.
+ON_RANKS = ((2, 1, 1), (1, 4, 3), (5, 1, 1), (1, 2, 6))
+
+
+def sizes_of(ranks: Ranks) -> tuple[int, ...]:
+    step = len(ON_RANKS) // ranks.count
+    return tuple(map(sum, zip(*ON_RANKS[ranks.number * step : (ranks.number + 1) * step], strict=True)))
+
+
+def rows_of(ranks: Ranks, rows: Tensor) -> Tensor:
+    """Of one process's rows, domain by domain, those that a rank has."""
+    sizes = [sizes_of(Ranks(number, ranks.count))[domain] for domain in range(3) for number in range(ranks.count)]
+    return torch.cat(rows.split(sizes)[ranks.number :: ranks.count])
+
+
+@frozen(eq=False)
+class Case:
+    """What one process would compute."""
+
+    deltas: Tensor
+    features: Tensor
+    memory: Tensor | None
+    rule: GapRule
+    tiles: str
+    gathered: bool
+
+
+def differentiated(ranks: Ranks, case: Case, weight: float) -> tuple[list[Tensor], list[Tensor]]:
+    """Value and memory; and by the rank's rows the gradients, fused and differentiable, and second derivatives."""
+    set_tiles(case.tiles)
+    fused_gap._gathers = lambda *_: case.gathered
+    rows = [rows_of(ranks, each).requires_grad_() for each in (case.deltas, case.features)]
+    value, remembered = linear_gap(*rows, sizes_of(ranks), case.rule, case.memory, ranks)
+    # Of a square the gradient depends on the value; in float32 that would square what is lost.
+    objective = weight * (value.square() if value.dtype == FLOAT64 else value)
+    first = torch.autograd.grad(objective, rows, retain_graph=True)
+    again = torch.autograd.grad(objective, rows, create_graph=True)
+    second = torch.autograd.grad(sum(g.pow(3).sum() for g in again), rows)
+    shared = [value.detach()] if remembered is None else [value.detach(), remembered]
+    return shared, [*first, *(g.detach() for g in again), *second]
+
+
+def all_differentiated(ranks: Ranks, cases: list[Case]) -> list[tuple[list[Tensor], list[Tensor]]]:
+    # Each rank's objective has another weight.
+    return [differentiated(ranks, case, ranks.number + 1) for case in cases]
+
+
+@pytest.mark.parametrize("count", [2, 4])
+def test_ranks_have_the_value_and_the_gradients_of_one_process(count: int) -> None:
+    cases, sizes = list[Case](), sizes_of(ALONE)
+    ways = [(tiles, False) for tiles in TILES] + [(next(iter(TILES)), True)]
+    for rule, (tiles, gathered), dtype in product(RULES.values(), ways, (FLOAT64, torch.float32)):
+        given = (x if x is None else x.detach().to(dtype) for x in tensors(sizes, rule))
+        cases.append(Case(*given, rule, tiles, gathered))
+    expected = [differentiated(ALONE, case, sum(range(1, count + 1))) for case in cases]
+    found = on_ranks(count, all_differentiated, cases)
+    for number, of_rank in enumerate(found):
+        for case, (shared, by_rows), (shared_expected, by_all) in zip(cases, of_rank, expected, strict=True):
+            exact = case.deltas.dtype == FLOAT64
+            pairs = [*zip(shared, shared_expected, strict=True)]
+            pairs += [(x, rows_of(Ranks(number, count), y)) for x, y in zip(by_rows, by_all, strict=True)]
+            for order, (one, other) in enumerate(pairs):
+                # The second derivatives, the last two, are of a cube of what has lost digits already.
+                bound = 1e-12 if exact else 1e-6 if order < len(pairs) - 2 else 1e-5
+                assert (one - other).norm() <= bound * other.norm(), (case, order)
+    for case, *all_ranks in zip(cases, *found, strict=True):
+        for shared, _ in all_ranks:
+            assert all(torch.equal(x, y) for x, y in zip(shared, all_ranks[0][0], strict=True)), case
+
+
+def unbiased(ranks: Ranks) -> float:
+    ones = torch.ones(2, 1)
+    return float(linear_gap(ones, ones, (1, 1), RULES["unbiased"], ranks=ranks)[0])
+
+
+def test_domains_may_have_one_sample_a_rank() -> None:
+    assert on_ranks(2, unbiased) == [0.0, 0.0]

@@ -16,7 +16,6 @@ from fishr.errors import InputError
         ({"checkpoint_every": -1}, "checkpoint_every: got -1"),
         ({"seed": -1}, "seed: got -1, expected a whole number of at least 0"),
         ({"seed": "0"}, "seed: got '0'"),
-        ({"precision": "float16"}, "precision: got 'float16', expected 'float32' or 'bfloat16'"),
         ({"name": " "}, "name: got ' '"),
         ({"name": "a\nb"}, "name: got"),
     ],

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from fishr.models.mlp import MLP
+from fishr.training.compute import Compute
 from fishr.training.features import domain_features
 from fishr.training.state import build_model, first_state
 
@@ -34,9 +35,9 @@ def test_they_are_what_the_modules_give_in_eval_mode(experiment):
     assert not logits.requires_grad
 
 
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_bits_depend_on_neither_chunk_nor_start(plain, precision):
-    experiment = attrs.evolve(plain, featurizer=MLP((40, 30)), precision=precision)
+    experiment = attrs.evolve(plain, featurizer=MLP((40, 30)), compute=Compute(precision=precision))
     domains, model, state = _start(experiment)
     domain = domains.evaluation[0]
     features, logits = _whole(model, experiment, state, domain)
@@ -52,7 +53,7 @@ def test_the_featurizer_runs_in_the_experiments_precision(plain):
     experiment = attrs.evolve(plain, featurizer=MLP((40, 30)))
     domains, model, state = _start(experiment)
     single, _ = _whole(model, experiment, state, domains.training[0])
-    half, _ = _whole(model, attrs.evolve(experiment, precision="bfloat16"), state, domains.training[0])
+    half, _ = _whole(model, attrs.evolve(experiment, compute=Compute(precision="bf16")), state, domains.training[0])
     assert torch.equal(half, half.bfloat16().float())
     assert not torch.equal(half, single)
     torch.testing.assert_close(half, single, rtol=0.05, atol=0.05)

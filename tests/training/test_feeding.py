@@ -10,6 +10,7 @@ from fishr.data.domains import Domain, Domains
 from fishr.errors import InputError
 from fishr.models import MLP
 from fishr.protocols import colored_digits
+from fishr.ranks import Ranks
 from fishr.training import Stepped, train
 from fishr.training.feeding import AHEAD, Feed, source_of, step_seed
 
@@ -37,6 +38,12 @@ class Noisy:
 
     def plain(self):
         return self
+
+    def to(self, device):
+        return self
+
+    def finish(self, read, rows, seeds=None):
+        return read
 
     def read(self, rows, seeds=None):
         if self.bad:
@@ -105,6 +112,20 @@ def test_successive_steps_read_each_batch_once():
     while feed._queue:
         feed._queue.popleft().drawn.result()
     assert len(read) == len(set(read)) == (7 + AHEAD) * 2 * 6
+
+
+@pytest.mark.parametrize("count", [2, 3, 4])
+def test_ranks_read_their_shares_of_the_rows_and_seeds_of_one(count):
+    domains, whole = _domains(), torch.Generator().manual_seed(3)
+    generators = [torch.Generator().manual_seed(3) for _ in range(count)]
+    feeds = [Feed(Minibatch(6), domains, Ranks(number, count)) for number in range(count)]
+    for expected in _drawn(domains, whole, 5):
+        parts = [feed(generator) for feed, generator in zip(feeds, generators, strict=True)]
+        for generator in generators:
+            step_seed(generator)
+        shares = [part.inputs.split(part.sizes) for part in parts]
+        assert torch.equal(torch.cat([share[k] for k in range(2) for share in shares]), expected.inputs)
+    assert all(torch.equal(generator.get_state(), whole.get_state()) for generator in generators)
 
 
 def test_a_feed_goes_on_from_any_state():

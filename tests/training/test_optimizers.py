@@ -12,6 +12,7 @@ CASES = [
         Adam(lr=0.1, betas=(0.5, 0.9), eps=1e-3, weight_decay=0.1),
         lambda p: torch.optim.Adam(p, lr=0.1, betas=(0.5, 0.9), eps=1e-3, weight_decay=0.1),
     ),
+    (Adam(lr=0.01, fused=True), lambda p: torch.optim.Adam(p, lr=0.01, fused=True)),
     (SGD(lr=0.1), lambda p: torch.optim.SGD(p, lr=0.1)),
     (
         SGD(lr=0.1, momentum=0.9, weight_decay=0.01),
@@ -59,6 +60,19 @@ def test_inputs_are_left_as_they_were(pure, make, bits):
         assert not torch.equal(moved[0], weights[0])
         assert not any(t.requires_grad for t in moved)
         weights, state = moved, after
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_fused_descent_is_the_same_but_for_rounding(momentum):
+    """torch's own fused SGD cannot have one parameter begin later than another."""
+    plain, fused = SGD(lr=0.1, momentum=momentum), SGD(lr=0.1, momentum=momentum, fused=True)
+    one, other = ((_weights(), plain.init(_weights())) for _ in range(2))
+    for step in range(10):
+        one = plain.update(_gradients(step, one[0]), one[1], one[0])
+        other = fused.update(_gradients(step, other[0]), other[1], other[0])
+    assert one[1].steps == other[1].steps
+    for got, expected in zip(other[0], one[0], strict=True):
+        torch.testing.assert_close(got, expected)
 
 
 def test_without_a_gradient_nothing_moves():

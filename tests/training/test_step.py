@@ -10,6 +10,7 @@ from fishr.models.heads import LinearHead
 from fishr.models.mlp import MLP
 from fishr.observation import observe
 from fishr.penalties import Fishr, Scaled, StepSchedule, Total, VREx
+from fishr.training.compute import Compute
 from fishr.training.model import Model
 from fishr.training.objective import Objective
 from fishr.training.optimizers import SGD, Adam
@@ -237,14 +238,14 @@ def test_a_penalty_state_with_a_graph_is_refused(plain):
 
 def test_bfloat16_runs_the_featurizer_alone_in_low_precision(plain):
     exact, rough = [], []
-    for precision, values in (("float32", exact), ("bfloat16", rough)):
-        experiment = attrs.evolve(plain, precision=precision)
+    for precision, values in (("fp32", exact), ("bf16", rough)):
+        experiment = attrs.evolve(plain, compute=Compute(precision=precision))
         domains, model, state = _start(experiment)
         types = {}
         for name, module in (("featurizer", model.featurizer), ("head", model.head)):
             module.register_forward_hook(lambda *call, name=name, seen=types: seen.update({name: call[2].dtype}))
         after, record = advance(model, experiment, state, domains.training)
-        expected = torch.bfloat16 if precision == "bfloat16" else torch.float32
+        expected = torch.bfloat16 if precision == "bf16" else torch.float32
         assert types == {"featurizer": expected, "head": torch.float32}
         assert {p.dtype for p in after.parameters.values()} == {torch.float32}
         values.append(record.risk)

@@ -11,7 +11,7 @@ from fishr.data.domains import Domain
 from fishr.data.environments import Environments
 from fishr.data.images.checking import check_readable
 from fishr.data.images.listing import Listed, chosen_environments, class_names, rows_taken
-from fishr.data.images.pictures import CachedImages, ImageFiles, Pictures
+from fishr.data.images.pictures import CachedImages, ImageFiles, Pictures, Prepare
 from fishr.data.mnist import DEFAULT_FOLDER
 from fishr.errors import InputError
 
@@ -47,6 +47,11 @@ class Settings(Protocol):
     @property
     def cache(self) -> str | None:
         """A file of ``fishr cache images`` to read instead; None: the image files."""
+        ...
+
+    @property
+    def prepare(self) -> Prepare:
+        """Who makes inputs of images."""
         ...
 
 
@@ -100,7 +105,14 @@ def assemble(
     domains = tuple(
         Domain(
             environment.name,
-            Pictures(environment.images, settings.size, settings.augment, settings.augment_evaluation, tuple(rows)),
+            Pictures(
+                environment.images,
+                settings.size,
+                settings.augment,
+                settings.augment_evaluation,
+                rows=tuple(rows),
+                prepare=settings.prepare,
+            ),
             torch.tensor([numbers[environment.classes[row]] for row in rows]),
         )
         for environment, rows in zip(environments, taken, strict=True)

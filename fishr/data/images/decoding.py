@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from fishr.errors import InputError
@@ -13,6 +14,7 @@ from fishr.errors import InputError
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+Array = NDArray[np.uint8]
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 
@@ -63,6 +65,27 @@ def resized(image: "Image", size: int) -> "Image":
     return image.resize((size, size), Resampling.BILINEAR)
 
 
+def pixels(images: "Sequence[Image | Array]", size: int) -> Tensor:
+    """Images as numbers.
+
+    Args:
+        images: n, RGB, size × size; or such arrays [size, size, 3].
+        size: side of the images, pixels.
+
+    Returns:
+        [n, 3, size, size] uint8, channels last in memory.
+
+    Example:
+        >>> from PIL import Image
+        >>> pixels([Image.new("RGB", (2, 2), "white")], 2)[0, :, 0, 0]
+        tensor([255, 255, 255], dtype=torch.uint8)
+    """
+    made = np.empty((len(images), size, size, 3), np.uint8)
+    for row, image in enumerate(images):
+        made[row] = np.asarray(image)
+    return torch.from_numpy(made).permute(0, 3, 1, 2)
+
+
 def normalized(images: "Sequence[Image]", size: int) -> Tensor:
     """Inputs of a network that was trained on ImageNet: from 0 to 1, less the mean, by the standard deviation.
 
@@ -77,15 +100,28 @@ def normalized(images: "Sequence[Image]", size: int) -> Tensor:
         >>> from PIL import Image
         >>> normalized([Image.new("RGB", (2, 2), "white")], 2)[0, :, 0, 0]
         tensor([2.2489, 2.4286, 2.6400])
+    """
+    return normalized_pixels(pixels(images, size))
+
+
+def normalized_pixels(images: Tensor) -> Tensor:
+    """The same of 8-bit pixels, where they lie.
+
+    Args:
+        images: [n, 3, height, width] uint8.
+
+    Returns:
+        The same shape, float32, on the same device.
+
+    Example:
+        >>> normalized_pixels(torch.full((1, 3, 2, 2), 255, dtype=torch.uint8))[0, :, 0, 0]
+        tensor([2.2489, 2.4286, 2.6400])
 
     Source:
         The means and deviations that torchvision's ImageNet weights are given with.
     """
-    pixels = np.empty((len(images), size, size, 3), np.uint8)
-    for row, image in enumerate(images):
-        pixels[row] = np.asarray(image)
-    values = torch.from_numpy(pixels).permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format)
-    mean, std = (torch.tensor(each).view(3, 1, 1) for each in (MEAN, STD))
+    values = images.to(torch.float32, memory_format=torch.contiguous_format)
+    mean, std = (torch.tensor(each, device=images.device).view(3, 1, 1) for each in (MEAN, STD))
     return values.div_(255).sub_(mean).div_(std)
 
 

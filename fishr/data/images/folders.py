@@ -9,7 +9,7 @@ from attrs import frozen
 from fishr.data.environments import Environments
 from fishr.data.images.assembling import assemble, check_settings
 from fishr.data.images.listing import Listed, chosen_environments
-from fishr.data.images.pictures import ImageFiles
+from fishr.data.images.pictures import ImageFiles, Prepare
 from fishr.errors import InputError
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
@@ -33,6 +33,9 @@ class ImageFolders:
         samples: rows of each environment at most, the same in every run, of all classes; None: all.
         cache: path of a file of ``fishr cache images`` to read instead of the folder, which need not be there; a
             relative one starts where that of ``folder`` does.
+        prepare: who makes inputs of images. "reader": the thread that reads one, alone. "device": threads read and
+            crop, and where the model computes the colours of a batch are changed at once. "held": the same, but images
+            are read once, resized, and kept there as 8-bit pixels.
 
     Raises:
         InputError: a setting outside its range; when called, a folder that is missing or laid out in another way,
@@ -56,6 +59,7 @@ ENVIRONMENT/CLASS/IMAGE
     environments: tuple[str, ...] | None = None
     samples: int | None = None
     cache: str | None = None
+    prepare: Prepare = "reader"
 
     def __attrs_post_init__(self) -> None:
         """Refuse what no images could be read by."""

@@ -12,7 +12,7 @@ from attrs import frozen
 from fishr.data.environments import Environments
 from fishr.data.images.assembling import assemble, check_settings
 from fishr.data.images.listing import Listed, chosen_environments
-from fishr.data.images.pictures import ImageFiles
+from fishr.data.images.pictures import ImageFiles, Prepare
 from fishr.errors import InputError
 
 KEYS = ("environment", "class", "path")
@@ -36,6 +36,9 @@ class ImageList:
         samples: rows of each environment at most, the same in every run, of all classes; None: all.
         cache: path of a file of ``fishr cache images`` to read instead of the list and its images, which need not be
             there; a relative one starts where that of ``path`` does.
+        prepare: who makes inputs of images. "reader": the thread that reads one, alone. "device": threads read and
+            crop, and where the model computes the colours of a batch are changed at once. "held": the same, but images
+            are read once, resized, and kept there as 8-bit pixels.
 
     Raises:
         InputError: a setting outside its range; when called, a list that is missing or not as described, images that
@@ -56,6 +59,7 @@ and path of each image
     environments: tuple[str, ...] | None = None
     samples: int | None = None
     cache: str | None = None
+    prepare: Prepare = "reader"
 
     def __attrs_post_init__(self) -> None:
         """Refuse what no images could be read by."""

@@ -1,0 +1,78 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+
+@pytest.fixture
+def animals(home):
+    """Two environments of two classes below the data folder."""
+    for number in range(8):
+        environment, name = ("art", "photo")[number % 2], ("cat", "dog")[number // 4]
+        path = home / "data" / "animals" / environment / name / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        colours = np.random.default_rng(number).integers(0, 256, (9 + number, 12, 3), np.uint8)
+        Image.fromarray(colours).save(path)
+    return home / "data" / "animals"
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    monkeypatch.setattr("fishr.data.images.throughput._TURN_SECONDS", 0)
+
+
+SMALL = ("--size", 8, "--batch", 2, "--rounds", 2, "--device", "cpu")
+
+
+def test_a_table_of_all_ways(call, animals):
+    assert call("cache", "images", "animals", "-o", "data/images.h5", "--size", 8, "--workers", 1).code == 0
+    said = call("bench", "data", "animals", "--cache", "images.h5", *SMALL)
+    assert (said.code, said.err) == (0, "")
+    title, header, _, *rows = said.out.splitlines()
+    assert title == "animals: batches of 2 images of 8² of each environment, cpu, 1 threads"
+    assert header.split() == ["images", "prepare", "inputs", "images/s", "times", "faster"]
+    pairs = [("files", "reader"), ("files", "device"), ("cache", "reader"), ("cache", "device"), ("held", "held")]
+    expected = [[*pair, inputs] for inputs in ("augmented", "plain") for pair in pairs]
+    assert [row.split()[:3] for row in rows] == expected
+    assert rows[0].endswith("1.00 (1.00 to 1.00)")
+
+
+def test_json_through_cli(cli, animals):
+    """As a process of its own, which is told how many threads to take."""
+    said = cli("bench", "data", "animals", *SMALL, "--workers", 2, "--rows", 3, "--format", "json")
+    assert (said.code, said.err) == (0, "")
+    told = json.loads(said.out)
+    assert {name: told[name] for name in ("source", "size", "batch", "threads", "device")} == {
+        "source": "animals",
+        "size": 8,
+        "batch": 2,
+        "threads": 2,
+        "device": "cpu",
+    }
+    assert len(told["ways"]) == 6
+    for way in told["ways"]:
+        assert 0 < way["images_per_second"]["low"] <= way["images_per_second"]["median"]
+        if (way["images"], way["prepare"]) == ("files", "reader"):
+            assert way["times_faster"] == {"low": 1.0, "median": 1.0, "high": 1.0}
+
+
+def test_threads_are_left_as_they_are(call, animals):
+    assert call("bench", "data", "animals", *SMALL).code == 0
+    assert torch.get_num_threads() == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        (["plants"], "data/plants: no such folder; run `fishr data download`"),
+        (["plants.csv"], "data/plants.csv: no such file"),
+        (["animals", "--cache", "nowhere.h5"], "data/nowhere.h5: no such file"),
+        (["animals", "--rounds", "1"], "1 is not in the range x>=2"),
+        (["animals", "--batch", "0"], "0 is not in the range x>=1"),
+        (["animals", "--device", "cuda:9"], "device: got 'cuda:9'"),
+    ],
+)
+def test_refusals(refused, animals, home, arguments, part):
+    refused(home, ["bench", "data", *arguments], part)
