@@ -6,10 +6,11 @@ from typing import Any
 
 import attrs
 import torch
-from tabulate import tabulate
 from torch import nn
 
 from benchmarks.machine import device, interleaved
+from benchmarks.table import Cell, Spread, Table
+from benchmarks.ways import Disagreement
 from fishr.data import Domain, Domains, Minibatch
 from fishr.losses import CrossEntropy
 from fishr.models import MLP, LinearHead
@@ -29,10 +30,6 @@ from fishr.training import (
 _CLASSES = 7
 
 
-class Disagreement(RuntimeError):
-    """The two ways ended in different weights, so their times are not comparable."""
-
-
 @attrs.frozen
 class ResNet18:
     """torchvision's ResNet-18 without its last layer, with random weights."""
@@ -50,7 +47,7 @@ class ResNet18:
         return 512
 
 
-def table(quick: bool) -> str:
+def table(quick: bool) -> Table:
     """Milliseconds of a step of each way, and how many times faster the one on features is.
 
     Raises:
@@ -60,18 +57,14 @@ def table(quick: bool) -> str:
     cases: dict[str, tuple[Any, tuple[int, ...]]] = {"MLP 390, 390 on 2×14×14": (MLP(), (2, 14, 14))}
     if find_spec("torchvision") is not None:
         cases[f"ResNet-18 on 3×{side}×{side}"] = (ResNet18(), (3, side, side))
-    rows = [
-        [name, *_row(featurizer, shape, pictures, rounds=2 if quick else 7)]
-        for name, (featurizer, shape) in cases.items()
-    ]
-    return "A step of a linear head with Fishr, 3 domains × 32 rows, Adam; both ways end in the same bits\n" + tabulate(
-        rows,
+    return Table(
+        "A step of a linear head with Fishr, 3 domains × 32 rows, Adam; both ways end in the same bits; [quartiles]",
         ("featurizer", "all trained ms", "frozen ms", "on features ms", "frozen / on features"),
-        disable_numparse=True,
+        tuple((name, *_row(featurizer, shape, pictures, quick)) for name, (featurizer, shape) in cases.items()),
     )
 
 
-def _row(featurizer: Any, shape: tuple[int, ...], rows: int, rounds: int) -> list[str]:
+def _row(featurizer: Any, shape: tuple[int, ...], rows: int, quick: bool) -> tuple[Cell, ...]:
     domains = _pictures(rows, shape)
     whole = _experiment(featurizer)
     frozen = attrs.evolve(whole, featurizer=Frozen(featurizer))
@@ -83,9 +76,8 @@ def _row(featurizer: Any, shape: tuple[int, ...], rows: int, rounds: int) -> lis
         "frozen": _stepper(frozen, domains),
         "features": _stepper(alone, features),
     }
-    times = interleaved(steppers, rounds)
-    ratio, low, high = times.ratio("frozen", "features")
-    return [*(f"{1e3 * times.median(name):.2f}" for name in steppers), f"{ratio:.1f}× [{low:.1f}, {high:.1f}]"]
+    times = interleaved(steppers, rounds=7, quick=quick)
+    return *(times.milliseconds(name) for name in steppers), Spread(*times.ratio("frozen", "features"), 1)
 
 
 def _experiment(featurizer: Any) -> Experiment:

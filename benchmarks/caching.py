@@ -7,35 +7,30 @@ import tempfile
 import time
 from pathlib import Path
 
-from tabulate import tabulate
+from benchmarks.table import Cell, Number, Table
 
 _FEATURES, _CLASSES, _DOMAINS = 512, 7, 4
 _MIB = 2**20
 
 
-def table(quick: bool) -> str:
+def table(quick: bool) -> Table:
     """Rows a second and MiB of files of two sizes: the peak is to be the same."""
-    rows = [_row(n) for n in ((2_000, 20_000) if quick else (100_000, 1_000_000))]
-    return f"Streaming rows of {_FEATURES} float32 features into a cache, with hashes and checksums\n" + tabulate(
-        rows, ("rows", "file MiB", "rows/s", "MiB/s", "peak MiB", "before MiB"), disable_numparse=True
+    return Table(
+        f"Streaming rows of {_FEATURES} float32 features into a cache, with hashes and checksums",
+        ("rows", "file MiB", "rows/s", "MiB/s", "peak MiB", "before MiB"),
+        tuple(_row(n) for n in ((2_000, 20_000) if quick else (100_000, 1_000_000))),
     )
 
 
-def _row(rows: int) -> list[str]:
+def _row(rows: int) -> tuple[Cell, ...]:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "features.h5")
         command = [sys.executable, "-m", "benchmarks.caching", str(rows), str(path)]
         done = subprocess.run(command, cwd=Path(__file__).parents[1], stdout=subprocess.PIPE, text=True, check=True)
         seconds, before, peak = map(float, done.stdout.split())
         size = path.stat().st_size / _MIB
-    return [
-        f"{rows:,}",
-        f"{size:.0f}",
-        f"{rows / seconds:,.0f}",
-        f"{size / seconds:.0f}",
-        f"{peak:.0f}",
-        f"{before:.0f}",
-    ]
+    numbers = (size, rows / seconds, size / seconds, peak, before)
+    return rows, *(Number(number, 0) for number in numbers)
 
 
 def _measure(rows: int, path: Path) -> tuple[float, float, float]:

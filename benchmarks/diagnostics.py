@@ -5,10 +5,10 @@ from typing import Any
 
 import torch
 from attrs import frozen
-from tabulate import tabulate
 from torch import Tensor, nn
 
-from benchmarks.machine import device, interleaved, verdict
+from benchmarks.machine import device, interleaved
+from benchmarks.table import Cell, Spread, Table, Verdict
 from benchmarks.ways import Disagreement
 from fishr.diagnostics import hessian_diagonal, top_eigenvalues
 from fishr.diagnostics.operators import quiet
@@ -41,7 +41,7 @@ class Problem:
         return list(zip(self.features.split(sizes), self.labels.split(sizes), strict=True))
 
 
-def table(quick: bool) -> str:
+def table(quick: bool) -> Table:
     """Milliseconds of each way for all three domains, and their ratios to the closed form.
 
     Raises:
@@ -49,10 +49,12 @@ def table(quick: bool) -> str:
     """
     problem = make_problem(64, 9, (70, 60, 70)) if quick else make_problem(2048, 65, (667, 667, 666))
     ways = {"Hessian diagonals": diagonals(problem), f"{RANK} largest eigenvalues": spectra(problem)}
-    rows = [row for name, found in ways.items() for row in _rows(name, found, quick)]
-    headers = ("quantity", "way", "ms", "× the closed form's", "apart", "target")
     shape = f"{problem.head.in_features}→{problem.head.out_features}, N={len(problem.features)}, 3 domains, float64"
-    return f"Diagnostics of a linear head, {shape}; [quartiles]\n" + tabulate(rows, headers, disable_numparse=True)
+    return Table(
+        f"Diagnostics of a linear head, {shape}; [quartiles]",
+        ("quantity", "way", "ms", "× the closed form's", "apart", "target"),
+        tuple(row for name, found in ways.items() for row in _rows(name, found, quick)),
+    )
 
 
 def make_problem(features: int, classes: int, sizes: tuple[int, ...]) -> Problem:
@@ -138,7 +140,7 @@ def _operators(problem: Problem) -> list[Any]:
     ]
 
 
-def _rows(quantity: str, found: dict[str, Callable[[], Tensor]], quick: bool) -> list[list[str]]:
+def _rows(quantity: str, found: dict[str, Callable[[], Tensor]], quick: bool) -> list[tuple[Cell, ...]]:
     with quiet():
         reference = found[OURS]()
         apart = {name: float((way() - reference).norm() / reference.norm()) for name, way in found.items()}
@@ -147,11 +149,10 @@ def _rows(quantity: str, found: dict[str, Callable[[], Tensor]], quick: bool) ->
                 raise Disagreement(
                     f"{name}: {quantity} differs by {difference:.1e} of its size, expected {_TOLERANCE:g}"
                 )
-        times = interleaved(found, rounds=2 if quick else 3)
-    rows = list[list[str]]()
+        times = interleaved(found, rounds=3, quick=quick)
+    rows = list[tuple[Cell, ...]]()
     for name in found:
-        ratio, low, high = times.ratio(name, OURS)
-        target = "" if quick or name in (OURS, ALONE) else verdict(ratio, TARGET, at_least=True)
-        by = "" if name == OURS else f"{ratio:.1f} [{low:.1f}, {high:.1f}]"
-        rows.append([quantity, name, f"{1e3 * times.median(name):.2f}", by, f"{apart[name]:.0e}", target])
+        ratio = None if name == OURS else Spread(*times.ratio(name, OURS), 1)
+        judged = None if quick or ratio is None or name == ALONE else Verdict(ratio.median, TARGET, at_least=True)
+        rows.append((quantity, name, times.milliseconds(name), ratio, f"{apart[name]:.0e}", judged))
     return rows

@@ -1,39 +1,36 @@
-"""Images a second of batches from a folder and from its image cache: ``python -m benchmarks.image_cache FOLDER``."""
+"""Images a second of each way from a folder to a model's inputs: ``python -m benchmarks.image_cache FOLDER``."""
 
 import argparse
-import os
 import tempfile
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import torch
-from tabulate import tabulate
-from torch import Tensor
 
-from benchmarks.machine import describe, interleaved
+from benchmarks.machine import describe, device
+from benchmarks.table import Cell, Spread, Table, Verdict
 from benchmarks.ways import Disagreement
-from fishr.data.environments import Environments
 from fishr.data.images import ImageFolders, cache_images
+from fishr.data.images.throughput import Speed, Way, measure, ways_of
+from fishr.data.reading import tensor_of
 
-_ROWS_A_TASK = 8
+TARGET = 5.0
 
 
-def table(quick: bool) -> str:
+def table(quick: bool) -> Table:
     """Of a folder of noise, JPEG of 1024 × 768 pixels, as camera traps have them.
 
     Raises:
-        Disagreement: files and cache do not give the same bits to be evaluated.
+        Disagreement: files and what was made of them do not give the same bits to be evaluated.
     """
     width, height, size, count = (96, 72, 32, 8) if quick else (1024, 768, 224, 64)
     with tempfile.TemporaryDirectory() as folder:
         _draw(Path(folder, "images"), width, height, count)
-        title = f"Batches of {size}² from JPEG of {width} × {height}, and from their cache"
+        title = f"Batches of {size}² from JPEG of {width} × {height}, and from what is decoded once"
         return measured(Path(folder, "images"), title, size, batch=8 if quick else 32, rounds=2 if quick else 7)
 
 
-def measured(folder: Path, title: str, size: int, batch: int, rounds: int, workers: int | None = None) -> str:
+def measured(folder: Path, title: str, size: int, batch: int, rounds: int) -> Table:
     """A table of images a second, with the same threads.
 
     Args:
@@ -42,46 +39,46 @@ def measured(folder: Path, title: str, size: int, batch: int, rounds: int, worke
         size: side of the inputs, pixels.
         batch: images of each environment.
         rounds: turns of each way.
-        workers: threads; None: one a processor.
 
     Raises:
-        Disagreement: files and cache do not give the same bits to be evaluated.
+        Disagreement: files and what was made of them do not give the same bits to be evaluated.
     """
-    threads = workers or os.cpu_count() or 1
-    with tempfile.TemporaryDirectory() as place, ThreadPoolExecutor(threads) as pool:
+    threads = torch.get_num_threads()
+    with tempfile.TemporaryDirectory() as place:
         cache = Path(place, "images.h5")
         cache_images(folder, cache, size, threads)
-        source = str(folder.resolve())
-        files = ImageFolders(source, size=size)(0, None)
-        cached = ImageFolders(source, size=size, cache=str(cache))(0, None)
-        if not torch.equal(_batch(files, batch, pool)(), _batch(cached, batch, pool)()):
-            raise Disagreement("files and cache gave different inputs to be evaluated")
-        ways = {
-            f"{name}, {what}": _batch(environments, batch, pool, seeded=what == "augmented")
-            for what in ("augmented", "plain")
-            for name, environments in (("files", files), ("cache", cached))
-        }
-        times, images = interleaved(ways, rounds), batch * len(files.domains)
-    rows = list[list[str]]()
-    for what in ("augmented", "plain"):
-        middle, low, high = times.ratio(f"files, {what}", f"cache, {what}")
-        speeds = [f"{images / times.median(f'{name}, {what}'):,.0f}" for name in ("files", "cache")]
-        rows.append([what, *speeds, f"{middle:.2f} ({low:.2f} to {high:.2f})"])
-    header = ("inputs", "files, images/s", "cache, images/s", "times faster")
-    return f"{title}; {threads} threads\n{tabulate(rows, header, disable_numparse=True)}"
+        ways = ways_of(ImageFolders(str(folder.resolve()), size=size), None, device(), str(cache))
+        inputs = [tensor_of(domains[0].inputs, range(2)) for domains in ways.values()]
+        if not all(torch.equal(inputs[0], other) for other in inputs):
+            raise Disagreement("files and what was made of them gave different inputs to be evaluated")
+        speeds = measure(ways, batch, rounds)
+    rows = [row for augmented in (True, False) for row in _rows([s for s in speeds if s.way.augmented is augmented])]
+    header = ("images", "prepare", "inputs", "images/s", "times faster", "target")
+    return Table(f"{title}; {threads} threads", header, tuple(rows))
 
 
-def _batch(
-    environments: Environments, batch: int, pool: ThreadPoolExecutor, seeded: bool = False
-) -> Callable[[], Tensor]:
-    """Reads the same rows of each environment whenever it is called."""
-    generator = np.random.default_rng(0)
-    tasks = list[tuple[Callable[[Sequence[int], Sequence[int] | None], Tensor], list[int], list[int] | None]]()
-    for domain in environments.domains:
-        rows = generator.integers(len(domain.labels), size=batch).tolist()
-        parts = [rows[start : start + _ROWS_A_TASK] for start in range(0, batch, _ROWS_A_TASK)]
-        tasks += [(domain.inputs.read, part, part if seeded else None) for part in parts]
-    return lambda: torch.cat(list(pool.map(lambda task: task[0](task[1], task[2]), tasks)))
+def _rows(speeds: list[Speed]) -> list[tuple[Cell, ...]]:
+    """Of augmented inputs or of plain ones; the target is that of the best way without decoding."""
+    base = next(speed for speed in speeds if (speed.way.images, speed.way.prepare) == ("files", "reader"))
+    best = max((speed for speed in speeds if speed.way.images != "files"), key=lambda speed: speed.quartiles[1])
+    return [
+        (
+            *_named(speed.way),
+            _spread(speed.quartiles, 0),
+            _spread(speed.over(base), 2),
+            Verdict(speed.over(base)[1], TARGET, at_least=True) if speed is best else None,
+        )
+        for speed in speeds
+    ]
+
+
+def _named(way: Way) -> tuple[str, str, str]:
+    return way.images, way.prepare, "augmented" if way.augmented else "plain"
+
+
+def _spread(quartiles: tuple[float, float, float], digits: int) -> Spread:
+    low, middle, high = quartiles
+    return Spread(middle, low, high, digits)
 
 
 def _draw(folder: Path, width: int, height: int, count: int) -> None:
@@ -102,13 +99,13 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=224, help="side of the inputs, pixels (default: 224)")
     parser.add_argument("--batch", type=int, default=32, help="images of each environment (default: 32)")
     parser.add_argument("--rounds", type=int, default=7, help="turns of each way (default: 7)")
-    parser.add_argument("--workers", type=int, help="threads (default: one a processor)")
+    parser.add_argument("--workers", type=int, help="threads (default: as torch has them)")
     given = parser.parse_args()
-    title = f"Batches of {given.size}² from {given.folder}, and from its cache"
+    if given.workers is not None:
+        torch.set_num_threads(given.workers)
     print(describe())
-    # One image is one thread's work; torch's own threads would compete with them.
-    torch.set_num_threads(1)
-    print(measured(given.folder, title, given.size, given.batch, given.rounds, given.workers))
+    title = f"Batches of {given.size}² from {given.folder}, and from what is decoded once"
+    print(measured(given.folder, title, given.size, given.batch, given.rounds))
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
 """Time of a plane through a linear head's weights: affine logits and separable exponentials, against a pass a point."""
 
 import torch
-from tabulate import tabulate
 from torch import Tensor, nn
 
-from benchmarks.machine import device, interleaved, verdict
+from benchmarks.machine import device, interleaved, quartiles
+from benchmarks.table import Spread, Table, Verdict
 from benchmarks.ways import Disagreement, Size
 from fishr.landscape import Plane, Scores, axis, linear_scores, random_directions, weights_of
 
@@ -13,7 +13,7 @@ _SECONDS, _TIMES = 2.0, 10.0
 _TOLERANCE = 1e-5
 
 
-def table(quick: bool) -> str:
+def table(quick: bool) -> Table:
     """Seconds of each way over the whole grid, and their ratios to ours; all of them with losses and accuracies.
 
     Raises:
@@ -30,15 +30,15 @@ def table(quick: bool) -> str:
     apart = float((ways[DIRECT]().losses - ways[OURS]().losses).abs().max())
     if not apart < _TOLERANCE:
         raise Disagreement(f"{DIRECT}: a loss differs by {apart:.1e}, expected below {_TOLERANCE:g}")
-    times = interleaved(ways, rounds=2 if quick else 3)
-    seconds, (ratio, low, high) = times.median(OURS), times.ratio(DIRECT, OURS)
-    judged = ["", ""] if quick else [verdict(seconds, _SECONDS, at_least=False), verdict(ratio, _TIMES, at_least=True)]
-    rows = [
-        [OURS, f"{seconds:.3f}", "", judged[0]],
-        [DIRECT, f"{times.median(DIRECT):.3f}", f"{ratio:.1f}× [{low:.1f}, {high:.1f}]", judged[1]],
-    ]
-    return f"A {points}×{points} plane, {size}, float32: risks and accuracies of each domain; [quartiles]\n" + tabulate(
-        rows, ("way", "seconds", "times ours", "target"), disable_numparse=True
+    times = interleaved(ways, rounds=3, quick=quick)
+    seconds = {name: Spread(*quartiles(times.seconds[name]), 3) for name in ways}
+    ratio = Spread(*times.ratio(DIRECT, OURS), 1)
+    fast = None if quick else Verdict(seconds[OURS].median, _SECONDS, at_least=False)
+    faster = None if quick else Verdict(ratio.median, _TIMES, at_least=True)
+    return Table(
+        f"A {points}×{points} plane, {size}, float32: risks and accuracies of each domain; [quartiles]",
+        ("way", "seconds", "times ours", "target"),
+        ((OURS, seconds[OURS], None, fast), (DIRECT, seconds[DIRECT], ratio, faster)),
     )
 
 

@@ -4,14 +4,13 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from statistics import median
 
 import torch
-from tabulate import tabulate
 
 from benchmarks import penalty
-from benchmarks.machine import device, verdict
-from benchmarks.ways import BATCH_GRAD, OURS, Size, make_problem, ways
+from benchmarks.machine import device, quartiles
+from benchmarks.table import Cell, Spread, Table, Verdict
+from benchmarks.ways import BATCH_GRAD, EXTENSION, OURS, VMAP, Size, make_problem, ways
 
 _TARGET = 13.0
 _WARM_UP = Size(2, 4, 8, 3)
@@ -19,31 +18,33 @@ _MIB = 2**20
 _PEAK_RESET = Path("/proc/self/clear_refs")
 
 
-def table(quick: bool) -> str:
-    """MiB of the closed form and of BatchGrad on the largest head, and their ratio."""
+def table(quick: bool) -> Table | str:
+    """MiB of each way, and how many times the closed form's."""
     if device().type == "cpu" and not _PEAK_RESET.exists():
         return "Peak memory on a CPU is read from Linux's /proc, which this system lacks: not measured"
-    cases = penalty.QUICK if quick else penalty.CASES
-    size, _ = cases[-1]
-    rows = [_row(size, ema, quick) for ema in penalty.EMAS]
-    return "Peak memory of the same step above the state before it, each in a fresh process\n" + tabulate(
-        rows, ("head", "ema", f"{OURS} MiB", f"{BATCH_GRAD} MiB", "ratio", "target"), disable_numparse=True
+    cases = [size for size, _ in (penalty.QUICK[-1:] if quick else penalty.CASES)]
+    # A moving average adds the same to each of them.
+    emas = {size: (0.0,) if quick or size != penalty.LARGEST else penalty.EMAS for size in cases}
+    return Table(
+        "Peak memory of the same step above the state before it, each in a fresh process; [quartiles]",
+        ("head", "ema", "way", "MiB", "× the closed form's", "target"),
+        tuple(row for size in cases for ema in emas[size] for row in _rows(size, ema, quick)),
     )
 
 
-def _row(size: Size, ema: float, quick: bool) -> list[str]:
-    repeats = range(1 if quick else 3)
-    pairs = [(_in_fresh_process(OURS, size, ema), _in_fresh_process(BATCH_GRAD, size, ema)) for _ in repeats]
-    ours, theirs = (median(column) / _MIB for column in zip(*pairs, strict=True))
-    ratio = theirs / ours if ours else float("inf")
-    return [
-        str(size),
-        f"{ema:g}",
-        f"{ours:.1f}",
-        f"{theirs:.1f}",
-        f"{ratio:.1f}×",
-        "" if quick else verdict(ratio, _TARGET, at_least=True),
-    ]
+def _rows(size: Size, ema: float, quick: bool) -> list[tuple[Cell, ...]]:
+    names = (OURS, BATCH_GRAD) if quick else (OURS, EXTENSION, BATCH_GRAD, VMAP)
+    rounds = [{name: _in_fresh_process(name, size, ema) for name in names} for _ in range(1 if quick else 3)]
+    rounds *= 2 if quick else 1
+    rows = list[tuple[Cell, ...]]()
+    for name in names:
+        peak = Spread(*quartiles([each[name] / _MIB for each in rounds]), 1)
+        ratio = Spread(*quartiles([each[name] / max(each[OURS], 1) for each in rounds]), 1)
+        judged = None
+        if size == penalty.LARGEST and name == BATCH_GRAD:
+            judged = Verdict(ratio.median, _TARGET, at_least=True)
+        rows.append((str(size), f"{ema:g}", name, peak, None if name == OURS else ratio, judged))
+    return rows
 
 
 def _in_fresh_process(way: str, size: Size, ema: float) -> int:

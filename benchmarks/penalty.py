@@ -1,44 +1,57 @@
-"""Time of the Fishr penalty, forward and backward, on given features."""
+"""Time of the Fishr penalty, forward and backward, on given features, beside its arithmetic floor."""
 
-from tabulate import tabulate
-
-from benchmarks.machine import Times, device, interleaved, verdict
-from benchmarks.ways import BATCH_GRAD, EXTENSION, OURS, VMAP, Size, check_agreement, make_problem, ways
+from benchmarks.floor import bytes_moved, products
+from benchmarks.machine import bandwidth, device, interleaved, quartiles
+from benchmarks.table import Cell, Number, Spread, Table, Verdict
+from benchmarks.ways import BATCH_GRAD, OURS, Size, check_agreement, make_problem, ways
 
 EMAS = (0.0, 0.95)
-# Heads of PACS, OfficeHome and DomainNet on a ResNet-50, with DomainBed's batches; and how much faster to be.
-CASES = ((Size(3, 32, 2048, 7), 5.0), (Size(3, 32, 2048, 65), 20.0), (Size(5, 32, 2048, 345), 50.0))
-QUICK = ((Size(3, 32, 64, 7), 5.0), (Size(3, 32, 64, 65), 20.0), (Size(5, 32, 64, 45), 50.0))
+# Heads of PACS, OfficeHome and DomainNet on a ResNet-50 with DomainBed's batches, and how much faster to be than
+# BatchGrad; then other batches.
+CASES = (
+    (Size(3, 32, 2048, 7), 5.0),
+    (Size(3, 32, 2048, 65), 20.0),
+    (Size(5, 32, 2048, 345), 50.0),
+    (Size(3, 8, 2048, 65), None),
+    (Size(3, 128, 2048, 65), None),
+)
+QUICK = ((Size(3, 32, 64, 7), 5.0), (Size(5, 32, 64, 45), 50.0))
+# The head whose time has a target in floors.
+LARGEST, FLOORS = Size(5, 32, 2048, 345), 3.0
+_FLOOR = "floor"
 
 
-def table(quick: bool) -> str:
-    """Milliseconds of each way, and their ratios to the closed form.
+def table(quick: bool) -> Table:
+    """Milliseconds of each way, and how often they hold the closed form's time, and the floor.
 
     Raises:
         Disagreement: the ways do not give the same numbers.
     """
-    rows = [_row(size, ema, target, quick) for size, target in (QUICK if quick else CASES) for ema in EMAS]
-    headers = ("head", "ema", f"{OURS} ms", *(f"{n} ms (×)" for n in (EXTENSION, BATCH_GRAD, VMAP)), "BatchGrad target")
-    return "Fishr penalty, forward and backward; × is times the closed form's, [quartiles]\n" + tabulate(
-        rows, headers, disable_numparse=True
+    speed = bandwidth()
+    cases = QUICK if quick else CASES
+    return Table(
+        "Fishr penalty, forward and backward, and what its arithmetic alone takes: products, and bytes at "
+        f"{speed / 1e9:.1f} GB/s; [quartiles]",
+        ("head", "ema", "way", "ms", "× the closed form's", "products ms", "bytes ms", "× floor", "target"),
+        tuple(row for size, target in cases for ema in EMAS for row in _rows(size, ema, target, speed, quick)),
     )
 
 
-def _row(size: Size, ema: float, target: float, quick: bool) -> list[str]:
+def _rows(size: Size, ema: float, target: float | None, speed: float, quick: bool) -> list[tuple[Cell, ...]]:
     found = ways(make_problem(size, ema, device()))
     check_agreement(found)
-    times = interleaved(found, rounds=2 if quick else 9)
-    ratio, _, _ = times.ratio(BATCH_GRAD, OURS)
-    cells = [_cell(times, name) for name in (EXTENSION, BATCH_GRAD, VMAP)]
-    return [
-        str(size),
-        f"{ema:g}",
-        f"{1e3 * times.median(OURS):.2f}",
-        *cells,
-        "" if quick else verdict(ratio, target, at_least=True),
-    ]
-
-
-def _cell(times: Times, name: str) -> str:
-    ratio, low, high = times.ratio(name, OURS)
-    return f"{1e3 * times.median(name):.1f} ({ratio:.1f}× [{low:.1f}, {high:.1f}])"
+    times = interleaved({**found, _FLOOR: products(size, device())}, rounds=9, quick=quick)
+    moving = bytes_moved(size, ema) / speed
+    arithmetic = times.milliseconds(_FLOOR), Number(1e3 * moving, 3)
+    rows = list[tuple[Cell, ...]]()
+    for name in found:
+        floors = [a / (b + moving) for a, b in zip(times.seconds[name], times.seconds[_FLOOR], strict=True)]
+        ratio, of_floor = Spread(*times.ratio(name, OURS), 1), Spread(*quartiles(floors), 1)
+        judged: Cell = None
+        if not quick and name == BATCH_GRAD and target is not None:
+            judged = Verdict(ratio.median, target, at_least=True)
+        if name == OURS and size == LARGEST:
+            judged = Verdict(of_floor.median, FLOORS, at_least=False)
+        by = None if name == OURS else ratio
+        rows.append((str(size), f"{ema:g}", name, times.milliseconds(name), by, *arithmetic, of_floor, judged))
+    return rows
