@@ -87,18 +87,17 @@ class Minibatch:
         rows = [self._rows(len(domain.labels), generator) for domain in domains]
         seeds = [_seeds(domain, self.size, generator) for domain in domains]
         shares = [ranks.share(chosen) for chosen in rows]
+        sizes = tuple(map(len, shares))
+        room = _room(domains, sum(sizes))
+        rooms = (None,) * len(domains) if room is None else room.split(sizes)
+        given = zip(domains, shares, seeds, rooms, strict=True)
         return Drawn(
             inputs=tuple(
-                _inputs(domain, chosen, own and ranks.share(own))
-                for domain, chosen, own in zip(domains, shares, seeds, strict=True)
+                _inputs(domain, chosen, own and ranks.share(own), part) for domain, chosen, own, part in given
             ),
-            labels=torch.cat(
-                [
-                    d.labels.index_select(0, chosen.to(d.labels.device))
-                    for d, chosen in zip(domains, shares, strict=True)
-                ]
-            ),
-            sizes=tuple(map(len, shares)),
+            labels=torch.cat([_labels(domain, chosen) for domain, chosen in zip(domains, shares, strict=True)]),
+            sizes=sizes,
+            room=room,
         )
 
     def _rows(self, count: int, generator: torch.Generator) -> Tensor:
@@ -116,6 +115,7 @@ class Drawn:
         inputs: of each domain.
         labels: [N], on the device of the batch.
         sizes: samples of each domain.
+        room: where all inputs will lie side by side, if they are made there.
 
     Example:
         >>> domain = Domain("only", torch.zeros(3, 2), torch.tensor([0, 1, 1]))
@@ -126,6 +126,7 @@ class Drawn:
     inputs: tuple[Tensor | Reading, ...]
     labels: Tensor
     sizes: tuple[int, ...]
+    room: Tensor | None = None
 
     def result(self) -> DomainBatch:
         """The batch, once all of it is read.
@@ -134,7 +135,8 @@ class Drawn:
             InputError: a file cannot be read.
         """
         parts = [part if isinstance(part, Tensor) else part.result() for part in self.inputs]
-        return DomainBatch(torch.cat(parts).to(self.labels.device), self.labels, self.sizes)
+        inputs = torch.cat(parts).to(self.labels.device) if self.room is None else self.room
+        return DomainBatch(inputs, self.labels, self.sizes)
 
 
 def _seeds(domain: Domain, count: int, generator: torch.Generator) -> list[int] | None:
@@ -144,10 +146,22 @@ def _seeds(domain: Domain, count: int, generator: torch.Generator) -> list[int] 
     return torch.randint(2**62, (count,), generator=generator).tolist()
 
 
-def _inputs(domain: Domain, rows: Tensor, seeds: list[int] | None) -> Tensor | Reading:
+def _labels(domain: Domain, rows: Tensor) -> Tensor:
+    return domain.labels.index_select(0, rows.to(domain.labels.device))
+
+
+def _room(domains: tuple[Domain, ...], rows: int) -> Tensor | None:
+    """Where the inputs of a batch are made, if all of them are read for a CPU."""
+    first = domains[0].inputs
+    if any(isinstance(domain.inputs, Tensor) or domain.labels.device.type != "cpu" for domain in domains):
+        return None
+    return torch.empty(rows, *first.shape[1:], dtype=first.dtype)
+
+
+def _inputs(domain: Domain, rows: Tensor, seeds: list[int] | None, room: Tensor | None) -> Tensor | Reading:
     if isinstance(domain.inputs, Tensor):
         return domain.inputs.index_select(0, rows.to(domain.inputs.device))
-    return begin_reading(domain.inputs, rows.tolist(), seeds, domain.labels.device)
+    return begin_reading(domain.inputs, rows.tolist(), seeds, domain.labels.device, room)
 
 
 def _refuse_empty_shares(rows: list[int], ranks: Ranks) -> None:

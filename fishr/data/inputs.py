@@ -56,12 +56,18 @@ class LazyInputs(Protocol):
         """
         ...
 
-    def finish(self, read: Tensor, rows: Sequence[int], seeds: Sequence[int] | None = None) -> Tensor:
+    def finish(
+        self, read: Tensor, rows: Sequence[int], seeds: Sequence[int] | None = None, room: Tensor | None = None
+    ) -> Tensor:
         """Inputs [n, ...] of what was read of the same rows with the same seeds, on its device.
 
         Args:
             read: what ``read`` returned, or several of its results in one tensor.
             rows: which.
             seeds: of each row; None: to be evaluated.
+            room: [n, ...], where they are to lie; None: wherever.
+
+        Returns:
+            The inputs; ``room``, if it is given.
         """
         ...

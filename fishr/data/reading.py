@@ -1,10 +1,11 @@
 """Rows of domains as tensors: those of a tensor at once, those of files by one pool of threads, ahead of their use."""
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
-from functools import cache
+from functools import cache, partial
+from threading import Barrier
 
 import torch
 from attrs import frozen
@@ -21,47 +22,31 @@ _ROWS_A_TASK = 8
 
 @frozen(eq=False)
 class Reading:
-    """Inputs that threads are reading.
+    """Inputs that threads are making.
 
     Args:
-        inputs: where from.
-        rows: which.
-        seeds: of their augmentation; None: to be evaluated.
-        device: of the inputs.
-        parts: what is read of the rows, in their order, on the device.
+        tasks: of the rows, in their order.
+        together: from what the tasks return to the inputs.
     """
 
-    inputs: LazyInputs
-    rows: Sequence[int]
-    seeds: Sequence[int] | None
-    device: torch.device
-    parts: tuple[Future[Tensor], ...]
+    tasks: tuple[Future[Tensor], ...]
+    together: Callable[[list[Tensor]], Tensor]
 
     def result(self) -> Tensor:
-        """Inputs [n, ...] on the device, once all are read.
+        """Inputs [n, ...] on their device, once all are made.
 
         Raises:
             InputError: one cannot be read.
         """
-        return self.inputs.finish(self.unfinished(), self.rows, self.seeds)
-
-    def unfinished(self) -> Tensor:
-        """What is read of them, [n, ...] on the device.
-
-        Raises:
-            InputError: one cannot be read.
-        """
-        parts = [part.result() for part in self.parts]
-        if self.device.type == "cuda":
-            here = torch.cuda.current_stream(self.device)
-            here.wait_stream(_copying(self.device))
-            for part in parts:
-                part.record_stream(here)
-        return torch.cat(parts)
+        return self.together([task.result() for task in self.tasks])
 
 
 def begin_reading(
-    inputs: LazyInputs, rows: Sequence[int], seeds: Sequence[int] | None = None, device: torch.device = CPU
+    inputs: LazyInputs,
+    rows: Sequence[int],
+    seeds: Sequence[int] | None = None,
+    device: torch.device = CPU,
+    room: Tensor | None = None,
 ) -> Reading:
     """Hand rows to the pool of threads that all domains share; it has as many threads as torch computes with.
 
@@ -69,18 +54,37 @@ def begin_reading(
         inputs: where from.
         rows: which, at least one.
         seeds: of their augmentation; None: to be evaluated.
-        device: where to; the threads copy to a CUDA device beside what it computes, from pinned memory.
+        device: where to. For a CPU the threads finish them too, each a few images at a time, which its cache holds; to
+            a CUDA device they copy beside what it computes, from pinned memory.
+        room: [n, ...] on a CPU, where the inputs are to lie; None: a new tensor.
 
     Returns:
         What will be the inputs.
     """
-    starts = range(0, len(rows), _ROWS_A_TASK)
-    stops = [start + _ROWS_A_TASK for start in starts]
-    tasks = [
-        _pool().submit(_read, inputs, rows[start:stop], None if seeds is None else seeds[start:stop], device)
-        for start, stop in zip(starts, stops, strict=True)
-    ]
-    return Reading(inputs, rows, seeds, device, tuple(tasks))
+    if device.type == "cpu":
+        made = torch.empty(len(rows), *inputs.shape[1:], dtype=inputs.dtype) if room is None else room
+        return Reading(_in_tasks(_make, inputs, rows, seeds, made), lambda _: made)
+    tasks = _in_tasks(partial(_copy, device), inputs, rows, seeds)
+
+    def together(parts: list[Tensor]) -> Tensor:
+        if device.type == "cuda":
+            here = torch.cuda.current_stream(device)
+            here.wait_stream(_copying(device))
+            for part in parts:
+                part.record_stream(here)
+        return inputs.finish(torch.cat(parts), rows, seeds)
+
+    return Reading(tasks, together)
+
+
+def unfinished(inputs: LazyInputs, rows: Sequence[int]) -> Tensor:
+    """What is read of rows to be evaluated, as it is before it is finished: [n, ...] on the CPU.
+
+    Raises:
+        InputError: one cannot be read.
+    """
+    tasks = _in_tasks(lambda inputs, some, _: inputs.read(some), inputs, rows, None)
+    return torch.cat([task.result() for task in tasks])
 
 
 def chunks(domain: Domain, most: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
@@ -137,7 +141,23 @@ def _rows_in(domain: Domain) -> int:
     return max(BLOCK, _CHUNK_BYTES // width // BLOCK * BLOCK)
 
 
-def _read(inputs: LazyInputs, rows: Sequence[int], seeds: Sequence[int] | None, device: torch.device) -> Tensor:
+def _in_tasks(
+    work: Callable[..., Tensor], inputs: LazyInputs, rows: Sequence[int], seeds: Sequence[int] | None, *rooms: Tensor
+) -> tuple[Future[Tensor], ...]:
+    """A few rows a task, with their seeds and their part of each room."""
+    tasks = list[Future[Tensor]]()
+    for start in range(0, len(rows), _ROWS_A_TASK):
+        some = slice(start, start + _ROWS_A_TASK)
+        own = None if seeds is None else seeds[some]
+        tasks.append(_pool().submit(work, inputs, rows[some], own, *(room[some] for room in rooms)))
+    return tuple(tasks)
+
+
+def _make(inputs: LazyInputs, rows: Sequence[int], seeds: Sequence[int] | None, room: Tensor) -> Tensor:
+    return inputs.finish(inputs.read(rows, seeds), rows, seeds, room)
+
+
+def _copy(device: torch.device, inputs: LazyInputs, rows: Sequence[int], seeds: Sequence[int] | None) -> Tensor:
     beside: AbstractContextManager[object] = nullcontext()
     if device.type == "cuda":
         beside = torch.cuda.stream(_copying(device))
@@ -155,4 +175,12 @@ def _copying(device: torch.device) -> torch.cuda.Stream:
 
 @cache
 def _pool() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(max_workers=torch.get_num_threads(), thread_name_prefix="fishr-reading")
+    """Threads of which each computes by itself: teams of their own would fight for the same processors."""
+    count = torch.get_num_threads()
+    pool = ThreadPoolExecutor(count, "fishr-reading", initializer=torch.set_num_threads, initargs=(1,))
+    begun = Barrier(count)
+    for task in [pool.submit(begun.wait) for _ in range(count)]:
+        task.result()
+    # What a thread sets for itself is also what threads that begin later find.
+    torch.set_num_threads(count)
+    return pool

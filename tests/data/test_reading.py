@@ -41,8 +41,8 @@ class Numbers:
     def to(self, device):
         return self
 
-    def finish(self, read, rows, seeds=None):
-        return read
+    def finish(self, read, rows, seeds=None, room=None):
+        return read if room is None else room.copy_(read)
 
     def read(self, rows, seeds=None):
         self.threads.add(threading.current_thread().name)
@@ -124,3 +124,30 @@ def test_no_batch_holds_all_files():
 def test_parts_of_lazy_domains():
     part = _domain(10).part([4, 2], "env0_in")
     assert (part.name, part.inputs.numbers, part.labels.tolist()) == ("env0_in", (4, 2), [1, 2])
+
+
+def test_threads_that_read_compute_by_themselves_and_leave_torchs_number_of_threads():
+    before = torch.get_num_threads()
+
+    class Counting(Numbers):
+        def read(self, rows, seeds=None):
+            self.threads.add(torch.get_num_threads())
+            return super().read(rows, seeds)
+
+    numbers = Counting(tuple(range(30)))
+    begin_reading(numbers, range(30)).result()
+    assert {number for number in numbers.threads if isinstance(number, int)} == {1}
+    assert torch.get_num_threads() == before
+    found = []
+    thread = threading.Thread(target=lambda: found.append(torch.get_num_threads()))
+    thread.start()
+    thread.join()
+    assert found == [before]
+
+
+def test_a_batch_is_made_in_its_room():
+    room = torch.full((7, 2), -1.0)
+    made = begin_reading(Numbers(tuple(range(30))), range(5), room=room[1:6]).result()
+    assert made.data_ptr() == room[1:6].data_ptr()
+    assert torch.equal(room[1:6], begin_reading(Numbers(tuple(range(30))), range(5)).result())
+    assert (room[[0, 6]] == -1).all()

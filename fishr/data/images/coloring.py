@@ -13,7 +13,7 @@ LUMA = (0.2989, 0.587, 0.114)
 _PIECE = 1 << 20
 
 
-def colored(images: Tensor, augmentations: Sequence[Augmentation]) -> Tensor:
+def colored(images: Tensor, augmentations: Sequence[Augmentation], room: Tensor | None = None) -> Tensor:
     """Crops with their colours changed, each image's in its own order, as normalized inputs.
 
     Brightness, contrast and saturation are three rounds of one blend over the whole batch, with factors of each image's
@@ -23,6 +23,7 @@ def colored(images: Tensor, augmentations: Sequence[Augmentation]) -> Tensor:
     Args:
         images: [n, 3, height, width] uint8.
         augmentations: drawn for each; their crops are not applied.
+        room: the same shape, float32, where the result is to lie; None: a new tensor.
 
     Returns:
         The same shape, float32, on the same device.
@@ -35,7 +36,7 @@ def colored(images: Tensor, augmentations: Sequence[Augmentation]) -> Tensor:
     Source:
         torchvision's operations on floating-point tensors, up to rounding.
     """
-    made = torch.empty(images.shape, device=images.device)
+    made = torch.empty(images.shape, device=images.device) if room is None else room
     # Images of one order lie side by side, so that most rounds of a piece are of one kind.
     order = sorted(range(len(augmentations)), key=lambda row: _order(augmentations[row]))
     several = _PIECE // images.shape[1:].numel() if images.device.type == "cpu" else len(order)

@@ -104,11 +104,12 @@ def normalized(images: "Sequence[Image]", size: int) -> Tensor:
     return normalized_pixels(pixels(images, size))
 
 
-def normalized_pixels(images: Tensor) -> Tensor:
+def normalized_pixels(images: Tensor, room: Tensor | None = None) -> Tensor:
     """The same of 8-bit pixels, where they lie.
 
     Args:
         images: [n, 3, height, width] uint8.
+        room: the same shape, float32, where the result is to lie; None: a new tensor.
 
     Returns:
         The same shape, float32, on the same device.
@@ -120,9 +121,10 @@ def normalized_pixels(images: Tensor) -> Tensor:
     Source:
         The means and deviations that torchvision's ImageNet weights are given with.
     """
-    values = images.to(torch.float32, memory_format=torch.contiguous_format)
+    if room is None:
+        room = torch.empty(images.shape, device=images.device)
     mean, std = (torch.tensor(each, device=images.device).view(3, 1, 1) for each in (MEAN, STD))
-    return values.div_(255).sub_(mean).div_(std)
+    return room.copy_(images).div_(255).sub_(mean).div_(std)
 
 
 def reason(error: BaseException) -> str:

@@ -11,7 +11,7 @@ from fishr.data.images.augmentation import Augmentation
 from fishr.data.images.cropping import crops
 from fishr.data.images.decoding import Array
 from fishr.data.inputs import LazyInputs
-from fishr.data.reading import begin_reading
+from fishr.data.reading import unfinished
 from fishr.errors import InputError
 
 if TYPE_CHECKING:
@@ -93,5 +93,5 @@ def hold(inputs: LazyInputs, names: tuple[str, ...], device: torch.device) -> He
         ) from error
     for start in range(0, count, _ROWS_A_TURN):
         rows = range(start, min(start + _ROWS_A_TURN, count))
-        held[rows.start : rows.stop] = begin_reading(inputs, rows).unfinished().permute(0, 2, 3, 1)
+        held[rows.start : rows.stop] = unfinished(inputs, rows).permute(0, 2, 3, 1)
     return HeldImages(names, held)

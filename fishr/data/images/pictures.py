@@ -202,18 +202,21 @@ class Pictures:
             return normalized([self._augmented(row, seed) for row, seed in pairs], self.size)
         return torch.cat([self._crop(row, seed) for row, seed in pairs])
 
-    def finish(self, read: Tensor, rows: Sequence[int], seeds: Sequence[int] | None = None) -> Tensor:
+    def finish(
+        self, read: Tensor, rows: Sequence[int], seeds: Sequence[int] | None = None, room: Tensor | None = None
+    ) -> Tensor:
         """Inputs [n, 3, size, size] of what was read of the same rows with the same seeds, on its device.
 
         Args:
             read: what ``read`` returned.
             rows: which.
             seeds: of each row; None: to be evaluated.
+            room: [n, 3, size, size], where they are to lie; None: wherever.
         """
         if self.prepare == "reader":
-            return read
+            return read if room is None else room.copy_(read)
         given = self._seeds(rows, seeds)
-        return normalized_pixels(read) if given is None else colored(read, self._drawn(given))
+        return normalized_pixels(read, room) if given is None else colored(read, self._drawn(given), room)
 
     def _plain(self, row: int) -> Array:
         if isinstance(self.images, CachedImages) and len(found := self.images.array(row)) == self.size:

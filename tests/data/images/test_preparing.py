@@ -216,7 +216,7 @@ def test_on_a_device_as_on_the_cpu(files, prepare):
     there, here = pictures.to(cuda), pictures.to(CPU)
     for seeds in (None, SEEDS):
         reading = begin_reading(there, range(6), seeds, cuda)
-        assert reading.unfinished().is_cuda
+        assert reading.tasks[0].result().is_cuda
         made = reading.result()
         assert made.is_cuda
         assert _levels(made.cpu(), begin_reading(here, range(6), seeds).result()).max() < 4
