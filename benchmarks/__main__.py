@@ -26,7 +26,7 @@ TABLES = (
 )
 # A whole run is the command line's business, a penalty alone that of people's own loops, where the allocator is as it
 # comes.
-_OF_WHOLE_RUNS = ("step", "profile")
+_OF_WHOLE_RUNS = ("step", "profile", "image_cache")
 
 
 def main() -> int:

@@ -10,6 +10,7 @@ import torch
 from benchmarks.machine import describe, device
 from benchmarks.table import Cell, Spread, Table, Verdict
 from benchmarks.ways import Disagreement
+from fishr.commands.allocator import keep_freed_memory
 from fishr.data.images import ImageFolders, cache_images
 from fishr.data.images.throughput import Speed, Way, measure, ways_of
 from fishr.data.reading import tensor_of
@@ -101,6 +102,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7, help="turns of each way (default: 7)")
     parser.add_argument("--workers", type=int, help="threads (default: as torch has them)")
     given = parser.parse_args()
+    # As the command line does, and as training does with it.
+    keep_freed_memory()
     if given.workers is not None:
         torch.set_num_threads(given.workers)
     print(describe())

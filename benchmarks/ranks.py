@@ -1,4 +1,4 @@
-"""Time of the penalty and of a gradient's sum on 1, 2 and 4 ranks of this machine that share one batch, with gloo."""
+"""Time of a step, a penalty and a gradient's sum on 1, 2 and 4 ranks of this machine that share a batch, by gloo."""
 
 import multiprocessing
 import os
@@ -15,11 +15,15 @@ import torch.distributed as dist
 from benchmarks.machine import quartiles
 from benchmarks.table import Cell, Spread, Table
 from benchmarks.ways import Disagreement
+from fishr.data import Domain, Domains, FullBatch
+from fishr.protocols.domainbed.job import Job
+from fishr.protocols.domainbed.settings import Settings
 from fishr.ranks import Ranks, add_over_ranks
 from fishr.statistics import GapRule, linear_gap
+from fishr.training import advance, build_model, first_state
 
 COUNTS = (1, 2, 4)
-PENALTY, SUM = "penalty, forward and backward", "sum of a gradient"
+STEP, PENALTY, SUM = "a step of the MNIST CNN", "penalty, forward and backward", "sum of a gradient"
 # Domains, samples of each, features and classes; numbers in a network's gradient, as many as a ResNet-50 has.
 _SIZES, _QUICK = (5, 32, 2048, 345, 25_600_000), (2, 8, 32, 4, 10_000)
 _TOLERANCE = 1e-5
@@ -51,10 +55,10 @@ def table(quick: bool) -> Table:
         if not abs(values[count] - values[1]) <= _TOLERANCE * abs(values[1]):
             raise Disagreement(f"{count} ranks: the penalty is {values[count]:.6g}, on one it is {values[1]:.6g}")
     return Table(
-        f"Ranks on this machine, gloo, one thread each: penalty on {domains} × {samples} rows in all, "
-        f"{features}→{classes}; gradient of {numbers:,} float32; [quartiles]",
+        f"Ranks on this machine, gloo, one thread each: a Fishr step on 2 × {_rows_of_step(quick)} rows in all; "
+        f"penalty on {domains} × {samples}, {features}→{classes}; gradient of {numbers:,} float32; [quartiles]",
         ("what", "ranks", "ms", "× one rank's"),
-        tuple(_row(what, count, seconds) for what in (PENALTY, SUM) for count in COUNTS),
+        tuple(_row(what, count, seconds) for what in (STEP, PENALTY, SUM) for count in COUNTS),
     )
 
 
@@ -76,10 +80,13 @@ def _be_rank(number: int, folder: str, quick: bool, results: "multiprocessing.Si
     values = dict[int, float]()
     calls = dict[tuple[str, int], Callable[[], object]]()
     for count, ranks in teams.items():
+        calls[STEP, count] = _step(_rows_of_step(quick), ranks)
         calls[PENALTY, count] = penalty = _penalty(sizes, ranks)
         values[count] = penalty()
         calls[SUM, count] = _sum(sizes[-1], ranks)
-    seconds: dict[tuple[str, int], list[float]] = {(what, count): [] for what in (PENALTY, SUM) for count in COUNTS}
+    seconds: dict[tuple[str, int], list[float]] = {
+        (what, count): [] for what in (STEP, PENALTY, SUM) for count in COUNTS
+    }
     for turn in range(3 if quick else 10):
         for name, taken in seconds.items():
             # Those that have no part in it wait in the barrier, which takes no time of the processors.
@@ -93,6 +100,23 @@ def _be_rank(number: int, folder: str, quick: bool, results: "multiprocessing.Si
         results.put((values, seconds))
     dist.barrier()
     dist.destroy_process_group()
+
+
+def _rows_of_step(quick: bool) -> int:
+    return 8 if quick else 64
+
+
+def _step(rows: int, ranks: Ranks) -> Callable[[], object]:
+    """Of DomainBed's Fishr on Colored MNIST, on this rank's share of two domains, from the same state each time."""
+    settings = Settings(hparams={"penalty_anneal_iters": 0}, weights="random")
+    experiment = Job("ColoredMNIST", "Fishr", (0,), hparams_seed=0, trial_seed=0, settings=settings).experiment()
+    generator = torch.Generator().manual_seed(0)
+    images = [torch.rand(rows, 2, 28, 28, generator=generator) for _ in range(2)]
+    domains = tuple(Domain(str(number), own, torch.arange(rows) % 2) for number, own in enumerate(images))
+    model = build_model(experiment, Domains(domains, (), 2))
+    state = first_state(experiment, model, len(domains))
+    batch = FullBatch().draw(domains, generator, ranks)
+    return lambda: advance(model, experiment, state, batch, ranks)
 
 
 def _penalty(sizes: tuple[int, ...], ranks: Ranks) -> Callable[[], float]:
