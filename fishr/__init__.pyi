@@ -53,6 +53,7 @@ from .training import (
     Started,
     Stepped,
     TrainingState,
+    joined,
     train,
 )
 from .types import DomainBatch, GradientMoments, Layout, Problem
@@ -109,6 +110,7 @@ __all__ = [
     "explain",
     "gradient_gram",
     "gradient_moments",
+    "joined",
     "landscape",
     "mean_over_ranks",
     "merge_moments",

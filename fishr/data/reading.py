@@ -173,11 +173,17 @@ def _copying(device: torch.device) -> torch.cuda.Stream:
     return torch.cuda.Stream(device)
 
 
+def _compute_alone() -> None:
+    # A thread takes the process's number when it is first asked for it, also over one that was set before.
+    torch.get_num_threads()
+    torch.set_num_threads(1)
+
+
 @cache
 def _pool() -> ThreadPoolExecutor:
     """Threads of which each computes by itself: teams of their own would fight for the same processors."""
     count = torch.get_num_threads()
-    pool = ThreadPoolExecutor(count, "fishr-reading", initializer=torch.set_num_threads, initargs=(1,))
+    pool = ThreadPoolExecutor(count, "fishr-reading", initializer=_compute_alone)
     begun = Barrier(count)
     for task in [pool.submit(begun.wait) for _ in range(count)]:
         task.result()

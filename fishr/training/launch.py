@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -14,6 +15,7 @@ from fishr.ranks import ALONE, RankLost, Ranks, losing_ranks
 from fishr.training.loop import resolve_device
 
 Value = TypeVar("Value")
+_LAST_TENSORS = 0.2
 
 
 class Refused(InputError):
@@ -67,6 +69,9 @@ def joined(device: str) -> Generator[tuple[Ranks, str]]:
 def _leave(before: Any) -> None:
     signal.signal(signal.SIGTERM, before)
     if dist.is_initialized():
+        # gloo's threads drop their last tensors with Python's lock, which an interpreter that ends gives to nobody: the
+        # process would abort with all its work done.
+        time.sleep(_LAST_TENSORS)
         dist.destroy_process_group()
 
 

@@ -1,5 +1,8 @@
 """Rows read by threads: the same as read by hand, in order, with their seeds, and errors that come through."""
 
+import os
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -126,23 +129,26 @@ def test_parts_of_lazy_domains():
     assert (part.name, part.inputs.numbers, part.labels.tolist()) == ("env0_in", (4, 2), [1, 2])
 
 
-def test_threads_that_read_compute_by_themselves_and_leave_torchs_number_of_threads():
-    before = torch.get_num_threads()
+THREADS = """
+import threading, torch
+from fishr.data.reading import _pool
 
-    class Counting(Numbers):
-        def read(self, rows, seeds=None):
-            self.threads.add(torch.get_num_threads())
-            return super().read(rows, seeds)
+def threads():
+    return torch.get_num_threads()
 
-    numbers = Counting(tuple(range(30)))
-    begin_reading(numbers, range(30)).result()
-    assert {number for number in numbers.threads if isinstance(number, int)} == {1}
-    assert torch.get_num_threads() == before
-    found = []
-    thread = threading.Thread(target=lambda: found.append(torch.get_num_threads()))
-    thread.start()
-    thread.join()
-    assert found == [before]
+print(threads(), {_pool().submit(threads).result() for _ in range(9)}, threads())
+later = threading.Thread(target=lambda: print(threads()))
+later.start()
+later.join()
+"""
+
+
+def test_threads_that_read_compute_by_themselves_and_others_as_before():
+    # In a process of its own, as this one may have been told to take one thread.
+    command = [sys.executable, "-c", THREADS]
+    environment = os.environ | {"OMP_NUM_THREADS": "2"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
+    assert done.stdout.splitlines() == ["2 {1} 2", "2"]
 
 
 def test_a_batch_is_made_in_its_room():

@@ -2,11 +2,14 @@
 
 import attrs
 import pytest
+import torch
 
 from fishr.data.batches import Minibatch
+from fishr.data.domains import Domain, Domains
+from fishr.data.images.pictures import ImageFiles, Pictures
 from fishr.errors import InputError
 from fishr.training.checkpoints import load, save
-from fishr.training.loop import Evaluated, Finished, Started, Stepped, resolve_device, train
+from fishr.training.loop import Evaluated, Finished, Started, Stepped, domains_to, resolve_device, train
 from fishr.training.state import initial_state
 
 
@@ -68,3 +71,16 @@ def test_a_device_that_is_absent_is_refused(name):
 
 def test_auto_is_a_device():
     assert resolve_device("auto").type in ("cpu", "cuda")
+
+
+def test_images_that_are_to_be_held_are_read_before_the_first_step(tmp_path):
+    from PIL import Image
+
+    for name in ("a.png", "b.png"):
+        Image.new("RGB", (9, 8), "red").save(tmp_path / name)
+    unread = Pictures(ImageFiles(tmp_path, ("a.png", "b.png")), size=8, prepare="held")
+    domain = Domain("photo", unread, torch.tensor([0, 1]))
+    moved = domains_to(Domains((domain,), (), classes=2), torch.device("cpu"))
+    for file in tmp_path.iterdir():
+        file.unlink()
+    assert moved.training[0].inputs.read([1]).shape == (1, 3, 8, 8)

@@ -219,8 +219,9 @@ class Pictures:
         return normalized_pixels(read, room) if given is None else colored(read, self._drawn(given), room)
 
     def _plain(self, row: int) -> Array:
-        if isinstance(self.images, CachedImages) and len(found := self.images.array(row)) == self.size:
-            return found
+        # A cache is of this size, or was refused.
+        if isinstance(self.images, CachedImages):
+            return self.images.array(row)
         return np.asarray(resized(self.images.image(row), self.size))
 
     def _augmented(self, row: int, seed: int) -> "Image":
