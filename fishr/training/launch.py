@@ -69,8 +69,9 @@ def joined(device: str) -> Generator[tuple[Ranks, str]]:
 def _leave(before: Any) -> None:
     signal.signal(signal.SIGTERM, before)
     if dist.is_initialized():
-        # gloo's threads drop their last tensors with Python's lock, which an interpreter that ends gives to nobody: the
-        # process would abort with all its work done.
+        # Where something else holds the group too, as torch's compiler does, gloo's threads outlive it. They drop their
+        # last tensors with Python's lock, which an interpreter that ends gives to nobody: the process would abort with
+        # all its work done.
         time.sleep(_LAST_TENSORS)
         dist.destroy_process_group()
 

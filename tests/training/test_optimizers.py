@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from fishr.errors import InputError
+from fishr.training import optimizers
 from fishr.training.optimizers import SGD, Adam
 
 CASES = [
@@ -60,6 +61,22 @@ def test_inputs_are_left_as_they_were(pure, make, bits):
         assert not torch.equal(moved[0], weights[0])
         assert not any(t.requires_grad for t in moved)
         weights, state = moved, after
+
+
+@pytest.mark.parametrize(("name", "kind"), [("adam", Adam), ("sgd", SGD)])
+@pytest.mark.parametrize("fused", [False, True])
+def test_torch_is_asked_for_its_fused_kernel(monkeypatch, name, kind, fused):
+    """On a CPU it may give the same bits, so that these do not tell."""
+    asked, theirs = [], getattr(optimizers, name)
+
+    def spy(*given, **options):
+        asked.append(options["fused"])
+        return theirs(*given, **options)
+
+    monkeypatch.setattr(optimizers, name, spy)
+    optimizer, weights = kind(lr=0.1, fused=fused), _weights()
+    optimizer.update(_gradients(0, weights), optimizer.init(weights), weights)
+    assert set(asked) == {True if fused else None}
 
 
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
