@@ -6,7 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fishr.commands.shared import data_dir_option, device_option, format_option
+from fishr.commands.shared import (
+    data_dir_option,
+    device_option,
+    format_option,
+    image_size_option,
+    image_source_argument,
+)
 
 if TYPE_CHECKING:
     from fishr.data.images.throughput import Speed
@@ -20,9 +26,9 @@ def bench() -> None:
 @bench.command(
     short_help="Measure images a second.", epilog="Example: fishr bench data PACS --cache pacs.h5 --batch 32"
 )
-@click.argument("source", type=click.Path(path_type=Path), metavar="FOLDER_OR_LIST")
+@image_source_argument
 @click.option("--cache", metavar="FILE", help="Its images in a file of `fishr cache images`, measured too.")
-@click.option("--size", type=click.IntRange(min=1), default=224, show_default=True, help="Side of an input, pixels.")
+@image_size_option
 @click.option(
     "--batch", type=click.IntRange(min=1), default=32, show_default=True, help="Images of each environment in a batch."
 )

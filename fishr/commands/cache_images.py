@@ -4,23 +4,16 @@ from pathlib import Path
 
 import click
 
-from fishr.commands.shared import data_dir_option, format_option
+from fishr.commands.shared import data_dir_option, format_option, image_size_option, image_source_argument
 
 
 @click.command(
     short_help="Decode and resize images once.",
     epilog="Example: fishr cache images PACS -o data/pacs.h5 --size 224",
 )
-@click.argument("source", type=click.Path(path_type=Path), metavar="FOLDER_OR_LIST")
+@image_source_argument
 @click.option("-o", "--out", type=click.Path(path_type=Path), required=True, metavar="FILE", help="HDF5 file to make.")
-@click.option(
-    "--size",
-    type=click.IntRange(min=1),
-    default=224,
-    show_default=True,
-    metavar="PIXELS",
-    help="Side of the resized images.",
-)
+@image_size_option
 @click.option(
     "--workers",
     type=click.IntRange(min=1),

@@ -18,6 +18,15 @@ experiment_argument = click.argument("experiment", metavar="[RECIPE|FILE]", defa
 data_dir_option = click.option(
     "--data-dir", type=click.Path(path_type=Path), help="Folder with data files, such as MNIST/raw (default: data)."
 )
+image_source_argument = click.argument("source", type=click.Path(path_type=Path), metavar="FOLDER_OR_LIST")
+image_size_option = click.option(
+    "--size",
+    type=click.IntRange(min=1),
+    default=224,
+    show_default=True,
+    metavar="PIXELS",
+    help="Side of the resized images.",
+)
 device_option = click.option(
     "--device",
     default="auto",

@@ -9,9 +9,11 @@ from contextlib import redirect_stderr, redirect_stdout
 from io import StringIO
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from attrs import frozen
+from PIL import Image
 
 from fishr.commands import main
 
@@ -51,6 +53,18 @@ def home(tmp_path, monkeypatch):
     """An empty working directory."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+@pytest.fixture
+def animals(home):
+    """Two environments of two classes below the data folder."""
+    for number in range(8):
+        environment, name = ("art", "photo")[number % 2], ("cat", "dog")[number // 4]
+        path = home / "data" / "animals" / environment / name / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        colours = np.random.default_rng(number).integers(0, 256, (9 + number, 12, 3), np.uint8)
+        Image.fromarray(colours).save(path)
+    return home / "data" / "animals"
 
 
 @pytest.fixture

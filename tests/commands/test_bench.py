@@ -1,21 +1,7 @@
 import json
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
-
-
-@pytest.fixture
-def animals(home):
-    """Two environments of two classes below the data folder."""
-    for number in range(8):
-        environment, name = ("art", "photo")[number % 2], ("cat", "dog")[number // 4]
-        path = home / "data" / "animals" / environment / name / f"{number}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        colours = np.random.default_rng(number).integers(0, 256, (9 + number, 12, 3), np.uint8)
-        Image.fromarray(colours).save(path)
-    return home / "data" / "animals"
 
 
 @pytest.fixture(autouse=True)
