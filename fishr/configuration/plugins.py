@@ -4,6 +4,7 @@ import importlib
 import inspect
 import os
 import sys
+from pathlib import Path
 from typing import Any, cast
 
 import attrs
@@ -40,7 +41,7 @@ def load_plugin(kind: str, plugins: tuple[str, ...], family: Family) -> Any:
     for part in name.split("."):
         if not hasattr(found, part):
             names: list[str] = dir(found)
-            raise flaw(f"the module {module} has no {name}{suggestion(name, names)}")
+            raise flaw(f"the module {module} has no {name}{_hidden(module) or suggestion(name, names)}")
         found = getattr(found, part)
     check_member(found, kind, family)
     own = f"{found.__module__}:{found.__qualname__}"
@@ -77,20 +78,34 @@ def plugin_name(found: object) -> str:
 
 
 def _imported(module: str) -> Any:
-    """Import a module that may lie in the working directory, which is importable only meanwhile."""
+    """Import a module, also from the working directory, which comes last and is on the path meanwhile only."""
     added: str | None = None
     try:
+        # Last, so that no file in it stands in for an installed module.
         added = os.getcwd()  # noqa: PTH109 - sys.path holds strings
-        sys.path.insert(0, added)
+        sys.path.append(added)
         importlib.invalidate_caches()
         return importlib.import_module(module)
     # A module runs any code while it is imported: whatever it raises is a problem of the plugin.
     except (Exception, SystemExit) as error:
         reason = one_line(f"{type(error).__name__}: {error}")
-        raise flaw(f"the plugin {module} could not be imported: {reason}") from error
+        raise flaw(f"the plugin {module} could not be imported: {reason}{_hidden(module)}") from error
     finally:
         if added in sys.path:
-            sys.path.remove(added)
+            last = len(sys.path) - 1 - sys.path[::-1].index(added)
+            del sys.path[last]
+
+
+def _hidden(module: str) -> str:
+    """Return a hint if an installed module hides one of the same name in the working directory."""
+    top = module.partition(".")[0]
+    found = sys.modules.get(top)
+    if found is None or not (Path(f"{top}.py").exists() or Path(top).is_dir()):
+        return ""
+    file = getattr(found, "__file__", None) or "built in"
+    if Path(file).is_relative_to(Path.cwd()):
+        return ""
+    return f"; an installed module has that name ({file}) and hides yours, so rename yours"
 
 
 def check_member(found: Any, kind: str, family: Family) -> None:

@@ -2,8 +2,9 @@
 
 import importlib
 import socket
+import tempfile
 from collections.abc import Generator, Iterable, Mapping
-from contextlib import chdir
+from contextlib import chdir, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -54,8 +55,7 @@ def run_on_ray(
     waiting = tuple(jobs)
     if not waiting:
         return
-    ray = _connected(address)
-    try:
+    with _joined(address) as ray:
         resources, where = _resources(ray, conditions, jobs_per_gpu)
         remote = ray.remote(_task).options(**resources, max_retries=RETRIES)
         here = str(Path.cwd())
@@ -70,15 +70,25 @@ def run_on_ray(
             except ray.exceptions.RayError as error:
                 outcome, tries = Outcome(message=f"its process died: {_first_line(error)}"), RETRIES + 1
             yield settled(job, tries, outcome, where)
-    finally:
-        # What still runs ends with this process's place in the cluster.
-        ray.shutdown()
 
 
 def _task(table: Mapping[str, Any], conditions: Conditions, folder: str, plugins: tuple[str, ...]) -> Outcome:
     # Relative paths start where the sweep was started.
     with chdir(folder):
         return attempt(structure(table, Job, plugins), conditions, _memory)
+
+
+@contextmanager
+def _joined(address: str) -> Generator[Any]:
+    """Ray, connected to a cluster while the context lasts; what still runs then is ended."""
+    # Ray puts the working directory first on the path of each worker, where any file would stand in for a module.
+    with tempfile.TemporaryDirectory(prefix="fishr-") as empty:
+        with chdir(empty):
+            ray = _connected(address)
+        try:
+            yield ray
+        finally:
+            ray.shutdown()
 
 
 def _connected(address: str) -> Any:

@@ -88,7 +88,10 @@ def write_script(folder: Path, text: str) -> Path:
 def _program() -> tuple[str, ...]:
     """The installed script beside this interpreter, or the same without it."""
     script = Path(sys.executable).with_name("fishr")
-    return (str(script),) if script.exists() else (sys.executable, "-c", "from fishr.commands import main; main()")
+    # -P: no file in the working directory stands in for a module.
+    return (
+        (str(script),) if script.exists() else (sys.executable, "-P", "-c", "from fishr.commands import main; main()")
+    )
 
 
 def _script(folder: Path, command: str, tasks: int, options: Mapping[str, Value]) -> str:

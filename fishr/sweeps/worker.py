@@ -1,4 +1,4 @@
-"""``python -m fishr.sweeps.worker``: a process that runs one job after another, and dies with its parent.
+"""``python -P -m fishr.sweeps.worker``: a process that runs one job after another, and dies with its parent.
 
 Jobs come in as lines of JSON on standard input; for each, one line goes out on standard output. What a job prints goes
 to its log. The first line out says that the process is ready.

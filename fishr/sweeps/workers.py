@@ -100,7 +100,8 @@ def start_worker(conditions: Conditions, environment: Mapping[str, str], plugins
     }
     errors = tempfile.TemporaryFile()  # noqa: SIM115 (the worker's, until its end)
     process = subprocess.Popen(
-        [sys.executable, "-m", "fishr.sweeps.worker", json.dumps(told)],
+        # -P: no file in the working directory stands in for a module.
+        [sys.executable, "-P", "-m", "fishr.sweeps.worker", json.dumps(told)],
         bufsize=0,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,

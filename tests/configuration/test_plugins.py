@@ -1,5 +1,6 @@
 """Kinds `module:Name`: a person's own code runs only when they named its module."""
 
+import re
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -145,6 +146,20 @@ def test_a_working_directory_that_was_importable_stays_so(folder: Path, monkeypa
     before = list(sys.path)
     read(f"{MODULE}:Mine")
     assert sys.path == before
+
+
+@pytest.mark.parametrize("file", ["colorsys.py", "colorsys/__init__.py"])
+def test_an_installed_module_is_found_first(folder: Path, file: str):
+    """A module of the working directory must not stand in for one that others import."""
+    (folder / file).parent.mkdir(exist_ok=True)
+    (folder / file).write_text(SOURCE)
+    told = message("colorsys:Mine", ("colorsys",))
+    assert re.search(
+        r"has no Mine; an installed module has that name \(.*colorsys.py\) and hides yours, so rename", told
+    )
+    told = message("colorsys.deep:Mine", ("colorsys.deep",))
+    assert re.search(r"could not be imported: .*; an installed module has that name", told)
+    assert not (folder / "imported").exists()
 
 
 @pytest.mark.parametrize("name", ["Mine", "mine", "Mine.Inner"])
