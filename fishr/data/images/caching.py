@@ -99,6 +99,7 @@ def _provenance(
     return {
         "size": size,
         "resize": "bilinear, antialiased",
+        "sixteen_bits": "high byte",
         "domains": tuple(each.name for each in listed),
         "classes": classes,
         "images_sha256": _content(listed, pool),

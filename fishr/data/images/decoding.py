@@ -17,16 +17,24 @@ if TYPE_CHECKING:
 Array = NDArray[np.uint8]
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
+# Formats in which 16-bit gray has a defined range. Pillow opens it as "I;16" and its like, PPM and older PNG as "I".
+_SIXTEEN_BITS = {"PNG": ("I;16", "I"), "PPM": ("I",), "TIFF": ("I;16", "I;16B"), "JPEG2000": ("I;16",)}
+_BITS, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 262, 339
 
 
 def decode(path: Path) -> "Image":
-    """A file's image, in RGB.
+    """Return a file's image in 8-bit RGB.
+
+    Color and gray images of 8 bits are converted as Pillow does, without alpha. Of 16 bits the high byte is taken,
+    ``v >> 8``, which is what Pillow takes of 16-bit color; a TIFF of 12 bits is shifted by 4. Gray levels that a TIFF
+    stores with white as 0 are inverted. Floats, 32-bit and signed integers have no range that all programs agree on,
+    so they are refused.
 
     Args:
         path: of a file in a format that Pillow reads.
 
     Raises:
-        InputError: it cannot be read.
+        InputError: it cannot be read, or its pixels have no defined range.
 
     Example:
         >>> decode(Path("nowhere.jpg"))
@@ -42,7 +50,7 @@ replace it
             image.load()
             # An alpha channel is dropped; Pillow would warn of a palette's.
             image.info.pop("transparency", None)
-            return image.convert("RGB")
+            return _eight_bits(image).convert("RGB")
     # Decoders raise whatever a damaged file makes them stumble over.
     except Exception as error:
         raise InputError(f"{path}: cannot be read as an image ({reason(error)}); delete or replace it") from error
@@ -125,6 +133,22 @@ def normalized_pixels(images: Tensor, room: Tensor | None = None) -> Tensor:
         room = torch.empty(images.shape, device=images.device)
     mean, std = (torch.tensor(each, device=images.device).view(3, 1, 1) for each in (MEAN, STD))
     return room.copy_(images).div_(255).sub_(mean).div_(std)
+
+
+def _eight_bits(image: "Image") -> "Image":
+    """The same image with 8 bits a channel, where Pillow itself would clip its values at 255."""
+    from PIL import Image
+
+    kind, tags = str(image.format), getattr(image, "tag_v2", {})
+    if image.mode[0] not in "IF" and 2 not in tags.get(_SAMPLE_FORMAT, ()):
+        return image
+    if image.mode not in _SIXTEEN_BITS.get(kind, ()):
+        raise ValueError(
+            f"{kind} pixels of mode {image.mode}, floats, 32-bit or signed integers, have no defined range; "
+            "save it with unsigned 8 or 16 bits"
+        )
+    values = np.asarray(image) >> (tags.get(_BITS, (16,))[0] - 8)
+    return Image.fromarray((255 - values if tags.get(_PHOTOMETRIC) == 0 else values).astype(np.uint8))
 
 
 def reason(error: BaseException) -> str:
