@@ -17,7 +17,8 @@ from fishr.errors import InputError
 class Loss(Protocol):
     """A per-sample loss: ``loss(logits, labels)`` is [N], and row n depends on sample n alone.
 
-    Any such function is a loss. One that also has ``deltas`` saves an automatic differentiation.
+    Any such function is a loss. One that also has ``deltas`` saves an automatic differentiation; one that also has
+    ``check_labels(labels, outputs)`` says which label values it takes.
 
     Example:
         >>> def squared(logits, labels):
@@ -51,7 +52,8 @@ class CrossEntropy:
             [N], nats.
 
         Raises:
-            InputError: a single output, or labels that are not [N] whole numbers.
+            InputError: a single output, or labels that are not [N] whole numbers from 0 to C - 1; the values of
+                labels on a GPU are not read.
         """
         self._check(logits, labels)
         return torch.logsumexp(logits, 1) - logits.gather(1, labels.unsqueeze(1)).squeeze(1)
@@ -70,6 +72,33 @@ class CrossEntropy:
         """[N] the likeliest class."""
         return logits.argmax(1)
 
+    def check_labels(self, labels: Tensor, outputs: int) -> None:
+        """Refuse class indices outside 0 to C - 1.
+
+        Args:
+            labels: [N] int64.
+            outputs: C.
+
+        Raises:
+            InputError: it names the values and the remedy.
+        """
+        lowest, highest = _bounds(labels)
+        if lowest >= 0 and highest < outputs:
+            return
+        if lowest < 0:
+            remedy = (
+                "to leave samples out of the loss, use "
+                f'torch.nn.CrossEntropyLoss(reduction="none", ignore_index={lowest}) in place of CrossEntropy()'
+            )
+        elif lowest > 0 and highest == outputs:
+            remedy = "if they start at 1, subtract 1"
+        else:
+            remedy = "number the classes from 0, or give the head more outputs"
+        raise InputError(
+            f"cross-entropy: got labels from {lowest} to {highest}, expected whole numbers from 0 to {outputs - 1}, "
+            f"for {outputs} outputs; {remedy}"
+        )
+
     def _check(self, logits: Tensor, labels: Tensor) -> None:
         if logits.ndim != 2 or logits.shape[1] < 2:
             raise InputError(
@@ -81,6 +110,8 @@ class CrossEntropy:
                 f"cross-entropy: got labels of shape {tuple(labels.shape)} and type {labels.dtype}, "
                 f"expected [{len(logits)}] and torch.int64"
             )
+        if _can_be_read(labels):
+            self.check_labels(labels, logits.shape[1])
 
 
 @frozen
@@ -97,13 +128,14 @@ class BinaryCrossEntropy:
 
         Args:
             logits: [N, C], usually C = 1.
-            labels: [N] (for C = 1) or [N, C], zeros and ones.
+            labels: [N] (for C = 1) or [N, C], zeros and ones, or probabilities between them.
 
         Returns:
             [N], nats.
 
         Raises:
-            InputError: the labels do not have the shape of the logits.
+            InputError: the labels do not have the shape of the logits, or are outside 0 to 1; the values of labels on
+                a GPU are not read.
         """
         targets = self._targets(logits, labels)
         return functional.binary_cross_entropy_with_logits(logits, targets, reduction="none").sum(1)
@@ -122,6 +154,26 @@ class BinaryCrossEntropy:
         """[N], class 1 where the single output is positive; [N, C] for several outputs, each by itself."""
         return (logits.squeeze(1) > 0).long()
 
+    def check_labels(self, labels: Tensor, outputs: int) -> None:
+        """Refuse targets outside 0 to 1.
+
+        Args:
+            labels: [N] or [N, C].
+            outputs: C, which decides nothing here.
+
+        Raises:
+            InputError: it names the values and the remedy.
+        """
+        lowest, highest = _bounds(labels)
+        if lowest >= 0 and highest <= 1:
+            return
+        values = torch.func.debug_unwrap(labels).unique().tolist()
+        remedy = f"use (labels == {values[1]}).long()" if len(values) == 2 else "use CrossEntropy() for more classes"
+        raise InputError(
+            f"binary cross-entropy: got labels from {lowest} to {highest}, expected 0 and 1, or probabilities between "
+            f"them; {remedy}"
+        )
+
     def _targets(self, logits: Tensor, labels: Tensor) -> Tensor:
         column = labels.unsqueeze(1) if labels.ndim == 1 else labels
         if logits.ndim != 2 or column.shape != logits.shape:
@@ -129,7 +181,49 @@ class BinaryCrossEntropy:
                 f"binary cross-entropy: got labels of shape {tuple(labels.shape)} for logits of shape "
                 f"{tuple(logits.shape)}, expected one label per output"
             )
+        if _can_be_read(labels):
+            self.check_labels(labels, logits.shape[1])
         return column.to(logits.dtype)
+
+
+def check_labels(loss: Loss, labels: Tensor, outputs: int) -> None:
+    """Refuse label values that a loss does not take; a loss without ``check_labels`` takes any.
+
+    The built-in losses check labels on the CPU at every call. For labels on a GPU call this once, where data enter:
+    reading their values waits for the device.
+
+    Args:
+        loss: per-sample loss.
+        labels: what the loss reads.
+        outputs: C, how many the head has.
+
+    Raises:
+        InputError: it names the values and the remedy.
+
+    Example:
+        >>> check_labels(CrossEntropy(), torch.tensor([1, 2, 3]), outputs=3)
+        Traceback (most recent call last):
+            ...
+        fishr.errors.InputError: cross-entropy: got labels from 1 to 3, expected whole numbers from 0 to 2, \
+for 3 outputs; if they start at 1, subtract 1
+    """
+    check = getattr(loss, "check_labels", None)
+    if check is not None:
+        check(labels, outputs)
+
+
+def _can_be_read(labels: Tensor) -> bool:
+    """Whether reading the values of labels waits for no device and breaks no compiled graph."""
+    return labels.device.type == "cpu" and not torch.compiler.is_compiling()
+
+
+def _bounds(labels: Tensor) -> tuple[float, float]:
+    """Smallest and largest value, under torch.func's transforms too; 0 and 0 of no labels."""
+    values = torch.func.debug_unwrap(labels)
+    if not values.numel():
+        return 0, 0
+    lowest, highest = values.aminmax()
+    return lowest.item(), highest.item()
 
 
 def per_sample_losses(loss: Loss, logits: Tensor, labels: Tensor) -> Tensor:

@@ -9,7 +9,10 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 from fishr.errors import InputError
-from fishr.losses import BinaryCrossEntropy, CrossEntropy, loss_deltas, per_sample_losses
+from fishr.losses import BinaryCrossEntropy, CrossEntropy, Loss, check_labels, loss_deltas, per_sample_losses
+from fishr.observation import observe
+from fishr.statistics import gradient_gram, gradient_moments, per_sample_gradients
+from fishr.types import DomainBatch
 
 
 @pytest.mark.parametrize("name", LOSSES)
@@ -88,3 +91,78 @@ def test_a_loss_over_the_batch_is_refused() -> None:
             per_sample_losses(nn.CrossEntropyLoss(reduction=reduction), logits, labels)
     with pytest.raises(InputError, match="from mse_loss"):
         loss_deltas(nn.functional.mse_loss, logits, torch.zeros(3, 2))
+
+
+WRONG_LABELS: dict[str, tuple[Loss, int, list[float], str]] = {
+    "from 1": (CrossEntropy(), 3, [1, 2, 3], "got labels from 1 to 3, expected whole numbers from 0 to 2.*subtract 1$"),
+    "-1 as nothing": (CrossEntropy(), 3, [-1, 0, 2], r"got labels from -1 to 2.*CrossEntropyLoss.*ignore_index=-1\)"),
+    "-100 as nothing": (CrossEntropy(), 3, [0, 1, -100], r"got labels from -100 to 1.*ignore_index=-100\)"),
+    "more classes": (CrossEntropy(), 3, [0, 1, 7], "got labels from 0 to 7.*give the head more outputs$"),
+    "-1 and 1": (BinaryCrossEntropy(), 1, [-1, 1, 1], r"labels from -1 to 1, expected 0 and 1.*\(labels == 1\)\.long"),
+    "1 and 2": (BinaryCrossEntropy(), 1, [1, 2, 1], r"labels from 1 to 2, expected 0 and 1.*\(labels == 2\)\.long"),
+    "0 and 255": (BinaryCrossEntropy(), 1, [0, 255, 0], r"got labels from 0 to 255.*\(labels == 255\)\.long\(\)$"),
+    "three classes": (BinaryCrossEntropy(), 1, [0, 1, 2], r"got labels from 0 to 2.*use CrossEntropy\(\)"),
+    "no number": (BinaryCrossEntropy(), 1, [0.0, math.nan, 1.0], "got labels from nan to nan, expected 0 and 1"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG_LABELS)
+def test_label_values_are_refused_wherever_they_enter(name: str) -> None:
+    loss, outputs, values, message = WRONG_LABELS[name]
+    labels, features, sizes = torch.tensor(values), torch.randn(3, 4), (1, 2)
+    linear = nn.Linear(4, outputs)
+    two_layers = nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, outputs))
+    seen = observe(nn.Identity(), linear, DomainBatch(features, labels, sizes), loss)
+    calls = {
+        "check_labels": lambda: check_labels(loss, labels, outputs),
+        "the loss": lambda: loss(linear(features), labels),
+        "deltas": lambda: loss_deltas(loss, linear(features), labels),
+        "observed losses": lambda: seen.losses,
+        "observed moments": lambda: seen.moments,
+        "closed form": lambda: gradient_moments(linear, features, labels, sizes, loss),
+        "BackPACK": lambda: gradient_moments(two_layers, features, labels, sizes, loss, route="backpack"),
+        "torch.func": lambda: gradient_moments(two_layers, features, labels, sizes, loss, route="functional"),
+        "per-sample gradients": lambda: per_sample_gradients(two_layers, features, labels, loss),
+        "Gram matrix": lambda: gradient_gram(linear, features, labels, loss),
+    }
+    for call in calls.values():
+        with pytest.raises(InputError, match=message) as caught:
+            call()
+        assert "\n" not in str(caught.value)
+
+
+def test_labels_at_the_bounds_and_probabilities_are_taken() -> None:
+    check_labels(CrossEntropy(), torch.tensor([0, 2]), outputs=3)
+    check_labels(CrossEntropy(), torch.zeros(0).long(), outputs=3)
+    check_labels(BinaryCrossEntropy(), torch.tensor([True, False]), outputs=1)
+    check_labels(BinaryCrossEntropy(), torch.tensor([[0.0, 0.5], [1.0, 0.25]]), outputs=2)
+    soft = BinaryCrossEntropy()(torch.zeros(2, 1), torch.tensor([0.25, 1.0]))
+    assert_close(soft, torch.full((2,), math.log(2)))
+
+
+def test_labels_on_a_device_are_not_read_in_a_step() -> None:
+    """Their values would be waited for; a tensor without any values tells of each attempt."""
+    labels, logits = torch.zeros(3, dtype=torch.int64, device="meta"), torch.zeros(3, 2, device="meta")
+    assert CrossEntropy()(logits, labels).shape == (3,)
+    assert BinaryCrossEntropy()(logits[:, :1], labels).shape == (3,)
+
+
+def test_compiled_losses_are_one_graph() -> None:
+    for loss, outputs in ((CrossEntropy(), 2), (BinaryCrossEntropy(), 1)):
+        logits, labels = torch.randn(4, outputs), torch.tensor([0, 1, 1, 0])
+        compiled = torch.compile(loss.__call__, fullgraph=True, backend="eager")
+        assert_close(compiled(logits, labels), loss(logits, labels))
+
+
+def test_ignored_samples_have_no_gradient_on_any_route() -> None:
+    """torch's loss with ``ignore_index`` is a loss like any other; it says nothing of the labels it takes."""
+    loss = nn.CrossEntropyLoss(reduction="none", ignore_index=-1)
+    head = nn.Sequential(nn.Linear(4, 3)).to(FLOAT64)
+    features, labels = torch.randn(5, 4, dtype=FLOAT64), torch.tensor([0, -1, 2, -1, 1])
+    check_labels(loss, labels, outputs=3)
+    one_by_one = per_sample_gradients(head, features, labels, loss)
+    assert one_by_one.abs().sum(1).gt(0).tolist() == [True, False, True, False, True]
+    expected = torch.stack([part.var(0, correction=0) for part in one_by_one.split([2, 3])])
+    for route in ("backpack", "functional"):
+        assert_close(gradient_moments(head, features, labels, (2, 3), loss, route).variance, expected, **EXACT)
+    assert_close(gradient_moments(head[0], features, labels, (2, 3), loss).variance, expected, **EXACT)

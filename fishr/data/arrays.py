@@ -187,7 +187,10 @@ def _labels(where: str, labels: object) -> Tensor:
     # Beyond 2**53 float64 skips whole numbers, and no class has such a number.
     wrong = (values != values.trunc()) | (values < 0) | (values > LARGEST_LABEL)
     if wrong.any():
-        raise InputError(f"{where}: got label {values[wrong].flatten()[0].item()}, expected whole numbers from 0")
+        raise InputError(
+            f"{where}: got label {values[wrong].flatten()[0].item()}, expected whole numbers from 0; "
+            "number the classes from 0, and leave out rows that have none"
+        )
     return values.long()
 
 

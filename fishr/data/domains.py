@@ -109,10 +109,12 @@ class Domains:
             self._check_likeness(domain, first)
             lowest, highest = (int(bound) for bound in torch.aminmax(domain.labels))
             if lowest < 0 or highest >= self.classes:
-                wrong = lowest if lowest < 0 else highest
+                wrong, remedy = highest, "if labels start at 1, subtract 1"
+                if lowest < 0:
+                    wrong, remedy = lowest, "leave out the rows that have no class"
                 raise InputError(
                     f"domain {domain.name!r}: got label {wrong}, expected whole numbers from 0 to "
-                    f"{self.classes - 1}, for {self.classes} classes"
+                    f"{self.classes - 1}, for {self.classes} classes; {remedy}"
                 )
 
     @property

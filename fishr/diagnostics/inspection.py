@@ -17,7 +17,7 @@ from fishr.diagnostics.operator_hessian import OperatorHessian
 from fishr.diagnostics.operators import Estimation
 from fishr.diagnostics.quantity import Quantity
 from fishr.errors import InputError
-from fishr.losses import CrossEntropy, Loss
+from fishr.losses import CrossEntropy, Loss, check_labels
 from fishr.observation import Observation, observe
 from fishr.statistics.closed_form import has_bias
 from fishr.statistics.functional_route import refuse_batch_statistics
@@ -41,8 +41,8 @@ class Inspection:
         estimation: how much is spent on what is estimated, and from which seed.
 
     Raises:
-        InputError: the sizes do not fit, no parameter of the head requires grad, or a layer in train mode mixes the
-            samples or draws at random.
+        InputError: the sizes do not fit, the loss does not take the labels, no parameter of the head requires grad, or
+            a layer in train mode mixes the samples or draws at random.
 
     Example:
         >>> head, features, labels = nn.Linear(3, 2), torch.randn(5, 3), torch.tensor([0, 1, 1, 0, 1])
@@ -65,6 +65,8 @@ class Inspection:
         DomainBatch(self.features, self.labels, self.sizes)
         refuse_batch_statistics(self.head)
         _refuse_noise(self.head)
+        # Some quantities never read the loss itself, and would be of labels that it does not take.
+        check_labels(self.loss, self.labels, self.logits.shape[-1])
 
     @cached_property
     def _seen(self) -> Observation:

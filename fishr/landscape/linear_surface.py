@@ -11,7 +11,7 @@ from fishr.landscape.margins import margins_of
 from fishr.landscape.plane import Plane, Samples, Scores, total_scores
 from fishr.landscape.separable import hit_counts, loss_sums
 from fishr.landscape.weights import Weights
-from fishr.losses import CrossEntropy, Loss
+from fishr.losses import CrossEntropy, Loss, check_labels
 
 # Logits of one intermediate result.
 _BLOCK = 1 << 21
@@ -39,6 +39,9 @@ def linear_scores(
     Returns:
         Scores of every domain, on the CPU.
 
+    Raises:
+        InputError: the loss does not take the labels.
+
     Example:
         >>> weights = {"weight": torch.zeros(2, 3), "bias": torch.zeros(2)}
         >>> plane = Plane(weights, {"weight": torch.ones(2, 3), "bias": torch.zeros(2)})
@@ -54,6 +57,7 @@ def _domain_scores(plane: Plane, features: Tensor, labels: Tensor, xs: Tensor, y
     xs, ys = (values.to(features.device, torch.float64) for values in (xs, ys))
     total = torch.zeros(2, len(xs), len(ys), dtype=torch.float64, device=features.device)
     outputs = len(plane.centre["weight"])
+    check_labels(loss, labels, outputs)
     for rows, wanted in zip(*(part.split(max(1, _BLOCK // (3 * outputs))) for part in (features, labels)), strict=True):
         logits = affine_logits(plane, rows)
         margins = margins_of(loss, logits, wanted)

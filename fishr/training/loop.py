@@ -9,6 +9,7 @@ from attrs import frozen
 
 from fishr.data.domains import Domain, Domains
 from fishr.errors import InputError
+from fishr.losses import check_labels
 from fishr.ranks import ALONE, Ranks
 from fishr.training.evaluation import DomainScore, evaluate
 from fishr.training.experiment import Experiment
@@ -125,8 +126,9 @@ def train(
         and Finished.
 
     Raises:
-        InputError: a device that is absent, data that is missing, a state that is not this experiment's; with other
-            ranks, batch normalization by the statistics of a batch, of which each rank has a part.
+        InputError: a device that is absent, data that is missing, labels that the loss does not take, a state that is
+            not this experiment's; with other ranks, batch normalization by the statistics of a batch, of which each
+            rank has a part.
         RankLost: another rank is gone.
         NotFinite: a part of the loss is infinite or not a number.
 
@@ -137,7 +139,9 @@ def train(
         ['Started', 'Stepped', 'Stepped', 'Evaluated', 'Stepped', 'Evaluated', 'Finished']
     """
     where = resolve_device(device)
-    domains = domains_to(domains or experiment.data(experiment.seed, data_dir), where)
+    domains = domains or experiment.data(experiment.seed, data_dir)
+    _check_labels(experiment, domains)
+    domains = domains_to(domains, where)
     model = build_model(experiment, domains)
     if not ranks.alone:
         refuse_batch_statistics(model)
@@ -162,6 +166,16 @@ def train(
         state, record = advance(model, experiment, state, source, ranks)
         yield Stepped(state, record)
     yield Finished(state, scores)
+
+
+def _check_labels(experiment: Experiment, domains: Domains) -> None:
+    """Refuse label values that the loss does not take, before the first step; none is read during one."""
+    outputs = experiment.loss.outputs(domains.classes)
+    for domain in (*domains.training, *domains.evaluation):
+        try:
+            check_labels(experiment.loss, domain.labels, outputs)
+        except InputError as error:
+            raise InputError(f"domain {domain.name!r}: {error}") from None
 
 
 def resolve_device(name: str) -> torch.device:

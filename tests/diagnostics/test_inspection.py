@@ -10,6 +10,7 @@ from torch.testing import assert_close
 from fishr.diagnostics import Estimation, Inspection, Quantity, dense_hessian, hessian_diagonal, top_eigenvalues
 from fishr.diagnostics.dense_hessian import DenseHessian
 from fishr.diagnostics.linear_hessian import LinearHessian
+from fishr.diagnostics.measurement import NAMES, measure
 from fishr.diagnostics.operator_hessian import OperatorHessian
 from fishr.errors import InputError
 
@@ -82,3 +83,11 @@ def test_sizes_that_do_not_fit_and_frozen_heads_are_refused() -> None:
         Inspection(nn.Linear(3, 3), features, labels, (2, 3))
     with pytest.raises(InputError, match="no parameter that requires grad"):
         Inspection(nn.Linear(3, 3).requires_grad_(False), features, labels, (2, 2))
+
+
+@pytest.mark.parametrize("head", [nn.Linear(3, 3), nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 3))])
+def test_labels_that_the_loss_does_not_take_are_refused_by_every_quantity(head: nn.Module) -> None:
+    """Curvature in closed form does not depend on the labels, and BackPACK's ended in torch's IndexError."""
+    for name in NAMES:
+        with pytest.raises(InputError, match="got labels from 1 to 3, expected whole numbers from 0 to 2"):
+            measure(head, torch.randn(4, 3), torch.tensor([1, 2, 3, 1]), (2, 2), names=(name,))

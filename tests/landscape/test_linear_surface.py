@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from fishr.errors import InputError
 from fishr.landscape import Plane, linear_scores, random_directions, separable, weights_of
 from fishr.landscape.linear_surface import affine_logits
 from fishr.losses import BinaryCrossEntropy, CrossEntropy
@@ -159,3 +160,9 @@ def test_weights_that_are_not_finite_give_nan():
     direction = {"weight": torch.ones(2, 1).double()}
     data = (torch.zeros(1, 1).double(), torch.tensor([0]))
     assert linear_scores(Plane(weights, direction), [data], XS, torch.zeros(1)).losses.isnan().all()
+
+
+def test_labels_that_the_loss_does_not_take_are_refused():
+    plane = _plane(torch.nn.Linear(4, 3).to(FLOAT64))
+    with pytest.raises(InputError, match=r"got labels from 1 to 3.*subtract 1"):
+        linear_scores(plane, [(torch.randn(3, 4, dtype=FLOAT64), torch.tensor([1, 2, 3]))], XS, YS, CrossEntropy())

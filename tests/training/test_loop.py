@@ -84,3 +84,25 @@ def test_images_that_are_to_be_held_are_read_before_the_first_step(tmp_path):
     for file in tmp_path.iterdir():
         file.unlink()
     assert moved.training[0].inputs.read([1]).shape == (1, 3, 8, 8)
+
+
+@attrs.frozen
+class TakesZeros:
+    """A loss of one's own that says which labels it takes."""
+
+    def __call__(self, logits, labels):
+        return logits.sum(1)
+
+    def outputs(self, classes):
+        return classes
+
+    def check_labels(self, labels, outputs):
+        if labels.any():
+            raise InputError(f"zeros: got {labels.max()} for {outputs} outputs, expected 0")
+
+
+def test_labels_that_the_loss_does_not_take_are_refused_before_the_first_step(plain):
+    zeros, ones = (Domain(str(label), torch.zeros(4, 128), torch.full((4,), label)) for label in (0, 1))
+    for domains in (Domains((zeros, ones), (), classes=2), Domains((zeros,), (ones,), classes=2)):
+        with pytest.raises(InputError, match="domain '1': zeros: got 1 for 2 outputs, expected 0"):
+            next(train(attrs.evolve(plain, loss=TakesZeros()), domains=domains))
