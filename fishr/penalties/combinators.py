@@ -9,6 +9,7 @@ from torch import Tensor
 
 from fishr.errors import InputError
 from fishr.observation import Observation
+from fishr.penalties.least_domains import least_domains, require_domains
 from fishr.penalties.penalty import Penalty
 from fishr.penalties.schedules import Constant, Schedule
 from fishr.types import Problem
@@ -49,7 +50,7 @@ class Stateless:
     """A penalty out of a plain function of the observation.
 
     Args:
-        function: observation to 0-dim tensor.
+        function: observation to 0-dim tensor; its ``least_domains``, if it has the attribute, is the penalty's.
 
     Example:
         >>> Stateless(lambda seen: seen.logits.square().mean()).init(Problem.of(torch.nn.Linear(2, 2), domains=1))
@@ -57,6 +58,11 @@ class Stateless:
     """
 
     function: Callable[[Observation], Tensor]
+
+    @property
+    def least_domains(self) -> int:
+        """The function's."""
+        return least_domains(self.function)
 
     def init(self, problem: Problem) -> tuple[()]:
         """No state."""
@@ -90,8 +96,18 @@ class Scaled:
     penalty: Penalty = field(validator=_check_penalty)
     schedule: Schedule = field(converter=_schedule)
 
+    @property
+    def least_domains(self) -> int:
+        """Those of the penalty that is scaled."""
+        return least_domains(self.penalty)
+
     def init(self, problem: Problem) -> Any:
-        """The penalty's own state."""
+        """The penalty's own state.
+
+        Raises:
+            InputError: fewer domains than the penalty needs.
+        """
+        require_domains(type(self.penalty).__name__, self.penalty, problem)
         return self.penalty.init(problem)
 
     def __call__(self, seen: Observation, state: Any, step: int) -> tuple[Tensor, Any]:
@@ -149,8 +165,19 @@ class Total:
                 )
         self.__attrs_init__(terms)  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
 
+    @property
+    def least_domains(self) -> int:
+        """The most that any of the terms needs."""
+        return max(map(least_domains, self.terms.values()), default=1)
+
     def init(self, problem: Problem) -> dict[str, Any]:
-        """The terms' states by name."""
+        """The terms' states by name.
+
+        Raises:
+            InputError: fewer domains than a term needs.
+        """
+        for name, penalty in self.terms.items():
+            require_domains(name, penalty, problem)
         return {name: penalty.init(problem) for name, penalty in self.terms.items()}
 
     def __call__(self, seen: Observation, state: dict[str, Any], step: int) -> tuple[Tensor, dict[str, Any]]:

@@ -1,6 +1,6 @@
 """Fishr: gradient variances that match across domains."""
 
-from typing import Literal, get_args
+from typing import ClassVar, Literal, get_args
 
 from attrs import field, frozen
 from attrs.validators import in_
@@ -8,7 +8,7 @@ from torch import Tensor
 
 from fishr.errors import InputError
 from fishr.observation import Observation
-from fishr.penalties.domains import require_two_domains
+from fishr.penalties.least_domains import require_domains
 from fishr.penalties.moving_average import Average, Gain, MovingAverage
 from fishr.statistics.closed_form import has_bias
 from fishr.statistics.distances import Reduction, distance_scale, distance_to_mean
@@ -57,6 +57,7 @@ class Fishr:
     over_parameters: Reduction = field(default="mean", validator=in_(get_args(Reduction)))
     over_domains: Reduction = field(default="mean", validator=in_(get_args(Reduction)))
     unbiased: bool = False
+    least_domains: ClassVar[int] = 2
 
     def __attrs_post_init__(self) -> None:
         if not 0 <= self.ema < 1:
@@ -73,7 +74,7 @@ class Fishr:
         Raises:
             InputError: fewer than two domains.
         """
-        require_two_domains("Fishr", problem)
+        require_domains("Fishr", self, problem)
         return MovingAverage(self.ema, self.gain).init(problem) if self.ema else ()
 
     def __call__(self, seen: Observation, state: Average | tuple[()], step: int) -> tuple[Tensor, Average | tuple[()]]:

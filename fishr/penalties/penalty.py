@@ -16,6 +16,9 @@ class Penalty(Protocol):
     state, and changes nothing. A state is any tree of tensors without a graph, numbers, tuples, dicts with string
     keys, None and frozen attrs records; a penalty without memory has the state ``()``.
 
+    A penalty that compares domains has the attribute ``least_domains = 2``: training refuses it on fewer, and jobs of a
+    sweep that have fewer train without it. Without the attribute it is taken to be defined on a single domain.
+
     Example:
         >>> from attrs import frozen
         >>> @frozen

@@ -1,13 +1,13 @@
 """V-REx: the variance of the domains' risks."""
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from attrs import field, frozen
 from attrs.validators import in_
 from torch import Tensor
 
 from fishr.observation import Observation
-from fishr.penalties.domains import require_two_domains
+from fishr.penalties.least_domains import require_domains
 from fishr.types import Problem
 
 
@@ -33,6 +33,7 @@ class VREx:
     """
 
     form: Literal["variance", "pairwise"] = field(default="variance", validator=in_(("variance", "pairwise")))
+    least_domains: ClassVar[int] = 2
 
     def init(self, problem: Problem) -> tuple[()]:
         """No state.
@@ -40,7 +41,7 @@ class VREx:
         Raises:
             InputError: fewer than two domains.
         """
-        require_two_domains("VREx", problem)
+        require_domains("VREx", self, problem)
         return ()
 
     def __call__(self, seen: Observation, state: tuple[()], step: int) -> tuple[Tensor, tuple[()]]:

@@ -138,7 +138,7 @@ REFUSED = {
     "evaluate, cut short": (["evaluate", "cut-checkpoint"], "not a readable checkpoint (cut short"),
     "evaluate, code": (["evaluate", "code-checkpoint"], "not a readable checkpoint"),
     "evaluate, other weights": (["evaluate", "wider"], "head.weight: got"),
-    "one training domain": (_set("data.flips=[0.2]"), "Fishr: got 1 training domain, expected at least 2"),
+    "one training domain": (_set("data.flips=[0.2]"), "fishr: got 1 training domain, expected at least 2"),
     "no half batches": (
         _train(
             *("colored-digits-irm", "--set", "objective.penalty.irm.penalty.form=half_batches"),

@@ -1,6 +1,6 @@
 """Laws of scaling and summing, and what a weight of zero means."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -206,6 +206,26 @@ def test_a_function_is_a_penalty_once_wrapped() -> None:
 def test_a_number_is_a_constant_schedule() -> None:
     assert Scaled(ERM(), 3).schedule == Constant(3.0)
     assert isinstance(Total(self=ERM(), terms=ERM()).terms, dict)  # any name will do
+
+
+@frozen
+class Compares(Raises):
+    """A penalty of one's own that needs three domains."""
+
+    least_domains: ClassVar[int] = 3
+
+
+def test_domains_that_are_too_few_for_a_term_are_refused_by_its_name() -> None:
+    few, enough = (Problem.of(nn.Linear(2, 2), domains) for domains in (2, 3))
+    for penalty, name in (
+        (Total(mine=Compares()), "mine"),
+        (Total(rex=VREx(), mine=Scaled(Compares(), 2.0)), "mine"),
+        (Scaled(Compares(), 2.0), "Compares"),
+    ):
+        with pytest.raises(InputError, match=f"{name}: got 2 training domains, expected at least 3 to compare"):
+            penalty.init(few)
+        penalty.init(enough)
+    Total(mine=Raises()).init(Problem.of(nn.Linear(2, 2), 1))
 
 
 @pytest.mark.parametrize(

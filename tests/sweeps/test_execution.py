@@ -1,11 +1,14 @@
 import json
 import os
+from typing import ClassVar
 
 import attrs
 import pytest
+from attrs import frozen
 
 from fishr.data.cached_environments import FeatureEnvironments
 from fishr.protocols.domainbed.job import Job
+from fishr.protocols.domainbed.methods import OwnMethod
 from fishr.sweeps import execution
 from fishr.sweeps.execution import Conditions, Outcome, attempt, read_outcome
 from fishr.sweeps.failures import Failure, read_failure, write_failure
@@ -188,3 +191,23 @@ def test_missing_data_is_one_line(conditions, plan):
     settings = attrs.evolve(job.settings, features={"PACS": "nowhere.h5"})
     outcome = attempt(Job("PACS", "ERM", (0,), 0, 0, settings), conditions, Memory())
     assert outcome == Outcome(message="nowhere.h5: no such file; give the path of a file that fishr wrote")
+
+
+@frozen
+class Apart:
+    """A penalty of one's own: NaN on a single domain, and it says so."""
+
+    least_domains: ClassVar[int] = 2
+
+    def init(self, problem):
+        return ()
+
+    def __call__(self, seen, state, step):
+        return seen.domain_losses.var(), state
+
+
+def test_a_method_of_ones_own_trains_wherever_a_single_domain_is_left(plan, conditions):
+    settings = attrs.evolve(plan.settings, methods={"Apart": OwnMethod(Apart(), before=1.0)})
+    for envs in ((0, 1), (0, 1, 2)):
+        job = Job("PACS", "Apart", envs, hparams_seed=0, trial_seed=0, settings=settings)
+        assert attempt(job, conditions, Memory()).done

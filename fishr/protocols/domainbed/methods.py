@@ -11,6 +11,7 @@ from fishr.penalties.combinators import Scaled, Total
 from fishr.penalties.erm import ERM
 from fishr.penalties.fishr import Fishr
 from fishr.penalties.irm import IRM
+from fishr.penalties.least_domains import least_domains
 from fishr.penalties.penalty import Penalty
 from fishr.penalties.schedules import StepSchedule
 from fishr.penalties.vrex import VREx
@@ -23,9 +24,8 @@ WEIGHT, WARM_UP = "lambda", "penalty_anneal_iters"
 
 
 def _penalized(name: str, penalty: Penalty, schedule: StepSchedule, domains: int) -> Objective:
-    # What compares domains is zero of a single one, and its class refuses it.
-    compares = isinstance(penalty, Fishr | VREx)
-    terms = {} if compares and domains == 1 else {name: Scaled(penalty, schedule)}
+    # What compares domains is zero of a single one, and is refused there.
+    terms = {} if domains < least_domains(penalty) else {name: Scaled(penalty, schedule)}
     # Each of them drops the optimizer's memory when the weight jumps.
     return Objective(risk=ERM(over="domains"), penalty=Total(**terms), fresh_optimizer_at=schedule.at)
 
@@ -69,7 +69,7 @@ class OwnMethod:
     """A row of one's own in the table: a penalty whose weight and warm-up are drawn as those of the others.
 
     Args:
-        penalty: what is added to the risk.
+        penalty: what is added to the risk, but where fewer domains are trained on than it needs.
         weight: of the penalty after the warm-up, by default; its hyper-parameter is called ``lambda``.
         weight_powers: powers of ten from lowest to highest between which it is drawn.
         warm_up: updates before the weight rises, by default; ``penalty_anneal_iters``.
@@ -110,7 +110,8 @@ class OwnMethod:
 def objective_of(algorithm: str, hparams: Hparams, own: Mapping[str, OwnMethod], domains: int) -> Objective:
     """What an algorithm minimizes.
 
-    On a single training domain, as pairs of test environments of three leave it, V-REx and Fishr are zero.
+    On a single training domain, as pairs of test environments of three leave it, a penalty that compares domains
+    (``least_domains = 2``, as V-REx and Fishr) is zero and left out.
 
     Args:
         algorithm: one of ``ALGORITHMS`` or of ``own``.

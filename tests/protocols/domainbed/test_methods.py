@@ -1,12 +1,15 @@
 """From hyper-parameters to objectives: DomainBed's conventions, spelled out, by what they do to the parameters."""
 
+from typing import ClassVar
+
 import pytest
 import torch
+from attrs import frozen
 from torch import nn
 
 from fishr.errors import InputError
 from fishr.observation import observe
-from fishr.penalties import VREx
+from fishr.penalties import IRM, Scaled, Stateless, Total, VREx
 from fishr.protocols.domainbed.hyperparameters import hyperparameters
 from fishr.protocols.domainbed.methods import ALGORITHMS, OwnMethod, objective_of
 from fishr.types import DomainBatch, Problem
@@ -141,3 +144,45 @@ def test_a_single_domain_trains_as_in_domainbed(algorithm):
     several = objective_of(algorithm, hparams, {}, domains=2)
     assert objective.fresh_optimizer_at == several.fresh_optimizer_at
     assert several.penalty.terms or algorithm == "ERM"
+
+
+@frozen
+class Apart:
+    """A penalty of one's own that compares domains and says so."""
+
+    least_domains: ClassVar[int] = 2
+
+    def init(self, problem):
+        assert problem.domains > 1
+        return ()
+
+    def __call__(self, seen, state, step):
+        return seen.domain_losses.var(), state
+
+
+def _apart(seen):
+    return seen.domain_losses.var()
+
+
+_apart.least_domains = 2
+
+
+@pytest.mark.parametrize(
+    ("penalty", "compares"),
+    [
+        (Apart(), True),
+        (Scaled(Apart(), 2.0), True),
+        (Total(irm=IRM(), mine=Scaled(Apart(), 2.0)), True),
+        (Stateless(_apart), True),
+        (Scaled(VREx(), 2.0), True),
+        (Stateless(lambda seen: seen.losses.mean()), False),
+        (Total(irm=IRM()), False),
+    ],
+)
+def test_a_method_of_ones_own_that_compares_domains_is_left_out_where_there_is_one(penalty, compares):
+    drawn = {"lambda": 10.0, "penalty_anneal_iters": 5}
+    for domains in (1, 2):
+        objective = objective_of("Mine", drawn, {"Mine": OwnMethod(penalty)}, domains)
+        assert objective.fresh_optimizer_at == 5
+        assert bool(objective.penalty.terms) == (domains == 2 or not compares)
+        objective.init(Problem.of(_head(), domains))
