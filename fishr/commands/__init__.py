@@ -2,7 +2,9 @@
 
 import os
 import sys
+import warnings
 from collections.abc import Sequence
+from io import TextIOWrapper
 
 import click
 
@@ -39,6 +41,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         arguments: what follows the program's name; by default the process's own.
     """
     keep_freed_memory()
+    warnings.showwarning = _show_warning
+    # The name of a file need not be UTF-8: its bytes are printed as they are.
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="surrogateescape")
     sys.exit(_exit_code(arguments))
 
 
@@ -66,6 +72,10 @@ def _exit_code(arguments: Sequence[str] | None) -> int:
         if os.environ.get("FISHR_TRACEBACK"):
             raise
         return _fail(f"{type(error).__name__}: {error} (set FISHR_TRACEBACK=1 to see where)", 1)
+
+
+def _show_warning(message: Warning | str, *_: object) -> None:
+    click.echo(f"Warning: {' '.join(str(message).split())}", err=True)
 
 
 def _fail(message: str, code: int) -> int:

@@ -125,8 +125,9 @@ def download(name: str, data_dir: Path, archives: tuple[Path, ...], duplicates: 
 def verify(source: str, data_dir: Path) -> None:
     """Check that a data set is laid out as expected, and that each of its images can be read.
 
-    PATH_OR_NAME is one of `fishr data list`, a folder ENVIRONMENT/CLASS/IMAGE or a list of images. The paths of images
-    that cannot be read go to standard output, one a line.
+    PATH_OR_NAME is one of `fishr data list`, a folder ENVIRONMENT/CLASS/IMAGE or a list of images. What is printed is a
+    table of images by class and environment, with the number of files that were passed over, and notes on what may not
+    be meant. If images cannot be read, their paths are printed instead, one a line.
     """
     from fishr.data.catalogue import details
     from fishr.data.download import MIRROR, verify_mnist
@@ -155,10 +156,10 @@ def verify(source: str, data_dir: Path) -> None:
         shown = ", ".join(f"{each.path} ({each.reason})" for each in verified.unreadable[:SHOWN])
         more = ", …" if len(verified.unreadable) > SHOWN else ""
         raise InputError(f"{len(verified.unreadable)} of {verified.images} images cannot be read: {shown}{more}")
+    click.echo(_table(verified.contents, passed_over=True) + "\n")
     for note in verified.notes:
         click.echo(f"note: {note}")
-    environments = ", ".join(f"{each.environment} {each.images}" for each in verified.contents)
-    click.echo(f"{place}: all {verified.images} images can be read ({environments})")
+    click.echo(f"{place}: all {verified.images} images can be read")
 
 
 class _Bar:
@@ -200,8 +201,6 @@ def _object(found: "Details", contents: "tuple[Contents, ...]", problem: str) ->
 
 
 def _text(found: "Details", contents: "tuple[Contents, ...]", problem: str) -> str:
-    from tabulate import tabulate
-
     classes = "" if found.classes is None else str(found.classes)
     facts = {
         "environments": ", ".join(found.environments),
@@ -217,8 +216,17 @@ def _text(found: "Details", contents: "tuple[Contents, ...]", problem: str) -> s
     lines = [f"{found.entry.kind}: {found.entry.description}"]
     lines += [f"  {name}: {value}" for name, value in facts.items() if value]
     if contents:
-        names = sorted({name for each in contents for name in each.classes})
-        rows = [(name, *(each.classes.get(name, 0) for each in contents)) for name in names]
-        rows.append(("all", *(each.images for each in contents)))
-        lines += ["", tabulate(rows, ("images", *(each.environment for each in contents)))]
+        lines += ["", _table(contents)]
     return "\n".join(lines)
+
+
+def _table(contents: "tuple[Contents, ...]", passed_over: bool = False) -> str:
+    """Numbers of images by class and environment."""
+    from tabulate import tabulate
+
+    names = sorted({name for each in contents for name in each.classes})
+    rows = [(name, *(each.classes.get(name, 0) for each in contents)) for name in names]
+    rows.append(("all", *(each.images for each in contents)))
+    if passed_over:
+        rows.append(("passed over", *(each.passed_over for each in contents)))
+    return tabulate(rows, ("images", *(each.environment for each in contents)), disable_numparse=[0])

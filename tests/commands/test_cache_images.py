@@ -1,4 +1,5 @@
 import json
+import warnings
 
 import pytest
 
@@ -35,6 +36,16 @@ def test_a_list_below_another_data_folder(call, animals, home):
     said = call("cache", "images", "some.csv", "-o", "images.h5", "--size", 4, "--data-dir", "lists")
     assert said.code == 0, said
     assert "8 images of 4 × 4 pixels" in said.out
+
+
+def test_what_may_not_be_meant_is_one_line(call, animals):
+    (animals / "art" / "cat" / "extra.gif").write_bytes(b"")
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        said = call("cache", "images", "animals", "-o", "images.h5", "--size", 4)
+    assert said.code == 0
+    doubt = "images are passed over, of other formats or beside the classes: 1 .gif"
+    assert said.err == f"Warning: data/animals: {doubt}; see `fishr data verify data/animals`\n"
 
 
 @pytest.mark.parametrize(

@@ -2,16 +2,22 @@
 
 import io
 import json
+import os
 import re
+import subprocess
+import sys
 import zipfile
 from contextlib import redirect_stderr
 from hashlib import sha256
+from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from fishr.commands import main
 from fishr.data.download import MD5
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(autouse=True)
@@ -159,12 +165,17 @@ def test_whole_images_are_verified(call, pacs):
     for name in ("PACS", "data/PACS"):
         said = call("data", "verify", name)
         assert (said.code, said.err) == (0, "")
-        assert said.out == ("data/PACS: all 56 images can be read (art_painting 14, cartoon 14, photo 14, sketch 14)\n")
+        table, end = said.out.split("\n\n")
+        rows = [line.split() for line in table.splitlines()]
+        assert rows[0] == ["images", *ENVIRONMENTS]
+        assert rows[2:-2] == [[name, "2", "2", "2", "2"] for name in CLASSES]
+        assert rows[-2:] == [["all", *["14"] * 4], ["passed", "over", *["0"] * 4]]
+        assert end == "data/PACS: all 56 images can be read\n"
 
 
 def test_a_folder_of_ones_own_needs_no_slash(call, pacs, home):
     pacs.rename(home / "mine")
-    assert call("data", "verify", "mine").out.startswith("mine: all 56 images can be read")
+    assert call("data", "verify", "mine").out.endswith("mine: all 56 images can be read\n")
 
 
 def test_unreadable_images_are_listed(call, pacs, home):
@@ -185,7 +196,29 @@ def test_what_an_environment_lacks_is_a_note(call, pacs):
         path.unlink()
     said = call("data", "verify", "PACS")
     assert said.code == 0
-    assert said.out.startswith("note: photo has no image of dog\n")
+    assert "\n\nnote: photo has no image of dog\n" in said.out
+
+
+def test_what_may_not_be_meant_is_noted_and_counted(call, pacs):
+    for name in ("a.gif", "b.gif", "c.txt"):
+        (pacs / "photo" / "dog" / name).write_bytes(b"")
+    said = call("data", "verify", "PACS")
+    assert (said.code, said.err) == (0, "")
+    assert re.search(r"^passed over +0 +0 +3 +0$", said.out, re.MULTILINE)
+    assert "note: images are passed over, of other formats or beside the classes: 2 .gif\n" in said.out
+
+
+def test_names_that_are_no_utf8_are_printed_as_they_are(pacs, home):
+    """By their bytes on standard output, escaped in errors."""
+    name = os.fsdecode(b"caf\xe9.jpg")
+    try:
+        (pacs / "photo" / "dog" / name).write_bytes(b"")
+    except OSError:
+        pytest.skip("this file system takes UTF-8 alone")
+    command = [sys.executable, str(ROOT / "cli.py"), "data", "verify", "PACS"]
+    done = subprocess.run(command, capture_output=True, cwd=home, timeout=120)
+    assert (done.returncode, done.stdout) == (2, b"data/PACS/photo/dog/caf\xe9.jpg\n")
+    assert b"photo/dog/caf\\udce9.jpg (empty file)" in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,10 @@ from fishr.data.caches import Section, write_images
 from fishr.data.images.checking import check_readable
 from fishr.data.images.decoding import resized
 from fishr.data.images.folders import list_folder
+from fishr.data.images.layout_doubts import warn_of_layout
 from fishr.data.images.listing import Listed, class_names
 from fishr.data.images.lists import EXTENSIONS, list_file
+from fishr.data.images.names import portable
 from fishr.data.images.pictures import ImageFiles
 from fishr.errors import InputError
 
@@ -68,6 +70,7 @@ def cache_images(
 ENVIRONMENT/CLASS/IMAGE
     """
     listed = list_images(source)
+    warn_of_layout(source, listed)
     classes = class_names(source, listed)
     check_readable([path for environment in listed for path in _paths(environment)])
     numbers = {name: number for number, name in enumerate(classes)}
@@ -83,7 +86,7 @@ ENVIRONMENT/CLASS/IMAGE
             out,
             provenance=_provenance(listed, classes, size, pool),
             sections=[Section(each.name, "training", len(each.classes)) for each in listed],
-            paths=[each.images.names for each in listed],
+            paths=[tuple(map(portable, each.images.names)) for each in listed],
             labels=[np.array([numbers[name] for name in each.classes]) for each in listed],
             compute=compute,
             progress=progress,

@@ -1,18 +1,19 @@
 """Environments from folders of image files."""
 
-import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from attrs import frozen
 
 from fishr.data.environments import Environments
 from fishr.data.images.assembling import assemble, check_settings
+from fishr.data.images.layout_doubts import check_layout, warn_of_layout
 from fishr.data.images.listing import Listed, chosen_environments
+from fishr.data.images.names import checked_name
 from fishr.data.images.pictures import ImageFiles, Prepare
+from fishr.data.images.scanning import EXTENSIONS, enter, entries_of, files_below, has_images, is_image
 from fishr.errors import InputError
 
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 LAYOUT = "ENVIRONMENT/CLASS/IMAGE"
 
 
@@ -21,7 +22,9 @@ class ImageFolders:
     """Images that lie as <data_dir>/<folder>/<environment>/<class>/<image>, read when they are needed.
 
     Classes are those of all environments together, of which one may lack some. Images come in torchvision's order, by
-    class, folder and file name, so that splits are DomainBed's. Hidden files and files of other kinds are passed over.
+    class, folder and file name, so that splits are DomainBed's. Files of other kinds, hidden ones and what systems
+    leave, such as @eaDir, are passed over. Links are followed, but no folder is taken twice. A class is the same in
+    each environment whichever form of Unicode its folder's name has.
 
     Args:
         folder: path of the data set; a relative one starts at ``data_dir``, or at the folder "data" where none is
@@ -67,7 +70,12 @@ ENVIRONMENT/CLASS/IMAGE
 
     def __call__(self, seed: int, data_dir: Path | None) -> Environments:
         """List and check the files; there is nothing to draw, so ``seed`` is not used."""
-        return assemble(self, self.folder, data_dir, lambda root: list_folder(root, self.environments))
+        return assemble(self, self.folder, data_dir, self._listed)
+
+    def _listed(self, root: Path) -> tuple[Listed, ...]:
+        found = list_folder(root, self.environments)
+        warn_of_layout(root, found)
+        return found
 
 
 def list_folder(root: Path, wanted: Sequence[str] | None = None) -> tuple[Listed, ...]:
@@ -78,7 +86,8 @@ def list_folder(root: Path, wanted: Sequence[str] | None = None) -> tuple[Listed
         wanted: names of the environments to take; None: all.
 
     Raises:
-        InputError: no such folder, a level of it missing, or an environment without images.
+        InputError: no such folder, a level of it missing, an environment without images, or a folder that links make
+            two.
 
     Example:
         >>> import tempfile
@@ -90,70 +99,63 @@ def list_folder(root: Path, wanted: Sequence[str] | None = None) -> tuple[Listed
     """
     if not root.is_dir():
         raise InputError(f"{root}: no such folder; run `fishr data download`, or lay images there as {LAYOUT}")
-    folders = _folders(root)
+    folders = _environments(root)
     if not folders:
-        got = "its images lie directly in it" if _has_images(root) else "it has no images"
+        got = "its images lie directly in it" if has_images(root) else "it has no images"
         raise InputError(f"{root}: {got}, expected folders of environments; lay images as {LAYOUT}")
-    names = chosen_environments(root, folders, wanted)
-    found = [(name, [pair for each in _folders(root / name) for pair in _images(root, name, each)]) for name in names]
-    if not any(pairs for _, pairs in found) and not any(_has_images(root / name) for name in names):
+    entered = dict[str, str]()
+    enter(str(root), entered)
+    found = [_listed(root, folders[name], name, entered) for name in chosen_environments(root, list(folders), wanted)]
+    if not any(each.classes or has_images(root / folders[each.name]) for each in found):
         raise InputError(
-            f"{root}: it has no images (files such as {', '.join(EXTENSIONS[:3])}) in {len(names)} folders; lay them "
+            f"{root}: it has no images (files such as {', '.join(EXTENSIONS[:3])}) in {len(found)} folders; lay them "
             f"as {LAYOUT}"
         )
-    return tuple(_listed(root, name, pairs) for name, pairs in found)
+    for each in found:
+        _check_classes(root / folders[each.name], each)
+    check_layout(root, found)
+    return tuple(found)
 
 
-def _listed(root: Path, name: str, pairs: list[tuple[str, str]]) -> Listed:
-    if not pairs and _has_images(root / name):
+def _environments(root: Path) -> dict[str, str]:
+    """Folders by the environments' names."""
+    found = dict[str, str]()
+    for folder in entries_of(root)[0]:
+        name = checked_name(root, folder)
+        if name in found:
+            both = f"{found[name]!a} and {folder!a}"
+            raise InputError(f"{root}: the names of the folders {both} look alike; rename one, or move its images")
+        found[name] = folder
+    return found
+
+
+def _listed(root: Path, folder: str, name: str, entered: dict[str, str]) -> Listed:
+    """The images of an environment, none of which need be there."""
+    enter(str(root / folder), entered)
+    groups, beside = entries_of(root / folder)
+    images, classes, passed = list[str](), list[str](), [f"{folder}/{file}" for file in beside]
+    for group in groups:
+        class_name = checked_name(root / folder, group)
+        for inner, files in sorted(files_below(f"{root / folder / group}", entered)):
+            for file in sorted(files):
+                path = f"{folder}/{group}{inner}/{file}"
+                if is_image(file):
+                    images.append(path)
+                    classes.append(class_name)
+                else:
+                    passed.append(path)
+    return Listed(name, ImageFiles(root, tuple(images)), tuple(classes), tuple(passed))
+
+
+def _check_classes(folder: Path, environment: Listed) -> None:
+    if environment.classes:
+        return
+    if has_images(folder):
         raise InputError(
-            f"{root / name}: its images lie directly in it, expected folders of classes; lay images as {LAYOUT}, and "
+            f"{folder}: its images lie directly in it, expected folders of classes; lay images as {LAYOUT}, and "
             "name the folder that has the environments"
         )
-    if not pairs:
-        raise InputError(
-            f"{root / name}: it has no class, expected folders with images; remove it, name the environments to take, "
-            f"or lay images as {LAYOUT}"
-        )
-    return Listed(name, ImageFiles(root, tuple(image for image, _ in pairs)), tuple(group for _, group in pairs))
-
-
-def _images(root: Path, environment: str, group: str) -> Iterator[tuple[str, str]]:
-    """Names of a class's images from the root, with that of the class."""
-    top = f"{root / environment / group}"
-    inside = list[tuple[str, list[str]]]()
-    for folder, inner, files in os.walk(top, followlinks=True, onerror=_refuse):
-        inner[:] = [name for name in inner if _counts(name)]
-        inside.append((folder[len(top) :], files))
-    for folder, files in sorted(inside):
-        for file in sorted(files):
-            if _is_image(file):
-                yield f"{environment}/{group}{folder}/{file}", group
-
-
-def _folders(folder: Path) -> list[str]:
-    try:
-        with os.scandir(folder) as entries:
-            return sorted(entry.name for entry in entries if entry.is_dir() and _counts(entry.name))
-    except OSError as error:
-        _refuse(error)
-        raise
-
-
-def _has_images(folder: Path) -> bool:
-    return any(_is_image(path.name) and path.is_file() for path in folder.iterdir())
-
-
-def _is_image(name: str) -> bool:
-    return _counts(name) and name.lower().endswith(EXTENSIONS)
-
-
-def _counts(name: str) -> bool:
-    # What operating systems leave in folders and archives.
-    return not name.startswith(".") and name != "__MACOSX"
-
-
-def _refuse(error: OSError) -> None:
     raise InputError(
-        f"{error.filename}: cannot be read ({error.strerror}); ask for the right to, or copy it"
-    ) from error
+        f"{folder}: it has no class, expected folders with images; remove it, name the environments to take, "
+        f"or lay images as {LAYOUT}"
+    )

@@ -1,10 +1,11 @@
 """The images of environments, listed but unread; which environments and rows of them are taken."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from attrs import frozen
 
+from fishr.data.images.names import checked_name, folded
 from fishr.data.images.pictures import Images
 from fishr.errors import InputError
 
@@ -17,6 +18,7 @@ class Listed:
         name: of the environment.
         images: n of them.
         classes: [n], the name of each image's class.
+        passed: names of files beside them that are no images which are read.
 
     Example:
         >>> from pathlib import Path
@@ -28,6 +30,7 @@ class Listed:
     name: str
     images: Images
     classes: tuple[str, ...]
+    passed: tuple[str, ...] = ()
 
 
 def chosen_environments(where: object, found: Sequence[str], wanted: Sequence[str] | None) -> tuple[str, ...]:
@@ -36,7 +39,7 @@ def chosen_environments(where: object, found: Sequence[str], wanted: Sequence[st
     Args:
         where: what has them, for the message.
         found: names of those there are.
-        wanted: names of those to take, in this order; None: all, sorted.
+        wanted: names of those to take, in this order, in any of Unicode's forms; None: all, sorted.
 
     Raises:
         InputError: one that is wanted is not there.
@@ -49,6 +52,7 @@ def chosen_environments(where: object, found: Sequence[str], wanted: Sequence[st
     """
     if wanted is None:
         return tuple(sorted(found))
+    wanted = [checked_name("environments", name) for name in wanted]
     missing = sorted(set(wanted) - set(found))
     if missing:
         raise InputError(
@@ -66,7 +70,8 @@ def class_names(where: object, environments: Sequence[Listed]) -> tuple[str, ...
         environments: any of which may lack a class.
 
     Raises:
-        InputError: fewer than two.
+        InputError: fewer than two; or two that differ in case alone and are never in one environment, so that one is
+            likely meant.
 
     Example:
         >>> class_names("PACS", [])
@@ -78,6 +83,7 @@ def class_names(where: object, environments: Sequence[Listed]) -> tuple[str, ...
     if len(classes) < 2:
         got = f"the class {classes[0]!r} alone" if classes else "no class"
         raise InputError(f"{where}: got {got}, expected at least 2 to tell apart")
+    _check_spelling(where, {each.name: set(each.classes) for each in environments})
     return tuple(classes)
 
 
@@ -104,6 +110,21 @@ def rows_taken(classes: Sequence[str], samples: int | None) -> list[int]:
     kept = set(firsts.values())
     ahead = [row for row in shuffled if row in kept]
     return sorted([*ahead, *(row for row in shuffled if row not in kept)][:samples])
+
+
+def _check_spelling(where: object, classes: Mapping[str, set[str]]) -> None:
+    found = dict[str, dict[str, str]]()
+    for environment, names in classes.items():
+        for name in sorted(names):
+            found.setdefault(folded(name), {}).setdefault(name, environment)
+    for spelled in found.values():
+        # Beside each other, as letters are, they are meant to be two.
+        if len(spelled) > 1 and not any(len(names & spelled.keys()) > 1 for names in classes.values()):
+            (one, here), (other, there) = list(spelled.items())[:2]
+            raise InputError(
+                f"{where}: the class is {one!r} in {here} but {other!r} in {there}; give it the same name in each "
+                "environment"
+            )
 
 
 def _and(names: Sequence[str]) -> str:

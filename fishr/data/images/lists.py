@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 from collections.abc import Iterator, Sequence
 from io import StringIO
 from pathlib import Path
@@ -12,6 +13,7 @@ from attrs import frozen
 from fishr.data.environments import Environments
 from fishr.data.images.assembling import assemble, check_settings
 from fishr.data.images.listing import Listed, chosen_environments
+from fishr.data.images.names import checked_name
 from fishr.data.images.pictures import ImageFiles, Prepare
 from fishr.errors import InputError
 
@@ -95,7 +97,8 @@ def list_file(path: Path, wanted: Sequence[str] | None = None) -> tuple[Listed, 
         if image in seen:
             raise InputError(f"{path}: {where}: {image!r} is listed already in {seen[image]}; list each image once")
         seen[image] = where
-        found.setdefault(environment, []).append((image, group))
+        name, class_name = (checked_name(f"{path}: {where}", each) for each in (environment, group))
+        found.setdefault(name, []).append((image, class_name))
     if not found:
         raise InputError(f"{path}: it lists no image; give environment, class and path of each")
     return tuple(
@@ -172,7 +175,16 @@ def _text(value: Any, where: str, key: str) -> str:
     if not isinstance(value, str) or not value.strip():
         got = "nothing" if value is None or value == "" else f"{value!r}"
         raise InputError(f"{where}: got {got} as {key}, expected text")
+    if "\0" in value or (key == "path" and not _is_path(value)):
+        raise InputError(f"{where}: got {value!a} as {key}, expected text that can be the name of a file")
     return value.strip()
+
+
+def _is_path(value: str) -> bool:
+    try:
+        return bool(os.fsencode(value))
+    except UnicodeEncodeError:
+        return False
 
 
 def _kind(value: Any) -> str:

@@ -15,6 +15,7 @@ from fishr.data.images.coloring import colored
 from fishr.data.images.cropping import crops
 from fishr.data.images.decoding import Array, decode, normalized, normalized_pixels, pixels, resized
 from fishr.data.images.holding import HeldImages, hold
+from fishr.data.images.names import portable
 from fishr.data.splits import seed_hash
 
 if TYPE_CHECKING:
@@ -238,7 +239,7 @@ class Pictures:
             return seeds if self.augment else None
         if not self.augment_evaluation:
             return None
-        return [seed_hash("evaluation", self.images.names[self.rows[row]]) for row in rows]
+        return [seed_hash("evaluation", portable(self.images.names[self.rows[row]])) for row in rows]
 
     def _drawn(self, seeds: Sequence[int]) -> list[Augmentation]:
         """Of images of the inputs' size; colours are those of any other size."""

@@ -18,6 +18,7 @@ class Contents:
     Args:
         environment: its folder's name.
         classes: how many images each class has, sorted by name.
+        passed_over: how many files beside them are no images which are read.
 
     Example:
         >>> Contents("photo", {"cat": 3, "dog": 4}).images
@@ -26,6 +27,7 @@ class Contents:
 
     environment: str
     classes: Mapping[str, int]
+    passed_over: int = 0
 
     @property
     def images(self) -> int:
@@ -43,7 +45,7 @@ def contents_of(listed: Sequence[Listed]) -> tuple[Contents, ...]:
         >>> contents_of([])
         ()
     """
-    return tuple(Contents(each.name, dict(sorted(Counter(each.classes).items()))) for each in listed)
+    return tuple(Contents(each.name, dict(sorted(Counter(each.classes).items())), len(each.passed)) for each in listed)
 
 
 def is_laid(folder: Path, environments: Sequence[Environment]) -> bool:

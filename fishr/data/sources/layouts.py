@@ -4,6 +4,7 @@ import filecmp
 from collections.abc import Iterator
 from pathlib import Path
 
+from fishr.data.images.scanning import is_meant
 from fishr.data.sources.image_set import Environment
 from fishr.errors import InputError
 
@@ -146,7 +147,7 @@ def folders_of(folder: Path) -> list[Path]:
     """
     if not folder.is_dir():
         return []
-    return sorted(path for path in folder.iterdir() if path.is_dir() and _meant(path))
+    return sorted(path for path in folder.iterdir() if path.is_dir() and is_meant(path.name))
 
 
 def files_of(folder: Path) -> list[Path]:
@@ -158,11 +159,7 @@ def files_of(folder: Path) -> list[Path]:
     """
     if not folder.is_dir():
         return []
-    return sorted(path for path in folder.iterdir() if path.is_file() and _meant(path))
-
-
-def _meant(path: Path) -> bool:
-    return not path.name.startswith(".") and path.name != "__MACOSX"
+    return sorted(path for path in folder.iterdir() if path.is_file() and is_meant(path.name))
 
 
 def _by_depth(folder: Path) -> Iterator[Path]:

@@ -7,6 +7,8 @@ from attrs import frozen
 
 from fishr.data.images.caching import list_images
 from fishr.data.images.checking import Unreadable, find_unreadable
+from fishr.data.images.layout_doubts import layout_doubts
+from fishr.data.images.listing import class_names
 from fishr.data.images.pictures import ImageFiles
 from fishr.data.sources.image_set import ImageSet
 from fishr.data.sources.inspection import Contents, contents_of, notes_of, problems_of
@@ -20,7 +22,7 @@ class Verified:
     Args:
         contents: the environments.
         unreadable: images that cannot be read.
-        notes: what is worth knowing of the layout.
+        notes: doubts about the layout, and classes that an environment lacks.
 
     Example:
         >>> Verified((Contents("photo", {"dog": 2}), Contents("sketch", {"dog": 3})), ()).images
@@ -61,6 +63,7 @@ def verify_images(
     problems = problems_of(contents, expected) if expected else ()
     if expected and problems:
         raise InputError(f"{source}: not {expected.name}, {'; '.join(problems)}; see fishr data info {expected.name}")
+    class_names(source, listed)
     paths = [
         each.images.path(row)
         for each in listed
@@ -75,4 +78,5 @@ def verify_images(
         progress(done, len(paths))
 
     tell(0)
-    return Verified(contents, find_unreadable(paths, full=True, progress=tell), notes_of(contents))
+    notes = (*layout_doubts(source, listed), *notes_of(contents))
+    return Verified(contents, find_unreadable(paths, full=True, progress=tell), notes)
