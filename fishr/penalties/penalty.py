@@ -13,8 +13,9 @@ class Penalty(Protocol):
     """A term of the loss, possibly with memory.
 
     ``init(problem)`` makes the first state; ``penalty(seen, state, step)`` returns the term's value and the next
-    state, and changes nothing. A state is any tree of tensors without a graph, numbers, tuples, dicts with string
-    keys, None and frozen attrs records; a penalty without memory has the state ``()``.
+    state, and changes nothing. A state is any tree of tensors without a graph, numbers, strings, None, tuples, lists,
+    dicts with string keys and frozen attrs records; training refuses anything else, such as a module. A penalty
+    without memory has the state ``()``.
 
     A penalty that compares domains has the attribute ``least_domains = 2``: training refuses it on fewer, and jobs of a
     sweep that have fewer train without it. Without the attribute it is taken to be defined on a single domain.

@@ -13,7 +13,7 @@ from fishr.training.experiment import Experiment
 from fishr.training.model import Model
 from fishr.training.optimizers import OptimizerState
 from fishr.training.scale import GradientScale
-from fishr.training.trees import to_device
+from fishr.training.trees import require_tree, to_device
 from fishr.types import HEAD, Layout, Problem, chained
 
 _INITIALIZATION, _BATCHES = 0, 1
@@ -90,7 +90,7 @@ def initial_state(experiment: Experiment, domains: Domains) -> TrainingState:
         Step 0, on the domains' device.
 
     Raises:
-        InputError: nothing in the model can be trained.
+        InputError: nothing in the model can be trained, or a penalty's state is no tree of tensors.
 
     Example:
         >>> from fishr.protocols import colored_digits
@@ -113,12 +113,14 @@ def first_state(experiment: Experiment, model: Model, domains: int) -> TrainingS
     trainable = tuple(p.detach() for p in parameters.values() if p.requires_grad)
     if not trainable:
         raise InputError("model: got no parameter that requires grad, expected one in the featurizer or the head")
+    penalty = experiment.objective.init(_problem(model, experiment.layers, domains))
+    require_tree(penalty, "penalty state")
     return TrainingState(
         step=0,
         parameters={name: p.detach().clone() for name, p in parameters.items()},
         buffers={name: buffer.detach().clone() for name, buffer in model.buffers().items()},
         optimizer=experiment.optimizer.init(trainable),
-        penalty=experiment.objective.init(_problem(model, experiment.layers, domains)),
+        penalty=penalty,
         generator=_generator(experiment.seed, _BATCHES).get_state(),
         scale=GradientScale() if experiment.compute.precision == "fp16" else None,
     )

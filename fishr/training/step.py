@@ -7,7 +7,7 @@ from attrs import frozen
 from torch import Tensor
 
 from fishr.data.domains import Domain
-from fishr.errors import InputError, RunFailed
+from fishr.errors import RunFailed
 from fishr.observation import observe
 from fishr.ranks import ALONE, Ranks, mean_over_ranks
 from fishr.training.clipping import clipped
@@ -21,7 +21,7 @@ from fishr.training.passes import added, pass_through
 from fishr.training.scale import LEAST, GradientScale
 from fishr.training.seeding import seeded
 from fishr.training.state import TrainingState
-from fishr.training.trees import named_tensors
+from fishr.training.trees import require_tree
 from fishr.types import DomainBatch
 
 
@@ -113,7 +113,7 @@ def advance(
     Raises:
         RankLost: another rank is gone.
         NotFinite: a part of the loss is infinite or not a number.
-        InputError: the state is not this model's, or a penalty's new state holds a graph.
+        InputError: the state is not this model's, or a penalty's new state is no tree of tensors without a graph.
 
     Example:
         >>> from fishr.protocols import colored_digits
@@ -140,7 +140,7 @@ def advance(
         gradients = clipped(gradients, experiment.clip_norm)
     # Reading the numbers waits for the device, so it comes after all of its work is queued.
     record = _record(state.step, measured.loss, measured.domain_losses)
-    _check_no_graph(measured.penalty)
+    require_tree(measured.penalty, "penalty state")
 
     weights, memory = tuple(state.parameters[name] for name in trainable), state.optimizer
     if state.step == experiment.objective.fresh_optimizer_at:
@@ -247,12 +247,3 @@ def _record(step: int, loss: Loss, domain_losses: Tensor) -> StepRecord:
     weights = (term.weight for term in loss.terms.values())
     records = {n: TermRecord(v, float(w)) for n, v, w in zip(loss.terms, terms, weights, strict=True)}
     return StepRecord(step, total, risk, l2, records, tuple(each))
-
-
-def _check_no_graph(penalty: object) -> None:
-    for name, tensor in named_tensors(penalty):
-        if tensor.requires_grad:
-            raise InputError(
-                f"penalty state {name}: got a tensor that holds a graph, expected none; "
-                "return the state detached (tensor.detach())"
-            )

@@ -9,9 +9,11 @@ from typing import Any, cast
 
 import attrs
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fishr.errors import InputError
+
+_PLAIN = (bool, int, float, str, type(None))
 
 
 def map_tensors(function: Callable[[Tensor], Tensor], tree: Any) -> Any:
@@ -66,6 +68,49 @@ def plain(tree: Any) -> Any:
         return tree
     parts = {key: plain(child) for key, child in children.items()}
     return parts if _is_record(tree) else _rebuilt(tree, parts)
+
+
+def require_tree(tree: Any, what: str, path: str = "") -> None:
+    """Refuse what a checkpoint could not hold, or a resumed run not go on from.
+
+    Args:
+        tree: tensors without a graph, numbers, strings and None in tuples, lists, dicts and attrs records.
+        what: the tree is, for the message.
+        path: where in it this part stands.
+
+    Raises:
+        InputError: anything else; it names the entry.
+
+    Example:
+        >>> require_tree({"net": torch.nn.Linear(2, 2)}, "penalty state")
+        Traceback (most recent call last):
+            ...
+        fishr.errors.InputError: penalty state net: got a Linear, expected a tree of tensors, numbers, strings, None, \
+tuples, lists, dicts with string keys and attrs records; keep the module's parameters as a dict of tensors, and call \
+it by torch.func.functional_call
+    """
+    where = f"{what} {path}" if path else what
+    if isinstance(tree, Tensor):
+        if tree.requires_grad:
+            raise InputError(
+                f"{where}: got a tensor that holds a graph, expected none; return the state detached (tensor.detach())"
+            )
+        return
+    # A subclass, such as a named tuple, would come back as another type; NumPy's numbers would not come back.
+    if type(tree) in _PLAIN:
+        return
+    if type(tree) not in (tuple, list, dict) and not _is_record(tree):
+        remedy = "use torch.as_tensor of numbers, and a plain tuple or dict of several"
+        if isinstance(tree, nn.Module):
+            remedy = "keep the module's parameters as a dict of tensors, and call it by torch.func.functional_call"
+        raise InputError(
+            f"{where}: got a {type(tree).__qualname__}, expected a tree of tensors, numbers, strings, None, tuples, "
+            f"lists, dicts with string keys and attrs records; {remedy}"
+        )
+    for key, child in (_children(tree) or {}).items():
+        if type(key) is not str:
+            raise InputError(f"{where}: got the key {key!r}, expected strings as keys")
+        require_tree(child, what, f"{path}.{key}" if path else key)
 
 
 def restored(tree: Any, template: Any, path: str) -> Any:

@@ -236,6 +236,33 @@ def test_a_penalty_state_with_a_graph_is_refused(plain):
         advance(model, experiment, state, domains.training)
 
 
+@attrs.frozen
+class Trained:
+    """A penalty of one's own whose state is a network, from the start or from the second step on."""
+
+    late: bool = False
+
+    def init(self, problem):
+        return {"net": () if self.late else torch.nn.Linear(2, 1)}
+
+    def __call__(self, seen, state, step):
+        return seen.logits.square().mean(), {"net": torch.nn.Linear(2, 1)}
+
+
+def test_a_penalty_state_that_no_checkpoint_could_hold_is_refused(plain):
+    def start(late):
+        mine = Total(mine=Scaled(Trained(late), 1.0))
+        experiment = attrs.evolve(plain, objective=attrs.evolve(plain.objective, penalty=mine))
+        return experiment, *_start(experiment)
+
+    message = r"penalty state mine\.net: got a Linear, expected a tree of tensors"
+    with pytest.raises(InputError, match=message):
+        start(late=False)
+    experiment, domains, model, state = start(late=True)
+    with pytest.raises(InputError, match=message):
+        advance(model, experiment, state, domains.training)
+
+
 def test_bfloat16_runs_the_featurizer_alone_in_low_precision(plain):
     exact, rough = [], []
     for precision, values in (("fp32", exact), ("bf16", rough)):

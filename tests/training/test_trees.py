@@ -1,15 +1,17 @@
 """Trees to plain containers and back."""
 
 import io
+from collections import OrderedDict, namedtuple
 
 import attrs
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fishr.errors import InputError
-from fishr.training.trees import map_tensors, named_tensors, plain, restored
+from fishr.training.trees import map_tensors, named_tensors, plain, require_tree, restored
 
 
 @attrs.frozen(eq=False)
@@ -102,3 +104,32 @@ def test_what_does_not_fit_is_refused(tree, template, message):
 def test_a_state_that_began_empty_is_taken_as_it_is():
     assert restored({"a": (1, 2)}, {"a": None}, "penalty") == {"a": (1, 2)}
     assert restored({"a": (1, 2)}, {"a": ()}, "penalty") == {"a": (1, 2)}
+
+
+@given(trees)
+def test_trees_are_taken_as_states(tree):
+    require_tree(tree, "state")
+
+
+Pair = namedtuple("Pair", "first second")
+
+
+@pytest.mark.parametrize(
+    ("tree", "message"),
+    [
+        (torch.nn.Linear(2, 2), r"^state: got a Linear, expected .*functional_call$"),
+        ({"net": {"of": torch.nn.ReLU()}}, "^state net.of: got a ReLU"),
+        ((0, Memory(np.zeros(2))), r"^state 1.average: got a ndarray, .*torch.as_tensor"),
+        ({"count": np.float64(1.0)}, "^state count: got a float64"),
+        ([{1, 2}], "^state 0: got a set"),
+        (Pair(1, 2), "^state: got a Pair.*a plain tuple"),
+        (OrderedDict(a=1), "^state: got a OrderedDict"),
+        ({"a": {3: 1}}, "^state a: got the key 3, expected strings"),
+        ((torch.zeros(1, requires_grad=True),), r"^state 0: got a tensor that holds a graph.*tensor.detach"),
+        ({"weight": torch.nn.Parameter(torch.zeros(1))}, "^state weight: got a tensor that holds a graph"),
+    ],
+)
+def test_what_is_no_state_is_refused_by_name(tree, message):
+    with pytest.raises(InputError, match=message) as caught:
+        require_tree(tree, "state")
+    assert "\n" not in str(caught.value)
