@@ -3,6 +3,7 @@
 import hashlib
 from pathlib import Path
 
+import attrs
 import torch
 
 from fishr.analysis.cached_subject import from_cache
@@ -97,7 +98,7 @@ def _from_run(
     for index in indices:
         chunks = domain_features(model, experiment, state, everything[index])
         features = torch.cat([features for features, _ in chunks])
-        domains.append(Domain(everything[index].name, features, everything[index].labels))
+        domains.append(attrs.evolve(everything[index], inputs=features))
     return Subject(
         name=folder.resolve().name,
         head=model.head,

@@ -22,7 +22,8 @@ def evaluate(run: Path, data_dir: Path | None, device: str, style: str, plugins:
 
     step, scores = score_checkpoint(load_run(run, plugins), run, data_dir, device)
     if style == "json":
-        click.echo(as_json({"run": str(run), "step": step, "scores": [attrs.asdict(score) for score in scores]}))
+        entries = [attrs.asdict(score, filter=lambda _, value: value is not None) for score in scores]
+        click.echo(as_json({"run": str(run), "step": step, "scores": entries}))
         return
     click.echo(f"{run} after {step} steps\n")
     click.echo(score_table(scores))

@@ -36,7 +36,7 @@ def follow(events: "Iterable[Event]", steps: int, done: int = 0, label: str = ""
                 bar.update(1)
             elif isinstance(event, Evaluated) and not terminal:
                 parts = [f"step {event.step}/{steps}", *(f"{k} {v}" for k, v in _numbers(last).items())]
-                parts += [f"{score.name} {score.accuracy:.1%}" for score in event.scores]
+                parts += [f"{score.title} {score.accuracy:.1%}" for score in event.scores]
                 click.echo("  ".join([label, *parts] if label else parts), err=True)
             yield event
 
@@ -49,7 +49,7 @@ def _numbers(record: "StepRecord | None") -> dict[str, str]:
 
 def score_table(scores: "Iterable[DomainScore]") -> str:
     """Scores as a table for people."""
-    rows = [(s.name, s.split, s.samples, f"{s.accuracy:.1%}", f"{s.loss:.4f}") for s in scores]
+    rows = [(s.title, s.split, s.samples, f"{s.accuracy:.1%}", f"{s.loss:.4f}") for s in scores]
     return tabulate(rows, ("domain", "split", "samples", "accuracy", "loss"), disable_numparse=True)
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
 from fishr.errors import InputError
 
@@ -56,6 +57,25 @@ plugin_option = click.option(
     metavar="MODULE",
     help="Import a module of yours whose penalties the configuration names; repeatable.",
 )
+
+
+def given_options(*names: str) -> list[str]:
+    """Return those options of the running command that its caller gave, as words of a command line.
+
+    Args:
+        names: of the command's parameters; the others are left out.
+    """
+    context, words = click.get_current_context(), list[str]()
+    for option in context.command.params:
+        name = option.name
+        if name not in names or context.get_parameter_source(name) is not ParameterSource.COMMANDLINE:
+            continue
+        spelled, value = max(option.opts, key=len), context.params[name]
+        if isinstance(value, bool):
+            words.append(spelled)
+        else:
+            words += [word for one in (value if option.multiple else [value]) for word in (spelled, str(one))]
+    return words
 
 
 def find_experiment(name: str, overrides: tuple[str, ...], plugins: tuple[str, ...]) -> "Experiment":

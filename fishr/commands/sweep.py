@@ -157,21 +157,19 @@ def resume(folder: Path, part: str | None, plugins: tuple[str, ...], **options: 
 @click.option("--watch", is_flag=True, help="Again every two seconds, until nothing is left to do.")
 @click.option("--failed", is_flag=True, help="Show the jobs that were given up, with their last lines.")
 @format_option
-@plugin_option
-def status(folder: Path, watch: bool, failed: bool, style: str, plugins: tuple[str, ...]) -> None:
+def status(folder: Path, watch: bool, failed: bool, style: str) -> None:
     """Count the jobs of a sweep that are done, running, failed and waiting, while it runs or afterwards."""
     import sys
     import time
 
     from fishr.commands.rendering import as_json
     from fishr.commands.sweep_tables import failure_text, progress_object, progress_table
-    from fishr.sweeps.execution import Outcome
-    from fishr.sweeps.folder import read_plan
-    from fishr.sweeps.progress import progress
+    from fishr.sweeps.listing import planned_keys
+    from fishr.sweeps.progress import Seen, progress
 
-    jobs, seen, told = read_plan(folder, plugins).jobs(), dict[str, Outcome](), ""
+    keys, seen, told = planned_keys(folder), Seen(), ""
     while True:
-        found = progress(folder, jobs, seen)
+        found = progress(folder, keys, seen)
         if style == "json":
             text = as_json(progress_object(found))
         else:

@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING
 
 import click
 
-from fishr.commands.shared import plugin_option
 from fishr.errors import InputError
 
 if TYPE_CHECKING:
@@ -39,7 +38,6 @@ if TYPE_CHECKING:
 @click.option("--figure", type=click.Path(path_type=Path), metavar="FILE.png", help="New file of a figure.")
 @click.option("--published", is_flag=True, help="Put the published averages of ERM and Fishr below.")
 @click.option("--worst", is_flag=True, help="Put the worst environment's accuracy beside the average.")
-@plugin_option
 def collect(
     folders: tuple[Path, ...],
     selection: str,
@@ -48,7 +46,6 @@ def collect(
     figure: Path | None,
     published: bool,
     worst: bool,
-    plugins: tuple[str, ...],
 ) -> None:
     """Choose hyper-parameters as DomainBed does, and make its tables, of a sweep that may be still running.
 
@@ -62,11 +59,11 @@ def collect(
     from fishr.protocols.domainbed.records import read_records
     from fishr.protocols.domainbed.rendering import gap_lines, render
     from fishr.protocols.domainbed.selection import SELECTIONS
-    from fishr.sweeps.folder import expected_keys
+    from fishr.sweeps.listing import expected_keys
 
     named = dict(zip(_names(folders), folders, strict=True))
     sweeps = {name: read_records(folder) for name, folder in named.items()}
-    planned = {name: expected_keys(folder, plugins) for name, folder in named.items()}
+    planned = {name: expected_keys(folder) for name, folder in named.items()}
     tables = _tables(sweeps, planned, list(SELECTIONS) if selection == "all" else [selection])
     notes = [f"{name}: protocol {read.protocol}, {len(read.keys)} jobs" for name, read in sweeps.items()]
     gaps = gap_lines([table for table in tables if table.name != AVERAGES])

@@ -122,7 +122,7 @@ def _cells(row: "Row") -> list[str]:
 
 def progress_object(found: "Progress") -> dict[str, Any]:
     """The same as plain values for JSON."""
-    failures = [{"job": str(job.key), "folder": job.name} | attrs.asdict(failure) for job, failure in found.failures]
+    failures = [{"job": str(one.key), "folder": one.name} | attrs.asdict(one.failure) for one in found.failures]
     return {
         "rows": [attrs.asdict(row) for row in found.rows],
         "total": attrs.asdict(found.total),
@@ -133,16 +133,16 @@ def progress_object(found: "Progress") -> dict[str, Any]:
 
 def failure_text(folder: Path, found: "Progress") -> str:
     """The jobs that were given up, each with its message and its last lines."""
-    from fishr.sweeps.folder import job_folder
+    from fishr.sweeps.folder import JOBS
 
     parts = [
         "\n".join(
             [
-                f"{job.key}  ({job_folder(folder, job)}, tried {failure.tries}×)",
-                f"  {failure.message}",
-                *(f"  | {line}" for line in failure.log),
+                f"{one.key}  ({folder / JOBS / one.name}, tried {one.failure.tries}×)",
+                f"  {one.failure.message}",
+                *(f"  | {line}" for line in one.failure.log),
             ]
         )
-        for job, failure in found.failures
+        for one in found.failures
     ]
     return "".join(f"\n\n{part}" for part in parts) or "\n\nno job failed"

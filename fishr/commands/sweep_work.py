@@ -1,11 +1,13 @@
 """What ``fishr sweep run`` and ``resume`` do, beside reading their arguments."""
 
+import shlex
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from fishr.commands.shared import given_options
 from fishr.errors import InputError, RunFailed
 
 if TYPE_CHECKING:
@@ -73,7 +75,7 @@ def work(
             with closing(events):
                 follow(events, done=len(jobs) - len(left), jobs=len(jobs))
         except KeyboardInterrupt:
-            raise RunFailed(f"{folder}: interrupted; fishr sweep resume {folder} goes on with it") from None
+            raise RunFailed(f"{folder}: interrupted; go on with {_resume(folder)}") from None
     _conclude(folder, jobs)
 
 
@@ -141,6 +143,13 @@ def _left(folder: Path, jobs: "tuple[Job, ...]", retry_failed: bool) -> "tuple[J
     return tuple(job for job in left if retry_failed or not is_failed(job_folder(folder, job)))
 
 
+def _resume(folder: Path, retry_failed: bool = False) -> str:
+    """Return the command that goes on with a sweep, with the options that were given to this one."""
+    given = given_options("part", "workers", "jobs_per_gpu", "ray", "data_dir", "device", "plugins")
+    retry = ["--retry-failed"] if retry_failed or given_options("retry_failed") else []
+    return shlex.join(["fishr", "sweep", "resume", str(folder), *given, *retry])
+
+
 def _release_freed_memory() -> None:
     """Hand what the check of the data has freed to the workers: this process only waits from now on."""
     import ctypes
@@ -154,12 +163,13 @@ def _conclude(folder: Path, jobs: "tuple[Job, ...]") -> None:
     from fishr.commands.sweep_tables import progress_table
     from fishr.sweeps.progress import progress
 
-    found = progress(folder, jobs)
+    found = progress(folder, (job.key for job in jobs))
     click.echo(progress_table(found))
     if found.failures:
-        job, failure = found.failures[0]
+        first = found.failures[0]
         count = f"all {len(jobs)}" if len(found.failures) == len(jobs) else f"{len(found.failures)} of {len(jobs)}"
         raise RunFailed(
-            f"{folder}: {count} jobs failed (first {job.key}: {failure.message}); see them by fishr sweep status "
-            f"{folder} --failed, try them again by fishr sweep resume {folder} --retry-failed"
+            f"{folder}: {count} jobs failed (first {first.key}: {first.failure.message}); see them by "
+            f"{shlex.join(['fishr', 'sweep', 'status', str(folder)])} --failed, try them again by "
+            f"{_resume(folder, retry_failed=True)}"
         )

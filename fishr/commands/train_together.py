@@ -1,5 +1,6 @@
 """What ``fishr train`` does once its options are read, in one process or as one of several that torchrun began."""
 
+import shlex
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
+from fishr.commands.shared import given_options
 from fishr.errors import InputError, RunFailed
 
 if TYPE_CHECKING:
@@ -63,7 +65,7 @@ def train_together(
         except (InputError, RunFailed) as error:
             if ranks.alone:
                 raise
-            remedy = f"; go on with --resume {choice.folder}" if choice and isinstance(error, RankLost) else ""
+            remedy = f"; go on with {_resume(choice.folder)}" if choice and isinstance(error, RankLost) else ""
             message = f"rank {ranks.number} of {ranks.count}: {error}{remedy}"
             if isinstance(error, InputError):
                 raise InputError(message) from error
@@ -108,10 +110,15 @@ def _run(
         kept = "its last checkpoint is kept" if (folder / "checkpoint.pt").exists() else "it had no checkpoint yet"
         raise RunFailed(f"{folder}: {failure}; {kept}") from failure
     except KeyboardInterrupt:
-        remedy = f"; go on with --resume {folder}" if folder.exists() else ""
+        remedy = f"; go on with fishr train {_resume(folder)}" if folder.exists() else ""
         raise RunFailed(f"{folder}: interrupted{remedy}") from None
     figure = save_run_figure(folder)
     if style == "json":
         click.echo((folder / "result.json").read_text(), nl=False)
     else:
         click.echo(f"{table}\n\nrun: {folder}\nfigure: {figure}")
+
+
+def _resume(folder: Path) -> str:
+    """Return the options that go on with a run, among them those that were given to this one."""
+    return shlex.join(["--resume", str(folder), *given_options("data_dir", "device", "style", "plugins")])

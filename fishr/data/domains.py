@@ -18,6 +18,7 @@ class Domain:
         name: how tables and figures call it; not empty.
         inputs: [N, ...] floating point, at least one axis after the first; a tensor, or inputs read when needed.
         labels: [N] int64, the class of each row.
+        environment: what people call the environment that it is a part of; None: as its name says.
 
     Raises:
         InputError: the two differ in length, there is no row, or an axis or dtype is another one.
@@ -30,6 +31,7 @@ class Domain:
     name: str
     inputs: Tensor | LazyInputs
     labels: Tensor
+    environment: str | None = None
 
     def __attrs_post_init__(self) -> None:
         """Refuse what is not a domain."""
@@ -52,6 +54,11 @@ class Domain:
             raise InputError(f"{where}: inputs are {inputs.dtype}, expected floating point such as torch.float32")
         if labels.dtype != torch.int64:
             raise InputError(f"{where}: labels are {labels.dtype}, expected torch.int64; use labels.long()")
+
+    @property
+    def title(self) -> str:
+        """The name for tables and figures: with that of its environment."""
+        return self.name if self.environment is None else f"{self.name} ({self.environment})"
 
     def part(self, rows: Sequence[int], name: str | None = None) -> "Domain":
         """Some of its rows, in this order.

@@ -79,7 +79,8 @@ class HeldOut:
         except InputError as error:
             raise InputError(f"environment {index} ({domain.name}): {error}") from None
         kept, held_out = rows
-        return domain.part(kept, f"env{index}_in"), domain.part(held_out, f"env{index}_out")
+        known = evolve(domain, environment=domain.name)
+        return known.part(kept, f"env{index}_in"), known.part(held_out, f"env{index}_out")
 
 
 @frozen

@@ -20,6 +20,7 @@ from fishr.protocols.domainbed.job import Job
 from fishr.sweeps.divergence import lines_after_divergence
 from fishr.sweeps.failures import FAILED, LOG
 from fishr.sweeps.folder import DONE, job_folder
+from fishr.sweeps.listing import write_job
 from fishr.sweeps.locks import is_locked
 from fishr.sweeps.memory import Memory, remembering
 from fishr.sweeps.results import best_validation, dump_lines, result_lines, told_of
@@ -28,7 +29,7 @@ from fishr.training.loop import Finished
 from fishr.training.records import CHECKPOINT, METRICS, RESULT, run
 from fishr.training.step import NotFinite
 
-JOB, RESULTS = "job.toml", "results.jsonl"
+RESULTS = "results.jsonl"
 PATIENCE = 60.0  # seconds
 
 
@@ -233,8 +234,7 @@ def _prepare(folder: Path, job: Job) -> None:
                 raise
     if not (folder / CONFIGURATION).exists():
         write_atomically(folder / CONFIGURATION, text.encode())
-    if not (folder / JOB).exists():
-        write_atomically(folder / JOB, dumps(job).encode())
+    write_job(folder, job)
 
 
 def _write_results(

@@ -8,7 +8,6 @@ from fishr.configuration import dumps, load, unstructure
 from fishr.errors import InputError
 from fishr.files import write_atomically
 from fishr.protocols.domainbed.job import Job
-from fishr.protocols.domainbed.records import JobKey
 from fishr.sweeps.locks import is_locked, locked
 from fishr.sweeps.parts import Part
 from fishr.sweeps.plan import Plan, first_difference
@@ -55,31 +54,8 @@ def read_plan(folder: Path, plugins: tuple[str, ...] = ()) -> Plan:
         fishr.errors.InputError: nowhere: no sweep is there, it has no plan.toml and jobs/; begin one with \
 fishr sweep run
     """
-    if not _is_sweep(folder):
-        raise InputError(f"{folder}: no sweep is there, it has no {PLAN} and {JOBS}/; begin one with fishr sweep run")
+    check_is_sweep(folder)
     return load(folder / PLAN, Plan, plugins=plugins)
-
-
-def expected_keys(folder: Path, plugins: tuple[str, ...] = ()) -> tuple[JobKey, ...] | None:
-    """The jobs that a sweep folder is to hold when it is done.
-
-    Args:
-        folder: of a sweep.
-        plugins: modules whose penalties the plan may name.
-
-    Returns:
-        Their keys in the plan's order; None of a folder without a plan.
-
-    Raises:
-        InputError: its plan is damaged.
-
-    Example:
-        >>> expected_keys(Path("nowhere")) is None
-        True
-    """
-    if not _is_sweep(folder):
-        return None
-    return tuple(job.key for job in read_plan(folder, plugins).jobs())
 
 
 def check_plan(folder: Path, plan: Plan, plugins: tuple[str, ...] = ()) -> None:
@@ -96,7 +72,7 @@ def check_plan(folder: Path, plan: Plan, plugins: tuple[str, ...] = ()) -> None:
     Example:
         >>> check_plan(Path("nowhere"), Plan(("PACS",), ("ERM",)))
     """
-    if _is_sweep(folder):
+    if is_sweep(folder):
         difference = first_difference(unstructure(read_plan(folder, plugins)), unstructure(plan))
         if difference:
             raise InputError(
@@ -147,7 +123,7 @@ def sweep_folder(
             return
         if not replace:
             check_plan(folder, plan, plugins)
-        if not _is_sweep(folder) or read_plan(folder, plugins) != plan:
+        if not is_sweep(folder) or read_plan(folder, plugins) != plan:
             write_atomically(folder / PLAN, dumps(plan).encode())
         _sort_out(folder, plan)
         yield
@@ -163,14 +139,21 @@ def is_worked_on(folder: Path) -> bool:
     return is_locked(folder / LOCK)
 
 
-def _is_sweep(folder: Path) -> bool:
+def is_sweep(folder: Path) -> bool:
+    """Whether a folder holds a sweep."""
     # A plan alone may be somebody's own file.
     return (folder / PLAN).is_file() and (folder / JOBS).is_dir()
 
 
+def check_is_sweep(folder: Path) -> None:
+    """Raise an InputError for a folder that holds no sweep."""
+    if not is_sweep(folder):
+        raise InputError(f"{folder}: no sweep is there, it has no {PLAN} and {JOBS}/; begin one with fishr sweep run")
+
+
 def _check_place(folder: Path) -> None:
     """Refuse what is neither a sweep, nor empty, nor what a sweep leaves that is killed as it begins."""
-    if not folder.exists() or _is_sweep(folder):
+    if not folder.exists() or is_sweep(folder):
         return
     if not folder.is_dir() or any(not _is_beginning(path.name) for path in folder.iterdir()):
         raise InputError(f"{folder}: exists already and is no sweep; choose another --out")

@@ -11,6 +11,7 @@ from fishr.sweeps.events import JobDone, JobFailed, JobRetried, SweepEvent
 from fishr.sweeps.execution import Conditions, Outcome
 from fishr.sweeps.failures import write_failure
 from fishr.sweeps.folder import job_folder
+from fishr.sweeps.listing import write_job
 from fishr.sweeps.worker import READY
 from fishr.sweeps.workers import Worker, start_worker
 
@@ -105,4 +106,7 @@ def settled(job: Job, tries: int, outcome: Outcome, conditions: Conditions) -> J
     """
     if outcome.message is None:
         return JobDone(job, outcome)
-    return JobFailed(job, write_failure(job_folder(conditions.folder, job), outcome.message, tries))
+    folder = job_folder(conditions.folder, job)
+    # Its process may have died before it wrote which job it was.
+    write_job(folder, job)
+    return JobFailed(job, write_failure(folder, outcome.message, tries))

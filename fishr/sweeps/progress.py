@@ -5,12 +5,13 @@ from pathlib import Path
 from statistics import fmean
 
 import attrs
-from attrs import frozen
+from attrs import field, frozen
 
-from fishr.protocols.domainbed.job import Job
+from fishr.protocols.domainbed.records import JobKey
 from fishr.sweeps.execution import Outcome, read_outcome
 from fishr.sweeps.failures import Failure, read_failure
-from fishr.sweeps.folder import JOBS, is_worked_on, job_folder
+from fishr.sweeps.folder import JOBS, is_worked_on
+from fishr.sweeps.listing import begun_jobs
 
 TOTAL = "total"
 
@@ -51,6 +52,42 @@ class Row:
 
 
 @frozen
+class FailedJob:
+    """A job that was given up.
+
+    Args:
+        key: of the job.
+        name: of its folder in jobs/.
+        failure: what its folder says of it.
+
+    Example:
+        >>> FailedJob(JobKey("PACS", "ERM", (0,), 0, 0), "5f3a", Failure("risk is nan", tries=1)).failure.tries
+        1
+    """
+
+    key: JobKey
+    name: str
+    failure: Failure
+
+
+@frozen(eq=False)
+class Seen:
+    """What was read of a sweep before, so that a sweep that is watched reads no file twice; it grows.
+
+    Args:
+        keys: of jobs, by the name of their folder.
+        outcomes: of finished jobs.
+
+    Example:
+        >>> Seen().outcomes
+        {}
+    """
+
+    keys: dict[str, JobKey] = field(factory=dict[str, JobKey])
+    outcomes: dict[JobKey, Outcome] = field(factory=dict[JobKey, Outcome])
+
+
+@frozen
 class Progress:
     """How far a sweep is.
 
@@ -66,7 +103,7 @@ class Progress:
 
     rows: tuple[Row, ...]
     total: Row
-    failures: tuple[tuple[Job, Failure], ...]
+    failures: tuple[FailedJob, ...]
 
     @property
     def seconds_left(self) -> float | None:
@@ -74,42 +111,38 @@ class Progress:
         return None if self.total.seconds is None else self.total.seconds / max(1, self.total.running)
 
 
-def progress(folder: Path, jobs: Iterable[Job], seen: dict[str, Outcome] | None = None) -> Progress:
-    """Look at the files of a sweep, which may be running.
+def progress(folder: Path, keys: Iterable[JobKey], seen: Seen | None = None) -> Progress:
+    """Return how far a sweep is, from its files; it may be running.
 
     Args:
         folder: of the sweep.
-        jobs: of its plan.
-        seen: outcomes by name of job that were read before, to which those read now are added; None: none.
-
-    Returns:
-        How far it is.
+        keys: of its plan.
+        seen: what was read before; None: nothing.
 
     Raises:
         InputError: a file is damaged.
 
     Example:
-        >>> found = progress(Path("no-such-sweep"), [Job("PACS", "ERM", (0,), 0, 0)])
+        >>> found = progress(Path("no-such-sweep"), [JobKey("PACS", "ERM", (0,), 0, 0)])
         >>> found.total.waiting, found.seconds_left
         (1, None)
     """
-    outcomes = {} if seen is None else seen
+    seen = seen or Seen()
     alive = is_worked_on(folder)
-    begun = {path.name for path in (folder / JOBS).iterdir()} if (folder / JOBS).is_dir() else set[str]()
-    cells, failures = dict[tuple[str, str], list[_Seen]](), list[tuple[Job, Failure]]()
-    for job in jobs:
-        name = job.name
-        if name not in outcomes and name in begun:
-            where = job_folder(folder, job)
+    begun = begun_jobs(folder, seen.keys)
+    cells, failures = dict[tuple[str, str], list[_State]](), list[FailedJob]()
+    for key in keys:
+        failure = None
+        if key not in seen.outcomes and key in begun:
+            where = folder / JOBS / begun[key]
             outcome, failure = read_outcome(where), read_failure(where)
             if outcome is not None:
-                outcomes[name] = outcome
+                seen.outcomes[key], failure = outcome, None
             elif failure is not None:
-                failures.append((job, failure))
-        failed = bool(failures) and failures[-1][0] is job
-        cells.setdefault((job.dataset, job.algorithm), []).append(
-            _Seen(outcomes.get(name), failed, running=alive and not failed and name in begun)
-        )
+                failures.append(FailedJob(key, begun[key], failure))
+        running = alive and failure is None and key in begun
+        state = _State(seen.outcomes.get(key), failure is not None, running)
+        cells.setdefault((key.dataset, key.algorithm), []).append(state)
     every = [one for cell in cells.values() for one in cell]
     rows = tuple(_row(*key, cell, every) for key, cell in cells.items())
     left = [row.seconds for row in rows if row.seconds is not None]
@@ -118,13 +151,13 @@ def progress(folder: Path, jobs: Iterable[Job], seen: dict[str, Outcome] | None 
 
 
 @frozen
-class _Seen:
+class _State:
     outcome: Outcome | None
     failed: bool
     running: bool
 
 
-def _row(dataset: str, algorithm: str, cell: list[_Seen], every: list[_Seen]) -> Row:
+def _row(dataset: str, algorithm: str, cell: list[_State], every: list[_State]) -> Row:
     done = [one.outcome for one in cell if one.outcome is not None]
     failed = sum(one.failed for one in cell)
     running = sum(one.running for one in cell if one.outcome is None)

@@ -25,6 +25,7 @@ class DomainScore:
         loss: mean over its samples.
         accuracy: share of samples whose predicted class is the label, 0 to 1.
         samples: rows of the domain.
+        environment: that the domain is a part of; None: as its name says.
 
     Example:
         >>> DomainScore("reversed", "evaluation", loss=0.7, accuracy=0.58, samples=297).accuracy
@@ -36,6 +37,12 @@ class DomainScore:
     loss: float
     accuracy: float
     samples: int
+    environment: str | None = None
+
+    @property
+    def title(self) -> str:
+        """The name for tables and figures: with that of its environment."""
+        return self.name if self.environment is None else f"{self.name} ({self.environment})"
 
 
 def evaluate(
@@ -97,4 +104,4 @@ def _score(model: Model, experiment: Experiment, domain: Domain, split: Split, c
         right = experiment.loss.predictions(logits) == labels
         total += torch.stack([losses.to(total.dtype).sum(), right.to(total.dtype).sum()])
     mean = add_over_ranks(total, ranks).cpu() / samples
-    return DomainScore(domain.name, split, loss=float(mean[0]), accuracy=float(mean[1]), samples=samples)
+    return DomainScore(domain.name, split, float(mean[0]), float(mean[1]), samples, domain.environment)

@@ -296,7 +296,7 @@ def _step_entry(record: StepRecord, names: list[str]) -> dict[str, Any]:
 
 def _scores(scores: tuple[DomainScore, ...]) -> list[dict[str, Any]]:
     # JSON has no infinity: the loss of a model that diverged in its last step is null.
-    entries = [attrs.asdict(score) for score in scores]
+    entries = [attrs.asdict(score, filter=lambda _, value: value is not None) for score in scores]
     return [e | {"loss": e["loss"] if math.isfinite(e["loss"]) else None} for e in entries]
 
 

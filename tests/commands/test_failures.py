@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -102,11 +103,14 @@ def failing(monkeypatch):
 def test_an_interruption_says_how_to_go_on(call, home, short_fishr, failing, monkeypatch, weights, finished_once):
     with monkeypatch.context():
         failing(KeyboardInterrupt())
-        line = _last_line(call("train", *short_fishr, "--seed", 3, "--out", "run"))
-    assert line == "Error: run: interrupted; go on with --resume run"
+        options = ("--seed", 3, "--data-dir", "my data", "--device", "cpu", "--format", "json")
+        line = _last_line(call("train", *short_fishr, *options, "--out", "run"))
+    # What was given is repeated, but for what the run folder holds.
+    given = "--data-dir 'my data' --device cpu --format json"
+    assert line == f"Error: run: interrupted; go on with fishr train --resume run {given}"
     monkeypatch.undo()
     monkeypatch.chdir(home)
-    assert call("train", "--resume", "run").code == 0
+    assert call(*shlex.split(line.partition("fishr ")[2])).code == 0
     assert weights(home / "run") == weights(finished_once)
 
 

@@ -175,13 +175,44 @@ def test_status_watches_until_the_end(swept, call):
     assert said.out.count("8 of 8 jobs done") == 1
 
 
+def test_status_and_tables_need_no_code_of_the_plan(swept, call):
+    """The same with Fishr as a method of one's own, whose module is not there."""
+    before = call("sweep", "collect", "sweep").out
+    for path in [swept / "sweep" / "plan.toml", *swept.glob("sweep/jobs/*/job.toml")]:
+        own = '\n[settings.methods.Mine.penalty]\nkind = "no_such_module:Penalty"\n'
+        path.write_text(path.read_text().replace('"Fishr"', '"Mine"') + own)
+    for path in swept.glob("sweep/jobs/*/results.jsonl"):
+        path.write_text(path.read_text().replace('"Fishr"', '"Mine"'))
+    assert "pass --plugin no_such_module" in call("sweep", "resume", "sweep").err
+    said = call("sweep", "status", "sweep")
+    assert (said.code, said.err) == (0, "")
+    assert re.search(r"PACS +Mine +4 +4 +0 +0 +0 ", said.out)
+    said = call("sweep", "collect", "sweep")
+    assert said.code == 0
+    assert re.sub(" +", " ", said.out) == re.sub(" +", " ", before.replace("Fishr", "Mine"))
+
+
+def test_scores_name_the_environments(swept, call):
+    texts = {path.parent: path.read_text() for path in swept.glob("sweep/jobs/*/config.toml")}
+    job = next(folder for folder, text in texts.items() if "ERM test 1 " in text)
+    said = call("evaluate", job)
+    assert said.code == 0, said
+    rows = [re.split(r"\s{2,}", line)[:2] for line in said.out.splitlines() if line.startswith("env")]
+    training = [[f"env{i}_in ({'ACPS'[i]})", "training"] for i in (0, 2, 3)]
+    rest = ["env1_in (C)", *(f"env{i}_out ({name})" for i, name in enumerate("ACPS"))]
+    assert rows == [*training, *([name, "evaluation"] for name in rest)]
+    found = json.loads(call("evaluate", job, "--format", "json").out)["scores"]
+    assert (found[0]["name"], found[0]["environment"]) == ("env0_in", "A")
+
+
 def test_failures_are_told_and_retried(broken, call):
     said = broken
     assert said.code == 1
     error = said.err.splitlines()[-1]
     assert re.fullmatch(
         r"Error: sweep: all 2 jobs failed \(first PACS IRM test 0 draw 0 trial 0: IRM: got domains of .*\); see them "
-        r"by fishr sweep status sweep --failed, try them again by fishr sweep resume sweep --retry-failed",
+        r"by fishr sweep status sweep --failed, try them again by fishr sweep resume sweep --workers 1 --device cpu "
+        r"--retry-failed",
         error,
     )
     shown = call("sweep", "status", "sweep", "--failed").out
@@ -242,9 +273,11 @@ def test_slurm_writes_a_script_and_submits_nothing(world, call):
 
 def test_ctrl_c_is_one_line_and_loses_nothing(swept, call):
     """The terminal interrupts the scheduler and its workers alike."""
+    (swept / "my data").mkdir()
+    (swept / "features.h5").rename(swept / "my data" / "features.h5")
     command = [sys.executable, str(ROOT / "cli.py"), "sweep", "run", "plan.toml", "--out", "stopped", "--workers", "2"]
     with subprocess.Popen(
-        [*command, "--device", "cpu", "--set", "settings.steps=400"],
+        [*command, "--device", "cpu", "--data-dir", "my data", "--set", "settings.steps=400"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -258,7 +291,8 @@ def test_ctrl_c_is_one_line_and_loses_nothing(swept, call):
         os.killpg(process.pid, signal.SIGINT)
         out, err = process.communicate(timeout=60)
     assert process.returncode == 1
-    assert err.splitlines()[-1] == "Error: stopped: interrupted; fishr sweep resume stopped goes on with it"
+    hint = "fishr sweep resume stopped --workers 2 --data-dir 'my data' --device cpu"
+    assert err.splitlines()[-1] == f"Error: stopped: interrupted; go on with {hint}"
     assert "Traceback" not in err
     assert out == ""
     # Told to do less by a plan of fewer steps, it still has its place.

@@ -170,18 +170,6 @@ def test_a_figures_name_is_not_among_the_tables(call, upstream):
     assert said.err == "figure: made.png\n"
 
 
-def test_a_plan_that_names_a_method_of_ones_own(call, ours, home, monkeypatch):
-    """The plan is read with the plugins given."""
-    given = []
-
-    def expected(folder, plugins):
-        given.append((str(folder), plugins))
-
-    monkeypatch.setattr("fishr.sweeps.folder.expected_keys", expected)
-    assert call("sweep", "collect", ours, "--plugin", "my_penalties").code == 0
-    assert given == [("ours", ("my_penalties",))]
-
-
 @pytest.mark.parametrize(
     ("arguments", "part"),
     [

@@ -11,7 +11,7 @@ from fishr.sweeps.calibration import Estimate
 from fishr.sweeps.events import JobDone, JobFailed, JobRetried
 from fishr.sweeps.execution import Outcome
 from fishr.sweeps.failures import Failure
-from fishr.sweeps.progress import Progress, Row
+from fishr.sweeps.progress import FailedJob, Progress, Row
 
 JOBS = [Job("PACS", "ERM", (0, 2), draw, 1) for draw in range(3)]
 EVENTS = [
@@ -70,7 +70,7 @@ def test_time_is_shared_by_the_workers():
 def test_time_left_is_shared_by_those_at_work():
     row = Row("PACS", "ERM", done=1, running=2, failed=1, waiting=3, best=0.875, seconds=100.0)
     failure = Failure("risk is nan", tries=2, log=("first", "last"))
-    found = Progress((row,), row, ((JOBS[0], failure),))
+    found = Progress((row,), row, (FailedJob(JOBS[0].key, JOBS[0].name, failure),))
     assert progress_table(found).endswith("1 of 7 jobs done; about 50.0 s left with 2 at work")
     assert re.search(r"PACS +ERM +7 +1 +2 +1 +3 +87\.5%", progress_table(found))
     text = failure_text(Path("sweep"), found)

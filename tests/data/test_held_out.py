@@ -35,6 +35,7 @@ def test_domains_are_domainbeds(test):
     trained = [index for index in range(3) if index not in test]
     assert [d.name for d in made.training] == [f"env{i}_in" for i in trained]
     assert [d.name for d in made.evaluation] == [f"env{i}_in" for i in test] + [f"env{i}_out" for i in range(3)]
+    assert made.training[0].title == f"env{trained[0]}_in (e{trained[0]})"
     found = {d.name: d for d in (*made.training, *made.evaluation)}
     for index, size in enumerate(SIZES):
         kept, held_out = split_rows(size, 0.2, seed_hash(7, index))
