@@ -18,7 +18,7 @@ from fishr.models.weights import hub_file, read_weights
 
 @frozen
 class TimmBackbone:
-    """Featurizer that is a network of timm without its classifier; needs ``pip install 'fishr[timm]'``.
+    """Featurizer that is a network of timm without its classifier; needs the extra ``timm``.
 
     The network is built for the inputs' channels and, where its size is fixed, for theirs; published weights are
     fitted to them as timm does it. Nothing is downloaded.
@@ -144,7 +144,9 @@ def _timm() -> Any:
     try:
         import timm
     except ImportError:
-        raise InputError("TimmBackbone: timm is not installed; pip install 'fishr[timm]'") from None
+        raise InputError(
+            "TimmBackbone: timm is not installed; run pip install -e '.[timm]' in your checkout of fishr"
+        ) from None
     return timm
 
 

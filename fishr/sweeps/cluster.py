@@ -96,7 +96,7 @@ def _connected(address: str) -> Any:
         ray = importlib.import_module("ray")
     except ImportError as error:
         raise InputError(
-            "--ray: Ray is not installed; install it by pip install 'fishr[ray]', or leave --ray out"
+            "--ray: Ray is not installed; run pip install -e '.[ray]' in your checkout of fishr, or leave --ray out"
         ) from error
     if address not in (LOCAL, RUNNING):
         _check_answers(address)

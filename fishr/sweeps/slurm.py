@@ -98,7 +98,9 @@ def _script(folder: Path, command: str, tasks: int, options: Mapping[str, Value]
     try:
         slurm: Any = importlib.import_module("submitit.slurm.slurm")
     except ImportError as error:
-        raise InputError("--slurm: submitit is not installed; install it by pip install 'fishr[slurm]'") from error
+        raise InputError(
+            "--slurm: submitit is not installed; run pip install -e '.[slurm]' in your checkout of fishr"
+        ) from error
 
     class Writer(slurm.SlurmExecutor):
         """Writes scripts on machines that have no Slurm themselves."""

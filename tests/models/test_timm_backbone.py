@@ -206,7 +206,7 @@ def test_inputs_that_the_network_cannot_take_are_refused():
 
 def test_without_timm_it_is_refused(monkeypatch):
     monkeypatch.setitem(sys.modules, "timm", None)
-    with pytest.raises(InputError, match=r"timm is not installed; pip install 'fishr\[timm\]'"):
+    with pytest.raises(InputError, match=r"timm is not installed; run pip install -e '\.\[timm\]' in your checkout"):
         TimmBackbone("test_resnet").features(SHAPE)
 
 

@@ -14,7 +14,7 @@ from fishr.sweeps.events import JobDone, JobFailed
 from fishr.sweeps.execution import Conditions
 from fishr.sweeps.folder import job_folder
 
-needs_ray = pytest.mark.skipif(not find_spec("ray"), reason="Ray is not installed: pip install 'fishr[ray]'")
+needs_ray = pytest.mark.skipif(not find_spec("ray"), reason="Ray is not installed: pip install -e '.[ray]'")
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ def test_a_node_that_is_lost_changes_nothing(two_nodes, tmp_path, plan, whole, r
 
 def test_without_ray_its_extra_is_named(tmp_path, plan, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(InputError, match=r"pip install 'fishr\[ray\]'"):
+    with pytest.raises(InputError, match=r"run pip install -e '\.\[ray\]' in your checkout"):
         list(run_on_ray(plan.jobs(), Conditions(tmp_path), "local"))
 
 

@@ -8,7 +8,7 @@ from fishr.sweeps.slurm import array_script, parse_options, write_script
 
 @pytest.fixture(autouse=True)
 def submitit():
-    return pytest.importorskip("submitit", reason="submitit is not installed: pip install 'fishr[slurm]'")
+    return pytest.importorskip("submitit", reason="submitit is not installed: pip install -e '.[slurm]'")
 
 
 def test_each_task_works_on_its_part(tmp_path, monkeypatch):
@@ -53,5 +53,5 @@ def test_without_submitit_its_extra_is_named(tmp_path, monkeypatch):
     import sys
 
     monkeypatch.setitem(sys.modules, "submitit.slurm.slurm", None)
-    with pytest.raises(InputError, match=r"pip install 'fishr\[slurm\]'"):
+    with pytest.raises(InputError, match=r"run pip install -e '\.\[slurm\]' in your checkout"):
         array_script(tmp_path, 3, {})

@@ -42,7 +42,8 @@ def download_from_drive(
         gdown = import_module("gdown")
     except ImportError:
         raise InputError(
-            f"{url}: Google Drive needs gdown, which is not installed; pip install 'fishr[download]', or {otherwise}"
+            f"{url}: Google Drive needs gdown, which is not installed; run pip install -e '.[download]' in your "
+            f"checkout of fishr, or {otherwise}"
         ) from None
     part = partial_file(path)
 

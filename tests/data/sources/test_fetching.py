@@ -142,6 +142,8 @@ def test_drives_refusal_is_one_line(tmp_path: Path, gdown, error):
 
 def test_without_gdown_both_ways_are_told(tmp_path: Path, monkeypatch):
     monkeypatch.setitem(sys.modules, "gdown", None)
-    with pytest.raises(InputError, match=r"pip install 'fishr\[download\]', or .* --archive FILE"):
+    with pytest.raises(
+        InputError, match=r"run pip install -e '\.\[download\]' in your checkout of fishr, or .* --archive FILE"
+    ):
         fetch(TWO[1], tmp_path / "b.zip", print, print)
     assert names(tmp_path) == []
