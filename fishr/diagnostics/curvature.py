@@ -8,6 +8,7 @@ import torch
 from fishr.diagnostics.hessian import Estimate, together
 from fishr.diagnostics.inspection import Inspection, of_head
 from fishr.diagnostics.quantity import Quantity
+from fishr.diagnostics.sampling import jackknife
 
 
 @of_head
@@ -92,10 +93,6 @@ def effective_rank(seen: Inspection) -> Quantity:
         True
     """
     trace, norm = traces(seen), seen.squared_norms
-    value = trace.value.square() / norm.value
-    # First-order propagation of independent errors.
-    relative = [found.error / found.value if found.error is not None else None for found in (trace, norm)]
-    parts = [part for part in (None if relative[0] is None else 2 * relative[0], relative[1]) if part is not None]
-    error = value * torch.stack(parts).square().sum(0).sqrt() if parts else None
+    value, error = jackknife(lambda t, n: t.square() / n, trace, norm)
     route = f"trace: {trace.route}; norm: {norm.route}"
     return Quantity("effective_rank", value, ("domain",), "1", route, error)

@@ -17,6 +17,7 @@ class Estimate:
         value: without graph.
         route: how it was had.
         error: estimate of the absolute error; None if exact up to rounding.
+        draws: [M, ...], the independent draws that ``value`` is the mean of; None if there are none.
 
     Example:
         >>> Estimate(torch.tensor(3.0), "whole matrix").error
@@ -25,6 +26,7 @@ class Estimate:
     value: Tensor
     route: str
     error: Tensor | None = None
+    draws: Tensor | None = None
 
 
 @frozen(eq=False, slots=False)
@@ -122,4 +124,9 @@ def together(estimates: list[Estimate]) -> Estimate:
     if all(each.error is None for each in estimates):
         return Estimate(value, route)
     zero = torch.zeros_like(estimates[0].value)
-    return Estimate(value, route, torch.stack([zero if each.error is None else each.error for each in estimates]))
+    error = torch.stack([zero if each.error is None else each.error for each in estimates])
+    counts = [len(each.draws) for each in estimates if each.draws is not None]
+    if not counts:
+        return Estimate(value, route, error)
+    repeated = [each.value.expand(counts[0], *zero.shape) if each.draws is None else each.draws for each in estimates]
+    return Estimate(value, route, error, torch.stack(repeated, 1))

@@ -147,33 +147,51 @@ class Inspection:
         pairs = list(zip(self.domain_features, self.domain_labels, strict=True))
         if self.layout.size <= dense_hessian.WHOLE_LIMIT:
             return tuple(DenseHessian(dense_hessian.dense_hessian(self.head, z, y, self.loss)) for z, y in pairs)
-        return tuple(OperatorHessian(self.head, z, y, self.loss, self.estimation) for z, y in pairs)
+        return tuple(
+            OperatorHessian(self.head, z, y, self.loss, self.estimation, exact_diagonal=self._exact_diagonal_of(domain))
+            for domain, (z, y) in enumerate(pairs)
+        )
 
     @cached_property
     def hessian_diagonals(self) -> Estimate:
         """[K, P], diag H_e, exact but for large heads that BackPACK does not know."""
-        if not self.linear:
-            # Loaded only for heads that need it: importing BackPACK takes longer than many a closed form.
-            from fishr.diagnostics.backpack_curvature import backpack_diagonal, has_backpack_curvature
+        if self._has_backpack_curvature:
+            from fishr.diagnostics.backpack_curvature import backpack_diagonal
 
-            if has_backpack_curvature(self.head, self.features, self.loss):
-                pairs = zip(self.domain_features, self.domain_labels, strict=True)
-                found = [backpack_diagonal(self.head, z, y, self.loss, "hessian") for z, y in pairs]
-                return Estimate(torch.stack(found), "BackPACK DiagHessian")
+            pairs = zip(self.domain_features, self.domain_labels, strict=True)
+            found = [backpack_diagonal(self.head, z, y, self.loss, "hessian") for z, y in pairs]
+            return Estimate(torch.stack(found), "BackPACK DiagHessian")
         return together([hessian.diagonal() for hessian in self.hessians])
+
+    @cached_property
+    def _has_backpack_curvature(self) -> bool:
+        if self.linear:
+            return False
+        # Loaded only for heads that need it: importing BackPACK takes longer than many a closed form.
+        from fishr.diagnostics.backpack_curvature import has_backpack_curvature
+
+        return has_backpack_curvature(self.head, self.features, self.loss)
+
+    def _exact_diagonal_of(self, domain: int) -> Callable[[], Tensor] | None:
+        return (lambda: self.hessian_diagonals.value[domain]) if self._has_backpack_curvature else None
 
     @cached_property
     def hessian_products(self) -> Estimate:
         """[K, K], ⟨H_A, H_B⟩."""
         order, hessians = range(self.domains), self.hessians
         # Each pair once: the matrix is symmetric, also where its entries are estimates.
-        found = {(a, b): hessians[a].product(hessians[b]) for a in order for b in order if a <= b}
+        found = {(a, b): hessians[a].product(hessians[b]) for a in order for b in order if a < b}
+        found |= {(a, a): norm for a, norm in enumerate(self._norms)}
         return together([together([found[min(a, b), max(a, b)] for b in order]) for a in order])
 
     @cached_property
     def squared_norms(self) -> Estimate:
         """[K], ‖H_e‖_F²."""
-        return together([hessian.squared_norm() for hessian in self.hessians])
+        return together(self._norms)
+
+    @cached_property
+    def _norms(self) -> list[Estimate]:
+        return [hessian.squared_norm() for hessian in self.hessians]
 
     def once(self, key: Hashable, compute: Callable[[], Estimate]) -> Estimate:
         """What was computed under the key before, else computed now: for what depends on more than the inspection."""
@@ -185,8 +203,9 @@ class Inspection:
         """The ``rank`` largest eigenpairs of each domain's Hessian."""
         known = max(self._tops, default=0)
         if known < rank:
-            self._tops[rank] = tuple(hessian.top(rank) for hessian in self.hessians)
-            known = rank
+            # One more than asked for: the gap to the next eigenvalue says how well the eigenspace is known.
+            known = rank + 1
+            self._tops[known] = tuple(hessian.top(known) for hessian in self.hessians)
         return tuple(pairs.first(rank) for pairs in self._tops[known])
 
 

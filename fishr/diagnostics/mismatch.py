@@ -1,12 +1,11 @@
 """How far domains differ in gradient variance, gradient covariance and Hessian: rows 12 to 14 of what is looked at."""
 
-import torch
 from torch import Tensor
 
 from fishr.diagnostics.covariance import covariance_inner_products
-from fishr.diagnostics.hessian import Estimate
 from fishr.diagnostics.inspection import Inspection, of_head
 from fishr.diagnostics.quantity import Quantity
+from fishr.diagnostics.sampling import jackknife
 from fishr.statistics.distances import distance_to_mean, pairwise_distances, scale_free_distance
 from fishr.statistics.gram import pairwise_distances_of_products
 
@@ -95,9 +94,8 @@ def hessian_diagonal_distances(seen: Inspection) -> Quantity:
         tensor([0., 0.])
     """
     found = seen.hessian_diagonals
-    value = pairwise_distances(found.value)
-    error = None if found.error is None else _distance_error(value, found.error)
-    return Quantity("hessian_diagonal_distances", value, _PAIRS, "(loss/parameter²)²", found.route, error)
+    value, error = jackknife(pairwise_distances, found)
+    return Quantity("hessian_diagonal_distances", value.clamp(min=0), _PAIRS, "(loss/parameter²)²", found.route, error)
 
 
 @of_head
@@ -113,12 +111,8 @@ def hessian_diagonal_distance_scale_free(seen: Inspection) -> Quantity:
         '1'
     """
     found = seen.hessian_diagonals
-    value = scale_free_distance(found.value)
-    error = None
-    if found.error is not None:
-        noise = found.error.square().sum() / found.value.mean(0).square().sum() / seen.domains
-        error = noise + 2 * (value * noise).sqrt()
-    return Quantity("hessian_diagonal_distance_scale_free", value, (), "1", found.route, error)
+    value, error = jackknife(scale_free_distance, found)
+    return Quantity("hessian_diagonal_distance_scale_free", value.clamp(min=0), (), "1", found.route, error)
 
 
 @of_head
@@ -134,8 +128,7 @@ def hessian_distances(seen: Inspection) -> Quantity:
         torch.Size([2, 2])
     """
     found = seen.hessian_products
-    value = pairwise_distances_of_products(found.value)
-    error = None if found.error is None else _added(found)
+    value, error = jackknife(pairwise_distances_of_products, found)
     return Quantity("hessian_distances", value, _PAIRS, "(loss/parameter²)²", found.route, error)
 
 
@@ -152,21 +145,12 @@ def hessian_cosines(seen: Inspection) -> Quantity:
         torch.Size([2, 2])
     """
     found = seen.hessian_products
-    norms = found.value.diagonal().sqrt()
-    scale = norms[:, None] * norms[None, :]
-    error = None if found.error is None else _added(found) / scale
-    return Quantity("hessian_cosines", found.value / scale, _PAIRS, "1", found.route, error)
+    value, error = jackknife(_cosines_of_products, found)
+    return Quantity("hessian_cosines", value, _PAIRS, "1", found.route, error)
 
 
-def _distance_error(distances: Tensor, errors: Tensor) -> Tensor:
-    """Of ‖a − b‖² where a and b are off by the given amounts: 2‖a − b‖‖e‖ + ‖e‖²."""
-    squares = errors.square().sum(1)
-    noise = squares[:, None] + squares[None, :]
-    return 2 * (distances * noise).sqrt() + noise
-
-
-def _added(found: Estimate) -> Tensor:
-    """Of a sum of both squared norms and twice a product, each with its own error."""
-    errors = torch.zeros_like(found.value) if found.error is None else found.error
-    own = errors.diagonal()
-    return own[:, None] + own[None, :] + 2 * errors
+def _cosines_of_products(products: Tensor) -> Tensor:
+    squares = products.diagonal()
+    norms = squares.sqrt()
+    # A matrix with itself: 1 without rounding, or NaN where it is zero.
+    return (products / (norms[:, None] * norms[None, :])).diagonal_scatter(squares / squares)

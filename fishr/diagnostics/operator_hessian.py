@@ -3,6 +3,7 @@
 Traces, diagonals and norms are estimates here, each with its error; eigenvalues come with their residuals.
 """
 
+from collections.abc import Callable
 from functools import cached_property
 from typing import Any, Literal
 
@@ -12,7 +13,8 @@ from torch import Tensor, nn
 
 from fishr.diagnostics.eigenpairs import largest_eigenpairs
 from fishr.diagnostics.hessian import Eigenpairs, Estimate
-from fishr.diagnostics.operators import Estimation, curvlinops_operator, quiet, repeated
+from fishr.diagnostics.operators import Estimation, curvlinops_operator, quiet, repeated, seeded
+from fishr.diagnostics.sampling import averaged
 from fishr.losses import Loss, per_sample_losses
 from fishr.types import Layout
 
@@ -43,6 +45,7 @@ class OperatorHessian:
         kind: ``"hessian"``, or ``"ggn"`` for the Gauss-Newton matrix, which has no negative eigenvalue for a convex
             loss and is the Fisher for cross-entropy and logistic losses.
         tolerance: relative accuracy of eigenvalues.
+        exact_diagonal: [P], computes diag ∇²R where that is possible; estimates of products use it.
 
     Example:
         >>> from fishr.losses import CrossEntropy
@@ -61,6 +64,7 @@ class OperatorHessian:
     estimation: Estimation = Estimation()  # noqa: RUF009 (immutable)
     kind: Literal["hessian", "ggn"] = "hessian"
     tolerance: float = 1e-4
+    exact_diagonal: Callable[[], Tensor] | None = None
 
     @property
     def size(self) -> int:
@@ -96,18 +100,30 @@ class OperatorHessian:
         return self._estimate("xtrace", self._even)
 
     def squared_norm(self) -> Estimate:
-        """‖H‖_F² = tr(HᵀH) by Hutchinson's estimator."""
-        return self._estimate("hutchinson_squared_fro", self.estimation.products)
+        """‖H‖_F² as the product with itself."""
+        return self.product(self)
 
     def product(self, other: "OperatorHessian") -> Estimate:
-        """⟨H, H'⟩ = E (Hw)·(H'w) over signs w."""
+        """⟨H, H'⟩ = d·d' + E ((H − D)w)·((H' − D')w) over signs w, the same for all pairs of one seed.
 
-        def estimate() -> Tensor:
-            signs = torch.randint(2, (self.size, self.estimation.products), device=self.like.device) * 2 - 1
-            probes = signs.to(self.like.dtype)
-            return (self.apply(probes) * other.apply(probes)).sum() / self.estimation.products
+        D is the exact diagonal d where both Hessians have one, else zero.
+        """
+        draws, estimation = list[Tensor](), self.estimation
+        own, others = self._known_diagonal, other._known_diagonal
+        if own is None or others is None:
+            own = others = self.like.new_zeros(self.size)
+        with seeded(self.like, estimation.seed):
+            for _ in range(estimation.repeats):
+                signs = torch.randint(2, (self.size, estimation.products), device=self.like.device) * 2 - 1
+                probes = signs.to(self.like.dtype)
+                image = self.apply(probes) - own.unsqueeze(1) * probes
+                beside = image if other is self else other.apply(probes) - others.unsqueeze(1) * probes
+                draws.append((image * beside).sum(0) + own @ others)
+        return averaged(torch.cat(draws), f"Hutchinson's estimator, seed {estimation.seed}")
 
-        return repeated(estimate, self.like, self.estimation, f"Hutchinson, {self.estimation.products} products")
+    @cached_property
+    def _known_diagonal(self) -> Tensor | None:
+        return None if self.exact_diagonal is None or self.kind == "ggn" else self.exact_diagonal()
 
     def top(self, rank: int) -> Eigenpairs:
         """The largest eigenvalues, by scipy's ``eigsh``."""

@@ -10,6 +10,7 @@ from attrs import frozen
 from torch import Tensor
 
 from fishr.diagnostics.hessian import Estimate, Hessian
+from fishr.diagnostics.sampling import averaged
 
 
 @frozen
@@ -18,7 +19,7 @@ class Estimation:
 
     Args:
         products: Hessian-vector products of one estimate.
-        repeats: independent estimates; their mean is reported, and its standard error as the error. At least 2.
+        repeats: independent estimates; their mean is reported, and its standard error. At least 2.
         seed: of everything that is drawn; the global generators are left as they are.
         chunk: samples of one pass through a module whose Hessian is known by products alone, which bounds memory.
 
@@ -104,7 +105,7 @@ def scipy_operator(apply: Callable[[Tensor], Tensor], size: int, like: Tensor) -
 
 
 def repeated(estimator: Callable[[], Tensor], like: Tensor, estimation: Estimation, route: str) -> Estimate:
-    """The mean of independent estimates, with the standard error of that mean.
+    """Return the mean of independent estimates.
 
     Args:
         estimator: draws from torch's global generators.
@@ -113,15 +114,13 @@ def repeated(estimator: Callable[[], Tensor], like: Tensor, estimation: Estimati
         route: what the estimator is.
 
     Returns:
-        Mean and standard error, both of the estimator's shape.
+        Of the estimator's shape, with the error and the draws of ``averaged``.
 
     Example:
         >>> found = repeated(lambda: torch.randn(100).mean(), torch.zeros(1), Estimation(), "mean of 100")
         >>> found.route, bool(found.value.abs() < 5 * found.error)
-        ('mean of 100, mean of 4 repeats, seed 0, error: its standard error', True)
+        ('mean of 100, seed 0, error: the standard error of 4 draws (twice it covers 95 %)', True)
     """
     with quiet(), seeded(like, estimation.seed):
         drawn = torch.stack([estimator().detach() for _ in range(estimation.repeats)])
-    error = drawn.std(0) / estimation.repeats**0.5
-    added = f"mean of {estimation.repeats} repeats, seed {estimation.seed}, error: its standard error"
-    return Estimate(drawn.mean(0), f"{route}, {added}", error)
+    return averaged(drawn, f"{route}, seed {estimation.seed}")

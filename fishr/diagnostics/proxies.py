@@ -10,6 +10,7 @@ from torch import Tensor
 from fishr.diagnostics.covariance import covariance_hessian_products, covariance_inner_products
 from fishr.diagnostics.inspection import Inspection, of_head
 from fishr.diagnostics.quantity import Quantity
+from fishr.diagnostics.sampling import jackknife
 
 
 @of_head
@@ -25,13 +26,13 @@ def variance_hessian_cosine(seen: Inspection) -> Quantity:
         torch.Size([2])
     """
     variance, diagonals = seen.moments.variance, seen.hessian_diagonals
-    norms = torch.linalg.vector_norm(variance, dim=1), torch.linalg.vector_norm(diagonals.value, dim=1)
-    value = _defined(seen, (variance * diagonals.value).sum(1) / (norms[0] * norms[1]))
-    error = None
-    if diagonals.error is not None:
-        # |cos(v, h + e) − cos(v, h)| ≤ 2‖e‖/‖h‖
-        error = 2 * torch.linalg.vector_norm(diagonals.error, dim=1) / norms[1]
-    return Quantity("variance_hessian_cosine", value, ("domain",), "1", diagonals.route, error)
+
+    def cosines(diagonal: Tensor) -> Tensor:
+        norms = torch.linalg.vector_norm(variance, dim=1) * torch.linalg.vector_norm(diagonal, dim=1)
+        return (variance * diagonal).sum(1) / norms
+
+    value, error = jackknife(cosines, diagonals)
+    return Quantity("variance_hessian_cosine", _defined(seen, value), ("domain",), "1", diagonals.route, error)
 
 
 @of_head
@@ -46,12 +47,12 @@ def variance_hessian_error(seen: Inspection) -> Quantity:
         >>> variance_hessian_error(head, *data).value.shape
         torch.Size([2])
     """
-    diagonals = seen.hessian_diagonals
-    norms = torch.linalg.vector_norm(diagonals.value, dim=1)
-    value = torch.linalg.vector_norm(seen.moments.variance - diagonals.value, dim=1) / norms
-    error = None
-    if diagonals.error is not None:
-        error = (1 + value) * torch.linalg.vector_norm(diagonals.error, dim=1) / norms
+    variance, diagonals = seen.moments.variance, seen.hessian_diagonals
+
+    def errors(diagonal: Tensor) -> Tensor:
+        return torch.linalg.vector_norm(variance - diagonal, dim=1) / torch.linalg.vector_norm(diagonal, dim=1)
+
+    value, error = jackknife(errors, diagonals)
     return Quantity("variance_hessian_error", value, ("domain",), "1", diagonals.route, error)
 
 
@@ -68,10 +69,9 @@ def covariance_hessian_cosine(seen: Inspection) -> Quantity:
         torch.Size([2])
     """
     products, inner, norms = covariance_hessian_products(seen), covariance_inner_products(seen), seen.squared_norms
-    value = _defined(seen, products.value / (inner.value.diagonal() * norms.value).sqrt())
-    error = None if norms.error is None else value.abs() * norms.error / (2 * norms.value)
+    value, error = jackknife(lambda square: products.value / (inner.value.diagonal() * square).sqrt(), norms)
     route = f"⟨C, H⟩: {products.route}; ‖C‖: {inner.route}; ‖H‖: {norms.route}"
-    return Quantity("covariance_hessian_cosine", value, ("domain",), "1", route, error)
+    return Quantity("covariance_hessian_cosine", _defined(seen, value), ("domain",), "1", route, error)
 
 
 def _defined(seen: Inspection, cosines: Tensor) -> Tensor:

@@ -15,7 +15,8 @@ class Quantity:
         unit: such as ``"(loss/parameter)²"``; ``"1"`` for a pure number.
         route: how it was computed, with what was left out, projected or added on the way.
         error: estimate of the absolute error, of ``value``'s shape or broadcastable to it; None if the route is exact
-            up to rounding.
+            up to rounding. Twice the error covers the exact value in about 95 of 100 seeds where draws are random; of
+            eigenvalues and what follows from them it is a bound.
 
     Example:
         >>> import torch

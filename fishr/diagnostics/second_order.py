@@ -12,6 +12,7 @@ from fishr.diagnostics.linear_hessian import LinearHessian
 from fishr.diagnostics.operators import quiet, scipy_operator
 from fishr.diagnostics.quantity import Quantity
 from fishr.diagnostics.range_space import compact, range_space, stand_in, whole_if_small
+from fishr.diagnostics.sampling import jackknife
 
 _PAIRS = ("domain", "domain")
 _TOLERANCE = 1e-3
@@ -71,8 +72,12 @@ def inconsistency_second_order_pairs(seen: Inspection, *, epsilon: float = 0.1, 
             for a in order
         ]
     )
-    value = _furthest(seen.risks, epsilon * found.value)
-    error = None if found.error is None else epsilon * found.error
+    value, error = _furthest(seen.risks, epsilon * found.value), None
+    if found.error is not None:
+        # Without the term of the Hessians |Δ| is exact.
+        least = _furthest(seen.risks, torch.zeros_like(value))
+        most = _furthest(seen.risks, epsilon * (found.value + found.error))
+        error = torch.where(most > least, epsilon * found.error, 0.0)
     return Quantity("inconsistency_second_order_pairs", value, _PAIRS, "loss", f"ε={epsilon:g}, {found.route}", error)
 
 
@@ -95,13 +100,17 @@ def inconsistency_diagonal_proxy(seen: Inspection, *, epsilon: float = 0.1, ridg
         >>> inconsistency_diagonal_proxy(head, *data).axes
         ()
     """
-    rows = list[Tensor]()
-    for own in seen.hessian_diagonals.value:
-        ratios = seen.hessian_diagonals.value / (own + ridge * own.max().clamp(min=0))
-        rows.append(ratios.masked_fill(own <= 0, -torch.inf).amax(1).clamp(min=0))
-    value = _furthest(seen.risks, epsilon * torch.stack(rows))
+
+    def furthest(diagonals: Tensor) -> Tensor:
+        rows = list[Tensor]()
+        for own in diagonals:
+            ratios = diagonals / (own + ridge * own.max().clamp(min=0))
+            rows.append(ratios.masked_fill(own <= 0, -torch.inf).amax(1).clamp(min=0))
+        return _furthest(seen.risks, epsilon * torch.stack(rows))
+
+    value, error = jackknife(furthest, seen.hessian_diagonals, smooth=False)
     route = f"a proxy: axes of the parameters alone; {seen.hessian_diagonals.route}, ε={epsilon:g}, ridge {ridge:g}"
-    return _largest("inconsistency_diagonal_proxy", Quantity("pairs", value, _PAIRS, "loss", route))
+    return _largest("inconsistency_diagonal_proxy", Quantity("pairs", value, _PAIRS, "loss", route, error))
 
 
 def _furthest(risks: Tensor, added: Tensor) -> Tensor:
@@ -158,7 +167,8 @@ def largest_ratio(below: Hessian, above: Hessian, shift: float, ridge: float) ->
         ridge: the shift as a share of the largest eigenvalue of A, for the route.
 
     Returns:
-        The eigenvalue; its error is ‖Bu − λ(A + shift)u‖‖u‖/uᵀ(A + shift)u.
+        The eigenvalue. Its error is the residual r = Bu − λMu, M = A + shift, in the norm of the problem:
+        an eigenvalue lies within (rᵀM⁻¹r / uᵀMu)^½.
 
     Example:
         >>> from fishr.diagnostics.dense_hessian import DenseHessian
@@ -191,6 +201,7 @@ def largest_ratio(below: Hessian, above: Hessian, shift: float, ridge: float) ->
     u = torch.from_numpy(vectors).to(like)
     up, down = above.apply(u), shifted(u)
     value = (u * up).sum() / (u * down).sum()
-    error = torch.linalg.vector_norm(up - value * down) * torch.linalg.vector_norm(u) / (u * down).sum()
+    residual = up - value * down
+    error = ((residual * solve(residual).to(residual)).sum().clamp(min=0) / (u * down).sum()).sqrt()
     route = f"{stand_in(below)}scipy eigsh, inverse by conjugate gradients, ridge {ridge:g}·λ_max(H_A)"
     return Estimate(value, f"{route}, error: of the residual", error)

@@ -14,6 +14,7 @@ from fishr.diagnostics.hessian import Estimate
 from fishr.diagnostics.inspection import Inspection, of_head
 from fishr.diagnostics.operators import seeded
 from fishr.diagnostics.quantity import Quantity
+from fishr.diagnostics.sampling import averaged
 from fishr.losses import BinaryCrossEntropy, per_sample_losses
 from fishr.statistics.closed_form import has_bias
 
@@ -163,5 +164,4 @@ def _mean_of_draws(seen: Inspection, draw: Callable[[], Tensor], what: str) -> E
     count = seen.estimation.products * seen.estimation.repeats
     with torch.no_grad(), seeded(seen.risks, seen.estimation.seed):
         drawn = torch.stack([draw() for _ in range(count)])
-    route = f"{count} pairs of opposite draws of the {what}, seed {seen.estimation.seed}, error: the standard error"
-    return Estimate(drawn.mean(0), route, drawn.std(0) / count**0.5)
+    return averaged(drawn, f"pairs of opposite draws of the {what}, seed {seen.estimation.seed}")

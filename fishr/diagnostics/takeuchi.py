@@ -12,6 +12,7 @@ from fishr.diagnostics.linear_hessian import LinearHessian
 from fishr.diagnostics.operators import Estimation, curvlinops_operator, quiet, seeded
 from fishr.diagnostics.quantity import Quantity
 from fishr.diagnostics.range_space import compact, range_space, stand_in, whole_if_small
+from fishr.diagnostics.sampling import averaged, jackknife
 from fishr.losses import per_sample_losses
 
 _TOLERANCE, _ITERATIONS = 1e-4, 1000
@@ -60,12 +61,16 @@ def takeuchi_diagonal(seen: Inspection, *, ridge: float = 1e-3) -> Quantity:
         >>> takeuchi_diagonal(head, *data).value.shape
         torch.Size([2])
     """
-    diagonals = seen.hessian_diagonals.value.clamp(min=0)
-    ratios = seen.moments.variance / (diagonals + ridge * diagonals.amax(1, keepdim=True))
-    # Where nothing is curved and nothing varies the ratio is 0/0 and adds nothing.
-    value = ratios.nan_to_num(nan=0.0, posinf=torch.inf).sum(1)
+
+    def trace(diagonals: Tensor) -> Tensor:
+        curved = diagonals.clamp(min=0)
+        ratios = seen.moments.variance / (curved + ridge * curved.amax(1, keepdim=True))
+        # Where nothing is curved and nothing varies the ratio is 0/0 and adds nothing.
+        return ratios.nan_to_num(nan=0.0, posinf=torch.inf).sum(1)
+
+    value, error = jackknife(trace, seen.hessian_diagonals, smooth=False)
     route = f"diagonals, {seen.hessian_diagonals.route}, ridge {ridge:g} of the largest entry"
-    return Quantity("takeuchi_diagonal", value, ("domain",), "1", route)
+    return Quantity("takeuchi_diagonal", value, ("domain",), "1", route, error)
 
 
 def _of_domain(seen: Inspection, domain: int, ridge: float) -> Estimate:
@@ -127,9 +132,10 @@ def takeuchi_by_solving(
     values = (right * solved).sum(0)
     # xᵀH⁻¹x − xᵀx̂ = x̂ᵀr + rᵀH⁻¹r for the remainder r, and H is at least the shift.
     left = ((solved * remainder).sum(0).abs() + remainder.square().sum(0) / shift).mean()
-    error = values.std() / count**0.5 + left
     route = f"{stand_in(hessian)}conjugate gradients for {count} random signs, seed {estimation.seed}, {_ridge(ridge)}"
-    return Estimate(values.mean(), f"{route}, error: the standard error and the solver's", error)
+    mean = averaged(values, route)
+    assert mean.error is not None
+    return Estimate(mean.value, f"{mean.route} and the solver's", mean.error + left)
 
 
 def _ridge(ridge: float) -> str:

@@ -6,7 +6,7 @@ from diagnostics.dense import TIGHT, Dense, dense
 from torch import nn
 from torch.testing import assert_close
 
-from fishr.diagnostics import eigenspace_overlaps, hessian_mean_gap, linear_hessian
+from fishr.diagnostics import dense_hessian, eigenspace_overlaps, hessian_mean_gap, linear_hessian
 from fishr.losses import BinaryCrossEntropy
 
 LARGE = (("linear", "cross-entropy", (30, 12)), ("three layers", "cross-entropy", (4, 4)))
@@ -61,3 +61,28 @@ def test_equal_domains_have_no_gap_and_flat_directions_count_most() -> None:
     apart = hessian_mean_gap(case.head, torch.cat([features, flat]), labels.repeat(2), (4, 4))
     closer = hessian_mean_gap(case.head, torch.cat([features, 2 * features]), labels.repeat(2), (4, 4))
     assert apart.value > closer.value > same.value
+
+
+def test_the_error_of_an_overlap_is_that_of_its_eigenvectors(monkeypatch: pytest.MonkeyPatch) -> None:
+    case = dense("three layers", "cross-entropy", (30, 20))
+    exact = eigenspace_overlaps.of(case.seen, rank=2).value
+    monkeypatch.setattr(dense_hessian, "WHOLE_LIMIT", 10)
+    found = eigenspace_overlaps.of(case.seen, rank=2)
+    assert found.error is not None
+    assert (found.error.diagonal() == 0).all()
+    assert 0 < found.error[0, 1] < 1e-2
+    assert abs(found.value - exact)[0, 1] <= found.error[0, 1]
+
+
+def test_an_eigenspace_without_a_gap_is_arbitrary_and_says_so() -> None:
+    """A's two eigenvalues are equal, so that the first eigenvector is any vector of the plane."""
+    head = nn.Linear(2, 1, bias=False).double()
+    features = torch.tensor([[1.0, 0.0], [0.0, 1.0], [2.0, 1.0], [0.0, 1.0]]).double()
+
+    def square(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        return logits.squeeze(1).square()
+
+    found = eigenspace_overlaps(head, features, torch.zeros(4), (2, 2), square, rank=1)
+    assert found.error is not None
+    assert found.error[0, 1] > 0.1
+    assert eigenspace_overlaps(head, features, torch.zeros(4), (2, 2), square, rank=2).error.max() < 1e-9
