@@ -81,7 +81,7 @@ def killed(kind: str, folder: Path, moment: float) -> str | None:
         wait(process, lambda: _glimpse(kind, folder) != before)
         if not kill_after(process, moment):
             return None
-    half = [path.name for path in folder.rglob("*.tmp-*")]
+    half = [path.name for path in folder.rglob("*.fishr-partial")]
     parts = list(file_of(kind, folder).with_name(f"{file_of(kind, folder).name}.parts").glob("*.h5"))
     return f"{'file' if file_of(kind, folder).exists() else 'no file'}, {len(parts)} parts, {len(half)} half-written"
 

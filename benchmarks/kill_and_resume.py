@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.killing import Mismatch, ended, kill_after, report, start_python, wait
+from fishr.files import whole_name
 
 FILES = ["checkpoint.pt", "config.toml", "figure.png", "metrics.jsonl", "result.json"]
 KILLS_A_RUN = 3
@@ -66,7 +67,8 @@ def killed(folder: Path, options: tuple[str, ...], moment: float) -> str | None:
     if not folder.exists():
         return "before there was a folder"
     lines = (folder / "metrics.jsonl").read_bytes().count(b"\n") if (folder / "metrics.jsonl").exists() else 0
-    there = ", ".join(sorted(path.name.split(".tmp-")[0] + "!" * (".tmp-" in path.name) for path in folder.iterdir()))
+    half = {path.name: whole_name(path.name) for path in folder.iterdir()}
+    there = ", ".join(sorted(f"{whole}!" if whole else name for name, whole in half.items()))
     return f"{lines} lines of metrics; {there}"
 
 

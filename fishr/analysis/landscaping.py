@@ -12,6 +12,7 @@ from fishr.analysis.records import Subject
 from fishr.data.caches import Parts
 from fishr.diagnostics import barrier, inconsistency
 from fishr.errors import InputError
+from fishr.files import present
 from fishr.landscape import Frames, Scores, Surface, evaluate_sheets, gathered, load_surface, save_surface
 from fishr.landscape.files import KIND
 
@@ -34,7 +35,7 @@ def is_finished(path: Path, plan: Plan) -> bool:
         >>> is_finished(Path("nowhere.h5"), plan)
         False
     """
-    if not (path.exists() or path.is_symlink()):
+    if not present(path):
         return False
     found = load_surface(path)
     keys = [(each.settings, each.source.get("key"), each.source.get("second")) for each in (found, plan)]

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 from fishr.errors import InputError
+from fishr.files import present
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -87,7 +88,7 @@ def collect(
 
 def _check_new(out: Path | None, figure: Path | None) -> None:
     for option, path in (("--out", out), ("--figure", figure)):
-        if path is not None and (path.exists() or path.is_symlink()):
+        if path is not None and present(path):
             raise InputError(f"{option}: {path} exists already; choose another name, or move it away")
         if path is not None and not path.parent.is_dir():
             raise InputError(f"{option}: {path.parent} is no folder; make it first")

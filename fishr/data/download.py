@@ -1,15 +1,14 @@
 """Getting MNIST's four files from a public mirror, each checked and put in place whole."""
 
 import hashlib
-import os
-import secrets
 from collections.abc import Callable, Iterable, Iterator
-from functools import partial
 from http.client import HTTPException
 from pathlib import Path
+from typing import BinaryIO
 
 from fishr.data.mnist import TEST_LABELS, TEST_PICTURES, mnist_files
 from fishr.errors import InputError, RunFailed
+from fishr.files import digest_of, fill_atomically, present
 
 MIRROR = "https://ossci-datasets.s3.amazonaws.com/mnist/"
 # The sums that torchvision publishes for the same files.
@@ -28,8 +27,6 @@ RAW_MD5 = {
 }
 CHUNK = 1 << 20
 SECONDS = 60
-# Some hardened systems forbid MD5 unless it is said that nothing secret hangs on it.
-_md5 = partial(hashlib.md5, usedforsecurity=False)
 
 
 def fetch_url(url: str) -> Iterator[bytes]:
@@ -119,7 +116,7 @@ def verify_mnist(data_dir: Path) -> tuple[Path, ...]:
     """
     files = (*mnist_files(data_dir), *mnist_files(data_dir, TEST_PICTURES, TEST_LABELS))
     sums = MD5 | RAW_MD5
-    wrong = [path for path in files if _md5_of(path) != sums[path.name]]
+    wrong = [path for path in files if digest_of(path, "md5") != sums[path.name]]
     if wrong:
         raise InputError(
             f"{', '.join(map(str, wrong))}: not MNIST's, by its MD5; move it away and fetch it again with "
@@ -130,40 +127,26 @@ def verify_mnist(data_dir: Path) -> tuple[Path, ...]:
 
 def _is_right(path: Path) -> bool:
     """Whether the file is there; one of other content is refused, not replaced."""
-    if not path.exists():
+    if not present(path):
         return False
-    got = _md5_of(path)
+    got = digest_of(path, "md5")
     if got != MD5[path.name]:
         raise InputError(f"{path}: its MD5 is {got}, expected {MD5[path.name]}; move it away and try again")
     return True
 
 
-def _md5_of(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, _md5).hexdigest()
-
-
 def _download(url: str, path: Path, fetch: Callable[[str], Iterable[bytes]]) -> None:
-    part = path.with_name(f"{path.name}.{secrets.token_hex(4)}.part")
-    digest = _md5()
-    try:
-        with part.open("xb") as file:
-            for chunk in _received(url, path, fetch):
-                digest.update(chunk)
-                file.write(chunk)
-            file.flush()
-            os.fsync(file.fileno())
+    def fill(file: BinaryIO) -> None:
+        digest = hashlib.md5(usedforsecurity=False)
+        for chunk in _received(url, path, fetch):
+            digest.update(chunk)
+            file.write(chunk)
         if digest.hexdigest() != MD5[path.name]:
             raise RunFailed(
                 f"{url}: what came has MD5 {digest.hexdigest()}, expected {MD5[path.name]}; {_by_hand(path)}"
             )
-        part.replace(path)
-    except OSError as error:
-        raise RunFailed(
-            f"{path}: cannot be written ({error.strerror or error}); free some space or mend the folder"
-        ) from None
-    finally:
-        part.unlink(missing_ok=True)
+
+    fill_atomically(path, fill)
 
 
 def _received(url: str, path: Path, fetch: Callable[[str], Iterable[bytes]]) -> Iterator[bytes]:

@@ -21,10 +21,9 @@ from fishr.sweeps.divergence import lines_after_divergence
 from fishr.sweeps.failures import FAILED, LOG
 from fishr.sweeps.folder import DONE, job_folder
 from fishr.sweeps.listing import write_job
-from fishr.sweeps.locks import is_locked
 from fishr.sweeps.memory import Memory, remembering
 from fishr.sweeps.results import best_validation, dump_lines, result_lines, told_of
-from fishr.training.folders import CONFIGURATION, existing_folder, new_folder
+from fishr.training.folders import CONFIGURATION, existing_folder, is_in_use, new_folder
 from fishr.training.loop import Finished
 from fishr.training.records import CHECKPOINT, METRICS, RESULT, run
 from fishr.training.step import NotFinite
@@ -141,7 +140,7 @@ def run_job(job: Job, conditions: Conditions, memory: Memory) -> Outcome:
     torch.set_num_threads(conditions.threads)
     # On a cluster, a process that counts as dead may still be at work for a while.
     deadline = time.monotonic() + PATIENCE
-    while is_locked(folder / CONFIGURATION) and time.monotonic() < deadline:
+    while is_in_use(folder) and time.monotonic() < deadline:
         time.sleep(0.1)
     (folder / FAILED).unlink(missing_ok=True)
     if torch.cuda.is_initialized():

@@ -1,19 +1,22 @@
 """The folder of a sweep: its plan, its locks, and a run folder for each of its jobs."""
 
+import re
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from fishr.configuration import dumps, load, unstructure
 from fishr.errors import InputError
-from fishr.files import write_atomically
+from fishr.files import present, whole_name, write_atomically
+from fishr.locks import LOCK, is_locked, locked
 from fishr.protocols.domainbed.job import Job
-from fishr.sweeps.locks import is_locked, locked
 from fishr.sweeps.parts import Part
 from fishr.sweeps.plan import Plan, first_difference
 
-PLAN, JOBS, REPLACED, LOCK = "plan.toml", "jobs", "replaced", "lock"
+PLAN, JOBS, REPLACED = "plan.toml", "jobs", "replaced"
 DONE = "done"
+_BUSY = "another process works on this sweep; wait for it to end, or choose another --out"
+_PART_LOCK = re.compile(rf"{re.escape(LOCK)}-\d+-of-\d+")
 
 
 def job_folder(folder: Path, job: Job) -> Path:
@@ -113,14 +116,19 @@ def sweep_folder(
         (folder / JOBS).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"{folder}: could not be made ({error.strerror}); choose another place") from error
-    busy = f"{folder}: another process works on this sweep; wait for it to end, or choose another --out"
-    with locked(folder / LOCK, busy, shared=part is not None):
+    with ExitStack() as whole, ExitStack() as stack:
+        whole.enter_context(locked(folder / LOCK, folder, _BUSY))
         if part is not None:
             check_plan(folder, plan, plugins)
-            own = folder / f"{LOCK}-{part.index}-of-{part.of}"
-            with locked(own, f"{folder}: another process works on part {part} of this sweep; wait for it to end"):
-                yield
+            busy = f"another process works on part {part} of this sweep; wait for it to end"
+            stack.enter_context(locked(folder / f"{LOCK}-{part.index}-of-{part.of}", folder, busy))
+            # Parts take their locks only while nobody has the whole, and then leave it to the others.
+            whole.close()
+            yield
             return
+        for lock in _part_locks(folder):
+            with locked(lock, folder, _BUSY):
+                pass
         if not replace:
             check_plan(folder, plan, plugins)
         if not is_sweep(folder) or read_plan(folder, plugins) != plan:
@@ -136,7 +144,11 @@ def is_worked_on(folder: Path) -> bool:
         >>> is_worked_on(Path("nowhere"))
         False
     """
-    return is_locked(folder / LOCK)
+    return any(is_locked(lock) for lock in (folder / LOCK, *_part_locks(folder)))
+
+
+def _part_locks(folder: Path) -> tuple[Path, ...]:
+    return tuple(path for path in folder.iterdir() if _PART_LOCK.fullmatch(path.name)) if folder.is_dir() else ()
 
 
 def is_sweep(folder: Path) -> bool:
@@ -160,7 +172,7 @@ def _check_place(folder: Path) -> None:
 
 
 def _is_beginning(name: str) -> bool:
-    return name in (JOBS, LOCK) or name.startswith(f"{PLAN}.tmp-")
+    return name in (JOBS, LOCK) or _PART_LOCK.fullmatch(name) is not None or whole_name(name) == PLAN
 
 
 def _sort_out(folder: Path, plan: Plan) -> None:
@@ -177,5 +189,5 @@ def _sort_out(folder: Path, plan: Plan) -> None:
 
 
 def _move(path: Path, place: Path) -> None:
-    if not place.exists():
+    if not present(place):
         path.rename(place)

@@ -1,19 +1,17 @@
 """Run folders: made in one piece, never overwritten, used by one process at a time."""
 
-import fcntl
 import os
-import shutil
 from collections.abc import Generator
 from contextlib import contextmanager
-from glob import escape
 from pathlib import Path
-from typing import BinaryIO
 
 from fishr.errors import InputError, RunFailed
-from fishr.files import sync_folder
+from fishr.files import partial_folder, present, put_folder, write_atomically
+from fishr.locks import LOCK, beside, is_locked, locked, open_own
 from fishr.training.keeping import Keeping
 
 CONFIGURATION = "config.toml"
+_BUSY = "another process is training in it; wait for it to end, or choose another name"
 
 
 def check_absent(folder: Path) -> None:
@@ -28,7 +26,7 @@ def check_absent(folder: Path) -> None:
     Example:
         >>> check_absent(Path("no-such-run"))
     """
-    if folder.exists() or folder.is_symlink():
+    if present(folder):
         raise InputError(f"{folder}: exists already; resume it with --resume {folder}, or choose another name")
 
 
@@ -58,30 +56,17 @@ def new_folder(
         seed = 0
     """
     check_absent(folder)
-    temporary = folder.with_name(f".{folder.name}.tmp-{os.getpid()}")
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        for leftover in folder.parent.glob(f".{escape(folder.name)}.tmp-*"):
-            shutil.rmtree(leftover, ignore_errors=True)
-        temporary.mkdir()
-        keeping.save(temporary)
-        file = (temporary / CONFIGURATION).open("wb")
+        with locked(beside(folder), folder, _BUSY), partial_folder(folder) as partial:
+            check_absent(folder)
+            keeping.save(partial)
+            write_atomically(partial / CONFIGURATION, experiment_text.encode())
+            put_folder(partial, folder)
     except (OSError, RunFailed) as error:
-        shutil.rmtree(temporary, ignore_errors=True)
         reason = error.strerror if isinstance(error, OSError) else str(error)
         raise InputError(f"{folder}: could not be made ({reason}); choose another place") from error
-    with file:
-        try:
-            file.write(experiment_text.encode())
-            file.flush()
-            os.fsync(file.fileno())
-            _lock(file, folder)
-            temporary.rename(folder)
-            sync_folder(folder.parent)
-        except OSError as error:
-            shutil.rmtree(temporary, ignore_errors=True)
-            check_absent(folder)
-            raise InputError(f"{folder}: could not be made ({error.strerror}); choose another place") from error
+    with locked(folder / LOCK, folder, _BUSY):
         yield
 
 
@@ -106,16 +91,8 @@ def existing_folder(folder: Path, experiment_text: str) -> Generator[None]:
     path = folder / CONFIGURATION
     if not path.is_file():
         raise InputError(f"{folder}: no run is there to resume (it has no {CONFIGURATION}); start it without --resume")
-    try:
-        # Network file systems give an exclusive lock only to those who may write.
-        file = path.open("rb+")
-    except OSError as error:
-        raise InputError(
-            f"{path}: cannot be written ({error.strerror}); ask for the right to, or copy the run"
-        ) from error
-    with file:
-        _lock(file, folder)
-        if file.read() != experiment_text.encode():
+    with locked(folder / LOCK, folder, _BUSY):
+        if path.read_bytes() != experiment_text.encode():
             raise InputError(
                 f"{folder}: its {CONFIGURATION} differs from the configuration given; "
                 "resume with its own, or choose another name"
@@ -123,14 +100,14 @@ def existing_folder(folder: Path, experiment_text: str) -> Generator[None]:
         yield
 
 
-def _lock(file: BinaryIO, folder: Path) -> None:
-    # The kernel drops this lock when the process ends, however it ends.
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise InputError(
-            f"{folder}: another process is training in it; wait for it to end, or choose another name"
-        ) from None
+def is_in_use(folder: Path) -> bool:
+    """Return whether a process works in a run folder.
+
+    Example:
+        >>> is_in_use(Path("no-such-run"))
+        False
+    """
+    return is_locked(folder / LOCK)
 
 
 class LineFile:
@@ -163,7 +140,7 @@ class LineFile:
                 "it was damaged, so start the run anew under another name"
             )
         with self._reported():
-            self._file = path.open("ab", buffering=0)
+            self._file = os.fdopen(open_own(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND), "ab", buffering=0)
             self._file.truncate(position)
         self.position = position
 

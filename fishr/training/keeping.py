@@ -1,9 +1,6 @@
 """What a run keeps beside its last checkpoint and its metrics: statistics over time, checkpoints on the way."""
 
 import json
-import os
-import shutil
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +9,7 @@ from attrs import field, frozen
 from attrs.validators import optional
 
 from fishr.errors import InputError, RunFailed
-from fishr.files import remove_leftovers, sync_folder, write_atomically
+from fishr.files import copy_atomically, present, write_atomically
 from fishr.training.checks import number, whole
 
 KEEPING, CHECKPOINTS = "keeping.json", "checkpoints"
@@ -81,13 +78,13 @@ def load_keeping(folder: Path) -> Keeping:
         Keeping(statistics=None, checkpoints=False)
     """
     path = folder / KEEPING
-    if not path.exists():
+    if not present(path):
         return Keeping()
     try:
         found: dict[str, Any] = json.loads(path.read_bytes())
         statistics = found["statistics"]
         return Keeping(None if statistics is None else Recording(**statistics), bool(found["checkpoints"]))
-    except (ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path}: not what fishr wrote; start the run anew under another name") from error
 
 
@@ -110,21 +107,10 @@ def keep_checkpoint(checkpoint: Path, step: int) -> None:
         ['000100.pt']
     """
     kept = kept_path(checkpoint.parent, step)
-    temporary = kept.with_name(f"{kept.name}.tmp-{os.getpid()}")
     try:
         kept.parent.mkdir(exist_ok=True)
-        remove_leftovers(kept)
-        try:
-            os.link(checkpoint, temporary)
-        except OSError:
-            shutil.copyfile(checkpoint, temporary)
-        temporary.replace(kept)
-        # Renaming a link onto another link of the same file does nothing and leaves both.
-        temporary.unlink(missing_ok=True)
-        sync_folder(kept.parent)
+        copy_atomically(checkpoint, kept)
     except OSError as error:
-        with suppress(OSError):
-            temporary.unlink()
         raise RunFailed(f"{kept}: could not be written ({error.strerror}); {checkpoint} is kept") from error
 
 

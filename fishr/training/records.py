@@ -18,7 +18,7 @@ from attrs import frozen
 import fishr
 from fishr.data.domains import Domains
 from fishr.errors import InputError
-from fishr.files import remove_leftovers, write_atomically
+from fishr.files import present, remove_leftovers, write_atomically
 from fishr.ranks import ALONE, RankLost, Ranks
 from fishr.training.checkpoints import Checkpoint, check_experiment, load, save
 from fishr.training.evaluation import DomainScore
@@ -238,7 +238,8 @@ def _keep_first(folder: Path, state: TrainingState, text: str) -> None:
 
 def _last_checkpoint(folder: Path, text: str, initial: TrainingState) -> Checkpoint:
     start = Checkpoint(initial, text)
-    if (folder / CHECKPOINT).exists():
+    # A link that leads nowhere is a lost checkpoint, not a run that has none yet.
+    if present(folder / CHECKPOINT):
         start = load(folder / CHECKPOINT, initial)
         check_experiment(folder / CHECKPOINT, start, text)
     for name in (CHECKPOINT, RESULT):
@@ -250,14 +251,14 @@ def _last_checkpoint(folder: Path, text: str, initial: TrainingState) -> Checkpo
 
 def _finished(folder: Path, text: str) -> Finished | None:
     path = folder / RESULT
-    if not path.exists():
+    if not present(path):
         return None
     try:
         result = json.loads(path.read_bytes())
         if result["status"] != "finished":
             return None
         scores = tuple(_score(entry) for entry in result["scores"])
-    except (ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path}: not a result that fishr wrote; remove it to go on from the checkpoint") from error
     last = load(folder / CHECKPOINT)
     check_experiment(folder / CHECKPOINT, last, text)

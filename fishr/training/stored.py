@@ -29,6 +29,8 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
             ...
         fishr.errors.InputError: nowhere.pt: no such checkpoint; give the path of a checkpoint.pt in a run folder
     """
+    if path.is_symlink() and not path.exists():
+        raise InputError(f"{path}: is a link that leads nowhere; put the checkpoint back, or remove the link")
     if not path.is_file():
         raise InputError(f"{path}: no such checkpoint; give the path of a checkpoint.pt in a run folder")
     try:

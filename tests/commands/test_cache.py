@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from fishr.data.caches import load_tree, open_features, open_gradients, save_tree
-from fishr.data.caches.files import locked
+from fishr.data.caches.files import sole_writer
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = ("--set", "featurizer.widths=[8]", "--set", "data.training_images=60")
@@ -161,7 +161,7 @@ def test_refused(refused, world):
 
 
 def test_a_second_writer_is_told(call, features):
-    with locked(features):
+    with sole_writer(features):
         said = call(*RECIPE, "-o", "features.h5")
     assert (said.code, said.out) == (2, "")
     assert said.err == (

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
+LEFT, BESIDE = ".checkpoint.pt.0123456789abcdef.fishr-partial", ".beside.0123456789abcdef.fishr-partial"
 
 
 @pytest.fixture
@@ -46,8 +47,8 @@ def test_a_difference_is_noticed(killing, tmp_path, finished_once):
     changes = {
         "weights": (nudge, "optimizer.moments.second"),
         "metrics": (_append, "metrics.jsonl"),
-        "leftover": (lambda folder: (folder / "checkpoint.pt.tmp-7").touch(), "checkpoint.pt.tmp-7"),
-        "beside": (lambda folder: (folder.parent / ".beside.tmp-7").mkdir(), ".beside.tmp-7"),
+        "leftover": (lambda folder: (folder / LEFT).touch(), LEFT),
+        "beside": (lambda folder: (folder.parent / BESIDE).mkdir(), BESIDE),
     }
     for name, (change, told) in changes.items():
         with pytest.raises(killing.Mismatch, match=told):

@@ -80,7 +80,7 @@ def test_a_failed_run_says_the_same_again(call, home, short):
 
 def test_a_killed_figure_is_drawn_again(call, finished, finished_once):
     (finished / "figure.png").unlink()
-    (finished / "figure.png.tmp-1").write_bytes(b"half")
+    (finished / ".figure.png.0123456789abcdef.fishr-partial").write_bytes(b"half")
     assert call("train", "--resume", finished).code == 0
     assert sorted(path.name for path in finished.iterdir()) == sorted(path.name for path in finished_once.iterdir())
     assert (finished / "figure.png").read_bytes() == (finished_once / "figure.png").read_bytes()

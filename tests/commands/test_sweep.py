@@ -349,8 +349,8 @@ def test_another_plan_in_the_folder_is_refused(swept, refused):
 
 
 def test_two_sweeps_in_one_folder_are_refused(swept, refused, monkeypatch):
-    from fishr.sweeps import locks
+    from fishr import locks
 
     monkeypatch.setattr(locks, "_PATIENCE", 0.0)
-    with locks.locked(swept / "sweep" / "lock", "busy"):
+    with locks.locked(swept / "sweep" / locks.LOCK, swept, "busy"):
         refused(swept, ("sweep", "resume", "sweep"), "another process works on this sweep")

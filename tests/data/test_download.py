@@ -1,4 +1,5 @@
 import hashlib
+import os
 from http.client import IncompleteRead
 from pathlib import Path
 from urllib.error import URLError
@@ -122,8 +123,8 @@ def test_a_full_disk_is_not_blamed_on_the_network(tmp_path: Path, stand_in, monk
     def full(descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(download.os, "fsync", full)
-    with pytest.raises(RunFailed, match=r"train-images-idx3-ubyte.gz: cannot be written .No space left on device"):
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(RunFailed, match=r"train-images-idx3-ubyte.gz: could not be written .No space left on device"):
         download_mnist(tmp_path, Mirror())
     assert files(tmp_path) == []
 

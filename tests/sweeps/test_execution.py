@@ -129,13 +129,13 @@ def test_failures_are_told_and_logged(job, conditions, monkeypatch, capfd):
 
 def test_a_folder_in_use_is_waited_for(job, conditions, monkeypatch):
     """As when a node of a cluster counts as lost but still computes for a while."""
-    from fishr.sweeps.locks import locked
+    from fishr.locks import LOCK, locked
 
     folder = job_folder(conditions.folder, job)
     attempt(job, conditions, Memory())
     (folder / "done").unlink()
     (folder / "results.jsonl").unlink()
-    waits, lock = [], locked(folder / "config.toml", "busy")
+    waits, lock = [], locked(folder / LOCK, folder, "busy")
     lock.__enter__()
     monkeypatch.setattr(execution.time, "sleep", lambda s: waits.append(s) or lock.__exit__(None, None, None))
     assert attempt(job, conditions, Memory()).done
@@ -143,13 +143,13 @@ def test_a_folder_in_use_is_waited_for(job, conditions, monkeypatch):
 
 
 def test_a_folder_that_stays_in_use_is_a_failure(job, conditions, monkeypatch):
-    from fishr.sweeps.locks import locked
+    from fishr.locks import LOCK, locked
 
     attempt(job, conditions, Memory())
     folder = job_folder(conditions.folder, job)
     (folder / "done").unlink()
     monkeypatch.setattr(execution, "PATIENCE", 0.0)
-    with locked(folder / "config.toml", "busy"):
+    with locked(folder / LOCK, folder, "busy"):
         assert "another process is training in it" in attempt(job, conditions, Memory()).message
 
 

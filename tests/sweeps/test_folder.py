@@ -1,8 +1,8 @@
 import attrs
 import pytest
 
+from fishr import locks
 from fishr.errors import InputError
-from fishr.sweeps import locks
 from fishr.sweeps.folder import check_plan, is_worked_on, job_folder, read_plan, sweep_folder
 from fishr.sweeps.parts import Part
 
@@ -90,11 +90,11 @@ def test_what_is_no_sweep_is_left_alone(tmp_path, plan, kind):
 def test_a_folder_that_was_killed_before_its_plan_goes_on(tmp_path, plan):
     folder = tmp_path / "sweep"
     (folder / "jobs").mkdir(parents=True)
-    (folder / "lock").touch()
-    (folder / "plan.toml.tmp-123").touch()
+    (folder / ".fishr-lock").touch()
+    (folder / ".plan.toml.0123456789abcdef.fishr-partial").touch()
     with sweep_folder(folder, plan):
         assert read_plan(folder) == plan
-    assert not list(folder.glob("*.tmp-*"))
+    assert not list(folder.glob("*.fishr-partial"))
 
 
 def test_a_plan_that_was_edited_by_hand_keeps_its_text(tmp_path, plan):

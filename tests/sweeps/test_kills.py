@@ -60,7 +60,7 @@ def test_a_difference_is_noticed(killing, tmp_path, monkeypatch):
         with pytest.raises(killing.Mismatch):
             killing.compare(sweep(name, **changes), whole)
     more = sweep("more")
-    (more / "jobs" / "a" / "checkpoint.pt.tmp-1").touch()
+    (more / "jobs" / "a" / ".checkpoint.pt.0123456789abcdef.fishr-partial").touch()
     with pytest.raises(killing.Mismatch):
         killing.compare(more, whole)
     monkeypatch.setattr(killing, "tables", str)

@@ -42,10 +42,13 @@ def test_outsiders_read_it_with_torch_alone(trained, tmp_path, same):
 
 
 def test_leftovers_of_killed_writers_go(trained, tmp_path):
-    (tmp_path / "checkpoint.pt.tmp-123").write_bytes(b"half")
-    (tmp_path / "other.pt.tmp-123").write_bytes(b"another file's")
+    (tmp_path / ".checkpoint.pt.0123456789abcdef.fishr-partial").write_bytes(b"half")
+    (tmp_path / ".other.pt.0123456789abcdef.fishr-partial").write_bytes(b"another file's")
     save(tmp_path / "checkpoint.pt", trained, "")
-    assert sorted(file.name for file in tmp_path.iterdir()) == ["checkpoint.pt", "other.pt.tmp-123"]
+    assert sorted(file.name for file in tmp_path.iterdir()) == [
+        ".other.pt.0123456789abcdef.fishr-partial",
+        "checkpoint.pt",
+    ]
 
 
 def test_parameters_that_are_not_finite_are_not_saved(trained, tmp_path):

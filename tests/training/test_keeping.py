@@ -1,13 +1,13 @@
 """What is kept on the way: read back, refused when damaged, whole after a kill."""
 
 import os
+import shutil
 
 import attrs
 import pytest
 import torch
 
 from fishr.errors import InputError, RunFailed
-from fishr.training import keeping
 from fishr.training.keeping import KEEPING, Keeping, Recording, keep_checkpoint, kept_checkpoints, load_keeping
 from fishr.training.loop import Stepped
 from fishr.training.records import run
@@ -51,7 +51,7 @@ def test_kept_checkpoints_are_in_the_order_of_their_steps(tmp_path):
     (tmp_path / "checkpoint.pt").write_bytes(b"weights")
     for step in (1_000_000, 200_000, 0):
         keep_checkpoint(tmp_path / "checkpoint.pt", step)
-    (tmp_path / "checkpoints" / "000300.pt.tmp-7").touch()
+    (tmp_path / "checkpoints" / ".000300.pt.0123456789abcdef.fishr-partial").touch()
     (tmp_path / "checkpoints" / "mine.pt").touch()
     assert [path.name for path in kept_checkpoints(tmp_path)] == ["000000.pt", "200000.pt", "1000000.pt"]
 
@@ -80,7 +80,7 @@ def test_a_full_disk_is_told(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "link", full)
-    monkeypatch.setattr(keeping.shutil, "copyfile", full)
+    monkeypatch.setattr(shutil, "copyfile", full)
     (tmp_path / "checkpoint.pt").touch()
     with pytest.raises(RunFailed, match=r"000005.pt: could not be written \(No space left on device\)"):
         keep_checkpoint(tmp_path / "checkpoint.pt", 5)
@@ -112,10 +112,10 @@ def test_they_are_kept_across_a_resume(plain, tmp_path, lost):
     going.close()
     if lost:
         kept_checkpoints(tmp_path / "cut")[-1].unlink()
-        (tmp_path / "cut" / "checkpoints" / "000003.pt.tmp-1").touch()
+        (tmp_path / "cut" / "checkpoints" / ".000003.pt.0123456789abcdef.fishr-partial").touch()
     list(run(plain, tmp_path / "cut", experiment_text="", resume=True))
     assert _steps(tmp_path / "cut") == [0, 3, 6, 7]
-    assert not list((tmp_path / "cut" / "checkpoints").glob("*.tmp-*"))
+    assert not list((tmp_path / "cut" / "checkpoints").glob("*.fishr-partial"))
 
 
 def test_a_diverging_run_leaves_none_that_is_not_finite(plain, tmp_path):

@@ -75,7 +75,7 @@ def test_killed_after_any_event_it_ends_the_same(experiment, tmp_path, same):
     for count in range(1, len(whole) + 1):
         folder = tmp_path / f"cut-{count}"
         _stop_after(experiment, folder, count)
-        (folder / "checkpoint.pt.tmp-1").write_bytes(b"half a checkpoint")
+        (folder / ".checkpoint.pt.0123456789abcdef.fishr-partial").write_bytes(b"half a checkpoint")
         events = list(_go(experiment, folder, resume=True))
         assert isinstance(events[-1], Finished)
         assert events[-1].scores == whole[-1].scores
@@ -84,7 +84,7 @@ def test_killed_after_any_event_it_ends_the_same(experiment, tmp_path, same):
         if count < len(whole):
             assert isinstance(events[0], Started)
             assert events[0].state.step == count_of_last_checkpoint(whole[:count], experiment)
-            assert not (folder / "checkpoint.pt.tmp-1").exists()
+            assert not (folder / ".checkpoint.pt.0123456789abcdef.fishr-partial").exists()
 
 
 def count_of_last_checkpoint(events, experiment):
@@ -161,11 +161,11 @@ def test_what_cannot_be_resumed_is_refused(plain, tmp_path):
 
 
 def test_what_a_killed_beginning_left_is_removed(plain, tmp_path):
-    for name in (".run.tmp-1", ".other.tmp-1"):
+    for name in (".run.0123456789abcdef.fishr-partial", ".other.0123456789abcdef.fishr-partial"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "config.toml").write_text("half")
     next(_go(plain, tmp_path / "run"))
-    assert sorted(f.name for f in tmp_path.iterdir()) == [".other.tmp-1", "run"]
+    assert sorted(f.name for f in tmp_path.iterdir()) == [".other.0123456789abcdef.fishr-partial", "run"]
 
 
 def test_a_folder_at_work_is_refused(plain, tmp_path):

@@ -1,20 +1,19 @@
 """HDF5 files that are either whole or absent, written by one process at a time and checked when opened."""
 
-import fcntl
-import os
 from collections.abc import Callable, Generator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager
 from io import FileIO
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import h5py
 from attrs import frozen
 
 import fishr
 from fishr.data.caches.encoding import EDITION, TYPE, Damaged, attribute, set_text, stamp, structure_digest
-from fishr.errors import InputError, RunFailed
-from fishr.files import remove_leftovers, sync_folder
+from fishr.errors import InputError
+from fishr.files import fill_atomically
+from fishr.locks import beside, locked
 
 KINDS = ("fishr-features", "fishr-gradients", "fishr-statistics", "fishr-analysis", "fishr-surface", "fishr-images")
 _COMPLETE, _DIGEST, _LIBRARY = "complete", "digest", "library"
@@ -65,60 +64,15 @@ class _Disk(FileIO):
             self._failure = self._failure or error
             return size or 0
 
-    def sync(self) -> None:
-        """Make what was written survive a power cut.
-
-        Raises:
-            OSError: something could not be written.
-        """
+    def check(self) -> None:
+        """Raise the OSError of the first write that failed."""
         if self._failure is not None:
             raise self._failure
-        os.fsync(self.fileno())
 
 
-@contextmanager
-def locked(path: Path) -> Generator[None]:
-    """Keep other writers away from a path while the context lasts.
-
-    The kernel drops the lock when the process dies, however it dies.
-
-    Args:
-        path: what is to be written.
-
-    Raises:
-        InputError: another process is writing it, or its folder cannot be written.
-
-    Example:
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as folder, locked(Path(folder, "a.h5")):
-        ...     [path.name for path in Path(folder).iterdir()]
-        ['.a.h5.lock']
-    """
-    lock = path.with_name(f".{path.name}.lock")
-    while True:
-        try:
-            handle = os.open(lock, os.O_RDWR | os.O_CREAT, 0o644)
-        except OSError as error:
-            raise InputError(f"{path}: cannot be written there ({error.strerror}); choose another place") from error
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            os.close(handle)
-            if not isinstance(error, BlockingIOError):
-                raise InputError(f"{path}: cannot be locked ({error.strerror}); choose another place") from error
-            raise InputError(
-                f"{path}: another process is writing it; wait for it to end, or choose another name"
-            ) from None
-        # Whoever held it before may have removed it since it was opened.
-        with suppress(FileNotFoundError):
-            if os.fstat(handle).st_ino == lock.stat().st_ino:
-                break
-        os.close(handle)
-    try:
-        yield
-    finally:
-        lock.unlink(missing_ok=True)
-        os.close(handle)
+def sole_writer(path: Path) -> AbstractContextManager[None]:
+    """Keep other writers away from a path while the context lasts."""
+    return locked(beside(path), path, "another process is writing it; wait for it to end, or choose another name")
 
 
 def write_whole(path: Path, kind: str, version: int, fill: Callable[[h5py.File], None]) -> None:
@@ -135,33 +89,28 @@ def write_whole(path: Path, kind: str, version: int, fill: Callable[[h5py.File],
     Raises:
         RunFailed: it could not be written; what was there is kept.
     """
-    remove_leftovers(path)
-    temporary = path.with_name(f"{path.name}.tmp-{os.getpid()}")
-    try:
-        with _Disk(temporary, "x+b") as disk:
-            try:
-                # This layout has checksums in its own structures as well.
-                with h5py.File(disk, "w", libver=("v110", "v110"), track_order=True) as file:
-                    stamp(file, kind)
-                    file.attrs[EDITION] = version
-                    set_text(file, _LIBRARY, fishr.__version__)
-                    fill(file)
-                    set_text(file, _DIGEST, _digest(file))
-                    file.attrs[_COMPLETE] = True
-            finally:
-                # A full disk is the reason of whatever HDF5 says after it.
-                disk.sync()
-        _verify(temporary, kind, version)
-        temporary.replace(path)
-        sync_folder(path.parent)
-    except BaseException as error:
-        with suppress(OSError):
-            temporary.unlink()
-        # A value without an encoding is the caller's; the rest is h5py's or the system's.
-        if isinstance(error, InputError) or not isinstance(error, (OSError, RuntimeError, ValueError)):
+
+    def write(whole: BinaryIO) -> None:
+        try:
+            with _Disk(whole.fileno(), "r+b", closefd=False) as disk:
+                try:
+                    # This layout has checksums in its own structures as well.
+                    with h5py.File(disk, "w", libver=("v110", "v110"), track_order=True) as file:
+                        stamp(file, kind)
+                        file.attrs[EDITION] = version
+                        set_text(file, _LIBRARY, fishr.__version__)
+                        fill(file)
+                        set_text(file, _DIGEST, _digest(file))
+                        file.attrs[_COMPLETE] = True
+                finally:
+                    # A full disk is the reason of whatever HDF5 says after it.
+                    disk.check()
+        except InputError:  # A value without an encoding.
             raise
-        kept = "the previous file is kept" if path.exists() else "nothing was left behind"
-        raise RunFailed(f"{path}: could not be written ({one_line(error)}); {kept}") from error
+        except (OSError, RuntimeError, ValueError) as error:
+            raise OSError(one_line(error)) from error
+
+    fill_atomically(path, write, lambda partial: _verify(partial, kind, version))
 
 
 @contextmanager
@@ -179,7 +128,8 @@ def opened(path: Path, kind: str | None, version: int = 1) -> Generator[h5py.Fil
     if not path.is_file():
         raise InputError(f"{path}: no such file; give the path of a file that fishr wrote")
     try:
-        with h5py.File(path, "r", locking="best-effort") as file:
+        # A file under its final name never changes, so that readers need no lock, which some file systems lack.
+        with h5py.File(path, "r", locking=False) as file:
             _check(file, path, kind, version)
             yield file
     except Damaged as error:
@@ -191,6 +141,13 @@ def opened(path: Path, kind: str | None, version: int = 1) -> Generator[h5py.Fil
     except UNREADABLE as error:
         if not h5py.is_hdf5(path):
             raise InputError(f"{path}: not an HDF5 file; give the path of a file that fishr wrote") from error
+        if isinstance(error, BlockingIOError) or "already open for" in str(error):
+            raise InputError(
+                f"{path}: in use by another process, which has opened it for writing; wait until it is closed, or "
+                f"after a crash of that process remove its mark with h5clear --status {path}"
+            ) from error
+        if "unable to lock file" in str(error):
+            raise InputError(f"{path}: cannot be locked ({one_line(error)}); unset HDF5_USE_FILE_LOCKING") from error
         raise InputError(f"{path}: cut short or damaged ({one_line(error)}); make it again") from error
 
 

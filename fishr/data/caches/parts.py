@@ -1,13 +1,17 @@
 """Work that takes long, in numbered parts: each a small file that is whole or absent, so that a kill loses one."""
 
+import re
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Self
 
 from fishr.data.caches.encoding import Tree, read_element, read_tree, write_tree
-from fishr.data.caches.files import header_of, locked, opened, write_whole
+from fishr.data.caches.files import header_of, opened, sole_writer, write_whole
 from fishr.errors import InputError, RunFailed
+from fishr.files import remove_leftovers, whole_name
+
+_PART = re.compile(r"[0-9]{6,}\.h5")
 
 
 class Parts:
@@ -49,9 +53,11 @@ class Parts:
 
     def __enter__(self) -> Self:
         """Lock the parts, and check that they are of this key."""
-        lock = locked(self._path)
+        lock = sole_writer(self._path)
         lock.__enter__()
         try:
+            if self._folder.is_symlink():
+                raise InputError(f"{self._folder}: is a link, expected a folder; remove it, or choose another name")
             for number in self.done[:1]:
                 self.read(number)
         except BaseException:
@@ -109,9 +115,10 @@ class Parts:
         try:
             for path in _files(self._folder).values():
                 path.unlink(missing_ok=True)
-            for leftover in self._folder.glob("*.h5.tmp-*"):
-                leftover.unlink(missing_ok=True)
             if self._folder.exists():
+                for name in {whole_name(path.name) for path in self._folder.iterdir()}:
+                    if name and _PART.fullmatch(name):
+                        remove_leftovers(self._folder / name)
                 self._folder.rmdir()
         except OSError as error:
             raise RunFailed(f"{self._folder}: could not be removed ({error.strerror}); remove it by hand") from error
@@ -125,5 +132,5 @@ def _folder(path: Path) -> Path:
 
 
 def _files(folder: Path) -> dict[int, Path]:
-    found = [path for path in folder.glob("*.h5") if path.stem.isdecimal()]
+    found = [path for path in folder.glob("*.h5") if _PART.fullmatch(path.name) and not path.is_symlink()]
     return {int(path.stem): path for path in sorted(found, key=lambda path: int(path.stem))}

@@ -25,6 +25,7 @@ from fishr.data.caches.files import opened, write_whole
 from fishr.data.caches.parts import Parts
 from fishr.data.caches.provenance import cache_key, check_fit
 from fishr.errors import InputError
+from fishr.files import present
 
 PART_BYTES = 1 << 24
 
@@ -122,7 +123,7 @@ def write_domains(
         for start in range(0, section.rows, part_rows)
     ]
     with Parts(path, content.kind, cache_key(settings)) as parts:
-        if path.exists() or path.is_symlink():
+        if present(path):
             with opened(path, content.kind) as file:
                 found = read_element(file, "provenance")
             check_fit(path, found, content.provenance)

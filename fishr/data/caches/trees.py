@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from fishr.data.caches.encoding import Tree, read_tree, write_tree
-from fishr.data.caches.files import Header, header_of, locked, opened, write_whole
+from fishr.data.caches.files import Header, header_of, opened, sole_writer, write_whole
 from fishr.errors import InputError
+from fishr.files import present
 
 
 def save_tree(path: Path, kind: str, tree: Mapping[str, Any], *, version: int = 1, replace: bool = False) -> None:
@@ -31,8 +32,8 @@ def save_tree(path: Path, kind: str, tree: Mapping[str, Any], *, version: int = 
         ...     load_tree(Path(folder, "a.h5"), "fishr-analysis")
         {'name': 'mine', 'nested': {'steps': 3}}
     """
-    with locked(path):
-        if not replace and (path.exists() or path.is_symlink()):
+    with sole_writer(path):
+        if not replace and present(path):
             raise InputError(f"{path}: exists already; choose another name, or remove it")
         write_whole(path, kind, version, lambda file: write_tree(file, tree))
 

@@ -4,8 +4,9 @@ from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 
-from fishr.data.sources.transfer import Progress, partial_file
+from fishr.data.sources.transfer import Progress, partial_file, sole_fetcher
 from fishr.errors import InputError, RunFailed
+from fishr.files import present, sync_folder
 
 
 def download_from_drive(
@@ -50,10 +51,14 @@ def download_from_drive(
     def tell(done: int, total: int | None) -> None:
         progress(path.name, done, total)
 
-    try:
-        gdown.download(url=url, output=str(part), quiet=True, resume=True, progress=tell, timeout=60)
-    except (gdown.exceptions.DownloadError, OSError) as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise RunFailed(f"{url}: not received ({reason}); try again, or {otherwise}") from None
-    check(part)
-    part.replace(path)
+    with sole_fetcher(path):
+        if present(path):  # Another process has fetched it meanwhile.
+            return
+        try:
+            gdown.download(url=url, output=str(part), quiet=True, resume=True, progress=tell, timeout=60)
+        except (gdown.exceptions.DownloadError, OSError) as error:
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise RunFailed(f"{url}: not received ({reason}); try again, or {otherwise}") from None
+        check(part)
+        part.replace(path)
+        sync_folder(path.parent)

@@ -1,10 +1,6 @@
 """Putting a data set of images in its place: unpacked and laid out beside it, then renamed in one step."""
 
-import fcntl
-import os
-import shutil
-from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 from attrs import frozen
@@ -14,10 +10,10 @@ from fishr.data.sources.archives import check_space, unpack
 from fishr.data.sources.fetching import Fetch, fetch, obtain
 from fishr.data.sources.image_set import ImageSet
 from fishr.data.sources.inspection import contents_of, is_laid, notes_of, problems_of
-from fishr.data.sources.sums import sha256_of
 from fishr.data.sources.transfer import Progress
 from fishr.errors import InputError, RunFailed
-from fishr.files import sync_folder
+from fishr.files import digest_of, partial_folder, present, put_folder
+from fishr.locks import beside, locked
 
 
 @frozen
@@ -73,7 +69,7 @@ def install(
         fishr.errors.InputError: SVIRO: it cannot be fetched from here; get it from https://sviro.kl.dfki.de, ...
     """
     folder = data_dir / image_set.folder
-    if folder.exists() or folder.is_symlink():
+    if present(folder):
         if archives or left_out or not is_laid(folder, image_set.environments):
             raise InputError(
                 f"{folder}: exists already, and is left as it is; move it away or choose another --data-dir"
@@ -89,17 +85,18 @@ def install(
     chosen = archives or [path for path, _ in sums]
     total = check_space(chosen, _existing(data_dir))
     try:
-        with _workplace(folder) as work:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        busy = "another process is unpacking it; wait for it to end"
+        with locked(beside(folder), folder, busy), partial_folder(folder) as work:
             _unpack(chosen, work / "unpacked", progress, total)
             notes = _lay(image_set, work / "unpacked", work / "laid", ", ".join(map(str, chosen)))
             notes += _leave_out(work / "laid", unwanted, left_out)
-            (work / "laid").rename(folder)
-            sync_folder(folder.parent)
+            put_folder(work / "laid", folder)
     except OSError as error:
         raise RunFailed(
             f"{folder}: cannot be written ({error.strerror or error}); free some space or mend the folder"
         ) from None
-    return Installed(folder, sums or tuple((path, sha256_of(path)) for path in archives), notes)
+    return Installed(folder, sums or tuple((path, digest_of(path)) for path in archives), notes)
 
 
 def read_left_out(path: Path) -> tuple[PurePosixPath, ...]:
@@ -172,24 +169,3 @@ def _leave_out(laid: Path, unwanted: Sequence[PurePosixPath], source: Path | Non
 
 def _existing(folder: Path) -> Path:
     return next(place for place in (folder, *folder.absolute().parents) if place.exists())
-
-
-@contextmanager
-def _workplace(folder: Path) -> Generator[Path]:
-    """An empty folder beside a place, for one process at a time; gone afterwards."""
-    work = folder.with_name(f".{folder.name}.unpacking")
-    work.mkdir(parents=True, exist_ok=True)
-    handle = os.open(work, os.O_RDONLY)
-    try:
-        # The kernel drops this lock when the process ends, however it ends.
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(handle)
-        raise InputError(f"{folder}: another process is unpacking it; wait for it to end") from None
-    try:
-        for leftover in work.iterdir():
-            shutil.rmtree(leftover)
-        yield work
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
-        os.close(handle)

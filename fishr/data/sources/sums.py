@@ -1,26 +1,13 @@
 """SHA-256 sums of the archives that came, in the form that ``sha256sum --check`` reads."""
 
-import hashlib
 import re
 from pathlib import Path
 
 from fishr.errors import InputError, RunFailed
-from fishr.files import write_atomically
+from fishr.files import digest_of, write_atomically
+from fishr.locks import beside, locked
 
 NAME = "SHA256SUMS"
-
-
-def sha256_of(path: Path) -> str:
-    """The SHA-256 sum of a file, in hexadecimal.
-
-    Example:
-        >>> import tempfile
-        >>> with tempfile.NamedTemporaryFile() as file:
-        ...     sha256_of(Path(file.name))[:8]
-        'e3b0c442'
-    """
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read_sums(folder: Path) -> dict[str, str]:
@@ -76,15 +63,17 @@ def check_and_record(file: Path, name: str) -> str:
             ...
         fishr.errors.RunFailed: ...a.zip: its SHA-256 is d9298a10..., expected e3b0c442... as ...
     """
-    recorded = read_sums(file.parent)
-    got = sha256_of(file)
-    expected = recorded.setdefault(name, got)
+    got = digest_of(file)
     where = file.parent / NAME
+    with locked(beside(where), where, "another process is writing it; try again"):
+        recorded = read_sums(file.parent)
+        expected = recorded.get(name, got)
+        if name not in recorded:
+            lines = [f"{digest}  {each}\n" for each, digest in sorted({**recorded, name: got}.items())]
+            write_atomically(where, "".join(lines).encode())
     if got != expected:
         raise RunFailed(
             f"{file}: its SHA-256 is {got}, expected {expected} as {where} records; remove the file to fetch it "
             "again, or the line to take it as it is"
         )
-    if not where.exists() or name not in read_sums(file.parent):
-        write_atomically(where, "".join(f"{digest}  {each}\n" for each, digest in sorted(recorded.items())).encode())
     return got

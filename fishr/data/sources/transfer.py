@@ -1,6 +1,5 @@
 """Fetching large files over HTTP: what was received is kept, and the next attempt goes on from there."""
 
-import fcntl
 import os
 import re
 from collections.abc import Callable, Generator, Iterator
@@ -12,7 +11,9 @@ from typing import BinaryIO
 
 from attrs import frozen
 
-from fishr.errors import InputError, RunFailed
+from fishr.errors import RunFailed
+from fishr.files import present, sync_folder, write_atomically
+from fishr.locks import beside, locked, open_own
 
 CHUNK = 1 << 20
 SECONDS = 60
@@ -105,7 +106,7 @@ def download(
     open_reply: Open = open_url,
     progress: Progress = lambda what, done, total: None,
 ) -> None:
-    """Fetch a file by way of ``path.part``, which the next call goes on with if this one does not end.
+    """Fetch a file by way of ``path.fishr-part``, which the next call goes on with if this one does not end.
 
     A connection that breaks is opened again as long as each attempt brings bytes. The file gets its name when it is
     whole and checked.
@@ -131,12 +132,15 @@ def download(
     part = partial_file(path)
     memo = part.with_name(f"{part.name}.tag")
     try:
-        with part.open("ab") as file:
-            _lock(file, part)
+        with sole_fetcher(path):
+            if present(path):  # Another process has fetched it meanwhile.
+                return
             try:
-                _receive_all(url, file, memo, open_reply, progress)
+                with os.fdopen(open_own(part, os.O_RDWR | os.O_CREAT | os.O_APPEND), "ab") as file:
+                    _receive_all(url, file, memo, open_reply, progress)
                 check(part)
                 part.replace(path)
+                sync_folder(path.parent)
             finally:
                 if part.exists() and not part.stat().st_size:
                     part.unlink()
@@ -153,9 +157,14 @@ def partial_file(path: Path) -> Path:
 
     Example:
         >>> partial_file(Path("clipart.zip")).name
-        'clipart.zip.part'
+        'clipart.zip.fishr-part'
     """
-    return path.with_name(f"{path.name}.part")
+    return path.with_name(f"{path.name}.fishr-part")
+
+
+def sole_fetcher(path: Path) -> AbstractContextManager[None]:
+    """Keep other processes from fetching the same file while the context lasts."""
+    return locked(beside(path), path, "another process is fetching it; wait for it to end")
 
 
 def _receive_all(url: str, file: BinaryIO, memo: Path, open_reply: Open, progress: Progress) -> None:
@@ -173,7 +182,7 @@ def _receive_all(url: str, file: BinaryIO, memo: Path, open_reply: Open, progres
 def _receive(url: str, file: BinaryIO, memo: Path, open_reply: Open, progress: Progress) -> str:
     """Add to the file what one connection brings; why it is not whole yet, or nothing."""
     tag = memo.read_text() if file.tell() and memo.exists() else ""
-    name = memo.name.removesuffix(".part.tag")
+    name = memo.name.removesuffix(".fishr-part.tag")
     try:
         with ExitStack() as stack:
             with _network():
@@ -181,7 +190,7 @@ def _receive(url: str, file: BinaryIO, memo: Path, open_reply: Open, progress: P
             if reply.start != file.tell():
                 file.truncate(reply.start)
                 file.seek(reply.start)
-            memo.write_text(reply.tag)
+            write_atomically(memo, reply.tag.encode())
             progress(name, file.tell(), reply.length)
             while chunk := _next(reply.chunks):
                 file.write(chunk)
@@ -227,15 +236,3 @@ def _tag(headers: Message) -> str:
     """The strong entity tag, else the date: what If-Range takes."""
     tag = headers.get("ETag") or ""
     return tag if tag and not tag.startswith("W/") else headers.get("Last-Modified") or ""
-
-
-def _lock(file: BinaryIO, part: Path) -> None:
-    # The kernel drops this lock when the process ends, however it ends.
-    busy = InputError(f"{part}: another process is fetching it; wait for it to end")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise busy from None
-    # The other process may have given the file its name between the opening and the locking.
-    if not (part.exists() and os.path.samestat(os.fstat(file.fileno()), part.stat())):
-        raise busy

@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import shutil
 import subprocess
 import sys
 
@@ -185,6 +186,50 @@ def test_a_flipped_bit_is_noticed_or_harmless(file):
     )
     assert done.returncode == 0, done.stderr
     assert 80 < int(done.stdout) < 120
+
+
+WRITER = """
+import sys, h5py
+file = h5py.File(sys.argv[1], "r+")
+print("open", flush=True)
+input()
+"""
+
+
+def test_a_file_that_another_process_writes_is_in_use_and_not_damaged(file):
+    process = subprocess.Popen(
+        [sys.executable, "-c", WRITER, file], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert process.stdout.readline() == "open\n"
+        assert "in use by another process" in _refusal(file)
+    finally:
+        process.kill()
+        process.communicate()
+    assert "after a crash of that process" in _refusal(file)
+
+
+NO_LOCKS = """
+#include <errno.h>
+int flock(int file, int operation) { errno = ENOLCK; return -1; }
+"""
+
+
+def test_a_file_system_without_locks_is_read(file, tmp_path):
+    if shutil.which("gcc") is None:
+        pytest.skip("no C compiler to stand in for a file system without locks")
+    (tmp_path / "locks.c").write_text(NO_LOCKS)
+    library = tmp_path / "locks.so"
+    subprocess.run(["gcc", "-shared", "-fPIC", "-o", library, tmp_path / "locks.c"], check=True)
+    program = "import sys, pathlib\nfrom fishr.data.caches import load_tree\n"
+    program += "print(len(load_tree(pathlib.Path(sys.argv[1]), 'fishr-analysis')))"
+    read = [sys.executable, "-c", program, file]
+    done = subprocess.run(read, env={**os.environ, "LD_PRELOAD": str(library)}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) == len(load_tree(file, KIND))
+    forced = {"LD_PRELOAD": str(library), "HDF5_USE_FILE_LOCKING": "TRUE"}
+    done = subprocess.run(read, env={**os.environ, **forced}, capture_output=True, text=True)
+    assert "cannot be locked" in done.stderr.splitlines()[-1]
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="nothing is unreadable for root")

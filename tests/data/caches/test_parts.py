@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from fishr.data.caches import Parts, save_tree
-from fishr.data.caches.files import locked
+from fishr.data.caches.files import sole_writer
 from fishr.errors import InputError, RunFailed
 
 KIND = "fishr-surface"
@@ -34,7 +34,7 @@ def test_parts_come_back_in_their_order(path):
 
 def test_nothing_is_made_before_the_first_part(path):
     with Parts(path, KIND, "key") as parts:
-        assert sorted(each.name for each in path.parent.iterdir()) == [".surface.h5.lock"]
+        assert sorted(each.name for each in path.parent.iterdir()) == [".surface.h5.fishr-lock"]
         parts.remove()
     assert list(path.parent.iterdir()) == []
 
@@ -68,7 +68,7 @@ def test_a_second_process_is_told(path):
         with pytest.raises(InputError, match="another process is writing it"):
             save_tree(path, KIND, {})
         parts.write(0, {"a": 1})
-    with locked(path), pytest.raises(InputError, match="another process is writing it"), Parts(path, KIND, "key"):
+    with sole_writer(path), pytest.raises(InputError, match="another process is writing it"), Parts(path, KIND, "key"):
         pass
 
 
@@ -85,10 +85,10 @@ def test_what_killed_writers_left_counts_for_nothing(path):
     with Parts(path, KIND, "key") as parts:
         parts.write(0, {"a": 1})
         folder = path.parent / "surface.h5.parts"
-        (folder / "000001.h5.tmp-7").write_bytes(b"half")
+        (folder / ".000001.h5.0123456789abcdef.fishr-partial").write_bytes(b"half")
         assert parts.done == (0,)
         parts.write(1, {"a": 2})
-        (folder / "000002.h5.tmp-7").write_bytes(b"half")
+        (folder / ".000002.h5.0123456789abcdef.fishr-partial").write_bytes(b"half")
         parts.remove()
     assert list(path.parent.iterdir()) == []
 

@@ -1,6 +1,5 @@
 """Trees in files: the same bits back, whole or absent, and whatever is wrong is one line."""
 
-import fcntl
 import subprocess
 import sys
 from pathlib import Path
@@ -13,9 +12,11 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 import fishr
+from fishr import locks
 from fishr.data.caches import load_tree, read_header, save_tree
-from fishr.data.caches.files import locked
+from fishr.data.caches.files import sole_writer
 from fishr.errors import InputError, RunFailed
+from fishr.locks import try_lock
 
 KIND = "fishr-analysis"
 NAMES = st.text(st.characters(exclude_characters="/\0", exclude_categories=["Cs"]), min_size=1, max_size=8).filter(
@@ -106,7 +107,7 @@ def test_a_second_writer_is_told(file, tree):
         "try:\n    save_tree(pathlib.Path(sys.argv[1]), 'fishr-analysis', {}, replace=True)\n"
         "except InputError as error:\n    print(error)\n"
     )
-    with locked(file):
+    with sole_writer(file):
         done = subprocess.run([sys.executable, "-c", program, file], capture_output=True, text=True, check=True)
         assert done.stdout == f"{file}: another process is writing it; wait for it to end, or choose another name\n"
         with pytest.raises(InputError, match="another process is writing"):
@@ -117,23 +118,24 @@ def test_a_second_writer_is_told(file, tree):
 
 def test_a_lock_that_was_removed_meanwhile_does_not_count(file, monkeypatch):
     """The previous writer may remove it between this one's opening and locking; then a third would make another."""
-    lock, flock, races = file.parent / ".file.h5.lock", fcntl.flock, [True, True]
+    lock, races = file.parent / ".file.h5.fishr-lock", [True, True]
 
-    def racing(handle, operation):
-        flock(handle, operation)
+    def racing(handle):
+        taken = try_lock(handle)
         if races and races.pop():
             lock.unlink()
+        return taken
 
-    monkeypatch.setattr(fcntl, "flock", racing)
-    with locked(file):
+    monkeypatch.setattr(locks, "try_lock", racing)
+    with sole_writer(file):
         assert lock.exists()
         with pytest.raises(InputError, match="another process is writing"):
             save_tree(file, KIND, {}, replace=True)
 
 
 def test_leftovers_of_killed_writers_are_no_obstacle(file):
-    (file.parent / ".file.h5.lock").touch()
-    (file.parent / "file.h5.tmp-1").write_bytes(b"half")
+    (file.parent / ".file.h5.fishr-lock").touch()
+    (file.parent / ".file.h5.0123456789abcdef.fishr-partial").write_bytes(b"half")
     save_tree(file, KIND, {"new": 1}, replace=True)
     assert [path.name for path in file.parent.iterdir()] == ["file.h5"]
 

@@ -11,8 +11,9 @@ import pytest
 from fishr.data.sources.drive import download_from_drive
 from fishr.data.sources.fetching import fetch, obtain
 from fishr.data.sources.image_set import Archive
-from fishr.data.sources.sums import read_sums, sha256_of
+from fishr.data.sources.sums import read_sums
 from fishr.errors import InputError, RunFailed
+from fishr.files import digest_of
 
 TWO = (Archive("a.zip", "http://host/a.zip"), Archive("b.zip", "https://drive.google.com/uc?id=0"))
 
@@ -33,7 +34,7 @@ class Publisher:
 
     def __call__(self, archive, path, check, progress):
         self.asked.append(archive.address)
-        part = path.with_name(f"{path.name}.part")
+        part = path.with_name(f"{path.name}.fishr-part")
         part.write_bytes(self.content)
         check(part)
         part.replace(path)
@@ -50,7 +51,7 @@ def test_archives_come_with_their_sums(tmp_path: Path):
     assert publisher.asked == [archive.address for archive in TWO]
     assert [path for path, _ in found] == [folder / "a.zip", folder / "b.zip"]
     assert {path.name: digest for path, digest in found} == read_sums(folder)
-    assert {digest for _, digest in found} == {sha256_of(folder / "a.zip")}
+    assert {digest for _, digest in found} == {digest_of(folder / "a.zip")}
     assert names(folder) == ["SHA256SUMS", "a.zip", "b.zip"]
 
 
@@ -73,9 +74,9 @@ def test_a_colleagues_sum_is_what_is_expected(tmp_path: Path):
     mine = tmp_path / "mine" / "archives"
     mine.mkdir(parents=True)
     (mine / "SHA256SUMS").write_bytes((tmp_path / "theirs" / "archives" / "SHA256SUMS").read_bytes())
-    with pytest.raises(RunFailed, match=r"a.zip.part: its SHA-256 is .*, expected "):
+    with pytest.raises(RunFailed, match=r"a.zip.fishr-part: its SHA-256 is .*, expected "):
         obtain(TWO, tmp_path / "mine", Publisher(packed("2")))
-    assert names(mine) == ["SHA256SUMS", "a.zip.part"]
+    assert names(mine) == ["SHA256SUMS", "a.zip.fishr-part"]
     assert obtain(TWO, tmp_path / "mine", Publisher(packed("1")))
 
 
@@ -125,8 +126,8 @@ def gdown(monkeypatch):
 def test_drive_is_asked_by_gdown(tmp_path: Path, gdown):
     told = []
     fetch(TWO[1], tmp_path / "b.zip", lambda part: told.append(part.name), lambda *what: told.append(what))
-    assert gdown.calls == [(TWO[1].address, "b.zip.part", True, True)]
-    assert told == [("b.zip", 2, 4), "b.zip.part"]
+    assert gdown.calls == [(TWO[1].address, "b.zip.fishr-part", True, True)]
+    assert told == [("b.zip", 2, 4), "b.zip.fishr-part"]
     assert (tmp_path / "b.zip").read_bytes() == packed("1")
     assert names(tmp_path) == ["b.zip"]
 

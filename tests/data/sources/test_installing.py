@@ -98,7 +98,7 @@ def test_an_archive_of_something_else_leaves_nothing(tmp_path: Path, names, prob
     with pytest.raises(InputError, match=problem) as caught:
         install(PACS, tmp_path / "data", [path])
     assert str(caught.value).startswith(f"{path}: ")
-    assert "unpacking" not in str(caught.value)
+    assert "partial" not in str(caught.value)
     assert everything(tmp_path) == ["data", "mine.zip"]
 
 
@@ -142,12 +142,12 @@ def test_a_list_that_cannot_be_meant(tmp_path: Path, archive: Path, text, proble
 
 
 def test_what_a_killed_process_left_is_cleared(tmp_path: Path, archive: Path):
-    left = tmp_path / ".PACS.unpacking" / "laid" / "photo"
+    left = tmp_path / ".PACS.0123456789abcdef.fishr-partial" / "laid" / "photo"
     left.mkdir(parents=True)
     (left / "half.jpg").touch()
     install(PACS, tmp_path, [archive])
     assert files(tmp_path / "PACS") == {name: name for name in FILES}
-    assert not (tmp_path / ".PACS.unpacking").exists()
+    assert not (tmp_path / ".PACS.0123456789abcdef.fishr-partial").exists()
 
 
 def test_two_processes_do_not_unpack_the_same(tmp_path: Path, archive: Path):

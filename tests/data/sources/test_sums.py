@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from fishr.data.sources.sums import check_and_record, read_sums, sha256_of
+from fishr.data.sources.sums import check_and_record, read_sums
 from fishr.errors import InputError, RunFailed
+from fishr.files import digest_of
 
 # FIPS 180-2, appendix B.1.
 ABC = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
@@ -14,7 +15,7 @@ ABC = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
 
 def test_the_published_example(tmp_path: Path):
     (tmp_path / "a").write_bytes(b"abc")
-    assert sha256_of(tmp_path / "a") == ABC
+    assert digest_of(tmp_path / "a") == ABC
 
 
 def test_sums_are_recorded_as_sha256sum_reads_them(tmp_path: Path):

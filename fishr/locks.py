@@ -1,0 +1,153 @@
+"""Locks that the kernel releases when their process ends, and files opened without following links."""
+
+import errno
+import os
+import stat
+import time
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from fishr.errors import InputError
+
+LOCK = ".fishr-lock"
+"""Name of the lock file inside a folder that a process works in."""
+_PATIENCE, _PAUSE = 1.0, 0.05  # seconds
+
+
+def beside(path: Path) -> Path:
+    """Return the path of the lock file beside a file or folder.
+
+    Example:
+        >>> beside(Path("caches/features.h5")).as_posix()
+        'caches/.features.h5.fishr-lock'
+    """
+    return path.with_name(f".{path.name}{LOCK}")
+
+
+@contextmanager
+def locked(lock: Path, path: Path, busy: str) -> Generator[None]:
+    """Hold a lock file while the context lasts. The kernel releases it when the process ends, however it ends.
+
+    Args:
+        lock: the lock file, made if absent and removed afterwards; its folder exists.
+        path: what the lock protects, for messages.
+        busy: message if another process holds the lock.
+
+    Raises:
+        InputError: another process holds the lock, or it cannot be made or locked.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder, locked(Path(folder, LOCK), Path("run"), "busy"):
+        ...     with locked(Path(folder, LOCK), Path("run"), "another process works there"):
+        ...         pass
+        Traceback (most recent call last):
+            ...
+        fishr.errors.InputError: run: another process works there
+    """
+    # A process that calls is_locked holds the lock for a moment.
+    deadline = time.monotonic() + _PATIENCE
+    try:
+        while (handle := _taken(lock)) is None:
+            if time.monotonic() > deadline:
+                raise InputError(f"{path}: {busy}")
+            time.sleep(_PAUSE)
+    except OSError as error:
+        reason = error.strerror or error
+        raise InputError(f"{path}: cannot be written there ({reason}); choose another place") from error
+    try:
+        yield
+    finally:
+        # A lock file is empty; a file with content is somebody's. Windows does not remove an open file.
+        with suppress(OSError):
+            if os.name != "nt" and os.fstat(handle).st_size == 0 and is_at(handle, lock):
+                lock.unlink()
+        os.close(handle)
+
+
+def is_locked(lock: Path) -> bool:
+    """Return whether a process holds a lock file; False if there is none, or one that this user may not open.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder, locked(Path(folder, LOCK), Path("run"), "busy"):
+        ...     is_locked(Path(folder, LOCK)), is_locked(Path(folder, "absent"))
+        (True, False)
+    """
+    try:
+        handle = open_own(lock, os.O_RDWR)
+    except OSError:
+        return False
+    try:
+        return not try_lock(handle)
+    except OSError:  # A file system without locks.
+        return False
+    finally:
+        os.close(handle)
+
+
+def open_own(path: Path, flags: int) -> int:
+    """Open a file that only this program writes: a regular file, never the target of a link.
+
+    Args:
+        path: of the file.
+        flags: of ``os.open``.
+
+    Returns:
+        A file descriptor.
+
+    Raises:
+        OSError: it is a link, a folder or a device, or cannot be opened.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     Path(folder, "log").symlink_to("elsewhere")
+        ...     open_own(Path(folder, "log"), os.O_WRONLY | os.O_CREAT)
+        Traceback (most recent call last):
+            ...
+        OSError: [Errno ...] log is a link, expected a regular file: ...
+    """
+    # A pipe without a reader would block.
+    extra = sum(getattr(os, name, 0) for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_BINARY"))
+    try:
+        handle = os.open(path, flags | extra, 0o666)
+    except OSError as error:
+        if error.errno == errno.ELOOP and path.is_symlink():
+            raise OSError(error.errno, f"{path.name} is a link, expected a regular file", str(path)) from None
+        raise
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise OSError(errno.EINVAL, f"{path.name} is not a regular file", str(path))
+    return handle
+
+
+def try_lock(handle: int) -> bool:
+    """Lock an open file; return False if another process holds the lock."""
+    # Here, because filelock warns on import where the system has no locks.
+    from filelock import lock_descriptor
+
+    return lock_descriptor(handle, blocking=False)
+
+
+def is_at(handle: int, path: Path) -> bool:
+    """Return whether an open file still has this name."""
+    try:
+        return os.path.samestat(os.fstat(handle), path.lstat())
+    except FileNotFoundError:
+        return False
+
+
+def _taken(lock: Path) -> int | None:
+    """The lock file, open and locked; None if another process holds it."""
+    handle = open_own(lock, os.O_RDWR | os.O_CREAT)
+    try:
+        # Its last holder may have removed it since it was opened.
+        if try_lock(handle) and is_at(handle, lock):
+            return handle
+    except BaseException:
+        os.close(handle)
+        raise
+    os.close(handle)
+    return None
