@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from fishr.errors import InputError
 from fishr.losses import CrossEntropy, Loss, loss_deltas, per_sample_losses
-from fishr.ranks import ALONE, Ranks, counts_of_ranks, domains_of_ranks, sum_over_ranks
+from fishr.ranks import ALONE, Ranks, counts_of_ranks, domains_of_ranks, given_or_alone, sum_over_ranks
 from fishr.statistics.closed_form import has_bias, linear_moments
 from fishr.statistics.moments import Route, at_least_float32, gradient_gram, gradient_moments, resolve_route
 from fishr.statistics.over_ranks import moments_over_ranks
@@ -199,7 +199,7 @@ def observe(
     batch: DomainBatch,
     loss: Loss = CrossEntropy(),  # noqa: B008 (immutable)
     route: Route = "auto",
-    ranks: Ranks = ALONE,
+    ranks: Ranks | None = None,
     features: Tensor | None = None,
     layers: tuple[str, ...] = HEAD,
 ) -> Observation:
@@ -211,7 +211,8 @@ def observe(
         batch: samples ordered by domain.
         loss: per-sample, unscaled.
         route: how gradient moments are computed, see ``gradient_moments``.
-        ranks: the processes that share the batch, of which ``batch`` is this one's part.
+        ranks: the processes that share the batch, of which ``batch`` is this one's part, such as ``Ranks.of()``; with
+            ``Ranks()`` the batch is this process's alone. None: the same, with a warning in a group of several.
         features: of the batch, where they are computed already; the featurizer is then not called.
         layers: whose gradients ``moments`` and ``gram`` are of: names below "featurizer" and "head", such as
             ``("featurizer.layer4", "head")``; ``("featurizer", "head")`` is the whole network. Other than the head's,
@@ -225,4 +226,4 @@ def observe(
         >>> observe(nn.Identity(), nn.Linear(4, 2), batch).losses.shape
         torch.Size([6])
     """
-    return Observation(featurizer, head, batch, loss, route, ranks, features, layers)
+    return Observation(featurizer, head, batch, loss, route, given_or_alone(ranks), features, layers)

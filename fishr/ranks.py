@@ -4,8 +4,10 @@ What is differentiated is the sum of the ranks' objectives. Each rank has the sa
 gradients over the ranks, as ``DistributedDataParallel`` does, gives those of one process.
 """
 
+import warnings
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from typing import Any, TypeVar
 
 import torch
@@ -74,6 +76,29 @@ class Ranks:
 
 
 ALONE = Ranks()
+
+
+def given_or_alone(ranks: Ranks | None) -> Ranks:
+    """The ranks that were given, else this process alone; a warning, once, where a process group has others.
+
+    Example:
+        >>> given_or_alone(None).alone
+        True
+    """
+    if ranks is None and dist.is_initialized() and dist.get_world_size() > 1:
+        _warn_of_others(dist.get_world_size())
+    return ranks or ALONE
+
+
+@cache
+def _warn_of_others(count: int) -> None:
+    warnings.warn(
+        f"observe: got no ranks in a process group of {count}, so that each process computes the statistics and "
+        "penalties of its own samples, each another value; pass ranks=fishr.Ranks.of(), or ranks=fishr.Ranks() if that "
+        "is intended",
+        # The caller of observe.
+        stacklevel=4,
+    )
 
 
 def sum_over_ranks(tensor: Tensor, ranks: Ranks) -> Tensor:

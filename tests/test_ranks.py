@@ -1,6 +1,7 @@
 """Sums over ranks against the same in one process: values, derivatives of two orders, and ranks that are lost."""
 
 import threading
+import warnings
 
 import pytest
 import torch
@@ -8,10 +9,13 @@ from cases import FLOAT64
 from hypothesis import given
 from hypothesis import strategies as st
 from ranks import on_ranks
-from torch import Tensor
+from torch import Tensor, nn
 from torch.testing import assert_close
 
+from fishr.diagnostics import risk
 from fishr.errors import InputError
+from fishr.observation import observe
+from fishr.penalties import Fishr, explain
 from fishr.ranks import (
     ALONE,
     RankLost,
@@ -22,6 +26,7 @@ from fishr.ranks import (
     rows_of_ranks,
     sum_over_ranks,
 )
+from fishr.types import DomainBatch
 
 SHARES = (2, 0, 3, 1)
 
@@ -168,3 +173,25 @@ def test_what_goes_wrong_on_a_rank_fails_the_test() -> None:
         on_ranks(2, fails_on_the_second)
     with pytest.raises(AssertionError, match="rank 1: took longer than 1 s"):
         on_ranks(2, hangs, seconds=1)
+
+
+def warned(ranks: Ranks) -> list[tuple[str, str]]:
+    """Message and file of each warning, of observing without ranks twice, with them, and of what observes by itself."""
+    head, features, labels = nn.Linear(3, 2), torch.randn(4, 3), torch.tensor([0, 1, 0, 1])
+    batch = DomainBatch(features, labels, (2, 2))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for given in (ranks, Ranks(), None, None):
+            observe(nn.Identity(), head, batch, ranks=given)
+        explain(Fishr())
+        risk(head, features, labels, (2, 2))
+    return [(str(warning.message), warning.filename) for warning in caught]
+
+
+def test_ranks_that_are_forgotten_are_warned_of_once() -> None:
+    for told in on_ranks(2, warned):
+        ((message, file),) = told
+        assert message.startswith("observe: got no ranks in a process group of 2")
+        assert "pass ranks=fishr.Ranks.of(), or ranks=fishr.Ranks()" in message
+        assert file == __file__
+    assert on_ranks(1, warned) == [[]]

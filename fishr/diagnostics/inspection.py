@@ -19,6 +19,7 @@ from fishr.diagnostics.quantity import Quantity
 from fishr.errors import InputError
 from fishr.losses import CrossEntropy, Loss, check_labels
 from fishr.observation import Observation, observe
+from fishr.ranks import ALONE
 from fishr.statistics.closed_form import has_bias
 from fishr.statistics.functional_route import refuse_batch_statistics
 from fishr.types import DomainBatch, GradientMoments, Layout
@@ -70,7 +71,8 @@ class Inspection:
 
     @cached_property
     def _seen(self) -> Observation:
-        return observe(nn.Identity(), self.head, DomainBatch(self.features, self.labels, self.sizes), self.loss)
+        batch = DomainBatch(self.features, self.labels, self.sizes)
+        return observe(nn.Identity(), self.head, batch, self.loss, ranks=ALONE)
 
     @property
     def domains(self) -> int:

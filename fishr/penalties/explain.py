@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from fishr.observation import Observation, observe
 from fishr.penalties.combinators import Total, has_memory, weight_at
 from fishr.penalties.penalty import Penalty
+from fishr.ranks import ALONE
 from fishr.types import HEAD, DomainBatch, Problem
 
 
@@ -123,4 +124,4 @@ def _example() -> Observation:
     generator = torch.Generator().manual_seed(0)
     inputs = torch.randn(8, 4, generator=generator)
     batch = DomainBatch(inputs, torch.tensor([0, 1] * 4), sizes=(4, 4))
-    return observe(nn.Identity(), nn.Linear(4, 2), batch)
+    return observe(nn.Identity(), nn.Linear(4, 2), batch, ranks=ALONE)

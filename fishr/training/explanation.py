@@ -8,6 +8,7 @@ from attrs import frozen
 from fishr.observation import observe
 from fishr.penalties import Explanation
 from fishr.penalties import explain as explain_penalty
+from fishr.ranks import ALONE
 from fishr.training.experiment import Experiment
 from fishr.training.state import build_model
 
@@ -68,7 +69,7 @@ def explain_objective(experiment: Experiment, step: int = 0, data_dir: Path | No
     model = build_model(experiment, domains)
     batch = experiment.batches.draw(domains.training, torch.Generator().manual_seed(experiment.seed))
     objective = experiment.objective
-    seen = observe(model.featurizer, model.head, batch, experiment.loss, layers=experiment.layers)
+    seen = observe(model.featurizer, model.head, batch, experiment.loss, ranks=ALONE, layers=experiment.layers)
     penalty = explain_penalty(objective.penalty, step, seen)
     weights = [1.0, *(term.weight for term in penalty.terms)]
     return LossExplanation(

@@ -12,6 +12,7 @@ from fishr.diagnostics import hessian_diagonal, inconsistency
 from fishr.landscape import Plane, axis, linear_scores, network_scores, random_directions, weights_of
 from fishr.observation import Observation, observe
 from fishr.penalties import Penalty, Scaled
+from fishr.ranks import ALONE
 from fishr.statistics import scale_free_distance
 from fishr.training.experiment import Experiment
 from fishr.training.features import domain_features
@@ -87,7 +88,7 @@ def measure_moment(
     batch = DomainBatch(features, torch.cat([d.labels for d in looked_at]), tuple(len(d.labels) for d in looked_at))
     place(model, state.parameters, state.buffers)
     with evaluating(model):
-        seen = observe(nn.Identity(), model.head, batch, experiment.loss)
+        seen = observe(nn.Identity(), model.head, batch, experiment.loss, ranks=ALONE)
         right = (experiment.loss.predictions(seen.logits) == seen.labels).double().split(list(seen.sizes))
         moments = seen.moments.detach()
         whole = seen if experiment.layers == HEAD else _whole(model, experiment, looked_at)
@@ -120,7 +121,7 @@ def _whole(model: Model, experiment: Experiment, domains: list[Domain]) -> Obser
     inputs = torch.cat([tensor_of(domain.inputs).to(domain.labels.device) for domain in domains])
     labels = torch.cat([domain.labels for domain in domains])
     batch = DomainBatch(inputs, labels, tuple(len(domain.labels) for domain in domains))
-    return observe(model.featurizer, model.head, batch, experiment.loss, layers=experiment.layers)
+    return observe(model.featurizer, model.head, batch, experiment.loss, ranks=ALONE, layers=experiment.layers)
 
 
 def _without_weight(penalty: Penalty) -> Penalty:
