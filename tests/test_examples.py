@@ -134,6 +134,15 @@ def test_image_folder_trains_on_a_folder_of_images(tmp_path: Path) -> None:
     assert names == ["env1_in", "env2_in", "env0_in", "env0_out", "env1_out", "env2_out"]
 
 
+def test_micro_batches_have_the_penalty_of_the_whole_batch(tmp_path: Path) -> None:
+    said = output("micro_batches.py", tmp_path)
+    exact, averaged = numbers(": penalty N times the whole batch's, gradients differ by N", said)
+    assert exact[0] == 1
+    assert exact[1] < 1e-10
+    assert averaged[0] > 1.5
+    assert averaged[1] > 0.1
+
+
 def test_many_processes_do_what_one_does(tmp_path: Path) -> None:
     launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
     lines = dict[int, list[tuple[float, ...]]]()
