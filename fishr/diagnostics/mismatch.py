@@ -21,6 +21,7 @@ def variance_distance(seen: Inspection) -> Quantity:
         0-dim, (loss/parameter)⁴.
 
     Example:
+        >>> import torch
         >>> head, data = torch.nn.Linear(3, 2), (torch.randn(5, 3), torch.tensor([0, 1, 1, 0, 1]), (2, 3))
         >>> variance_distance(head, *data).axes
         ()
@@ -40,6 +41,7 @@ def variance_distances(seen: Inspection) -> Quantity:
         [K, K], (loss/parameter)⁴.
 
     Example:
+        >>> import torch
         >>> head, data = torch.nn.Linear(3, 2), (torch.randn(5, 3), torch.tensor([0, 1, 1, 0, 1]), (2, 3))
         >>> variance_distances(head, *data).value.diagonal()
         tensor([0., 0.])
@@ -56,6 +58,7 @@ def variance_distance_scale_free(seen: Inspection) -> Quantity:
         0-dim, 1.
 
     Example:
+        >>> import torch
         >>> head, data = torch.nn.Linear(3, 2), (torch.randn(5, 3), torch.tensor([0, 1, 1, 0, 1]), (2, 3))
         >>> variance_distance_scale_free(head, *data).unit
         '1'
@@ -72,6 +75,7 @@ def covariance_distances(seen: Inspection) -> Quantity:
         [K, K], (loss/parameter)⁴; NaN with the reason in the route where it is too large.
 
     Example:
+        >>> import torch
         >>> head, data = torch.nn.Linear(3, 2), (torch.randn(5, 3), torch.tensor([0, 1, 1, 0, 1]), (2, 3))
         >>> covariance_distances(head, *data).value.shape
         torch.Size([2, 2])
@@ -89,6 +93,7 @@ def hessian_diagonal_distances(seen: Inspection) -> Quantity:
         [K, K], (loss/parameter²)².
 
     Example:
+        >>> import torch
         >>> head, data = torch.nn.Linear(3, 2), (torch.randn(5, 3), torch.tensor([0, 1, 1, 0, 1]), (2, 3))
         >>> hessian_diagonal_distances(head, *data).value.diagonal()
         tensor([0., 0.])
@@ -106,6 +111,7 @@ def hessian_diagonal_distance_scale_free(seen: Inspection) -> Quantity:
         0-dim, 1.
 
     Example:
+        >>> import torch
         >>> head, data = torch.nn.Linear(3, 2), (torch.randn(5, 3), torch.tensor([0, 1, 1, 0, 1]), (2, 3))
         >>> hessian_diagonal_distance_scale_free(head, *data).unit
         '1'
@@ -123,6 +129,7 @@ def hessian_distances(seen: Inspection) -> Quantity:
         [K, K], (loss/parameter²)².
 
     Example:
+        >>> import torch
         >>> head, data = torch.nn.Linear(3, 2), (torch.randn(5, 3), torch.tensor([0, 1, 1, 0, 1]), (2, 3))
         >>> hessian_distances(head, *data).value.shape
         torch.Size([2, 2])
@@ -140,6 +147,7 @@ def hessian_cosines(seen: Inspection) -> Quantity:
         [K, K], 1.
 
     Example:
+        >>> import torch
         >>> head, data = torch.nn.Linear(3, 2), (torch.randn(5, 3), torch.tensor([0, 1, 1, 0, 1]), (2, 3))
         >>> hessian_cosines(head, *data).value.shape
         torch.Size([2, 2])

@@ -51,7 +51,7 @@ def jackknife(
         >>> draws = torch.tensor([0.9, 1.1, 1.3, 0.7])
         >>> value, error = jackknife(torch.square, averaged(draws, "four draws"))
         >>> round(float(value), 4), round(float(error), 4)
-        (0.9833, 0.4191)
+        (0.9833, 0.4194)
 
     Source:
         Efron and Stein 1981, The jackknife estimate of variance.
