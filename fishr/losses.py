@@ -3,7 +3,7 @@
 Gradient statistics are of the unscaled loss of each sample, so a loss here never averages over samples.
 """
 
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from attrs import frozen
@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from fishr.errors import InputError
+from fishr.grad_mode import ordinary, outside_inference_mode
 
 
 @runtime_checkable
@@ -244,16 +245,22 @@ def per_sample_losses(loss: Loss, logits: Tensor, labels: Tensor) -> Tensor:
         >>> per_sample_losses(CrossEntropy(), torch.zeros(2, 4), torch.tensor([0, 3])).shape
         torch.Size([2])
     """
-    losses = loss(logits, labels)
+    losses: Any = loss(logits, labels)
+    name = getattr(loss, "__name__", type(loss).__qualname__)
+    if not isinstance(losses, Tensor):
+        kind = type(losses).__qualname__
+        raise InputError(f"loss: got a {kind} from {name}, expected a tensor of one number a sample")
     if losses.shape != logits.shape[:1]:
-        name = getattr(loss, "__name__", type(loss).__qualname__)
+        column = losses.ndim > 1 and losses.numel() == len(logits)
+        remedy = "flatten it" if column else 'use CrossEntropy(), BinaryCrossEntropy() or reduction="none"'
         raise InputError(
             f"loss: got shape {tuple(losses.shape)} from {name}, expected ({len(logits)},), one number a sample; "
-            'use CrossEntropy(), BinaryCrossEntropy() or reduction="none"'
+            f"{remedy}"
         )
     return losses
 
 
+@outside_inference_mode()
 def loss_deltas(loss: Loss, logits: Tensor, labels: Tensor) -> Tensor:
     """δ = ∂ℓ/∂f of any per-sample loss, in closed form where the loss has one, else by autograd.
 
@@ -273,6 +280,7 @@ def loss_deltas(loss: Loss, logits: Tensor, labels: Tensor) -> Tensor:
     closed_form = getattr(loss, "deltas", None)
     if closed_form is not None:
         return closed_form(logits, labels)
+    logits, labels = ordinary(logits), ordinary(labels)
     with torch.enable_grad():
         seen = logits if logits.requires_grad else logits.detach().requires_grad_()
         total = per_sample_losses(loss, seen, labels).sum()

@@ -10,9 +10,11 @@ from torch import Tensor, nn
 from fishr.errors import InputError
 from fishr.losses import CrossEntropy, Loss, loss_deltas, per_sample_losses
 from fishr.ranks import ALONE, Ranks, counts_of_ranks, domains_of_ranks, given_or_alone, sum_over_ranks
-from fishr.statistics.closed_form import has_bias, linear_moments
+from fishr.statistics.closed_form import has_bias, is_plain_linear, linear_moments
 from fishr.statistics.moments import Route, at_least_float32, gradient_gram, gradient_moments, resolve_route
 from fishr.statistics.over_ranks import moments_over_ranks
+from fishr.statistics.pure_forward import checked_logits, twin
+from fishr.statistics.twice_differentiable import double_backward_kernels
 from fishr.types import HEAD, DomainBatch, GradientMoments, Layout, chained
 
 
@@ -21,7 +23,9 @@ class Observation:
     """The features, logits, losses and gradient statistics of a batch; make one with ``observe``.
 
     Nothing is computed before it is read, and nothing twice. The head and all statistics run in float32 or wider,
-    also under autocast, which thereby reaches the featurizer alone.
+    also under autocast, which thereby reaches the featurizer alone. Features and logits update the modules' buffers
+    once, as a plain forward pass does; statistics start from the buffers as they were before and change nothing, so
+    that no quantity depends on what was read before it, whatever layers write in place.
 
     Where several ranks share a batch, every quantity is that of all their samples together, in the order of one
     process: risks and moments are summed over the ranks, rows are only gathered where they are read.
@@ -100,7 +104,7 @@ class Observation:
         """[N, F], what the head reads, in the type of its parameters but float32 or wider."""
         if not self.ranks.alone:
             return self._together(self.own.features)
-        features = self.featurizer(self.batch.inputs) if self.given is None else self.given
+        features = self._featurized if self.given is None else self.given
         if not features.is_floating_point():
             return features
         return features.to(torch.promote_types(self._head_type(features), torch.float32))
@@ -113,7 +117,13 @@ class Observation:
         with torch.autocast(self.features.device.type, enabled=False):
             whole = not self.features.is_floating_point()
             features = self.features if whole else self.features.to(self._head_type(self.features))
-            return at_least_float32(self.head(features))
+            if is_plain_linear(self.head):
+                return at_least_float32(self.head(features))
+            self._buffers_before  # noqa: B018 (kept before they move)
+            with double_backward_kernels(self.head):
+                # A copy, because the first layer may write into it.
+                logits = self.head(features.clone())
+            return at_least_float32(checked_logits(self.head, logits, len(features)))
 
     def _head_type(self, features: Tensor) -> torch.dtype:
         return next((p.dtype for p in self.head.parameters() if p.is_floating_point()), features.dtype)
@@ -146,14 +156,16 @@ class Observation:
                 return linear_moments(self.deltas, self.features, self.sizes, bias=has_bias(self.head))
         inputs = self._inputs_of_module
         return gradient_moments(
-            self.module, inputs, self.labels, self.sizes, self.loss, self.route, layers=self._layers
+            self._module_before, inputs, self.labels, self.sizes, self.loss, self.route, layers=self._layers
         )
 
     @cached_property
     def gram(self) -> Tensor:
         """[N, N], inner products of the head's per-sample gradients, (loss/parameter)²."""
         inputs = self._together(self._inputs_of_module) if self.layers != HEAD else self.features
-        return gradient_gram(self.module, inputs, self.labels, self.loss, self._layers)
+        # BackPACK has no formula of its own for it.
+        route = "functional" if self.route == "backpack" else self.route
+        return gradient_gram(self._module_before, inputs, self.labels, self.loss, self._layers, route)
 
     def detached(self) -> "Observation":
         """The same observation without a graph to the featurizer: what was computed is kept, the rest comes on reading.
@@ -170,11 +182,32 @@ class Observation:
             vars(view)["own"] = self.own.detached()
             return view
         known = {"features": self.features, "logits": self.logits, **vars(self)}
+        vars(view).update({name: known[name] for name in ("_buffers_before",) if name in known})
         for name in ("features", "logits", "losses", "domain_losses", "deltas", "moments", "gram"):
             if name in known:
                 # Where cached_property looks first; the record's own fields stay frozen.
                 vars(view)[name] = known[name].detach()
         return view
+
+    @property
+    def _featurized(self) -> Tensor:
+        if self.layers == HEAD:
+            return self.featurizer(self.batch.inputs)
+        self._buffers_before  # noqa: B018 (kept before they move)
+        # A copy, because the moments read the inputs too.
+        return self.featurizer(self.batch.inputs.clone())
+
+    @cached_property
+    def _buffers_before(self) -> dict[str, Tensor]:
+        """Buffers of the module whose gradients are taken, as they are on first reading."""
+        module = self.module if isinstance(self.featurizer, nn.Module) else self.head
+        return {name: buffer.clone() for name, buffer in module.named_buffers()}
+
+    @property
+    def _module_before(self) -> nn.Module:
+        """The module with the buffers that it had before features and logits were computed."""
+        before = self._buffers_before if self.ranks.alone else self.own._buffers_before
+        return twin(self.module, before) if before else self.module
 
     @property
     def _layers(self) -> tuple[str, ...] | None:

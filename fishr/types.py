@@ -9,38 +9,66 @@ from difflib import get_close_matches
 from itertools import accumulate
 from math import prod
 from operator import index
+from typing import Any
 
 import torch
 from attrs import field, frozen
 from torch import Tensor, nn
+from torch.nn.parameter import UninitializedParameter
 
 from fishr.errors import InputError
 
 
-def _whole_numbers(values: Iterable[int]) -> tuple[int, ...]:
+def whole_numbers(values: Iterable[int]) -> tuple[int, ...]:
+    """Return domain sizes as a tuple, whatever holds them."""
     try:
         return tuple(index(value) for value in values)
     except TypeError as error:
         raise InputError(f"sizes: got {values!r}, expected a whole number for each domain") from error
 
 
-def check_sizes(sizes: tuple[int, ...], rows: int) -> None:
-    """Refuse domain sizes that do not cut ``rows`` rows into non-empty domains.
+def check_sizes(sizes: Iterable[int], rows: int) -> tuple[int, ...]:
+    """Return domain sizes as a tuple if they cut ``rows`` rows into non-empty domains.
 
     Args:
-        sizes: samples of each domain, in the order of the rows.
+        sizes: samples of each domain, in the order of the rows; whole numbers in a tuple, tensor or array.
         rows: N, how many rows there are.
 
     Raises:
-        InputError: a domain is empty, or the sizes do not sum to ``rows``.
+        InputError: a size is no whole number, a domain is empty, or the sizes do not sum to ``rows``.
 
     Example:
-        >>> check_sizes((2, 3), rows=5)
+        >>> check_sizes(torch.tensor([2, 3]), rows=5)
+        (2, 3)
     """
+    sizes = whole_numbers(sizes)
     if not sizes or min(sizes) < 1:
         raise InputError(f"sizes: got {sizes}, expected at least one sample in each of at least one domain")
     if sum(sizes) != rows:
         raise InputError(f"sizes: got {sizes}, which sum to {sum(sizes)}, expected the {rows} rows of the batch")
+    return sizes
+
+
+def check_batch(inputs: Tensor, labels: Tensor, sizes: Iterable[int], name: str = "features") -> tuple[int, ...]:
+    """Return domain sizes as a tuple if inputs and labels are tensors of as many rows, which the sizes cut."""
+    _check_rows(name, inputs)
+    _check_rows("labels", labels)
+    if len(labels) != len(inputs):
+        raise InputError(f"labels: got {len(labels)} rows, expected {len(inputs)} as in the {name}")
+    return check_sizes(sizes, len(inputs))
+
+
+def _check_rows(name: str, rows: Any) -> None:
+    if not isinstance(rows, Tensor):
+        raise InputError(
+            f"{name}: got {_kind(rows)}, expected a torch.Tensor with a row for each sample; use torch.as_tensor"
+        )
+    if not rows.ndim:
+        raise InputError(f"{name}: got a single number, expected a row for each sample")
+
+
+def _kind(value: object) -> str:
+    return "None" if value is None else f"a {type(value).__module__}.{type(value).__qualname__}"
 
 
 @frozen(eq=False)
@@ -53,7 +81,8 @@ class DomainBatch:
         sizes: samples of each domain; the first ``sizes[0]`` rows are domain 0, and so on.
 
     Raises:
-        InputError: the sizes do not cut the rows into non-empty domains, or inputs and labels differ in rows.
+        InputError: the sizes do not cut the rows into non-empty domains, inputs or labels are no tensors, or they
+            differ in rows.
 
     Example:
         >>> batch = DomainBatch(torch.zeros(5, 3), torch.zeros(5, dtype=torch.long), sizes=(2, 3))
@@ -63,12 +92,10 @@ class DomainBatch:
 
     inputs: Tensor
     labels: Tensor
-    sizes: tuple[int, ...] = field(converter=_whole_numbers)
+    sizes: tuple[int, ...] = field(converter=whole_numbers)
 
     def __attrs_post_init__(self) -> None:
-        check_sizes(self.sizes, len(self.inputs))
-        if len(self.labels) != len(self.inputs):
-            raise InputError(f"labels: got {len(self.labels)} rows, expected {len(self.inputs)} as in the inputs")
+        check_batch(self.inputs, self.labels, self.sizes, "inputs")
 
     @property
     def domains(self) -> int:
@@ -118,13 +145,20 @@ class Layout:
                 for all that is below it. None: all.
 
         Raises:
-            InputError: no parameter of the head requires grad, or none below one of the names.
+            InputError: no parameter of the head requires grad, or none below one of the names, or a parameter of a
+                lazy layer has no shape yet.
 
         Example:
             >>> head = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
             >>> Layout.of(head, ("2", "0.bias")).names
             ('0.bias', '2.weight', '2.bias')
         """
+        for name, parameter in head.named_parameters():
+            if isinstance(parameter, UninitializedParameter):
+                raise InputError(
+                    f"head: parameter {name!r} of {type(head).__name__} has no shape yet, expected a module whose "
+                    "lazy layers are initialized; call it once on a batch"
+                )
         trainable = [(name, tuple(p.shape)) for name, p in head.named_parameters() if p.requires_grad]
         if not trainable:
             raise InputError(
@@ -146,7 +180,7 @@ class Layout:
         widths = [prod(shape) for shape in self.shapes]
         ends = list(accumulate(widths))
         return {
-            name: statistic[..., end - width : end].reshape(*statistic.shape[:-1], *shape)
+            name: statistic[..., end - width : end].reshape((*statistic.shape[:-1], *shape))
             for name, shape, width, end in zip(self.names, self.shapes, widths, ends, strict=True)
         }
 

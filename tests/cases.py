@@ -6,6 +6,8 @@ import torch
 from attrs import frozen
 from backpack.custom_module.reduce_tuple import ReduceTuple
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.utils.parametrizations import spectral_norm
 
 from fishr.losses import BinaryCrossEntropy, CrossEntropy, Loss
 from fishr.statistics.distances import distance_to_mean
@@ -25,6 +27,58 @@ class MeanOverTokens(nn.Module):
         return tokens.mean(1)
 
 
+class InPlace(nn.Module):
+    """Functions that write into the features, and into what a layer returns."""
+
+    def __init__(self, outputs: int) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(3, 4), nn.Linear(4, outputs)
+
+    def forward(self, features: Tensor) -> Tensor:
+        features.mul_(2)
+        features += 1
+        return self.last(nn.functional.leaky_relu_(self.first(features), 0.5))
+
+
+class Attention(nn.Module):
+    """Tokens that attend to each other by torch's fused function, as in timm's blocks."""
+
+    def __init__(self, outputs: int) -> None:
+        super().__init__()
+        self.qkv, self.out = nn.Linear(4, 12), nn.Linear(4, outputs)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        q, k, v = self.qkv(tokens).unflatten(2, (3, 2, 2)).permute(2, 0, 3, 1, 4).unbind(0)
+        attended = nn.functional.scaled_dot_product_attention(q, k, v)
+        return self.out(attended.transpose(1, 2).flatten(2)).mean(1)
+
+
+class Scaled(nn.Module):
+    """Logits times a parameter without axes, such as CLIP's."""
+
+    def __init__(self, outputs: int) -> None:
+        super().__init__()
+        self.layer, self.scale = nn.Linear(3, outputs), nn.Parameter(torch.tensor(2.0))
+
+    def forward(self, features: Tensor) -> Tensor:
+        return self.scale * self.layer(features)
+
+
+class Tracking(nn.Module):
+    """Keeps in buffers what it reads, and in an attribute what it returned last, with its graph."""
+
+    def __init__(self, *shape: int) -> None:
+        super().__init__()
+        self.register_buffer("calls", torch.zeros((), dtype=torch.int64))
+        self.register_buffer("mean", torch.zeros(shape))
+
+    def forward(self, features: Tensor) -> Tensor:
+        self.calls += 1
+        self.mean.lerp_(features.detach().mean(0), 0.1)
+        self.last = 2 * features
+        return self.last
+
+
 class Featurizer(nn.Module):
     """Elementwise, so that it serves any shape of features: tanh(weight · input)."""
 
@@ -38,16 +92,21 @@ class Featurizer(nn.Module):
 
 @frozen
 class HeadCase:
-    """A head: how it is built for so many outputs, and the shape of what it reads (of indices below ``indices``)."""
+    """A head: how it is built for so many outputs, and the shape of what it reads (of indices below ``indices``).
+
+    BackPACK lacks a formula for one of its parameters where ``formula`` is false.
+    """
 
     build: Callable[[int], nn.Module]
     shape: tuple[int, ...]
     indices: int = 0
     closed_form: bool = False
     recurrent: bool = False
+    formula: bool = True
+    training: bool = False
 
     def head(self, outputs: int) -> nn.Module:
-        return self.build(outputs).to(FLOAT64).eval()
+        return self.build(outputs).to(FLOAT64).train(self.training)
 
     def inputs(self, samples: int) -> Tensor:
         if self.indices:
@@ -56,7 +115,7 @@ class HeadCase:
 
     @property
     def routes(self) -> tuple[Route, ...]:
-        if self.recurrent:  # BackPACK's formulas for it cannot be differentiated again
+        if self.recurrent or not self.formula:  # BackPACK's formulas for it cannot be differentiated again
             return "auto", "functional"
         every: tuple[Route, ...] = ("auto", "backpack", "functional")
         return (*every, "closed_form") if self.closed_form else every
@@ -172,6 +231,23 @@ HEADS: dict[str, HeadCase] = {
         (2, 3),
         recurrent=True,
     ),
+    "first layer in place": HeadCase(lambda c: nn.Sequential(nn.LeakyReLU(0.5, inplace=True), nn.Linear(3, c)), (3,)),
+    "functions in place": HeadCase(InPlace, (3,)),
+    "attention": HeadCase(Attention, (5, 4)),
+    "0-dim parameter": HeadCase(Scaled, (3,), formula=False),
+    "spectral norm": HeadCase(
+        lambda c: nn.Sequential(spectral_norm(nn.Linear(3, 4)), nn.Linear(4, c)), (3,), formula=False, training=True
+    ),
+    "moving statistics": HeadCase(
+        lambda c: nn.Sequential(
+            _drawn(nn.InstanceNorm1d(2, affine=True, track_running_stats=True)),
+            nn.Flatten(),
+            Tracking(8),
+            nn.Linear(8, c),
+        ),
+        (2, 4),
+        training=True,
+    ),
     "embedding": HeadCase(
         lambda c: nn.Sequential(nn.Embedding(5, 3), nn.Tanh(), nn.Flatten(), nn.Linear(6, c)), (2,), indices=5
     ),
@@ -197,11 +273,17 @@ SIZES: tuple[tuple[int, ...], ...] = ((4, 4), (1, 5, 2), (1,), (1, 1, 1), (7,))
 def oracle_gradients(
     head: nn.Module, features: Tensor, labels: Tensor, loss: Loss, names: tuple[str, ...] | None = None
 ) -> Tensor:
-    """[N, P] one sample after the other through plain autograd, with a graph; by all trainable parameters or some."""
+    """[N, P] one sample after the other through plain autograd, with a graph; by all trainable parameters or some.
+
+    Each sample finds inputs and buffers as they were, and attention as plain steps, which have a second derivative.
+    """
     parameters = [p for n, p in head.named_parameters() if (p.requires_grad if names is None else n in names)]
     rows = []
     for n in range(len(features)):
-        value = loss(head(features[n : n + 1]), labels[n : n + 1]).sum()
+        buffers = {name: buffer.clone() for name, buffer in head.named_buffers()}
+        with sdpa_kernel(SDPBackend.MATH):
+            logits = torch.func.functional_call(head, buffers, (features[n : n + 1].clone(),))
+        value = loss(logits, labels[n : n + 1]).sum()
         rows.append(torch.cat([g.flatten() for g in torch.autograd.grad(value, parameters, create_graph=True)]))
     return torch.stack(rows)
 

@@ -1,8 +1,11 @@
 """The lazy view of a batch: what is computed when, and once."""
 
+import copy
+from collections.abc import Callable
+
 import pytest
 import torch
-from cases import EXACT, FLOAT64, Featurizer, oracle_gradients, oracle_moments
+from cases import EXACT, FLOAT64, HEADS, Featurizer, Tracking, derivatives, oracle_gradients, oracle_moments
 from ranks import on_ranks
 from torch import Tensor, nn
 from torch.testing import assert_close
@@ -11,7 +14,7 @@ from fishr.errors import InputError
 from fishr.losses import CrossEntropy
 from fishr.observation import Observation, observe
 from fishr.ranks import ALONE, Ranks
-from fishr.types import DomainBatch
+from fishr.types import HEAD, DomainBatch, GradientMoments
 
 QUANTITIES = ("features", "logits", "losses", "domain_losses", "deltas", "moments", "gram")
 
@@ -108,6 +111,60 @@ def test_the_detached_view_keeps_what_is_known_and_the_graph_of_the_rest() -> No
         assert not view.moments.variance.requires_grad
     assert seen.moments.variance.requires_grad
     assert featurizer.calls == 1
+
+
+ORDERS = (QUANTITIES, QUANTITIES[::-1], ("domain_losses", "moments", "gram"), ("gram", "features", "moments", "losses"))
+WRITING = ("linear", "first layer in place", "functions in place", "attention", "spectral norm", "moving statistics")
+
+
+def value(quantity: Tensor | GradientMoments) -> Tensor:
+    return quantity.variance if isinstance(quantity, GradientMoments) else quantity
+
+
+@pytest.mark.parametrize("layers", [HEAD, ("featurizer", "head")])
+@pytest.mark.parametrize("name", WRITING)
+def test_no_quantity_depends_on_reading_order_and_buffers_move_once(name: str, layers: tuple[str, ...]) -> None:
+    """Whatever is written in place; the reference reads each quantity of an observation of its own."""
+    case = HEADS[name]
+    start, inputs, labels = case.head(3), case.inputs(7), torch.randint(3, (7,))
+    # Writes into its inputs too, and its own buffers move.
+    writing = nn.Sequential(nn.LeakyReLU(0.5, inplace=True), nn.Linear(case.shape[-1], case.shape[-1]))
+    featurizer = Featurizer(case.shape) if layers == HEAD else nn.Sequential(writing, Tracking(*case.shape)).to(FLOAT64)
+    modules = nn.ModuleList([featurizer, start])
+
+    def read(order: tuple[str, ...], view: Callable[[Observation], Observation]) -> tuple[dict[str, Tensor], nn.Module]:
+        featurizer, head = copy.deepcopy(modules)
+        seen = observe(featurizer, head, DomainBatch(inputs.clone(), labels, (4, 3)), layers=layers)
+        found = {quantity: value(getattr(view(seen), quantity)) for quantity in order}
+        assert torch.equal(seen.batch.inputs, inputs)
+        if len(order) == 1:
+            return found, modules
+        loss = sum(part.square().sum() for part in found.values())
+        found["gradient"] = torch.cat([g.flatten() for g in derivatives(loss, featurizer, head)])
+        return found, nn.ModuleList([featurizer, head])
+
+    plain = copy.deepcopy(modules)
+    plain[1](plain[0](inputs.clone()).clone())
+    expected = {quantity: read((quantity,), lambda seen: seen)[0][quantity] for quantity in QUANTITIES}
+    gradient = read(QUANTITIES, lambda seen: seen)[0]["gradient"]
+    for order in ORDERS:
+        found, after = read(order, lambda seen: seen)
+        for quantity in order:
+            assert_close(found[quantity], expected[quantity], **EXACT)
+        if set(order) == set(QUANTITIES):
+            assert_close(found["gradient"], gradient, **EXACT)
+        if "losses" in order or "domain_losses" in order:
+            assert_close(dict(after.named_buffers()), dict(plain.named_buffers()))
+    assert_close(read(("moments",), Observation.detached)[0]["moments"], expected["moments"], **EXACT)
+
+
+def test_a_penalty_may_differentiate_logits_twice_through_attention() -> None:
+    case = HEADS["attention"]
+    head, inputs = case.head(3), case.inputs(7).requires_grad_()
+    seen = observe(nn.Identity(), head, DomainBatch(inputs, torch.randint(3, (7,)), (4, 3)))
+    (gradient,) = torch.autograd.grad(seen.domain_losses.sum(), [inputs], create_graph=True)
+    (second,) = torch.autograd.grad(gradient.square().sum(), [inputs])
+    assert second.abs().max() > 0
 
 
 @pytest.mark.parametrize("route", ["auto", "closed_form", "backpack", "functional"])

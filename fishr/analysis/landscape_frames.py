@@ -6,7 +6,6 @@ from functools import lru_cache
 import torch
 from attrs import evolve
 from torch import Tensor
-from torch.func import functional_call
 
 from fishr.analysis.landscape_wanted import Landscape, read_samples
 from fishr.analysis.records import Snapshot, Subject
@@ -14,6 +13,7 @@ from fishr.data.reading import chunks
 from fishr.errors import InputError
 from fishr.landscape import Samples
 from fishr.landscape.network_surface import eval_twin
+from fishr.statistics.pure_forward import pure_forward
 
 _MOST_FRAMES = 48
 
@@ -63,5 +63,5 @@ def _features_at(subject: Subject, snapshot: Snapshot) -> Samples:
     with torch.no_grad():
         for inputs, domain in zip(network.inputs, subject.domains, strict=True):
             read = evolve(domain, inputs=inputs)
-            moved.append(torch.cat([functional_call(twin, weights, (rows,)) for rows, _ in chunks(read, 1024)]))
+            moved.append(torch.cat([pure_forward(twin, rows, weights) for rows, _ in chunks(read, 1024)]))
     return [(features, domain.labels) for features, domain in zip(moved, subject.domains, strict=True)]

@@ -108,7 +108,8 @@ def chunks(domain: Domain, most: int, start: int = 0) -> Iterator[tuple[Tensor, 
     pieces = [range(first, min(first + rows, len(labels))) for first in range(start, len(labels), rows)]
     if isinstance(inputs, Tensor):
         for piece in pieces:
-            yield inputs[piece.start : piece.stop], labels[piece.start : piece.stop]
+            # A copy, because a featurizer may work in place.
+            yield inputs[piece.start : piece.stop].clone(), labels[piece.start : piece.stop]
         return
     ahead = deque[Reading]()
     for index, piece in enumerate(pieces):

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from fishr.diagnostics.hessian import Eigenpairs, Estimate
 from fishr.losses import Loss, per_sample_losses
 from fishr.statistics.functional_route import refuse_batch_statistics
-from fishr.statistics.twice_differentiable import twice_differentiable
+from fishr.statistics.pure_forward import pure_forward
 from fishr.types import Layout
 
 _WHOLE = "whole matrix"
@@ -98,8 +98,7 @@ def dense_hessian(head: nn.Module, features: Tensor, labels: Tensor, loss: Loss)
     flat = torch.cat([tensors[name].flatten() for name in layout.names])
 
     def risk(parameters: Tensor) -> Tensor:
-        with twice_differentiable():
-            logits = torch.func.functional_call(head, {**tensors, **layout.split(parameters)}, (features,))
+        logits = pure_forward(head, features, {**tensors, **layout.split(parameters)})
         return per_sample_losses(loss, logits, labels).mean()
 
     # One row after the other through ordinary autograd: recurrent layers, which torch cannot batch, serve as well.

@@ -5,6 +5,7 @@ from torch import Tensor
 
 from fishr.diagnostics.inspection import Inspection
 from fishr.losses import per_sample_losses
+from fishr.statistics.pure_forward import pure_forward
 
 
 def risks_at(seen: Inspection, step: Tensor) -> Tensor:
@@ -24,6 +25,6 @@ def risks_at(seen: Inspection, step: Tensor) -> Tensor:
     """
     tensors = {name: tensor.detach() for name, tensor in (*seen.head.named_parameters(), *seen.head.named_buffers())}
     moved = {name: tensors[name] + part for name, part in seen.layout.split(step).items()}
-    logits = torch.func.functional_call(seen.head, {**tensors, **moved}, (torch.cat(seen.domain_features),))
+    logits = pure_forward(seen.head, torch.cat(seen.domain_features), {**tensors, **moved})
     losses = per_sample_losses(seen.loss, logits, seen.labels)
     return torch.stack([part.mean() for part in losses.split(list(seen.sizes))])

@@ -7,7 +7,7 @@ from fishr.diagnostics.hessian import Estimate
 from fishr.diagnostics.inspection import Inspection, of_head
 from fishr.diagnostics.logit_curvature import LogitCurvature
 from fishr.diagnostics.quantity import Quantity
-from fishr.statistics.twice_differentiable import twice_differentiable
+from fishr.statistics.pure_forward import pure_forward
 from fishr.types import Layout
 
 
@@ -71,8 +71,8 @@ def gauss_newton_diagonal(head: nn.Module, features: Tensor, curvature: LogitCur
     trainable = [tensors[name].requires_grad_() for name in layout.names]
     total = torch.zeros(layout.size, dtype=trainable[0].dtype, device=features.device)
     for n in range(len(features)):
-        with torch.enable_grad(), twice_differentiable():
-            logits = torch.func.functional_call(head, tensors, (features[n : n + 1],))[0]
+        with torch.enable_grad():
+            logits = pure_forward(head, features[n : n + 1], tensors)[0]
             rows = [
                 torch.autograd.grad(logit, trainable, retain_graph=True, materialize_grads=True) for logit in logits
             ]

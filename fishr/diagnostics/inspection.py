@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Hashable
 from functools import cached_property, wraps
-from typing import Concatenate, ParamSpec, Protocol, cast
+from typing import Any, Concatenate, ParamSpec, Protocol, cast
 
 import torch
 from attrs import field, frozen
@@ -17,14 +17,27 @@ from fishr.diagnostics.operator_hessian import OperatorHessian
 from fishr.diagnostics.operators import Estimation
 from fishr.diagnostics.quantity import Quantity
 from fishr.errors import InputError
+from fishr.grad_mode import ordinary, outside_inference_mode
 from fishr.losses import CrossEntropy, Loss, check_labels
 from fishr.observation import Observation, observe
 from fishr.ranks import ALONE
 from fishr.statistics.closed_form import has_bias
 from fishr.statistics.functional_route import refuse_batch_statistics
-from fishr.types import DomainBatch, GradientMoments, Layout
+from fishr.statistics.moments import Route, resolve_route
+from fishr.statistics.pure_forward import refuse_module, twin
+from fishr.types import DomainBatch, GradientMoments, Layout, check_batch, whole_numbers
 
 P = ParamSpec("P")
+
+
+def _twin_of_usable(head: nn.Module) -> nn.Module:
+    refuse_module(head)
+    Layout.of(head)
+    return twin(head)
+
+
+def _ordinary(rows: Any) -> Any:
+    return ordinary(rows) if isinstance(rows, Tensor) else rows
 
 
 @frozen(eq=False, slots=False)
@@ -32,6 +45,7 @@ class Inspection:
     """A head, features and labels of several domains, and what follows from them, without graph.
 
     Nothing is computed before it is read, and nothing twice. A whole network is a head that reads the raw inputs.
+    Everything is computed on a twin of the head, which shares its parameters; head and features stay as they are.
 
     Args:
         head: the module whose trainable parameters everything is taken by.
@@ -40,10 +54,11 @@ class Inspection:
         sizes: samples of each domain, summing to N.
         loss: per-sample, unscaled.
         estimation: how much is spent on what is estimated, and from which seed.
+        route: how moments of gradients are computed, see ``gradient_moments``.
 
     Raises:
-        InputError: the sizes do not fit, the loss does not take the labels, no parameter of the head requires grad, or
-            a layer in train mode mixes the samples or draws at random.
+        InputError: the sizes do not fit, the head is not usable, the loss does not take the labels, no parameter of the
+            head requires grad, or a layer in train mode mixes the samples or draws at random.
 
     Example:
         >>> head, features, labels = nn.Linear(3, 2), torch.randn(5, 3), torch.tensor([0, 1, 1, 0, 1])
@@ -52,18 +67,18 @@ class Inspection:
         (torch.Size([2, 8]), 2)
     """
 
-    head: nn.Module
-    features: Tensor
-    labels: Tensor
-    sizes: tuple[int, ...] = field(converter=tuple)
+    head: nn.Module = field(converter=_twin_of_usable)
+    features: Tensor = field(converter=_ordinary)
+    labels: Tensor = field(converter=_ordinary)
+    sizes: tuple[int, ...] = field(converter=whole_numbers)
     loss: Loss = CrossEntropy()  # noqa: RUF009 (immutable)
     estimation: Estimation = Estimation()  # noqa: RUF009 (immutable)
+    route: Route = "auto"
     _tops: dict[int, tuple[Eigenpairs, ...]] = field(factory=dict, init=False)
     _kept: dict[Hashable, Estimate] = field(factory=dict, init=False)
 
     def __attrs_post_init__(self) -> None:
-        Layout.of(self.head)
-        DomainBatch(self.features, self.labels, self.sizes)
+        check_batch(self.features, self.labels, self.sizes)
         refuse_batch_statistics(self.head)
         _refuse_noise(self.head)
         # Some quantities never read the loss itself, and would be of labels that it does not take.
@@ -71,8 +86,9 @@ class Inspection:
 
     @cached_property
     def _seen(self) -> Observation:
+        # On a twin of its own, whose buffers the observation's forward pass may update.
         batch = DomainBatch(self.features, self.labels, self.sizes)
-        return observe(nn.Identity(), self.head, batch, self.loss, ranks=ALONE)
+        return observe(nn.Identity(), twin(self.head), batch, self.loss, self.route, ALONE)
 
     @property
     def domains(self) -> int:
@@ -87,7 +103,7 @@ class Inspection:
     @property
     def linear(self) -> bool:
         """Whether the head is one plain linear layer on [N, F], for which everything has a closed form."""
-        return self._seen.closed_form
+        return resolve_route(self.head, "auto", self.features) == "closed_form"
 
     @cached_property
     def logits(self) -> Tensor:
@@ -254,6 +270,7 @@ def of_head(function: Callable[Concatenate[Inspection, P], Quantity]) -> HeadQua
     """
 
     @wraps(function)
+    @outside_inference_mode()
     def measured(
         head: nn.Module,
         features: Tensor,

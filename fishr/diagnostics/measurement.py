@@ -42,7 +42,9 @@ from fishr.diagnostics.sharpness import sharpness_average, sharpness_quadratic, 
 from fishr.diagnostics.takeuchi import takeuchi, takeuchi_diagonal
 from fishr.diagnostics.transfer import transfer, transfer_second_order
 from fishr.errors import InputError
+from fishr.grad_mode import outside_inference_mode
 from fishr.losses import CrossEntropy, Loss
+from fishr.statistics.moments import Route
 
 
 def _calls(
@@ -95,6 +97,7 @@ def _calls(
 NAMES: tuple[str, ...] = tuple(_calls(1, 1.0, 1.0, 1.0, 1.0))
 
 
+@outside_inference_mode()
 def measure(
     head: nn.Module,
     features: Tensor,
@@ -109,6 +112,7 @@ def measure(
     epsilon: float = 0.1,
     ridge: float = 1e-3,
     seed: int = 0,
+    route: Route = "auto",
 ) -> dict[str, Quantity]:
     """The quantities of a head on several domains, each by the cheapest exact route or with the error it may have.
 
@@ -127,6 +131,7 @@ def measure(
         epsilon: rise of the risk that an inconsistency allows, loss.
         ridge: added to what is inverted, as a share of its largest eigenvalue or entry.
         seed: of what is estimated from random draws.
+        route: how moments of gradients are computed, see ``gradient_moments``.
 
     Returns:
         Quantities by name, in the order of ``NAMES``.
@@ -144,5 +149,5 @@ def measure(
     calls = _calls(rank, rho, eta, epsilon, ridge)
     if unknown := sorted(set(names or ()) - set(calls)):
         raise InputError(f"names: got {', '.join(unknown)}, expected some of {', '.join(calls)}")
-    seen = Inspection(head, features, labels, sizes, loss, Estimation(seed=seed))
+    seen = Inspection(head, features, labels, sizes, loss, Estimation(seed=seed), route)
     return {name: call(seen) for name, call in calls.items() if names is None or name in names}

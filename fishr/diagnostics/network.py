@@ -10,9 +10,11 @@ from fishr.diagnostics.inspection import Inspection
 from fishr.diagnostics.operators import Estimation
 from fishr.diagnostics.quantity import Quantity
 from fishr.diagnostics.takeuchi import takeuchi
+from fishr.grad_mode import outside_inference_mode
 from fishr.losses import CrossEntropy, Loss
 
 
+@outside_inference_mode()
 def measure_network(
     module: nn.Module,
     inputs: Tensor,

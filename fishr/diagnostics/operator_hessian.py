@@ -16,6 +16,7 @@ from fishr.diagnostics.hessian import Eigenpairs, Estimate
 from fishr.diagnostics.operators import Estimation, curvlinops_operator, quiet, repeated, seeded
 from fishr.diagnostics.sampling import averaged
 from fishr.losses import Loss, per_sample_losses
+from fishr.statistics.pure_forward import pure_forward
 from fishr.types import Layout
 
 
@@ -30,6 +31,17 @@ class _MeanLoss(nn.Module):
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
         return per_sample_losses(self._loss, logits, labels).mean()
+
+
+class _Pure(nn.Module):
+    """A module whose forward passes leave its buffers and their inputs as they are."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return pure_forward(self.module, inputs, {})
 
 
 @frozen(eq=False, slots=False)
@@ -84,7 +96,7 @@ class OperatorHessian:
         operator = GGNLinearOperator if self.kind == "ggn" else HessianLinearOperator
         chunks = zip(self.inputs.split(self.estimation.chunk), self.labels.split(self.estimation.chunk), strict=True)
         parameters = [p for p in self.module.parameters() if p.requires_grad]
-        return operator(self.module, _MeanLoss(self.loss), parameters, list(chunks), check_deterministic=False)
+        return operator(_Pure(self.module), _MeanLoss(self.loss), parameters, list(chunks), check_deterministic=False)
 
     def apply(self, vectors: Tensor) -> Tensor:
         """H V for [P, M]."""

@@ -14,6 +14,7 @@ from fishr.diagnostics.quantity import Quantity
 from fishr.diagnostics.range_space import compact, range_space, stand_in, whole_if_small
 from fishr.diagnostics.sampling import averaged, jackknife
 from fishr.losses import per_sample_losses
+from fishr.statistics.pure_forward import pure_forward
 
 _TOLERANCE, _ITERATIONS = 1e-4, 1000
 
@@ -163,7 +164,7 @@ def _combination(seen: Inspection, domain: int, hessian: Hessian) -> Callable[[T
     def backward(weights: Tensor) -> Tensor:
         parameters = [p for p in seen.head.parameters() if p.requires_grad]
         with torch.enable_grad():
-            logits = seen.head(seen.domain_features[domain])
+            logits = pure_forward(seen.head, seen.domain_features[domain], {})
             losses = per_sample_losses(seen.loss, logits, seen.domain_labels[domain])
             columns = [torch.autograd.grad(losses @ w, parameters, retain_graph=True) for w in weights.unbind(1)]
         return torch.stack([torch.cat([part.flatten() for part in column]) for column in columns], 1)

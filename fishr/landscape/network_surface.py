@@ -1,14 +1,12 @@
 """Any module on a plane of its weights: one forward pass a point, the module itself never touched."""
 
-import copy
-
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from fishr.landscape.plane import Plane, Samples, Scores, total_scores
 from fishr.landscape.weights import check_alike
 from fishr.losses import CrossEntropy, Loss
+from fishr.statistics.pure_forward import pure_forward, twin
 
 
 def network_scores(
@@ -50,12 +48,12 @@ def network_scores(
     """
     known = dict(module.named_parameters()) | dict(module.named_buffers())
     check_alike(plane.centre, {name: value for name, value in known.items() if name in plane.centre})
-    twin = eval_twin(module)
+    copied = eval_twin(module)
     columns = list[Tensor]()
     with torch.no_grad():
         for x, y in torch.cartesian_prod(xs.double(), ys.double()).reshape(-1, 2).tolist():
             weights = plane.at(x, y)
-            columns.append(torch.stack([_mean_scores(twin, weights, *data, loss, chunk) for data in samples]))
+            columns.append(torch.stack([_mean_scores(copied, weights, *data, loss, chunk) for data in samples]))
     losses, accuracies = torch.stack(columns, 2).unflatten(2, (len(xs), len(ys))).cpu().unbind(1)
     return Scores(losses, accuracies)
 
@@ -69,14 +67,13 @@ def eval_twin(module: nn.Module) -> nn.Module:
         >>> twin.training, module.training, twin[0].weight is module[0].weight
         (False, True, True)
     """
-    shared = {id(parameter): parameter for parameter in module.parameters()}
-    return copy.deepcopy(module, shared).eval()
+    return twin(module).eval()
 
 
 def _mean_scores(
-    twin: nn.Module, weights: dict[str, Tensor], inputs: Tensor, labels: Tensor, loss: Loss, chunk: int
+    copied: nn.Module, weights: dict[str, Tensor], inputs: Tensor, labels: Tensor, loss: Loss, chunk: int
 ) -> Tensor:
     total = torch.zeros(2, dtype=torch.float64, device=inputs.device)
     for rows, wanted in zip(inputs.split(chunk), labels.split(chunk), strict=True):
-        total += total_scores(loss, functional_call(twin, weights, (rows,)), wanted)
+        total += total_scores(loss, pure_forward(copied, rows, weights), wanted)
     return total / len(inputs)

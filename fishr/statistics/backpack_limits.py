@@ -39,6 +39,10 @@ _HARMLESS = frozenset(vars(type("_Empty", (), {}))) | {"__annotations__", "__ini
 REMEDY = 'use route="functional", which differentiates any module with torch.func'
 
 
+class NoFormula(InputError):
+    """A chosen parameter has no per-sample gradient on the BackPACK route, though ``torch.func`` has one."""
+
+
 def layer_kind(layer: nn.Module) -> type[nn.Module] | None:
     """The class of this table that computes what the layer computes, or None.
 
@@ -77,7 +81,7 @@ def refuse_unsupported(head: nn.Module, names: Collection[str], graph: bool) -> 
         graph: the statistics are to be differentiated.
 
     Raises:
-        InputError: naming the first such parameter, its layer and the remedy.
+        NoFormula: naming the first such parameter, its layer and the remedy.
 
     Example:
         >>> refuse_unsupported(nn.Linear(3, 2), ["weight"], graph=True)
@@ -87,18 +91,18 @@ def refuse_unsupported(head: nn.Module, names: Collection[str], graph: bool) -> 
         where = _where(name, module)
         kind = layer_kind(module)
         if kind is None or short not in PARAMETERS[kind]:
-            raise InputError(f"{where}: BackPACK has no per-sample gradient for it; {REMEDY}")
+            raise NoFormula(f"{where}: BackPACK has no per-sample gradient for it; {REMEDY}")
         if graph and isinstance(module, nn.RNNBase):
-            raise InputError(
+            raise NoFormula(
                 f"{where}: BackPACK's formulas for it cannot be differentiated again; {REMEDY}, "
                 "or take the statistics under torch.no_grad()"
             )
         if setting := _unsupported_setting(module):
-            raise InputError(f"{where}: BackPACK has no per-sample gradient for {setting}; {REMEDY}")
+            raise NoFormula(f"{where}: BackPACK has no per-sample gradient for {setting}; {REMEDY}")
         if id(parameter) in seen:
-            raise InputError(f"{where}: it is the same tensor as {seen[id(parameter)]!r}; {REMEDY}")
+            raise NoFormula(f"{where}: it is the same tensor as {seen[id(parameter)]!r}; {REMEDY}")
         if torch.finfo(parameter.dtype).bits < 32:
-            raise InputError(f"{where}: got {parameter.dtype}, expected float32 or wider for statistics; {REMEDY}")
+            raise NoFormula(f"{where}: got {parameter.dtype}, expected float32 or wider for statistics; {REMEDY}")
         seen[id(parameter)] = name
 
 
@@ -129,9 +133,9 @@ def refuse_second_call(layer: nn.Module) -> NoReturn:
         >>> refuse_second_call(nn.Linear(3, 2))  # doctest: +ELLIPSIS
         Traceback (most recent call last):
             ...
-        fishr.errors.InputError: layer Linear: it is called more than once in a forward pass, so ...
+        fishr.statistics.backpack_limits.NoFormula: layer Linear: it is called more than once in a forward pass, so ...
     """
-    raise InputError(
+    raise NoFormula(
         f"layer {type(layer).__qualname__}: it is called more than once in a forward pass, "
         f"so that its per-sample gradient is not that of one call; {REMEDY}"
     )
@@ -144,9 +148,9 @@ def refuse_states(layer: nn.Module) -> NoReturn:
         >>> refuse_states(nn.LSTM(3, 2))  # doctest: +ELLIPSIS
         Traceback (most recent call last):
             ...
-        fishr.errors.InputError: layer LSTM: the loss reads its states beside its output, ...
+        fishr.statistics.backpack_limits.NoFormula: layer LSTM: the loss reads its states beside its output, ...
     """
-    raise InputError(
+    raise NoFormula(
         f"layer {type(layer).__qualname__}: the loss reads its states beside its output, for which BackPACK has no "
         f"per-sample gradient; {REMEDY}"
     )
@@ -159,10 +163,18 @@ def refuse_other_rows(layer: nn.Module, rows: int, samples: int) -> None:
         >>> refuse_other_rows(nn.Linear(3, 2), rows=5, samples=5)
     """
     if rows != samples:
-        raise InputError(
+        raise NoFormula(
             f"layer {type(layer).__qualname__}: its output has {rows} rows for {samples} samples, so that rows "
             f"are not samples; {REMEDY}"
         )
+
+
+def refuse_overwritten(layer: nn.Module) -> NoReturn:
+    """Say that what a layer read was overwritten afterwards."""
+    raise InputError(
+        f"layer {type(layer).__qualname__}: what it read is overwritten in place later in the forward pass, so that "
+        "torch has no gradient by its weights; give the later operation a copy"
+    )
 
 
 def refuse_second_use(head: nn.Module, names: Collection[str], total: Tensor, features: Tensor) -> None:
@@ -190,7 +202,7 @@ def refuse_second_use(head: nn.Module, names: Collection[str], total: Tensor, fe
     for name, module, _, parameter in _owners(head, names):
         # Recurrent layers read their weights once a time step.
         if uses[id(parameter)] > 1 and not isinstance(module, nn.RNNBase):
-            raise InputError(
+            raise NoFormula(
                 f"{_where(name, module)}: it is read more than once in a forward pass, so that its gradient is not "
                 f"that of one call; {REMEDY}"
             )
@@ -203,10 +215,10 @@ def refuse_missing(head: nn.Module, name: str) -> NoReturn:
         >>> refuse_missing(nn.Linear(3, 2), "bias")  # doctest: +ELLIPSIS
         Traceback (most recent call last):
             ...
-        fishr.errors.InputError: parameter 'bias' of torch.nn.modules.linear.Linear: no statistic came back ...
+        fishr.statistics.backpack_limits.NoFormula: parameter 'bias' of torch.nn.modules.linear.Linear: no ...
     """
     module = next(module for full, module, _, _ in _owners(head) if full == name)
-    raise InputError(
+    raise NoFormula(
         f"{_where(name, module)}: no statistic came back from the backward pass, so the loss does not depend on it "
         f"through its layer's forward; {REMEDY}"
     )

@@ -5,10 +5,8 @@ the losses' gradients δ at these places and goes no deeper; the extension reduc
 would call it, refuse operations in place, as in residual networks, and hold every layer's output.
 """
 
-import copy
 import warnings
-from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, cast
 
@@ -22,22 +20,31 @@ from fishr.losses import Loss, per_sample_losses
 from fishr.statistics.backpack_extension import SAVEFIELD, DomainMoments
 from fishr.statistics.backpack_limits import (
     refuse_missing,
+    refuse_overwritten,
     refuse_second_call,
     refuse_second_use,
     refuse_states,
     refuse_unsupported,
 )
+from fishr.statistics.pure_forward import checked_logits, eagerly, twin
+from fishr.statistics.twice_differentiable import double_backward_kernels
 from fishr.types import GradientMoments, Layout
 
 
 @frozen(eq=False)
 class _Call:
-    """What a layer read, and where in the graph its output is; of a recurrent layer also the output and its states."""
+    """A layer's input and the place of its output in the graph; of a recurrent layer also the output and its states."""
 
     inputs: Tensor
     edge: GradientEdge
     output: Tensor | None
     states: list[GradientEdge]
+    versions: tuple[int, ...]
+
+    @property
+    def overwritten(self) -> bool:
+        read = (self.inputs,) if self.output is None else (self.inputs, self.output)
+        return self.versions != tuple(tensor._version for tensor in read)
 
 
 def backpack_moments(
@@ -51,8 +58,8 @@ def backpack_moments(
 ) -> GradientMoments:
     """Per-domain moments of a head's per-sample gradients by its layers' formulas.
 
-    The head itself is left as it is: the pass goes through a twin that shares its parameters. Layers that draw
-    at random, such as dropout, draw anew.
+    The head and the features are left as they are: the pass goes through a twin that shares the parameters. Layers
+    that draw at random, such as dropout, draw anew.
 
     Args:
         head: module whose chosen parameters are in layers that BackPACK or we have formulas for.
@@ -67,7 +74,7 @@ def backpack_moments(
         Moments, differentiable by features and all parameters unless gradients are switched off.
 
     Raises:
-        InputError: no statistic can be had for a chosen parameter; the message names it, its layer and the remedy.
+        NoFormula: no statistic can be had for a chosen parameter; the message names it, its layer and the remedy.
 
     Example:
         >>> from fishr.losses import CrossEntropy
@@ -79,9 +86,9 @@ def backpack_moments(
     layout = Layout.of(head, layers)
     graph = torch.is_grad_enabled()
     refuse_unsupported(head, layout.names, graph)
-    twin = _twin(head)
+    copied = twin(head)
     with torch.enable_grad():
-        calls, total = _forward(twin, layout.names, features if graph else features.detach(), labels, loss)
+        calls, total = _forward(copied, layout.names, features if graph else features.detach(), labels, loss)
         edges = [call.edge for call in calls.values()]
         states = [(name, edge) for name, call in calls.items() for edge in call.states]
         with warnings.catch_warnings():
@@ -94,12 +101,12 @@ def backpack_moments(
     by_output, by_state = (cast(Sequence[Tensor | None], part) for part in (found[: len(edges)], found[len(edges) :]))
     for (name, _), delta in zip(states, by_state, strict=True):
         if delta is not None:
-            refuse_states(twin.get_submodule(name))
+            refuse_states(copied.get_submodule(name))
     reduced = dict[str, tuple[Tensor, Tensor]]()
     for (of, call), delta in zip(calls.items(), by_output, strict=True):
         if delta is not None:
             names = tuple(name for name in layout.names if name.rpartition(".")[0] == of)
-            reduced |= _reduced(twin.get_submodule(of), names, call, delta, sizes, dtype)
+            reduced |= _reduced(copied.get_submodule(of), names, call, delta, sizes, dtype)
     if missing := [name for name in layout.names if name not in reduced]:
         refuse_missing(head, missing[0])
     columns = [reduced[name] for name in layout.names]
@@ -125,19 +132,8 @@ def _reduced(
                 delattr(getattr(layer, own), SAVEFIELD)
 
 
-def _twin(head: nn.Module) -> nn.Module:
-    """A copy of the module's structure on the same parameters, so that hooks never reach the user's module."""
-    shared = {id(tensor): tensor for tensor in (*head.parameters(), *head.buffers())}
-    twin = copy.deepcopy(head, cast(dict[int, Any], shared))
-    for module in twin.modules():
-        # The first layer would overwrite the features, which are the user's.
-        if getattr(module, "inplace", False):
-            module.inplace = False  # pyright: ignore[reportAttributeAccessIssue, reportArgumentType]
-    return twin
-
-
 def _forward(
-    twin: nn.Module, parameters: tuple[str, ...], features: Tensor, labels: Tensor, loss: Loss
+    copied: nn.Module, parameters: tuple[str, ...], features: Tensor, labels: Tensor, loss: Loss
 ) -> tuple[dict[str, _Call], Tensor]:
     """One call of each layer that was reached, and the sum of the losses."""
     calls, again = dict[str, _Call](), list[nn.Module]()
@@ -151,28 +147,26 @@ def _forward(
         read = args[0] if args else next(iter(kwargs.values()))
         recurrent = isinstance(layer, nn.RNNBase)
         states = [get_gradient_edge(state) for state in tree_leaves(output[1:])] if recurrent else []
-        calls[name] = _Call(read, get_gradient_edge(out), out if recurrent else None, states)
+        versions = (read._version, out._version) if recurrent else (read._version,)
+        calls[name] = _Call(read, get_gradient_edge(out), out if recurrent else None, states, versions)
 
     # Before all other hooks, so that it sees what the layer itself computes.
     handles = [
-        twin.get_submodule(name).register_forward_hook(partial(keep, name), prepend=True, with_kwargs=True)
+        copied.get_submodule(name).register_forward_hook(partial(keep, name), prepend=True, with_kwargs=True)
         for name in dict.fromkeys(name.rpartition(".")[0] for name in parameters)
     ]
-    with _eagerly(twin):
-        total = per_sample_losses(loss, twin(features), labels).sum()
+    with eagerly(copied), double_backward_kernels(copied):
+        # A copy, because the first layer may write into it.
+        logits = checked_logits(copied, copied(features.clone()), len(features))
+        total = per_sample_losses(loss, logits, labels).sum()
     for handle in handles:
         handle.remove()
-    refuse_second_use(twin, parameters, total, features)
+    refuse_second_use(copied, parameters, total, features)
     for layer in again:
         refuse_second_call(layer)
+    for parameter in parameters:
+        name, _, short = parameter.rpartition(".")
+        # The gradient by a bias is made from δ alone.
+        if short != "bias" and name in calls and calls[name].overwritten:
+            refuse_overwritten(copied.get_submodule(name))
     return calls, total
-
-
-@contextmanager
-def _eagerly(twin: nn.Module) -> Generator[None]:
-    """Within it, compiled parts run as they were written: compiled code has no place in the graph for each layer."""
-    if any(hasattr(module, "_orig_mod") for module in twin.modules()):
-        with torch.compiler.set_stance("force_eager"):
-            yield
-    else:
-        yield

@@ -62,7 +62,7 @@ def linear_moments(deltas: Tensor, features: Tensor, sizes: tuple[int, ...], bia
         >>> moments.mean, moments.variance
         (tensor([[4., 2.]]), tensor([[4., 1.]]))
     """
-    check_sizes(sizes, len(features))
+    sizes = check_sizes(sizes, len(features))
     firsts, seconds = list[Tensor](), list[Tensor]()
     for delta, z in zip(deltas.split(sizes), features.split(sizes), strict=True):
         squared = delta * delta

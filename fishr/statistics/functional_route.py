@@ -9,20 +9,25 @@ import torch
 from torch import Tensor, nn
 
 from fishr.errors import InputError
+from fishr.grad_mode import ordinary, outside_inference_mode
 from fishr.losses import Loss, per_sample_losses
 from fishr.statistics.chunked_moments import Chunking, chunked_moments
 from fishr.statistics.merge import moments_of_samples
-from fishr.statistics.twice_differentiable import twice_differentiable
+from fishr.statistics.pure_forward import pure_forward, refuse_module, twin
+from fishr.statistics.twice_differentiable import has_recurrence
 from fishr.types import GradientMoments, Layout
 
 # Elements of per-sample gradients that are there at a time (64 MiB in float32).
 _CHUNK = 1 << 24
 
 
+@outside_inference_mode()
 def per_sample_gradients(
     head: nn.Module, features: Tensor, labels: Tensor, loss: Loss, layers: tuple[str, ...] | None = None
 ) -> Tensor:
     """Gradients of each sample's loss with respect to the head's trainable parameters.
+
+    Neither the head, its buffers nor the features change.
 
     Args:
         head: any module that treats the rows of its input independently.
@@ -35,16 +40,18 @@ def per_sample_gradients(
         [N, P], loss/parameter, differentiable by features and all parameters.
 
     Raises:
-        InputError: a batch norm layer in train mode, which mixes the samples.
+        InputError: a batch norm layer in train mode, which mixes the samples, or a head that cannot be used.
 
     Example:
         >>> from fishr.losses import CrossEntropy
         >>> per_sample_gradients(nn.Linear(3, 2), torch.randn(5, 3), torch.zeros(5).long(), CrossEntropy()).shape
         torch.Size([5, 8])
     """
+    refuse_module(head)
     refuse_batch_statistics(head)
-    layout = Layout.of(head, layers)
-    return _gradients(head, layout, _wide_tensors(head, features), features, labels, loss)
+    features, labels = ordinary(features), ordinary(labels)
+    layout, tensors = Layout.of(head, layers), _wide_tensors(head, features)
+    return _gradients(twin(head), layout, tensors, features, labels, loss)
 
 
 def functional_moments(
@@ -76,8 +83,8 @@ def functional_moments(
         >>> functional_moments(nn.Linear(3, 2), torch.randn(4, 3), labels, (2, 2), CrossEntropy(), torch.float32).count
         (2, 2)
     """
-    layout = Layout.of(head, layers)
-    tensors = _wide_tensors(head, features)
+    layout, tensors = Layout.of(head, layers), _wide_tensors(head, features)
+    head = twin(head)
     if layout.size * len(features) <= _CHUNK:
         # So few that they may be kept for the backward pass.
         samples = _gradients(head, layout, tensors, features, labels, loss).to(dtype).split(list(sizes))
@@ -93,11 +100,12 @@ def functional_moments(
 
 
 def _wide_tensors(head: nn.Module, features: Tensor) -> dict[str, Tensor]:
-    """Parameters and buffers, as wide as the features and float32 at least."""
+    """Return parameters and copies of buffers, as wide as the features and float32 at least."""
     wide = torch.promote_types(features.dtype, torch.float32) if features.is_floating_point() else torch.float32
+    tensors = (*head.named_parameters(), *((name, buffer.clone()) for name, buffer in head.named_buffers()))
     return {
         name: tensor.to(torch.promote_types(tensor.dtype, wide)) if tensor.is_floating_point() else tensor
-        for name, tensor in (*head.named_parameters(), *head.named_buffers())
+        for name, tensor in tensors
     }
 
 
@@ -108,28 +116,25 @@ def _gradients(
     others = {name: tensor for name, tensor in tensors.items() if name not in chosen}
 
     def loss_of_one(parameters: dict[str, Tensor], z: Tensor, label: Tensor) -> Tensor:
-        with twice_differentiable():
-            logits = torch.func.functional_call(head, {**others, **parameters}, (z.unsqueeze(0),))
+        logits = pure_forward(head, z.unsqueeze(0), {**others, **parameters})
         return per_sample_losses(loss, logits, label.unsqueeze(0)).sum()
 
     gradient = torch.func.grad(loss_of_one)
+
+    def one_after_the_other() -> dict[str, Tensor]:
+        samples = [gradient(chosen, z, label) for z, label in zip(features, labels, strict=True)]
+        return {name: torch.stack([sample[name] for sample in samples]) for name in chosen}
+
     if has_recurrence(head):
         # torch has no batching rule for recurrent layers.
-        samples = [gradient(chosen, z, label) for z, label in zip(features, labels, strict=True)]
-        gradients = {name: torch.stack([sample[name] for sample in samples]) for name in chosen}
+        gradients = one_after_the_other()
     else:
-        gradients = torch.func.vmap(gradient, (None, 0, 0), randomness="different")(chosen, features, labels)
-    return torch.cat([gradients[name].flatten(1) for name in chosen], 1)
-
-
-def has_recurrence(head: nn.Module) -> bool:
-    """Whether a layer of the head is recurrent.
-
-    Example:
-        >>> has_recurrence(nn.Sequential(nn.LSTM(3, 4))), has_recurrence(nn.Linear(3, 2))
-        (True, False)
-    """
-    return any(isinstance(module, nn.RNNBase) for module in head.modules())
+        try:
+            gradients = torch.func.vmap(gradient, (None, 0, 0), randomness="different")(chosen, features, labels)
+        except RuntimeError:
+            # vmap refuses decisions by value and writing a sample's numbers into a buffer.
+            gradients = one_after_the_other()
+    return torch.cat([gradients[name].reshape(len(features), -1) for name in chosen], 1)
 
 
 def refuse_batch_statistics(head: nn.Module) -> None:

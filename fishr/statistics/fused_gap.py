@@ -53,7 +53,7 @@ def linear_gap(
         >>> value  # the variances are 1 and 4 for the weight and again for the bias
         tensor(9.)
     """
-    check_sizes(sizes, len(features))
+    sizes = check_sizes(sizes, len(features))
     everyone = counts_of_ranks(sizes, ranks)
     totals = tuple(map(sum, zip(*everyone, strict=True)))
     if rule.unbiased and min(totals) < 2:

@@ -49,7 +49,7 @@ def covariance_products(gram: Tensor, sizes: tuple[int, ...], centered: bool = T
         tensor([[ 1.,  4.],
                 [ 4., 16.]])
     """
-    check_sizes(sizes, len(gram))
+    sizes = check_sizes(sizes, len(gram))
     blocks = [row.split(list(sizes), 1) for row in gram.split(list(sizes), 0)]
 
     def product(block: Tensor) -> Tensor:

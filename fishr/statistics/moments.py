@@ -6,20 +6,24 @@ import torch
 from torch import Tensor, nn
 
 from fishr.errors import InputError
+from fishr.grad_mode import ordinary, outside_inference_mode
 from fishr.losses import CrossEntropy, Loss, loss_deltas
+from fishr.statistics.backpack_limits import NoFormula
 from fishr.statistics.closed_form import has_bias, is_plain_linear, linear_moments
 from fishr.statistics.functional_route import (
     functional_moments,
-    has_recurrence,
     per_sample_gradients,
     refuse_batch_statistics,
 )
 from fishr.statistics.gram import linear_gram
-from fishr.types import GradientMoments, Layout, check_sizes
+from fishr.statistics.pure_forward import refuse_module
+from fishr.statistics.twice_differentiable import has_recurrence
+from fishr.types import GradientMoments, Layout, check_batch
 
 Route = Literal["auto", "closed_form", "backpack", "functional"]
 
 
+@outside_inference_mode()
 def gradient_moments(
     head: nn.Module,
     features: Tensor,
@@ -32,10 +36,11 @@ def gradient_moments(
 ) -> GradientMoments:
     """Mean and variance, in each domain, of the gradients of the per-sample losses by the head's parameters.
 
-    Neither ``.grad`` nor the head is touched. The routes give the same numbers; ``"auto"`` takes the closed form
-    for a plain linear head, ``torch.func`` for recurrent layers, and BackPACK otherwise. All work in float32 or
-    wider, also under autocast. No more per-sample gradients than a fixed number of elements are there at a time,
-    so that memory grows with the samples as that of a plain training step does.
+    Neither ``.grad`` nor the head, its buffers or the features change. The routes give the same numbers; ``"auto"``
+    takes the closed form for a plain linear head, BackPACK for layers that it has formulas for, and ``torch.func``,
+    which is slower, for all others. All work in float32 or wider, also under autocast. No more per-sample gradients
+    than a fixed number of elements are there at a time, so that memory grows with the samples as that of a plain
+    training step does.
 
     Args:
         head: the module whose trainable parameters the gradients are taken by, up to a whole network.
@@ -53,8 +58,8 @@ def gradient_moments(
         are not chosen among them, unless gradients are switched off.
 
     Raises:
-        InputError: the sizes do not fit, the route or a name does not, batch norm mixes the samples, or a chosen
-            parameter has no statistic (it is named).
+        InputError: the sizes do not fit, the route or a name does not, batch norm mixes the samples, the head is not
+            usable, or a chosen parameter has no formula on the route that is asked for (it is named).
 
     Example:
         >>> head, features, labels = nn.Linear(3, 2), torch.randn(5, 3), torch.tensor([0, 1, 1, 0, 1])
@@ -68,31 +73,40 @@ def gradient_moments(
     Source:
         Ramé et al. 2022 (arXiv 2109.02934), equation 3; divided by n, as both public implementations do.
     """
-    check_sizes(sizes, len(features))
+    sizes = check_batch(features, labels, sizes)
+    refuse_module(head)
     refuse_batch_statistics(head)
     chosen = resolve_route(head, route, features, layers)
     with torch.autocast(features.device.type, enabled=False):
-        features = at_least_float32(features)
+        features, labels = at_least_float32(ordinary(features)), ordinary(labels)
         dtype = accumulate or (features if features.is_floating_point() else _parameters_as_seen(head)).dtype
         if chosen == "closed_form":
             deltas = linear_deltas(head, features, labels, loss)
             return linear_moments(deltas.to(dtype), features.to(dtype), sizes, bias=has_bias(head))
-        if chosen == "functional":
-            return functional_moments(head, features, labels, sizes, loss, dtype, layers)
-        # Loaded only when it is the route: importing BackPACK takes longer than many a closed form.
-        from fishr.statistics.backpack_route import backpack_moments
+        if chosen == "backpack":
+            # Loaded only when it is the route: importing BackPACK takes longer than many a closed form.
+            from fishr.statistics.backpack_route import backpack_moments
 
-        return backpack_moments(head, features, labels, sizes, loss, dtype, layers)
+            try:
+                return backpack_moments(head, features, labels, sizes, loss, dtype, layers)
+            except NoFormula:
+                if route != "auto":
+                    raise
+        return functional_moments(head, features, labels, sizes, loss, dtype, layers)
 
 
+@outside_inference_mode()
 def gradient_gram(
     head: nn.Module,
     features: Tensor,
     labels: Tensor,
     loss: Loss = CrossEntropy(),  # noqa: B008 (immutable)
     layers: tuple[str, ...] | None = None,
+    route: Literal["auto", "closed_form", "functional"] = "auto",
 ) -> Tensor:
     """Gram matrix of the per-sample gradients, K_nm = g_n · g_m: closed form for a linear head, else ``torch.func``.
+
+    Neither the head, its buffers nor the features change.
 
     Args:
         head: the module whose trainable parameters the gradients are taken by.
@@ -100,6 +114,7 @@ def gradient_gram(
         labels: what the loss reads.
         loss: per-sample, unscaled.
         layers: names of the head's layers or parameters that the gradients are taken by; None: all.
+        route: ``"auto"``, or one of the two.
 
     Returns:
         [N, N], (loss/parameter)², differentiable by features and head.
@@ -108,9 +123,11 @@ def gradient_gram(
         >>> gradient_gram(nn.Linear(3, 2), torch.randn(5, 3), torch.tensor([0, 1, 1, 0, 1])).shape
         torch.Size([5, 5])
     """
+    check_batch(features, labels, (len(features),))
+    refuse_module(head)
     with torch.autocast(features.device.type, enabled=False):
-        features = at_least_float32(features)
-        if resolve_route(head, "auto", features, layers) == "closed_form":
+        features, labels = at_least_float32(ordinary(features)), ordinary(labels)
+        if resolve_route(head, route, features, layers) == "closed_form":
             return linear_gram(linear_deltas(head, features, labels, loss), features, bias=has_bias(head))
         gradients = per_sample_gradients(head, features, labels, loss, layers)
         return gradients @ gradients.T

@@ -1,32 +1,65 @@
-"""Operations that torch differentiates once under ``torch.func.vmap``, but not rightly twice, in plain steps.
+"""Kernels that can be differentiated twice, in place of those that torch takes by default.
 
-Layer and instance normalization keep their statistics from the forward pass and, batched, forget that these depend on
-the input too: the gradient of a per-sample gradient comes out wrong without a word. Fused attention has no second
-derivative at all.
+Fused attention and cuDNN's recurrent layers have no second derivative. Layer and instance normalization have a wrong
+one under ``torch.func.vmap``: they keep their statistics from the forward pass and, batched, forget that these depend
+on the input.
 """
 
 from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 
 
 @contextmanager
-def twice_differentiable() -> Generator[None]:
-    """Within it, normalizations and attention take plain steps, whose second derivatives are right.
+def double_backward_kernels(module: nn.Module) -> Generator[None]:
+    """Choose kernels of attention and recurrent layers that have a second derivative.
 
     Example:
-        >>> with twice_differentiable():
+        >>> module, q = nn.Identity(), torch.ones(1, 1, 2, 4, requires_grad=True)
+        >>> with double_backward_kernels(module):
+        ...     out = functional.scaled_dot_product_attention(q, q, q)
+        >>> (first,) = torch.autograd.grad(out.sum(), [q], create_graph=True)
+        >>> torch.autograd.grad(first.sum(), [q])[0].shape
+        torch.Size([1, 1, 2, 4])
+    """
+    fast, without = torch.backends.mha.get_fastpath_enabled(), nullcontext()
+    if has_recurrence(module):
+        without = torch.backends.cudnn.flags(enabled=False)
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with sdpa_kernel(SDPBackend.MATH), without:
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
+
+
+@contextmanager
+def twice_differentiable(module: nn.Module) -> Generator[None]:
+    """Choose such kernels, and plain steps for normalizations, so that second derivatives are right under ``vmap``.
+
+    Example:
+        >>> with twice_differentiable(nn.Identity()):
         ...     functional.layer_norm(torch.tensor([[1.0, 3.0]]), (2,), eps=0.0)
         tensor([[-1.,  1.]])
     """
-    with _PlainSteps(), sdpa_kernel(SDPBackend.MATH):
+    with _PlainSteps(), double_backward_kernels(module):
         yield
+
+
+def has_recurrence(head: nn.Module) -> bool:
+    """Whether a layer of the head is recurrent.
+
+    Example:
+        >>> has_recurrence(nn.Sequential(nn.LSTM(3, 4))), has_recurrence(nn.Linear(3, 2))
+        (True, False)
+    """
+    return any(isinstance(module, nn.RNNBase) for module in head.modules())
 
 
 class _PlainSteps(TorchFunctionMode):

@@ -70,7 +70,8 @@ def pass_through(
         found = list[Tensor]()
         for index, piece in enumerate(pieces):
             with seeded(seed + 1 + index, piece.device):
-                found.append(features_of(piece))
+                # A copy, because the featurizer may work in place, and the second pass reads the piece again.
+                found.append(features_of(piece.clone()))
     kept = [buffer.detach().clone() for buffer in featurizer.buffers()]
     trained = any(parameter.requires_grad for parameter in featurizer.parameters())
     leaf = _leaf(torch.cat(found), trained)

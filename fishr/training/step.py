@@ -22,7 +22,7 @@ from fishr.training.scale import LEAST, GradientScale
 from fishr.training.seeding import seeded
 from fishr.training.state import TrainingState
 from fishr.training.trees import require_tree
-from fishr.types import DomainBatch
+from fishr.types import HEAD, DomainBatch
 
 
 @frozen
@@ -179,7 +179,9 @@ def _measure(
     ranks: Ranks,
 ) -> _Measured:
     with seeded(seed, batch.inputs.device):
-        passed = pass_through(model.featurizer, experiment.compute, batch.inputs, weights, seed, model.call)
+        # Moments of the featurizer's layers read the inputs again, which its pass may overwrite.
+        inputs = batch.inputs if experiment.layers == HEAD else batch.inputs.clone()
+        passed = pass_through(model.featurizer, experiment.compute, inputs, weights, seed, model.call)
         seen = observe(
             model.featurizer,
             model.head,

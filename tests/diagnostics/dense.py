@@ -6,6 +6,7 @@ import torch
 from attrs import frozen
 from cases import FLOAT64, HEADS, LOSSES, oracle_gradients
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from fishr.diagnostics import Inspection
 from fishr.losses import Loss
@@ -49,7 +50,9 @@ class Dense:
             if p.requires_grad:
                 named[name] = flat[start : start + p.numel()].view_as(p)
                 start += p.numel()
-        return torch.func.functional_call(self.head, named, (features,))
+        buffers = {name: buffer.clone() for name, buffer in self.head.named_buffers()}
+        with sdpa_kernel(SDPBackend.MATH):
+            return torch.func.functional_call(self.head, {**named, **buffers}, (features.clone(),))
 
     @cached_property
     def risks(self) -> Tensor:
@@ -120,4 +123,8 @@ CASES: tuple[tuple[str, str, tuple[int, ...]], ...] = (
     ("recurrent", "cross-entropy", (2, 3)),
     ("tokens", "squared", (2, 3)),
     ("embedding", "cross-entropy", (3, 4)),
+    ("first layer in place", "cross-entropy", (4, 4)),
+    ("attention", "cross-entropy", (2, 3)),
+    ("0-dim parameter", "cross-entropy", (4, 4)),
+    ("moving statistics", "binary", (3, 4)),
 )

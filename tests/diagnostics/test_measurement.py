@@ -2,13 +2,14 @@
 
 import pytest
 import torch
-from cases import FLOAT64
+from cases import EXACT, FLOAT64, HEADS, oracle_moments
 from diagnostics.dense import Dense, dense
 from torch import nn
 
 import fishr.diagnostics
 from fishr.diagnostics import NAMES, measure
 from fishr.errors import InputError
+from fishr.losses import CrossEntropy
 
 TAKES = {
     "top_eigenvalues": {"rank": 2},
@@ -40,6 +41,46 @@ def test_each_is_its_own_function_with_the_same_options(case: Dense) -> None:
         assert not quantity.value.requires_grad
         if quantity.error is not None:
             torch.broadcast_shapes(quantity.error.shape, quantity.value.shape)
+
+
+@pytest.mark.parametrize("head", ["first layer in place", "functions in place", "spectral norm", "moving statistics"])
+def test_measuring_changes_nothing_and_no_quantity_depends_on_another(head: str) -> None:
+    case, labels = HEADS[head], torch.randint(3, (7,))
+    module, features = case.head(3), case.inputs(7)
+    before, kept = features.clone(), {name: value.clone() for name, value in module.state_dict().items()}
+    found = measure(module, features, labels, (4, 3))
+    assert torch.equal(features, before)
+    assert all(torch.equal(value, kept[name]) for name, value in module.state_dict().items())
+    for name in ("gradient_variance", "hessian_diagonal", "fisher_diagonal", "risk"):
+        alone = measure(module, features, labels, (4, 3), names=[name])[name].value
+        assert torch.equal(alone, found[name].value)
+
+
+@pytest.mark.parametrize("route", ["auto", "functional"])
+def test_the_route_that_an_error_names_is_one_that_measuring_takes(route: str) -> None:
+    case = HEADS["0-dim parameter"]
+    arguments = case.head(3), case.inputs(7), torch.randint(3, (7,)), (4, 3)
+    expected = oracle_moments(*arguments, CrossEntropy()).variance
+    found = measure(*arguments, names=["gradient_variance"], route=route)["gradient_variance"].value
+    torch.testing.assert_close(found, expected.detach(), **EXACT)
+    with pytest.raises(InputError, match=r"'scale' of .*Scaled: .*; use route=\"functional\""):
+        measure(*arguments, names=["gradient_variance"], route="backpack")
+
+
+def test_measuring_in_inference_mode() -> None:
+    """Features, labels and the call itself, as in a loop that only evaluates."""
+    case = HEADS["two layers"]
+    head, features, labels = case.head(3), case.inputs(7), torch.randint(3, (7,))
+    expected = measure(head, features, labels, (4, 3))
+    with torch.inference_mode():
+        inside = measure(head, features * 1, labels * 1, (4, 3))
+        alone = fishr.diagnostics.hessian_trace(head, features, labels, (4, 3))
+        made = features * 1, labels * 1
+    outside = measure(head, *made, (4, 3))
+    for name, quantity in expected.items():
+        for other in (inside, outside):
+            torch.testing.assert_close(other[name].value, quantity.value, equal_nan=True)
+    assert torch.equal(alone.value, expected["hessian_trace"].value)
 
 
 def test_some_of_them_and_no_others() -> None:

@@ -24,7 +24,7 @@ def oracle():
                         parameter.data = plane.centre[name] + x * plane.first[name] + second
                 for k, (inputs, labels) in enumerate(samples):
                     with torch.no_grad():
-                        logits = module(inputs)
+                        logits = module(inputs.clone())
                         losses[k, i, j] = loss(logits, labels).double().mean()
                         predict = getattr(loss, "predictions", None)
                         right = torch.tensor(torch.nan) if predict is None else predict(logits) == labels

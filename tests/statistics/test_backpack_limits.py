@@ -162,13 +162,42 @@ def test_what_has_no_right_statistic_is_refused_by_name_and_the_remedy_works(nam
         gradient_moments(head, features, labels, (2, 3), route="backpack")
     assert "\n" not in str(raised.value)
     expected = oracle_moments(head, features, labels, (2, 3), CrossEntropy())
-    found = gradient_moments(head, features, labels, (2, 3), route="functional")
-    assert_close(found.variance, expected.variance, **EXACT)
+    for route in ("functional", "auto"):
+        found = gradient_moments(head, features, labels, (2, 3), route=route)
+        assert_close(found.variance, expected.variance, **EXACT)
 
 
 def test_a_parameter_that_the_loss_does_not_read_is_named() -> None:
     with pytest.raises(InputError, match=r"'idle\.weight' of .*Linear: no statistic came back .*; use route="):
-        gradient_moments(Unused(), torch.randn(5, 3), torch.randint(2, (5,)), (2, 3))
+        gradient_moments(Unused(), torch.randn(5, 3), torch.randint(2, (5,)), (2, 3), route="backpack")
+
+
+class Residual(nn.Module):
+    """Adds a layer's output to what the layer read, in place."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.layer = nn.Linear(3, 3), nn.Linear(3, 3)
+
+    def forward(self, features: Tensor) -> Tensor:
+        out = self.first(features)
+        out += self.layer(out)
+        return out
+
+
+@pytest.mark.parametrize("below", [True, False])
+def test_what_a_layer_read_may_not_be_overwritten_unless_only_its_bias_is_chosen(below: bool) -> None:
+    """Plain torch refuses the first in its backward pass; ours need not go as far as the layer's input."""
+    head, features, labels = Residual().to(FLOAT64), torch.randn(5, 3, dtype=FLOAT64), torch.randint(2, (5,))
+    head.first.requires_grad_(below)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        head(features).sum().backward()
+    for route in ("auto", "backpack"):
+        with pytest.raises(InputError, match="layer Linear: what it read is overwritten in place"):
+            gradient_moments(head, features, labels, (2, 3), route=route)
+    head.layer.weight.requires_grad_(False)
+    expected = oracle_moments(head, features, labels, (2, 3), CrossEntropy())
+    assert_close(gradient_moments(head, features, labels, (2, 3)).variance, expected.variance, **EXACT)
 
 
 @pytest.mark.parametrize("kind", [nn.RNN, nn.LSTM])

@@ -1,5 +1,6 @@
 """Penalties on the gradients of other layers than the head's: what they do to all weights, and what is refused."""
 
+from math import prod
 from pathlib import Path
 
 import attrs
@@ -11,11 +12,14 @@ from torch import nn
 from fishr.data.batches import Minibatch
 from fishr.data.digits import ColoredDigits
 from fishr.errors import InputError
+from fishr.models.linear import xavier_linear
 from fishr.models.mnist_cnn import MNISTCNN
 from fishr.observation import observe
 from fishr.penalties import Fishr, Scaled, Total, explain
 from fishr.ranks import ALONE, Ranks
 from fishr.training.cached_training import on_features
+from fishr.training.compute import Compute
+from fishr.training.evaluation import evaluate
 from fishr.training.keeping import Recording
 from fishr.training.loop import Stepped, train
 from fishr.training.moment import measure_moment
@@ -39,6 +43,44 @@ def _matching(plain, layers, **changes):
         data=ColoredDigits(training_images=12),
         **changes,
     )
+
+
+@attrs.frozen
+class FirstLayerInPlace:
+    """Its first layer writes into the images, unless told otherwise."""
+
+    inplace: bool = True
+
+    def __call__(self, shape, generator):
+        activation = nn.LeakyReLU(0.5, inplace=self.inplace)
+        return nn.Sequential(nn.Flatten(), activation, xavier_linear(prod(shape), 6, generator), nn.Tanh())
+
+    def features(self, shape):
+        return 6
+
+
+@pytest.mark.parametrize(
+    "changes", [{"layers": WHOLE}, {"layers": ("head",)}, {"layers": ("head",), "compute": Compute(pieces=2)}], ids=str
+)
+def test_a_first_layer_in_place_changes_neither_the_step_nor_the_data(plain, same, changes):
+    """Images are read again by the moments, by the second pass of a piece, and by the next evaluation."""
+    states = []
+    for inplace in (True, False):
+        experiment = _matching(plain, featurizer=FirstLayerInPlace(inplace), **changes)
+        domains = experiment.data(experiment.seed, None)
+        for domain in (*domains.training, *domains.evaluation):
+            domain.inputs.sub_(0.5)  # to numbers below 0, which the layer changes
+        before = [domain.inputs.clone() for domain in (*domains.training, *domains.evaluation)]
+        model = build_model(experiment, domains)
+        state = first_state(experiment, model, 2)
+        for _ in range(2):
+            state, _ = advance(model, experiment, state, domains.training)
+            scores = evaluate(model, experiment, state, domains)
+        states.append((state, scores))
+        after = [domain.inputs for domain in (*domains.training, *domains.evaluation)]
+        assert all(map(torch.equal, before, after))
+    assert states[0][1] == states[1][1]
+    assert same(states[0][0].parameters, states[1][0].parameters)
 
 
 def _gradients_by_hand(network, batch, loss, chosen):

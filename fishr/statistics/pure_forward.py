@@ -1,0 +1,116 @@
+"""Forward passes that change neither the module nor its inputs.
+
+A layer may work in place (``nn.ReLU(inplace=True)``, ``F.relu_``, ``x += 1``), update buffers (running statistics, the
+vectors of spectral normalization) or set attributes. Statistics therefore run on a twin of the module, with fresh
+copies of inputs and buffers in each pass, so that no statistic depends on what was computed before it.
+"""
+
+import copy
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from fishr.errors import InputError
+from fishr.statistics.twice_differentiable import twice_differentiable
+
+_WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel)
+
+
+def twin(module: nn.Module, buffers: Mapping[str, Tensor] | None = None) -> nn.Module:
+    """Copy a module's structure; parameters are shared, buffers are copies of its own or of the given ones.
+
+    Example:
+        >>> layer = nn.BatchNorm1d(3)
+        >>> other = twin(layer)
+        >>> other.weight is layer.weight, other.running_mean is layer.running_mean
+        (True, False)
+    """
+    memo = {id(parameter): parameter for parameter in module.parameters()}
+    for name, buffer in module.named_buffers():
+        memo[id(buffer)] = (buffer if buffers is None else buffers[name]).clone()  # pyright: ignore[reportArgumentType]
+    for part in module.modules():
+        for value in vars(part).values():
+            # deepcopy refuses tensors with a graph, such as an attention map that the module keeps.
+            if isinstance(value, Tensor) and not value.is_leaf:
+                memo[id(value)] = value.detach()  # pyright: ignore[reportArgumentType]
+    try:
+        return copy.deepcopy(module, cast(dict[int, Any], memo))
+    except (RuntimeError, TypeError, NotImplementedError) as error:
+        reason = str(error).partition("\n")[0].partition(". ")[0]
+        raise InputError(
+            f"head: got {type(module).__qualname__}, which copy.deepcopy cannot copy ({reason}), expected a module "
+            "that it can; statistics run on a copy"
+        ) from error
+
+
+def pure_forward(module: nn.Module, inputs: Tensor, tensors: Mapping[str, Tensor]) -> Tensor:
+    """Return a module's logits with given parameters and buffers, by kernels that can be differentiated twice.
+
+    Neither ``inputs`` nor ``tensors`` nor a buffer of the module changes. Attributes do: give a twin.
+
+    Args:
+        module: any module.
+        inputs: [N, ...].
+        tensors: parameters and buffers by name; those left out are the module's own.
+
+    Returns:
+        [N, ...].
+
+    Raises:
+        InputError: the module returns anything but a tensor of N rows.
+
+    Example:
+        >>> head, features = nn.Sequential(nn.ReLU(inplace=True), nn.Linear(2, 1)), -torch.ones(3, 2)
+        >>> pure_forward(head, features, {"1.bias": torch.ones(1)}).shape, features.unique()
+        (torch.Size([3, 1]), tensor([-1.]))
+    """
+    buffers = {name: tensors.get(name, buffer).clone() for name, buffer in module.named_buffers()}
+    with twice_differentiable(module), eagerly(module):
+        output = torch.func.functional_call(module, {**tensors, **buffers}, (inputs.clone(),))
+    return checked_logits(module, output, len(inputs))
+
+
+def checked_logits(module: nn.Module, output: Any, rows: int) -> Tensor:
+    """Return a module's output if it is a tensor with a row for each sample."""
+    if not isinstance(output, Tensor):
+        raise InputError(
+            f"head: got a {type(output).__qualname__} from {type(module).__qualname__}, expected a tensor of logits "
+            "[N, C]; wrap it in a module that returns the logits alone"
+        )
+    if output.shape[:1] != (rows,):
+        raise InputError(
+            f"head: got output of shape {tuple(output.shape)} from {type(module).__qualname__} for {rows} samples, "
+            f"expected ({rows}, C), one row a sample"
+        )
+    return output
+
+
+def refuse_module(module: object) -> None:
+    """Refuse what no gradient statistic can be taken of, whatever the route."""
+    if not isinstance(module, nn.Module):
+        raise InputError(f"head: got a {type(module).__qualname__}, expected a torch.nn.Module")
+    for part in module.modules():
+        if isinstance(part, _WRAPPERS):
+            raise InputError(
+                f"head: got a {type(part).__qualname__}, expected the module inside it; give its .module, which has "
+                "the same parameters"
+            )
+    for name, parameter in module.named_parameters():
+        if parameter.is_inference():
+            raise InputError(
+                f"head: parameter {name!r} was created in torch.inference_mode(), expected one that autograd can "
+                "track; create the module outside"
+            )
+
+
+@contextmanager
+def eagerly(module: nn.Module) -> Generator[None]:
+    """Run compiled parts of a module as they were written."""
+    if any(hasattr(part, "_orig_mod") for part in module.modules()):
+        with torch.compiler.set_stance("force_eager"):
+            yield
+    else:
+        yield
