@@ -1,5 +1,7 @@
 """The head that a cache describes, as a module."""
 
+from itertools import pairwise
+
 import torch
 from attrs import frozen
 from torch import nn
@@ -36,7 +38,7 @@ def head_of(cache: FeatureCache | GradientCache) -> tuple[nn.Module, Loss]:
         cache: an open feature or gradient cache.
 
     Raises:
-        InputError: it describes none that is known here.
+        InputError: it describes none that is known here, or parameters that are not finite.
 
     Example:
         >>> import tempfile
@@ -49,14 +51,25 @@ def head_of(cache: FeatureCache | GradientCache) -> tuple[nn.Module, Loss]:
         ...     head_of(open_features(Path(folder, "digits.h5")))
         (Linear(in_features=390, out_features=1, bias=True), BinaryCrossEntropy())
     """
-    described = structure(parse_toml(cache.head["text"]), HeadText)
-    tensors = {name: torch.from_numpy(array) for name, array in cache.head["parameters"].items()}
-    features = cache.head["features"]
-    module = described.head(features, cache.head["outputs"], torch.Generator())
     try:
+        text, features, outputs = (cache.head[name] for name in ("text", "features", "outputs"))
+        tensors = {name: torch.from_numpy(array) for name, array in cache.head["parameters"].items()}
+    except (KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{cache.path}: it describes no head ({error}); make it again") from error
+    described = structure(parse_toml(text), HeadText)
+    widths = (features, *getattr(described.head, "widths", ()), outputs)
+    # Before a module is built, whose size the text alone decides.
+    size = sum((inputs + 1) * more for inputs, more in pairwise(widths))
+    try:
+        if size != sum(tensor.numel() for tensor in tensors.values()):
+            raise RuntimeError
+        module = described.head(features, outputs, torch.Generator())
         module.load_state_dict(tensors)
     except RuntimeError as error:
         raise InputError(
             f"{cache.path}: the head's parameters are not those of {described.head}; make it again"
         ) from error
+    for name, tensor in tensors.items():
+        if not torch.isfinite(tensor).all():
+            raise InputError(f"{cache.path}: the head's parameter {name} has NaN or infinite values; make it again")
     return module.eval(), described.loss

@@ -50,7 +50,7 @@ def from_cache(path: Path, device: torch.device, wanted: Names) -> Subject:
             "path": str(path),
             "kind": "features" if isinstance(cache, FeatureCache) else "gradients",
             "key": cache.key,
-            "step": str(cache.provenance["step"]),
+            "step": str(cache.provenance.get("step", "unknown")),
         },
     )
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fishr.data.domains import Domain, Domains
+from fishr.data.value_checks import check_finite
 from fishr.errors import InputError
 
 Array = Tensor | NDArray[Any]
@@ -162,13 +163,7 @@ def _inputs(where: str, inputs: object) -> Tensor:
             raise InputError(f"{where}: inputs are {_kind(inputs)}, expected an array of floats, or uint8 pictures")
     if picture:
         return values.div_(255)
-    wrong = ~torch.isfinite(values)
-    if wrong.any():
-        row = int(wrong.nonzero()[0, 0]) if wrong.ndim else 0
-        raise InputError(
-            f"{where}: an input of row {row} is NaN, infinite or beyond float32, expected finite numbers; "
-            "clean or drop such rows"
-        )
+    check_finite(where, "an input", values, "clean or drop such rows")
     return values
 
 

@@ -7,6 +7,7 @@ from attrs import evolve, frozen
 from torch import Tensor
 
 from fishr.data.inputs import LazyInputs
+from fishr.data.value_checks import check_classes
 from fishr.errors import InputError
 
 
@@ -114,15 +115,7 @@ class Domains:
                 raise InputError(f"domains: two are called {domain.name!r}; give each a name of its own")
             seen.add(domain.name)
             self._check_likeness(domain, first)
-            lowest, highest = (int(bound) for bound in torch.aminmax(domain.labels))
-            if lowest < 0 or highest >= self.classes:
-                wrong, remedy = highest, "if labels start at 1, subtract 1"
-                if lowest < 0:
-                    wrong, remedy = lowest, "leave out the rows that have no class"
-                raise InputError(
-                    f"domain {domain.name!r}: got label {wrong}, expected whole numbers from 0 to "
-                    f"{self.classes - 1}, for {self.classes} classes; {remedy}"
-                )
+            check_classes(f"domain {domain.name!r}", domain.labels, self.classes)
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -9,21 +9,21 @@ from fishr.data.caches import save_tree
 from fishr.errors import InputError
 
 
-def _part(name, split, rows, dtype):
+def _part(name, split, rows, dtype, outputs):
     generator = np.random.default_rng(rows)
     return {
         "name": name,
         "split": split,
         "features": generator.normal(size=(rows, 5)).astype(dtype),
         "labels": generator.integers(0, 3, rows),
-        "logits": np.zeros((rows, 3), np.float32),
+        "logits": np.zeros((rows, outputs), np.float32),
         "ids": np.arange(rows),
     }
 
 
 def _write(path, dtype=np.float32, outputs=3):
     # More than ten domains, whose numbers as texts are in another order.
-    parts = [_part(f"domain {i}", "training" if i % 2 else "evaluation", i + 1, dtype) for i in range(12)]
+    parts = [_part(f"domain {i}", "training" if i % 2 else "evaluation", i + 1, dtype, outputs) for i in range(12)]
     tree = {
         "provenance": {"weights_sha256": "ab" * 32, "seed": 3, "data": "flips = 3", "torch": "2.9.0"},
         "key": "0123456789abcdef",
@@ -55,7 +55,7 @@ def test_domains_are_those_of_the_file(file, dtype):
 
 def test_one_output_is_two_classes(file):
     _write(file, outputs=1)
-    with pytest.raises(InputError, match="from 0 to 1, for 2 classes"):
+    with pytest.raises(InputError, match=r"features.h5: domain 'domain 0': got label 2, expected .* 0 to 1, for 2"):
         CachedFeatures(str(file))(0, None)
 
 

@@ -20,6 +20,7 @@ VERSION = 1
 TYPE, EDITION, HASH = "encoding-type", "encoding-version", "sha256"
 _ROW_BYTES = 1 << 19
 _WIDE_ROW = 1 << 16
+_LONGEST_ATTRIBUTE = 1 << 12
 
 
 class Damaged(Exception):
@@ -153,10 +154,11 @@ def set_text(item: h5py.Group | h5py.Dataset, name: str, value: str) -> None:
 def attribute(item: h5py.Group | h5py.Dataset, name: str) -> str | int | bool | None:
     """An attribute as ``set_text`` or a number wrote it; None where there is none of this kind."""
     try:
-        kind = item.attrs.get_id(name).dtype.kind
+        found = item.attrs.get_id(name)
     except KeyError:
         return None
-    if kind not in "Siub":
+    # Nothing that is written is longer, and a forged one could take all memory.
+    if found.dtype.kind not in "Siub" or found.shape or found.dtype.itemsize > _LONGEST_ATTRIBUTE:
         return None
     value: Any = item.attrs[name]
     return bytes(value).decode() if isinstance(value, (bytes, np.bytes_)) else value.item()

@@ -7,9 +7,17 @@ from typing import Any
 import numpy as np
 from attrs import frozen
 
-from fishr.data.caches.encoding import Array, read_element
+from fishr.data.caches.encoding import Array
 from fishr.data.caches.files import opened
 from fishr.data.caches.provenance import check_fit
+from fishr.data.caches.row_checks import (
+    check_columns,
+    check_rows,
+    classes_of,
+    read_mapping,
+    read_origin,
+    whole_number,
+)
 from fishr.data.caches.streams import PART_BYTES, Content, Section, read_columns, read_sections, write_domains
 from fishr.errors import InputError
 
@@ -49,9 +57,10 @@ class FeatureCache:
             stop: the row after the last one; None: to the end.
 
         Raises:
-            InputError: no such domain, or the file is damaged or another one by now.
+            InputError: no such domain, a feature that is not finite, or the file is damaged or another one by now.
         """
         rows = read_columns(self.path, KIND, self.key, index, COLUMNS, start, stop)
+        check_rows(self.path, self.sections[index].name, rows, start)
         return rows | {"features": rows["features"].astype(np.float32, copy=False)}
 
 
@@ -62,7 +71,8 @@ def open_features(path: Path) -> FeatureCache:
         path: of the file.
 
     Raises:
-        InputError: absent, another program's, of another kind, newer, incomplete or damaged.
+        InputError: absent, another program's, of another kind, newer, incomplete or damaged, or with labels that are
+            no classes.
 
     Example:
         >>> open_features(Path("nowhere.h5"))
@@ -71,8 +81,11 @@ def open_features(path: Path) -> FeatureCache:
         fishr.errors.InputError: nowhere.h5: no such file; give the path of a file that fishr wrote
     """
     with opened(path, KIND) as file:
-        provenance, key, head = (read_element(file, name) for name in ("provenance", "key", "head"))
-        return FeatureCache(path, key, provenance, head, read_sections(file))
+        (provenance, key), head = read_origin(file), read_mapping(file, "head")
+        sections, outputs = read_sections(file), whole_number(head, "outputs", "head")
+        shapes = {"features": (head.get("features"),), "labels": (), "logits": (outputs,), "ids": ()}
+        check_columns(path, file, sections, shapes, classes_of(outputs))
+        return FeatureCache(path, key, provenance, head, sections)
 
 
 def write_features(
@@ -100,7 +113,7 @@ def write_features(
 
     Raises:
         InputError: a file made of something else is there, the first field that differs is named; another process
-            is writing it; or a feature is too large for float16.
+            is writing it; or a feature is not finite or too large for float16.
         RunFailed: it could not be written.
 
     Example:
@@ -110,7 +123,7 @@ def write_features(
         ...     return {"features": one[:, None], "labels": one, "logits": one[:, None], "ids": one}
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     path, sections = Path(folder, "a.h5"), [Section("photo", "training", 3)]
-        ...     written = write_features(path, {"dtype": "float16"}, {}, sections, compute, part_rows=2)
+        ...     written = write_features(path, {"dtype": "float16"}, {"outputs": 1}, sections, compute, part_rows=2)
         ...     open_features(path).domain(0, start=2)["features"]
         array([[1.]], dtype=float32)
     """
@@ -126,6 +139,7 @@ def write_features(
             raise InputError(
                 f"{path}: a feature of domain {sections[domain].name!r} is {largest:.4g}, beyond {dtype}; use float32"
             )
+        check_rows(path, sections[domain].name, cast_, start)
         return cast_
 
     content = Content(KIND, provenance, head, sections, rows, COLUMNS)

@@ -10,6 +10,15 @@ from attrs import frozen
 
 from fishr.data.caches.encoding import Array, read_element
 from fishr.data.caches.files import opened
+from fishr.data.caches.row_checks import (
+    check_columns,
+    check_moments,
+    check_rows,
+    classes_of,
+    read_mapping,
+    read_origin,
+    whole_number,
+)
 from fishr.data.caches.streams import Section, read_columns, read_sections
 from fishr.errors import InputError
 from fishr.statistics.closed_form import linear_moments
@@ -66,15 +75,17 @@ class GradientCache:
             stop: the row after the last one; None: to the end.
 
         Raises:
-            InputError: no such domain, or the file is damaged or another one by now.
+            InputError: no such domain, a value that is not finite, or the file is damaged or another one by now.
         """
-        return read_columns(self.path, KIND, self.key, index, COLUMNS[self.form], start, stop)
+        rows = read_columns(self.path, KIND, self.key, index, COLUMNS[self.form], start, stop)
+        check_rows(self.path, self.sections[index].name, rows, start)
+        return rows
 
     def moments(self) -> GradientMoments:
         """Moments of the per-sample gradients in each domain, float64: those stored, or of factors the closed form.
 
         Raises:
-            InputError: the file is damaged or another one by now.
+            InputError: the file is damaged or another one by now, or values are not finite.
         """
         rows = [_together(list(self._moments(index))) for index in range(len(self.sections))]
         counts = tuple(row.count[0] for row in rows)
@@ -89,6 +100,7 @@ class GradientCache:
                 yield linear_moments(deltas, features, (len(deltas),), bias=len(self.layout.names) == 2)
             return
         stored = read_columns(self.path, KIND, self.key, index, ("mean", "variance"))
+        check_moments(self.path, self.sections[index].name, stored, self.layout.size)
         mean, variance = (torch.from_numpy(stored[name]).unsqueeze(0) for name in ("mean", "variance"))
         yield GradientMoments((self.sections[index].rows,), mean, variance, self.layout)
 
@@ -100,7 +112,8 @@ def open_gradients(path: Path) -> GradientCache:
         path: of the file.
 
     Raises:
-        InputError: absent, another program's, of another kind, newer, incomplete or damaged.
+        InputError: absent, another program's, of another kind, newer, incomplete or damaged, or with labels that are
+            no classes.
 
     Example:
         >>> open_gradients(Path("nowhere.h5"))
@@ -109,12 +122,23 @@ def open_gradients(path: Path) -> GradientCache:
         fishr.errors.InputError: nowhere.h5: no such file; give the path of a file that fishr wrote
     """
     with opened(path, KIND) as file:
-        provenance, key, head, form = (read_element(file, name) for name in ("provenance", "key", "head", "form"))
+        (provenance, key), head, form = read_origin(file), read_mapping(file, "head"), read_element(file, "form")
         if form not in COLUMNS:
             raise InputError(f"{path}: got gradients of form {form!r}, expected one of {', '.join(COLUMNS)}")
         stored = read_element(file, "layout")
         shapes = tuple(tuple(int(n) for n in stored["shapes"][name]) for name in stored["names"])
-        return GradientCache(path, key, provenance, head, form, Layout(stored["names"], shapes), read_sections(file))
+        layout, sections = Layout(stored["names"], shapes), read_sections(file)
+        classes = classes_of(whole_number(head, "outputs", "head"))
+        check_columns(path, file, sections, _columns(form, layout), classes)
+        return GradientCache(path, key, provenance, head, form, layout, sections)
+
+
+def _columns(form: str, layout: Layout) -> dict[str, tuple[int, ...]]:
+    """Shapes of a row of each column."""
+    if form == "factors":
+        outputs, features = layout.shapes[0]
+        return {"features": (features,), "deltas": (outputs,), "labels": (), "ids": ()}
+    return {"gradients": (layout.size,), "labels": (), "ids": ()} if form == "per-sample" else {}
 
 
 def _together(parts: list[GradientMoments]) -> GradientMoments:

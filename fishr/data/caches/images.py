@@ -4,15 +4,16 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import h5py
 import numpy as np
 from attrs import frozen
 
-from fishr.data.caches.encoding import Array, entry, read_element
+from fishr.data.caches.encoding import Array, Damaged, entry, read_element
 from fishr.data.caches.features import rows_a_part
 from fishr.data.caches.files import UNREADABLE, opened
+from fishr.data.caches.row_checks import check_columns, read_origin, whole_number
 from fishr.data.caches.streams import Content, Section, read_columns, read_sections, write_domains
 from fishr.errors import InputError
 
@@ -72,7 +73,10 @@ class ImageCache:
         """
         labels = read_columns(self.path, KIND, self.key, index, ("labels",))["labels"]
         with opened(self.path, KIND) as file:
-            return CachedRows(read_element(entry(file, "paths"), str(index)), labels)
+            paths = read_element(entry(file, "paths"), str(index))
+            if not isinstance(paths, tuple) or len(cast(tuple[str, ...], paths)) != len(labels):
+                raise Damaged(f"/paths/{index} has no path for each of {len(labels)} images")
+            return CachedRows(cast(tuple[str, ...], paths), labels)
 
 
 class ImageRows:
@@ -152,7 +156,8 @@ def open_images(path: Path) -> ImageCache:
         path: of the file.
 
     Raises:
-        InputError: absent, another program's, of another kind, newer, incomplete or damaged.
+        InputError: absent, another program's, of another kind, newer, incomplete or damaged, or with labels that are
+            no classes.
 
     Example:
         >>> open_images(Path("nowhere.h5"))
@@ -161,8 +166,14 @@ def open_images(path: Path) -> ImageCache:
         fishr.errors.InputError: nowhere.h5: no such file; give the path of a file that fishr wrote
     """
     with opened(path, KIND) as file:
-        provenance, key = read_element(file, "provenance"), read_element(file, "key")
-        return ImageCache(path, key, provenance, provenance["classes"], provenance["size"], read_sections(file))
+        provenance, key = read_origin(file)
+        sections, size = read_sections(file), whole_number(provenance, "size", "provenance")
+        classes = provenance.get("classes")
+        if not isinstance(classes, tuple):
+            raise Damaged("provenance/classes is no list of names")
+        shapes = {"images": (size, size, 3), "labels": (), "ids": ()}
+        check_columns(path, file, sections, shapes, len(classes))
+        return ImageCache(path, key, provenance, classes, size, sections)
 
 
 def write_images(

@@ -9,7 +9,10 @@ import numpy as np
 from attrs import frozen
 
 from fishr.data.caches.encoding import HASH, TYPE, Damaged, attribute, entry, read_element, read_rows
+from fishr.data.caches.features import open_features
 from fishr.data.caches.files import UNREADABLE, Header, header_of, one_line, opened
+from fishr.data.caches.gradients import GradientCache, open_gradients
+from fishr.data.caches.images import open_images
 from fishr.data.caches.streams import Section, read_sections
 
 _BYTES = 1 << 24
@@ -94,7 +97,7 @@ def describe(path: Path) -> Description:
 
 
 def verify(path: Path) -> tuple[str, ...]:
-    """Read every byte of a file, a few MiB at a time, and compare it with its hash.
+    """Read every byte of a file, a few MiB at a time, compare it with its hash, and check that values can be.
 
     Args:
         path: of a file of any kind.
@@ -103,7 +106,8 @@ def verify(path: Path) -> tuple[str, ...]:
         A line for each data set that is not what was written; none where all are.
 
     Raises:
-        InputError: absent, another program's, newer, incomplete, or its structure is damaged.
+        InputError: absent, another program's, newer, incomplete, or its structure is damaged; or features, gradients
+            or labels that no data set has.
 
     Example:
         >>> import tempfile
@@ -114,7 +118,28 @@ def verify(path: Path) -> tuple[str, ...]:
         ()
     """
     with opened(path, None) as file:
-        return tuple(problem for dataset in _datasets(file) if (problem := _problem(dataset)))
+        kind = header_of(file).kind
+        problems = tuple(problem for dataset in _datasets(file) if (problem := _problem(dataset)))
+    if not problems and kind in SECTIONED:
+        _check_values(path, kind)
+    return problems
+
+
+def _check_values(path: Path, kind: str) -> None:
+    """Check labels, shapes and floats as those who read the file do."""
+    if kind == "fishr-images":
+        images = open_images(path)
+        for index in range(len(images.sections)):
+            images.domain(index)
+        return
+    cache = open_features(path) if kind == "fishr-features" else open_gradients(path)
+    if isinstance(cache, GradientCache):
+        cache.moments()
+    for index, section in enumerate(cache.sections):
+        width = sum(column.nbytes for column in cache.domain(index, stop=1).values())
+        rows = max(1, _BYTES // max(1, width))
+        for start in range(0, section.rows, rows):
+            cache.domain(index, start, start + rows)
 
 
 def _datasets(group: h5py.Group) -> list[h5py.Dataset]:

@@ -12,6 +12,7 @@ from attrs import frozen
 
 from fishr.data.caches.encoding import (
     Array,
+    Damaged,
     Tree,
     checked_array,
     create_rows,
@@ -28,6 +29,7 @@ from fishr.errors import InputError
 from fishr.files import present
 
 PART_BYTES = 1 << 24
+SPLITS = ("training", "evaluation")
 
 
 @frozen
@@ -149,12 +151,20 @@ def read_sections(file: h5py.File) -> tuple[Section, ...]:
         Damaged: it has none.
     """
     domains = entry(file, "domains")
-    found = list[Section]()
-    for index in sorted(domains, key=int):
+    found, numbers = list[Section](), sorted(domains, key=int)
+    for index in numbers:
         group = entry(domains, index)
         # Moments alone have no rows to count.
         rows = read_element(group, "count") if "count" in group else len(entry(group, "ids"))
-        found.append(Section(read_element(group, "name"), read_element(group, "split"), rows))
+        name, split = read_element(group, "name"), read_element(group, "split")
+        if not isinstance(name, str) or split not in SPLITS or type(rows) is not int or rows < 1:
+            got = f"name {name!r}, split {split!r} and {rows!r} rows"
+            raise Damaged(f"{group.name}: got {got}, expected text, training or evaluation, and at least 1")
+        found.append(Section(name, split, rows))
+    if not found:
+        raise Damaged("it has no domain")
+    if numbers != [str(index) for index in range(len(found))] or len({each.name for each in found}) < len(found):
+        raise Damaged("its domains are not numbered from 0, or two have one name")
     return tuple(found)
 
 

@@ -20,7 +20,7 @@ def _content(form, head, parts, columns, summary=None):
     return Content(
         "fishr-gradients",
         {"form": form},
-        {"text": ""},
+        {"text": "", "outputs": 2},
         [Section(f"domain {i}", "training", n) for i, n in enumerate(SIZES)],
         lambda domain, start, stop: {name: column[start:stop] for name, column in parts[domain].items()},
         columns,
