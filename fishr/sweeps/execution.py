@@ -23,8 +23,9 @@ from fishr.sweeps.folder import DONE, job_folder
 from fishr.sweeps.listing import write_job
 from fishr.sweeps.memory import Memory, remembering
 from fishr.sweeps.results import best_validation, dump_lines, result_lines, told_of
+from fishr.sweeps.step_times import TIMES, append_to, read_times, time_line
 from fishr.training.folders import CONFIGURATION, existing_folder, is_in_use, new_folder
-from fishr.training.loop import Finished
+from fishr.training.loop import Finished, Stepped
 from fishr.training.records import CHECKPOINT, METRICS, RESULT, run
 from fishr.training.step import NotFinite
 
@@ -149,17 +150,21 @@ def run_job(job: Job, conditions: Conditions, memory: Memory) -> Outcome:
     outcome: Outcome | None = None
     text = dumps(job.experiment())
     try:
-        for event in run(
+        events = run(
             experiment,
             folder,
             experiment_text=text,
             data_dir=conditions.data_dir,
             device=conditions.device,
             resume=True,
-        ):
+        )
+        with append_to(folder) as times:
             # The run's folder is locked until its last event is consumed.
-            if isinstance(event, Finished):
-                outcome = _write_results(folder, job, conditions.threads)
+            for event in events:
+                if isinstance(event, Stepped) and event.seconds is not None:
+                    times.append(time_line(event.record.step, event.seconds))
+                elif isinstance(event, Finished):
+                    outcome = _write_results(folder, job, conditions.threads)
     except NotFinite as failure:
         print(failure)
         with existing_folder(folder, text):
@@ -242,14 +247,15 @@ def _write_results(
     seconds = float(json.loads((folder / RESULT).read_bytes())["seconds"])
     memory = torch.cuda.max_memory_allocated() / 2**30 if torch.cuda.is_initialized() else 0.0
     metrics = (folder / METRICS).read_text().splitlines()
-    told = told_of(job, threads=threads, step_time=seconds / job.steps, mem_gb=memory)
-    lines = list(result_lines(job, metrics, told))
+    told = told_of(job, threads=threads, mem_gb=memory)
+    lines = list(result_lines(job, metrics, read_times(folder), told))
     if domains is not None:
         lines += lines_after_divergence(job, lines, domains, told)
     write_atomically(folder / RESULTS, dump_lines(lines))
     outcome = Outcome(seconds, best_validation(lines), diverged)
     done = {"seconds": seconds, "validation": outcome.validation, "diverged": diverged}
     write_atomically(folder / DONE, json.dumps(done).encode())
+    (folder / TIMES).unlink(missing_ok=True)
     return outcome
 
 

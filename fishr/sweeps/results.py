@@ -11,26 +11,28 @@ from fishr.protocols.domainbed.job import Job
 Line = dict[str, Any]
 
 
-def result_lines(job: Job, metrics: Iterable[str], told: Line) -> tuple[Line, ...]:
+def result_lines(job: Job, metrics: Iterable[str], seconds: Mapping[int, float], told: Line) -> tuple[Line, ...]:
     """The lines of results.jsonl, one an evaluation.
 
     Args:
         job: that the metrics are of.
         metrics: the lines of its metrics.jsonl.
+        seconds: that each step took, of those that were measured.
         told: what every line has, of ``told_of``.
 
     Returns:
-        In each: the step as DomainBed counts, from 0; the epoch; accuracies of all splits; the training metrics, means
-        since the line before, each penalty times its weight; the hyper-parameters and what the job was.
+        In each: the step as DomainBed counts, from 0; the epoch; accuracies of all splits; the training metrics and
+        ``step_time``, means since the line before, each penalty times its weight; the hyper-parameters and what the
+        job was. A line without a measured step has no ``step_time``.
 
     Example:
         >>> job = Job("ColoredMNIST", "ERM", (1, 2), hparams_seed=0, trial_seed=0)
         >>> step = {"step": 0, "loss": 0.7, "risk": 0.7, "l2": 0.0, "terms": {}, "domain_losses": {"env0_in": 0.7}}
         >>> scores = [{"name": "env0_in", "accuracy": 0.5, "samples": 640}, {"name": "env0_out", "accuracy": 0.4}]
         >>> metrics = [json.dumps(step), json.dumps({"step": 1, "scores": scores})]
-        >>> line, = result_lines(job, metrics, told_of(job, threads=1, step_time=0.1, mem_gb=0.0))
-        >>> line["step"], line["epoch"], line["loss"], line["env0_out_acc"], line["args"]["test_envs"]
-        (0, 0.0, 0.7, 0.4, [1, 2])
+        >>> line, = result_lines(job, metrics, {0: 0.1}, told_of(job, threads=1, mem_gb=0.0))
+        >>> line["step"], line["epoch"], line["loss"], line["step_time"], line["env0_out_acc"]
+        (0, 0.0, 0.7, 0.1, 0.4)
 
     Source:
         The records of DomainBed (Gulrajani and Lopez-Paz, ICLR 2021).
@@ -39,7 +41,8 @@ def result_lines(job: Job, metrics: Iterable[str], told: Line) -> tuple[Line, ..
     lines, steps = list[Line](), list[dict[str, float]]()
     for entry in map(json.loads, metrics):
         if "scores" not in entry:
-            steps.append(_numbers(entry))
+            time = {"step_time": seconds[entry["step"]]} if entry["step"] in seconds else {}
+            steps.append(_numbers(entry) | time)
             continue
         scores, step = entry["scores"], entry["step"] - 1
         smallest = min(score["samples"] for score in scores if score["name"].endswith("_in"))
@@ -49,20 +52,19 @@ def result_lines(job: Job, metrics: Iterable[str], told: Line) -> tuple[Line, ..
     return tuple(lines)
 
 
-def told_of(job: Job, *, threads: int, step_time: float, mem_gb: float) -> Line:
+def told_of(job: Job, *, threads: int, mem_gb: float) -> Line:
     """What every line of a job has.
 
     Args:
         job: any.
         threads: that it computed with.
-        step_time: seconds a step.
         mem_gb: largest memory on the GPU, GiB.
 
     Example:
-        >>> sorted(told_of(Job("PACS", "ERM", (0,), 0, 0), threads=1, step_time=0.1, mem_gb=0.0))
-        ['args', 'hparams', 'mem_gb', 'step_time']
+        >>> sorted(told_of(Job("PACS", "ERM", (0,), 0, 0), threads=1, mem_gb=0.0))
+        ['args', 'hparams', 'mem_gb']
     """
-    return {"hparams": job.hparams, "args": arguments(job, threads), "step_time": step_time, "mem_gb": mem_gb}
+    return {"hparams": job.hparams, "args": arguments(job, threads), "mem_gb": mem_gb}
 
 
 def arguments(job: Job, threads: int) -> Line:
@@ -127,4 +129,5 @@ def _numbers(entry: Mapping[str, Any]) -> dict[str, float]:
 
 
 def _means(steps: list[dict[str, float]]) -> dict[str, float]:
-    return {name: fmean(step[name] for step in steps) for name in steps[0]}
+    names = dict.fromkeys(name for step in steps for name in step)
+    return {name: fmean(step[name] for step in steps if name in step) for name in names}

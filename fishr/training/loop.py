@@ -48,6 +48,7 @@ class Stepped:
     Args:
         state: after it.
         record: its numbers, of the weights before it.
+        seconds: the update took, with the reading of its batch; None where no run folder measured it.
 
     Example:
         >>> from fishr.protocols import colored_digits
@@ -58,6 +59,7 @@ class Stepped:
 
     state: TrainingState
     record: StepRecord
+    seconds: float | None = None
 
 
 @frozen

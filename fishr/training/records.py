@@ -165,7 +165,7 @@ def _recorded(
     recorder = _recorder(folder, experiment, text, keep, start.state.step)
     with LineFile(folder / METRICS, start.position) as metrics, recorder or nullcontext():
         try:
-            for event in events:
+            for event, seconds in _timed(events):
                 if isinstance(event, Started):
                     if keep.checkpoints:
                         _keep_first(folder, event.state, text)
@@ -181,7 +181,7 @@ def _recorded(
                             keep_checkpoint(folder / CHECKPOINT, done)
                     if recorder:
                         recorder.record(event.state)
-                    last = made
+                    last, event = made, attrs.evolve(event, seconds=seconds)
                 elif isinstance(event, Evaluated):
                     metrics.append(_json({"step": event.step, "scores": _scores(event.scores)}))
                 else:
@@ -189,8 +189,8 @@ def _recorded(
                     if recorder:
                         recorder.assemble()
                     outcome = {"status": "finished", "scores": _scores(event.scores)}
-                    seconds = start.seconds + time.monotonic() - clock
-                    _write_result(folder, experiment, device, ranks, seconds, outcome)
+                    total = start.seconds + time.monotonic() - clock
+                    _write_result(folder, experiment, device, ranks, total, outcome)
                     # Only now: killed before, the run goes on from its last step and assembles them again.
                     if recorder:
                         recorder.clear()
@@ -204,6 +204,17 @@ def _recorded(
             if not ranks.alone:
                 _checkpoint(folder, last, metrics)
             raise
+
+
+def _timed(events: Iterator[Event]) -> Iterator[tuple[Event, float]]:
+    """Events with the seconds that each took to compute, without those that its reader spent before."""
+    while True:
+        begun = time.monotonic()
+        try:
+            event = next(events)
+        except StopIteration:
+            return
+        yield event, time.monotonic() - begun
 
 
 def _checkpoint(folder: Path, made: Checkpoint, metrics: LineFile) -> None:

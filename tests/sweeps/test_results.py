@@ -33,7 +33,7 @@ METRICS = [
 @pytest.fixture
 def lines():
     job = Job("ColoredMNIST", "Fishr", (0,), 1, 2, Settings(steps=4, hparams={"batch_size": 16}))
-    return result_lines(job, METRICS, told_of(job, threads=3, step_time=0.25, mem_gb=1.5))
+    return result_lines(job, METRICS, {0: 1.0, 2: 0.5, 3: 0.25}, told_of(job, threads=3, mem_gb=1.5))
 
 
 def test_lines_are_domainbeds(lines):
@@ -45,7 +45,7 @@ def test_lines_are_domainbeds(lines):
     assert (last["loss"], last["risk"], last["fishr"]) == (5.0, 1.5, 3.5)
     assert [first[f"env{i}_{split}_acc"] for i in (0, 1) for split in ("in", "out")] == [0.2, 0.3, 0.1, 0.4]
     assert [last[f"env{i}_{split}_acc"] for i in (0, 1) for split in ("in", "out")] == [0.6, 0.7, 0.5, 0.8]
-    assert (last["step_time"], last["mem_gb"]) == (0.25, 1.5)
+    assert (first["step_time"], last["step_time"], last["mem_gb"]) == (1.0, 0.375, 1.5)
     assert last["hparams"]["batch_size"] == 16
     assert last["hparams"]["lambda"] > 0
     told = last["args"]

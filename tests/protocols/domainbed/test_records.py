@@ -61,7 +61,7 @@ def test_what_our_sweeps_write(tmp_path):
     scores = [{"name": name, "accuracy": index / 8, "samples": 64} for index, name in enumerate(names)]
     step = {"step": 0, "loss": 0.7, "risk": 0.7, "l2": 0.0, "terms": {}, "domain_losses": {"env1_in": 0.7}}
     metrics = [json.dumps(step), json.dumps({"step": 1, "scores": scores})]
-    lines = result_lines(job, metrics, told_of(job, threads=1, step_time=0.1, mem_gb=0.0))
+    lines = result_lines(job, metrics, {0: 0.1}, told_of(job, threads=1, mem_gb=0.0))
     folder = tmp_path / "jobs" / job.name
     folder.mkdir(parents=True)
     (folder / "results.jsonl").write_bytes(dump_lines(lines))
