@@ -13,7 +13,9 @@ if TYPE_CHECKING:
     from fishr.training import DomainScore, Event, StepRecord
 
 
-def follow(events: "Iterable[Event]", steps: int, done: int = 0, label: str = "") -> "Iterator[Event]":
+def follow(
+    events: "Iterable[Event]", steps: int, done: int = 0, label: str = "", opening: str = ""
+) -> "Iterator[Event]":
     """Pass events on and show them on stderr: a progress bar on a terminal, a line an evaluation elsewhere.
 
     Args:
@@ -21,6 +23,7 @@ def follow(events: "Iterable[Event]", steps: int, done: int = 0, label: str = ""
         steps: of the whole run.
         done: of them before these events.
         label: what stands before the bar or the line.
+        opening: lines that are shown before the first step, unless the run goes on from a later one.
     """
     from fishr.training import Evaluated, Started, Stepped
 
@@ -29,6 +32,8 @@ def follow(events: "Iterable[Event]", steps: int, done: int = 0, label: str = ""
     with tqdm(total=steps, desc=label or None, unit="step", disable=not terminal, initial=done) as bar:
         for event in events:
             if isinstance(event, Started):
+                if opening and event.state.step == 0:
+                    bar.write(opening, file=sys.stderr)
                 bar.update(event.state.step - bar.n)
             elif isinstance(event, Stepped):
                 last = event.record

@@ -83,7 +83,7 @@ def _run(
 ) -> None:
     from fishr.commands.rendering import follow, score_table
     from fishr.plots import save_run_figure
-    from fishr.training import Finished, run
+    from fishr.training import Finished, loss_outline, run
     from fishr.training.step import NotFinite
 
     folder, table = choice.folder, ""
@@ -103,7 +103,9 @@ def _run(
         return
     try:
         with closing(events):
-            for event in follow(events, experiment.steps):
+            # JSON is for programs, which find the weights in metrics.jsonl.
+            opening = "" if style == "json" else loss_outline(experiment.objective, experiment.steps)
+            for event in follow(events, experiment.steps, opening=opening):
                 if isinstance(event, Finished):
                     table = score_table(event.scores)
     except NotFinite as failure:

@@ -5,7 +5,7 @@ from fishr.training.checkpoints import Checkpoint, load, save
 from fishr.training.compute import Compute
 from fishr.training.evaluation import DomainScore, evaluate
 from fishr.training.experiment import Experiment
-from fishr.training.explanation import LossExplanation, explain_objective
+from fishr.training.explanation import LossExplanation, explain_objective, loss_outline
 from fishr.training.features import domain_features
 from fishr.training.frozen import Frozen
 from fishr.training.keeping import Keeping, Recording, kept_checkpoints
@@ -57,6 +57,7 @@ __all__ = [
     "joined",
     "kept_checkpoints",
     "load",
+    "loss_outline",
     "on_features",
     "place",
     "resolve_device",

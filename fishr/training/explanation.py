@@ -1,5 +1,7 @@
-"""What an experiment's loss is made of at a step."""
+"""The parts of an experiment's loss: at a step, with what each term reads, or over a whole run in a few lines."""
 
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -8,8 +10,10 @@ from attrs import frozen
 from fishr.observation import observe
 from fishr.penalties import Explanation
 from fishr.penalties import explain as explain_penalty
+from fishr.penalties.combinators import weight_at
 from fishr.ranks import ALONE
 from fishr.training.experiment import Experiment
+from fishr.training.objective import Objective
 from fishr.training.state import build_model
 
 
@@ -32,14 +36,54 @@ class LossExplanation:
     penalty: Explanation
 
     def __str__(self) -> str:
-        parts = [f"risk (mean over {self.risk})"]
-        parts += [f"{self.l2:g} · Σ‖w‖²"] if self.l2 else []
-        parts += [term.name for term in self.penalty.terms]
-        whole = " + ".join(parts)
-        loss = whole if self.divided_by == 1 else f"({whole}) / {self.divided_by:g}"
+        weights = {term.name: term.weight for term in self.penalty.terms}
+        loss = _formula(self.penalty.step, self.risk, self.l2, weights, self.divided_by)
         fresh = "\nthe optimizer's state is made anew before this step's update" if self.fresh_optimizer else ""
         terms = f"\n\n{self.penalty}" if self.penalty.terms else ""
-        return f"loss at step {self.penalty.step} = {loss}{fresh}{terms}"
+        return f"{loss}{fresh}{terms}"
+
+
+def loss_outline(objective: Objective, steps: int) -> str:
+    """The loss's formula at a run's first and last step and at each term's largest weight, and what is logged.
+
+    A step at which the weights are those of the line before is left out.
+
+    Args:
+        objective: of the run.
+        steps: updates in all.
+
+    Example:
+        >>> import attrs
+        >>> from fishr.protocols import colored_digits
+        >>> print(loss_outline(attrs.evolve(colored_digits().objective, l2=0.0), steps=200))
+        loss at step 0 = risk (mean over domains) + fishr
+        loss at step 60 = (risk (mean over domains) + 91257.2 · fishr) / 91257.2
+        logged: the loss as divided; each term times its weight, not divided
+    """
+    terms = objective.penalty.terms
+    # In a longer run too, a schedule has risen by then.
+    early = range(min(steps, 100_000))
+    peaks = [max(early, key=partial(weight_at, term)) for term in terms.values()]
+    shown = dict[int, dict[str, float]]()
+    for step in sorted({0, *peaks, steps - 1}):
+        weights = {name: weight_at(term, step) for name, term in terms.items()}
+        if weights not in list(shown.values())[-1:]:
+            shown[step] = weights
+    divisors = {step: objective.divisor(weights.values()) for step, weights in shown.items()}
+    lines = [_formula(step, objective.risk.over, objective.l2, shown[step], divisors[step]) for step in shown]
+    if max(divisors.values()) > 1:
+        lines.append("logged: the loss as divided; each term times its weight, not divided")
+    elif terms:
+        lines.append("logged: each term times its weight")
+    return "\n".join(lines)
+
+
+def _formula(step: int, risk: str, l2: float, weights: Mapping[str, float], divided_by: float) -> str:
+    parts = [f"risk (mean over {risk})"]
+    parts += [f"{l2:g} · Σ‖w‖²"] if l2 else []
+    parts += [name if weight == 1 else f"{weight:g} · {name}" for name, weight in weights.items()]
+    whole = " + ".join(parts)
+    return f"loss at step {step} = " + (whole if divided_by == 1 else f"({whole}) / {divided_by:g}")
 
 
 def explain_objective(experiment: Experiment, step: int = 0, data_dir: Path | None = None) -> LossExplanation:
@@ -59,7 +103,7 @@ def explain_objective(experiment: Experiment, step: int = 0, data_dir: Path | No
     Example:
         >>> from fishr.protocols import colored_digits
         >>> print(explain_objective(colored_digits(), step=60))
-        loss at step 60 = (risk (mean over domains) + 0.00110795 · Σ‖w‖² + fishr) / 91257.2
+        loss at step 60 = (risk (mean over domains) + 0.00110795 · Σ‖w‖² + 91257.2 · fishr) / 91257.2
         <BLANKLINE>
         term    weight at step 60    reads                             graph kept    numbers remembered
         ------  -------------------  --------------------------------  ------------  --------------------
@@ -71,11 +115,10 @@ def explain_objective(experiment: Experiment, step: int = 0, data_dir: Path | No
     objective = experiment.objective
     seen = observe(model.featurizer, model.head, batch, experiment.loss, ranks=ALONE, layers=experiment.layers)
     penalty = explain_penalty(objective.penalty, step, seen)
-    weights = [1.0, *(term.weight for term in penalty.terms)]
     return LossExplanation(
         risk=objective.risk.over,
         l2=objective.l2,
-        divided_by=max(weights) if objective.rescale else 1.0,
+        divided_by=objective.divisor(term.weight for term in penalty.terms),
         fresh_optimizer=step == objective.fresh_optimizer_at,
         penalty=penalty,
     )

@@ -103,5 +103,14 @@ class Objective:
         for term in terms.values():
             total = total + term.value
         if self.rescale:
-            total = total / max([1.0, *(term.weight for term in terms.values())])
+            total = total / self.divisor(term.weight for term in terms.values())
         return Loss(total, risk, l2, terms), state
+
+    def divisor(self, weights: Iterable[float]) -> float:
+        """What the whole loss is divided by when its terms have such weights.
+
+        Example:
+            >>> Objective(rescale=True).divisor([10.0, 0.5]), Objective().divisor([10.0, 0.5])
+            (10.0, 1.0)
+        """
+        return max([1.0, *weights]) if self.rescale else 1.0

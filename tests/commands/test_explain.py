@@ -6,7 +6,9 @@ import json
 def test_before_and_after_the_warm_up(call):
     before, after = (call("explain", "--step", step).out for step in (59, 60))
     assert before.splitlines()[0] == "loss at step 59 = risk (mean over domains) + 0.00110795 · Σ‖w‖² + fishr"
-    assert after.splitlines()[0].endswith("= (risk (mean over domains) + 0.00110795 · Σ‖w‖² + fishr) / 91257.2")
+    assert after.splitlines()[0].endswith(
+        "= (risk (mean over domains) + 0.00110795 · Σ‖w‖² + 91257.2 · fishr) / 91257.2"
+    )
     header, _, row = after.splitlines()[2:]
     assert header.split("  ")[0] == "term"
     assert row.split()[:2] == ["fishr", "91257.2"]

@@ -39,7 +39,10 @@ def _on_a_terminal(arguments, folder):
 def test_a_progress_bar(home, short_fishr):
     code, shown = _on_a_terminal(["train", *short_fishr, "--set", "steps=40", "--out", "run"], home)
     assert code == 0, shown
-    bars, _, rest = shown.partition("\r\n")
+    # The opening lines clear the bar that stands there already.
+    opening, _, bars = shown.rpartition("not divided\r\n")
+    assert re.search(r"loss at step 4 = \(risk .* fishr\) / 91257.2\r\nlogged: the loss as divided; .*, $", opening)
+    bars, _, rest = bars.partition("\r\n")
     last = re.split(r"\r", bars)[-1]
     rate, numbers = r"[\d.]+(step/s|s/step)", r"loss=[\d.e-]+, fishr=[\d.e+]+"
     assert re.search(rf"100%\|█+\| 40/40 \[\d\d:\d\d<00:00, +{rate}, {numbers}\]", last)
