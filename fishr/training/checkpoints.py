@@ -2,12 +2,15 @@
 
 import io
 import math
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import attrs
 import torch
 from attrs import frozen
+from torch import Tensor
+from torch.serialization import get_crc32_options, set_crc32_options
 
 from fishr.errors import InputError
 from fishr.files import write_atomically
@@ -66,14 +69,18 @@ def save(path: Path, state: TrainingState, experiment_text: str, position: int =
         ...     torch.load(Path(folder) / "checkpoint.pt", weights_only=True)["step"]
         0
     """
-    for name, parameter in state.parameters.items():
-        total = float(parameter.detach().sum(dtype=torch.float64))
-        if not math.isfinite(total):
-            raise NotFinite(state.step, f"parameter {name}", total)
+    for name, total in _not_finite(state.parameters):
+        raise NotFinite(state.step, f"parameter {name}", total)
     head = {"format": FORMAT, "version": VERSION}
     rest = {"experiment_text": experiment_text, "position": position, "seconds": seconds}
     buffer = io.BytesIO()
-    torch.save(head | plain(state) | rest, buffer)
+    # Without the CRC of each entry, which a process can switch off, damage would not be noticed.
+    before = get_crc32_options()
+    set_crc32_options(True)
+    try:
+        torch.save(head | plain(state) | rest, buffer)
+    finally:
+        set_crc32_options(before)
     write_atomically(path, buffer.getvalue())
 
 
@@ -101,15 +108,16 @@ def load(path: Path, template: TrainingState | None = None) -> Checkpoint:
     tree = read_checkpoint(path)
     names = [attribute.name for attribute in attrs.fields(TrainingState)]
     rest = [attribute.name for attribute in attrs.fields(Checkpoint) if attribute.name != "state"]
-    missing = [name for name in [*names, *rest] if name not in tree]
-    if missing:
-        raise InputError(f"{path}: damaged, it lacks {', '.join(missing)}; use another checkpoint")
     fields: dict[str, Any] = {name: tree[name] for name in names}
     if template is None:
         fields["optimizer"] = OptimizerState(**fields["optimizer"])
     else:
+        if (fields["scale"] is None) is not (template.scale is None):
+            raise InputError(f"{path}: scale: made in another precision than the configuration's; resume with its own")
         fields = {name: restored(fields[name], getattr(template, name), f"{path}: {name}") for name in names}
     state = TrainingState(**fields)
+    for name, total in _not_finite(state.parameters):
+        raise InputError(f"{path}: damaged, parameter {name} is {total}; use another checkpoint")
     return Checkpoint(state, **{name: tree[name] for name in rest})
 
 
@@ -135,3 +143,10 @@ def check_experiment(path: Path, checkpoint: Checkpoint, experiment_text: str) -
             f"{path}: was made with another configuration than the config.toml beside it; "
             "put back the files that belong together, or start anew under another name"
         )
+
+
+def _not_finite(parameters: Mapping[str, Tensor]) -> Iterator[tuple[str, float]]:
+    for name, parameter in parameters.items():
+        total = float(parameter.detach().sum(dtype=torch.float64))
+        if not math.isfinite(total):
+            yield name, total

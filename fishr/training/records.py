@@ -125,7 +125,7 @@ def _resumed(
         domains = experiment.data(experiment.seed, data_dir)
         start = _finished(folder, text)
         if start is None:
-            start = _last_checkpoint(folder, text, initial_state(experiment, domains))
+            start = _last_checkpoint(folder, text, initial_state(experiment, domains), experiment.steps)
         else:
             _clear_records(folder, experiment, text, keep)
         yield _Prepared(domains, start, keep)
@@ -247,12 +247,17 @@ def _keep_first(folder: Path, state: TrainingState, text: str) -> None:
         save(kept_path(folder, 0), state, text)
 
 
-def _last_checkpoint(folder: Path, text: str, initial: TrainingState) -> Checkpoint:
+def _last_checkpoint(folder: Path, text: str, initial: TrainingState, steps: int) -> Checkpoint:
     start = Checkpoint(initial, text)
     # A link that leads nowhere is a lost checkpoint, not a run that has none yet.
     if present(folder / CHECKPOINT):
         start = load(folder / CHECKPOINT, initial)
         check_experiment(folder / CHECKPOINT, start, text)
+        if start.state.step > steps:
+            raise InputError(
+                f"{folder / CHECKPOINT}: damaged, step is {start.state.step}, expected at most {steps}; "
+                "use another checkpoint"
+            )
     for name in (CHECKPOINT, RESULT):
         remove_leftovers(folder / name)
     # A failed attempt's result would speak for the run that goes on.

@@ -62,12 +62,32 @@ def plain(tree: Any) -> Any:
     if isinstance(tree, Tensor):
         tensor = tree.detach().cpu()
         # A view would drag its whole storage into the file.
-        return tensor if tensor.untyped_storage().nbytes() == tensor.nbytes else tensor.clone()
+        own = is_dense(tensor) and tensor.untyped_storage().nbytes() == tensor.nbytes
+        return tensor if own else tensor.clone()
     children = _children(tree)
     if children is None:
         return tree
     parts = {key: plain(child) for key, child in children.items()}
     return parts if _is_record(tree) else _rebuilt(tree, parts)
+
+
+def is_dense(tensor: Tensor) -> bool:
+    """Return whether a tensor is a plain one on the CPU whose values neither overlap nor have gaps between them.
+
+    Example:
+        >>> is_dense(torch.zeros(2, 3).T), is_dense(torch.zeros(1).expand(3))
+        (True, False)
+    """
+    if type(tensor) is not Tensor or tensor.layout != torch.strided or tensor.requires_grad or not tensor.is_cpu:
+        return False
+    if tensor.numel() == 0:
+        return True
+    expected = 1
+    for stride, size in sorted(zip(tensor.stride(), tensor.shape, strict=True)):
+        if size > 1 and stride != expected:
+            return False
+        expected *= size
+    return True
 
 
 def require_tree(tree: Any, what: str, path: str = "") -> None:
@@ -138,22 +158,31 @@ def restored(tree: Any, template: Any, path: str) -> Any:
         return _fitting(tree, template, path)
     expected = _children(template)
     if not expected:
+        if expected is None and not _alike(tree, template):
+            raise _misfit(tree, template, path)
         return template if _is_record(template) else tree
     found = _children(tree)
     if found is None or found.keys() != expected.keys():
-        raise InputError(
-            f"{path}: got {_outline(tree)} in the checkpoint, expected {_outline(template)}; "
-            "resume with the configuration that the checkpoint was made with"
-        )
+        raise _misfit(tree, template, path)
     return _rebuilt(template, {key: restored(found[key], expected[key], f"{path}.{key}") for key in expected})
+
+
+def _misfit(tree: Any, template: Any, path: str) -> InputError:
+    return InputError(
+        f"{path}: got {_outline(tree)} in the checkpoint, expected {_outline(template)}; "
+        "resume with the configuration that the checkpoint was made with"
+    )
+
+
+def _alike(tree: Any, template: Any) -> bool:
+    """Whether two leaves are of one type; a count may have become a fraction, and None may have become anything."""
+    numbers = (int, float)
+    return template is None or type(tree) is type(template) or (type(tree) in numbers and type(template) in numbers)
 
 
 def _fitting(tree: Any, template: Tensor, path: str) -> Tensor:
     if not isinstance(tree, Tensor) or tree.shape != template.shape or tree.dtype != template.dtype:
-        raise InputError(
-            f"{path}: got {_outline(tree)} in the checkpoint, expected {_outline(template)}; "
-            "resume with the configuration that the checkpoint was made with"
-        )
+        raise _misfit(tree, template, path)
     return tree
 
 

@@ -160,6 +160,32 @@ def test_what_cannot_be_resumed_is_refused(plain, tmp_path):
         list(_go(plain, folder, resume=True))
 
 
+@pytest.mark.parametrize("target", ["lost.pt", "checkpoint.pt"])
+@pytest.mark.parametrize("name", ["checkpoint.pt", "result.json", "metrics.jsonl"])
+def test_a_link_that_leads_nowhere_is_no_fresh_start(plain, tmp_path, name, target):
+    """The run would begin anew without a word, and a link of metrics would be written through."""
+    folder = tmp_path / "run"
+    _stop_after(plain, folder, 5)
+    (folder / name).unlink(missing_ok=True)
+    (folder / name).symlink_to(target if name == "checkpoint.pt" else "lost.txt")
+    before = sorted(path.name for path in folder.iterdir())
+    with pytest.raises((InputError, RunFailed)) as caught:
+        list(_go(plain, folder, resume=True))
+    assert name in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert sorted(path.name for path in folder.iterdir()) == before
+
+
+def test_a_step_beyond_the_last_is_refused(plain, tmp_path):
+    folder = tmp_path / "run"
+    list(_go(plain, folder))
+    (folder / "result.json").unlink()
+    tree = torch.load(folder / "checkpoint.pt", weights_only=True)
+    torch.save(tree | {"step": 10**9}, folder / "checkpoint.pt")
+    with pytest.raises(InputError, match="step is 1000000000, expected at most 7"):
+        list(_go(plain, folder, resume=True))
+
+
 def test_what_a_killed_beginning_left_is_removed(plain, tmp_path):
     for name in (".run.0123456789abcdef.fishr-partial", ".other.0123456789abcdef.fishr-partial"):
         (tmp_path / name).mkdir()

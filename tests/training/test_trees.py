@@ -93,12 +93,21 @@ def test_a_view_does_not_drag_its_storage_along():
         (5, torch.zeros(2), "got 5 in the checkpoint"),
         ({"a": 1}, {"b": 1}, "got the entries a in the checkpoint, expected the entries b"),
         ((1,), (1, 2), "expected the entries 0, 1"),
+        (True, 1, "got True in the checkpoint, expected 1"),
+        (1, True, "got 1 in the checkpoint, expected True"),
+        ("1", 1.5, "got '1' in the checkpoint, expected 1.5"),
+        (None, 1, "got None in the checkpoint, expected 1"),
+        (torch.zeros(2), 1, "got a tensor"),
         (None, Memory(1), "got None in the checkpoint, expected the entries average, _count"),
     ],
 )
 def test_what_does_not_fit_is_refused(tree, template, message):
     with pytest.raises(InputError, match=f"penalty.fishr: .*{message}"):
         restored({"fishr": tree}, {"fishr": template}, "penalty")
+
+
+def test_a_count_may_have_become_a_fraction():
+    assert restored({"a": 0.5, "b": 2}, {"a": 0, "b": 1.5}, "penalty") == {"a": 0.5, "b": 2}
 
 
 def test_a_state_that_began_empty_is_taken_as_it_is():
