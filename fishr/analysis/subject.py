@@ -1,6 +1,5 @@
 """Opening what is looked at: a run folder, or a cache of features or gradients."""
 
-import hashlib
 from pathlib import Path
 
 import attrs
@@ -12,6 +11,7 @@ from fishr.analysis.selection import Names, chosen
 from fishr.configuration import load as load_configuration
 from fishr.data.domains import Domain
 from fishr.errors import InputError
+from fishr.files import digest_of
 from fishr.training.checkpoints import check_experiment, load
 from fishr.training.experiment import Experiment
 from fishr.training.features import domain_features
@@ -110,7 +110,7 @@ def _from_run(
         source={
             "path": str(folder),
             "kind": "run",
-            "key": hashlib.sha256(path.read_bytes()).hexdigest(),
+            "key": digest_of(path),
             "step": str(state.step),
         },
     )

@@ -1,6 +1,5 @@
 """Weights from files on this machine; nothing is ever downloaded."""
 
-import hashlib
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from fishr.errors import InputError
+from fishr.files import digest_of
 
 _HASH = re.compile(r"-([0-9a-f]{8,})\.")
 
@@ -43,8 +43,7 @@ or use none
         )
     expected = _HASH.search(name)
     try:
-        with path.open("rb") as file:
-            got = hashlib.file_digest(file, "sha256").hexdigest()
+        got = digest_of(path)
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); make it readable") from error
     if expected and not got.startswith(expected[1]):

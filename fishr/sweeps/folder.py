@@ -16,6 +16,7 @@ from fishr.sweeps.plan import Plan, first_difference
 PLAN, JOBS, REPLACED = "plan.toml", "jobs", "replaced"
 DONE = "done"
 _BUSY = "another process works on this sweep; wait for it to end, or choose another --out"
+_JOB = re.compile(r"[0-9a-f]{32}")
 _PART_LOCK = re.compile(rf"{re.escape(LOCK)}-\d+-of-\d+")
 
 
@@ -180,7 +181,7 @@ def _sort_out(folder: Path, plan: Plan) -> None:
     aside = folder / REPLACED
     wanted = {job.name for job in plan.jobs()}
     for path in list((folder / JOBS).iterdir()):
-        if path.name not in wanted and not path.name.startswith("."):
+        if path.name not in wanted and _JOB.fullmatch(path.name):
             aside.mkdir(exist_ok=True)
             _move(path, aside / path.name)
     for path in list(aside.iterdir()) if aside.is_dir() else ():
