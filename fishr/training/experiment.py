@@ -15,6 +15,7 @@ from fishr.errors import InputError
 from fishr.losses import BinaryCrossEntropy, CrossEntropy
 from fishr.models.featurizer import Featurizer
 from fishr.models.heads import LinearHead, MLPHead
+from fishr.statistics.moments import Route
 from fishr.training.checks import number, whole
 from fishr.training.compute import Compute
 from fishr.training.objective import Objective
@@ -53,6 +54,7 @@ class Experiment:
         clip_norm: bound on the norm of each step's gradient, over all parameters together; None: none.
         layers: whose per-sample gradients penalties match, by names below "featurizer" and "head"; the default is the
             method's, ``["featurizer", "head"]`` the whole network.
+        route: how moments of these gradients are computed, see ``gradient_moments``; None: ``"auto"``.
         compute: precision, memory layout and pieces of a step.
         seed: decides data, first weights and batches.
 
@@ -82,8 +84,14 @@ class Experiment:
     checkpoint_every: int = field(default=100, validator=whole(1))
     clip_norm: float | None = field(default=None, validator=optional(number(above=True)))
     layers: tuple[str, ...] = field(default=HEAD, validator=_layers)
+    route: Route | None = None
     compute: Compute = field(factory=Compute)
     seed: int = field(default=0, validator=whole(0, most=2**63 - 1))
+
+    @property
+    def moments_route(self) -> Route:
+        """The route of gradient moments."""
+        return self.route or "auto"
 
     def evaluates(self, step: int) -> bool:
         """Whether the weights after ``step`` updates are evaluated."""

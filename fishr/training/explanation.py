@@ -113,7 +113,8 @@ def explain_objective(experiment: Experiment, step: int = 0, data_dir: Path | No
     model = build_model(experiment, domains)
     batch = experiment.batches.draw(domains.training, torch.Generator().manual_seed(experiment.seed))
     objective = experiment.objective
-    seen = observe(model.featurizer, model.head, batch, experiment.loss, ranks=ALONE, layers=experiment.layers)
+    route, layers = experiment.moments_route, experiment.layers
+    seen = observe(model.featurizer, model.head, batch, experiment.loss, route, ALONE, layers=layers)
     penalty = explain_penalty(objective.penalty, step, seen)
     return LossExplanation(
         risk=objective.risk.over,

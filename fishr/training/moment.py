@@ -88,7 +88,7 @@ def measure_moment(
     batch = DomainBatch(features, torch.cat([d.labels for d in looked_at]), tuple(len(d.labels) for d in looked_at))
     place(model, state.parameters, state.buffers)
     with evaluating(model):
-        seen = observe(nn.Identity(), model.head, batch, experiment.loss, ranks=ALONE)
+        seen = observe(nn.Identity(), model.head, batch, experiment.loss, experiment.moments_route, ALONE)
         right = (experiment.loss.predictions(seen.logits) == seen.labels).double().split(list(seen.sizes))
         moments = seen.moments.detach()
         whole = seen if experiment.layers == HEAD else _whole(model, experiment, looked_at)
@@ -121,7 +121,8 @@ def _whole(model: Model, experiment: Experiment, domains: list[Domain]) -> Obser
     inputs = torch.cat([tensor_of(domain.inputs).to(domain.labels.device) for domain in domains])
     labels = torch.cat([domain.labels for domain in domains])
     batch = DomainBatch(inputs, labels, tuple(len(domain.labels) for domain in domains))
-    return observe(model.featurizer, model.head, batch, experiment.loss, ranks=ALONE, layers=experiment.layers)
+    route, layers = experiment.moments_route, experiment.layers
+    return observe(model.featurizer, model.head, batch, experiment.loss, route, ALONE, layers=layers)
 
 
 def _without_weight(penalty: Penalty) -> Penalty:

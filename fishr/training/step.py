@@ -187,7 +187,8 @@ def _measure(
             model.head,
             batch,
             experiment.loss,
-            ranks=ranks,
+            experiment.moments_route,
+            ranks,
             features=passed.features,
             layers=experiment.layers,
         )

@@ -57,6 +57,15 @@ def test_a_featurizer_without_kind_is_an_mlp():
     assert structure(named, Experiment) == structure(table, Experiment) == colored_digits()
 
 
+def test_a_route_is_read_from_a_file_and_left_out_by_default():
+    """So that folders of runs without one are resumed."""
+    table = unstructure(colored_digits())
+    assert "route" not in table
+    assert structure(table | {"route": "functional"}, Experiment) == attrs.evolve(colored_digits(), route="functional")
+    with pytest.raises(ConfigurationError, match=r'route: got "magic" .*expected one of .*"functional"'):
+        structure(table | {"route": "magic"}, Experiment)
+
+
 @pytest.mark.parametrize("weights", [None, "runs/base"])
 def test_a_frozen_featurizer_reads_back(weights: str | None, tmp_path: Path):
     experiment = attrs.evolve(colored_digits(), featurizer=Frozen(MLP((8,)), weights))

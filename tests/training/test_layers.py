@@ -160,6 +160,32 @@ def test_layers_that_are_not_there_are_refused(plain, layers, message):
         next(train(_matching(plain, layers)))
 
 
+@attrs.frozen
+class WithoutFormula:
+    """One of its parameters is unknown to BackPACK."""
+
+    def __call__(self, shape, generator):
+        return nn.Sequential(nn.Flatten(), xavier_linear(prod(shape), 6, generator), nn.PReLU())
+
+    def features(self, shape):
+        return 6
+
+
+def test_the_route_is_the_experiments_and_the_one_that_a_refusal_names_works(plain):
+    after = {}
+    for route in (None, "functional", "backpack"):
+        experiment = _matching(plain, WHOLE, featurizer=WithoutFormula(), route=route)
+        domains = experiment.data(experiment.seed, None)
+        model = build_model(experiment, domains)
+        state = first_state(experiment, model, 2)
+        if route == "backpack":
+            with pytest.raises(InputError, match=r"'featurizer\.2\.weight' of .*PReLU: .*; use route=\"functional\""):
+                advance(model, experiment, state, domains.training)
+        else:
+            after[route], _ = advance(model, experiment, state, domains.training)
+    torch.testing.assert_close(after[None].parameters, after["functional"].parameters)
+
+
 def test_a_featurizer_that_is_no_module_has_no_layers(plain):
     batch = DomainBatch(torch.randn(4, 3), torch.tensor([0, 1, 0, 1]), (2, 2))
     seen = observe(torch.tanh, nn.Linear(3, 2), batch, layers=WHOLE)
