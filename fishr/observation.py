@@ -13,7 +13,7 @@ from fishr.ranks import ALONE, Ranks, counts_of_ranks, domains_of_ranks, given_o
 from fishr.statistics.closed_form import has_bias, is_plain_linear, linear_moments
 from fishr.statistics.moments import Route, at_least_float32, gradient_gram, gradient_moments, resolve_route
 from fishr.statistics.over_ranks import moments_over_ranks
-from fishr.statistics.pure_forward import checked_logits, twin
+from fishr.statistics.pure_forward import checked_rows, twin
 from fishr.statistics.twice_differentiable import double_backward_kernels
 from fishr.types import HEAD, DomainBatch, GradientMoments, Layout, chained
 
@@ -55,6 +55,11 @@ class Observation:
     ranks: Ranks = ALONE
     given: Tensor | None = None
     layers: tuple[str, ...] = HEAD
+
+    def __attrs_post_init__(self) -> None:
+        """Refuse what only fails where it is read."""
+        _check_type("head", self.head, nn.Module)
+        _check_type("batch", self.batch, DomainBatch)
 
     @cached_property
     def own(self) -> "Observation":
@@ -104,7 +109,8 @@ class Observation:
         """[N, F], what the head reads, in the type of its parameters but float32 or wider."""
         if not self.ranks.alone:
             return self._together(self.own.features)
-        features = self._featurized if self.given is None else self.given
+        found = self._featurized if self.given is None else self.given
+        features = checked_rows("featurizer", self.featurizer, found, len(self.batch.inputs))
         if not features.is_floating_point():
             return features
         return features.to(torch.promote_types(self._head_type(features), torch.float32))
@@ -123,7 +129,7 @@ class Observation:
             with double_backward_kernels(self.head):
                 # A copy, because the first layer may write into it.
                 logits = self.head(features.clone())
-            return at_least_float32(checked_logits(self.head, logits, len(features)))
+            return at_least_float32(checked_rows("head", self.head, logits, len(features)))
 
     def _head_type(self, features: Tensor) -> torch.dtype:
         return next((p.dtype for p in self.head.parameters() if p.is_floating_point()), features.dtype)
@@ -224,6 +230,11 @@ class Observation:
     def _together(self, rows: Tensor) -> Tensor:
         """The rows of all ranks by domain, each domain's in the order of ranks."""
         return rows if self.ranks.alone else domains_of_ranks(rows, self._sizes_of_ranks, self.ranks)
+
+
+def _check_type(name: str, value: object, expected: type) -> None:
+    if not isinstance(value, expected):
+        raise InputError(f"{name}: got a {type(value).__qualname__}, expected a {expected.__qualname__}")
 
 
 def observe(

@@ -24,7 +24,8 @@ def whole_numbers(values: Iterable[int]) -> tuple[int, ...]:
     try:
         return tuple(index(value) for value in values)
     except TypeError as error:
-        raise InputError(f"sizes: got {values!r}, expected a whole number for each domain") from error
+        got = " ".join(repr(values).split())
+        raise InputError(f"sizes: got {got}, expected a whole number for each domain") from error
 
 
 def check_sizes(sizes: Iterable[int], rows: int) -> tuple[int, ...]:
@@ -51,14 +52,19 @@ def check_sizes(sizes: Iterable[int], rows: int) -> tuple[int, ...]:
 
 def check_batch(inputs: Tensor, labels: Tensor, sizes: Iterable[int], name: str = "features") -> tuple[int, ...]:
     """Return domain sizes as a tuple if inputs and labels are tensors of as many rows, which the sizes cut."""
-    _check_rows(name, inputs)
-    _check_rows("labels", labels)
-    if len(labels) != len(inputs):
-        raise InputError(f"labels: got {len(labels)} rows, expected {len(inputs)} as in the {name}")
+    check_rows(inputs, labels, name)
     return check_sizes(sizes, len(inputs))
 
 
-def _check_rows(name: str, rows: Any) -> None:
+def check_rows(inputs: Tensor, labels: Tensor, name: str = "features") -> None:
+    """Refuse inputs and labels that are no tensors, or of different lengths."""
+    _check_tensor(name, inputs)
+    _check_tensor("labels", labels)
+    if len(labels) != len(inputs):
+        raise InputError(f"labels: got {len(labels)} rows, expected {len(inputs)} as in the {name}")
+
+
+def _check_tensor(name: str, rows: Any) -> None:
     if not isinstance(rows, Tensor):
         raise InputError(
             f"{name}: got {_kind(rows)}, expected a torch.Tensor with a row for each sample; use torch.as_tensor"
@@ -104,6 +110,18 @@ class DomainBatch:
 
 
 HEAD = ("head",)
+
+
+def check_module(module: Any) -> None:
+    """Refuse a head that is no module, or that has parameters without a shape."""
+    if not isinstance(module, nn.Module):
+        raise InputError(f"head: got {_kind(module)}, expected a torch.nn.Module")
+    for name, parameter in module.named_parameters():
+        if isinstance(parameter, UninitializedParameter):
+            raise InputError(
+                f"head: parameter {name!r} of {type(module).__name__} has no shape yet, expected a module whose lazy "
+                "layers are initialized; call it once on a batch"
+            )
 
 
 def chained(featurizer: nn.Module, head: nn.Module) -> nn.Module:
@@ -153,12 +171,7 @@ class Layout:
             >>> Layout.of(head, ("2", "0.bias")).names
             ('0.bias', '2.weight', '2.bias')
         """
-        for name, parameter in head.named_parameters():
-            if isinstance(parameter, UninitializedParameter):
-                raise InputError(
-                    f"head: parameter {name!r} of {type(head).__name__} has no shape yet, expected a module whose "
-                    "lazy layers are initialized; call it once on a batch"
-                )
+        check_module(head)
         trainable = [(name, tuple(p.shape)) for name, p in head.named_parameters() if p.requires_grad]
         if not trainable:
             raise InputError(

@@ -2,9 +2,9 @@
 
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -39,8 +39,8 @@ def from_arrays(
         Domains in the mappings' order.
 
     Raises:
-        InputError: a domain is empty, its inputs are not finite, its labels are no whole numbers from 0, or
-            lengths and shapes do not fit together.
+        InputError: a domain is no pair, it is empty, its inputs are not finite, its labels are no whole numbers from
+            0, or lengths and shapes do not fit together.
 
     Example:
         >>> photo = (np.zeros((3, 5), np.float64), np.array([0, 1, 2], np.int16))
@@ -49,11 +49,7 @@ def from_arrays(
         >>> domains.classes, domains.evaluation[0].inputs.max().item()
         (3, 1.0)
     """
-    return _together(
-        tuple(_domain(f"domain {name!r}", name, *arrays) for name, arrays in training.items()),
-        tuple(_domain(f"domain {name!r}", name, *arrays) for name, arrays in (evaluation or {}).items()),
-        classes,
-    )
+    return _together(_of_pairs("training", training), _of_pairs("evaluation", evaluation or {}), classes)
 
 
 @frozen
@@ -139,6 +135,19 @@ def _read(path: Path) -> Domain:
         reason = "it holds pickled objects, which are never loaded" if pickled else f"damaged ({_line(error)})"
         raise InputError(f"{path}: {reason}; {how} of plain numbers") from None
     return _domain(str(path), path.stem, found["inputs"], found["labels"])
+
+
+def _of_pairs(role: str, domains: Any) -> tuple[Domain, ...]:
+    if not isinstance(domains, Mapping):
+        raise InputError(f"{role}: got {_kind(domains)}, expected a dict from each domain's name to (inputs, labels)")
+    found = list[Domain]()
+    for name, pair in cast(Mapping[str, Any], domains).items():
+        if not isinstance(pair, tuple | list) or len(cast(Sequence[object], pair)) != 2:
+            raise InputError(
+                f"domain {name!r}: got a {type(pair).__qualname__}, expected (inputs, labels), two tensors or arrays"
+            )
+        found.append(_domain(f"domain {name!r}", name, *cast(Sequence[object], pair)))
+    return tuple(found)
 
 
 def _domain(where: str, name: str, inputs: object, labels: object) -> Domain:

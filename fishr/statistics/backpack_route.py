@@ -26,7 +26,7 @@ from fishr.statistics.backpack_limits import (
     refuse_states,
     refuse_unsupported,
 )
-from fishr.statistics.pure_forward import checked_logits, eagerly, twin
+from fishr.statistics.pure_forward import checked_rows, eagerly, twin
 from fishr.statistics.twice_differentiable import double_backward_kernels
 from fishr.types import GradientMoments, Layout
 
@@ -157,7 +157,7 @@ def _forward(
     ]
     with eagerly(copied), double_backward_kernels(copied):
         # A copy, because the first layer may write into it.
-        logits = checked_logits(copied, copied(features.clone()), len(features))
+        logits = checked_rows("head", copied, copied(features.clone()), len(features))
         total = per_sample_losses(loss, logits, labels).sum()
     for handle in handles:
         handle.remove()

@@ -15,7 +15,7 @@ from fishr.statistics.chunked_moments import Chunking, chunked_moments
 from fishr.statistics.merge import moments_of_samples
 from fishr.statistics.pure_forward import pure_forward, refuse_module, twin
 from fishr.statistics.twice_differentiable import has_recurrence
-from fishr.types import GradientMoments, Layout
+from fishr.types import GradientMoments, Layout, check_rows
 
 # Elements of per-sample gradients that are there at a time (64 MiB in float32).
 _CHUNK = 1 << 24
@@ -47,6 +47,7 @@ def per_sample_gradients(
         >>> per_sample_gradients(nn.Linear(3, 2), torch.randn(5, 3), torch.zeros(5).long(), CrossEntropy()).shape
         torch.Size([5, 8])
     """
+    check_rows(features, labels)
     refuse_module(head)
     refuse_batch_statistics(head)
     features, labels = ordinary(features), ordinary(labels)

@@ -18,7 +18,7 @@ from fishr.statistics.functional_route import (
 from fishr.statistics.gram import linear_gram
 from fishr.statistics.pure_forward import refuse_module
 from fishr.statistics.twice_differentiable import has_recurrence
-from fishr.types import GradientMoments, Layout, check_batch
+from fishr.types import GradientMoments, Layout, check_batch, check_rows
 
 Route = Literal["auto", "closed_form", "backpack", "functional"]
 
@@ -123,7 +123,7 @@ def gradient_gram(
         >>> gradient_gram(nn.Linear(3, 2), torch.randn(5, 3), torch.tensor([0, 1, 1, 0, 1])).shape
         torch.Size([5, 5])
     """
-    check_batch(features, labels, (len(features),))
+    check_rows(features, labels)
     refuse_module(head)
     with torch.autocast(features.device.type, enabled=False):
         features, labels = at_least_float32(ordinary(features)), ordinary(labels)

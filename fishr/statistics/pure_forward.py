@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from fishr.errors import InputError
 from fishr.statistics.twice_differentiable import twice_differentiable
+from fishr.types import check_module
 
 _WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel)
 
@@ -70,28 +71,28 @@ def pure_forward(module: nn.Module, inputs: Tensor, tensors: Mapping[str, Tensor
     buffers = {name: tensors.get(name, buffer).clone() for name, buffer in module.named_buffers()}
     with twice_differentiable(module), eagerly(module):
         output = torch.func.functional_call(module, {**tensors, **buffers}, (inputs.clone(),))
-    return checked_logits(module, output, len(inputs))
+    return checked_rows("head", module, output, len(inputs))
 
 
-def checked_logits(module: nn.Module, output: Any, rows: int) -> Tensor:
-    """Return a module's output if it is a tensor with a row for each sample."""
+def checked_rows(role: str, module: object, output: Any, rows: int) -> Tensor:
+    """Return what a module returned, as ``role`` of a model, if it is a tensor with a row for each sample."""
+    name = getattr(module, "__name__", type(module).__qualname__)
+    what = "logits [N, C]" if role == "head" else "features [N, ...]"
     if not isinstance(output, Tensor):
         raise InputError(
-            f"head: got a {type(output).__qualname__} from {type(module).__qualname__}, expected a tensor of logits "
-            "[N, C]; wrap it in a module that returns the logits alone"
+            f"{role}: got a {type(output).__qualname__} from {name}, expected a tensor of {what}; "
+            "wrap it in a module that returns the tensor alone"
         )
     if output.shape[:1] != (rows,):
         raise InputError(
-            f"head: got output of shape {tuple(output.shape)} from {type(module).__qualname__} for {rows} samples, "
-            f"expected ({rows}, C), one row a sample"
+            f"{role}: got shape {tuple(output.shape)} from {name} for {rows} samples, expected {what}, a row each"
         )
     return output
 
 
-def refuse_module(module: object) -> None:
+def refuse_module(module: nn.Module) -> None:
     """Refuse what no gradient statistic can be taken of, whatever the route."""
-    if not isinstance(module, nn.Module):
-        raise InputError(f"head: got a {type(module).__qualname__}, expected a torch.nn.Module")
+    check_module(module)
     for part in module.modules():
         if isinstance(part, _WRAPPERS):
             raise InputError(
