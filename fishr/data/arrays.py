@@ -33,7 +33,7 @@ def from_arrays(
     Args:
         training: name -> (inputs [N, ...] of any float type or uint8, labels [N] of whole numbers from 0).
         evaluation: the same for domains that are never trained on.
-        classes: C; None takes the largest label of all domains plus one.
+        classes: C; None takes the largest label of all domains plus one, where the smallest is 0.
 
     Returns:
         Domains in the mappings' order.
@@ -62,7 +62,7 @@ class Arrays:
     Args:
         training: paths of the domains to train on.
         evaluation: paths of the domains that only evaluate.
-        classes: C; None takes the largest label of all domains plus one.
+        classes: C; None takes the largest label of all domains plus one, where the smallest is 0.
 
     Raises:
         InputError: when called, a file that is missing, not an .npz, or refused by ``from_arrays``.
@@ -93,6 +93,12 @@ class Arrays:
 def _together(training: tuple[Domain, ...], evaluation: tuple[Domain, ...], classes: int | None) -> Domains:
     everything = (*training, *evaluation)
     if classes is None and everything:
+        lowest = min(int(domain.labels.min()) for domain in everything)
+        if lowest > 0:
+            raise InputError(
+                f"classes: the smallest label is {lowest}, expected 0; subtract {lowest} if classes are numbered from "
+                f"{lowest}, or give their number as classes"
+            )
         classes = 1 + max(int(domain.labels.max()) for domain in everything)
         rows = sum(len(domain.labels) for domain in everything)
         if classes > max(2, rows):

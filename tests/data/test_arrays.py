@@ -107,6 +107,14 @@ def test_what_cannot_be_trained_on_is_refused(inputs, labels, reason):
     assert "\n" not in str(caught.value)
 
 
+def test_labels_from_1_are_refused_unless_the_number_of_classes_is_given():
+    """They would be trained on as one class more, that no row has."""
+    with pytest.raises(InputError, match="classes: the smallest label is 1, expected 0; subtract 1 if"):
+        one(X, np.array([1, 2, 3]))
+    assert from_arrays({"a": (X, np.array([1, 2, 3]))}, classes=4).classes == 4
+    assert from_arrays({"a": (X, np.array([1, 2, 2]))}, evaluation={"b": (X, np.array([0, 0, 1]))}).classes == 3
+
+
 def test_labels_beyond_the_given_classes_are_refused():
     with pytest.raises(InputError, match="domain 'a': got label 3, expected whole numbers from 0 to 1"):
         one(X, np.array([0, 1, 3]), classes=2)
