@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from fishr.analysis.report import Analysis
-from fishr.plots.style import COLORS, quiet
+from fishr.plots.style import COLORS, literal, quiet
 
 # More points than these only make a file large.
 _POINTS = 4000
@@ -45,7 +45,7 @@ def scatter_figure(analyses: Sequence[Analysis]) -> Figure:
                 continue
             _scatter(axes, analysis, indices[column])
             if column == 0:
-                axes.set_ylabel(f"{analysis.name}\ngradient variance v", fontsize=10)
+                axes.set_ylabel(f"{literal(analysis.name)}\ngradient variance v", fontsize=10)
             if row == len(rows) - 1:
                 axes.set_xlabel("diagonal Hessian h", fontsize=10)
     # The axes are shared: the first one's limits are everyone's.
@@ -72,7 +72,7 @@ def _scatter(axes: Axes, analysis: Analysis, index: int) -> None:
     axes.scatter(hessian[shown], variance[shown], s=size, alpha=0.5, linewidths=0, color=color, rasterized=True)
     quiet(axes, "", "", "")
     split = "training" if training else "evaluation"
-    axes.set_title(f"{analysis.domains[index]} ({split})", fontsize=10, loc="left")
+    axes.set_title(f"{literal(analysis.domains[index])} ({split})", fontsize=10, loc="left")
     note = f"cos = {cosine:.3f}" + (f"\n{absent} of {len(variance)} not shown" if absent else "")
     axes.annotate(note, (0.04, 0.96), xycoords="axes fraction", va="top", fontsize=9)
 
@@ -95,7 +95,7 @@ def spectra_figure(analyses: Sequence[Analysis]) -> Figure:
     grid = figure.subplots(1, len(analyses), squeeze=False, sharey=True)
     for axes, analysis in zip(grid[0], analyses, strict=True):
         _bars(axes, analysis)
-        quiet(axes, f"{analysis.name}: largest eigenvalues of the head's Hessians", "rank", "")
+        quiet(axes, f"{literal(analysis.name)}: largest eigenvalues of the head's Hessians", "rank", "")
     grid[0, 0].set_ylabel("eigenvalue, loss/parameter²")
     # The axis is shared.
     low, high = grid[0, 0].get_ylim()
@@ -119,9 +119,14 @@ def density_figure(analyses: Sequence[Analysis]) -> Figure:
         for index, (name, (at, density)) in enumerate(
             zip(analysis.domains, analysis.network["spectral_density"].value.double().numpy(), strict=True)
         ):
-            axes.plot(at, density, color=COLORS[index % len(COLORS)], label=name, linewidth=1.4)
+            axes.plot(at, density, color=COLORS[index % len(COLORS)], label=literal(name), linewidth=1.4)
         axes.set_yscale("log")
-        quiet(axes, f"{analysis.name}: spectrum of the whole network's Hessians", "eigenvalue, loss/parameter²", "")
+        quiet(
+            axes,
+            f"{literal(analysis.name)}: spectrum of the whole network's Hessians",
+            "eigenvalue, loss/parameter²",
+            "",
+        )
         axes.legend(frameon=False, fontsize=9)
     grid[0, 0].set_ylabel("density, parameter²/loss")
     # Between the peaks the density falls to nothing, which a logarithm would follow for ever.
@@ -137,7 +142,7 @@ def _bars(axes: Axes, analysis: Analysis) -> None:
         color = COLORS[index % len(COLORS)]
         at = ranks + (index - (len(values) - 1) / 2) * width
         negative = row < 0
-        axes.bar(at[~negative], row[~negative], width * 0.95, color=color, label=name)
+        axes.bar(at[~negative], row[~negative], width * 0.95, color=color, label=literal(name))
         axes.bar(at[negative], -row[negative], width * 0.95, facecolor="none", edgecolor=color, linewidth=0.8)
     axes.set_yscale("log")
     axes.set_xlim(0.3, len(ranks) + 0.7)

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from fishr.analysis.history import History
-from fishr.plots.style import COLORS, quiet
+from fishr.plots.style import COLORS, literal, quiet
 
 
 def history_figure(histories: Sequence[History]) -> Figure:
@@ -34,7 +34,7 @@ def history_figure(histories: Sequence[History]) -> Figure:
         low, high = torch.aminmax(history.cosine, dim=1)
         steps = history.steps.numpy()
         cosine.fill_between(steps, low.numpy(), high.numpy(), color=color, alpha=0.18, linewidth=0)
-        cosine.plot(steps, history.cosine.mean(1).numpy(), _marker(history), color=color, label=history.name)
+        cosine.plot(steps, history.cosine.mean(1).numpy(), _marker(history), color=color, label=literal(history.name))
     quiet(
         variance,
         "distance of gradient variances (Fishr), scale-free",
@@ -55,7 +55,9 @@ def history_figure(histories: Sequence[History]) -> Figure:
 def _falling(axes: Axes, history: History, curve: torch.Tensor, color: str) -> None:
     # A logarithmic axis has no place for zero, which domains that agree to the bit have.
     shown = curve.double().where(curve > 0, torch.nan)
-    axes.plot(history.steps.numpy(), shown.numpy(), _marker(history), color=color, label=history.name, linewidth=1.6)
+    axes.plot(
+        history.steps.numpy(), shown.numpy(), _marker(history), color=color, label=literal(history.name), linewidth=1.6
+    )
     axes.set_yscale("log")
 
 

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from fishr.analysis.report import Analysis
+from fishr.plots.style import literal
 
 Matrix = NDArray[np.float64]
 
@@ -105,7 +106,7 @@ def _short(value: float) -> str:
 
 
 def _label(axes: Axes, analysis: Analysis, first: bool, last: bool) -> None:
-    names, trained = analysis.domains, len(analysis.training)
+    names, trained = [literal(name) for name in analysis.domains], len(analysis.training)
     axes.set_xticks(
         range(len(names)), names if last else [], rotation=40, ha="right", rotation_mode="anchor", fontsize=9
     )
@@ -118,4 +119,4 @@ def _label(axes: Axes, analysis: Analysis, first: bool, last: bool) -> None:
             line(trained - 0.5, color="white", linewidth=3)
             line(trained - 0.5, color="black", linewidth=0.8)
     if first:
-        axes.set_ylabel(analysis.name, fontsize=11, fontweight="bold")
+        axes.set_ylabel(literal(analysis.name), fontsize=11, fontweight="bold")

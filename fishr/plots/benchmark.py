@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from fishr.plots.style import COLORS, quiet, save
+from fishr.plots.style import COLORS, literal, quiet, save
 from fishr.protocols.domainbed.cells import Cell, Table
 from fishr.protocols.domainbed.published import PUBLISHED
 from fishr.protocols.domainbed.selection import SELECTIONS, TITLES
@@ -56,8 +56,8 @@ def _panel(axes: Axes, dataset: str, averages: Sequence[Table], labels: Sequence
             cell = dict(zip(table.columns, row.cells, strict=True)).get(dataset)
             if cell is not None and cell.mean is not None:
                 _dot(axes, cell, labels.index(row.label) + shift, _color(table.selection), row.source == PUBLISHED)
-    quiet(axes, dataset, "accuracy ± standard error, %", "")
-    axes.set_yticks(range(len(labels)), labels)
+    quiet(axes, literal(dataset), "accuracy ± standard error, %", "")
+    axes.set_yticks(range(len(labels)), [literal(label) for label in labels])
     # The first algorithm is on top.
     axes.set_ylim(len(labels) - 0.5, -0.5)
     axes.margins(x=0.12)

@@ -11,6 +11,7 @@ from fishr.files import write_atomically
 from fishr.landscape import Surface
 from fishr.plots.landscape_levels import shared_levels
 from fishr.plots.landscape_planes import add_bar, draw_contours, panels_of
+from fishr.plots.style import literal
 
 _PER_SECOND = 4
 # The last frame stays for so many, so that one sees where it ended.
@@ -43,7 +44,7 @@ def save_film(surface: Surface, path: Path) -> Path:
                 for axes, risks, name in zip(panels, sheet, surface.domains, strict=True):
                     axes.clear()
                     filled = draw_contours(axes, surface, risks, levels, own_lines=False)
-                    axes.set_title(f"{name}: {risks[surface.centre]:.3g}", fontsize=10, loc="left")
+                    axes.set_title(f"{literal(name)}: {risks[surface.centre]:.3g}", fontsize=10, loc="left")
                     axes.plot(0, 0, "*", color="white", markeredgecolor="black", markersize=13, zorder=5)
                     if index == 0 and axes is panels[-1]:
                         add_bar(figure, panels, filled, levels)

@@ -10,7 +10,7 @@ from fishr.diagnostics import barrier
 from fishr.landscape import Surface
 from fishr.plots.landscape_levels import Array
 from fishr.plots.landscape_planes import title_of
-from fishr.plots.style import COLORS, quiet
+from fishr.plots.style import COLORS, literal, quiet
 
 # As for the colours of planes: beyond this ratio a linear axis flattens the valley.
 _LOGARITHMIC = 20.0
@@ -32,7 +32,9 @@ def line_figure(surface: Surface) -> Figure:
         for index, (name, split, lines) in enumerate(zip(surface.domains, surface.splits, values, strict=True)):
             color = COLORS[index % len(COLORS)]
             axes.fill_between(xs, lines.min(1), lines.max(1), color=color, alpha=0.13, linewidth=0)
-            axes.plot(xs, lines.mean(1), _style(split, xs), label=f"{name} ({split})", color=color, linewidth=1.6)
+            axes.plot(
+                xs, lines.mean(1), _style(split, xs), label=f"{literal(name)} ({split})", color=color, linewidth=1.6
+            )
         axes.axvline(0, color="grey", linewidth=0.8, linestyle=":")
     _finish(left, right, "α", surface.scores.losses.numpy())
     band = "line: mean, band: lowest to highest" if count > 1 else "one direction"
@@ -49,7 +51,7 @@ def interpolation_figure(surface: Surface) -> Figure:
     Returns:
         Two panels.
     """
-    start, end = surface.directions.labels
+    start, end = map(literal, surface.directions.labels)
     figure, left, right = _panels(f"risk between {start} (0) and {end} (1)")
     xs, losses = surface.axes[0].numpy(), surface.scores.losses[..., 0]
     heights = barrier(losses).value.tolist()
@@ -58,7 +60,12 @@ def interpolation_figure(surface: Surface) -> Figure:
     ):
         color = COLORS[index % len(COLORS)]
         left.plot(
-            xs, risks, _style(split, xs), label=f"{name} ({split}): barrier {height:.3g}", color=color, linewidth=1.6
+            xs,
+            risks,
+            _style(split, xs),
+            label=f"{literal(name)} ({split}): barrier {height:.3g}",
+            color=color,
+            linewidth=1.6,
         )
         chord = risks[0] + xs * (risks[-1] - risks[0])
         left.plot(xs, chord, ":", color=color, linewidth=1.0)

@@ -16,7 +16,7 @@ from matplotlib.patheffects import withStroke
 from fishr.diagnostics.inconsistency import connected_region, inconsistency
 from fishr.landscape import Surface
 from fishr.plots.landscape_levels import COLORMAP, Array, Levels, shared_levels
-from fishr.plots.style import COLORS
+from fishr.plots.style import COLORS, literal
 
 _MOST_COLUMNS = 4
 # From this share of the colours on, lines are black.
@@ -40,7 +40,9 @@ def contour_figure(surface: Surface) -> Figure:
         for axes, risks in zip(panels, surface.scores.losses, strict=True)
     ]
     for axes, risks, name, split in zip(panels, surface.scores.losses, surface.domains, surface.splits, strict=True):
-        axes.set_title(f"{name} ({split})\nrisk at ★ {float(risks[surface.centre]):.3g}", fontsize=10, loc="left")
+        axes.set_title(
+            f"{literal(name)} ({split})\nrisk at ★ {float(risks[surface.centre]):.3g}", fontsize=10, loc="left"
+        )
         draw_points(axes, surface)
     add_bar(figure, panels, drawn[0], levels)
     return figure
@@ -60,8 +62,8 @@ def panels_of(surface: Surface, heading: str = "") -> tuple[Figure, list[Axes]]:
     for index, axes in enumerate(every[:count]):
         # The panel above a gap is the lowest of its column.
         axes.tick_params(labelbottom=index + columns >= count, labelleft=index % columns == 0)
-    figure.supxlabel(surface.directions.names[0], fontsize=10)
-    figure.supylabel(surface.directions.names[1], fontsize=10)
+    figure.supxlabel(literal(surface.directions.names[0]), fontsize=10)
+    figure.supylabel(literal(surface.directions.names[1]), fontsize=10)
     figure.suptitle(heading or title_of(surface), fontsize=12, fontweight="bold", x=0.01, ha="left")
     return figure, every[:count]
 
@@ -70,7 +72,7 @@ def title_of(surface: Surface) -> str:
     """What is shown, and of which run."""
     name = Path(surface.source.get("path", "")).resolve().name if "path" in surface.source else "the weights"
     moved = json.loads(surface.settings).get("parameters", "")
-    return f"risk around {name}" + (f" ({moved} parameters)" if moved else "")
+    return f"risk around {literal(name)}" + (f" ({moved} parameters)" if moved else "")
 
 
 def draw_contours(axes: Axes, surface: Surface, risks: Array, levels: Levels, own_lines: bool = True) -> Any:
@@ -134,7 +136,7 @@ def _name(axes: Axes, x: float, y: float, label: str) -> None:
     low, high = axes.get_xlim()
     right = x > (low + high) / 2
     axes.annotate(
-        label,
+        literal(label),
         (x, y),
         xytext=(-7 if right else 7, 6 if y >= 0 else -12),
         textcoords="offset points",
@@ -177,12 +179,12 @@ def level_set_figure(surface: Surface, epsilon: float) -> Figure:
         axes.contour(xs, ys, excess, [-epsilon], colors=[color], linewidths=1.0, linestyles=":")
         share = float(region.double().mean())
         handles.append(Line2D([], [], color=color, linestyle="--" if dashed else "-", linewidth=1.8))
-        handles[-1].set_label(f"{name} ({split})\nR* = {float(start):.3g}; {share:.0%} of the plane")
+        handles[-1].set_label(f"{literal(name)} ({split})\nR* = {float(start):.3g}; {share:.0%} of the plane")
     handles.append(Patch(facecolor="grey", alpha=0.3, label="|R − R*| ≤ ε\nline: R* + ε, dotted: R* − ε"))
     _zoom(axes, surface, reached)
     draw_points(axes, surface)
-    axes.set_xlabel(surface.directions.names[0])
-    axes.set_ylabel(surface.directions.names[1])
+    axes.set_xlabel(literal(surface.directions.names[0]))
+    axes.set_ylabel(literal(surface.directions.names[1]))
     figure.legend(handles=handles, frameon=False, fontsize=9, loc="outside right upper", labelspacing=1.0)
     figure.suptitle(_inconsistency_title(surface, epsilon), fontsize=12, fontweight="bold", x=0.01, ha="left")
     return figure

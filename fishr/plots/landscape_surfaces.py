@@ -10,6 +10,7 @@ from matplotlib.ticker import MaxNLocator
 from fishr.landscape import Surface
 from fishr.plots.landscape_levels import COLORMAP, shared_levels
 from fishr.plots.landscape_planes import title_of
+from fishr.plots.style import literal
 
 
 def surface_figure(surface: Surface) -> Figure:
@@ -54,13 +55,13 @@ def surface_figure(surface: Surface) -> Figure:
         for axis in (axes.xaxis, axes.yaxis):
             axis.set_major_locator(MaxNLocator(4))
         axes.tick_params(labelsize=7, pad=0)
-        axes.set_title(f"{name} ({split})", fontsize=10, loc="left")
+        axes.set_title(f"{literal(name)} ({split})", fontsize=10, loc="left")
         axes.set_xlabel("α", labelpad=-2)
         axes.set_ylabel("β", labelpad=-2)
         axes.set_zlabel("risk", labelpad=1)
         axes.view_init(elev=32, azim=-58)
         axes.set_box_aspect(None, zoom=0.95)
-    first, second = surface.directions.names
+    first, second = map(literal, surface.directions.names)
     scale = ", logarithmic height" if levels.logarithmic else ""
     figure.suptitle(f"{title_of(surface)}{scale}", fontsize=12, fontweight="bold", x=0.01, ha="left")
     figure.supxlabel(f"α: {first}\nβ: {second}", fontsize=9, x=0.01, ha="left")

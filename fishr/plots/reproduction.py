@@ -5,7 +5,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from fishr.plots.style import COLORS, quiet, save
+from fishr.plots.style import COLORS, literal, quiet, save
 from fishr.protocols.invariance import METHODS
 from fishr.reproductions import COLUMNS, Row
 
@@ -46,6 +46,6 @@ def save_reproduction_figure(rows: Sequence[Row], title: str, path: Path) -> Pat
     axes.set_xticks(range(len(rows)), [METHODS[row.method].title for row in rows])
     axes.set_xlim(-0.7, len(rows) - 0.3)
     axes.set_ylim(0, 100)
-    quiet(axes, title, "", "accuracy, %")
+    quiet(axes, literal(title), "", "accuracy, %")
     axes.legend(frameon=False, fontsize=9, ncols=4, loc="lower right", bbox_to_anchor=(1, 0.99))
     return save(figure, path)

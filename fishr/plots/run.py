@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from fishr.plots.style import COLORS, quiet, save
+from fishr.plots.style import COLORS, literal, quiet, save
 
 FIGURE = "figure.png"
 
@@ -38,7 +38,7 @@ def save_run_figure(folder: Path) -> Path:
     names = [(score["name"], score["split"]) for score in evaluations[0]["scores"]]
     _losses(left, steps, [name for name, split in names if split == "training"], first=len(names))
     _accuracies(right, evaluations, names)
-    figure.suptitle(name, fontsize=12, fontweight="bold", x=0.01, ha="left")
+    figure.suptitle(literal(name), fontsize=12, fontweight="bold", x=0.01, ha="left")
     return save(figure, folder / FIGURE)
 
 
@@ -47,14 +47,14 @@ def _losses(axes: Axes, steps: list[dict[str, Any]], domains: list[str], first: 
     marker = "-" if len(steps) > 1 else "o"
     for index, name in enumerate(domains):
         curve = [line["domain_losses"][name] for line in steps]
-        axes.plot(at, curve, marker, label=f"risk, {name}", color=_color(index), linewidth=1.4)
+        axes.plot(at, curve, marker, label=f"risk, {literal(name)}", color=_color(index), linewidth=1.4)
     negative = False
     for index, name in enumerate(steps[0]["terms"]):
         # Weights change a thousandfold at the end of a warm-up; the term itself is what people follow.
         terms = [(line["step"], line["terms"][name]) for line in steps]
         points = [(step, term["value"] / term["weight"]) for step, term in terms if term["weight"]]
         if points:
-            label = f"{name}, unweighted"
+            label = literal(f"{name}, unweighted")
             axes.plot(*zip(*points, strict=True), marker, label=label, color=_color(first + index), linewidth=1.4)
             negative = negative or min(value for _, value in points) < 0
     # A logarithmic axis has no place for what IRM's half batches may be.
@@ -68,7 +68,7 @@ def _accuracies(axes: Axes, evaluations: list[dict[str, Any]], names: list[tuple
     at = [line["step"] for line in evaluations]
     for index, (name, split) in enumerate(names):
         curve = [100 * line["scores"][index]["accuracy"] for line in evaluations]
-        label, style = f"{name} ({split})", "--" if split == "training" else "-"
+        label, style = literal(f"{name} ({split})"), "--" if split == "training" else "-"
         axes.plot(at, curve, style, label=label, color=_color(index), marker="o", markersize=2.5, linewidth=1.4)
     axes.set_ylim(0, 100)
     quiet(axes, "accuracy", "step", "%")

@@ -12,6 +12,26 @@ from fishr.files import write_atomically
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 
 
+def literal(name: str) -> str:
+    r"""Return the text that matplotlib shows as a name is written.
+
+    Without it, a pair of dollar signs would be typeset as a formula, and a label that begins with "_" would be missing
+    from the legend. Every text that contains a name of the user's passes through here.
+
+    Args:
+        name: of a domain, run, method or file, or a text with such names in it and no formula.
+
+    Returns:
+        The name with escaped dollar signs, after a hair space if it begins with "_".
+
+    Example:
+        >>> literal("$x$"), literal("_a") == "\u200a_a", literal("photo")
+        ('\\$x\\$', True, 'photo')
+    """
+    escaped = name.replace("$", r"\$")
+    return f"\u200a{escaped}" if escaped.startswith("_") else escaped
+
+
 def quiet(axes: Axes, title: str, x: str, y: str) -> None:
     """Title, labels, light grid, no box."""
     axes.set_title(title, fontsize=11, loc="left")

@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from io import StringIO
 from types import MappingProxyType
@@ -157,8 +158,9 @@ def _text(tables: Sequence[Table], worst: bool, notes: Sequence[str]) -> str:
 def _markdown(tables: Sequence[Table], worst: bool, notes: Sequence[str]) -> str:
     blocks = list[str]()
     for table in tables:
-        head, *rows = _texts(table, worst, "±", lambda name: name.replace("|", r"\|"))
-        blocks.append(f"### {_title(table)}\n\n{tabulate(rows, head, tablefmt='github', disable_numparse=True)}")
+        head, *rows = _texts(table, worst, "±", _markdown_name)
+        title = _markdown_name(_title(table))
+        blocks.append(f"### {title}\n\n{tabulate(rows, head, tablefmt='github', disable_numparse=True)}")
     return "\n\n".join([*blocks, *notes])
 
 
@@ -236,8 +238,16 @@ def _texts(table: Table, worst: bool, plus_minus: str, escape: Callable[[str], s
     return [["Algorithm", *map(escape, table.columns), *extra], *rows]
 
 
+def _markdown_name(name: str) -> str:
+    # An underscore between letters is one already.
+    return re.sub(r"[\\`*~$&<>|\[\]]|(?<!\w)_|_(?!\w)", r"\\\g<0>", name)
+
+
 def _latex_name(name: str) -> str:
     named = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+    named |= {"|": r"\textbar{}", "<": r"\textless{}", ">": r"\textgreater{}"}
+    # After the end of a row, these two would belong to it.
+    named |= {"[": "{[}", "*": "{*}"}
     return "".join(named.get(letter, rf"\{letter}" if letter in "&%$#_{}" else letter) for letter in name)
 
 

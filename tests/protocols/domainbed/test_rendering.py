@@ -84,6 +84,19 @@ def test_latex():
     named = render([evolve(TABLE, columns=(r"a & {b}", r"#$~^\x", "d"))], "latex")
     assert r"Algorithm & a \& \{b\} & \#\$\textasciitilde{}\textasciicircum{}\textbackslash{}x & d & Avg \\" in named
     assert r"{lcccc}" in named
+    first = render([evolve(TABLE, rows=(evolve(ERM, algorithm="[1]*|<"),))], "latex").splitlines()[5]
+    assert first.startswith(r"{[}1]{*}\textbar{}\textless{} & ")
+
+
+def test_markdown_shows_names_letter_by_letter():
+    names = ("_a_", "$b$ & <c>", "*d* `e` [f](g)~h\\")
+    text = render([evolve(TABLE, name="_t_", columns=names)], "markdown")
+    assert text.startswith(r"### \_t\_, training-domain")
+    head = text.splitlines()[2]
+    cells = [cell.strip() for cell in re.split(r"(?<!\\)\|", head)[2:5]]
+    assert cells == [r"\_a\_", r"\$b\$ \& \<c\>", r"\*d\* \`e\` \[f\](g)\~h\\"]
+    assert re.sub(r"\\(.)", r"\1", head).count(names[2]) == 1
+    assert "my_Fishr" in text
 
 
 def test_csv_has_all_digits():
