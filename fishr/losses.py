@@ -169,7 +169,9 @@ class BinaryCrossEntropy:
         if lowest >= 0 and highest <= 1:
             return
         values = torch.func.debug_unwrap(labels).unique().tolist()
-        remedy = f"use (labels == {values[1]}).long()" if len(values) == 2 else "use CrossEntropy() for more classes"
+        remedy = "map them to these, or use CrossEntropy() for more classes"
+        if len(values) == 2:
+            remedy = f"use (labels == {values[1]}).long()"
         raise InputError(
             f"binary cross-entropy: got labels from {lowest} to {highest}, expected 0 and 1, or probabilities between "
             f"them; {remedy}"
