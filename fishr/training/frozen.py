@@ -64,7 +64,7 @@ def _fill(module: nn.Module, path: Path) -> None:
         raise InputError(f"featurizer: {path}: no such run folder or checkpoint; train it first, or give its path")
     file = path / CHECKPOINT if path.is_dir() else path
     tree = read_checkpoint(file)
-    found: dict[str, Tensor] = {**tree.get("parameters", {}), **tree.get("buffers", {})}
+    found: dict[str, Tensor] = {**tree["parameters"], **tree["buffers"]}
     given = {name.removeprefix(_PREFIX): value for name, value in found.items() if name.startswith(_PREFIX)}
     own = module.state_dict()
     for name in dict.fromkeys([*own, *given]):
