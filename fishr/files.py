@@ -94,7 +94,7 @@ def fill_atomically(
                 partial.unlink()
         if not isinstance(error, OSError):
             raise
-        kept = "the previous file is kept" if path.exists() else "nothing was left behind"
+        kept = "the previous file is kept" if os.path.lexists(path) else "nothing was left behind"
         raise RunFailed(f"{path}: could not be written ({error.strerror or error}); {kept}") from error
 
 

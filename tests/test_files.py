@@ -139,6 +139,13 @@ def test_an_error_keeps_the_previous_file(tmp_path, error, part):
     assert (tmp_path / "a").read_bytes() == b"old"
 
 
+@pytest.mark.parametrize("name", ["a" * 300, "no-folder/a", "file/a"])
+def test_a_path_that_cannot_be_is_told(tmp_path, name):
+    (tmp_path / "file").touch()
+    with pytest.raises(RunFailed, match=r"could not be written .*; nothing was left behind"):
+        write_atomically(tmp_path / name, b"content")
+
+
 def test_what_is_checked_is_complete(tmp_path):
     seen = []
     fill_atomically(tmp_path / "a", lambda file: file.write(b"new"), lambda partial: seen.append(partial.read_bytes()))
