@@ -12,6 +12,8 @@ from fishr.protocols.domainbed.settings import Settings
 from fishr.training.checks import whole
 
 TestSets = Literal["single", "single_and_pairs"]
+# All of DomainBed's data sets, algorithms and pairs of test environments are a quarter of this.
+MOST_JOBS = 1_000_000
 
 
 @frozen
@@ -30,7 +32,8 @@ class Plan:
         settings: what all jobs share.
 
     Raises:
-        InputError: nothing to do, something twice, or a data set, algorithm or environment that there is not.
+        InputError: nothing to do, something twice, a data set, algorithm or environment that there is not, or more
+            than ``MOST_JOBS`` jobs.
 
     Example:
         >>> plan = Plan(("ColoredMNIST",), ("ERM", "Fishr"), "single_and_pairs")
@@ -63,6 +66,12 @@ class Plan:
         for one in () if isinstance(sets, str) else sets:
             if not one or list(one) != sorted(one):
                 raise InputError(f"test_envs: got {list(one)}, expected one or more indices in ascending order")
+        count = self.draws * self.trials * len(self.algorithms) * sum(len(self.test_sets(d)) for d in self.datasets)
+        if count > MOST_JOBS:
+            raise InputError(
+                f"plan: got {count:,} jobs ({self.draws:,} draws, {self.trials:,} trials), "
+                f"expected at most {MOST_JOBS:,}; take fewer draws or trials, or split the plan"
+            )
         for dataset in self.datasets:
             for algorithm in self.algorithms:
                 for envs in self.test_sets(dataset):

@@ -92,12 +92,22 @@ def test_a_plan_is_a_file():
         ({"draws": 0}, "draws: got 0"),
         ({"trials": 0}, "trials: got 0"),
         ({"threads": 0}, "threads: got 0"),
+        (
+            {"draws": 10**9},
+            r"plan: got 12,000,000,000 jobs \(1,000,000,000 draws, 3 trials\), expected at most 1,000,000",
+        ),
+        ({"trials": 10**18}, "expected at most 1,000,000; take fewer draws or trials"),
+        ({"draws": 83_334, "trials": 3}, "got 1,000,008 jobs"),
     ],
 )
 def test_a_plan_whose_jobs_could_not_run_is_refused(change, message):
     with pytest.raises(InputError, match=message) as caught:
         attrs.evolve(Plan(("PACS",), ("ERM",)), **change)
     assert "\n" not in str(caught.value)
+
+
+def test_a_plan_of_as_many_jobs_as_there_may_be_is_taken():
+    assert Plan(("PACS",), ("ERM",), draws=83_333).draws == 83_333
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,6 @@
 """What the runs of a sweep recorded: DomainBed's results.jsonl, written by itself or by this package."""
 
 import json
-import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ from typing import Any
 from attrs import field, frozen
 
 from fishr.errors import InputError
+from fishr.protocols.domainbed.record_checks import accuracies_of, check_counts, check_shapes
 
 RESULTS, DONE = "results.jsonl", "done"
 UPSTREAM = "upstream"
@@ -16,7 +16,6 @@ UPSTREAM = "upstream"
 _OWN = {"dataset", "algorithm", "test_envs", "hparams_seed", "trial_seed", "seed", "task", "threads"}
 # Arguments of DomainBed that decide results; forks add others that do not.
 _UPSTREAM_SETTINGS = ("steps", "checkpoint_freq", "holdout_fraction", "uda_holdout_fraction", "hparams", "task")
-_ACCURACY = re.compile(r"(env(\d+)_(?:in|out))_acc")
 
 
 def _ascending(environments: Iterable[int]) -> tuple[int, ...]:
@@ -191,6 +190,8 @@ def _read_run(path: Path) -> _Run:
             if number == len(lines) and not finished:
                 break
             raise InputError(f"{where}: cut or damaged, expected JSON; remove the line, or run the job again") from None
+        except RecursionError:
+            raise InputError(f"{where}: nested too deeply for a record; remove the file from the sweep") from None
         record = _record(entry, where)
         if not records:
             settings = _settings(entry["args"])
@@ -215,30 +216,17 @@ def _record(entry: Any, where: str) -> Record:
                 **others,
             },
             **rest,
-        } if all(isinstance(one, int) for one in tested):
+        } if all(type(one) is int for one in tested):
+            check_counts({"step": step, "hparams_seed": hparams_seed, "trial_seed": trial_seed}, where)
             key = JobKey(dataset, algorithm, tuple(tested), hparams_seed, trial_seed)
-            return Record(key, step, _accuracies(rest, key, where), rest.get("hparams", {}), others.get("protocol"))
+            hparams, protocol = rest.get("hparams", {}), others.get("protocol")
+            check_shapes(hparams, protocol, others.get("own", {}), where)
+            return Record(key, step, accuracies_of(rest, key.test_envs, where), hparams, protocol)
         case _:
             raise InputError(
                 f"{where}: not a record of DomainBed, which has a step and args with dataset, algorithm, test_envs, "
                 "hparams_seed and trial_seed; remove the file from the sweep"
             )
-
-
-def _accuracies(entry: Mapping[str, Any], key: JobKey, where: str) -> dict[str, float]:
-    matches = [match for name in entry if (match := _ACCURACY.fullmatch(name))]
-    found = {match[1]: entry[match[0]] for match in matches}
-    count = 1 + max((int(match[2]) for match in matches), default=-1)
-    names = [f"env{index}_{split}" for index in range(count) for split in ("in", "out")]
-    wanting = [f"{name}_acc" for name in names if not isinstance(found.get(name), int | float)]
-    if wanting or count < 2:
-        raise InputError(
-            f"{where}: {', '.join(wanting[:3]) or 'env1_in_acc'} is no number, expected an accuracy of the in and the "
-            "out split of each of two or more environments; run the job again"
-        )
-    if not key.test_envs or not 0 <= key.test_envs[0] <= key.test_envs[-1] < count:
-        raise InputError(f"{where}: got test_envs {list(key.test_envs)}, expected some of 0 to {count - 1}")
-    return {name: float(found[name]) for name in names}
 
 
 def _check_once(runs: Iterable[_Run]) -> None:

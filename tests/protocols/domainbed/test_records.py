@@ -1,7 +1,6 @@
 """results.jsonl as DomainBed and this package write it, whole, half-written or damaged."""
 
 import json
-import math
 
 import pytest
 
@@ -15,8 +14,8 @@ UPSTREAM = (
     '{"args": {"algorithm": "ERM", "checkpoint_freq": null, "data_dir": "/data", "dataset": "RotatedMNIST", '
     '"holdout_fraction": 0.2, "hparams": null, "hparams_seed": 4, "output_dir": "out/8e1", "seed": 7, '
     '"skip_model_save": false, "steps": null, "task": "domain_generalization", "test_envs": [1], "trial_seed": 2, '
-    '"uda_holdout_fraction": 0}, "env0_in_acc": 0.75, "env0_out_acc": 0.5, "env1_in_acc": NaN, "env1_out_acc": 1.0, '
-    '"env1_uda_acc": 0.1, "epoch": 0.0, "hparams": {"batch_size": 8, "lr": 0.001}, "loss": 2.3, "mem_gb": 0.0, '
+    '"uda_holdout_fraction": 0}, "env0_in_acc": 0.75, "env0_out_acc": 0.5, "env1_in_acc": 0.25, "env1_out_acc": 1.0, '
+    '"env1_uda_acc": 0.1, "epoch": 0.0, "hparams": {"batch_size": 8, "lr": 0.001}, "loss": NaN, "mem_gb": 0.0, '
     '"step": 100, "step_time": 1.2}'
 )
 
@@ -50,7 +49,7 @@ def test_a_line_of_domainbed(run, tmp_path):
     assert (record.step, record.environments, record.hparams["batch_size"]) == (100, 2, 8)
     assert list(record.accuracies) == ["env0_in", "env0_out", "env1_in", "env1_out"]
     assert record.accuracies["env0_in"] == 0.75
-    assert math.isnan(record.accuracies["env1_in"])
+    assert record.accuracies["env1_in"] == 0.25
     assert (record.protocol, read.protocol, read.unfinished) == (None, "upstream", ())
 
 
@@ -135,15 +134,38 @@ def test_damage_elsewhere_is_refused_with_its_line(run, tmp_path, lines, done, n
         ("3", "not a record of DomainBed"),
         ("{}", "not a record of DomainBed"),
         (line(test_envs=["A"]), "not a record of DomainBed"),
+        (line(test_envs=[True]), "not a record of DomainBed"),
         (line(hparams_seed=None), "not a record of DomainBed"),
         (line(test_envs=[2]), "got test_envs [2], expected some of 0 to 1"),
         (line(test_envs=[-1, 0]), "got test_envs [-1, 0]"),
         (line(test_envs=[]), "got test_envs []"),
-        (line(own={"env1_out_acc": "0.5"}), "env1_out_acc is no number"),
-        (line(own={"env1_out_acc": None}), "env1_out_acc is no number"),
-        (line(own={"env3_in_acc": 0.5}), "env2_in_acc, env2_out_acc, env3_out_acc is no number"),
-        (line(envs=1), "env1_in_acc is no number"),
-        (line(envs=0), "env1_in_acc is no number"),
+        (line(test_envs=[0, 0]), "got test_envs [0, 0], expected each once"),
+        (line(own={"env1_out_acc": "0.5"}), 'env1_out_acc: got "0.5", expected a number from 0 to 1'),
+        (line(own={"env1_out_acc": None}), "env1_out_acc: got null, expected a number from 0 to 1"),
+        (line(own={"env1_out_acc": True}), "env1_out_acc: got true, expected a number from 0 to 1"),
+        (line(own={"env1_out_acc": 50.5}), "env1_out_acc: got 50.5, expected a number from 0 to 1"),
+        (line(own={"env1_out_acc": 10**400}), "env1_out_acc: got 1000000000000"),
+        (line(own={"env0_in_acc": -0.01}), "env0_in_acc: got -0.01, expected a number from 0 to 1"),
+        (line(own={"env0_in_acc": float("nan")}), "env0_in_acc: got NaN, expected a number from 0 to 1"),
+        (line(own={"env0_in_acc": float("inf")}), "env0_in_acc: got Infinity, expected a number from 0 to 1"),
+        (line(own={"env0_in_acc": [0.5] * 1000}), "env0_in_acc: got list, expected"),
+        (line(own={"env3_in_acc": 0.5}), "lacks env2_in_acc and has env3_in_acc"),
+        (line(own={"env100000000_in_acc": 0.5}), "lacks env2_in_acc and has env100000000_in_acc"),
+        (line(own={f"env{'9' * 5000}_in_acc": 0.5, f"env{'9' * 5000}_out_acc": 0.5}), "lacks env2_in_acc and has"),
+        (line(own={"env00_in_acc": 0.5, "env00_out_acc": 0.5}), "lacks env2_in_acc and has env00_in_acc"),
+        (line(envs=1), "lacks env1_in_acc, expected"),
+        (line(envs=0), "lacks env0_in_acc, expected"),
+        (line(step=-1), "step: got -1, expected a whole number of 0 or more"),
+        (line(step=True), "step: got True, expected a whole number of 0 or more"),
+        (line(trial_seed=-3), "trial_seed: got -3, expected a whole number of 0 or more"),
+        (line(own={"hparams": [1]}), "expected a table in hparams"),
+        (line(protocol=3), "a text in args.protocol"),
+        (
+            line(protocol="p", own=None).replace('"args": {', '"args": {"own": {"x": 3}, '),
+            "a list of environments in args.own",
+        ),
+        ('{"a":' * 100_000 + "1" + "}" * 100_000, "nested too deeply"),
+        ("[" * 100_000, "nested too deeply"),
     ],
 )
 def test_what_is_no_record_is_refused(run, tmp_path, text, part):
