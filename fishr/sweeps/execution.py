@@ -194,7 +194,7 @@ def read_outcome(folder: Path) -> Outcome | None:
         return Outcome(float(found["seconds"]), float(found["validation"]), found["diverged"])
     except FileNotFoundError:
         return None
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(f"{folder / DONE}: not what fishr wrote; remove it to have the job finished again") from error
 
 

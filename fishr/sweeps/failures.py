@@ -85,7 +85,7 @@ def read_failure(folder: Path) -> Failure | None:
         return Failure(str(found["message"]), int(found["tries"]), tuple(map(str, found["log"])))
     except FileNotFoundError:
         return None
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(f"{folder / FAILED}: not what fishr wrote; remove it to try the job again") from error
 
 

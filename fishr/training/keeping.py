@@ -84,7 +84,7 @@ def load_keeping(folder: Path) -> Keeping:
         found: dict[str, Any] = json.loads(path.read_bytes())
         statistics = found["statistics"]
         return Keeping(None if statistics is None else Recording(**statistics), bool(found["checkpoints"]))
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(f"{path}: not what fishr wrote; start the run anew under another name") from error
 
 

@@ -274,7 +274,7 @@ def _finished(folder: Path, text: str) -> Finished | None:
         if result["status"] != "finished":
             return None
         scores = tuple(_score(entry) for entry in result["scores"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(f"{path}: not a result that fishr wrote; remove it to go on from the checkpoint") from error
     last = load(folder / CHECKPOINT)
     check_experiment(folder / CHECKPOINT, last, text)

@@ -29,7 +29,7 @@ def test_it_reads_back(keep, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "[]", "{}", '{"statistics": {"evry": 3}, "checkpoints": true}', '{"statistics": 3}']
+    "text", ["", "[]", "{}", "[" * 100_000, '{"statistics": {"evry": 3}, "checkpoints": true}', '{"statistics": 3}']
 )
 def test_a_damaged_file_is_refused(text, tmp_path):
     (tmp_path / KEEPING).write_text(text)

@@ -156,9 +156,10 @@ def test_what_cannot_be_resumed_is_refused(plain, tmp_path):
     (folder / "checkpoint.pt").write_bytes(b"rubbish")
     with pytest.raises(InputError, match="not a readable checkpoint"):
         list(_go(plain, folder, resume=True))
-    (folder / "result.json").write_text("[]")
-    with pytest.raises(InputError, match="not a result that fishr wrote"):
-        list(_go(plain, folder, resume=True))
+    for text in ("[]", "[" * 100_000):
+        (folder / "result.json").write_text(text)
+        with pytest.raises(InputError, match="not a result that fishr wrote"):
+            list(_go(plain, folder, resume=True))
 
 
 @pytest.mark.parametrize("target", ["lost.pt", "checkpoint.pt"])

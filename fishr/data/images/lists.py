@@ -160,7 +160,7 @@ def _csv_entries(path: Path, text: str) -> Iterator[tuple[str, dict[str, Any]]]:
 def _json(path: Path, text: str, line: int) -> Any:
     try:
         return json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         at = line or getattr(error, "lineno", 1)
         raise InputError(f"{path}: line {at}: no JSON ({getattr(error, 'msg', error)}); mend it") from error
 

@@ -117,7 +117,7 @@ def read_sightings(path: Path) -> list[Sighting]:
             Sighting(*images[annotation["image_id"]], names[annotation["category_id"]])
             for annotation in tree["annotations"]
         ]
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
         raise InputError(
             f"{path.name}: no annotations in the COCO camera traps format ({reason}); "

@@ -72,6 +72,7 @@ def test_paths_may_be_absolute_and_rows_keep_their_order(folder, tmp_path):
         ("a.json", '[["n", "ill", "1.png"]]', "entry 1: got a list, expected an object with environment, class"),
         ("a.jsonl", '\n{"environment": "n", "class": "ill"}\n', "line 2: got nothing as path, expected text"),
         ("a.jsonl", '{"environment": "n",\n', "a.jsonl: line 1: no JSON"),
+        ("a.json", "[" * 100_000, "a.json: line 1: no JSON"),
         ("a.txt", "x", "a.txt: got a list called 'a.txt'; give a .csv, .json or .jsonl"),
         ("a.csv", b"\xff\xfe", "a.csv: got bytes that are no UTF-8 at 0; save it as UTF-8"),
         ("a.csv", HEADER + "n,ill,1.png\n", "a.csv: got the class 'ill' alone"),

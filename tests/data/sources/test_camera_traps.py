@@ -75,6 +75,7 @@ def test_annotated_images_that_are_not_there_are_told(folders):
         ((), "no .json file of annotations"),
         (("[]",), "0.json: no annotations in the COCO camera traps format"),
         (("{",), "0.json: no annotations in the COCO camera traps format .JSONDecodeError"),
+        (("[" * 100_000,), "0.json: no annotations in the COCO camera traps format .RecursionError"),
         ((annotations(("z.jpg", 38, 1)),), "none of the annotated images"),
     ],
 )
