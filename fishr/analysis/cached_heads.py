@@ -54,6 +54,8 @@ def head_of(cache: FeatureCache | GradientCache) -> tuple[nn.Module, Loss]:
     try:
         text, features, outputs = (cache.head[name] for name in ("text", "features", "outputs"))
         tensors = {name: torch.from_numpy(array) for name, array in cache.head["parameters"].items()}
+        if not isinstance(text, str) or type(features) is not int:
+            raise TypeError("its text or its number of features is none")
     except (KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{cache.path}: it describes no head ({error}); make it again") from error
     described = structure(parse_toml(text), HeadText)

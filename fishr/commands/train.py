@@ -145,7 +145,10 @@ def _on_features(experiment: "Experiment", path: Path, plugins: tuple[str, ...])
     from fishr.training import Experiment, on_features
 
     cache = open_features(path)
-    made = parse_toml(cache.provenance["experiment"])
+    text = cache.provenance.get("experiment")
+    if not isinstance(text, str):
+        raise InputError(f"{path}: it does not say whose features it holds; make it with `fishr cache features`")
+    made = parse_toml(text)
     # Only data and seed are the features'; nothing of what else they were made with need be known here.
     own = {key: made[key] for key in ("data", "seed") if key in made}
     theirs = structure(unstructure(experiment) | own, Experiment, plugins)

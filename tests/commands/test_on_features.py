@@ -4,7 +4,10 @@ import json
 import shutil
 import tomllib
 
+import numpy as np
 import pytest
+
+from fishr.data.caches import Section, write_features
 
 # A row's bits would depend on its batch: on its size in one of these, on the row's place in the other.
 WIDE, NARROW = "[40, 24]", "[7, 5]"
@@ -119,3 +122,11 @@ def test_no_file_and_another_file_are_refused(home, refused):
     (home / "text.h5").write_text("features")
     for name, told in (("none.h5", "none.h5: no such file"), ("text.h5", "text.h5: not an HDF5 file")):
         refused(home, ["train", "--on-features", name, "--out", "cached"], told)
+
+
+def test_features_of_nobody_knows_what_are_refused(home, refused):
+    rows = {"features": np.ones((4, 3)), "labels": np.arange(4) % 2, "logits": np.zeros((4, 2)), "ids": np.arange(4)}
+    sections = [Section("photo", "training", 4)]
+    write_features(home / "mine.h5", {"dtype": "float32"}, {"outputs": 2}, sections, lambda *_: rows, part_rows=4)
+    told = "mine.h5: it does not say whose features it holds; make it with `fishr cache features`"
+    refused(home, ["train", "--on-features", "mine.h5", "--out", "cached"], told)

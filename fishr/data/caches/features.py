@@ -127,11 +127,13 @@ def write_features(
         ...     open_features(path).domain(0, start=2)["features"]
         array([[1.]], dtype=float32)
     """
-    dtype = np.dtype(str(provenance["dtype"]))
+    dtype = provenance.get("dtype")
+    if dtype not in ("float32", "float16"):
+        raise InputError(f"{path}: got features of type {dtype!r}, expected 'float32' or 'float16'")
 
     def rows(domain: int, start: int, stop: int) -> dict[str, Array]:
         found = compute(domain, start, stop)
-        types = {"features": dtype, "labels": np.int64, "logits": np.float32, "ids": np.int64}
+        types = {"features": np.dtype(str(dtype)), "labels": np.int64, "logits": np.float32, "ids": np.int64}
         with np.errstate(over="ignore"):
             cast_ = {name: np.asarray(found[name]).astype(types[name], copy=False) for name in COLUMNS}
         if np.isinf(cast_["features"]).any() and not np.isinf(found["features"]).any():

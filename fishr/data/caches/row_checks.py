@@ -27,6 +27,9 @@ def read_origin(file: h5py.File) -> tuple[dict[str, Any], str]:
     provenance, key = read_mapping(file, "provenance"), read_element(file, "key")
     if not isinstance(key, str):
         raise Damaged(f"/key is {key!r}, not text")
+    for name, value in provenance.items():
+        if isinstance(value, (dict, np.ndarray)):
+            raise Damaged(f"/provenance/{name} is no text, number or list of texts")
     return provenance, key
 
 

@@ -195,6 +195,8 @@ def test_columns_of_another_type_or_shape(path, make, column, values):
         (lambda tree: tree["domains"].update(extra={}), "damaged"),
         (lambda tree: tree.update(domains={}), "damaged (it has no domain)"),
         (lambda tree: tree.update(provenance="mine"), "damaged"),
+        (lambda tree: tree["provenance"].update(step=np.ones(3)), "/provenance/step is no text, number or list"),
+        (lambda tree: tree.update(key=3), "/key is 3, not text"),
         (lambda tree: tree.update(head="mine", provenance={}), "damaged"),
     ],
 )
@@ -211,6 +213,7 @@ def test_structures_that_are_none(path, make, change, part):
         (lambda head: head.update(outputs=10**9), "expected [1000000000]"),
         (lambda head: head.update(features=10**9), "expected [1000000000]"),
         (lambda head: head.pop("features"), "it describes no head ('features')"),
+        (lambda head: head.update(text=3), "it describes no head (its text"),
         (lambda head: head.pop("parameters"), "it describes no head ('parameters')"),
         (lambda head: head.update(parameters=()), "it describes no head"),
         (lambda head: head["parameters"].update(bias=np.full(CLASSES, np.nan)), "parameter bias has NaN"),
@@ -253,6 +256,11 @@ def test_paths_for_other_images(path):
     kind, tree = _images()
     tree["paths"]["1"] = ("0.png",)
     assert all("/paths/1 has no path for each of 6 images" in reason for reason in _reasons(path, kind, tree))
+
+
+def test_a_type_that_features_cannot_have(path):
+    with pytest.raises(InputError, match="got features of type None, expected 'float32' or 'float16'"):
+        write_features(path, {}, {"outputs": CLASSES}, [Section("photo", "training", ROWS)], None, part_rows=ROWS)
 
 
 def test_features_that_are_not_finite_are_not_written(path):
