@@ -62,7 +62,7 @@ def open_subject(
         >>> subject.name, [domain.name for domain in subject.domains], subject.splits
         ('mine', ['flip 0.1', 'gray'], ('training', 'evaluation'))
         >>> subject.domains[0].inputs.shape, subject.source["step"]
-        (torch.Size([750, 390]), '1')
+        (torch.Size([3250, 390]), '1')
     """
     where = resolve_device(device)
     if (path / CONFIGURATION).is_file():

@@ -15,7 +15,7 @@ from fishr.commands.shared import (
 
 
 @click.command(
-    short_help="Say what the loss is made of at a step.", epilog="Example: fishr explain colored-digits --step 60"
+    short_help="Say what the loss is made of at a step.", epilog="Example: fishr explain colored-digits --step 120"
 )
 @experiment_argument
 @click.option("--step", type=click.IntRange(min=0), metavar="N", default=0, show_default=True, help="At which step.")

@@ -29,6 +29,7 @@ def reproduce(
     Stop it when you like: the same command goes on where it stopped, restart by restart.
     """
     from fishr.commands.rendering import as_json, follow, reproduction_table
+    from fishr.data import ColoredDigits, ColoredMNIST
     from fishr.files import write_atomically
     from fishr.plots import save_reproduction_figure
     from fishr.reproductions import find_reproduction, restarts_of, row_of
@@ -52,7 +53,9 @@ def reproduce(
     rows = collect(table, folder, names)
     text = reproduction_table(rows, chosen)
     write_atomically(folder / "table.md", f"{text}\n".encode())
-    figure = save_reproduction_figure(rows, table, folder / "figure.png")
+    data = chosen.recipe(names[0]).data
+    assert isinstance(data, ColoredDigits | ColoredMNIST)
+    figure = save_reproduction_figure(rows, data, data(0, data_dir), folder / "figure.png")
     if style == "json":
         click.echo(as_json({"table": table, "source": chosen.source, "rows": [row_of(row) for row in rows]}))
         return

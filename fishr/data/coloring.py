@@ -1,8 +1,8 @@
-"""Colours that lie: the construction that turns pictures of digits into domains.
+"""Spurious colors: the construction that turns images of digits into domains.
 
-The label says whether the digit is below five, wrongly so with probability ``label_noise``. The colour agrees
-with that noisy label except with probability ``flip``, which differs between domains. So within the training
-domains the colour predicts the label better than the shape does, and in the reversed domain it misleads.
+The label says whether the digit is below five, and is wrong with probability ``label_noise``. The color agrees
+with that noisy label except with probability ``flip``, which differs between domains. So in the training
+domains the color predicts the label better than the shape does, and in the reversed domain it misleads.
 """
 
 from collections.abc import Sequence
@@ -36,7 +36,7 @@ def binary_labels(digits: Tensor, label_noise: float, generator: torch.Generator
 
 
 def colors_of(labels: Tensor, flip: float, generator: torch.Generator) -> Tensor:
-    """The colour of each picture: its label, exchanged with probability ``flip``.
+    """The color of each image: its label, exchanged with probability ``flip``.
 
     Args:
         labels: [N] int64, each 0 or 1.
@@ -57,7 +57,7 @@ def colors_of(labels: Tensor, flip: float, generator: torch.Generator) -> Tensor
 
 
 def colored(pictures: Tensor, colors: Tensor) -> Tensor:
-    """Two colour channels: channel c of a picture of colour c holds it, channel 1 - c is zero.
+    """Two color channels: channel c of an image of color c holds it, channel 1 - c is zero.
 
     Args:
         pictures: [N, H, W].
@@ -78,7 +78,7 @@ def colored(pictures: Tensor, colors: Tensor) -> Tensor:
 
 
 def gray(pictures: Tensor) -> Tensor:
-    """Two colour channels that both hold the picture: no colour to go by.
+    """Two color channels that both hold the image, so that color carries no information.
 
     Args:
         pictures: [N, H, W].
@@ -102,6 +102,7 @@ def colored_domains(
     test_flip: float,
     label_noise: float,
     generator: torch.Generator,
+    copies: int = 1,
 ) -> Domains:
     """One training domain for each flip, dealt in turn; the evaluation rows reversed, and gray.
 
@@ -110,11 +111,13 @@ def colored_domains(
         digits: [N] whole numbers from 0 to 9.
         training_rows: row numbers in the order they are dealt: with two flips, the even places go to the
             first domain and the odd ones to the second.
-        evaluation_rows: row numbers of "reversed", and of "gray" (the same labels, uncoloured).
-        flips: probability of a wrong colour in each training domain.
-        test_flip: probability of a wrong colour in "reversed".
+        evaluation_rows: row numbers of "reversed", and of "gray" (the same labels, without color).
+        flips: probability of a wrong color in each training domain.
+        test_flip: probability of a wrong color in "reversed".
         label_noise: probability of a wrong label, everywhere.
         generator: the only source of randomness.
+        copies: number of samples of each training image, each with a label noise and a color of its own. All
+            are in one domain, so that training domains share no image.
 
     Returns:
         Domains "flip p" for training, "reversed" and "gray" for evaluation; 2 classes.
@@ -131,9 +134,10 @@ def colored_domains(
         Arjovsky et al., arXiv 1907.02893, section 5.2; the gray evaluation is that of Ramé et al., Fishr,
         arXiv 2109.02934, table 2.
     """
+    dealt = (training_rows[start :: len(flips)].repeat(copies) for start in range(len(flips)))
     training = tuple(
         _colored_domain(f"flip {flip:g}", pictures[rows], digits[rows], flip, label_noise, generator)
-        for flip, rows in zip(flips, (training_rows[start :: len(flips)] for start in range(len(flips))), strict=True)
+        for flip, rows in zip(flips, dealt, strict=True)
     )
     kept = pictures[evaluation_rows]
     reverse = _colored_domain("reversed", kept, digits[evaluation_rows], test_flip, label_noise, generator)
@@ -141,7 +145,7 @@ def colored_domains(
 
 
 def check_coloring(flips: Sequence[float], test_flip: float, label_noise: float, training_images: int) -> None:
-    """Refuse probabilities outside 0 to 1, flips that name no or equal domains, and too few pictures.
+    """Refuse probabilities outside 0 to 1, flips that name no or equal domains, and too few images.
 
     Args:
         flips: one probability a training domain.
@@ -176,25 +180,25 @@ def check_coloring(flips: Sequence[float], test_flip: float, label_noise: float,
 
 
 def check_rest(training_images: int, total: int) -> None:
-    """Refuse a training part that leaves no picture for evaluation.
+    """Refuse a training part that leaves no image for evaluation.
 
     Args:
-        training_images: how many pictures are trained on.
+        training_images: number of images to train on.
         total: how many there are.
 
     Raises:
-        InputError: there are not more pictures than ``training_images``.
+        InputError: there are not more images than ``training_images``.
 
     Example:
         >>> check_rest(1797, 1797)
         Traceback (most recent call last):
             ...
-        fishr.errors.InputError: training_images: got 1797, expected at most 1796: there are 1797 pictures ...
+        fishr.errors.InputError: training_images: got 1797, expected at most 1796: there are 1797 images ...
     """
     if training_images >= total:
         raise InputError(
             f"training_images: got {training_images}, expected at most {total - 1}: there are {total} "
-            "pictures and evaluation needs one"
+            "images and evaluation needs one"
         )
 
 

@@ -1,4 +1,4 @@
-"""What the IRM paper's colouring protocol fixes for every method: penalties, weights, network, optimizer."""
+"""The IRM paper's coloring protocol, the same for every method: penalties, weights, network, optimizer."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -77,17 +77,20 @@ def objective(method: str, warm_up: int) -> Objective:
     return Objective(risk=ERM(over="domains"), penalty=Total(**{method: scaled}), l2=L2, rescale=True)
 
 
-def experiment(name: str, data: ColoredDigits | ColoredMNIST, method: str, warm_up: int) -> Experiment:
+def experiment(
+    name: str, data: ColoredDigits | ColoredMNIST, method: str, warm_up: int, steps: int = STEPS
+) -> Experiment:
     """The protocol on a data set.
 
     Args:
         name: of the data set; the experiment of "fishr" is called that, others have the method's name added.
-        data: coloured pictures with two labels.
+        data: colored images with two labels.
         method: "erm", "irm", "vrex" or "fishr".
         warm_up: step at which the penalty's weight rises.
+        steps: number of training steps.
 
     Returns:
-        501 full-batch steps of an MLP 390-390-1 by Adam.
+        Full-batch training of an MLP 390-390-1 by Adam.
 
     Raises:
         InputError: no such method.
@@ -105,6 +108,6 @@ def experiment(name: str, data: ColoredDigits | ColoredMNIST, method: str, warm_
         objective=objective(method, warm_up),
         optimizer=Adam(lr=LEARNING_RATE),
         batches=FullBatch(),
-        steps=STEPS,
+        steps=steps,
         evaluate_every=25,
     )

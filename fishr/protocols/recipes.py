@@ -17,7 +17,7 @@ class Recipe:
     Example:
         >>> recipe = recipes()["colored-digits-erm"]
         >>> recipe.description, recipe().name
-        ('ERM on Colored Digits (embedded; seconds on a CPU)', 'colored-digits-erm')
+        ('ERM on Colored Digits (embedded; half a minute on a CPU)', 'colored-digits-erm')
     """
 
     description: str
@@ -30,7 +30,7 @@ class Recipe:
 
 
 _PROTOCOLS: tuple[tuple[str, str, Callable[[str], Experiment]], ...] = (
-    ("colored-digits", "Colored Digits (embedded; seconds on a CPU)", colored_digits),
+    ("colored-digits", "Colored Digits (embedded; half a minute on a CPU)", colored_digits),
     ("colored-mnist", "Colored MNIST (MNIST's files; ten minutes on a CPU)", colored_mnist),
 )
 

@@ -28,7 +28,7 @@ class DomainScore:
         environment: that the domain is a part of; None: as its name says.
 
     Example:
-        >>> DomainScore("reversed", "evaluation", loss=0.7, accuracy=0.58, samples=297).accuracy
+        >>> DomainScore("reversed", "evaluation", loss=0.7, accuracy=0.58, samples=497).accuracy
         0.58
     """
 
@@ -77,7 +77,7 @@ def evaluate(
         >>> model = build_model(experiment, domains)
         >>> scores = evaluate(model, experiment, first_state(experiment, model, 2), domains)
         >>> [(score.name, score.samples) for score in scores]
-        [('flip 0.2', 750), ('flip 0.1', 750), ('reversed', 297), ('gray', 297)]
+        [('flip 0.2', 3250), ('flip 0.1', 3250), ('reversed', 497), ('gray', 497)]
     """
     place(model, state.parameters, state.buffers)
     splits: tuple[tuple[Split, tuple[Domain, ...]], ...] = (

@@ -57,7 +57,7 @@ def loss_outline(objective: Objective, steps: int) -> str:
         >>> from fishr.protocols import colored_digits
         >>> print(loss_outline(attrs.evolve(colored_digits().objective, l2=0.0), steps=200))
         loss at step 0 = risk (mean over domains) + fishr
-        loss at step 60 = (risk (mean over domains) + 91257.2 · fishr) / 91257.2
+        loss at step 120 = (risk (mean over domains) + 91257.2 · fishr) / 91257.2
         logged: the loss as divided; each term times its weight, not divided
     """
     terms = objective.penalty.terms
@@ -102,12 +102,12 @@ def explain_objective(experiment: Experiment, step: int = 0, data_dir: Path | No
 
     Example:
         >>> from fishr.protocols import colored_digits
-        >>> print(explain_objective(colored_digits(), step=60))
-        loss at step 60 = (risk (mean over domains) + 0.00110795 · Σ‖w‖² + 91257.2 · fishr) / 91257.2
+        >>> print(explain_objective(colored_digits(), step=120))
+        loss at step 120 = (risk (mean over domains) + 0.00110795 · Σ‖w‖² + 91257.2 · fishr) / 91257.2
         <BLANKLINE>
-        term    weight at step 60    reads                             graph kept    numbers remembered
-        ------  -------------------  --------------------------------  ------------  --------------------
-        fishr   91257.2              deltas, features, domains, sizes  yes           none
+        term    weight at step 120    reads                             graph kept    numbers remembered
+        ------  --------------------  --------------------------------  ------------  --------------------
+        fishr   91257.2               deltas, features, domains, sizes  yes           none
     """
     domains = experiment.data(experiment.seed, data_dir)
     model = build_model(experiment, domains)

@@ -40,9 +40,9 @@ def domain_features(
         >>> domains = experiment.data(experiment.seed, None)
         >>> model = build_model(experiment, domains)
         >>> state = first_state(experiment, model, 2)
-        >>> pairs = domain_features(model, experiment, state, domains.training[0], chunk=500)
+        >>> pairs = domain_features(model, experiment, state, domains.training[0], chunk=2500)
         >>> [(tuple(features.shape), tuple(logits.shape)) for features, logits in pairs]
-        [((500, 390), (500, 1)), ((250, 390), (250, 1))]
+        [((2500, 390), (2500, 1)), ((750, 390), (750, 1))]
     """
     block: int | None = None
     for inputs, _ in chunks(domain, chunk, start):

@@ -103,7 +103,7 @@ def source_of(
         >>> from fishr.protocols import colored_digits
         >>> experiment = colored_digits()
         >>> source_of(experiment, experiment.data(experiment.seed, None).training).sizes
-        (750, 750)
+        (3250, 3250)
     """
     if isinstance(experiment.batches, FullBatch):
         return experiment.batches.draw(domains, torch.Generator(), ranks)

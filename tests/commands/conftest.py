@@ -18,12 +18,13 @@ from PIL import Image
 from fishr.commands import main
 
 ROOT = Path(__file__).resolve().parents[2]
-# Seven steps of a tiny network, over the end of a warm-up.
+# Seven steps of a tiny network on few samples, over the end of a warm-up.
 SHORT = {
     "steps": "7",
     "evaluate_every": "3",
     "checkpoint_every": "2",
     "featurizer.widths": "[8]",
+    "data.copies": "1",
 }
 WARM_UP = {"objective.penalty.fishr.schedule.at": "4"}
 
@@ -88,7 +89,7 @@ def cli(home):
 
 @pytest.fixture(scope="session")
 def short():
-    """Options that make any recipe a run of seven small steps."""
+    """Options that make a recipe of Colored Digits a run of seven small steps."""
     return _set(SHORT)
 
 

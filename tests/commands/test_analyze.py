@@ -85,7 +85,7 @@ def test_analyze_through_the_entry_point(cli, runs):
 
     lines = said.out.splitlines()
     assert lines[0] == "mine: mine, run, step 7"
-    assert lines[1].endswith("samples: flip 0.2 750, flip 0.1 750, reversed 297, gray 297")
+    assert lines[1].endswith("samples: flip 0.2 650, flip 0.1 650, reversed 497, gray 497")
     risk = next(line for line in lines if line.startswith("risk "))
     cells = re.split(r"\s{2,}", risk.strip())
     assert cells[1:5] == [f"{value:.4g}" for value in q["risk"].value.tolist()]

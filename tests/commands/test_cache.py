@@ -15,7 +15,7 @@ from fishr.data.caches import load_tree, open_features, open_gradients, save_tre
 from fishr.data.caches.files import sole_writer
 
 ROOT = Path(__file__).resolve().parents[2]
-SMALL = ("--set", "featurizer.widths=[8]", "--set", "data.training_images=60")
+SMALL = ("--set", "featurizer.widths=[8]", "--set", "data.training_images=60", "--set", "data.copies=1")
 
 
 @pytest.fixture
@@ -29,9 +29,9 @@ def features(call, home):
 def test_features_of_a_run(call, finished, home):
     said = call("cache", "features", finished, "-o", "features.h5")
     assert (said.code, said.err) == (0, "")
-    assert said.out.startswith("features.h5: 4 domains, 2094 rows, ")
+    assert said.out.startswith("features.h5: 4 domains, 2294 rows, ")
     cache = open_features(Path("features.h5"))
-    assert cache.domain(0)["features"].shape == (750, 8)
+    assert cache.domain(0)["features"].shape == (650, 8)
     assert cache.provenance["step"] == 7
     before = Path("features.h5").read_bytes()
     again = call("cache", "features", finished, "-o", "features.h5")
@@ -71,9 +71,9 @@ def test_gradients_of_features_and_of_a_run(call, features, finished):
     assert call("cache", "gradients", features, "-o", "factors.h5").code == 0
     assert open_gradients(Path("factors.h5")).form == "factors"
     said = call("cache", "gradients", finished, "-o", "gradients.h5", "--per-sample", "--domain", "gray")
-    assert (said.code, said.out.startswith("gradients.h5: 1 domains, 297 rows, ")) == (0, True)
+    assert (said.code, said.out.startswith("gradients.h5: 1 domains, 497 rows, ")) == (0, True)
     cache = open_gradients(Path("gradients.h5"))
-    assert (cache.form, cache.domain(0)["gradients"].shape) == ("per-sample", (297, 9))
+    assert (cache.form, cache.domain(0)["gradients"].shape) == ("per-sample", (497, 9))
     head = ("--set", "head={kind='MLPHead', widths=[3]}")
     assert call("cache", "gradients", "colored-digits", *SMALL, *head, "-o", "moments.h5").code == 0
     assert open_gradients(Path("moments.h5")).moments().variance.shape == (4, 8 * 3 + 3 + 3 + 1)

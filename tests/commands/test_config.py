@@ -41,7 +41,7 @@ def test_a_file_and_overrides(call, home):
 
 def test_every_problem_is_listed_with_its_path(call, home):
     text = call("config", "show").out
-    text = text.replace("steps = 501", 'stepz = 501\nsteps = "many"').replace('"Fishr"', '"Fisher"')
+    text = text.replace("steps = 240", 'stepz = 501\nsteps = "many"').replace('"Fishr"', '"Fisher"')
     (home / "bad.toml").write_text(text.replace("lr = ", "lr = -"))
     said = call("config", "validate", "bad.toml")
     assert (said.code, said.out, said.err.count("\n")) == (2, "", 1)

@@ -4,8 +4,8 @@ import json
 
 
 def test_before_and_after_the_warm_up(call):
-    before, after = (call("explain", "--step", step).out for step in (59, 60))
-    assert before.splitlines()[0] == "loss at step 59 = risk (mean over domains) + 0.00110795 · Σ‖w‖² + fishr"
+    before, after = (call("explain", "--step", step).out for step in (119, 120))
+    assert before.splitlines()[0] == "loss at step 119 = risk (mean over domains) + 0.00110795 · Σ‖w‖² + fishr"
     assert after.splitlines()[0].endswith(
         "= (risk (mean over domains) + 0.00110795 · Σ‖w‖² + 91257.2 · fishr) / 91257.2"
     )
@@ -16,7 +16,7 @@ def test_before_and_after_the_warm_up(call):
 
 
 def test_json_says_the_same(call):
-    said = call("explain", "colored-digits-vrex", "--step", "60", "--format", "json")
+    said = call("explain", "colored-digits-vrex", "--step", "120", "--format", "json")
     assert (said.code, said.err, said.out.count("\n")) == (0, "", 1)
     told = json.loads(said.out)
     assert (told["risk"], told["l2"], told["fresh_optimizer"]) == ("domains", 0.00110794568, False)
@@ -37,7 +37,7 @@ def test_plain_training_has_no_table(call):
 
 
 def test_a_fresh_optimizer_is_told(call):
-    said = call("explain", "--step", "60", "--set", "objective.fresh_optimizer_at=60")
+    said = call("explain", "--step", "120", "--set", "objective.fresh_optimizer_at=120")
     assert "the optimizer's state is made anew before this step's update" in said.out.splitlines()[1]
 
 

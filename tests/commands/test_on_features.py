@@ -20,6 +20,8 @@ TINY = (
     "checkpoint_every=4",
     "--set",
     "data.training_images=300",
+    "--set",
+    "data.copies=1",
 )
 WARM_UP = ("--set", "objective.penalty.fishr.schedule.at=4")
 PLAIN = (*TINY, *WARM_UP)

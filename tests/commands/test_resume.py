@@ -21,7 +21,7 @@ def test_a_finished_run_shows_its_result_again(call, finished, snapshot):
     before = snapshot(finished)
     said = call("train", "--resume", finished)
     assert (said.code, said.err) == (0, "")
-    assert "reversed  evaluation  297" in said.out
+    assert "reversed  evaluation  497" in said.out
     assert said.out.endswith("run: finished\nfigure: finished/figure.png\n")
     after = snapshot(finished)
     assert {name: after[name] for name in before if name != "figure.png"} == {

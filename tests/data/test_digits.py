@@ -1,3 +1,6 @@
+from collections import Counter
+from itertools import combinations
+
 import numpy as np
 import pytest
 import torch
@@ -79,10 +82,57 @@ def test_one_seed_is_one_data_set_and_the_global_generator_is_left_alone():
 
 
 def test_too_many_training_images_are_refused():
-    with pytest.raises(InputError, match="training_images: got 1797, expected at most 1796: there are 1797"):
+    with pytest.raises(InputError, match="training_images: got 1797, expected at most 1796: there are 1797 images"):
         ColoredDigits(training_images=1797)(seed=0, data_dir=None)
 
 
 def test_wrong_probabilities_are_refused_at_once():
     with pytest.raises(InputError, match="test_flip: got 9, expected a probability"):
         ColoredDigits(test_flip=9)
+
+
+@settings(max_examples=10, deadline=None)
+@given(seed=st.integers(0, 2**32), copies=st.integers(2, 5), flips=st.sampled_from([(0.2, 0.1), (0.3, 0.2, 0.1)]))
+def test_each_training_image_makes_several_samples_in_one_domain(seed, copies, flips):
+    data = ColoredDigits(flips=flips, training_images=200, copies=copies)(seed, None)
+    counts = [Counter(pictures_of(domain)) for domain in data.training]
+    assert {count for counted in counts for count in counted.values()} == {copies}
+    assert len(set().union(*counts)) == sum(map(len, counts)) == 200
+    assert len(set(pictures_of(data.evaluation[0]))) == 1797 - 200
+    assert not set(pictures_of(data.evaluation[0])) & set().union(*counts)
+
+
+def test_copies_draw_label_noise_and_color_of_their_own():
+    domains = ColoredDigits(flips=(0.2,), training_images=1300, copies=5)(seed=0, data_dir=None).training
+    colors = domains[0].inputs.sum(dim=(2, 3)).argmax(dim=1)
+    # Row i of the first copy is the same image in the others.
+    for drawn in (domains[0].labels.view(5, 1300), colors.view(5, 1300)):
+        for first, second in combinations(drawn, 2):
+            assert 0.2 < (first != second).double().mean() < 0.6
+    noise = (
+        (
+            domains[0].labels
+            != ColoredDigits(flips=(0.2,), label_noise=0.0, training_images=1300, copies=5)(seed=0, data_dir=None)
+            .training[0]
+            .labels
+        )
+        .double()
+        .view(5, 1300)
+    )
+    assert torch.allclose(noise.mean(1), torch.tensor(0.25, dtype=torch.float64), atol=0.05)
+
+
+def test_one_copy_is_what_it_was_before_there_were_copies():
+    """The default, and what a configuration of an earlier version means: the same samples from the same draws."""
+    first, second = ColoredDigits()(seed=0, data_dir=None).training
+    digits = load_digits()
+    generator = torch.Generator().manual_seed(0)
+    order = torch.randperm(1797, generator=generator)[:1500]
+    labels = (torch.as_tensor(digits.target)[order[::2]] < 5) ^ (torch.rand(750, generator=generator) < 0.25)
+    assert torch.equal(first.labels, labels.long())
+    assert torch.equal(second.inputs.sum(1) * 16, torch.as_tensor(digits.images).float()[order[1::2]])
+
+
+def test_no_copy_is_refused():
+    with pytest.raises(InputError, match="copies: got 0, expected at least 1 sample of each training image"):
+        ColoredDigits(copies=0)

@@ -10,7 +10,7 @@ from matplotlib.text import Text
 from plots.test_analysis import _analysis, _history
 from plots.test_landscape import _between, _bowls, _lines
 
-from fishr.plots import benchmark, reproduction, run, save_reproduction_figure, save_run_figure
+from fishr.plots import benchmark, run, save_run_figure
 from fishr.plots.analysis_curvature import density_figure, scatter_figure, spectra_figure
 from fishr.plots.analysis_history import history_figure
 from fishr.plots.analysis_pairs import pairs_figure
@@ -21,7 +21,6 @@ from fishr.plots.landscape_planes import contour_figure, level_set_figure
 from fishr.plots.landscape_surfaces import surface_figure
 from fishr.plots.style import literal
 from fishr.protocols.domainbed.cells import Table, cell_of, row_of
-from fishr.reproductions import COLUMNS, Accuracy, Row
 
 # A formula, one that cannot be typeset, a label that matplotlib would leave out, an escape, what others take specially.
 NAMES = ("$x^2$", r"$\frac{$", "_left out", r"a\$b_1 & 50% #{}~^|", "_$_$")
@@ -98,7 +97,7 @@ def test_lines():
 def kept(monkeypatch):
     """The figures that are saved."""
     figures = []
-    for module in (run, benchmark, reproduction):
+    for module in (run, benchmark):
         real = module.save
         monkeypatch.setattr(
             module, "save", lambda figure, path, real=real: figures.append(figure) or real(figure, path)
@@ -122,9 +121,6 @@ def test_tables(kept, tmp_path):
     rows = tuple(row_of(name, [cell_of([0.5, 0.6])]) for name in NAMES)
     save_benchmark_figure([Table("averages", "training", ("$set$",), rows)], tmp_path / "benchmark.png")
     check(kept[0], (*NAMES, "$set$"))
-    row = Row("erm", 1, {column: Accuracy(50.0, 1.0) for column in COLUMNS}, None)
-    save_reproduction_figure([row], "_a $t$", tmp_path / "reproduction.png")
-    check(kept[1], ("_a $t$",))
 
 
 @pytest.mark.parametrize("name", NAMES)

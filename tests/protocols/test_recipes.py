@@ -45,11 +45,12 @@ def test_colored_mnist_is_the_published_protocol(method):
     )
 
 
-def test_colored_digits_differs_by_data_and_warm_up():
+def test_colored_digits_differs_by_data_steps_and_warm_up():
     digits, mnist = colored_digits(), colored_mnist()
-    assert digits.objective.penalty.terms["fishr"].schedule.at == 60
-    assert digits.data == ColoredDigits()
-    same = attrs.evolve(digits, name=mnist.name, data=mnist.data, objective=mnist.objective)
+    assert digits.objective.penalty.terms["fishr"].schedule.at == 120
+    assert digits.steps == 240
+    assert digits.data == ColoredDigits(training_images=1300, copies=5)
+    same = attrs.evolve(digits, name=mnist.name, data=mnist.data, objective=mnist.objective, steps=mnist.steps)
     assert same == mnist
 
 
