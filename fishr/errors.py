@@ -1,6 +1,23 @@
 """The two ways a request can fail: what was asked cannot be done, or doing it failed."""
 
 
+def one_line(text: str) -> str:
+    """Return a text on one line: runs of white space become one space, control characters are escaped.
+
+    Args:
+        text: Any text, such as the message of a foreign exception.
+
+    Returns:
+        The text without line breaks.
+
+    Example:
+        >>> one_line("first\\n  second")
+        'first second'
+    """
+    joined = " ".join(text.split())
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in joined)
+
+
 class InputError(ValueError):
     """What was given cannot be used; the message says what was got, what was expected and what to do.
 

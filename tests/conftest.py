@@ -1,10 +1,20 @@
 """What several tests share."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
+
+# PR_CAPBSET_DROP of CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH, by which the superuser passes over permissions.
+OBEYING = """
+import ctypes, os, sys
+if any(ctypes.CDLL(None).prctl(24, capability, 0, 0, 0) for capability in (1, 2)):
+    sys.exit("the capabilities cannot be dropped")
+os.execvp(sys.argv[1], sys.argv[1:])
+"""
 
 
 @pytest.fixture(scope="session")
@@ -27,3 +37,17 @@ def one_thread() -> None:
 def seeded() -> None:
     """The same global draws in every test, whatever runs before it."""
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def unprivileged() -> list[str]:
+    """What to put before a command so that file permissions hold for it, for the superuser too.
+
+    The command keeps its user, since another one could not reach an interpreter in the superuser's home folder.
+    """
+    if os.geteuid() != 0:
+        return []
+    prefix = [sys.executable, "-c", OBEYING]
+    if sys.platform != "linux" or subprocess.run([*prefix, "true"], check=False, capture_output=True).returncode:
+        pytest.skip("this superuser cannot give up the right to pass over permissions")
+    return prefix

@@ -4,7 +4,9 @@ import os
 import sys
 import warnings
 from collections.abc import Sequence
+from contextlib import suppress
 from io import TextIOWrapper
+from traceback import walk_tb
 
 import click
 
@@ -21,7 +23,8 @@ from fishr.commands.landscape import landscape
 from fishr.commands.reproduce import reproduce
 from fishr.commands.sweep import sweep
 from fishr.commands.train import train
-from fishr.errors import InputError, RunFailed
+from fishr.errors import InputError, RunFailed, one_line
+from fishr.paths import access_message, is_device_failure
 
 
 @click.group(
@@ -40,12 +43,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Args:
         arguments: what follows the program's name; by default the process's own.
     """
+    _open_streams()
     keep_freed_memory()
     warnings.showwarning = _show_warning
     # The name of a file need not be UTF-8: its bytes are printed as they are.
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="surrogateescape")
     sys.exit(_exit_code(arguments))
+
+
+def _open_streams() -> None:
+    """Give standard streams that are closed the null device."""
+    for number, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
+        if getattr(sys, name) is None:
+            # Otherwise the next file that is opened gets the number, and what libraries in C print.
+            os.dup2(os.open(os.devnull, os.O_RDWR), number)
+            setattr(sys, name, open(number, mode, closefd=False))  # noqa: SIM115
 
 
 def _exit_code(arguments: Sequence[str] | None) -> int:
@@ -68,6 +81,10 @@ def _exit_code(arguments: Sequence[str] | None) -> int:
         # Whoever read the output has enough; nothing can be said to them any more.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except OSError as error:
+        if _is_of_output(error):
+            return _fail(f"standard output: {access_message(error)}", 1)
+        return _fail(access_message(error), 1 if is_device_failure(error) else 2)
     except Exception as error:
         if os.environ.get("FISHR_TRACEBACK"):
             raise
@@ -78,6 +95,12 @@ def _show_warning(message: Warning | str, *_: object) -> None:
     click.echo(f"Warning: {' '.join(str(message).split())}", err=True)
 
 
+def _is_of_output(error: OSError) -> bool:
+    """Return whether an error comes from printing: it bears no name of a file."""
+    return any(frame.f_code is click.echo.__code__ for frame, _ in walk_tb(error.__traceback__))
+
+
 def _fail(message: str, code: int) -> int:
-    click.echo(f"Error: {' '.join(message.split())}", err=True)
+    with suppress(OSError):
+        click.echo(f"Error: {one_line(message)}", err=True)
     return code

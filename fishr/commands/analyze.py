@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fishr.commands.shared import data_dir_option, device_option, format_option, plugin_option
+from fishr.commands.shared import PATH, data_dir_option, device_option, format_option, plugin_option
 from fishr.errors import InputError
 
 if TYPE_CHECKING:
@@ -16,12 +16,10 @@ if TYPE_CHECKING:
     short_help="Measure how far a run's domains are apart.",
     epilog="Example: fishr analyze runs/erm runs/fishr --figures figures",
 )
-@click.argument("subject", type=click.Path(path_type=Path), metavar="RUN_OR_FILE")
-@click.argument("second", type=click.Path(path_type=Path), metavar="[SECOND]", required=False)
-@click.option(
-    "-o", "--out", type=click.Path(path_type=Path), help="HDF5 result (default: RUN/analysis.h5 or FILE.analysis.h5)."
-)
-@click.option("--figures", type=click.Path(path_type=Path), help="Folder of the figures (default: beside the result).")
+@click.argument("subject", type=PATH, metavar="RUN_OR_FILE")
+@click.argument("second", type=PATH, metavar="[SECOND]", required=False)
+@click.option("-o", "--out", type=PATH, help="HDF5 result (default: RUN/analysis.h5 or FILE.analysis.h5).")
+@click.option("--figures", type=PATH, help="Folder of the figures (default: beside the result).")
 @click.option(
     "--samples", type=click.IntRange(min=2), metavar="N", help="Rows of each domain at most (default: all of them)."
 )

@@ -8,6 +8,7 @@ import click
 from fishr.commands.cache_images import images
 from fishr.commands.cache_rendering import Bar, as_object, as_text, tell
 from fishr.commands.shared import (
+    PATH,
     data_dir_option,
     device_option,
     find_experiment,
@@ -20,9 +21,7 @@ from fishr.errors import InputError
 if TYPE_CHECKING:
     from fishr.analysis.feature_caching import Featured
 
-out_option = click.option(
-    "-o", "--out", type=click.Path(path_type=Path), required=True, metavar="FILE", help="HDF5 file to make."
-)
+out_option = click.option("-o", "--out", type=PATH, required=True, metavar="FILE", help="HDF5 file to make.")
 domain_option = click.option(
     "--domain", "domains", multiple=True, metavar="NAME", help="Cache this domain alone (default: all); repeatable."
 )
@@ -117,7 +116,7 @@ def gradients(source: str, out: Path, per_sample: bool, style: str, **options: A
 
 
 @cache.command(short_help="Say what a file holds.", epilog="Example: fishr cache info features.h5 --format json")
-@click.argument("file", type=click.Path(path_type=Path), metavar="FILE")
+@click.argument("file", type=PATH, metavar="FILE")
 @format_option
 def info(file: Path, style: str) -> None:
     """Say what a file of any kind holds, and what it was made of."""
@@ -129,7 +128,7 @@ def info(file: Path, style: str) -> None:
 
 
 @cache.command(short_help="Read every byte of a file.", epilog="Example: fishr cache verify features.h5")
-@click.argument("file", type=click.Path(path_type=Path), metavar="FILE")
+@click.argument("file", type=PATH, metavar="FILE")
 def verify(file: Path) -> None:
     """Read every byte of a file of any kind, and compare it with what was written."""
     from fishr.data.caches import describe, verify
@@ -145,7 +144,7 @@ def verify(file: Path) -> None:
     short_help="Put feature caches together.",
     epilog="Example: fishr cache merge photo.h5 sketch.h5 -o features.h5",
 )
-@click.argument("files", type=click.Path(path_type=Path), nargs=-1, required=True, metavar="FILE FILE...")
+@click.argument("files", type=PATH, nargs=-1, required=True, metavar="FILE FILE...")
 @out_option
 @format_option
 def merge(files: tuple[Path, ...], out: Path, style: str) -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from fishr.commands.shared import data_dir_option, format_option, image_size_option, image_source_argument
+from fishr.commands.shared import PATH, data_dir_option, format_option, image_size_option, image_source_argument
 
 
 @click.command(
@@ -12,7 +12,7 @@ from fishr.commands.shared import data_dir_option, format_option, image_size_opt
     epilog="Example: fishr cache images PACS -o data/pacs.h5 --size 224",
 )
 @image_source_argument
-@click.option("-o", "--out", type=click.Path(path_type=Path), required=True, metavar="FILE", help="HDF5 file to make.")
+@click.option("-o", "--out", type=PATH, required=True, metavar="FILE", help="HDF5 file to make.")
 @image_size_option
 @click.option(
     "--workers",

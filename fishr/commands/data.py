@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fishr.commands.shared import format_option
+from fishr.commands.shared import PATH, format_option
 from fishr.errors import InputError, RunFailed
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 SHOWN = 3
 folder_option = click.option(
-    "--data-dir", type=click.Path(path_type=Path), default=Path("data"), show_default=True, help="Folder of data sets."
+    "--data-dir", type=PATH, default=Path("data"), show_default=True, help="Folder of data sets."
 )
 
 
@@ -79,14 +79,14 @@ def info(name: str, data_dir: Path, style: str) -> None:
 @click.option(
     "--archive",
     "archives",
-    type=click.Path(path_type=Path),
+    type=PATH,
     multiple=True,
     metavar="FILE",
     help="A zip or tar file of yours in place of the published one; repeatable.",
 )
 @click.option(
     "--duplicates",
-    type=click.Path(path_type=Path),
+    type=PATH,
     metavar="FILE",
     help="Leave out the images that this file lists, one path ENVIRONMENT/CLASS/IMAGE a line.",
 )

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import click
 
-from fishr.commands.shared import data_dir_option, device_option, format_option, load_run, plugin_option
+from fishr.commands.shared import PATH, data_dir_option, device_option, format_option, load_run, plugin_option
 
 
 @click.command(short_help="Score a run's last checkpoint.", epilog="Example: fishr evaluate runs/erm --format json")
-@click.argument("run", type=click.Path(path_type=Path), metavar="RUN")
+@click.argument("run", type=PATH, metavar="RUN")
 @data_dir_option
 @device_option
 @format_option

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fishr.commands.shared import data_dir_option, device_option, format_option, plugin_option
+from fishr.commands.shared import PATH, data_dir_option, device_option, format_option, plugin_option
 from fishr.errors import InputError, RunFailed
 
 if TYPE_CHECKING:
@@ -23,8 +23,8 @@ KINDS = ("random", "pca", "checkpoints", "eigen", "gradients", "line", "interpol
     short_help="Draw the domains' risks around a run's weights.",
     epilog="Example: fishr landscape runs/fishr --directions random --grid 51",
 )
-@click.argument("subject", type=click.Path(path_type=Path), metavar="RUN_OR_FILE")
-@click.argument("second", type=click.Path(path_type=Path), metavar="[SECOND]", required=False)
+@click.argument("subject", type=PATH, metavar="RUN_OR_FILE")
+@click.argument("second", type=PATH, metavar="[SECOND]", required=False)
 @click.option("--directions", "kind", type=click.Choice(KINDS), help="Along what (default: random).")
 @click.option("--grid", default="51", show_default=True, metavar="N[xM]", help="Points of each axis, such as 51x31.")
 @click.option("--span", type=float, default=1.0, show_default=True, help="How far from the weights.")
@@ -39,7 +39,7 @@ KINDS = ("random", "pca", "checkpoints", "eigen", "gradients", "line", "interpol
 @click.option("--lines", type=click.IntRange(min=1), default=5, show_default=True, help="How many, of kind line.")
 @click.option("--epsilon", type=float, default=0.1, show_default=True, help="ε of inconsistency and level sets, loss.")
 @click.option("--animate", is_flag=True, help="A GIF over the checkpoints that the run kept.")
-@click.option("-o", "--out", type=click.Path(path_type=Path), help="HDF5 file (default: RUN/landscape-KIND.h5).")
+@click.option("-o", "--out", type=PATH, help="HDF5 file (default: RUN/landscape-KIND.h5).")
 @data_dir_option
 @device_option
 @format_option

@@ -9,17 +9,32 @@ import click
 from click.core import ParameterSource
 
 from fishr.errors import InputError
+from fishr.paths import typed_path
 
 if TYPE_CHECKING:
     from fishr.training import Experiment
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
+
+class _PathType(click.ParamType):  # pyright: ignore[reportMissingTypeArgument] (click 8.2 has no type argument)
+    name = "path"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        try:
+            return value if isinstance(value, Path) else typed_path(value)
+        except InputError as error:
+            self.fail(str(error), param, ctx)
+
+
+# A path as it is typed: relative to the working directory.
+PATH = _PathType()
+
 experiment_argument = click.argument("experiment", metavar="[RECIPE|FILE]", default="colored-digits")
 data_dir_option = click.option(
-    "--data-dir", type=click.Path(path_type=Path), help="Folder with data files, such as MNIST/raw (default: data)."
+    "--data-dir", type=PATH, help="Folder with data files, such as MNIST/raw (default: data)."
 )
-image_source_argument = click.argument("source", type=click.Path(path_type=Path), metavar="FOLDER_OR_LIST")
+image_source_argument = click.argument("source", type=PATH, metavar="FOLDER_OR_LIST")
 image_size_option = click.option(
     "--size",
     type=click.IntRange(min=1),

@@ -6,13 +6,13 @@ from typing import Any
 
 import click
 
-from fishr.commands.shared import data_dir_option, device_option, format_option, plugin_option, set_option
+from fishr.commands.shared import PATH, data_dir_option, device_option, format_option, plugin_option, set_option
 from fishr.commands.sweep_collect import collect
 from fishr.commands.sweep_features import features
 from fishr.errors import InputError
 
-plan_argument = click.argument("plan_file", type=click.Path(path_type=Path), metavar="PLAN.toml")
-folder_argument = click.argument("folder", type=click.Path(path_type=Path), metavar="FOLDER")
+plan_argument = click.argument("plan_file", type=PATH, metavar="PLAN.toml")
+folder_argument = click.argument("folder", type=PATH, metavar="FOLDER")
 workers_option = click.option(
     "--workers",
     type=click.IntRange(min=1),
@@ -95,7 +95,7 @@ def plan(
 
 @sweep.command(short_help="Run a plan.", epilog="Example: fishr sweep run examples/sweep.toml --out runs/sweep")
 @plan_argument
-@click.option("--out", type=click.Path(path_type=Path), required=True, metavar="FOLDER", help="Folder of the sweep.")
+@click.option("--out", type=PATH, required=True, metavar="FOLDER", help="Folder of the sweep.")
 @click.option(
     "--replace-plan", is_flag=True, help="Let this plan take the place of the folder's; finished jobs are kept."
 )

@@ -1,12 +1,15 @@
 """``fishr sweep collect``."""
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from fishr.commands.shared import PATH
 from fishr.errors import InputError
 from fishr.files import present
+from fishr.paths import check_writable
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -19,7 +22,7 @@ if TYPE_CHECKING:
     short_help="Make the tables of a sweep.",
     epilog="Example: fishr sweep collect runs/sweep --selection training --published",
 )
-@click.argument("folders", type=click.Path(path_type=Path), metavar="FOLDER...", nargs=-1, required=True)
+@click.argument("folders", type=PATH, metavar="FOLDER...", nargs=-1, required=True)
 @click.option(
     "--selection",
     type=click.Choice(["training", "leave-one-out", "oracle", "all"]),
@@ -35,8 +38,8 @@ if TYPE_CHECKING:
     show_default=True,
     help="How tables are written; csv and json have all digits.",
 )
-@click.option("--out", type=click.Path(path_type=Path), help="New file of the tables (default: standard output).")
-@click.option("--figure", type=click.Path(path_type=Path), metavar="FILE.png", help="New file of a figure.")
+@click.option("--out", type=PATH, help="New file of the tables (default: standard output).")
+@click.option("--figure", type=PATH, metavar="FILE.png", help="New file of a figure.")
 @click.option("--published", is_flag=True, help="Put the published averages of ERM and Fishr below.")
 @click.option("--worst", is_flag=True, help="Put the worst environment's accuracy beside the average.")
 def collect(
@@ -92,6 +95,8 @@ def _check_new(out: Path | None, figure: Path | None) -> None:
             raise InputError(f"{option}: {path} exists already; choose another name, or move it away")
         if path is not None and not path.parent.is_dir():
             raise InputError(f"{option}: {path.parent} is no folder; make it first")
+        if path is not None:
+            check_writable(path)
     if figure is not None and figure.suffix != ".png":
         raise InputError(f"--figure: got {figure}, expected a name that ends in .png")
     if figure is not None and figure == out:
@@ -100,9 +105,11 @@ def _check_new(out: Path | None, figure: Path | None) -> None:
 
 def _names(folders: tuple[Path, ...]) -> list[str]:
     """Short names that tell the folders apart."""
-    if len({folder.resolve() for folder in folders}) < len(folders):
+    # Path.resolve raises an error of its own for links that lead round in a circle.
+    places = [Path(os.path.realpath(folder)) for folder in folders]
+    if len(set(places)) < len(folders):
         raise InputError("FOLDER: got one twice, expected each once")
-    names = [folder.resolve().name for folder in folders]
+    names = [place.name for place in places]
     return names if len(set(names)) == len(names) else [str(folder) for folder in folders]
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from fishr.commands.shared import data_dir_option, device_option, format_option, plugin_option
+from fishr.commands.shared import PATH, data_dir_option, device_option, format_option, plugin_option
 from fishr.errors import InputError
 
 
@@ -12,9 +12,9 @@ from fishr.errors import InputError
     short_help="Compute a data set's features once.",
     epilog="Example: fishr sweep features plan.toml --dataset PACS -o pacs-features.h5 --data-dir data",
 )
-@click.argument("plan", type=click.Path(path_type=Path), metavar="PLAN.toml")
+@click.argument("plan", type=PATH, metavar="PLAN.toml")
 @click.option("--dataset", metavar="NAME", help="Which of the plan's (default: its only one).")
-@click.option("-o", "--out", type=click.Path(path_type=Path), required=True, metavar="FILE", help="HDF5 file to make.")
+@click.option("-o", "--out", type=PATH, required=True, metavar="FILE", help="HDF5 file to make.")
 @data_dir_option
 @device_option
 @format_option

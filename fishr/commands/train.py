@@ -9,6 +9,7 @@ import click
 from click.core import ParameterSource
 
 from fishr.commands.shared import (
+    PATH,
     data_dir_option,
     device_option,
     experiment_argument,
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     epilog="Example: fishr train colored-digits-erm --seed 1 --set steps=300 --out runs/erm",
 )
 @experiment_argument
-@click.option("--out", type=click.Path(path_type=Path), help="Run folder to make (default: runs/RECIPE-TIME).")
+@click.option("--out", type=PATH, help="Run folder to make (default: runs/RECIPE-TIME).")
 @click.option("--seed", type=click.IntRange(min=0), metavar="N", help="Decides data, first weights and batches.")
 @data_dir_option
 @device_option
@@ -39,10 +40,10 @@ if TYPE_CHECKING:
     type=click.Choice(["fp32", "tf32", "bf16", "fp16"]),
     help="Of the featurizer's passes; the rest is float32 always (default: as configured).",
 )
-@click.option("--resume", type=click.Path(path_type=Path), metavar="DIR", help="Go on with the run in this folder.")
+@click.option("--resume", type=PATH, metavar="DIR", help="Go on with the run in this folder.")
 @click.option(
     "--on-features",
-    type=click.Path(path_type=Path),
+    type=PATH,
     metavar="FILE",
     help="Train the head alone, on the features that `fishr cache features` wrote.",
 )

@@ -8,7 +8,7 @@ from difflib import SequenceMatcher
 
 from attrs import evolve, frozen
 
-from fishr.errors import InputError
+from fishr.errors import InputError, one_line
 
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 _LONGEST = 60  # characters of a value that a message repeats
@@ -171,23 +171,6 @@ def text_value(text: str) -> str:
     """
     shown = text if len(text) <= _LONGEST else text[: _LONGEST - 3] + "..."
     return one_line(json.dumps(shown, ensure_ascii=False))
-
-
-def one_line(text: str) -> str:
-    """Return a text on one line: runs of white space become one space, control characters are escaped.
-
-    Args:
-        text: Any text, such as the message of a foreign exception.
-
-    Returns:
-        The text without line breaks.
-
-    Example:
-        >>> one_line("first\\n  second")
-        'first second'
-    """
-    joined = " ".join(text.split())
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in joined)
 
 
 def quoted(key: str) -> str:

@@ -9,8 +9,9 @@ from typing import Any, cast
 
 import attrs
 
-from fishr.configuration.errors import flaw, one_line, suggestion, text_value
+from fishr.configuration.errors import flaw, suggestion, text_value
 from fishr.configuration.vocabulary import Family
+from fishr.errors import one_line
 
 
 def load_plugin(kind: str, plugins: tuple[str, ...], family: Family) -> Any:

@@ -13,7 +13,6 @@ from fishr.configuration.errors import (
     Problem,
     flaw,
     listed,
-    one_line,
     quoted,
     suggestion,
     unexpected,
@@ -31,6 +30,7 @@ from fishr.configuration.vocabulary import (
     only_setting,
     settings,
 )
+from fishr.errors import one_line
 
 T = TypeVar("T")
 

@@ -8,7 +8,7 @@ import attrs
 import cattrs
 
 from fishr.configuration import scalars
-from fishr.configuration.errors import ConfigurationError, Problem, flaw, one_line, quoted, unexpected
+from fishr.configuration.errors import ConfigurationError, Problem, flaw, quoted, unexpected
 from fishr.configuration.plugins import check_member, plugin_name
 from fishr.configuration.vocabulary import (
     KIND,
@@ -22,6 +22,7 @@ from fishr.configuration.vocabulary import (
     only_setting,
     settings,
 )
+from fishr.errors import one_line
 
 
 def unstructure_with(vocabulary: Vocabulary, obj: object) -> dict[str, Any]:

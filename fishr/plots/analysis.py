@@ -13,6 +13,7 @@ from fishr.analysis.history import History
 from fishr.analysis.report import Analysis
 from fishr.errors import InputError, RunFailed
 from fishr.files import write_atomically
+from fishr.paths import check_writable
 from fishr.plots.analysis_curvature import density_figure, scatter_figure, spectra_figure
 from fishr.plots.analysis_history import history_figure
 from fishr.plots.analysis_pairs import pairs_figure
@@ -72,13 +73,14 @@ def check_figures(folder: Path, key: str, *, replace: bool = False) -> None:
         replace: whether others give way.
 
     Raises:
-        InputError: the place is not a folder, or a figure there is not of this key.
+        InputError: the place is not a folder or may not be written, or a figure there is not of this key.
 
     Example:
         >>> check_figures(Path("no-such-folder"), "0123")
     """
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder}: a file, expected a folder for figures; choose another place")
+    check_writable(folder / FIGURES[0])
     for path in (folder / name for name in FIGURES):
         # A PNG keeps its texts as they are.
         if path.exists() and not replace and key.encode() not in path.read_bytes():

@@ -11,6 +11,7 @@ import torch
 import torch.distributed as dist
 
 from fishr.errors import InputError
+from fishr.paths import access_message
 from fishr.ranks import ALONE, RankLost, Ranks, losing_ranks
 from fishr.training.loop import resolve_device
 
@@ -105,8 +106,9 @@ def agreed(make: Callable[[], Value], ranks: Ranks) -> Value:
     message, refusal = None, None
     try:
         value = make()
-    except InputError as error:
-        refusal, message = error, str(error) if ranks.number == 0 else f"rank {ranks.number}: {error}"
+    except (InputError, OSError) as error:
+        said = access_message(error) if isinstance(error, OSError) else str(error)
+        refusal, message = error, said if ranks.number == 0 else f"rank {ranks.number}: {said}"
     messages: list[Any] = [None] * ranks.count
     with losing_ranks():
         dist.all_gather_object(messages, message, ranks.group)

@@ -76,10 +76,10 @@ def call(home):
 
 @pytest.fixture
 def cli(home):
-    """Call a command through cli.py, in a process of its own."""
+    """Call a command through cli.py, in a process of its own, behind a prefix such as ``unprivileged``."""
 
-    def run(*arguments):
-        command = [sys.executable, str(ROOT / "cli.py"), *map(str, arguments)]
+    def run(*arguments, prefix=()):
+        command = [*prefix, sys.executable, str(ROOT / "cli.py"), *map(str, arguments)]
         environment = os.environ | {"OMP_NUM_THREADS": "1"}
         done = subprocess.run(command, capture_output=True, text=True, cwd=home, env=environment, timeout=120)
         return Said(done.returncode, done.stdout, done.stderr)

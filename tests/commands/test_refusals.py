@@ -186,10 +186,9 @@ def test_all_problems_of_a_file(refused, world):
     refused(world, _train("types.toml"), both)
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="nothing is unwritable for root")
-def test_an_unwritable_folder(call, home):
+def test_an_unwritable_folder(cli, home, unprivileged):
     (home / "closed").mkdir(mode=0o500)
-    said = call("train", "--out", "closed/run")
+    said = cli("train", "--out", "closed/run", prefix=unprivileged)
     assert said.code == 2
     assert said.err == "Error: closed/run: could not be made (Permission denied); choose another place\n"
     assert list((home / "closed").iterdir()) == []

@@ -8,8 +8,8 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given
 
-from fishr.configuration.errors import ConfigurationError, Problem, described, one_line, quoted, suggestion
-from fishr.errors import InputError
+from fishr.configuration.errors import ConfigurationError, Problem, described, quoted, suggestion
+from fishr.errors import InputError, one_line
 
 
 def test_paths_grow_from_the_inside_out():

@@ -1,6 +1,7 @@
 """Files: what is wrong with one is one line that starts with its name."""
 
-import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -84,11 +85,14 @@ def test_a_name_of_two_lines_is_told_on_one(tmp_path: Path):
     assert told(tmp_path / "a\nb").endswith("a b: no such file")
 
 
-@pytest.mark.skipif(os.name != "posix" or os.getuid() == 0, reason="the superuser may read every file")
-def test_a_file_that_may_not_be_read(path: Path):
+def test_a_file_that_may_not_be_read(path: Path, unprivileged: list[str]):
     path.write_text("")
     path.chmod(0)
-    assert told(path) == f"{path}: the file cannot be read: Permission denied"
+    program = "import sys, fishr.configuration as c, fishr.penalties as p; c.load(sys.argv[1], p.Fishr)"
+    command = [*unprivileged, sys.executable, "-c", program, str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    last = done.stderr.splitlines()[-1]
+    assert last.endswith(f"ConfigurationError: {path}: the file cannot be read: Permission denied")
 
 
 def test_a_file_that_is_not_utf8(path: Path):

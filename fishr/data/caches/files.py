@@ -1,5 +1,7 @@
 """HDF5 files that are either whole or absent, written by one process at a time and checked when opened."""
 
+import errno
+import os
 from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager, contextmanager
 from io import FileIO
@@ -137,7 +139,8 @@ def opened(path: Path, kind: str | None, version: int = 1) -> Generator[h5py.Fil
     except InputError:
         raise
     except PermissionError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}); ask for the right to, or copy it") from error
+        # HDF5 puts a text of its own in the place of the system's.
+        raise InputError(f"{path}: cannot be read ({os.strerror(errno.EACCES)}); ask for access, or copy it") from error
     except UNREADABLE as error:
         if not h5py.is_hdf5(path):
             raise InputError(f"{path}: not an HDF5 file; give the path of a file that fishr wrote") from error

@@ -14,6 +14,7 @@ from fishr.data.sources.transfer import Progress
 from fishr.errors import InputError, RunFailed
 from fishr.files import digest_of, partial_folder, present, put_folder
 from fishr.locks import beside, locked
+from fishr.paths import check_writable
 
 
 @frozen
@@ -81,6 +82,7 @@ def install(
             f"{data_dir}/{image_set.layout}, or give an archive laid out so with --archive FILE"
         )
     unwanted = () if left_out is None else read_left_out(left_out)
+    check_writable(folder)
     sums = () if archives else obtain(image_set.archives, data_dir, fetch, progress)
     chosen = archives or [path for path, _ in sums]
     total = check_space(chosen, _existing(data_dir))
@@ -106,7 +108,7 @@ def read_left_out(path: Path) -> tuple[PurePosixPath, ...]:
         path: of a text file, one path ENVIRONMENT/CLASS/IMAGE a line.
 
     Raises:
-        InputError: the file cannot be read, or a line is no such path.
+        InputError: the file is not UTF-8 text, or a line is no such path.
 
     Example:
         >>> import tempfile
@@ -117,9 +119,9 @@ def read_left_out(path: Path) -> tuple[PurePosixPath, ...]:
         (PurePosixPath('clipart/bee/clipart_030_000001.jpg'),)
     """
     try:
-        lines = path.read_text().splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read ({error}); expected one path a line") from None
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError:
+        raise InputError(f"{path}: this is not UTF-8 text; expected one path a line") from None
     found = list[PurePosixPath]()
     for number, line in enumerate(lines, 1):
         place = PurePosixPath(line.strip())

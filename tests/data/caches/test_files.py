@@ -232,7 +232,11 @@ def test_a_file_system_without_locks_is_read(file, tmp_path):
     assert "cannot be locked" in done.stderr.splitlines()[-1]
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="nothing is unreadable for root")
-def test_an_unreadable_file(file):
+def test_an_unreadable_file(file, unprivileged):
     file.chmod(0)
-    assert "cannot be read (Permission denied)" in _refusal(file)
+    program = (
+        "import sys; from pathlib import Path; from fishr.data.caches import describe; describe(Path(sys.argv[1]))"
+    )
+    command = [*unprivileged, sys.executable, "-c", program, file]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert "cannot be read (Permission denied)" in done.stderr.splitlines()[-1]
