@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fishr.commands.shared import PATH, data_dir_option, device_option, format_option, plugin_option
+from fishr.commands.shared import PATH, SEED, data_dir_option, device_option, format_option, plugin_option
 from fishr.errors import InputError
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 @click.option(
     "--samples", type=click.IntRange(min=2), metavar="N", help="Rows of each domain at most (default: all of them)."
 )
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Decides which rows.")
+@click.option("--seed", type=SEED, default=0, show_default=True, help="Decides which rows.")
 @click.option(
     "--network",
     is_flag=True,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fishr.commands.shared import (
+    COUNT,
     data_dir_option,
     device_option,
     format_option,
@@ -29,12 +30,10 @@ def bench() -> None:
 @image_source_argument
 @click.option("--cache", metavar="FILE", help="Its images in a file of `fishr cache images`, measured too.")
 @image_size_option
-@click.option(
-    "--batch", type=click.IntRange(min=1), default=32, show_default=True, help="Images of each environment in a batch."
-)
+@click.option("--batch", type=COUNT, default=32, show_default=True, help="Images of each environment in a batch.")
 @click.option(
     "--rows",
-    type=click.IntRange(min=1),
+    type=COUNT,
     default=500,
     show_default=True,
     metavar="N",
@@ -43,7 +42,7 @@ def bench() -> None:
 @click.option("--rounds", type=click.IntRange(min=2), default=5, show_default=True, help="Turns of each way.")
 @click.option(
     "--workers",
-    type=click.IntRange(min=1),
+    type=COUNT,
     metavar="N",
     help="Threads that read, and that a CPU computes with (default: as torch has them).",
 )

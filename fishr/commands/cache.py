@@ -8,6 +8,7 @@ import click
 from fishr.commands.cache_images import images
 from fishr.commands.cache_rendering import Bar, as_object, as_text, tell
 from fishr.commands.shared import (
+    COUNT,
     PATH,
     data_dir_option,
     device_option,
@@ -27,7 +28,7 @@ domain_option = click.option(
 )
 chunk_option = click.option(
     "--chunk",
-    type=click.IntRange(min=1),
+    type=COUNT,
     default=8192,
     show_default=True,
     metavar="N",

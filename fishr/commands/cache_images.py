@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from fishr.commands.shared import PATH, data_dir_option, format_option, image_size_option, image_source_argument
+from fishr.commands.shared import COUNT, PATH, data_dir_option, format_option, image_size_option, image_source_argument
 
 
 @click.command(
@@ -16,7 +16,7 @@ from fishr.commands.shared import PATH, data_dir_option, format_option, image_si
 @image_size_option
 @click.option(
     "--workers",
-    type=click.IntRange(min=1),
+    type=COUNT,
     metavar="N",
     help="Threads that decode (default: one a processor).",
 )

@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from fishr.commands.shared import (
+    SEED,
     data_dir_option,
     experiment_argument,
     find_experiment,
@@ -18,7 +19,7 @@ from fishr.commands.shared import (
     short_help="Say what the loss is made of at a step.", epilog="Example: fishr explain colored-digits --step 120"
 )
 @experiment_argument
-@click.option("--step", type=click.IntRange(min=0), metavar="N", default=0, show_default=True, help="At which step.")
+@click.option("--step", type=SEED, metavar="N", default=0, show_default=True, help="At which step.")
 @data_dir_option
 @format_option
 @set_option

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fishr.commands.shared import PATH, data_dir_option, device_option, format_option, plugin_option
+from fishr.commands.shared import COUNT, PATH, SEED, data_dir_option, device_option, format_option, plugin_option
 from fishr.errors import InputError, RunFailed
 
 if TYPE_CHECKING:
@@ -35,8 +35,8 @@ KINDS = ("random", "pca", "checkpoints", "eigen", "gradients", "line", "interpol
     type=click.Choice(["head", "all"]),
     help="Which weights move (default: head; between two runs, all).",
 )
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of random directions.")
-@click.option("--lines", type=click.IntRange(min=1), default=5, show_default=True, help="How many, of kind line.")
+@click.option("--seed", type=SEED, default=0, show_default=True, help="Of random directions.")
+@click.option("--lines", type=COUNT, default=5, show_default=True, help="How many, of kind line.")
 @click.option("--epsilon", type=float, default=0.1, show_default=True, help="ε of inconsistency and level sets, loss.")
 @click.option("--animate", is_flag=True, help="A GIF over the checkpoints that the run kept.")
 @click.option("-o", "--out", type=PATH, help="HDF5 file (default: RUN/landscape-KIND.h5).")

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from fishr.commands.shared import PATH, data_dir_option, device_option, format_option
+from fishr.commands.shared import COUNT, PATH, data_dir_option, device_option, format_option
 from fishr.errors import InputError, RunFailed
 
 
@@ -15,9 +15,7 @@ from fishr.errors import InputError, RunFailed
 @click.argument("table", metavar="colored-digits|colored-mnist")
 @click.option("--out", type=PATH, help="Folder of the runs (default: runs/reproduce-TABLE).")
 @click.option("--methods", default="erm,irm,vrex,fishr", show_default=True, help="Which, separated by commas.")
-@click.option(
-    "--restarts", type=click.IntRange(min=1), metavar="N", help="Seeds per method (default: 5 digits, 1 MNIST)."
-)
+@click.option("--restarts", type=COUNT, metavar="N", help="Seeds per method (default: 5 digits, 1 MNIST).")
 @data_dir_option
 @device_option
 @format_option

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 from click.core import ParameterSource
 
-from fishr.errors import InputError
+from fishr.errors import InputError, one_line
 from fishr.paths import typed_path
 
 if TYPE_CHECKING:
@@ -27,8 +27,28 @@ class _PathType(click.ParamType):  # pyright: ignore[reportMissingTypeArgument] 
             self.fail(str(error), param, ctx)
 
 
+class _Whole(click.IntRange):
+    """A whole number that torch, numpy and HDF5 can hold."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        found = super().convert(value, param, ctx)
+        if found >= 2**63:
+            self.fail(f"got {found}, expected a whole number below 2^63", param, ctx)
+        return found
+
+
+class _ModuleType(click.ParamType):  # pyright: ignore[reportMissingTypeArgument]
+    name = "module"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        if not all(part.isidentifier() for part in value.split(".")):
+            self.fail(f"got {one_line(value)!r}, expected the name of a Python module, such as mine", param, ctx)
+        return value
+
+
 # A path as it is typed: relative to the working directory.
 PATH = _PathType()
+COUNT, SEED = _Whole(min=1), _Whole(min=0)
 
 experiment_argument = click.argument("experiment", metavar="[RECIPE|FILE]", default="colored-digits")
 data_dir_option = click.option(
@@ -37,7 +57,7 @@ data_dir_option = click.option(
 image_source_argument = click.argument("source", type=PATH, metavar="FOLDER_OR_LIST")
 image_size_option = click.option(
     "--size",
-    type=click.IntRange(min=1),
+    type=COUNT,
     default=224,
     show_default=True,
     metavar="PIXELS",
@@ -68,6 +88,7 @@ set_option = click.option(
 plugin_option = click.option(
     "--plugin",
     "plugins",
+    type=_ModuleType(),
     multiple=True,
     metavar="MODULE",
     help="Import a module of yours whose penalties the configuration names; repeatable.",

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from fishr.commands.shared import PATH, data_dir_option, device_option, format_option, plugin_option, set_option
+from fishr.commands.shared import COUNT, PATH, data_dir_option, device_option, format_option, plugin_option, set_option
 from fishr.commands.sweep_collect import collect
 from fishr.commands.sweep_features import features
 from fishr.errors import InputError
@@ -15,12 +15,12 @@ plan_argument = click.argument("plan_file", type=PATH, metavar="PLAN.toml")
 folder_argument = click.argument("folder", type=PATH, metavar="FOLDER")
 workers_option = click.option(
     "--workers",
-    type=click.IntRange(min=1),
+    type=COUNT,
     metavar="N",
     help="Processes (default: as many as there are cores for, or one a GPU).",
 )
 jobs_per_gpu_option = click.option(
-    "--jobs-per-gpu", type=click.IntRange(min=1), default=1, show_default=True, help="Jobs that share a GPU."
+    "--jobs-per-gpu", type=COUNT, default=1, show_default=True, help="Jobs that share a GPU."
 )
 
 
@@ -104,7 +104,7 @@ def plan(
     metavar="KEY=VALUE,...",
     help="Only write FOLDER/slurm/array.sh, with these options of sbatch, time in minutes; submit it yourself.",
 )
-@click.option("--array", type=click.IntRange(min=1), metavar="N", help="Tasks of the Slurm array, each a part.")
+@click.option("--array", type=COUNT, metavar="N", help="Tasks of the Slurm array, each a part.")
 @working_options
 @set_option
 def run(

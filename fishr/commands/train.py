@@ -10,6 +10,7 @@ from click.core import ParameterSource
 
 from fishr.commands.shared import (
     PATH,
+    SEED,
     data_dir_option,
     device_option,
     experiment_argument,
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 )
 @experiment_argument
 @click.option("--out", type=PATH, help="Run folder to make (default: runs/RECIPE-TIME).")
-@click.option("--seed", type=click.IntRange(min=0), metavar="N", help="Decides data, first weights and batches.")
+@click.option("--seed", type=SEED, metavar="N", help="Decides data, first weights and batches.")
 @data_dir_option
 @device_option
 @click.option(

@@ -37,7 +37,8 @@ def whole_number(value: object) -> int:
         The number.
 
     Raises:
-        ConfigurationError: For everything else: ``"5000"``, ``5000.7``, ``5000.0`` and ``true`` included.
+        ConfigurationError: For everything else: ``"5000"``, ``5000.7``, ``5000.0`` and ``true`` included, and beyond
+            64 bits.
 
     Example:
         >>> whole_number(5000)
@@ -45,6 +46,8 @@ def whole_number(value: object) -> int:
     """
     if isinstance(value, bool) or not isinstance(value, int):
         raise unexpected(value, "a whole number")
+    if not -(2**63) <= value < 2**63:
+        raise unexpected(value, "a whole number of at most 64 bits")
     return value
 
 
@@ -85,7 +88,7 @@ def text(value: object) -> str:
         The string.
 
     Raises:
-        ConfigurationError: For everything else, and for a string that no UTF-8 file can hold.
+        ConfigurationError: For everything else, and for a string that no UTF-8 file or that no path can hold.
 
     Example:
         >>> text("digits")
@@ -97,6 +100,8 @@ def text(value: object) -> str:
         value.encode()
     except UnicodeEncodeError:
         raise unexpected(value, "text that UTF-8 can encode") from None
+    if "\0" in value:
+        raise unexpected(value, "text without NUL characters")
     return value
 
 

@@ -33,6 +33,8 @@ from fishr.configuration.vocabulary import (
 from fishr.errors import one_line
 
 T = TypeVar("T")
+# Problems of one table or array that are listed: finding the nearest name of each takes time.
+_MOST = 20
 
 
 def structure_with(
@@ -114,7 +116,10 @@ class _Reader:
         """Read a table whose keys are the fields of one attrs class."""
         table = self.table(value, cls)
         fields = settings(cls)
-        problems = [_unknown(key, tuple(fields), cls) for key in table if key not in fields]
+        unknown = [key for key in table if key not in fields]
+        problems = [_unknown(key, tuple(fields), cls) for key in unknown[:_MOST]]
+        if len(unknown) > _MOST:
+            problems.append(Problem("", f"{len(unknown) - _MOST:,} more unknown keys"))
         values: dict[str, Any] = {}
         for key, one in fields.items():
             try:
@@ -146,6 +151,9 @@ class _Reader:
         read: dict[str, Any] = {}
         problems: list[Problem] = []
         for key, one in table.items():
+            if len(problems) >= _MOST:
+                problems.append(Problem("", "the entries after these were not read"))
+                break
             try:
                 read[scalars.text(key)] = self.read(one, get_args(declared)[1])
             except ConfigurationError as error:
@@ -167,6 +175,9 @@ class _Reader:
         read: list[Any] = []
         problems: list[Problem] = []
         for index, (item, one) in enumerate(zip(items, types, strict=True)):
+            if len(problems) >= _MOST:
+                problems.append(Problem("", "the entries after these were not read"))
+                break
             try:
                 read.append(self.read(item, one))
             except ConfigurationError as error:
@@ -222,7 +233,8 @@ class _Reader:
         """Wrap a plugin's function, whose table has no other key."""
         if rest:
             raise ConfigurationError(
-                Problem(quoted(key), f"unknown key, the function {found.__qualname__} takes none") for key in rest
+                Problem(quoted(key), f"unknown key, the function {found.__qualname__} takes none")
+                for key in list(rest)[:_MOST]
             )
         wrapper = cast(Any, choice.plugins).from_function
         key, _ = only_setting(wrapper)

@@ -209,12 +209,10 @@ def test_standard_output_that_is_full(home):
     done = _streams(home, f"{FISHR} config show > /dev/full")
     assert done.returncode == 1
     assert done.stderr == "Error: standard output: No space left on device; make room, or choose another place\n"
-    assert _streams(home, f"{FISHR} config show none.toml 2> /dev/full").returncode == 2
 
 
 def test_standard_streams_that_are_closed(home):
     """Exit codes stay, and no file takes the place of standard error."""
-    assert _streams(home, f"{FISHR} config show >&-").returncode == 0
     done = _streams(home, f"{FISHR} train {' '.join(SHORT)} --out new 2>&- 0<&-")
     assert (done.returncode, done.stderr) == (0, "")
     assert Path(home, "new", "result.json").is_file()

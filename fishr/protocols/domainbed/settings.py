@@ -9,7 +9,7 @@ from fishr.errors import InputError
 from fishr.protocols.domainbed.datasets import BENCHMARKS, Benchmark
 from fishr.protocols.domainbed.hyperparameters import Value, hyperparameters
 from fishr.protocols.domainbed.methods import ALGORITHMS, OwnMethod
-from fishr.training.checks import one_of, whole
+from fishr.training.checks import number, one_of, whole
 
 Protocol = Literal["domainbed-2021", "domainbed-2024"]
 Validation = Literal["clean", "augmented"]
@@ -96,7 +96,7 @@ class Settings:
     weights: str = "imagenet"
     hparams: dict[str, bool | int | float] = Factory(dict[str, bool | int | float])
     data_seed: int | None = field(default=None, validator=optional(whole(0)))
-    holdout_fraction: float = 0.2
+    holdout_fraction: float = field(default=0.2, validator=number(0.0, below=1.0, above=True))
     features: dict[str, str] = Factory(dict[str, str])
     images: dict[str, str] = Factory(dict[str, str])
     own: dict[str, OwnData] = Factory(dict[str, OwnData])
