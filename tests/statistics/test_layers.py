@@ -106,6 +106,44 @@ def test_frozen_parts_are_left_out_and_in_the_graph() -> None:
         gradient_moments(net, inputs, labels, (2, 3), layers=("head.weight",))
 
 
+def transformer() -> nn.Module:
+    return nn.TransformerEncoderLayer(4, 2, 8, dropout=0.0, batch_first=True)
+
+
+def vision_transformer() -> nn.Module:
+    return pytest.importorskip("timm").create_model(
+        "vit_tiny_patch16_224", img_size=4, patch_size=2, embed_dim=4, depth=2, num_heads=2, num_classes=0
+    )
+
+
+# Featurizer, what it reads, its features, and layers that BackPACK has formulas for.
+ATTENTION = {
+    "torch's layer": (lambda: nn.Sequential(transformer(), nn.Flatten()), (3, 4), 12, ("featurizer.0.linear1", "head")),
+    "timm's block": (vision_transformer, (3, 4, 4), 4, ("featurizer.blocks.0.attn", "featurizer.blocks.1.mlp", "head")),
+}
+
+
+@pytest.mark.parametrize("whole", [False, True])
+@pytest.mark.parametrize("name", ATTENTION)
+def test_layers_around_fused_attention_are_the_oracle_with_and_without_a_graph(name: str, whole: bool) -> None:
+    build, shape, features, layers = ATTENTION[name]
+    net, inputs, labels = (
+        network(build().eval(), features),
+        torch.randn(5, *shape, dtype=FLOAT64),
+        torch.randint(3, (5,)),
+    )
+    chosen = ("featurizer", "head") if whole else layers
+    names = Layout.of(net, chosen).names
+    expected = oracle_moments(net, inputs, labels, (2, 3), CrossEntropy(), names)
+    gradients = derivatives(value_of(expected), net)
+    for route in ("auto", "functional") if whole else ROUTES:
+        found = gradient_moments(net, inputs, labels, (2, 3), route=route, layers=chosen)
+        assert_close(derivatives(value_of(found), net), gradients, **EXACT)
+        with torch.no_grad():
+            quiet = gradient_moments(net, inputs, labels, (2, 3), route=route, layers=chosen)
+        assert_close(quiet.variance, expected.variance.detach(), **EXACT)
+
+
 @pytest.mark.parametrize("elements", [1, 30, 200, 1000])
 def test_chunk_boundaries_change_nothing(elements: int, monkeypatch: pytest.MonkeyPatch) -> None:
     net, (inputs, labels), sizes = residual(), images(8), (5, 1, 2)
