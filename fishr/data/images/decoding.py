@@ -56,6 +56,15 @@ replace it
         raise InputError(f"{path}: cannot be read as an image ({reason(error)}); delete or replace it") from error
 
 
+def brightest(path: Path) -> int | None:
+    """Return the largest gray value of a PNG or TIFF of 16 bits before it is scaled; None of any other file."""
+    from PIL import Image
+
+    with Image.open(path) as image:
+        sixteen = image.format in ("PNG", "TIFF") and image.mode in _SIXTEEN_BITS[image.format]
+        return int(np.asarray(image).max()) if sixteen and getattr(image, "tag_v2", {}).get(_BITS) != (12,) else None
+
+
 def resized(image: "Image", size: int) -> "Image":
     """The whole image as a square, bilinear and antialiased; its proportions are not kept.
 

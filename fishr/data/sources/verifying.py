@@ -1,18 +1,22 @@
 """Whether the images of a data set lie as expected and can all be read."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from attrs import frozen
 
 from fishr.data.images.caching import list_images
 from fishr.data.images.checking import Unreadable, find_unreadable
+from fishr.data.images.decoding import brightest
 from fishr.data.images.layout_doubts import layout_doubts
-from fishr.data.images.listing import class_names
+from fishr.data.images.listing import Listed, class_names
 from fishr.data.images.pictures import ImageFiles
 from fishr.data.sources.image_set import ImageSet
 from fishr.data.sources.inspection import Contents, contents_of, notes_of, problems_of
 from fishr.errors import InputError
+
+_LOOKED_AT = 3
+_TWELVE_BITS = 1 << 12
 
 
 @frozen
@@ -78,5 +82,18 @@ def verify_images(
         progress(done, len(paths))
 
     tell(0)
-    notes = (*layout_doubts(source, listed), *notes_of(contents))
-    return Verified(contents, find_unreadable(paths, full=True, progress=tell), notes)
+    unreadable = find_unreadable(paths, full=True, progress=tell)
+    notes = (*layout_doubts(source, listed), *notes_of(contents), *(() if unreadable else _dark(listed)))
+    return Verified(contents, unreadable, notes)
+
+
+def _dark(listed: Sequence[Listed]) -> Iterator[str]:
+    """Environments whose first images of 16 bits use a sixteenth of the range at most, as those of 12 bits do."""
+    for each in listed:
+        if isinstance(each.images, ImageFiles):
+            found = [brightest(each.images.path(row)) for row in range(min(_LOOKED_AT, len(each.images.names)))]
+            if all(value is not None and value < _TWELVE_BITS for value in found):
+                yield (
+                    f"{each.name}: its first images have 16 bits but no value above {_TWELVE_BITS - 1}, so that they "
+                    "become dark; scale them to the full range"
+                )

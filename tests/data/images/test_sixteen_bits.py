@@ -62,3 +62,13 @@ def test_every_way_refuses_floats_by_name(rays):
             use()
     assert [each.path for each in verify_images(rays / "rays").unreadable] == [bad]
     assert [each.path for each in find_unreadable([bad])] == [bad]
+
+
+@pytest.mark.parametrize("source", ["rays", "rays.csv"])
+def test_twelve_bits_in_sixteen_are_noted(rays, source):
+    for path in (rays / "rays" / "south").rglob("*.tif"):
+        Image.fromarray((np.asarray(Image.open(path)) >> 4).astype(np.uint16)).save(path)
+    (note,) = verify_images(rays / source).notes
+    assert note.startswith("south: its first images have 16 bits but no value above 4095, so that they become dark")
+    Image.new("L", (SIZE, SIZE)).save(rays / "rays" / "south" / "ill" / "0.tif")
+    assert verify_images(rays / source).notes == ()
