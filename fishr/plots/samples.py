@@ -37,7 +37,7 @@ def draw_samples(axes: Axes, groups: Sequence[Group], note: str) -> None:
     top = 0.0
     for group in groups:
         axes.text(0, top + 0.55, "■", color=group.color, fontsize=11)
-        axes.text(0.45, top + 0.55, group.heading, fontsize=10)
+        axes.text(0.5, top + 0.55, group.heading, fontsize=10)
         top += _HEADING
         for domain in group.domains:
             for left, label in ((0, 1), (right, 0)):
