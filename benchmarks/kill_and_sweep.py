@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +22,7 @@ from benchmarks.killing import ROOT, Mismatch, ended, report, start_python, wait
 
 ENVIRONMENTS, CLASSES, WIDTH = "ACPS", 7, 64
 TIMES = ("step_time", "mem_gb")
-JOB_FILES = ["checkpoint.pt", "config.toml", "done", "job.toml", "log.txt", "metrics.jsonl", "result.json"]
-JOB_FILES += ["results.jsonl"]
+JOB_FILES = ["config.toml", "done", "job.toml", "log.txt", "metrics.jsonl", "result.json", "results.jsonl"]
 _GONE_WITHIN = 10.0  # seconds
 
 
@@ -69,13 +68,29 @@ def untouched(plan: Path, folder: Path) -> float:
         return time.monotonic() - begun
 
 
-def killed(plan: Path, folder: Path, seconds: float, victim: str) -> str | None:
+def done(folder: Path) -> int:
+    """How many jobs of a sweep are done."""
+    return len(list(folder.glob("jobs/*/done")))
+
+
+def after(seconds: float) -> Callable[[], bool]:
+    """Whether so many seconds have passed since it was first asked."""
+    begun = list[float]()
+
+    def passed() -> bool:
+        begun.append(time.monotonic())
+        return begun[-1] - begun[0] >= seconds
+
+    return passed
+
+
+def killed(plan: Path, folder: Path, due: Callable[[], bool], victim: str) -> str | None:
     """Go on with a sweep and kill a process of it.
 
     Args:
         plan: of the sweep.
         folder: of the sweep.
-        seconds: after the first worker appeared.
+        due: whether it is time, once the first worker has appeared.
         victim: "scheduler", of which no worker may be left, or "worker", of which the sweep goes on.
 
     Returns:
@@ -86,9 +101,7 @@ def killed(plan: Path, folder: Path, seconds: float, victim: str) -> str | None:
     """
     with start(plan, folder) as process:
         wait(process, lambda: bool(_workers(folder)))
-        deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline and process.poll() is None:
-            time.sleep(0.001)
+        wait(process, due)
         workers = _workers(folder)
         if process.poll() is not None or not workers:
             ended(process)
@@ -108,7 +121,7 @@ def killed(plan: Path, folder: Path, seconds: float, victim: str) -> str | None:
         if time.monotonic() > deadline:
             raise Mismatch(f"workers {left} outlived their scheduler by {_GONE_WITHIN:g} s")
         time.sleep(0.01)
-    return f"{len(list(folder.glob('jobs/*/done')))} jobs done"
+    return f"{done(folder)} jobs done"
 
 
 def kill_often(parent: Path, kills: int, seed: int, draws: int = 8, steps: int = 300) -> Iterator[str]:
@@ -128,14 +141,12 @@ def kill_often(parent: Path, kills: int, seed: int, draws: int = 8, steps: int =
     plan, whole, folder = write_plan(parent, draws, steps), parent / "untouched", parent / "killed"
     seconds = untouched(plan, whole)
     yield f"untouched: {8 * draws} jobs in {seconds:.1f} s"
-    done = 0
-    while done < kills:
+    for number in range(1, kills + 1):
         victim, moment = chosen.choice(("scheduler", "scheduler", "worker")), chosen.uniform(0, seconds / kills)
-        seen = killed(plan, folder, moment, victim)
+        seen = killed(plan, folder, after(moment), victim)
         if seen is None:
-            raise Mismatch(f"{folder}: ended after {done} of {kills} kills; take fewer, or more draws")
-        done += 1
-        yield f"kill {done:2d} of a {victim} at {moment:5.2f} s: {seen}"
+            raise Mismatch(f"{folder}: ended before kill {number} of {kills}; take fewer, or more draws")
+        yield f"kill {number:2d} of a {victim} at {moment:5.2f} s: {seen}"
     with start(plan, folder) as process:
         ended(process)
     compare(folder, whole)

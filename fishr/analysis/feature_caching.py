@@ -25,13 +25,13 @@ from fishr.data.caches import (
 )
 from fishr.errors import InputError
 from fishr.losses import Loss
+from fishr.training.checkpoint_path import checkpoint_of
 from fishr.training.checkpoints import check_experiment, load
 from fishr.training.experiment import Experiment
 from fishr.training.features import domain_features
 from fishr.training.folders import CONFIGURATION
 from fishr.training.loop import domains_to, resolve_device
 from fishr.training.model import place
-from fishr.training.records import CHECKPOINT
 from fishr.training.state import TrainingState, build_model, first_state, state_to
 
 Dtype = Literal["float32", "float16"]
@@ -248,9 +248,7 @@ def _digest(tensors: dict[str, Tensor]) -> str:
 
 
 def _trained(folder: Path, device: torch.device) -> TrainingState:
-    path = folder / CHECKPOINT
-    if not path.is_file():
-        raise InputError(f"{folder}: no {CHECKPOINT} yet; go on with the run until it has made one")
+    path = checkpoint_of(folder)
     checkpoint = load(path)
     check_experiment(path, checkpoint, (folder / CONFIGURATION).read_bytes().decode())
     return state_to(attrs.evolve(checkpoint.state, penalty=None), device)

@@ -12,6 +12,7 @@ from fishr.configuration import load as load_configuration
 from fishr.data.domains import Domain
 from fishr.errors import InputError
 from fishr.files import digest_of
+from fishr.training.checkpoint_path import checkpoint_of
 from fishr.training.checkpoints import check_experiment, load
 from fishr.training.experiment import Experiment
 from fishr.training.features import domain_features
@@ -19,8 +20,7 @@ from fishr.training.folders import CONFIGURATION
 from fishr.training.keeping import kept_checkpoints
 from fishr.training.loop import domains_to, resolve_device
 from fishr.training.model import place
-from fishr.training.records import CHECKPOINT
-from fishr.training.state import build_model, first_state, state_to
+from fishr.training.state import build_model, first_state, state_to, without_optimizer
 
 __all__ = ["Network", "Snapshot", "Subject", "open_subject"]
 
@@ -78,16 +78,14 @@ def _from_run(
     folder: Path, data_dir: Path | None, device: torch.device, wanted: Names, plugins: tuple[str, ...]
 ) -> Subject:
     experiment = load_configuration(folder / CONFIGURATION, Experiment, (), plugins)
-    path = folder / CHECKPOINT
-    if not path.is_file():
-        raise InputError(f"{folder}: no {CHECKPOINT} yet; go on with the run until it has made one")
+    path = checkpoint_of(folder)
     data = domains_to(experiment.data(experiment.seed, data_dir), device)
     everything = (*data.training, *data.evaluation)
     indices = chosen([domain.name for domain in everything], wanted, folder)
     splits: list[Split] = ["training" if index < len(data.training) else "evaluation" for index in indices]
 
     model = build_model(experiment, data)
-    checkpoint = load(path, first_state(experiment, model, len(data.training)))
+    checkpoint = load(path, without_optimizer(first_state(experiment, model, len(data.training))))
     text = (folder / CONFIGURATION).read_bytes().decode()
     check_experiment(path, checkpoint, text)
     state = state_to(checkpoint.state, device)

@@ -65,7 +65,7 @@ def work(
     _release_freed_memory()
     with sweep_folder(folder, plan, part, replace, plugins):
         left = _left(folder, jobs, retry_failed)
-        conditions = Conditions(folder, plan.threads, plan.keep_checkpoints, data_dir, device)
+        conditions = Conditions(folder, plan.threads, plan.keep, data_dir, device)
         if ray is None:
             places = slots(plan.threads, device, workers, jobs_per_gpu)[: len(left)]
             events = run_local(left, conditions, places, plugins)

@@ -22,11 +22,14 @@ from fishr.sweeps.failures import FAILED, LOG
 from fishr.sweeps.folder import DONE, job_folder
 from fishr.sweeps.listing import write_job
 from fishr.sweeps.memory import Memory, remembering
+from fishr.sweeps.plan import Keep
 from fishr.sweeps.results import best_validation, dump_lines, result_lines, told_of
 from fishr.sweeps.step_times import TIMES, append_to, read_times, time_line
+from fishr.training.checkpoint_path import CHECKPOINT, RESULT
+from fishr.training.checkpoints import drop_optimizer
 from fishr.training.folders import CONFIGURATION, existing_folder, is_in_use, new_folder
 from fishr.training.loop import Finished, Stepped
-from fishr.training.records import CHECKPOINT, METRICS, RESULT, run
+from fishr.training.records import METRICS, run
 from fishr.training.step import NotFinite
 
 RESULTS = "results.jsonl"
@@ -40,7 +43,7 @@ class Conditions:
     Args:
         folder: of the sweep.
         threads: of each job.
-        keep_checkpoints: whether a finished job keeps its checkpoint.
+        keep: what a finished job keeps, as the plan says.
         data_dir: where data files lie.
         device: "cpu", "cuda" or "auto".
 
@@ -51,7 +54,7 @@ class Conditions:
 
     folder: Path
     threads: int = 1
-    keep_checkpoints: bool = True
+    keep: Keep = "results"
     data_dir: Path | None = None
     device: str = "cpu"
 
@@ -144,11 +147,15 @@ def run_job(job: Job, conditions: Conditions, memory: Memory) -> Outcome:
     while is_in_use(folder) and time.monotonic() < deadline:
         time.sleep(0.1)
     (folder / FAILED).unlink(missing_ok=True)
+    text = dumps(job.experiment())
+    if (folder / RESULTS).exists():
+        # It was interrupted between its results and ``done``, perhaps with its checkpoint dropped.
+        with existing_folder(folder, text):
+            return _conclude(folder, conditions.keep)
     if torch.cuda.is_initialized():
         torch.cuda.reset_peak_memory_stats()
     experiment = remembering(job.experiment(), memory)
     outcome: Outcome | None = None
-    text = dumps(job.experiment())
     try:
         events = run(
             experiment,
@@ -164,15 +171,15 @@ def run_job(job: Job, conditions: Conditions, memory: Memory) -> Outcome:
                 if isinstance(event, Stepped) and event.seconds is not None:
                     times.append(time_line(event.record.step, event.seconds))
                 elif isinstance(event, Finished):
-                    outcome = _write_results(folder, job, conditions.threads)
+                    _write_results(folder, job, conditions.threads)
+                    outcome = _conclude(folder, conditions.keep)
     except NotFinite as failure:
         print(failure)
         with existing_folder(folder, text):
             domains = experiment.data(experiment.seed, conditions.data_dir)
-            outcome = _write_results(folder, job, conditions.threads, failure.step, domains)
+            _write_results(folder, job, conditions.threads, domains)
+            outcome = _conclude(folder, conditions.keep)
     assert outcome is not None
-    if not conditions.keep_checkpoints:
-        (folder / CHECKPOINT).unlink(missing_ok=True)
     return outcome
 
 
@@ -241,21 +248,28 @@ def _prepare(folder: Path, job: Job) -> None:
     write_job(folder, job)
 
 
-def _write_results(
-    folder: Path, job: Job, threads: int, diverged: int | None = None, domains: Domains | None = None
-) -> Outcome:
-    seconds = float(json.loads((folder / RESULT).read_bytes())["seconds"])
+def _write_results(folder: Path, job: Job, threads: int, diverged_on: Domains | None = None) -> None:
     memory = torch.cuda.max_memory_allocated() / 2**30 if torch.cuda.is_initialized() else 0.0
     metrics = (folder / METRICS).read_text().splitlines()
     told = told_of(job, threads=threads, mem_gb=memory)
     lines = list(result_lines(job, metrics, read_times(folder), told))
-    if domains is not None:
-        lines += lines_after_divergence(job, lines, domains, told)
+    if diverged_on is not None:
+        lines += lines_after_divergence(job, lines, diverged_on, told)
     write_atomically(folder / RESULTS, dump_lines(lines))
-    outcome = Outcome(seconds, best_validation(lines), diverged)
-    done = {"seconds": seconds, "validation": outcome.validation, "diverged": diverged}
-    write_atomically(folder / DONE, json.dumps(done).encode())
+
+
+def _conclude(folder: Path, keep: Keep) -> Outcome:
+    """Drop what a job with results does not keep, and say last of all that it is done."""
+    result = json.loads((folder / RESULT).read_bytes())
+    lines = map(json.loads, (folder / RESULTS).read_text().splitlines())
+    outcome = Outcome(float(result["seconds"]), best_validation(lines), result.get("step"))
+    if keep == "results":
+        (folder / CHECKPOINT).unlink(missing_ok=True)
+    elif (folder / CHECKPOINT).exists():
+        drop_optimizer(folder / CHECKPOINT)
     (folder / TIMES).unlink(missing_ok=True)
+    done = {"seconds": outcome.seconds, "validation": outcome.validation, "diverged": outcome.diverged}
+    write_atomically(folder / DONE, json.dumps(done).encode())
     return outcome
 
 

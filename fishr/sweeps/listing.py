@@ -13,8 +13,7 @@ from fishr.protocols.domainbed.job import Job
 from fishr.protocols.domainbed.records import JobKey
 from fishr.sweeps.folder import JOBS, PLAN, check_is_sweep, is_sweep
 from fishr.sweeps.plan import Plan
-
-JOB = "job.toml"
+from fishr.training.checkpoint_path import JOB
 
 
 def planned_keys(folder: Path) -> tuple[JobKey, ...]:

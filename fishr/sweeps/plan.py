@@ -2,18 +2,23 @@
 
 from collections.abc import Mapping
 from itertools import combinations
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from attrs import field, frozen
 
 from fishr.errors import InputError
 from fishr.protocols.domainbed.job import Job
 from fishr.protocols.domainbed.settings import Settings
-from fishr.training.checks import whole
+from fishr.training.checks import one_of, whole
 
 TestSets = Literal["single", "single_and_pairs"]
+Keep = Literal["results", "weights"]
 # All of DomainBed's data sets, algorithms and pairs of test environments are a quarter of this.
 MOST_JOBS = 1_000_000
+
+
+def _keep(plan: object, attribute: Any, value: Keep) -> None:
+    one_of(*get_args(Keep))(plan, attribute, value)
 
 
 @frozen
@@ -28,7 +33,8 @@ class Plan:
         draws: hyper-parameter draws, 0 to draws − 1; draw 0 is the defaults.
         trials: splits, 0 to trials − 1.
         threads: of each job's process; the last bits of a result depend on it.
-        keep_checkpoints: whether a finished job keeps its weights and its optimizer's memory.
+        keep: what a finished job keeps: its ``"results"``, or its ``"weights"`` too, which ``fishr evaluate`` and
+            ``analyze`` need.
         settings: what all jobs share.
 
     Raises:
@@ -50,7 +56,7 @@ class Plan:
     draws: int = field(default=20, validator=whole(1))
     trials: int = field(default=3, validator=whole(1))
     threads: int = field(default=1, validator=whole(1))
-    keep_checkpoints: bool = True
+    keep: Keep = field(default="results", validator=_keep)
     settings: Settings = field(factory=Settings)
 
     def __attrs_post_init__(self) -> None:

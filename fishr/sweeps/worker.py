@@ -44,7 +44,7 @@ def main() -> None:
     conditions = Conditions(
         Path(given["folder"]),
         given["threads"],
-        given["keep_checkpoints"],
+        given["keep"],
         Path(given["data_dir"]) if given["data_dir"] else None,
         given["device"],
     )

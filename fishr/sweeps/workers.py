@@ -95,7 +95,7 @@ def start_worker(conditions: Conditions, environment: Mapping[str, str], plugins
         "folder": str(conditions.folder),
         "data_dir": conditions.data_dir and str(conditions.data_dir),
         "threads": conditions.threads,
-        "keep_checkpoints": conditions.keep_checkpoints,
+        "keep": conditions.keep,
         "device": conditions.device,
     }
     errors = tempfile.TemporaryFile()  # noqa: SIM115 (the worker's, until its end)

@@ -15,7 +15,7 @@ from torch.serialization import get_crc32_options, set_crc32_options
 from fishr.errors import InputError
 from fishr.files import write_atomically
 from fishr.training.optimizers import OptimizerState
-from fishr.training.state import TrainingState
+from fishr.training.state import TrainingState, without_optimizer
 from fishr.training.step import NotFinite
 from fishr.training.stored import FORMAT, VERSION, read_checkpoint
 from fishr.training.trees import plain, restored
@@ -119,6 +119,31 @@ def load(path: Path, template: TrainingState | None = None) -> Checkpoint:
     for name, total in _not_finite(state.parameters):
         raise InputError(f"{path}: damaged, parameter {name} is {total}; use another checkpoint")
     return Checkpoint(state, **{name: tree[name] for name in rest})
+
+
+def drop_optimizer(path: Path) -> None:
+    """Write a checkpoint again without the optimizer's memory: it can be evaluated, but no run goes on from it.
+
+    Args:
+        path: a file that ``save`` wrote.
+
+    Raises:
+        InputError: no such file, or one that is damaged.
+        RunFailed: the file could not be written; the previous one is kept.
+
+    Example:
+        >>> import tempfile
+        >>> from fishr.protocols import colored_digits
+        >>> from fishr.training.loop import train
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder) / "checkpoint.pt"
+        ...     save(path, next(train(colored_digits())).state, "")
+        ...     drop_optimizer(path)
+        ...     load(path).state.optimizer
+        OptimizerState(steps=(), moments={})
+    """
+    made = load(path)
+    save(path, without_optimizer(made.state), made.experiment_text, made.position, made.seconds)
 
 
 def check_experiment(path: Path, checkpoint: Checkpoint, experiment_text: str) -> None:

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from fishr.errors import InputError
 from fishr.models.featurizer import Featurizer
 from fishr.models.frozen import FrozenFeaturizer
+from fishr.training.checkpoint_path import checkpoint_of
 from fishr.training.stored import read_checkpoint
 
-CHECKPOINT = "checkpoint.pt"
 _PREFIX = "featurizer."
 
 
@@ -62,7 +62,7 @@ class Frozen:
 def _fill(module: nn.Module, path: Path) -> None:
     if not path.exists():
         raise InputError(f"featurizer: {path}: no such run folder or checkpoint; train it first, or give its path")
-    file = path / CHECKPOINT if path.is_dir() else path
+    file = checkpoint_of(path) if path.is_dir() else path
     tree = read_checkpoint(file)
     found: dict[str, Tensor] = {**tree["parameters"], **tree["buffers"]}
     given = {name.removeprefix(_PREFIX): value for name, value in found.items() if name.startswith(_PREFIX)}

@@ -20,6 +20,7 @@ from fishr.data.domains import Domains
 from fishr.errors import InputError
 from fishr.files import present, remove_leftovers, write_atomically
 from fishr.ranks import ALONE, RankLost, Ranks
+from fishr.training.checkpoint_path import CHECKPOINT, RESULT, checkpoint_of
 from fishr.training.checkpoints import Checkpoint, check_experiment, load, save
 from fishr.training.evaluation import DomainScore
 from fishr.training.experiment import Experiment
@@ -33,7 +34,7 @@ from fishr.training.step import NotFinite, StepRecord
 if TYPE_CHECKING:
     from fishr.training.recording import Recorder
 
-METRICS, CHECKPOINT, RESULT = "metrics.jsonl", "checkpoint.pt", "result.json"
+METRICS = "metrics.jsonl"
 
 
 def run(
@@ -276,7 +277,7 @@ def _finished(folder: Path, text: str) -> Finished | None:
         scores = tuple(_score(entry) for entry in result["scores"])
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(f"{path}: not a result that fishr wrote; remove it to go on from the checkpoint") from error
-    last = load(folder / CHECKPOINT)
+    last = load(checkpoint_of(folder))
     check_experiment(folder / CHECKPOINT, last, text)
     return Finished(last.state, scores)
 

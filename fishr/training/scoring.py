@@ -2,14 +2,13 @@
 
 from pathlib import Path
 
-from fishr.errors import InputError
+from fishr.training.checkpoint_path import checkpoint_of
 from fishr.training.checkpoints import check_experiment, load
 from fishr.training.evaluation import DomainScore, evaluate
 from fishr.training.experiment import Experiment
 from fishr.training.folders import CONFIGURATION
 from fishr.training.loop import domains_to, resolve_device
-from fishr.training.records import CHECKPOINT
-from fishr.training.state import build_model, first_state, state_to
+from fishr.training.state import build_model, first_state, state_to, without_optimizer
 
 
 def score_checkpoint(
@@ -40,13 +39,12 @@ def score_checkpoint(
         >>> step, [score.name for score in scores]
         (1, ['flip 0.2', 'flip 0.1', 'reversed', 'gray'])
     """
-    if not (folder / CHECKPOINT).is_file():
-        raise InputError(f"{folder}: no {CHECKPOINT} yet; go on with the run until it has made one")
+    path = checkpoint_of(folder)
     where = resolve_device(device)
     domains = domains_to(experiment.data(experiment.seed, data_dir), where)
     model = build_model(experiment, domains)
-    template = first_state(experiment, model, len(domains.training))
-    checkpoint = load(folder / CHECKPOINT, template)
-    check_experiment(folder / CHECKPOINT, checkpoint, (folder / CONFIGURATION).read_bytes().decode())
+    template = without_optimizer(first_state(experiment, model, len(domains.training)))
+    checkpoint = load(path, template)
+    check_experiment(path, checkpoint, (folder / CONFIGURATION).read_bytes().decode())
     state = state_to(checkpoint.state, where)
     return state.step, evaluate(model, experiment, state, domains)

@@ -138,6 +138,18 @@ def state_to(state: TrainingState, device: torch.device) -> TrainingState:
     return evolve(to_device(state, device), generator=state.generator.cpu())
 
 
+def without_optimizer(state: TrainingState) -> TrainingState:
+    """The weights of a state without the optimizer's memory; as a template it fits a checkpoint with or without one.
+
+    Example:
+        >>> from fishr.protocols import colored_digits
+        >>> state = first_state(colored_digits(), Model(torch.nn.Flatten(), torch.nn.Linear(3, 1)), domains=2)
+        >>> without_optimizer(state).optimizer
+        OptimizerState(steps=(), moments={})
+    """
+    return evolve(state, optimizer=OptimizerState((), {}))
+
+
 def _problem(model: Model, layers: tuple[str, ...], domains: int) -> Problem:
     if layers != HEAD:
         return Problem.of(chained(model.featurizer, model.head), domains, layers)

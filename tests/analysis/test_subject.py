@@ -94,7 +94,7 @@ def _no_run(folder):
 
 
 REFUSED = {
-    "no checkpoint": (_without_checkpoint, {}, "no checkpoint.pt yet; go on with the run"),
+    "no checkpoint": (_without_checkpoint, {}, "no checkpoint.pt, though its run has ended"),
     "damaged trajectory": (_others_checkpoint, {}, "000002.pt: not a readable checkpoint"),
     "other weights": (_others_configuration, {}, "checkpoint.pt: was made with another configuration"),
     "other weights on the way": (_others_kept, {}, "000002.pt: was made with another configuration"),

@@ -248,7 +248,7 @@ def world(tmp_path_factory, runs_once, cache_once):
 REFUSED = {
     "nothing there": (["none"], "none: no such run or file; give a run folder or a cache that fishr wrote"),
     "no run": (["folder"], "folder: not a run folder, it has no config.toml"),
-    "no checkpoint": (["no-checkpoint"], "no-checkpoint: no checkpoint.pt yet"),
+    "no checkpoint": (["no-checkpoint"], "no-checkpoint: no checkpoint.pt, though its run has ended"),
     "checkpoint cut short": (["cut-checkpoint"], "checkpoint.pt: not a readable checkpoint"),
     "configuration cut short": (["cut-config"], "cut-config/config.toml: data: missing"),
     "a configuration": (["mine.toml"], "mine.toml"),

@@ -68,7 +68,7 @@ def test_no_worker_runs_a_file_of_the_folder(hostile, cli):
     poison(hostile / "sweep")
     (job,) = (hostile / "sweep" / "jobs").iterdir()
     poison(job)
-    for name in ("done", "result.json"):
+    for name in ("done", "result.json", "results.jsonl"):
         (job / name).unlink()
     said = cli("sweep", "resume", "sweep", "--workers", 1, "--device", "cpu")
     assert (said.code, marks(hostile)) == (0, []), said

@@ -132,9 +132,15 @@ REFUSED = {
     "resume, no metrics": (["train", "--resume", "no-metrics"], "metrics.jsonl: has 0 bytes, expected at least"),
     "resume, metrics cut short": (["train", "--resume", "cut-metrics"], "metrics.jsonl: has 3 bytes"),
     "resume, foreign result": (["train", "--resume", "no-result"], "not a result that fishr wrote"),
-    "resume, finished without weights": (["train", "--resume", "no-checkpoint"], "checkpoint.pt: no such checkpoint"),
+    "resume, finished without weights": (
+        ["train", "--resume", "no-checkpoint"],
+        "no checkpoint.pt, though its run",
+    ),
     "evaluate nothing": (["evaluate", "none"], "none: not a run folder"),
-    "evaluate, no checkpoint": (["evaluate", "no-checkpoint"], "no-checkpoint: no checkpoint.pt yet"),
+    "evaluate, no checkpoint": (
+        ["evaluate", "no-checkpoint"],
+        "no-checkpoint: no checkpoint.pt, though",
+    ),
     "evaluate, cut short": (["evaluate", "cut-checkpoint"], "not a readable checkpoint (cut short"),
     "evaluate, code": (["evaluate", "code-checkpoint"], "not a readable checkpoint"),
     "evaluate, other weights": (["evaluate", "wider"], "head.weight: got"),

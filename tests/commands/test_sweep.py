@@ -192,9 +192,24 @@ def test_status_and_tables_need_no_code_of_the_plan(swept, call):
     assert re.sub(" +", " ", said.out) == re.sub(" +", " ", before.replace("Fishr", "Mine"))
 
 
-def test_scores_name_the_environments(swept, call):
-    texts = {path.parent: path.read_text() for path in swept.glob("sweep/jobs/*/config.toml")}
-    job = next(folder for folder, text in texts.items() if "ERM test 1 " in text)
+@pytest.fixture
+def one_job(world, call):
+    """Run a plan of a single job, and return its folder."""
+
+    def run(**settings):
+        plan = PLAN.replace('["ERM", "Fishr"]', '["ERM"]').replace("draws = 1", "draws = 1\ntest_envs = [[1]]")
+        (world / "plan.toml").write_text(plan)
+        given = [text for key, value in settings.items() for text in ("--set", f"{key}={value}")]
+        assert call("sweep", "run", "plan.toml", "--out", "sweep", *WORK, *given).code == 0
+        (job,) = Path("sweep", "jobs").iterdir()
+        return job
+
+    return run
+
+
+def test_kept_weights_can_be_evaluated_and_analysed(one_job, call):
+    """And the tables name the environments."""
+    job = one_job(keep="weights")
     said = call("evaluate", job)
     assert said.code == 0, said
     rows = [re.split(r"\s{2,}", line)[:2] for line in said.out.splitlines() if line.startswith("env")]
@@ -203,6 +218,23 @@ def test_scores_name_the_environments(swept, call):
     assert rows == [*training, *([name, "evaluation"] for name in rest)]
     found = json.loads(call("evaluate", job, "--format", "json").out)["scores"]
     assert (found[0]["name"], found[0]["environment"]) == ("env0_in", "A")
+    recorded = json.loads((job / "results.jsonl").read_text().splitlines()[-1])
+    assert {f"{score['name']}_acc": score["accuracy"] for score in found}.items() <= recorded.items()
+    said = call("analyze", job)
+    assert said.code == 0, said
+    assert "env2_in (P)" in said.out
+
+
+def test_results_alone_say_what_is_missing(one_job, call):
+    job = one_job()
+    assert not (job / "checkpoint.pt").exists()
+    for command in (("evaluate", job), ("analyze", job), ("train", "--resume", job)):
+        said = call(*command)
+        assert (said.code, said.out) == (2, "")
+        assert said.err == (
+            f'Error: {job}: its weights were not kept; set keep = "weights" in the plan of its sweep, '
+            "remove this folder and run the sweep again\n"
+        )
 
 
 def test_failures_are_told_and_retried(broken, call):
@@ -235,14 +267,14 @@ def test_a_job_that_diverges_is_done(world, call):
 
 def test_some_failures_are_counted(swept, call):
     job = next((swept / "sweep" / "jobs").iterdir())
-    (job / "done").unlink()
+    for name in ("done", "results.jsonl", "result.json"):
+        (job / name).unlink()
     (job / "checkpoint.pt").write_bytes(b"damaged")
     said = call("sweep", "resume", "sweep", *WORK)
     assert said.code == 1
     assert "Error: sweep: 1 of 8 jobs failed (first PACS" in said.err
     assert "checkpoint.pt" in said.err
-    for name in ("checkpoint.pt", "metrics.jsonl", "result.json"):
-        (job / name).unlink()
+    (job / "checkpoint.pt").unlink()
     said = call("sweep", "resume", "sweep", *WORK, "--retry-failed")
     assert said.code == 0
     assert "8 of 8 jobs done" in said.out

@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 from typing import ClassVar
 
 import attrs
@@ -15,6 +16,7 @@ from fishr.sweeps.failures import Failure, read_failure, write_failure
 from fishr.sweeps.folder import job_folder
 from fishr.sweeps.memory import Memory
 from fishr.training import Evaluated, Finished, Stepped, train
+from fishr.training.checkpoints import load
 
 
 @pytest.fixture
@@ -97,16 +99,66 @@ def test_a_job_begins_in_whatever_a_kill_left(job, conditions, whole, results_of
     assert read_failure(folder) is None
     assert results_of(conditions.folder, [job]) == {job.name: whole[job.name]}
     assert {path.name for path in folder.iterdir()} == {
-        *("checkpoint.pt", "config.toml", "done", "job.toml", "log.txt", "metrics.jsonl", "result.json"),
+        *("config.toml", "done", "job.toml", "log.txt", "metrics.jsonl", "result.json"),
         "results.jsonl",
     }
 
 
 def test_weights_are_kept_only_where_they_are_wanted(job, conditions):
-    assert attempt(job, attrs.evolve(conditions, keep_checkpoints=False), Memory()).done
+    """And never the optimizer's memory."""
     folder = job_folder(conditions.folder, job)
-    assert not (folder / "checkpoint.pt").exists()
-    assert len(lines_of(conditions, job)) == job.evaluations
+    sizes, real = [], execution.run
+
+    def watched(*arguments, **options):
+        for event in real(*arguments, **options):
+            if isinstance(event, Finished):
+                sizes.append((folder / "checkpoint.pt").stat().st_size)
+            yield event
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(execution, "run", watched)
+        assert attempt(job, conditions, Memory()).done
+        assert not (folder / "checkpoint.pt").exists()
+        lines = lines_of(conditions, job)
+        assert len(lines) == job.evaluations
+        shutil.rmtree(folder)
+        assert attempt(job, attrs.evolve(conditions, keep="weights"), Memory()).done
+    assert len(lines_of(conditions, job)) == len(lines)
+    kept = load(folder / "checkpoint.pt").state
+    *_, last = train(job.experiment())
+    assert {name: tensor.tolist() for name, tensor in kept.parameters.items()} == {
+        name: tensor.tolist() for name, tensor in last.state.parameters.items()
+    }
+    assert kept.optimizer.moments == {}
+    assert (folder / "checkpoint.pt").stat().st_size < sizes[-1]
+
+
+@pytest.mark.parametrize("keep", ["results", "weights"])
+@pytest.mark.parametrize("stop", ["before dropping", "after dropping"])
+def test_a_kill_between_results_and_done_loses_nothing(job, conditions, monkeypatch, whole, results_of, keep, stop):
+    conditions, folder = attrs.evolve(conditions, keep=keep), job_folder(conditions.folder, job)
+    write = execution.write_atomically
+
+    def killed(*arguments):
+        raise KeyboardInterrupt
+
+    def writing(path, content):
+        if path.name == "done":
+            raise KeyboardInterrupt
+        write(path, content)
+
+    if stop == "before dropping":
+        monkeypatch.setattr(execution, "_conclude", killed)
+    else:
+        monkeypatch.setattr(execution, "write_atomically", writing)
+    with pytest.raises(KeyboardInterrupt):
+        attempt(job, conditions, Memory())
+    monkeypatch.undo()
+    monkeypatch.setattr(execution, "run", None)
+    outcome = attempt(job, conditions, Memory())
+    assert (outcome.done, read_outcome(folder)) == (True, outcome)
+    assert results_of(conditions.folder, [job]) == {job.name: whole[job.name]}
+    assert (folder / "checkpoint.pt").exists() == (keep == "weights")
 
 
 def test_failures_are_told_and_logged(job, conditions, monkeypatch, capfd):
@@ -131,6 +183,7 @@ def test_a_folder_in_use_is_waited_for(job, conditions, monkeypatch):
     """As when a node of a cluster counts as lost but still computes for a while."""
     from fishr.locks import LOCK, locked
 
+    conditions = attrs.evolve(conditions, keep="weights")
     folder = job_folder(conditions.folder, job)
     attempt(job, conditions, Memory())
     (folder / "done").unlink()

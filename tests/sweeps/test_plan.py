@@ -57,7 +57,7 @@ def test_a_plan_is_a_file():
         test_envs = [[0], [0, 1]]
         draws = 2
         threads = 2
-        keep_checkpoints = false
+        keep = "weights"
         [settings]
         steps = 100
         hparams = {batch_size = 16, lr = 1e-3}
@@ -69,7 +69,7 @@ def test_a_plan_is_a_file():
     hparams = {"batch_size": 16, "lr": 1e-3}
     settings = Settings(steps=100, hparams=hparams, features={"PACS": "pacs.h5"}, own=own)
     assert plan == Plan(
-        ("PACS", "Mine"), ("ERM",), ((0,), (0, 1)), draws=2, threads=2, keep_checkpoints=False, settings=settings
+        ("PACS", "Mine"), ("ERM",), ((0,), (0, 1)), draws=2, threads=2, keep="weights", settings=settings
     )
     assert structure(parse_toml(dumps(plan)), Plan) == plan
 

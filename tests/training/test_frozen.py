@@ -117,7 +117,11 @@ def test_another_featurizer_is_refused(plain, base, inner, told):
 def test_no_run_and_no_checkpoint_are_refused(plain, tmp_path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "other.pt").write_bytes(b"PK")
-    for name, told in (("none", "no such run folder"), ("empty", "no such checkpoint"), ("other.pt", "not a readable")):
+    for name, told in (
+        ("none", "no such run folder"),
+        ("empty", "no checkpoint.pt yet"),
+        ("other.pt", "not a readable"),
+    ):
         with pytest.raises(InputError, match=told) as caught:
             next(train(attrs.evolve(plain, featurizer=Frozen(plain.featurizer, str(tmp_path / name)))))
         assert "\n" not in str(caught.value)
