@@ -76,7 +76,7 @@ def plan(
     overrides: tuple[str, ...],
     plugins: tuple[str, ...],
 ) -> None:
-    """Count a plan's jobs, steps and evaluations, and estimate their time from a few steps of one job of each kind."""
+    """Count a plan's jobs, steps and evaluations, and estimate time, disk and memory from a few steps of each kind."""
     from fishr.commands.rendering import as_json
     from fishr.commands.sweep_tables import estimate_object, estimate_table
     from fishr.configuration import load
@@ -89,7 +89,7 @@ def plan(
         found, count = estimates(chosen.jobs()), None
     else:
         count = len(slots(chosen.threads, device, workers, jobs_per_gpu))
-        found = tuple(measured(chosen.jobs(), data_dir, device, chosen.threads))
+        found = tuple(measured(chosen.jobs(), data_dir, device, chosen.threads, chosen.keep))
     click.echo(as_json(estimate_object(found, count)) if style == "json" else estimate_table(found, count))
 
 

@@ -71,6 +71,16 @@ def duration(seconds: float) -> str:
     raise AssertionError(seconds)
 
 
+def size(count: int) -> str:
+    """Bytes as people say them.
+
+    Example:
+        >>> size(900), size(12_300_000), size(3_210_000_000)
+        ('0.0 MB', '12.3 MB', '3.2 GB')
+    """
+    return f"{count / 1e9:,.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
+
+
 def estimate_table(found: "Sequence[Estimate]", workers: int | None) -> str:
     """What a plan will cost, as a table for people.
 
@@ -80,15 +90,25 @@ def estimate_table(found: "Sequence[Estimate]", workers: int | None) -> str:
     """
     from fishr.sweeps.calibration import total_of
 
-    cells = [[e.dataset, e.algorithm, *_costs(e, workers)] for e in (*found, total_of(found))]
-    headers = ["data set", "algorithm", "jobs", "steps", "evaluations", *(["time"] if workers else [])]
+    total = total_of(found)
+    cells = [[e.dataset, e.algorithm, *_costs(e, workers)] for e in (*found, total)]
+    costs = ["time", "disk", "memory"] if workers else []
+    headers = ["data set", "algorithm", "jobs", "steps", "evaluations", *costs]
     text = tabulate(cells, headers, disable_numparse=True, colalign=("left", "left", *["right"] * (len(headers) - 2)))
-    note = f"\n\ntime: estimated, with {workers} worker{'s' * (workers != 1)}" if workers else ""
-    return text + note
+    if workers is None or total.footprint is None:
+        return text
+    notes = [
+        f"time: estimated, with {workers} worker{'s' * (workers != 1)}",
+        f"disk: estimated, at most while they run; {size(total.footprint.kept)} stay",
+        "memory: estimated, at most, of all workers together",
+    ]
+    if total.footprint.gpu_memory is not None:
+        notes.append(f"GPU memory: estimated, {size(total.footprint.gpu_memory)} a worker at most")
+    return "\n".join([text, "", *notes])
 
 
 def estimate_object(found: "Sequence[Estimate]", workers: int | None) -> dict[str, Any]:
-    """The same as plain values for JSON; seconds are of computation, one job after another."""
+    """The same as plain values for JSON: seconds are of computation, one job after another; footprints are bytes."""
     from fishr.sweeps.calibration import total_of
 
     rows = [attrs.asdict(e) for e in found]
@@ -97,9 +117,12 @@ def estimate_object(found: "Sequence[Estimate]", workers: int | None) -> dict[st
 
 def _costs(estimate: "Estimate", workers: int | None) -> list[str]:
     counts = [f"{count:,}" for count in (estimate.jobs, estimate.steps, estimate.evaluations)]
-    if estimate.seconds is None or workers is None:
+    footprint = estimate.footprint
+    if estimate.seconds is None or workers is None or footprint is None:
         return counts
-    return [*counts, duration(estimate.seconds / workers)]
+    at_once = min(workers, estimate.jobs)
+    memory = "" if footprint.memory is None else size(at_once * footprint.memory)
+    return [*counts, duration(estimate.seconds / workers), size(footprint.disk(at_once)), memory]
 
 
 def progress_table(found: "Progress") -> str:

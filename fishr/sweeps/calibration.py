@@ -1,4 +1,4 @@
-"""How long a sweep will take, from a few steps and a part of one evaluation of each kind of job."""
+"""What a sweep will take, from a few steps and a part of one evaluation of each kind of job."""
 
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -11,14 +11,16 @@ from attrs import frozen
 
 from fishr.data.domains import Domains
 from fishr.protocols.domainbed.job import Job
+from fishr.sweeps.footprint import Footprint, job_footprint, peak_gpu_memory, peak_memory
 from fishr.sweeps.memory import Memory, remembering
-from fishr.training.evaluation import evaluate
+from fishr.sweeps.plan import Keep
+from fishr.training.evaluation import DomainScore, evaluate
 from fishr.training.experiment import Experiment
 from fishr.training.feeding import source_of
 from fishr.training.loop import domains_to, resolve_device
 from fishr.training.model import Model
 from fishr.training.state import TrainingState, build_model, first_state
-from fishr.training.step import advance
+from fishr.training.step import StepRecord, advance
 
 _ENOUGH, _STEPS, _ROWS = 0.5, 20, 32  # seconds; steps at most; rows of each domain at first
 
@@ -34,6 +36,7 @@ class Estimate:
         steps: of all of them.
         evaluations: of all of them.
         seconds: of all of them, one after another; None: not measured.
+        footprint: on disk and in memory; None: not measured.
 
     Example:
         >>> Estimate("PACS", "ERM", jobs=240, steps=1_200_240, evaluations=4_320).seconds is None
@@ -46,6 +49,7 @@ class Estimate:
     steps: int
     evaluations: int
     seconds: float | None = None
+    footprint: Footprint | None = None
 
 
 def estimates(jobs: Iterable[Job]) -> tuple[Estimate, ...]:
@@ -65,7 +69,7 @@ def estimates(jobs: Iterable[Job]) -> tuple[Estimate, ...]:
 
 
 def total_of(found: Sequence[Estimate]) -> Estimate:
-    """The sum of estimates.
+    """The sum of estimates; checkpoint and memory are the largest, since every worker may run any job.
 
     Args:
         found: all measured, or none.
@@ -76,21 +80,29 @@ def total_of(found: Sequence[Estimate]) -> Estimate:
     """
     seconds = [e.seconds for e in found if e.seconds is not None]
     counts = (sum(e.jobs for e in found), sum(e.steps for e in found), sum(e.evaluations for e in found))
-    return Estimate("total", "", *counts, sum(seconds) if seconds else None)
+    parts = [e.footprint for e in found if e.footprint is not None]
+    return Estimate("total", "", *counts, sum(seconds) if seconds else None, _together(parts) if parts else None)
 
 
 def measured(
-    jobs: Iterable[Job], data_dir: Path | None = None, device: str = "cpu", threads: int = 1
+    jobs: Iterable[Job],
+    data_dir: Path | None = None,
+    device: str = "cpu",
+    threads: int = 1,
+    keep: Keep = "results",
 ) -> Iterator[Estimate]:
-    """The same with seconds, each as soon as it is measured: on one job of each kind, of about the mean batch size.
+    """The same with seconds, disk and memory, each as soon as it is measured: on one job of each kind, of about the
+    mean batch size.
 
-    Steps are timed with every penalty at its full weight, so jobs with a long warm-up take less.
+    Steps are timed with every penalty at its full weight, so jobs with a long warm-up take less. Memory is the most
+    that this process held so far, with a checkpoint about to be written.
 
     Args:
         jobs: of a plan.
         data_dir: where data files lie.
         device: "cpu", "cuda" or "auto".
         threads: of each job.
+        keep: what finished jobs keep.
 
     Raises:
         InputError: data or weights that are missing.
@@ -105,9 +117,16 @@ def measured(
         for estimate, cell in zip(estimates(jobs := tuple(jobs)), _cells(jobs).values(), strict=True):
             sizes = [float(job.hparams["batch_size"]) for job in cell]
             usual = min(cell, key=lambda job: abs(job.hparams["batch_size"] - fmean(sizes)))
-            start, step, evaluation = _seconds(usual, data_dir, where, memory)
+            (start, step, evaluation), one = _costs(usual, data_dir, where, memory, keep)
             seconds = start * estimate.jobs + step * estimate.steps + evaluation * estimate.evaluations
-            yield attrs.evolve(estimate, seconds=seconds)
+            held = peak_memory()
+            footprint = attrs.evolve(
+                one,
+                kept=one.kept * estimate.jobs,
+                memory=None if held is None else held + one.checkpoint,
+                gpu_memory=peak_gpu_memory(where),
+            )
+            yield attrs.evolve(estimate, seconds=seconds, footprint=footprint)
     finally:
         torch.set_num_threads(before)
 
@@ -119,8 +138,21 @@ def _cells(jobs: Iterable[Job]) -> dict[tuple[str, str], list[Job]]:
     return cells
 
 
-def _seconds(job: Job, data_dir: Path | None, device: torch.device, memory: Memory) -> tuple[float, float, float]:
-    """Seconds of a job's beginning, of one of its steps and of one of its evaluations."""
+def _together(parts: Sequence[Footprint]) -> Footprint:
+    memory = [part.memory for part in parts if part.memory is not None]
+    gpu_memory = [part.gpu_memory for part in parts if part.gpu_memory is not None]
+    return Footprint(
+        kept=sum(part.kept for part in parts),
+        checkpoint=max(part.checkpoint for part in parts),
+        memory=max(memory, default=None),
+        gpu_memory=max(gpu_memory, default=None),
+    )
+
+
+def _costs(
+    job: Job, data_dir: Path | None, device: torch.device, memory: Memory, keep: Keep
+) -> tuple[tuple[float, float, float], Footprint]:
+    """Seconds of a job's beginning, of one of its steps and of one of its evaluations; and what it takes of disk."""
     experiment = remembering(job.experiment(), memory)
     domains = domains_to(experiment.data(experiment.seed, data_dir), device)
     begun = time.perf_counter()
@@ -130,33 +162,44 @@ def _seconds(job: Job, data_dir: Path | None, device: torch.device, memory: Memo
     start = time.perf_counter() - begun
     # As in the last step every penalty has its full weight.
     state = attrs.evolve(state, step=max(0, job.steps - 1))
-    step = _step_seconds(experiment, model, state, domains)
-    return start, step, _evaluation_seconds(experiment, model, state, domains)
+    step, after, record = _timed_step(experiment, model, state, domains)
+    evaluation, scores = _timed_evaluation(experiment, model, state, domains)
+    return (start, step, evaluation), job_footprint(job, after, record, scores, keep)
 
 
-def _step_seconds(experiment: Experiment, model: Model, state: TrainingState, domains: Domains) -> float:
+def _timed_step(
+    experiment: Experiment, model: Model, state: TrainingState, domains: Domains
+) -> tuple[float, TrainingState, StepRecord]:
+    """Seconds of a step, the state after it and its record."""
     source = source_of(experiment, domains.training)
     begun, done = 0.0, -1
-    while done < _STEPS and (done < 1 or time.perf_counter() - begun < _ENOUGH):
+    while True:
         # The same weights with the next batch. Reading the step's numbers waits for the device.
-        after, _ = advance(model, experiment, state, source)
+        after, record = advance(model, experiment, state, source)
         state = attrs.evolve(state, generator=after.generator)
         done += 1
         # The first step warms up.
         begun = begun or time.perf_counter()
-    return (time.perf_counter() - begun) / done
+        if done == _STEPS or (done and time.perf_counter() - begun >= _ENOUGH):
+            return (time.perf_counter() - begun) / done, after, record
 
 
-def _evaluation_seconds(experiment: Experiment, model: Model, state: TrainingState, domains: Domains) -> float:
+def _timed_evaluation(
+    experiment: Experiment, model: Model, state: TrainingState, domains: Domains
+) -> tuple[float, tuple[DomainScore, ...]]:
+    """Seconds of an evaluation, and the scores of a part of one."""
     everything = (*domains.training, *domains.evaluation)
     total, rows, seconds = sum(len(domain.labels) for domain in everything), _ROWS, 0.0
     while True:
         some = [domain.part(range(min(rows, len(domain.labels)))) for domain in everything]
         count = sum(len(domain.labels) for domain in some)
         begun = time.perf_counter()
-        evaluate(model, experiment, state, Domains(tuple(some[:1]), tuple(some[1:]), domains.classes))
+        trained = len(domains.training)
+        scores = evaluate(
+            model, experiment, state, Domains(tuple(some[:trained]), tuple(some[trained:]), domains.classes)
+        )
         # The first one warms up.
         if seconds and (time.perf_counter() - begun > _ENOUGH / 4 or count == total):
-            return (time.perf_counter() - begun) * total / count
+            return (time.perf_counter() - begun) * total / count, scores
         seconds = time.perf_counter() - begun
         rows = 2 * rows

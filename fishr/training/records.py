@@ -5,7 +5,7 @@ import math
 import platform
 import shutil
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -173,7 +173,7 @@ def _recorded(
                     if recorder:
                         recorder.begin(event)
                 elif isinstance(event, Stepped):
-                    metrics.append(_json(_step_entry(event.record, names)))
+                    metrics.append(_json(step_entry(event.record, names)))
                     done = event.state.step
                     made = Checkpoint(event.state, text, metrics.position, start.seconds + time.monotonic() - clock)
                     if done % experiment.checkpoint_every == 0 or done == experiment.steps:
@@ -184,12 +184,12 @@ def _recorded(
                         recorder.record(event.state)
                     last, event = made, attrs.evolve(event, seconds=seconds)
                 elif isinstance(event, Evaluated):
-                    metrics.append(_json({"step": event.step, "scores": _scores(event.scores)}))
+                    metrics.append(_json({"step": event.step, "scores": score_entries(event.scores)}))
                 else:
                     metrics.sync()
                     if recorder:
                         recorder.assemble()
-                    outcome = {"status": "finished", "scores": _scores(event.scores)}
+                    outcome = {"status": "finished", "scores": score_entries(event.scores)}
                     total = start.seconds + time.monotonic() - clock
                     _write_result(folder, experiment, device, ranks, total, outcome)
                     # Only now: killed before, the run goes on from its last step and assembles them again.
@@ -307,12 +307,14 @@ def _write_result(
     write_atomically(folder / RESULT, (_json(result | outcome, indent=2) + "\n").encode())
 
 
-def _step_entry(record: StepRecord, names: list[str]) -> dict[str, Any]:
+def step_entry(record: StepRecord, names: Sequence[str]) -> dict[str, Any]:
+    """The line of a step in metrics.jsonl, as plain values."""
     entry = attrs.asdict(record)
     return entry | {"domain_losses": dict(zip(names, record.domain_losses, strict=True))}
 
 
-def _scores(scores: tuple[DomainScore, ...]) -> list[dict[str, Any]]:
+def score_entries(scores: Sequence[DomainScore]) -> list[dict[str, Any]]:
+    """The scores of an evaluation, as plain values for JSON."""
     # JSON has no infinity: the loss of a model that diverged in its last step is null.
     entries = [attrs.asdict(score, filter=lambda _, value: value is not None) for score in scores]
     return [e | {"loss": e["loss"] if math.isfinite(e["loss"]) else None} for e in entries]

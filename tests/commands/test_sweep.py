@@ -113,15 +113,16 @@ def test_plan_estimates(world, call):
     assert found["total"]["seconds"] == pytest.approx(sum(row["seconds"] for row in found["rows"]))
     assert 0 < found["total"]["seconds"] < 60
     text = call("sweep", "plan", "plan.toml", "--workers", 2, "--device", "cpu", "--set", "draws=2").out
-    assert text.endswith("time: estimated, with 2 workers\n")
-    assert re.search(r"total +16 +160 +64 +\d+\.\d s", text)
+    assert "time: estimated, with 2 workers\n" in text
+    assert re.search(r"\ndisk: estimated, at most while they run; 0\.\d MB stay\n", text)
+    assert re.search(r"total +16 +160 +64 +\d+\.\d s +0\.\d MB", text)
 
 
 def test_the_example_is_the_benchmark(call):
     """Twenty draws × three trials × three test environments of 5,001 steps, for each of two algorithms."""
     said = call("sweep", "plan", ROOT / "examples" / "sweep.toml", "--no-calibration", "--format", "json")
     assert json.loads(said.out)["total"] == {
-        **{"dataset": "total", "algorithm": "", "jobs": 360, "seconds": None},
+        **{"dataset": "total", "algorithm": "", "jobs": 360, "seconds": None, "footprint": None},
         **{"steps": 360 * 5001, "evaluations": 360 * 51},
     }
 

@@ -3,6 +3,7 @@ import sys
 from io import StringIO
 from pathlib import Path
 
+import attrs
 import pytest
 
 from fishr.commands.sweep_tables import duration, estimate_table, failure_text, follow, progress_object, progress_table
@@ -11,6 +12,7 @@ from fishr.sweeps.calibration import Estimate
 from fishr.sweeps.events import JobDone, JobFailed, JobRetried
 from fishr.sweeps.execution import Outcome
 from fishr.sweeps.failures import Failure
+from fishr.sweeps.footprint import Footprint
 from fishr.sweeps.progress import FailedJob, Progress, Row
 
 JOBS = [Job("PACS", "ERM", (0, 2), draw, 1) for draw in range(3)]
@@ -60,10 +62,18 @@ def test_durations(seconds, text):
 
 
 def test_time_is_shared_by_the_workers():
-    found = (Estimate("PACS", "ERM", 2, 1000, 10, 60.0), Estimate("PACS", "Fishr", 1, 500, 5, 120.0))
+    found = (
+        Estimate("PACS", "ERM", 2, 1000, 10, 60.0, Footprint(kept=4_000_000, checkpoint=3_000_000, memory=10**9)),
+        Estimate("PACS", "Fishr", 1, 500, 5, 120.0, Footprint(kept=1_000_000, checkpoint=5_000_000, memory=2 * 10**9)),
+    )
     text = estimate_table(found, workers=2)
-    assert re.search(r"PACS +ERM +2 +1,000 +10 +30\.0 s\n", text)
-    assert re.search(r"total +3 +1,500 +15 +1 min 30 s\n", text)
+    # A checkpoint stays until the next one is whole; a single job has a single worker.
+    assert re.search(r"PACS +ERM +2 +1,000 +10 +30\.0 s +16\.0 MB +2\.0 GB\n", text)
+    assert re.search(r"PACS +Fishr +1 +500 +5 +1 min 0 s +11\.0 MB +2\.0 GB\n", text)
+    assert re.search(r"total +3 +1,500 +15 +1 min 30 s +25\.0 MB +4\.0 GB\n", text)
+    assert "at most while they run; 5.0 MB stay\n" in text
+    gpu = attrs.evolve(found[0], footprint=attrs.evolve(found[0].footprint, memory=None, gpu_memory=3 * 10**9))
+    assert "GPU memory: estimated, 3.0 GB a worker at most" in estimate_table((gpu,), workers=2)
     assert "time" not in estimate_table((Estimate("PACS", "ERM", 2, 1000, 10),), None)
 
 

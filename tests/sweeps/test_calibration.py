@@ -3,7 +3,8 @@ import pytest
 import torch
 
 from fishr.sweeps import calibration
-from fishr.sweeps.calibration import estimates, measured
+from fishr.sweeps.calibration import estimates, measured, total_of
+from fishr.sweeps.footprint import Footprint
 
 
 def test_counts_are_those_of_the_jobs(plan):
@@ -20,15 +21,21 @@ def test_counts_are_those_of_the_jobs(plan):
 
 
 def test_seconds_add_up(plan, monkeypatch):
-    monkeypatch.setattr(calibration, "_seconds", lambda *given: (3.0, 0.5, 10.0))
+    monkeypatch.setattr(calibration, "_costs", lambda *given: ((3.0, 0.5, 10.0), Footprint(100, 40)))
+    monkeypatch.setattr(calibration, "peak_memory", lambda: 1000)
     (erm, fishr) = measured(plan.jobs())
     assert erm.seconds == fishr.seconds == 8 * 3.0 + 160 * 0.5 + 32 * 10.0
+    assert erm.footprint == Footprint(kept=8 * 100, checkpoint=40, memory=1040)
+    assert total_of([erm, fishr]).footprint == Footprint(kept=16 * 100, checkpoint=40, memory=1040)
+    monkeypatch.setattr(calibration, "peak_memory", lambda: None)
+    assert total_of(list(measured(plan.jobs()))).footprint == Footprint(kept=16 * 100, checkpoint=40)
 
 
 def test_a_job_of_the_mean_batch_size_is_measured(plan, monkeypatch):
     free = attrs.evolve(plan, draws=9, algorithms=("ERM",), settings=attrs.evolve(plan.settings, hparams={}))
     chosen = []
-    monkeypatch.setattr(calibration, "_seconds", lambda job, *given: chosen.append(job) or (0.0, 0.0, 0.0))
+    costs = ((0.0, 0.0, 0.0), Footprint(0, 0))
+    monkeypatch.setattr(calibration, "_costs", lambda job, *given: chosen.append(job) or costs)
     list(measured(free.jobs()))
     sizes = [job.hparams["batch_size"] for job in free.jobs()]
     mean = sum(sizes) / len(sizes)
