@@ -1,6 +1,7 @@
 """What several tests share."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -25,6 +26,25 @@ def mnist_dir() -> Path:
     if not (folder / "MNIST" / "raw").is_dir():
         pytest.skip(f"no MNIST/raw in {folder}: set FISHR_DATA_DIR to a folder that has it")
     return folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def signals() -> None:
+    """Processes that tests start take signals as one of a terminal does, whatever this one was started with.
+
+    A shell has its background processes ignore SIGINT, nohup has them ignore SIGHUP, and both are inherited.
+    """
+    # Python's own handler becomes the default one in a process that is started.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD):
+        signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, signal.valid_signals())
+
+
+@pytest.fixture(scope="session", autouse=True)
+def width() -> None:
+    """Texts are broken as on 80 columns, however wide the terminal is."""
+    os.environ["COLUMNS"] = "80"
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -3,11 +3,13 @@
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -299,7 +301,7 @@ def test_slurm_writes_a_script_and_submits_nothing(world, call):
     assert (said.code, said.out, said.err) == (0, "sbatch sweep/slurm/array.sh\n", "")
     text = (world / "sweep" / "slurm" / "array.sh").read_text()
     assert "#SBATCH --array=0-7%8" in text
-    folder = re.escape(str(world / "sweep"))
+    folder = re.escape(shlex.quote(str(world / "sweep")))
     assert re.search(rf'sweep resume {folder} --part "\$SLURM_ARRAY_TASK_ID"/8 --workers 4 --retry-failed\n', text)
     assert list((world / "sweep" / "jobs").iterdir()) == []
 
@@ -309,8 +311,9 @@ def test_ctrl_c_is_one_line_and_loses_nothing(swept, call):
     (swept / "my data").mkdir()
     (swept / "features.h5").rename(swept / "my data" / "features.h5")
     command = [sys.executable, str(ROOT / "cli.py"), "sweep", "run", "plan.toml", "--out", "stopped", "--workers", "2"]
+    # So many steps that no machine ends them before the interruption.
     with subprocess.Popen(
-        [*command, "--device", "cpu", "--data-dir", "my data", "--set", "settings.steps=400"],
+        [*command, "--device", "cpu", "--data-dir", "my data", "--set", "settings.steps=100000000"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -318,11 +321,14 @@ def test_ctrl_c_is_one_line_and_loses_nothing(swept, call):
         env=os.environ | {"OMP_NUM_THREADS": "1"},
         start_new_session=True,
     ) as process:
-        deadline = time.monotonic() + 60
-        while not list(swept.glob("stopped/jobs/*/metrics.jsonl")) and time.monotonic() < deadline:
-            time.sleep(0.01)
-        os.killpg(process.pid, signal.SIGINT)
-        out, err = process.communicate(timeout=60)
+        try:
+            while not list(swept.glob("stopped/jobs/*/metrics.jsonl")) and process.poll() is None:
+                time.sleep(0.01)
+            os.killpg(process.pid, signal.SIGINT)
+            out, err = process.communicate(timeout=300)
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
     assert process.returncode == 1
     hint = "fishr sweep resume stopped --workers 2 --data-dir 'my data' --device cpu"
     assert err.splitlines()[-1] == f"Error: stopped: interrupted; go on with {hint}"
