@@ -49,6 +49,30 @@ def typed_path(text: str) -> Path:
     return Path(os.path.expanduser(text))  # noqa: PTH111 - Path.expanduser fails for users that do not exist
 
 
+def in_data_folder(path: str, data_dir: Path | None) -> Path:
+    """Return where a path of a configuration leads: a relative one starts at the data folder, ``~`` is expanded.
+
+    Args:
+        path: As it is written in a TOML file, a plan or ``--set``.
+        data_dir: The data folder; None: ``data``.
+
+    Raises:
+        InputError: Nothing is there, but the working directory has it.
+
+    Example:
+        >>> in_data_folder("photo.npz", Path("hospital")) == Path("hospital", "photo.npz")
+        True
+    """
+    folder, written = DATA if data_dir is None else data_dir, typed_path(path)
+    place = folder / written
+    if place != written and not place.exists() and written.exists():
+        raise InputError(
+            f"{place}: nothing is there, but {written} is in the working directory; a path in a configuration starts "
+            "at the data folder: move it there, give --data-dir ., or write the whole path"
+        )
+    return place
+
+
 def check_writable(path: Path) -> None:
     """Refuse a place where no file can be made, before work is done for it.
 

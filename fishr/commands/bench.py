@@ -8,8 +8,10 @@ import click
 
 from fishr.commands.shared import (
     COUNT,
+    PATH,
     data_dir_option,
     device_option,
+    find_images,
     format_option,
     image_size_option,
     image_source_argument,
@@ -28,7 +30,7 @@ def bench() -> None:
     short_help="Measure images a second.", epilog="Example: fishr bench data PACS --cache pacs.h5 --batch 32"
 )
 @image_source_argument
-@click.option("--cache", metavar="FILE", help="Its images in a file of `fishr cache images`, measured too.")
+@click.option("--cache", type=PATH, metavar="FILE", help="Its images in a file of `fishr cache images`, measured too.")
 @image_size_option
 @click.option("--batch", type=COUNT, default=32, show_default=True, help="Images of each environment in a batch.")
 @click.option(
@@ -50,8 +52,8 @@ def bench() -> None:
 @data_dir_option
 @format_option
 def data(
-    source: Path,
-    cache: str | None,
+    source: str,
+    cache: Path | None,
     size: int,
     batch: int,
     rows: int,
@@ -63,8 +65,8 @@ def data(
 ) -> None:
     """Measure how many images a second become inputs of a model, by each way there is.
 
-    FOLDER_OR_LIST is a folder of ENVIRONMENT/CLASS/IMAGE, or a .csv, .json or .jsonl with environment, class and path
-    of each image; it and --cache start at the data folder. Batches are drawn and read ahead as in training, and the
+    NAME_OR_PATH is one of `fishr data list`, a folder of ENVIRONMENT/CLASS/IMAGE, or a .csv, .json or .jsonl with
+    environment, class and path of each image. Batches are drawn and read ahead as in training, and the
     ways take turns: medians and quartiles over the rounds are given, and how many times faster a way is than reading
     files and augmenting image by image. After the first round files come from the system's memory, not from the disk.
 
@@ -81,14 +83,17 @@ def data(
     if workers is not None:
         torch.set_num_threads(workers)
     where, threads = resolve_device(device), torch.get_num_threads()
-    is_list = source.suffix.lower() in EXTENSIONS
-    chosen = (ImageList if is_list else ImageFolders)(str(source), size=size, samples=rows)
-    speeds = measure(ways_of(chosen, data_dir, where, cache), batch, rounds)
+    place = find_images(source, data_dir)
+    is_list = place.suffix.lower() in EXTENSIONS
+    # A configuration's relative paths would start at the data folder.
+    chosen = (ImageList if is_list else ImageFolders)(str(place.absolute()), size=size, samples=rows)
+    cached = None if cache is None else str(cache.absolute())
+    speeds = measure(ways_of(chosen, data_dir, where, cached), batch, rounds)
     if style == "table":
         title = f"{source}: batches of {batch} images of {size}² of each environment"
         click.echo(f"{title}, {where}, {threads} threads\n{_table(speeds)}")
         return
-    settings = {"source": str(source), "size": size, "batch": batch, "threads": threads}
+    settings = {"source": source, "size": size, "batch": batch, "threads": threads}
     click.echo(as_json(settings | {"device": str(where), "ways": _entries(speeds)}))
 
 

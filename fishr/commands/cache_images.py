@@ -4,7 +4,15 @@ from pathlib import Path
 
 import click
 
-from fishr.commands.shared import COUNT, PATH, data_dir_option, format_option, image_size_option, image_source_argument
+from fishr.commands.shared import (
+    COUNT,
+    PATH,
+    data_dir_option,
+    find_images,
+    format_option,
+    image_size_option,
+    image_source_argument,
+)
 
 
 @click.command(
@@ -22,11 +30,11 @@ from fishr.commands.shared import COUNT, PATH, data_dir_option, format_option, i
 )
 @data_dir_option
 @format_option
-def images(source: Path, out: Path, size: int, workers: int | None, data_dir: Path | None, style: str) -> None:
+def images(source: str, out: Path, size: int, workers: int | None, data_dir: Path | None, style: str) -> None:
     """Decode and resize the images of a data set once, part by part.
 
-    FOLDER_OR_LIST is a folder of ENVIRONMENT/CLASS/IMAGE, or a .csv, .json or .jsonl with environment, class and path
-    of each image; a relative one starts at the data folder. Evaluation reads the same inputs from the file as from the
+    NAME_OR_PATH is one of `fishr data list`, a folder of ENVIRONMENT/CLASS/IMAGE, or a .csv, .json or .jsonl with
+    environment, class and path of each image. Evaluation reads the same inputs from the file as from the
     images, which it does not need; training crops are cut out of the resized images. While it is made it takes its
     space twice. Killed, the same command goes on with it. A file made of the same is left as it is, one made of
     anything else is refused, and the first setting that differs is named.
@@ -35,11 +43,10 @@ def images(source: Path, out: Path, size: int, workers: int | None, data_dir: Pa
 
     from fishr.commands.cache_rendering import Bar
     from fishr.data.images import cache_images
-    from fishr.data.mnist import DEFAULT_FOLDER
 
-    folder = DEFAULT_FOLDER if data_dir is None else data_dir
+    place = find_images(source, data_dir)
     with Bar(out) as bar:
-        written = cache_images(folder / source, out, size, workers or os.cpu_count() or 1, bar.update)
+        written = cache_images(place, out, size, workers or os.cpu_count() or 1, bar.update)
     _tell(out, written, style)
 
 

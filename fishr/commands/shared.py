@@ -9,7 +9,7 @@ import click
 from click.core import ParameterSource
 
 from fishr.errors import InputError, one_line
-from fishr.paths import typed_path
+from fishr.paths import DATA, typed_path
 
 if TYPE_CHECKING:
     from fishr.training import Experiment
@@ -54,7 +54,7 @@ experiment_argument = click.argument("experiment", metavar="[RECIPE|FILE]", defa
 data_dir_option = click.option(
     "--data-dir", type=PATH, help="Folder with data files, such as MNIST/raw (default: data)."
 )
-image_source_argument = click.argument("source", type=PATH, metavar="FOLDER_OR_LIST")
+image_source_argument = click.argument("source", metavar="NAME_OR_PATH")
 image_size_option = click.option(
     "--size",
     type=COUNT,
@@ -137,6 +137,29 @@ def find_experiment(name: str, overrides: tuple[str, ...], plugins: tuple[str, .
     close = get_close_matches(name, known, 1)
     hint = f"did you mean {close[0]}?" if close else "give the path of a TOML file or one of the recipes"
     raise InputError(f"{name}: neither a recipe nor a file; {hint} (recipes: {', '.join(known)})")
+
+
+def find_images(source: str, data_dir: Path | None) -> Path:
+    """Return the place of images: of a data set by its name, in the data folder, or a path as it is typed.
+
+    Args:
+        source: One of ``fishr data list``, or the path of a folder or list.
+        data_dir: The data folder; None: ``data``.
+
+    Raises:
+        InputError: No path, or nothing is there but the data folder has it.
+    """
+    from fishr.data.catalogue import catalogue, details
+
+    path, folder = typed_path(source), data_dir or DATA
+    if source.lower() in {entry.kind.lower() for entry in catalogue(folder)}:
+        return details(source, folder).folder or path
+    if not path.exists() and (folder / path).exists():
+        raise InputError(
+            f"{path}: nothing is there, but {folder / path} is; a path on the command line starts at the working "
+            f"directory, so give {folder / path}"
+        )
+    return path
 
 
 def load_run(folder: Path, plugins: tuple[str, ...]) -> "Experiment":

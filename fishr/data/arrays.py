@@ -15,6 +15,7 @@ from torch import Tensor
 from fishr.data.domains import Domain, Domains
 from fishr.data.value_checks import check_finite
 from fishr.errors import InputError
+from fishr.paths import in_data_folder
 
 Array = Tensor | NDArray[Any]
 LARGEST_LABEL = 2**53
@@ -56,8 +57,8 @@ def from_arrays(
 class Arrays:
     """Domains from .npz files, one a domain, each with the arrays ``inputs`` and ``labels``.
 
-    A domain is called as its file without .npz. Relative paths start at ``data_dir``, or at the working
-    directory where none is given. What the arrays may hold: see ``from_arrays``.
+    A domain is called as its file without .npz. Relative paths start at ``data_dir``, or at the folder
+    ``data`` where none is given. What the arrays may hold: see ``from_arrays``.
 
     Args:
         training: paths of the domains to train on.
@@ -82,10 +83,9 @@ class Arrays:
 
     def __call__(self, seed: int, data_dir: Path | None) -> Domains:
         """Read the files; there is nothing to draw, so ``seed`` is not used."""
-        folder = Path() if data_dir is None else data_dir
         return _together(
-            tuple(_read(folder / name) for name in self.training),
-            tuple(_read(folder / name) for name in self.evaluation),
+            tuple(_read(in_data_folder(name, data_dir)) for name in self.training),
+            tuple(_read(in_data_folder(name, data_dir)) for name in self.evaluation),
             self.classes,
         )
 

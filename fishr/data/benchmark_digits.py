@@ -12,8 +12,9 @@ from fishr.data.coloring import colored
 from fishr.data.domains import Domain
 from fishr.data.environments import Environments
 from fishr.data.idx import read_labels, read_pictures
-from fishr.data.mnist import DEFAULT_FOLDER, TEST_LABELS, TEST_PICTURES, mnist_files
+from fishr.data.mnist import TEST_LABELS, TEST_PICTURES, mnist_files
 from fishr.errors import InputError
+from fishr.paths import DATA
 
 FLIPS = (0.1, 0.2, 0.9)
 COLOR_NAMES = ("+90%", "+80%", "-90%")
@@ -139,7 +140,7 @@ def all_digits(data_dir: Path | None) -> tuple[Tensor, Tensor]:
     Raises:
         InputError: a file is missing or damaged.
     """
-    folder = DEFAULT_FOLDER if data_dir is None else data_dir
+    folder = DATA if data_dir is None else data_dir
     pictures, digits = list[Tensor](), list[Tensor]()
     for files in (mnist_files(folder), mnist_files(folder, TEST_PICTURES, TEST_LABELS)):
         pictures.append(torch.as_tensor(read_pictures(files[0])))

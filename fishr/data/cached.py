@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from fishr.data.domains import Domain, Domains
 from fishr.errors import InputError
+from fishr.paths import in_data_folder
 
 if TYPE_CHECKING:
     from fishr.data.caches import FeatureCache
@@ -23,7 +24,7 @@ class CachedFeatures:
     With a featurizer that only flattens, ``MLP(widths=())``, a head is trained on them without its network.
 
     Args:
-        path: the file; a relative path starts at ``data_dir``, or at the working directory where none is given.
+        path: the file; a relative path starts at ``data_dir``, or at the folder ``data`` where none is given.
         key: the key the file must have, which is a hash of everything that decides its features; None: any.
         expected: entries that the file's provenance must have, as texts, such as ``weights_sha256``; they say what a
             file of another key differs in.
@@ -57,7 +58,7 @@ class CachedFeatures:
         # HDF5 takes long to load, and most experiments do without.
         from fishr.data.caches import open_features
 
-        path = (Path() if data_dir is None else data_dir) / self.path
+        path = in_data_folder(self.path, data_dir)
         cache = open_features(path)
         self._check(path, cache)
         names = [section.name for section in cache.sections]

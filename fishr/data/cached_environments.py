@@ -15,7 +15,7 @@ class FeatureEnvironments:
     ``fishr sweep features`` writes such a file, with the environments of a benchmark in its order.
 
     Args:
-        path: the file; a relative path starts at ``data_dir``, or at the working directory where none is given.
+        path: the file; a relative path starts at ``data_dir``, or at the folder ``data`` where none is given.
         key: the key the file must have; None: any.
 
     Raises:
@@ -25,7 +25,7 @@ class FeatureEnvironments:
         >>> FeatureEnvironments("nowhere.h5")(seed=0, data_dir=None)
         Traceback (most recent call last):
             ...
-        fishr.errors.InputError: nowhere.h5: no such file; give the path of a file that fishr wrote
+        fishr.errors.InputError: data/nowhere.h5: no such file; give the path of a file that fishr wrote
     """
 
     path: str

@@ -9,12 +9,12 @@ from fishr.data.coloring import check_coloring, check_rest, colored_domains
 from fishr.data.domains import Domains
 from fishr.data.idx import read_labels, read_pictures
 from fishr.errors import InputError
+from fishr.paths import DATA
 
 PICTURES = "train-images-idx3-ubyte"
 LABELS = "train-labels-idx1-ubyte"
 TEST_PICTURES = "t10k-images-idx3-ubyte"
 TEST_LABELS = "t10k-labels-idx1-ubyte"
-DEFAULT_FOLDER = Path("data")
 
 
 @frozen
@@ -56,7 +56,7 @@ class ColoredMNIST:
 
     def __call__(self, seed: int, data_dir: Path | None) -> Domains:
         """Build the domains of one seed from the files in ``data_dir`` (default: the folder "data")."""
-        pictures_file, labels_file = mnist_files(DEFAULT_FOLDER if data_dir is None else data_dir)
+        pictures_file, labels_file = mnist_files(DATA if data_dir is None else data_dir)
         digits = torch.as_tensor(read_labels(labels_file).copy())
         check_rest(self.training_images, len(digits))
         pictures = torch.as_tensor(read_pictures(pictures_file, every=2))

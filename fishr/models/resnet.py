@@ -13,6 +13,7 @@ from fishr.models.featurizer import image_channels
 from fishr.models.frozen_norm import freeze_norm
 from fishr.models.seeding import seeded_by
 from fishr.models.weights import hub_file, load_weights, read_weights
+from fishr.paths import typed_path
 
 _FEATURES = {18: 512, 50: 2048}
 
@@ -82,7 +83,7 @@ class ResNet:
         return _FEATURES[self.depth]
 
     def _fill(self, network: nn.Module, channels: int) -> None:
-        path = _imagenet_file(self.depth) if self.weights == "imagenet" else Path(self.weights)
+        path = _imagenet_file(self.depth) if self.weights == "imagenet" else typed_path(self.weights)
         given = {name: value for name, value in read_weights(path).items() if not name.startswith("fc.")}
         # A file of a network for just these channels is taken as it is.
         if (first := given.get("conv1.weight")) is not None and first.shape[1:2] == (3,):

@@ -14,6 +14,7 @@ from fishr.models.featurizer import image_channels
 from fishr.models.frozen_norm import freeze_norm
 from fishr.models.seeding import seeded_by
 from fishr.models.weights import hub_file, read_weights
+from fishr.paths import typed_path
 
 
 @frozen
@@ -98,7 +99,7 @@ class TimmBackbone:
         return timm.create_model(self.name, **{"num_classes": 0, "in_chans": shape[0]} | options)
 
     def _filled(self, shape: tuple[int, ...]) -> nn.Module:
-        path = _published_file(self.name) if self.weights is None else Path(self.weights)
+        path = _published_file(self.name) if self.weights is None else typed_path(self.weights)
         given = read_weights(path)
         with torch.device("meta"):
             classifier = self._build(shape, num_classes=1).state_dict().keys() - self._build(shape).state_dict().keys()

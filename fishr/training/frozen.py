@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from fishr.errors import InputError
 from fishr.models.featurizer import Featurizer
 from fishr.models.frozen import FrozenFeaturizer
+from fishr.paths import typed_path
 from fishr.training.checkpoint_path import checkpoint_of
 from fishr.training.stored import read_checkpoint
 
@@ -51,7 +52,7 @@ class Frozen:
         own.set_state(generator.get_state())
         module = self.inner(shape, own)
         if self.weights is not None:
-            _fill(module, Path(self.weights))
+            _fill(module, typed_path(self.weights))
         return FrozenFeaturizer(module)
 
     def features(self, shape: tuple[int, ...]) -> int:

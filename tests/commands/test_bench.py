@@ -13,11 +13,11 @@ SMALL = ("--size", 8, "--batch", 2, "--rounds", 2, "--device", "cpu")
 
 
 def test_a_table_of_all_ways(call, animals):
-    assert call("cache", "images", "animals", "-o", "data/images.h5", "--size", 8, "--workers", 1).code == 0
-    said = call("bench", "data", "animals", "--cache", "images.h5", *SMALL)
+    assert call("cache", "images", "data/animals", "-o", "data/images.h5", "--size", 8, "--workers", 1).code == 0
+    said = call("bench", "data", "data/animals", "--cache", "data/images.h5", *SMALL)
     assert (said.code, said.err) == (0, "")
     title, header, _, *rows = said.out.splitlines()
-    assert title == "animals: batches of 2 images of 8² of each environment, cpu, 1 threads"
+    assert title == "data/animals: batches of 2 images of 8² of each environment, cpu, 1 threads"
     assert header.split() == ["images", "prepare", "inputs", "images/s", "times", "faster"]
     pairs = [("files", "reader"), ("files", "device"), ("cache", "reader"), ("cache", "device"), ("held", "held")]
     expected = [[*pair, inputs] for inputs in ("augmented", "plain") for pair in pairs]
@@ -27,11 +27,11 @@ def test_a_table_of_all_ways(call, animals):
 
 def test_json_through_cli(cli, animals):
     """As a process of its own, which is told how many threads to take."""
-    said = cli("bench", "data", "animals", *SMALL, "--workers", 2, "--rows", 3, "--format", "json")
+    said = cli("bench", "data", "data/animals", *SMALL, "--workers", 2, "--rows", 3, "--format", "json")
     assert (said.code, said.err) == (0, "")
     told = json.loads(said.out)
     assert {name: told[name] for name in ("source", "size", "batch", "threads", "device")} == {
-        "source": "animals",
+        "source": "data/animals",
         "size": 8,
         "batch": 2,
         "threads": 2,
@@ -45,19 +45,20 @@ def test_json_through_cli(cli, animals):
 
 
 def test_threads_are_left_as_they_are(call, animals):
-    assert call("bench", "data", "animals", *SMALL).code == 0
+    assert call("bench", "data", "data/animals", *SMALL).code == 0
     assert torch.get_num_threads() == 1
 
 
 @pytest.mark.parametrize(
     ("arguments", "part"),
     [
-        (["plants"], "data/plants: no such folder; run `fishr data download`"),
-        (["plants.csv"], "data/plants.csv: no such file"),
-        (["animals", "--cache", "nowhere.h5"], "data/nowhere.h5: no such file"),
-        (["animals", "--rounds", "1"], "1 is not in the range x>=2"),
-        (["animals", "--batch", "0"], "0 is not in the range x>=1"),
-        (["animals", "--device", "cuda:9"], "device: got 'cuda:9'"),
+        (["plants"], "plants: no such folder; run `fishr data download`"),
+        (["plants.csv"], "plants.csv: no such file"),
+        (["data/animals", "--cache", "nowhere.h5"], "nowhere.h5: no such file"),
+        (["animals"], "animals: nothing is there, but data/animals is; a path on the command line starts at the"),
+        (["data/animals", "--rounds", "1"], "1 is not in the range x>=2"),
+        (["data/animals", "--batch", "0"], "0 is not in the range x>=1"),
+        (["data/animals", "--device", "cuda:9"], "device: got 'cuda:9'"),
     ],
 )
 def test_refusals(refused, animals, home, arguments, part):

@@ -5,11 +5,11 @@ import pytest
 
 
 def test_a_cache_is_made_once(call, animals, home):
-    said = call("cache", "images", "animals", "-o", "images.h5", "--size", 16, "--workers", 1)
+    said = call("cache", "images", "data/animals", "-o", "images.h5", "--size", 16, "--workers", 1)
     assert (said.code, said.err) == (0, "")
     expected = r"images.h5: 2 environments, 2 classes, 8 images of 16 × 16 pixels, "
     assert said.out.startswith(expected)
-    again = call("cache", "images", "animals", "-o", "images.h5", "--size", 16)
+    again = call("cache", "images", "data/animals", "-o", "images.h5", "--size", 16)
     assert again.code == 0
     assert again.out.startswith("images.h5: is there already, made of the same; 2 environments")
     assert call("cache", "verify", "images.h5").code == 0
@@ -33,7 +33,7 @@ def test_a_list_below_another_data_folder(call, animals, home):
     lines = [f"{path.parts[-3]},{path.parts[-2]},{path}" for path in sorted(animals.rglob("*.png"))]
     (home / "lists").mkdir()
     (home / "lists" / "some.csv").write_text("\n".join(["environment,class,path", *lines]))
-    said = call("cache", "images", "some.csv", "-o", "images.h5", "--size", 4, "--data-dir", "lists")
+    said = call("cache", "images", "lists/some.csv", "-o", "images.h5", "--size", 4)
     assert said.code == 0, said
     assert "8 images of 4 × 4 pixels" in said.out
 
@@ -42,7 +42,7 @@ def test_what_may_not_be_meant_is_one_line(call, animals):
     (animals / "art" / "cat" / "extra.gif").write_bytes(b"")
     with warnings.catch_warnings():
         warnings.simplefilter("always")
-        said = call("cache", "images", "animals", "-o", "images.h5", "--size", 4)
+        said = call("cache", "images", "data/animals", "-o", "images.h5", "--size", 4)
     assert said.code == 0
     doubt = "images are passed over, of other formats or beside the classes: 1 .gif"
     assert said.err == f"Warning: data/animals: {doubt}; see `fishr data verify data/animals`\n"
@@ -51,18 +51,22 @@ def test_what_may_not_be_meant_is_one_line(call, animals):
 @pytest.mark.parametrize(
     ("arguments", "part"),
     [
-        (["plants", "-o", "new.h5"], "data/plants: no such folder; run `fishr data download`"),
-        (["plants.csv", "-o", "new.h5"], "data/plants.csv: no such file"),
-        (["animals", "-o", "new.h5", "--size", "0"], "0 is not in the range x>=1"),
-        (["animals", "-o", "new.h5", "--workers", "0"], "0 is not in the range x>=1"),
-        (["animals/art", "-o", "new.h5"], "its images lie directly in it, expected folders of classes"),
-        (["animals", "-o", "made.h5", "--size", "9"], "made.h5: made with size = 8, expected 9; choose another name"),
-        (["animals", "-o", "nowhere/new.h5"], "nowhere/new.h5: cannot be written there"),
-        (["animals", "-o", "data/animals/art/cat/0.png"], "0.png: "),
+        (["plants", "-o", "new.h5"], "plants: no such folder; run `fishr data download`"),
+        (["animals", "-o", "new.h5"], "animals: nothing is there, but data/animals is"),
+        (["plants.csv", "-o", "new.h5"], "plants.csv: no such file"),
+        (["data/animals", "-o", "new.h5", "--size", "0"], "0 is not in the range x>=1"),
+        (["data/animals", "-o", "new.h5", "--workers", "0"], "0 is not in the range x>=1"),
+        (["data/animals/art", "-o", "new.h5"], "its images lie directly in it, expected folders of classes"),
+        (
+            ["data/animals", "-o", "made.h5", "--size", "9"],
+            "made.h5: made with size = 8, expected 9; choose another name",
+        ),
+        (["data/animals", "-o", "nowhere/new.h5"], "nowhere/new.h5: cannot be written there"),
+        (["data/animals", "-o", "data/animals/art/cat/0.png"], "0.png: "),
     ],
 )
 def test_refusals(call, refused, animals, home, arguments, part):
-    call("cache", "images", "animals", "-o", "made.h5", "--size", "8")
+    call("cache", "images", "data/animals", "-o", "made.h5", "--size", "8")
     refused(home, ["cache", "images", *arguments], part)
 
 
@@ -71,6 +75,6 @@ def test_an_interruption_says_how_to_go_on(call, animals, monkeypatch):
         raise KeyboardInterrupt
 
     monkeypatch.setattr("fishr.data.images.caching.resized", interrupt)
-    said = call("cache", "images", "animals", "-o", "a.h5", "--size", 8, "--workers", 1)
+    said = call("cache", "images", "data/animals", "-o", "a.h5", "--size", 8, "--workers", 1)
     assert (said.code, said.err) == (1, "Error: a.h5: interrupted; the same command goes on with it\n")
     monkeypatch.undo()

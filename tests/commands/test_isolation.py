@@ -51,7 +51,8 @@ def hostile(home):
 
     head = {"text": "", "outputs": 2, "parameters": {}}
     sections = [Section(name, "training", len(labels)) for name in "ACPS"]
-    write_features(home / "features.h5", {"dtype": "float32"}, head, sections, compute, part_rows=len(labels))
+    (home / "data").mkdir()
+    write_features(home / "data" / "features.h5", {"dtype": "float32"}, head, sections, compute, part_rows=len(labels))
     (home / "plan.toml").write_text(PLAN)
     poison(home)
     return home

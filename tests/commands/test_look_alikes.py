@@ -66,7 +66,7 @@ def test_names_that_look_alike_survive_every_command_that_writes(call, animals, 
     _plant(home, ["urun", "u.h5", "g.h5", "images.h5", "analysis.h5", "surface.h5", "t.md", "t.png", "swept"])
     _plant(home / "data", ["PACS", "archives"])
     _archive(home / "mine.zip")
-    _features(home / "pacs.h5")
+    _features(home / "data" / "pacs.h5")
     plan = 'datasets = ["PACS"]\nalgorithms = ["ERM"]\ndraws = 1\ntrials = 1\n[settings]\nsteps = 2\n'
     (home / "plan.toml").write_text(plan + 'hparams = {batch_size = 4}\nfeatures.PACS = "pacs.h5"\n')
 
@@ -84,7 +84,7 @@ def test_names_that_look_alike_survive_every_command_that_writes(call, animals, 
     run("train", "--resume", "urun")
     run("cache", "features", "urun", "-o", "u.h5")
     run("cache", "gradients", "u.h5", "-o", "g.h5")
-    run("cache", "images", "animals", "-o", "images.h5", "--size", 4, "--workers", 1)
+    run("cache", "images", "data/animals", "-o", "images.h5", "--size", 4, "--workers", 1)
     run("analyze", "urun", "-o", "analysis.h5", "--figures", ".")
     run("landscape", "urun", "--grid", "3", "-o", "surface.h5")
     run("data", "download", "PACS", "--archive", "mine.zip")

@@ -85,7 +85,7 @@ def _writing(folder):
         ["cache", "features", "run", "-o", f"{folder}/new.h5"],
         ["cache", "gradients", "f.h5", "-o", f"{folder}/new.h5"],
         ["cache", "merge", "gray.h5", "reversed.h5", "-o", f"{folder}/new.h5"],
-        ["cache", "images", "animals", "-o", f"{folder}/new.h5", *SMALL, "--data-dir", "data"],
+        ["cache", "images", "data/animals", "-o", f"{folder}/new.h5", *SMALL],
         ["data", "download", "PACS", "--data-dir", folder, "--archive", "pacs.zip"],
         ["sweep", "collect", "sweep", "--out", f"{folder}/new.md"],
         ["sweep", "collect", "sweep", "--figure", f"{folder}/new.png"],

@@ -75,7 +75,17 @@ def _mnist_in(folder):
 
 
 def _arrays_of(name, *more):
-    return ["train", "arrays.toml", "--set", f"data.training=['good.npz', '{name}.npz']", *more, "--out", "new"]
+    return [
+        "train",
+        "arrays.toml",
+        "--data-dir",
+        ".",
+        "--set",
+        f"data.training=['good.npz', '{name}.npz']",
+        *more,
+        "--out",
+        "new",
+    ]
 
 
 REFUSED = {

@@ -45,7 +45,8 @@ def make_world(home):
 
     head = {"text": "", "outputs": 3, "parameters": {}}
     sections = [Section(name, "training", rows) for name in ENVIRONMENTS]
-    write_features(home / "features.h5", {"dtype": "float32"}, head, sections, compute, part_rows=rows)
+    (home / "data").mkdir()
+    write_features(home / "data" / "features.h5", {"dtype": "float32"}, head, sections, compute, part_rows=rows)
     (home / "plan.toml").write_text(PLAN)
     return home
 
@@ -148,7 +149,7 @@ def test_what_is_done_stays_as_it_is(swept, call, snapshot):
         assert (said.code, said.err) == (0, "")
         assert "8 of 8 jobs done" in said.out
     # Nor are the data of finished jobs needed.
-    (swept / "features.h5").unlink()
+    (swept / "data" / "features.h5").unlink()
     assert call("sweep", "resume", "sweep", *WORK).code == 0
     assert snapshot(swept / "sweep" / "jobs") == before
 
@@ -309,7 +310,7 @@ def test_slurm_writes_a_script_and_submits_nothing(world, call):
 def test_ctrl_c_is_one_line_and_loses_nothing(swept, call):
     """The terminal interrupts the scheduler and its workers alike."""
     (swept / "my data").mkdir()
-    (swept / "features.h5").rename(swept / "my data" / "features.h5")
+    (swept / "data" / "features.h5").rename(swept / "my data" / "features.h5")
     command = [sys.executable, str(ROOT / "cli.py"), "sweep", "run", "plan.toml", "--out", "stopped", "--workers", "2"]
     # So many steps that no machine ends them before the interruption.
     with subprocess.Popen(

@@ -42,12 +42,12 @@ def world(home):
 
 
 def test_heads_are_swept_on_the_features(world, call):
-    said = call("sweep", "features", "plan.toml", "-o", "features.h5", "--device", "cpu")
+    said = call("sweep", "features", "plan.toml", "-o", "data/features.h5", "--device", "cpu")
     assert (said.code, said.err) == (0, "")
-    assert said.out.startswith("features.h5: 3 domains, 30 rows")
-    found = open_features(world / "features.h5")
+    assert said.out.startswith("data/features.h5: 3 domains, 30 rows")
+    found = open_features(world / "data" / "features.h5")
     assert [(section.name, section.rows) for section in found.sections] == [("north", 10), ("south", 10), ("west", 10)]
-    again = call("sweep", "features", "plan.toml", "-o", "features.h5", "--device", "cpu", "--format", "json")
+    again = call("sweep", "features", "plan.toml", "-o", "data/features.h5", "--device", "cpu", "--format", "json")
     assert json.loads(again.out)["written"] is False
 
     heads = PLAN.replace("[settings.own", '[settings.features]\nmine = "features.h5"\n[settings.own')
@@ -70,7 +70,7 @@ def test_features_are_those_of_the_plans_network_on_plain_images(world, call):
     from fishr.protocols.domainbed.settings import OwnData, Settings
     from fishr.training.state import build_model
 
-    call("sweep", "features", "plan.toml", "-o", "features.h5", "--device", "cpu")
+    call("sweep", "features", "plan.toml", "-o", "data/features.h5", "--device", "cpu")
     own = {"mine": OwnData("pictures", ("north", "south", "west"))}
     settings = Settings(image_size=32, backbone="resnet18", weights="random", own=own)
     experiment = feature_experiment("mine", settings)
@@ -79,7 +79,7 @@ def test_features_are_those_of_the_plans_network_on_plain_images(world, call):
     plain = ImageFolders("pictures", size=32, augment=False)(0, None).domains[1].inputs
     with torch.no_grad():
         expected = network(plain.read(range(10)))
-    kept = torch.from_numpy(open_features(world / "features.h5").domain(1)["features"])
+    kept = torch.from_numpy(open_features(world / "data" / "features.h5").domain(1)["features"])
     torch.testing.assert_close(kept, expected, rtol=1e-4, atol=1e-5)
 
 
@@ -91,7 +91,7 @@ def test_features_are_those_of_the_plans_network_on_plain_images(world, call):
     ],
 )
 def test_refused(world, refused, arguments, part):
-    refused(world, ["sweep", "features", "plan.toml", "-o", "features.h5", *arguments], part)
+    refused(world, ["sweep", "features", "plan.toml", "-o", "data/features.h5", *arguments], part)
 
 
 def test_one_data_set_has_to_be_named(world, refused):

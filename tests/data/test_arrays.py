@@ -129,12 +129,14 @@ def test_domains_of_different_shape_or_no_domain_are_refused():
         from_arrays({"a": (X, Y)}, evaluation={"a": (X, Y)})
 
 
-def test_files_are_found_beside_each_other_or_in_the_working_directory(tmp_path: Path, monkeypatch):
+def test_files_are_found_in_the_data_folder(tmp_path: Path, monkeypatch):
+    tmp_path = tmp_path / "data"
+    tmp_path.mkdir()
     np.savez(tmp_path / "photo.npz", inputs=X, labels=Y)
     np.savez_compressed(tmp_path / "sketch.npz", inputs=X[:2], labels=Y[:2], other=X)
     config = Arrays(training=("photo.npz",), evaluation=("sketch.npz",))
     made = config(seed=0, data_dir=tmp_path)
-    monkeypatch.chdir(tmp_path)
+    monkeypatch.chdir(tmp_path.parent)
     for domains in (made, config(seed=1, data_dir=None), Arrays((str(tmp_path / "photo.npz"),))(0, Path("else"))):
         assert domains.training[0].name == "photo"
         assert np.array_equal(domains.training[0].inputs.numpy(), X.astype(np.float32))

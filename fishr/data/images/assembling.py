@@ -12,8 +12,8 @@ from fishr.data.environments import Environments
 from fishr.data.images.checking import check_readable
 from fishr.data.images.listing import Listed, chosen_environments, class_names, rows_taken
 from fishr.data.images.pictures import CachedImages, ImageFiles, Pictures, Prepare
-from fishr.data.mnist import DEFAULT_FOLDER
 from fishr.errors import InputError
+from fishr.paths import in_data_folder
 
 
 class Settings(Protocol):
@@ -84,12 +84,11 @@ def assemble(
     Raises:
         InputError: there is no such source or cache, it is laid out in another way, or images cannot be read.
     """
-    folder = DEFAULT_FOLDER if data_dir is None else data_dir
     if settings.cache is not None:
-        where = folder / settings.cache
+        where = in_data_folder(settings.cache, data_dir)
         environments = list_cache(where, settings.size, settings.environments)
     else:
-        where = folder / source
+        where = in_data_folder(source, data_dir)
         environments = listed(where)
     classes = class_names(where, environments)
     taken = [rows_taken(environment.classes, settings.samples) for environment in environments]
