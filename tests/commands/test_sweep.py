@@ -360,7 +360,7 @@ def test_a_plan_that_cannot_run_is_refused(world, refused, change, part):
     ("arguments", "part"),
     [
         (("run", "absent.toml", "--out", "sweep"), "absent.toml: no such file"),
-        (("run", "plan.toml", "--out", "features.h5"), "is no sweep; choose another --out"),
+        (("run", "plan.toml", "--out", "data/features.h5"), "is no sweep; choose another --out"),
         (("run", "plan.toml", "--out", "."), "is no sweep; choose another --out"),
         (("run", "plan.toml", "--out", "s", "--device", "cuda"), "device: got 'cuda'"),
         (("run", "plan.toml", "--out", "s", "--slurm", "time=5"), "--array"),
