@@ -264,7 +264,8 @@ def _conclude(folder: Path, keep: Keep) -> Outcome:
     lines = map(json.loads, (folder / RESULTS).read_text().splitlines())
     outcome = Outcome(float(result["seconds"]), best_validation(lines), result.get("step"))
     if keep == "results":
-        (folder / CHECKPOINT).unlink(missing_ok=True)
+        for name in (CHECKPOINT, METRICS):
+            (folder / name).unlink(missing_ok=True)
     elif (folder / CHECKPOINT).exists():
         drop_optimizer(folder / CHECKPOINT)
     (folder / TIMES).unlink(missing_ok=True)

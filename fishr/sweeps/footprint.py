@@ -63,13 +63,13 @@ def job_footprint(
     evaluation = json.dumps({"step": job.steps, "scores": score_entries(scores)}, sort_keys=True)
     told = told_of(job, threads=1, mem_gb=0.0)
     (line,) = result_lines(job, [step, evaluation], {record.step: 0.123456}, told)
+    metrics = job.steps * (len(step) + 1) + job.evaluations * (len(evaluation) + 1)
     sizes = [
-        job.steps * (len(step) + 1) + job.evaluations * (len(evaluation) + 1),
         job.evaluations * len(dump_lines([line])),
         len(evaluation) + _BLOCK // 2,
         *(len(dumps(one).encode()) for one in (job, job.experiment())),
         *(1, 1),  # done, and the folder itself
-        *([checkpoint_bytes(without_optimizer(state))] if keep == "weights" else []),
+        *([metrics, checkpoint_bytes(without_optimizer(state))] if keep == "weights" else []),
     ]
     return Footprint(sum(-size // _BLOCK * -_BLOCK for size in sizes), checkpoint_bytes(state))
 

@@ -33,8 +33,8 @@ class Plan:
         draws: hyper-parameter draws, 0 to draws − 1; draw 0 is the defaults.
         trials: splits, 0 to trials − 1.
         threads: of each job's process; the last bits of a result depend on it.
-        keep: what a finished job keeps: its ``"results"``, or its ``"weights"`` too, which ``fishr evaluate`` and
-            ``analyze`` need.
+        keep: what a finished job keeps: its ``"results"``, or also its ``"weights"``, which ``fishr evaluate`` and
+            ``analyze`` need, and the metrics of every step.
         settings: what all jobs share.
 
     Raises:

@@ -99,8 +99,7 @@ def test_a_job_begins_in_whatever_a_kill_left(job, conditions, whole, results_of
     assert read_failure(folder) is None
     assert results_of(conditions.folder, [job]) == {job.name: whole[job.name]}
     assert {path.name for path in folder.iterdir()} == {
-        *("config.toml", "done", "job.toml", "log.txt", "metrics.jsonl", "result.json"),
-        "results.jsonl",
+        *("config.toml", "done", "job.toml", "log.txt", "result.json", "results.jsonl"),
     }
 
 
@@ -119,6 +118,7 @@ def test_weights_are_kept_only_where_they_are_wanted(job, conditions):
         patched.setattr(execution, "run", watched)
         assert attempt(job, conditions, Memory()).done
         assert not (folder / "checkpoint.pt").exists()
+        assert not (folder / "metrics.jsonl").exists()
         lines = lines_of(conditions, job)
         assert len(lines) == job.evaluations
         shutil.rmtree(folder)
@@ -130,6 +130,7 @@ def test_weights_are_kept_only_where_they_are_wanted(job, conditions):
         name: tensor.tolist() for name, tensor in last.state.parameters.items()
     }
     assert kept.optimizer.moments == {}
+    assert (folder / "metrics.jsonl").exists()
     assert (folder / "checkpoint.pt").stat().st_size < sizes[-1]
 
 
@@ -244,7 +245,7 @@ def test_missing_data_is_one_line(conditions, plan):
     job = plan.jobs()[0]
     settings = attrs.evolve(job.settings, features={"PACS": "nowhere.h5"})
     outcome = attempt(Job("PACS", "ERM", (0,), 0, 0, settings), conditions, Memory())
-    assert outcome == Outcome(message="nowhere.h5: no such file; give the path of a file that fishr wrote")
+    assert outcome == Outcome(message="data/nowhere.h5: no such file; give the path of a file that fishr wrote")
 
 
 @frozen
