@@ -23,7 +23,7 @@ def follow(
         steps: of the whole run.
         done: of them before these events.
         label: what stands before the bar or the line.
-        opening: lines that are shown before the first step, unless the run goes on from a later one.
+        opening: lines that are shown above the first step's, unless the run goes on from a later one.
     """
     from fishr.training import Evaluated, Started, Stepped
 
@@ -32,10 +32,13 @@ def follow(
     with tqdm(total=steps, desc=label or None, unit="step", disable=not terminal, initial=done) as bar:
         for event in events:
             if isinstance(event, Started):
-                if opening and event.state.step == 0:
-                    bar.write(opening, file=sys.stderr)
+                opening = "" if event.state.step else opening
                 bar.update(event.state.step - bar.n)
-            elif isinstance(event, Stepped):
+            elif opening:
+                # Not before the first step: input that it refuses leaves one line, the error.
+                bar.write(opening, file=sys.stderr)
+                opening = ""
+            if isinstance(event, Stepped):
                 last = event.record
                 bar.set_postfix(_numbers(last), refresh=False)
                 bar.update(1)

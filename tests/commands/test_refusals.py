@@ -124,7 +124,10 @@ REFUSED = {
     "resume of a foreign folder": (["train", "--resume", "notes"], "notes: not a run folder"),
     "resume, corrupt config": (["train", "--resume", "corrupt-config"], "corrupt-config/config.toml: line 1"),
     "resume, config cut short": (["train", "--resume", "cut-config"], "cut-config/config.toml: data: missing"),
-    "resume, checkpoint cut short": (["train", "--resume", "cut-checkpoint"], "not a readable checkpoint (cut short"),
+    "resume, checkpoint cut short": (
+        ["train", "--resume", "cut-checkpoint"],
+        "not a readable checkpoint (damaged, cut",
+    ),
     "resume, empty checkpoint": (["train", "--resume", "empty-checkpoint"], "not a readable checkpoint"),
     "resume, another program's": (["train", "--resume", "others-checkpoint"], "not a checkpoint of fishr"),
     "resume, code in checkpoint": (["train", "--resume", "code-checkpoint"], "not a readable checkpoint"),
@@ -141,7 +144,7 @@ REFUSED = {
         ["evaluate", "no-checkpoint"],
         "no-checkpoint: no checkpoint.pt, though",
     ),
-    "evaluate, cut short": (["evaluate", "cut-checkpoint"], "not a readable checkpoint (cut short"),
+    "evaluate, cut short": (["evaluate", "cut-checkpoint"], "not a readable checkpoint (damaged, cut"),
     "evaluate, code": (["evaluate", "code-checkpoint"], "not a readable checkpoint"),
     "evaluate, other weights": (["evaluate", "wider"], "head.weight: got"),
     "one training domain": (_set("data.flips=[0.2]"), "fishr: got 1 training domain, expected at least 2"),
@@ -196,7 +199,7 @@ def test_an_unwritable_folder(cli, home, unprivileged):
     (home / "closed").mkdir(mode=0o500)
     said = cli("train", "--out", "closed/run", prefix=unprivileged)
     assert said.code == 2
-    assert said.err == "Error: closed/run: could not be made (Permission denied); choose another place\n"
+    assert said.err == "Error: closed/run: cannot be written there (Permission denied); choose another place\n"
     assert list((home / "closed").iterdir()) == []
 
 

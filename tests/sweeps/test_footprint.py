@@ -1,4 +1,4 @@
-"""What is said of disk and memory before a sweep is what the sweep takes."""
+"""The disk and memory that `sweep plan` estimates are those that a sweep takes."""
 
 import attrs
 import pytest
