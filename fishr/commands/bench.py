@@ -41,7 +41,7 @@ def bench() -> None:
     metavar="N",
     help="Take N images of each environment at most.",
 )
-@click.option("--rounds", type=click.IntRange(min=2), default=5, show_default=True, help="Turns of each way.")
+@click.option("--rounds", type=click.IntRange(2, 1000), default=5, show_default=True, help="Turns of each way.")
 @click.option(
     "--workers",
     type=COUNT,

@@ -26,7 +26,7 @@ def check_input(jobs: Iterable[Job], data_dir: Path | None = None, device: str =
         >>> check_input([Job("PACS", "ERM", (0,), 0, 0, Settings(features={"PACS": "nowhere.h5"}))])
         Traceback (most recent call last):
             ...
-        fishr.errors.InputError: PACS: nowhere.h5: no such file; give the path of a file that fishr wrote
+        fishr.errors.InputError: PACS: data/nowhere.h5: no such file; give the path of a file that fishr wrote
     """
     resolve_device(device)
     first = dict[str, Job]()

@@ -102,7 +102,7 @@ def attempt(job: Job, conditions: Conditions, memory: Memory) -> Outcome:
         >>> job = Job("PACS", "ERM", (0,), 0, 0, Settings(features={"PACS": "nowhere.h5"}))
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     attempt(job, Conditions(Path(folder)), Memory()).message
-        'nowhere.h5: no such file; give the path of a file that fishr wrote'
+        'data/nowhere.h5: no such file; give the path of a file that fishr wrote'
     """
     folder = job_folder(conditions.folder, job)
     try:

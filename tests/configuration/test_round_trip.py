@@ -82,7 +82,7 @@ VOCABULARY = Vocabulary(
 
 whole = st.integers(-(2**63), 2**63 - 1)
 numbers = st.floats(allow_nan=False, allow_infinity=False)
-texts = st.text(st.characters(codec="utf-8"), max_size=20)
+texts = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=20)
 keys = texts.filter(lambda key: key != "kind")
 paths = st.lists(st.text("abc._ é", min_size=1), min_size=1, max_size=3).map(lambda parts: Path(*parts))
 rules = st.recursive(

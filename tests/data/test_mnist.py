@@ -97,7 +97,7 @@ def test_pictures_and_labels_of_different_length_are_refused(tmp_path: Path):
 
 def test_a_file_that_leaves_nothing_to_evaluate_is_refused(tmp_path: Path):
     write(tmp_path)
-    with pytest.raises(InputError, match="training_images: got 50000, expected at most 59: there are 60 pictures"):
+    with pytest.raises(InputError, match="training_images: got 50000, expected at most 59: there are 60 images"):
         ColoredMNIST()(seed=0, data_dir=tmp_path)
 
 

@@ -14,7 +14,7 @@ from torch import nn
 from fishr.analysis import History, Settings, Subject, analyse
 from fishr.data import Domain
 from fishr.diagnostics import Quantity
-from fishr.errors import InputError, RunFailed
+from fishr.errors import InputError
 from fishr.losses import CrossEntropy
 from fishr.plots.analysis import check_figures, figures_key, save_analysis_figures
 from fishr.plots.analysis_curvature import density_figure, scatter_figure, spectra_figure
@@ -266,5 +266,5 @@ def test_a_place_that_is_none(tmp_path):
 
 def test_a_figure_that_cannot_be_written(analyses, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(RunFailed, match=r"pairs.png: could not be written \(Not a directory\)"):
+    with pytest.raises(InputError, match=r"pairs.png: cannot be made, since .*file is no folder"):
         save_analysis_figures(analyses[:1], [], tmp_path / "file" / "figures")

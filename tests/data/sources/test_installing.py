@@ -128,16 +128,21 @@ def test_duplicates_are_left_out(tmp_path: Path, archive: Path):
         ("photo/cat", "line 1 is 'photo/cat', expected ENVIRONMENT/CLASS/IMAGE"),
         ("photo/cat/1.jpg\n../../mine.zip", "line 2 is "),
         ("/photo/cat", "line 1 is "),
-        (None, "cannot be read"),
     ],
 )
 def test_a_list_that_cannot_be_meant(tmp_path: Path, archive: Path, text, problem):
     listed = tmp_path / "duplicates.txt"
-    if text:
-        listed.write_text(text)
+    listed.write_text(text)
     before = everything(tmp_path)
     with pytest.raises(InputError, match=problem):
         install(PACS, tmp_path, [archive], listed)
+    assert everything(tmp_path) == before
+
+
+def test_a_list_that_is_absent(tmp_path: Path, archive: Path):
+    before = everything(tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"duplicates\.txt"):
+        install(PACS, tmp_path, [archive], tmp_path / "duplicates.txt")
     assert everything(tmp_path) == before
 
 
