@@ -22,7 +22,7 @@ from benchmarks.killing import ROOT, Mismatch, ended, report, start_python, wait
 
 ENVIRONMENTS, CLASSES, WIDTH = "ACPS", 7, 64
 TIMES = ("step_time", "mem_gb")
-JOB_FILES = ["config.toml", "done", "job.toml", "log.txt", "metrics.jsonl", "result.json", "results.jsonl"]
+JOB_FILES = ["config.toml", "done", "job.toml", "log.txt", "result.json", "results.jsonl"]
 _GONE_WITHIN = 10.0  # seconds
 
 

@@ -29,15 +29,16 @@ def follow(
 
     terminal = sys.stderr.isatty()
     last: StepRecord | None = None
+    pending = ""
     with tqdm(total=steps, desc=label or None, unit="step", disable=not terminal, initial=done) as bar:
         for event in events:
             if isinstance(event, Started):
-                opening = "" if event.state.step else opening
+                pending = "" if event.state.step else opening
                 bar.update(event.state.step - bar.n)
-            elif opening:
+            elif pending:
                 # Not before the first step: input that it refuses leaves one line, the error.
-                bar.write(opening, file=sys.stderr)
-                opening = ""
+                bar.write(pending, file=sys.stderr)
+                pending = ""
             if isinstance(event, Stepped):
                 last = event.record
                 bar.set_postfix(_numbers(last), refresh=False)

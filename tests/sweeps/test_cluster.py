@@ -45,7 +45,7 @@ def test_a_node_that_is_lost_changes_nothing(two_nodes, tmp_path, plan, whole, r
     assert sorted(done) == sorted(job.name for job in jobs)
     failed = [event for event in events if isinstance(event, JobFailed)]
     assert [event.job.name for event in failed] == [bad.name]
-    assert failed[0].failure.message.startswith("nowhere.h5: no such file")
+    assert failed[0].failure.message.startswith("data/nowhere.h5: no such file")
     assert (job_folder(folder, bad) / "failed.json").exists()
     assert results_of(folder, jobs) == {job.name: whole[job.name] for job in jobs}
 
