@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.killing import ROOT, Mismatch, ended, report, start_python, wait
+from fishr.locks import LOCK
 
 ENVIRONMENTS, CLASSES, WIDTH = "ACPS", 7, 64
 TIMES = ("step_time", "mem_gb")
@@ -153,6 +154,11 @@ def kill_often(parent: Path, kills: int, seed: int, draws: int = 8, steps: int =
     yield f"        {8 * draws} jobs: the same results and tables as untouched"
 
 
+def files_of(job: Path) -> list[str]:
+    """Return the names in a job's folder, without the lock file that a process leaves if it is killed at its end."""
+    return sorted({path.name for path in job.iterdir()} - {LOCK})
+
+
 def compare(folder: Path, whole: Path) -> None:
     """Compare two sweeps, apart from the times they took.
 
@@ -164,7 +170,7 @@ def compare(folder: Path, whole: Path) -> None:
         raise Mismatch(f"{folder}: holds the jobs {names}, expected {expected}")
     for name in names:
         job = folder / "jobs" / name
-        found = sorted(path.name for path in job.iterdir())
+        found = files_of(job)
         if found != JOB_FILES:
             raise Mismatch(f"{job}: holds {found}, expected {JOB_FILES}")
         if results(job) != results(whole / "jobs" / name):

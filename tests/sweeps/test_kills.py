@@ -34,7 +34,7 @@ def test_killed_and_resumed_to_the_same_results(killing, tmp_path):
     names = sorted(job.name for job in jobs)
     assert sorted(path.name for path in (folder / "jobs").iterdir()) == names
     for name in names:
-        assert sorted(path.name for path in (folder / "jobs" / name).iterdir()) == killing.JOB_FILES
+        assert killing.files_of(folder / "jobs" / name) == killing.JOB_FILES
         found, expected = (killing.results(each / "jobs" / name) for each in (folder, whole.folder))
         assert found == expected
 
