@@ -120,7 +120,9 @@ plain: st.SearchStrategy[Any] = (
     | st.builds(IRM, st.sampled_from(["squared", "half_batches"]))
     | st.builds(VREx, st.sampled_from(["variance", "pairwise"]))
 )
-names = st.text(st.characters(codec="utf-8"), max_size=8).filter(lambda name: name not in ("kind", "self"))
+names = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=8).filter(
+    lambda name: name not in ("kind", "self")
+)
 penalties = st.recursive(
     plain,
     lambda inner: (

@@ -9,6 +9,7 @@ import hypothesis.strategies as st
 import pytest
 from attrs import field, frozen
 from hypothesis import given
+from naming import stable_name
 
 from fishr.configuration.errors import ConfigurationError, Problem
 from fishr.configuration.files import toml_text
@@ -196,7 +197,7 @@ UNWRITABLE: list[tuple[dict[str, Any], str, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("changes", "path", "fragment"), UNWRITABLE, ids=lambda value: str(value)[:60])
+@pytest.mark.parametrize(("changes", "path", "fragment"), UNWRITABLE, ids=stable_name)
 def test_what_could_not_be_read_back_is_not_written(changes: dict[str, Any], path: str, fragment: str):
     with pytest.raises(ConfigurationError) as caught:
         unstructure_with(VOCABULARY, trial(**changes))

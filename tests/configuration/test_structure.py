@@ -6,6 +6,7 @@ from typing import Any, Literal
 import attrs
 import pytest
 from attrs import field, frozen
+from naming import stable_name
 from trials import (
     DELETED,
     MAIN,
@@ -104,7 +105,7 @@ MALFORMED: list[tuple[dict[str, Any], str, tuple[str, ...]]] = [
 ]
 
 
-@pytest.mark.parametrize(("changes", "path", "fragments"), MALFORMED, ids=lambda value: str(value)[:60])
+@pytest.mark.parametrize(("changes", "path", "fragments"), MALFORMED, ids=stable_name)
 def test_a_malformed_table_has_one_problem_with_its_path(
     changes: dict[str, Any], path: str, fragments: tuple[str, ...]
 ):

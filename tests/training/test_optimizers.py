@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from naming import stable_name
 
 from fishr.errors import InputError
 from fishr.training import optimizers
@@ -34,7 +35,7 @@ def _gradients(step, weights):
     return tuple(None if index == step % 7 else g for index, g in enumerate(drawn))
 
 
-@pytest.mark.parametrize(("pure", "make"), CASES, ids=lambda case: repr(case)[:30])
+@pytest.mark.parametrize(("pure", "make"), CASES, ids=stable_name)
 def test_twenty_steps_are_torch_optims(pure, make):
     weights = _weights()
     parameters = [torch.nn.Parameter(w.clone()) for w in weights]
@@ -50,7 +51,7 @@ def test_twenty_steps_are_torch_optims(pure, make):
     assert state.steps == (17, 17, 17, 17)
 
 
-@pytest.mark.parametrize(("pure", "make"), CASES, ids=lambda case: repr(case)[:30])
+@pytest.mark.parametrize(("pure", "make"), CASES, ids=stable_name)
 def test_inputs_are_left_as_they_were(pure, make, bits):
     weights, state = _weights(), pure.init(_weights())
     for step in range(3):

@@ -21,7 +21,7 @@ def test_folders_sort_into_the_order_of_indices(name):
     assert folders == sorted(folders)
 
 
-@pytest.mark.parametrize("image_set", IMAGE_SETS.values(), ids=str)
+@pytest.mark.parametrize("image_set", IMAGE_SETS.values(), ids=lambda image_set: image_set.name)
 def test_classes_and_archives_are_consistent(image_set):
     assert not image_set.class_names or len(image_set.class_names) == image_set.classes
     names = [archive.name for archive in image_set.archives]
