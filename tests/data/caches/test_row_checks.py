@@ -276,7 +276,7 @@ def test_features_that_are_not_finite_are_not_written(path):
 
 
 def test_an_attribute_of_any_size_is_not_read(path):
-    """One of fishr's that is forged counts as absent; others are never looked at."""
+    """A forged attribute of ours counts as absent; those of other programs are not read."""
     kind, tree = _features()
     save_tree(path, kind, tree)
     with h5py.File(path, "r+") as file:
