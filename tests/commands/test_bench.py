@@ -57,6 +57,7 @@ def test_threads_are_left_as_they_are(call, animals):
         (["data/animals", "--cache", "nowhere.h5"], "nowhere.h5: no such file"),
         (["animals"], "animals: nothing is there, but data/animals is; a path on the command line starts at the"),
         (["data/animals", "--rounds", "1"], "1 is not in the range 2<=x<=1000"),
+        (["data/animals", "--rounds", "1001"], "1001 is not in the range 2<=x<=1000"),
         (["data/animals", "--batch", "0"], "0 is not in the range x>=1"),
         (["data/animals", "--device", "cuda:9"], "device: got 'cuda:9'"),
     ],
