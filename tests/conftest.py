@@ -18,6 +18,11 @@ os.execvp(sys.argv[1], sys.argv[1:])
 """
 
 
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """Name a test by its bytes' length: parallel processes must agree on names, and packed bytes hold the time."""
+    return f"{argname}-{len(val)}-bytes" if isinstance(val, bytes) else None
+
+
 @pytest.fixture(scope="session")
 def mnist_dir() -> Path:
     """A folder with MNIST/raw in torchvision's layout; without one the test is skipped."""

@@ -75,7 +75,7 @@ def read_labels(path: Path) -> NDArray[np.uint8]:
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     path = Path(folder, "three.gz")
-        ...     _ = path.write_bytes(gzip.compress(struct.pack(">2I", 2049, 3) + bytes([7, 0, 9])))
+        ...     _ = path.write_bytes(gzip.compress(struct.pack(">2I", 2049, 3) + bytes([7, 0, 9]), mtime=0))
         ...     read_labels(path).tolist()
         [7, 0, 9]
     """

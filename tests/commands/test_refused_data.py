@@ -35,7 +35,7 @@ def _mnist(home):
     folder("mnist-labels", labels=struct.pack(">2I", 2049, 60_000) + bytes([10]) * 60_000)
     folder("mnist-empty", b"")
     folder("mnist-gz", b"\x1f\x8b\x08 not gzip after all", suffix=".gz")
-    folder("mnist-gz-cut", gzip.compress(PICTURES + bytes(99_999))[:-20], suffix=".gz")
+    folder("mnist-gz-cut", gzip.compress(PICTURES + bytes(99_999), mtime=0)[:-20], suffix=".gz")
     folder("mnist-swapped", pictures=LABELS, labels=PICTURES)
     folder("mnist-few", struct.pack(">4I", 2051, 2, 28, 28) + bytes(2 * 784), struct.pack(">2I", 2049, 2) + bytes(2))
     (home / "mnist-half" / "MNIST" / "raw").mkdir(parents=True)

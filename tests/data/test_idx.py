@@ -16,14 +16,14 @@ LABELS = struct.pack(">2I", 2049, 4) + bytes([7, 0, 9, 4])
 @pytest.mark.parametrize("every", [1, 2, 3])
 def test_raw_and_gzip_give_the_same_pictures(tmp_path: Path, every: int):
     (tmp_path / "raw").write_bytes(PICTURES)
-    (tmp_path / "packed.gz").write_bytes(gzip.compress(PICTURES))
+    (tmp_path / "packed.gz").write_bytes(gzip.compress(PICTURES, mtime=0))
     for name in ("raw", "packed.gz"):
         assert np.array_equal(read_pictures(tmp_path / name, every), PIXELS[:, ::every, ::every])
 
 
 def test_raw_and_gzip_give_the_same_labels(tmp_path: Path):
     (tmp_path / "raw").write_bytes(LABELS)
-    (tmp_path / "packed.gz").write_bytes(gzip.compress(LABELS))
+    (tmp_path / "packed.gz").write_bytes(gzip.compress(LABELS, mtime=0))
     for name in ("raw", "packed.gz"):
         assert read_labels(tmp_path / name).tolist() == [7, 0, 9, 4]
 
@@ -54,7 +54,7 @@ def test_chunks_join_without_a_seam(tmp_path: Path, count: int):
 @pytest.mark.parametrize("packed", [False, True])
 def test_files_that_are_not_mnist_pictures_are_refused(tmp_path: Path, content, reason, packed):
     path = tmp_path / ("file.gz" if packed else "file")
-    path.write_bytes(gzip.compress(content) if packed else content)
+    path.write_bytes(gzip.compress(content, mtime=0) if packed else content)
     with pytest.raises(InputError, match=reason) as caught:
         read_pictures(path, 2)
     assert str(caught.value).startswith(str(path))
@@ -82,9 +82,9 @@ def test_files_that_are_not_mnist_labels_are_refused(tmp_path: Path, content, re
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        (gzip.compress(PICTURES)[:-9], "truncated, the compressed data ends early"),
-        (gzip.compress(PICTURES)[:-8] + bytes(8), "not a whole gzip file"),
-        (gzip.compress(PICTURES)[:40] + bytes(40), "file.gz: "),
+        (gzip.compress(PICTURES, mtime=0)[:-9], "truncated, the compressed data ends early"),
+        (gzip.compress(PICTURES, mtime=0)[:-8] + bytes(8), "not a whole gzip file"),
+        (gzip.compress(PICTURES, mtime=0)[:40] + bytes(40), "file.gz: "),
         (PICTURES, "not a whole gzip file"),
     ],
 )

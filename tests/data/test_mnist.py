@@ -21,7 +21,7 @@ def write(folder: Path, count: int = COUNT, labels: int = COUNT, packed: bool = 
     digits = struct.pack(">2I", 2049, labels) + DIGITS[:labels].tobytes()
     for name, content in ((PICTURES, pictures), (LABELS, digits)):
         path = folder / (name + ".gz" if packed else name)
-        path.write_bytes(gzip.compress(content) if packed else content)
+        path.write_bytes(gzip.compress(content, mtime=0) if packed else content)
 
 
 def same(one, other) -> bool:
