@@ -8,7 +8,7 @@ from torch import nn
 from fishr.data.batches import Minibatch
 from fishr.data.digits import ColoredDigits
 from fishr.losses import CrossEntropy
-from fishr.models.mnist_cnn import MNISTCNN
+from fishr.models.featurizers import MNISTCNN
 from fishr.observation import observe
 from fishr.penalties import Fishr
 from fishr.protocols import colored_digits

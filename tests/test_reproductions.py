@@ -8,7 +8,7 @@ import pytest
 
 from fishr.configuration import dumps
 from fishr.errors import InputError
-from fishr.models.mlp import MLP
+from fishr.models.featurizers import MLP
 from fishr.protocols import colored_digits, colored_mnist
 from fishr.protocols.invariance import METHODS
 from fishr.reproductions import (

@@ -1,14 +1,37 @@
-"""Heads: from features to the logits that the loss takes."""
+"""The head protocol, LinearHead and MLPHead."""
 
-from typing import Literal
+from typing import Literal, Protocol
 
 import torch
 from attrs import frozen
 from torch import nn
 
 from fishr.errors import InputError
-from fishr.models.linear import check_widths, hidden_layers, xavier_linear
-from fishr.models.seeding import seeded_by
+from fishr.models.featurizers import check_widths
+from fishr.models.initialization import hidden_layers, seeded_by, xavier_linear
+
+
+class Head(Protocol):
+    """Frozen settings whose call builds the module from features to the logits that the loss takes.
+
+    Any frozen attrs class with this method is a head; it inherits nothing.
+
+    Example:
+        >>> from attrs import frozen
+        >>> @frozen
+        ... class Unbiased:
+        ...     def __call__(self, features, outputs, generator):
+        ...         head = nn.Linear(features, outputs, bias=False, device=generator.device)
+        ...         nn.init.zeros_(head.weight)
+        ...         return head
+        >>> own: Head = Unbiased()
+        >>> own(4, 2, torch.Generator())(torch.ones(3, 4)).shape
+        torch.Size([3, 2])
+    """
+
+    def __call__(self, features: int, outputs: int, generator: torch.Generator) -> nn.Module:
+        """Return the module from features [N, F] to logits [N, outputs], on the generator's device."""
+        ...
 
 
 @frozen
@@ -16,11 +39,11 @@ class LinearHead:
     """One linear layer; its per-domain statistics have a closed form.
 
     Args:
-        init: of the first weights. ``"xavier"``: uniform on ±√(6 / (features + outputs)), biases 0.
-            ``"torch"``: all uniform on ±1/√features, as ``nn.Linear`` draws them and DomainBed leaves them.
+        init: First weights. ``"xavier"``: uniform on ±√(6 / (features + outputs)), biases 0.
+            ``"torch"``: all uniform on ±1/√features, the default of ``nn.Linear`` and of DomainBed.
 
     Raises:
-        InputError: another ``init``.
+        InputError: Another ``init``.
 
     Example:
         >>> LinearHead()(4, 2, torch.Generator().manual_seed(0))
@@ -32,12 +55,11 @@ class LinearHead:
     init: Literal["xavier", "torch"] = "xavier"
 
     def __attrs_post_init__(self) -> None:
-        """Refuse first weights that there are not."""
         if self.init not in ("xavier", "torch"):
             raise InputError(f"init: got {self.init!r}, expected 'xavier' or 'torch'")
 
     def __call__(self, features: int, outputs: int, generator: torch.Generator) -> nn.Module:
-        """Module from features [N, F] to logits [N, outputs], with weights drawn from the generator."""
+        """Return the module from features [N, F] to logits [N, outputs], with weights drawn from the generator."""
         if self.init == "xavier":
             return xavier_linear(features, outputs, generator)
         with seeded_by(generator):
@@ -49,10 +71,10 @@ class MLPHead:
     """Linear and ReLU layers, then a linear layer.
 
     Args:
-        widths: features after each hidden layer, at least one layer.
+        widths: Features after each hidden layer, at least one layer.
 
     Raises:
-        InputError: there is no hidden layer, or a width is below 1.
+        InputError: There is no hidden layer, or a width is below 1.
 
     Example:
         >>> head = MLPHead(widths=(3,))(4, 2, torch.Generator().manual_seed(0))
@@ -63,12 +85,11 @@ class MLPHead:
     widths: tuple[int, ...] = (390,)
 
     def __attrs_post_init__(self) -> None:
-        """Refuse a head that would be linear, and layers without features."""
         if not self.widths:
             raise InputError("widths: got none, expected at least one hidden layer; use LinearHead for none")
         check_widths(self.widths)
 
     def __call__(self, features: int, outputs: int, generator: torch.Generator) -> nn.Module:
-        """Module from features [N, F] to logits [N, outputs], with weights drawn from the generator."""
+        """Return the module from features [N, F] to logits [N, outputs], with weights drawn from the generator."""
         hidden = hidden_layers(features, self.widths, generator)
         return nn.Sequential(*hidden, xavier_linear(self.widths[-1], outputs, generator))

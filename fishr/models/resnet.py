@@ -8,11 +8,10 @@ from attrs import frozen
 from torch import Tensor, nn
 
 from fishr.errors import InputError
-from fishr.models.dropout import check_rate
-from fishr.models.featurizer import image_channels
+from fishr.models.featurizers import check_rate, image_channels
 from fishr.models.frozen_norm import freeze_norm
-from fishr.models.seeding import seeded_by
-from fishr.models.weights import hub_file, load_weights, read_weights
+from fishr.models.initialization import seeded_by
+from fishr.models.weight_files import hub_file, load_weights, read_weights
 from fishr.paths import typed_path
 
 _FEATURES = {18: 512, 50: 2048}

@@ -6,8 +6,7 @@ from torch import Tensor, nn
 from torch.nn.functional import relu
 
 from fishr.errors import InputError
-from fishr.models.dropout import check_rate
-from fishr.models.featurizer import image_channels
+from fishr.models.featurizers import check_rate, image_channels
 
 _STEM = 16
 _STRIDES = (1, 2, 2)

@@ -10,8 +10,8 @@ from fishr.data.digits import ColoredDigits
 from fishr.data.mnist import ColoredMNIST
 from fishr.errors import InputError
 from fishr.losses import BinaryCrossEntropy
+from fishr.models.featurizers import MLP
 from fishr.models.heads import LinearHead
-from fishr.models.mlp import MLP
 from fishr.penalties.combinators import Scaled, Total
 from fishr.penalties.erm import ERM
 from fishr.penalties.fishr import Fishr

@@ -8,7 +8,7 @@ import attrs
 
 from fishr.data.cached import CachedFeatures, provenance_texts
 from fishr.errors import InputError
-from fishr.models.mlp import MLP
+from fishr.models.featurizers import MLP
 from fishr.training.experiment import Experiment
 
 # What says the same at greater length, and what the features do not depend on.

@@ -13,7 +13,7 @@ from fishr.data.held_out import AllEnvironments, HeldOut
 from fishr.data.mnist import ColoredMNIST
 from fishr.errors import InputError
 from fishr.losses import BinaryCrossEntropy, CrossEntropy
-from fishr.models.featurizer import Featurizer
+from fishr.models.featurizers import Featurizer
 from fishr.models.heads import LinearHead, MLPHead
 from fishr.statistics.moments import Route
 from fishr.training.checks import number, whole

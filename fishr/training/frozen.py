@@ -7,7 +7,7 @@ from attrs import frozen
 from torch import Tensor, nn
 
 from fishr.errors import InputError
-from fishr.models.featurizer import Featurizer
+from fishr.models.featurizers import Featurizer
 from fishr.models.frozen import FrozenFeaturizer
 from fishr.paths import typed_path
 from fishr.training.checkpoint_path import checkpoint_of

@@ -9,7 +9,7 @@ from fishr.analysis import Subject
 from fishr.configuration import dumps
 from fishr.data import ColoredDigits, Domain
 from fishr.losses import CrossEntropy
-from fishr.models.mlp import MLP
+from fishr.models.featurizers import MLP
 from fishr.protocols import colored_digits
 from fishr.training import run
 from fishr.training.keeping import Keeping

@@ -110,7 +110,7 @@ def test_a_recipe_has_the_first_weights_of_its_seed(small, path):
     ],
 )
 def test_a_cache_of_something_else_is_refused_by_its_field(experiment, path, change, field):
-    from fishr.models.mlp import MLP
+    from fishr.models.featurizers import MLP
 
     base = attrs.evolve(experiment, data=ColoredDigits(training_images=70), seed=5)
     cache_features(featured_experiment(base), path)

@@ -7,7 +7,7 @@ from statistics import fmean, pstdev
 import attrs
 import pytest
 
-from fishr.models.mlp import MLP
+from fishr.models.featurizers import MLP
 from fishr.protocols import colored_digits
 from fishr.reproductions import REPRODUCTIONS
 from fishr.training import loop

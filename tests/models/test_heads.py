@@ -5,7 +5,7 @@ from torch import nn
 from fishr.configuration import structure, unstructure
 from fishr.errors import InputError
 from fishr.models.heads import LinearHead, MLPHead
-from fishr.models.linear import xavier_linear
+from fishr.models.initialization import xavier_linear
 
 
 def generator() -> torch.Generator:

@@ -8,8 +8,8 @@ from fishr.data.digits import ColoredDigits
 from fishr.data.mnist import ColoredMNIST
 from fishr.errors import InputError
 from fishr.losses import BinaryCrossEntropy
+from fishr.models.featurizers import MLP
 from fishr.models.heads import LinearHead
-from fishr.models.mlp import MLP
 from fishr.penalties import ERM, IRM, Fishr, Scaled, StepSchedule, Total, VREx
 from fishr.protocols import colored_digits, colored_mnist, recipes
 from fishr.training.experiment import Experiment

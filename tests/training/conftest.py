@@ -7,9 +7,9 @@ from torch import nn
 from fishr.data.batches import FullBatch, Minibatch
 from fishr.data.digits import ColoredDigits
 from fishr.losses import BinaryCrossEntropy, CrossEntropy
+from fishr.models.featurizers import MLP
 from fishr.models.heads import LinearHead
-from fishr.models.linear import xavier_linear
-from fishr.models.mlp import MLP
+from fishr.models.initialization import xavier_linear
 from fishr.penalties import ERM, Fishr, Scaled, StepSchedule, Total, VREx
 from fishr.training.experiment import Experiment
 from fishr.training.objective import Objective

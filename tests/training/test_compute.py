@@ -9,7 +9,7 @@ import torch
 from fishr.data.batches import Minibatch
 from fishr.data.digits import ColoredDigits
 from fishr.errors import InputError
-from fishr.models.mnist_cnn import MNISTCNN
+from fishr.models.featurizers import MNISTCNN
 from fishr.training.compute import Compute, products
 from fishr.training.objective import Objective
 from fishr.training.optimizers import SGD

@@ -4,7 +4,7 @@ import attrs
 import pytest
 import torch
 
-from fishr.models.mlp import MLP
+from fishr.models.featurizers import MLP
 from fishr.training.compute import Compute
 from fishr.training.features import domain_features
 from fishr.training.state import build_model, first_state

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from fishr.errors import InputError
-from fishr.models.mlp import MLP
+from fishr.models.featurizers import MLP
 from fishr.training.frozen import Frozen
 from fishr.training.loop import Stepped, train
 from fishr.training.optimizers import SGD, Adam

@@ -12,8 +12,8 @@ from torch import nn
 from fishr.data.batches import Minibatch
 from fishr.data.digits import ColoredDigits
 from fishr.errors import InputError
-from fishr.models.linear import xavier_linear
-from fishr.models.mnist_cnn import MNISTCNN
+from fishr.models.featurizers import MNISTCNN
+from fishr.models.initialization import xavier_linear
 from fishr.observation import observe
 from fishr.penalties import Fishr, Scaled, Total, explain
 from fishr.ranks import ALONE, Ranks

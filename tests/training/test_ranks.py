@@ -11,8 +11,8 @@ from fishr.data.digits import ColoredDigits
 from fishr.data.domains import Domain, Domains
 from fishr.errors import InputError
 from fishr.losses import BinaryCrossEntropy, CrossEntropy
+from fishr.models.featurizers import MLP
 from fishr.models.heads import LinearHead, MLPHead
-from fishr.models.mlp import MLP
 from fishr.penalties import ERM, IRM, Fishr, Scaled, Stateless, Total, VREx
 from fishr.ranks import ALONE, Ranks
 from fishr.training.experiment import Experiment

@@ -284,7 +284,7 @@ from pathlib import Path
 import attrs, torch
 torch.set_num_threads(1)
 from fishr.protocols import colored_digits
-from fishr.models.mlp import MLP
+from fishr.models.featurizers import MLP
 from fishr.training.records import run
 experiment = attrs.evolve(
     colored_digits(), featurizer=MLP(widths=(8,)), steps=4000, evaluate_every=7, checkpoint_every=3
@@ -312,7 +312,7 @@ def test_a_killed_process_leaves_a_folder_that_resumes(tmp_path, same):
     assert positions[0] > 0
     assert positions[-1] > 80
 
-    from fishr.models.mlp import MLP
+    from fishr.models.featurizers import MLP
     from fishr.protocols import colored_digits
 
     experiment = attrs.evolve(

@@ -6,8 +6,8 @@ import torch
 
 from fishr.data.batches import Minibatch
 from fishr.errors import InputError, RunFailed
+from fishr.models.featurizers import MLP
 from fishr.models.heads import LinearHead
-from fishr.models.mlp import MLP
 from fishr.observation import observe
 from fishr.penalties import Fishr, Scaled, StepSchedule, Total, VREx
 from fishr.training.compute import Compute

@@ -5,9 +5,7 @@ from fishr.data.cached_environments import FeatureEnvironments
 from fishr.data.held_out import Source
 from fishr.data.images.folders import ImageFolders
 from fishr.data.images.lists import ImageList
-from fishr.models.dropout import FeatureDropout
-from fishr.models.featurizer import Featurizer
-from fishr.models.mnist_cnn import MNISTCNN
+from fishr.models.featurizers import MNISTCNN, FeatureDropout, Featurizer
 from fishr.models.resnet import ResNet
 from fishr.models.timm_backbone import TimmBackbone
 from fishr.protocols.domainbed.settings import Settings

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from fishr.errors import InputError
-from fishr.models.weights import hub_file, load_weights, read_weights
+from fishr.models.weight_files import hub_file, load_weights, read_weights
 
 CONTENT = b"not really weights"
 GOOD = f"tiny-{hashlib.sha256(CONTENT).hexdigest()[:8]}.pth"

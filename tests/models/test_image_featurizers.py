@@ -9,7 +9,7 @@ from torch import nn
 from fishr.configuration import dumps, structure, unstructure
 from fishr.errors import InputError
 from fishr.models import MNISTCNN, LinearHead, ResNet, TimmBackbone, WideResNet
-from fishr.models.featurizer import Featurizer, image_channels
+from fishr.models.featurizers import Featurizer, image_channels
 from fishr.observation import observe
 from fishr.types import DomainBatch
 

@@ -1,0 +1,23 @@
+from .featurizers import MLP, MNISTCNN, FeatureDropout, Featurizer
+from .frozen import FrozenFeaturizer, features_by_block
+from .frozen_norm import freeze_norm
+from .heads import Head, LinearHead, MLPHead
+from .resnet import ResNet
+from .timm_backbone import TimmBackbone
+from .wide_resnet import WideResNet
+
+__all__ = [
+    "MLP",
+    "MNISTCNN",
+    "FeatureDropout",
+    "Featurizer",
+    "FrozenFeaturizer",
+    "Head",
+    "LinearHead",
+    "MLPHead",
+    "ResNet",
+    "TimmBackbone",
+    "WideResNet",
+    "features_by_block",
+    "freeze_norm",
+]

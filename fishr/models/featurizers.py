@@ -1,0 +1,167 @@
+"""The featurizer protocol, and the small featurizers: MLP, MNISTCNN and FeatureDropout."""
+
+from collections.abc import Sequence
+from math import prod
+from typing import Protocol
+
+import torch
+from attrs import frozen
+from torch import nn
+
+from fishr.errors import InputError
+from fishr.models.initialization import hidden_layers, seeded_by
+
+_WIDTHS = (64, 128, 128, 128)
+_STRIDES = (1, 2, 1, 1)
+_GROUPS = 8
+
+
+class Featurizer(Protocol):
+    """Frozen settings whose call builds the module from inputs to features.
+
+    Any frozen attrs class with these two methods is a featurizer; it inherits nothing.
+
+    Example:
+        >>> from attrs import frozen
+        >>> @frozen
+        ... class MeanColor:
+        ...     def __call__(self, shape, generator):
+        ...         return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        ...
+        ...     def features(self, shape):
+        ...         return shape[0]
+        >>> own: Featurizer = MeanColor()
+        >>> own((3, 8, 8), torch.Generator())(torch.ones(2, 3, 8, 8)).shape, own.features((3, 8, 8))
+        (torch.Size([2, 3]), 3)
+    """
+
+    def __call__(self, shape: tuple[int, ...], generator: torch.Generator) -> nn.Module:
+        """Return the module from inputs [N, *shape] to features [N, F], on the generator's device.
+
+        Args:
+            shape: Shape of one input.
+            generator: The only source of the first weights; torch's global generators stay as they are.
+        """
+        ...
+
+    def features(self, shape: tuple[int, ...]) -> int:
+        """Return F, the number of features for inputs [N, *shape]."""
+        ...
+
+
+@frozen
+class MLP:
+    """Featurizer that flattens its input and applies Linear and ReLU layers.
+
+    Args:
+        widths: Features after each layer; empty for a featurizer that only flattens.
+
+    Raises:
+        InputError: A width is below 1.
+
+    Example:
+        >>> mlp = MLP(widths=(5, 4))
+        >>> featurizer = mlp((2, 8, 8), torch.Generator().manual_seed(0))
+        >>> featurizer(torch.zeros(3, 2, 8, 8)).shape, mlp.features((2, 8, 8))
+        (torch.Size([3, 4]), 4)
+
+    Source:
+        The default is the network of Arjovsky et al., arXiv 1907.02893, section 5.2, without its last layer.
+    """
+
+    widths: tuple[int, ...] = (390, 390)
+
+    def __attrs_post_init__(self) -> None:
+        check_widths(self.widths)
+
+    def __call__(self, shape: tuple[int, ...], generator: torch.Generator) -> nn.Module:
+        """Return the module from inputs [N, *shape] to features [N, F], with weights drawn from the generator."""
+        return nn.Sequential(nn.Flatten(), *hidden_layers(prod(shape), self.widths, generator))
+
+    def features(self, shape: tuple[int, ...]) -> int:
+        """Return F, the number of features for inputs [N, *shape]."""
+        return self.widths[-1] if self.widths else prod(shape)
+
+
+@frozen
+class MNISTCNN:
+    """Featurizer of four 3x3 convolutions, each with ReLU and group normalization, averaged over the image.
+
+    First weights are torch's default: uniform on ±1/√(inputs of an output).
+
+    Example:
+        >>> cnn = MNISTCNN()
+        >>> featurizer = cnn((2, 28, 28), torch.Generator().manual_seed(0))
+        >>> featurizer(torch.zeros(3, 2, 28, 28)).shape, cnn.features((2, 28, 28))
+        (torch.Size([3, 128]), 128)
+
+    Source:
+        The network of DomainBed (Gulrajani and Lopez-Paz, ICLR 2021), appendix D.
+    """
+
+    def __call__(self, shape: tuple[int, ...], generator: torch.Generator) -> nn.Module:
+        """Return the module from images [N, C, H, W] to features [N, 128], with weights drawn from the generator.
+
+        Raises:
+            InputError: The inputs are not images.
+        """
+        channels = image_channels("MNISTCNN", shape)
+        layers: list[nn.Module] = []
+        with seeded_by(generator):
+            for before, after, stride in zip((channels, *_WIDTHS), _WIDTHS, _STRIDES, strict=False):
+                layers += [nn.Conv2d(before, after, 3, stride, padding=1), nn.ReLU(), nn.GroupNorm(_GROUPS, after)]
+        return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten()).to(generator.device)
+
+    def features(self, shape: tuple[int, ...]) -> int:
+        """Return 128, for images of any size."""
+        return _WIDTHS[-1]
+
+
+@frozen
+class FeatureDropout:
+    """Featurizer for inputs that are features already: it flattens them and applies dropout.
+
+    Args:
+        rate: Dropout rate while training; evaluation drops nothing.
+
+    Raises:
+        InputError: The rate is outside 0 to 1.
+
+    Example:
+        >>> featurizer = FeatureDropout(rate=0.5)((4,), torch.Generator())
+        >>> sorted(set(featurizer(torch.ones(100, 4)).flatten().tolist())), FeatureDropout().features((4,))
+        ([0.0, 2.0], 4)
+    """
+
+    rate: float = 0.0
+
+    def __attrs_post_init__(self) -> None:
+        check_rate("rate", self.rate)
+
+    def __call__(self, shape: tuple[int, ...], generator: torch.Generator) -> nn.Module:
+        """Return the module from inputs [N, *shape] to features [N, F]; it has no weights."""
+        return nn.Sequential(nn.Flatten(), *([nn.Dropout(self.rate)] if self.rate else []))
+
+    def features(self, shape: tuple[int, ...]) -> int:
+        """Return F, the number of features for inputs [N, *shape]."""
+        return prod(shape)
+
+
+def image_channels(network: str, shape: tuple[int, ...]) -> int:
+    """Return C of inputs that must be images (C, H, W)."""
+    if len(shape) != 3 or min(shape) < 1:
+        raise InputError(f"{network}: got inputs of shape {shape}, expected images (channels, height, width); use MLP")
+    return shape[0]
+
+
+def check_widths(widths: Sequence[int]) -> None:
+    """Refuse layers without features."""
+    for width in widths:
+        if width < 1:
+            raise InputError(f"widths: got {width}, expected at least 1 feature in each layer")
+
+
+def check_rate(name: str, rate: float) -> None:
+    """Refuse a dropout rate outside 0 to 1, and 1 itself."""
+    if not 0 <= rate < 1:
+        raise InputError(f"{name}: got {rate}, expected at least 0 and less than 1")

@@ -1,0 +1,37 @@
+"""First weights drawn from an explicit generator; torch's global generators stay as they are."""
+
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+
+
+@contextmanager
+def seeded_by(generator: torch.Generator) -> Generator[None]:
+    """Build modules of torch, which draw from the global generator, from one draw of ``generator`` instead.
+
+    They are built on the CPU, so that their weights do not depend on the default device.
+    """
+    seed = int(torch.randint(2**63 - 1, (), generator=generator, device=generator.device))
+    with torch.device("cpu"), torch.random.fork_rng(devices=[]):
+        # torch.manual_seed would also seed the accelerators' generators, which nobody restores.
+        torch.default_generator.manual_seed(seed)
+        yield
+
+
+def xavier_linear(inputs: int, outputs: int, generator: torch.Generator) -> nn.Linear:
+    """Return a linear layer with weights uniform on ±√(6 / (inputs + outputs)) and zero biases."""
+    # The meta device first: nn.Linear would draw its initial weights from the global generator.
+    layer = nn.Linear(inputs, outputs, device="meta").to_empty(device=generator.device)
+    nn.init.xavier_uniform_(layer.weight, generator=generator)
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
+def hidden_layers(inputs: int, widths: Sequence[int], generator: torch.Generator) -> list[nn.Module]:
+    """Return alternating Linear and ReLU layers, one pair for each width."""
+    layers: list[nn.Module] = []
+    for before, after in zip((inputs, *widths), widths, strict=False):
+        layers += [xavier_linear(before, after, generator), nn.ReLU()]
+    return layers
