@@ -7,7 +7,7 @@ import attrs
 import pytest
 from attrs import field, frozen
 
-from fishr.configuration.errors import ConfigurationError, Problem
+from fishr.configuration.problems import ConfigurationError, Problem
 from fishr.configuration.structure import structure_with
 from fishr.configuration.vocabulary import Family, Vocabulary
 from fishr.errors import InputError

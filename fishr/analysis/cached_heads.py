@@ -7,7 +7,7 @@ from attrs import frozen
 from torch import nn
 
 from fishr.configuration import structure
-from fishr.configuration.files import parse_toml
+from fishr.configuration.toml import parse_toml
 from fishr.data.caches import FeatureCache, GradientCache
 from fishr.errors import InputError
 from fishr.losses import BinaryCrossEntropy, CrossEntropy, Loss

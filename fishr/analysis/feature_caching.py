@@ -15,7 +15,7 @@ from torch import Tensor, nn
 import fishr
 from fishr.analysis.cached_heads import head_of
 from fishr.configuration import dumps, unstructure
-from fishr.configuration.files import parse_toml, toml_text
+from fishr.configuration.toml import parse_toml, toml_text
 from fishr.data.caches import (
     Section,
     Tree,

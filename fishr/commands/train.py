@@ -142,7 +142,7 @@ def _recording(text: str) -> "Recording":
 def _on_features(experiment: "Experiment", path: Path, plugins: tuple[str, ...]) -> "Experiment":
     """The same experiment without a featurizer, on cached features that are of its own data."""
     from fishr.configuration import structure, unstructure
-    from fishr.configuration.files import parse_toml
+    from fishr.configuration.toml import parse_toml
     from fishr.data.caches import open_features
     from fishr.training import Experiment, on_features
 

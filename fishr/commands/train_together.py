@@ -42,7 +42,7 @@ def train_together(
         RunFailed: likewise, but each rank that is left says that another is gone.
     """
     from fishr.configuration import structure
-    from fishr.configuration.files import parse_toml
+    from fishr.configuration.toml import parse_toml
     from fishr.ranks import RankLost
     from fishr.training import Experiment, NotFinite, Refused, agreed, from_first, joined
 

@@ -4,8 +4,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from fishr.configuration.files import load_with, toml_text
 from fishr.configuration.structure import structure_with
+from fishr.configuration.toml import load_with, toml_text
 from fishr.configuration.unstructure import unstructure_with
 from fishr.configuration.vocabulary import Family, Vocabulary
 from fishr.models import MLP, MNISTCNN, FeatureDropout, Featurizer, ResNet, TimmBackbone, WideResNet
@@ -69,7 +69,7 @@ def structure(table: Mapping[str, object], target: type[T], plugins: Iterable[st
         >>> structure({"penalty": {"kind": "Fisher"}, "schedule": "1000"}, Scaled)
         Traceback (most recent call last):
             ...
-        fishr.configuration.errors.ConfigurationError: penalty.kind: got "Fisher" (a string), expected one of \
+        fishr.configuration.problems.ConfigurationError: penalty.kind: got "Fisher" (a string), expected one of \
 "ERM", "Fishr", "IRM", "VREx", "Scaled", "Total"; did you mean "Fishr"?; schedule: got "1000" (a string), \
 expected a number or a table whose kind is one of "Constant", "StepSchedule", "LinearSchedule", \
 "CosineSchedule", "Joined"

@@ -5,7 +5,7 @@ import tomllib
 from collections.abc import Iterable, Mapping
 from typing import Any, cast
 
-from fishr.configuration.errors import ConfigurationError, Problem, described, flaw, quoted, text_value
+from fishr.configuration.problems import ConfigurationError, Problem, described, flaw, quoted, text_value
 from fishr.configuration.vocabulary import KIND
 
 # Everything up to the first "=" that is not inside quotes.

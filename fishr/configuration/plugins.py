@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import attrs
 
-from fishr.configuration.errors import flaw, suggestion, text_value
+from fishr.configuration.problems import flaw, suggestion, text_value
 from fishr.configuration.vocabulary import Family
 from fishr.errors import one_line
 

@@ -3,7 +3,7 @@
 import math
 from pathlib import Path
 
-from fishr.configuration.errors import listed, suggestion, unexpected
+from fishr.configuration.problems import listed, suggestion, unexpected
 
 
 def boolean(value: object) -> bool:

@@ -8,7 +8,8 @@ import attrs
 import cattrs
 
 from fishr.configuration import scalars
-from fishr.configuration.errors import (
+from fishr.configuration.plugins import load_plugin
+from fishr.configuration.problems import (
     ConfigurationError,
     Problem,
     flaw,
@@ -17,7 +18,6 @@ from fishr.configuration.errors import (
     suggestion,
     unexpected,
 )
-from fishr.configuration.plugins import load_plugin
 from fishr.configuration.vocabulary import (
     KIND,
     Choice,

@@ -8,8 +8,8 @@ import attrs
 import cattrs
 
 from fishr.configuration import scalars
-from fishr.configuration.errors import ConfigurationError, Problem, flaw, quoted, unexpected
 from fishr.configuration.plugins import check_member, plugin_name
+from fishr.configuration.problems import ConfigurationError, Problem, flaw, quoted, unexpected
 from fishr.configuration.vocabulary import (
     KIND,
     Choice,

@@ -8,7 +8,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 import attrs
 from attrs import frozen
 
-from fishr.configuration.errors import flaw
+from fishr.configuration.problems import flaw
 from fishr.configuration.scalars import one_of
 from fishr.errors import one_line
 

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any, cast
 
 from fishr.configuration import dumps, structure
-from fishr.configuration.errors import ConfigurationError
-from fishr.configuration.files import read_toml
+from fishr.configuration.problems import ConfigurationError
+from fishr.configuration.toml import read_toml
 from fishr.errors import InputError
 from fishr.files import write_atomically
 from fishr.protocols.domainbed.job import Job

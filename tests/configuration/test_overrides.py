@@ -9,8 +9,8 @@ import tomli_w
 from attrs import frozen
 from hypothesis import given
 
-from fishr.configuration.errors import ConfigurationError
 from fishr.configuration.overrides import apply_overrides, parse_override
+from fishr.configuration.problems import ConfigurationError
 from fishr.configuration.structure import structure_with
 from fishr.configuration.vocabulary import Vocabulary
 

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import pytest
 from attrs import frozen
 
-from fishr.configuration.errors import ConfigurationError
+from fishr.configuration.problems import ConfigurationError
 from fishr.configuration.structure import structure_with
 from fishr.configuration.unstructure import unstructure_with
 from fishr.configuration.vocabulary import Family, Vocabulary

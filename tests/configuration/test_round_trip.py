@@ -11,9 +11,9 @@ from attrs import field, frozen
 from hypothesis import given
 from naming import stable_name
 
-from fishr.configuration.errors import ConfigurationError, Problem
-from fishr.configuration.files import toml_text
+from fishr.configuration.problems import ConfigurationError, Problem
 from fishr.configuration.structure import structure_with
+from fishr.configuration.toml import toml_text
 from fishr.configuration.unstructure import unstructure_with
 from fishr.configuration.vocabulary import Family, Vocabulary
 

@@ -26,7 +26,7 @@ from trials import (
     table,
 )
 
-from fishr.configuration.errors import ConfigurationError, Problem
+from fishr.configuration.problems import ConfigurationError, Problem
 from fishr.configuration.structure import structure_with
 from fishr.errors import InputError
 

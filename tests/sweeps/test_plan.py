@@ -4,7 +4,7 @@ import attrs
 import pytest
 
 from fishr.configuration import dumps, structure, unstructure
-from fishr.configuration.files import parse_toml
+from fishr.configuration.toml import parse_toml
 from fishr.errors import InputError
 from fishr.protocols.domainbed.settings import OwnData, Settings
 from fishr.sweeps.plan import Plan, first_difference

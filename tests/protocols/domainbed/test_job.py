@@ -4,7 +4,7 @@ import attrs
 import pytest
 
 from fishr.configuration import dumps, structure
-from fishr.configuration.files import parse_toml
+from fishr.configuration.toml import parse_toml
 from fishr.data import Minibatch
 from fishr.data.benchmark_digits import RotatedMNIST
 from fishr.data.cached_environments import FeatureEnvironments

@@ -58,7 +58,7 @@ class ConfigurationError(InputError):
         >>> raise ConfigurationError([Problem("steps", "missing, expected a whole number")], "run.toml")
         Traceback (most recent call last):
             ...
-        fishr.configuration.errors.ConfigurationError: run.toml: steps: missing, expected a whole number
+        fishr.configuration.problems.ConfigurationError: run.toml: steps: missing, expected a whole number
     """
 
     def __init__(self, problems: Iterable[Problem], source: str | None = None) -> None:

@@ -8,7 +8,7 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given
 
-from fishr.configuration.errors import ConfigurationError, Problem, described, quoted, suggestion
+from fishr.configuration.problems import ConfigurationError, Problem, described, quoted, suggestion
 from fishr.errors import InputError, one_line
 
 

@@ -8,8 +8,8 @@ from typing import Any, TypeVar
 
 import tomli_w
 
-from fishr.configuration.errors import ConfigurationError, Problem, flaw
 from fishr.configuration.overrides import apply_overrides
+from fishr.configuration.problems import ConfigurationError, Problem, flaw
 from fishr.configuration.structure import structure_with
 from fishr.configuration.vocabulary import Vocabulary
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from attrs import frozen
 
-from fishr.configuration.errors import ConfigurationError
-from fishr.configuration.files import load_with, toml_text
+from fishr.configuration.problems import ConfigurationError
+from fishr.configuration.toml import load_with, toml_text
 from fishr.configuration.vocabulary import Vocabulary
 
 
