@@ -80,16 +80,16 @@ def plan(
     from fishr.commands.rendering import as_json
     from fishr.commands.sweep_tables import estimate_object, estimate_table
     from fishr.configuration import load
-    from fishr.sweeps.calibration import estimates, measured
+    from fishr.sweeps.estimates import calibrate, count_work
     from fishr.sweeps.plan import Plan
-    from fishr.sweeps.workers import slots
+    from fishr.sweeps.pool import slots
 
     chosen = load(plan_file, Plan, overrides, plugins)
     if no_calibration:
-        found, count = estimates(chosen.jobs()), None
+        found, count = count_work(chosen.jobs()), None
     else:
         count = len(slots(chosen.threads, device, workers, jobs_per_gpu))
-        found = tuple(measured(chosen.jobs(), data_dir, device, chosen.threads, chosen.keep))
+        found = tuple(calibrate(chosen.jobs(), data_dir, device, chosen.threads, chosen.keep))
     click.echo(as_json(estimate_object(found, count)) if style == "json" else estimate_table(found, count))
 
 
@@ -146,7 +146,7 @@ def resume(folder: Path, part: str | None, plugins: tuple[str, ...], **options: 
     """Go on with the sweep of a folder, by its own plan."""
     from fishr.commands.sweep_work import work
     from fishr.sweeps.folder import read_plan
-    from fishr.sweeps.parts import parse_part
+    from fishr.sweeps.plan import parse_part
 
     chosen = None if part is None else parse_part(part)
     work(folder, read_plan(folder, plugins), chosen, False, plugins=plugins, **options)
@@ -164,7 +164,7 @@ def status(folder: Path, watch: bool, failed: bool, style: str) -> None:
 
     from fishr.commands.rendering import as_json
     from fishr.commands.sweep_tables import failure_text, progress_object, progress_table
-    from fishr.sweeps.listing import planned_keys
+    from fishr.sweeps.folder import planned_keys
     from fishr.sweeps.progress import Seen, progress
 
     keys, seen, told = planned_keys(folder), Seen(), ""

@@ -14,8 +14,8 @@ from fishr.paths import check_writable
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
-    from fishr.protocols.domainbed.cells import Table
     from fishr.protocols.domainbed.records import JobKey, Records
+    from fishr.protocols.domainbed.tables import Table
 
 
 @click.command(
@@ -58,12 +58,12 @@ def collect(
     """
     _check_new(out, figure)
     from fishr.files import write_atomically
-    from fishr.protocols.domainbed.order import AVERAGES
     from fishr.protocols.domainbed.published import SOURCE, with_published
     from fishr.protocols.domainbed.records import read_records
     from fishr.protocols.domainbed.rendering import gap_lines, render
     from fishr.protocols.domainbed.selection import SELECTIONS
-    from fishr.sweeps.listing import expected_keys
+    from fishr.protocols.domainbed.tables import AVERAGES
+    from fishr.sweeps.folder import expected_keys
 
     named = dict(zip(_names(folders), folders, strict=True))
     sweeps = {name: read_records(folder) for name, folder in named.items()}
@@ -117,8 +117,8 @@ def _tables(
     sweeps: "Mapping[str, Records]", planned: "Mapping[str, Collection[JobKey] | None]", selections: "Sequence[str]"
 ) -> "list[Table]":
     """Every selection's tables of data sets and of averages; rows bear the sweep's name if there are several."""
-    from fishr.protocols.domainbed.comparison import beside
-    from fishr.protocols.domainbed.tables import averages_table, dataset_tables
+    from fishr.protocols.domainbed.collection import averages_table, dataset_tables
+    from fishr.protocols.domainbed.tables import beside
 
     named = {name: list["Table"]() for name in sweeps}
     for selection in selections:

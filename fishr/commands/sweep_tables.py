@@ -11,8 +11,8 @@ from tabulate import tabulate
 from tqdm import tqdm
 
 if TYPE_CHECKING:
-    from fishr.sweeps.calibration import Estimate
-    from fishr.sweeps.events import SweepEvent
+    from fishr.sweeps.estimates import Estimate
+    from fishr.sweeps.execution import SweepEvent
     from fishr.sweeps.progress import Progress, Row
 
 _MINUTE, _HOUR, _DAY = 60, 3600, 86400
@@ -26,7 +26,7 @@ def follow(events: "Iterable[SweepEvent]", done: int, jobs: int) -> None:
         done: jobs that are not among them.
         jobs: of the whole sweep.
     """
-    from fishr.sweeps.events import JobDone, JobFailed
+    from fishr.sweeps.execution import JobDone, JobFailed
 
     terminal, failed = sys.stderr.isatty(), 0
     with tqdm(total=jobs, initial=done, unit="job", disable=not terminal) as bar:
@@ -43,7 +43,7 @@ def follow(events: "Iterable[SweepEvent]", done: int, jobs: int) -> None:
 
 
 def _line(event: "SweepEvent", done: int, jobs: int) -> str:
-    from fishr.sweeps.events import JobDone, JobFailed
+    from fishr.sweeps.execution import JobDone, JobFailed
 
     if isinstance(event, JobDone):
         outcome = event.outcome
@@ -88,7 +88,7 @@ def estimate_table(found: "Sequence[Estimate]", workers: int | None) -> str:
         found: by data set and algorithm.
         workers: that share the work; None: nothing was measured.
     """
-    from fishr.sweeps.calibration import total_of
+    from fishr.sweeps.estimates import total_of
 
     total = total_of(found)
     cells = [[e.dataset, e.algorithm, *_costs(e, workers)] for e in (*found, total)]
@@ -109,7 +109,7 @@ def estimate_table(found: "Sequence[Estimate]", workers: int | None) -> str:
 
 def estimate_object(found: "Sequence[Estimate]", workers: int | None) -> dict[str, Any]:
     """The same as plain values for JSON: seconds are of computation, one job after another; footprints are bytes."""
-    from fishr.sweeps.calibration import total_of
+    from fishr.sweeps.estimates import total_of
 
     rows = [attrs.asdict(e) for e in found]
     return {"rows": rows, "total": attrs.asdict(total_of(found)), "workers": workers}

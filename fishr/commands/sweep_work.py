@@ -12,8 +12,7 @@ from fishr.errors import InputError, RunFailed
 
 if TYPE_CHECKING:
     from fishr.protocols.domainbed.job import Job
-    from fishr.sweeps.parts import Part
-    from fishr.sweeps.plan import Plan
+    from fishr.sweeps.plan import Part, Plan
 
 
 def work(
@@ -50,12 +49,10 @@ def work(
         RunFailed: a job failed, or somebody interrupted the sweep.
     """
     from fishr.commands.sweep_tables import follow
-    from fishr.sweeps.checking import check_input
-    from fishr.sweeps.cluster import run_on_ray
-    from fishr.sweeps.execution import Conditions
+    from fishr.sweeps.execution import Conditions, check_input
     from fishr.sweeps.folder import sweep_folder
-    from fishr.sweeps.pool import run_local
-    from fishr.sweeps.workers import slots
+    from fishr.sweeps.pool import run_local, slots
+    from fishr.sweeps.ray_cluster import run_on_ray
 
     if ray is not None and workers is not None:
         raise InputError("--workers: got it together with --ray, which uses all of its cluster; drop one of them")
@@ -113,7 +110,7 @@ def write_slurm(
     Raises:
         InputError: data, options or folder cannot be used.
     """
-    from fishr.sweeps.checking import check_input
+    from fishr.sweeps.execution import check_input
     from fishr.sweeps.folder import sweep_folder
     from fishr.sweeps.slurm import array_script, parse_options, write_script
 
@@ -136,8 +133,8 @@ def write_slurm(
 
 
 def _left(folder: Path, jobs: "tuple[Job, ...]", retry_failed: bool) -> "tuple[Job, ...]":
-    from fishr.sweeps.failures import is_failed
     from fishr.sweeps.folder import is_done, job_folder
+    from fishr.sweeps.job_files import is_failed
 
     left = (job for job in jobs if not is_done(folder, job))
     return tuple(job for job in left if retry_failed or not is_failed(job_folder(folder, job)))

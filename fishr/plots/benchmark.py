@@ -10,9 +10,9 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from fishr.plots.style import COLORS, literal, quiet, save
-from fishr.protocols.domainbed.cells import Cell, Table
 from fishr.protocols.domainbed.published import PUBLISHED
 from fishr.protocols.domainbed.selection import SELECTIONS, TITLES
+from fishr.protocols.domainbed.tables import Cell, Table
 
 _ACROSS = 4
 

@@ -1,18 +1,16 @@
-"""Named recipes: experiments that one asks for by a word."""
+"""Recipes: experiments by name."""
 
 from collections.abc import Callable
 
 from attrs import frozen
 
-from fishr.protocols.colored_digits import colored_digits
-from fishr.protocols.colored_mnist import colored_mnist
-from fishr.protocols.invariance import METHODS
+from fishr.protocols.invariance import METHODS, colored_digits, colored_mnist
 from fishr.training.experiment import Experiment
 
 
 @frozen
 class Recipe:
-    """A named experiment and a line about it; calling it gives the experiment.
+    """A named experiment and a line about it; calling it returns the experiment, with seed 0.
 
     Example:
         >>> recipe = recipes()["colored-digits-erm"]
@@ -25,7 +23,6 @@ class Recipe:
     _method: str
 
     def __call__(self) -> Experiment:
-        """The experiment, seed 0."""
         return self._protocol(self._method)
 
 
@@ -36,7 +33,7 @@ _PROTOCOLS: tuple[tuple[str, str, Callable[[str], Experiment]], ...] = (
 
 
 def recipes() -> dict[str, Recipe]:
-    """All recipes by name, Fishr's first in each data set.
+    """Return all recipes by name, Fishr's first in each data set.
 
     Example:
         >>> list(recipes())[:4]

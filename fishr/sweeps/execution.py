@@ -5,32 +5,162 @@ import os
 import sys
 import time
 import traceback
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from functools import lru_cache
 from pathlib import Path
+from typing import cast
 
+import attrs
 import torch
 from attrs import frozen
 
 from fishr.configuration import dumps
+from fishr.data.cached_environments import FeatureEnvironments
 from fishr.data.domains import Domains
+from fishr.data.environments import Environments
+from fishr.data.held_out import HeldOut, Source
 from fishr.errors import InputError, RunFailed
 from fishr.files import write_atomically
 from fishr.protocols.domainbed.job import Job
-from fishr.sweeps.divergence import lines_after_divergence
-from fishr.sweeps.failures import FAILED, LOG
-from fishr.sweeps.folder import DONE, job_folder
-from fishr.sweeps.listing import write_job
-from fishr.sweeps.memory import Memory, remembering
+from fishr.sweeps.folder import job_folder, write_job
+from fishr.sweeps.job_files import (
+    DONE,
+    FAILED,
+    LOG,
+    TIMES,
+    Failure,
+    Outcome,
+    append_to,
+    read_outcome,
+    read_times,
+    time_line,
+)
+from fishr.sweeps.job_results import best_validation, dump_lines, lines_after_divergence, result_lines, told_of
 from fishr.sweeps.plan import Keep
-from fishr.sweeps.results import best_validation, dump_lines, result_lines, told_of
-from fishr.sweeps.step_times import TIMES, append_to, read_times, time_line
 from fishr.training.checkpoint_path import CHECKPOINT, RESULT
 from fishr.training.checkpoints import drop_optimizer
+from fishr.training.experiment import Experiment
 from fishr.training.folders import CONFIGURATION, existing_folder, is_in_use, new_folder
-from fishr.training.loop import Finished, Stepped
+from fishr.training.loop import Finished, Stepped, resolve_device
 from fishr.training.records import METRICS, run
+from fishr.training.state import initial_state
 from fishr.training.step import NotFinite
+
+
+@lru_cache(maxsize=1)
+def _read_features(source: FeatureEnvironments, data_dir: Path | None) -> Environments:
+    """Return the environments of a feature file, which no seed changes.
+
+    Reading a file again costs a job on cached features more than its training; only the last file is kept.
+    """
+    return source(0, data_dir)
+
+
+def with_cached_features(experiment: Experiment) -> Experiment:
+    """Return the experiment, reading its feature file, if it has one, at most once a process."""
+    data = experiment.data
+    if not (isinstance(data, HeldOut) and isinstance(data.source, FeatureEnvironments)):
+        return experiment
+    source = data.source
+    cached = cast(Source, lambda seed, data_dir: _read_features(source, data_dir))
+    return attrs.evolve(experiment, data=attrs.evolve(data, source=cached))
+
+
+@frozen
+class JobDone:
+    """A job has its results.
+
+    Args:
+        job: which.
+        outcome: of it.
+
+    Example:
+        >>> JobDone(Job("PACS", "ERM", (0,), 0, 0), Outcome(seconds=1.5, validation=0.8)).outcome.done
+        True
+    """
+
+    job: Job
+    outcome: Outcome
+
+
+@frozen
+class JobRetried:
+    """The process of a job died; the job goes on from its checkpoint in another one.
+
+    Args:
+        job: which.
+        message: how it died.
+
+    Example:
+        >>> JobRetried(Job("PACS", "ERM", (0,), 0, 0), "died of SIGKILL").message
+        'died of SIGKILL'
+    """
+
+    job: Job
+    message: str
+
+
+@frozen
+class JobFailed:
+    """A job was given up; the sweep goes on with the others.
+
+    Args:
+        job: which.
+        failure: what its folder keeps of it.
+
+    Example:
+        >>> JobFailed(Job("PACS", "ERM", (0,), 0, 0), Failure("risk is nan", tries=1)).failure.tries
+        1
+    """
+
+    job: Job
+    failure: Failure
+
+
+SweepEvent = JobDone | JobRetried | JobFailed
+
+
+def check_input(jobs: Iterable[Job], data_dir: Path | None = None, device: str = "cpu") -> None:
+    """Build each data set and each network of some jobs once, as their first job does.
+
+    Args:
+        jobs: to be run.
+        data_dir: where data files lie.
+        device: of the jobs.
+
+    Raises:
+        InputError: no such device, data that are missing or damaged or have other environments than the benchmark, or
+            weights that are missing.
+
+    Example:
+        >>> from fishr.protocols.domainbed.settings import Settings
+        >>> check_input([Job("PACS", "ERM", (0,), 0, 0, Settings(features={"PACS": "nowhere.h5"}))])
+        Traceback (most recent call last):
+            ...
+        fishr.errors.InputError: PACS: data/nowhere.h5: no such file; give the path of a file that fishr wrote
+    """
+    resolve_device(device)
+    first = dict[str, Job]()
+    for job in jobs:
+        first.setdefault(job.dataset, job)
+    for job in first.values():
+        try:
+            _check(job, data_dir)
+        except InputError as error:
+            raise InputError(f"{job.dataset}: {error}") from error
+
+
+def _check(job: Job, data_dir: Path | None) -> None:
+    experiment = job.experiment()
+    domains = experiment.data(experiment.seed, data_dir)
+    names = job.settings.benchmark(job.dataset).environments
+    count = sum(domain.name.endswith("_out") for domain in domains.evaluation)
+    if count != len(names):
+        raise InputError(f"got {count} environments in the data, expected {len(names)}: {', '.join(names)}")
+    # The network may need a file of weights.
+    initial_state(experiment, domains)
+
 
 RESULTS = "results.jsonl"
 PATIENCE = 60.0  # seconds
@@ -59,63 +189,33 @@ class Conditions:
     device: str = "cpu"
 
 
-@frozen
-class Outcome:
-    """What became of a job; a failure has a message.
-
-    Args:
-        seconds: it took, over all its interruptions.
-        validation: its best accuracy on the held-out splits of the environments it trained on, 0 to 1.
-        diverged: the step whose loss was not finite, after which DomainBed's records are known without training; None:
-            it trained to its end.
-        message: why it failed; None: it did not.
-        broken: whether its process may have been left unable to run another one.
-
-    Example:
-        >>> Outcome(message="out of memory").done
-        False
-    """
-
-    seconds: float = 0.0
-    validation: float = 0.0
-    diverged: int | None = None
-    message: str | None = None
-    broken: bool = False
-
-    @property
-    def done(self) -> bool:
-        """Whether the job has its results."""
-        return self.message is None
-
-
-def attempt(job: Job, conditions: Conditions, memory: Memory) -> Outcome:
+def attempt(job: Job, conditions: Conditions) -> Outcome:
     """Run a job to its end, or to its failure; what it prints goes to its log.
 
     Args:
         job: any, begun before or not.
         conditions: of the sweep.
-        memory: of this process.
 
     Example:
         >>> import tempfile
         >>> from fishr.protocols.domainbed.job import Settings
         >>> job = Job("PACS", "ERM", (0,), 0, 0, Settings(features={"PACS": "nowhere.h5"}))
         >>> with tempfile.TemporaryDirectory() as folder:
-        ...     attempt(job, Conditions(Path(folder)), Memory()).message
+        ...     attempt(job, Conditions(Path(folder))).message
         'data/nowhere.h5: no such file; give the path of a file that fishr wrote'
     """
     folder = job_folder(conditions.folder, job)
     try:
         _prepare(folder, job)
         with logged(folder / LOG):
-            return _guarded(job, conditions, memory)
+            return _guarded(job, conditions)
     except (InputError, RunFailed) as error:
         return Outcome(message=_one_line(str(error)))
 
 
-def _guarded(job: Job, conditions: Conditions, memory: Memory) -> Outcome:
+def _guarded(job: Job, conditions: Conditions) -> Outcome:
     try:
-        return run_job(job, conditions, memory)
+        return run_job(job, conditions)
     except (InputError, RunFailed) as error:
         print(error)
         return Outcome(message=_one_line(str(error)))
@@ -125,13 +225,12 @@ def _guarded(job: Job, conditions: Conditions, memory: Memory) -> Outcome:
         return Outcome(message=_one_line(f"{type(error).__name__}: {error}"), broken=True)
 
 
-def run_job(job: Job, conditions: Conditions, memory: Memory) -> Outcome:
+def run_job(job: Job, conditions: Conditions) -> Outcome:
     """Train a job from its last checkpoint, then write results.jsonl and, last of all, ``done``.
 
     Args:
         job: whose folder is there.
         conditions: of the sweep.
-        memory: of this process.
 
     Raises:
         InputError: data that cannot be used, or a folder that is damaged or in use.
@@ -154,7 +253,7 @@ def run_job(job: Job, conditions: Conditions, memory: Memory) -> Outcome:
             return _conclude(folder, conditions.keep)
     if torch.cuda.is_initialized():
         torch.cuda.reset_peak_memory_stats()
-    experiment = remembering(job.experiment(), memory)
+    experiment = with_cached_features(job.experiment())
     outcome: Outcome | None = None
     try:
         events = run(
@@ -181,28 +280,6 @@ def run_job(job: Job, conditions: Conditions, memory: Memory) -> Outcome:
             outcome = _conclude(folder, conditions.keep)
     assert outcome is not None
     return outcome
-
-
-def read_outcome(folder: Path) -> Outcome | None:
-    """What a finished job came to; None of one that is not finished.
-
-    Args:
-        folder: of the job.
-
-    Raises:
-        InputError: the file that says so is damaged.
-
-    Example:
-        >>> read_outcome(Path("no-such-job")) is None
-        True
-    """
-    try:
-        found = json.loads((folder / DONE).read_bytes())
-        return Outcome(float(found["seconds"]), float(found["validation"]), found["diverged"])
-    except FileNotFoundError:
-        return None
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise InputError(f"{folder / DONE}: not what fishr wrote; remove it to have the job finished again") from error
 
 
 @contextmanager

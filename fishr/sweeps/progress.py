@@ -8,10 +8,8 @@ import attrs
 from attrs import field, frozen
 
 from fishr.protocols.domainbed.records import JobKey
-from fishr.sweeps.execution import Outcome, read_outcome
-from fishr.sweeps.failures import Failure, read_failure
-from fishr.sweeps.folder import JOBS, is_worked_on
-from fishr.sweeps.listing import begun_jobs
+from fishr.sweeps.folder import JOBS, begun_jobs, is_worked_on
+from fishr.sweeps.job_files import Failure, Outcome, read_failure, read_outcome
 
 TOTAL = "total"
 

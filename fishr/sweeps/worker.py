@@ -39,7 +39,6 @@ def main() -> None:
     from fishr.configuration import structure
     from fishr.protocols.domainbed.job import Job
     from fishr.sweeps.execution import Conditions, attempt
-    from fishr.sweeps.memory import Memory
 
     conditions = Conditions(
         Path(given["folder"]),
@@ -48,11 +47,10 @@ def main() -> None:
         Path(given["data_dir"]) if given["data_dir"] else None,
         given["device"],
     )
-    memory = Memory()
     print(READY, file=answers)
     while True:
         job = structure(json.loads(lines.get()), Job, given["plugins"])
-        print(json.dumps(attrs.asdict(attempt(job, conditions, memory))), file=answers)
+        print(json.dumps(attrs.asdict(attempt(job, conditions))), file=answers)
 
 
 def _end_with_parent(parent: int) -> None:

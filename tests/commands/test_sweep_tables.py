@@ -8,11 +8,9 @@ import pytest
 
 from fishr.commands.sweep_tables import duration, estimate_table, failure_text, follow, progress_object, progress_table
 from fishr.protocols.domainbed.job import Job
-from fishr.sweeps.calibration import Estimate
-from fishr.sweeps.events import JobDone, JobFailed, JobRetried
-from fishr.sweeps.execution import Outcome
-from fishr.sweeps.failures import Failure
-from fishr.sweeps.footprint import Footprint
+from fishr.sweeps.estimates import Estimate, Footprint
+from fishr.sweeps.execution import JobDone, JobFailed, JobRetried
+from fishr.sweeps.job_files import Failure, Outcome
 from fishr.sweeps.progress import FailedJob, Progress, Row
 
 JOBS = [Job("PACS", "ERM", (0, 2), draw, 1) for draw in range(3)]

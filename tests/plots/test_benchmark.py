@@ -10,8 +10,8 @@ from matplotlib.image import imread
 from fishr.plots import benchmark
 from fishr.plots.benchmark import save_benchmark_figure
 from fishr.plots.style import COLORS
-from fishr.protocols.domainbed.cells import Cell, Table, cell_of, row_of
 from fishr.protocols.domainbed.published import with_published
+from fishr.protocols.domainbed.tables import Cell, Table, cell_of, row_of
 
 
 def averages(selection, columns, **rows):

@@ -20,7 +20,7 @@ from fishr.plots.landscape_lines import interpolation_figure, line_figure
 from fishr.plots.landscape_planes import contour_figure, level_set_figure
 from fishr.plots.landscape_surfaces import surface_figure
 from fishr.plots.style import literal
-from fishr.protocols.domainbed.cells import Table, cell_of, row_of
+from fishr.protocols.domainbed.tables import Table, cell_of, row_of
 
 # A formula, one that cannot be typeset, a label that matplotlib would leave out, an escape, what others take specially.
 NAMES = ("$x^2$", r"$\frac{$", "_left out", r"a\$b_1 & 50% #{}~^|", "_$_$")

@@ -11,7 +11,6 @@ from fishr.data.caches import Section, write_features
 from fishr.protocols.domainbed.settings import Settings
 from fishr.sweeps.execution import Conditions, attempt
 from fishr.sweeps.folder import job_folder
-from fishr.sweeps.memory import Memory
 from fishr.sweeps.plan import Plan
 
 ENVIRONMENTS, CLASSES, WIDTH, ROWS = "ACPS", 3, 8, 40
@@ -55,7 +54,7 @@ def plan(features):
 def whole(plan, tmp_path_factory):
     """The results of the plan's jobs, run one after another in this process and left alone."""
     folder = tmp_path_factory.mktemp("sweeps") / "whole"
-    outcomes = [attempt(job, Conditions(folder), Memory()) for job in plan.jobs()]
+    outcomes = [attempt(job, Conditions(folder)) for job in plan.jobs()]
     assert all(outcome.done for outcome in outcomes), outcomes
     return results(folder, plan.jobs())
 

@@ -8,13 +8,14 @@ import pytest
 from attrs import frozen
 
 from fishr.data.cached_environments import FeatureEnvironments
+from fishr.errors import InputError
+from fishr.protocols import colored_digits
 from fishr.protocols.domainbed.job import Job
 from fishr.protocols.domainbed.methods import OwnMethod
 from fishr.sweeps import execution
-from fishr.sweeps.execution import Conditions, Outcome, attempt, read_outcome
-from fishr.sweeps.failures import Failure, read_failure, write_failure
+from fishr.sweeps.execution import Conditions, attempt, check_input
 from fishr.sweeps.folder import job_folder
-from fishr.sweeps.memory import Memory
+from fishr.sweeps.job_files import Failure, Outcome, read_failure, read_outcome, write_failure
 from fishr.training import Evaluated, Finished, Stepped, train
 from fishr.training.checkpoints import load
 
@@ -34,7 +35,7 @@ def lines_of(conditions, job):
 
 
 def test_results_are_those_of_the_experiment(job, conditions):
-    outcome = attempt(job, conditions, Memory())
+    outcome = attempt(job, conditions)
     lines = [json.loads(line) for line in lines_of(conditions, job)]
     events = list(train(job.experiment()))
     evaluated = [event for event in events if isinstance(event, Evaluated)]
@@ -54,11 +55,11 @@ def test_results_are_those_of_the_experiment(job, conditions):
 
 
 def test_what_is_done_is_never_run_again(job, conditions, monkeypatch):
-    attempt(job, conditions, Memory())
+    attempt(job, conditions)
     folder = job_folder(conditions.folder, job)
     before = {path.name: path.stat().st_mtime_ns for path in folder.iterdir() if path.name != "log.txt"}
     monkeypatch.setattr(execution, "run", None)
-    assert attempt(job, conditions, Memory()).done
+    assert attempt(job, conditions).done
     assert {path.name: path.stat().st_mtime_ns for path in folder.iterdir() if path.name != "log.txt"} == before
 
 
@@ -76,10 +77,10 @@ def test_an_interrupted_job_goes_on_to_the_same_results(job, conditions, whole, 
 
     monkeypatch.setattr(execution, "run", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        attempt(job, conditions, Memory())
+        attempt(job, conditions)
     assert read_outcome(job_folder(conditions.folder, job)) is None
     monkeypatch.setattr(execution, "run", real)
-    assert attempt(job, conditions, Memory()).done
+    assert attempt(job, conditions).done
     assert results_of(conditions.folder, [job]) == {job.name: whole[job.name]}
 
 
@@ -87,7 +88,7 @@ def test_an_interrupted_job_goes_on_to_the_same_results(job, conditions, whole, 
 def test_a_job_begins_in_whatever_a_kill_left(job, conditions, whole, results_of, left):
     folder = job_folder(conditions.folder, job)
     if left == "no job.toml":
-        attempt(job, conditions, Memory())
+        attempt(job, conditions)
         for path in folder.iterdir():
             if path.name != "config.toml":
                 path.unlink()
@@ -95,7 +96,7 @@ def test_a_job_begins_in_whatever_a_kill_left(job, conditions, whole, results_of
         write_failure(folder, "its process died of SIGKILL", tries=2)
     else:
         folder.mkdir(parents=True)
-    assert attempt(job, conditions, Memory()).done
+    assert attempt(job, conditions).done
     assert read_failure(folder) is None
     assert results_of(conditions.folder, [job]) == {job.name: whole[job.name]}
     assert {path.name for path in folder.iterdir()} == {
@@ -116,13 +117,13 @@ def test_weights_are_kept_only_where_they_are_wanted(job, conditions):
 
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(execution, "run", watched)
-        assert attempt(job, conditions, Memory()).done
+        assert attempt(job, conditions).done
         assert not (folder / "checkpoint.pt").exists()
         assert not (folder / "metrics.jsonl").exists()
         lines = lines_of(conditions, job)
         assert len(lines) == job.evaluations
         shutil.rmtree(folder)
-        assert attempt(job, attrs.evolve(conditions, keep="weights"), Memory()).done
+        assert attempt(job, attrs.evolve(conditions, keep="weights")).done
     assert len(lines_of(conditions, job)) == len(lines)
     kept = load(folder / "checkpoint.pt").state
     *_, last = train(job.experiment())
@@ -153,10 +154,10 @@ def test_a_kill_between_results_and_done_loses_nothing(job, conditions, monkeypa
     else:
         monkeypatch.setattr(execution, "write_atomically", writing)
     with pytest.raises(KeyboardInterrupt):
-        attempt(job, conditions, Memory())
+        attempt(job, conditions)
     monkeypatch.undo()
     monkeypatch.setattr(execution, "run", None)
-    outcome = attempt(job, conditions, Memory())
+    outcome = attempt(job, conditions)
     assert (outcome.done, read_outcome(folder)) == (True, outcome)
     assert results_of(conditions.folder, [job]) == {job.name: whole[job.name]}
     assert (folder / "checkpoint.pt").exists() == (keep == "weights")
@@ -170,11 +171,11 @@ def test_failures_are_told_and_logged(job, conditions, monkeypatch, capfd):
 
     monkeypatch.setattr(execution, "run", failing)
     failure = execution.RunFailed("step 3: risk\nis nan")
-    assert attempt(job, conditions, Memory()) == Outcome(message="step 3: risk is nan")
+    assert attempt(job, conditions) == Outcome(message="step 3: risk is nan")
     log = (job_folder(conditions.folder, job) / "log.txt").read_text()
     assert log == "from Python\nfrom a library\nstep 3: risk\nis nan\n"
     failure = ZeroDivisionError("division by zero")
-    assert attempt(job, conditions, Memory()) == Outcome(message="ZeroDivisionError: division by zero", broken=True)
+    assert attempt(job, conditions) == Outcome(message="ZeroDivisionError: division by zero", broken=True)
     assert "Traceback" in (job_folder(conditions.folder, job) / "log.txt").read_text()
     print("after")
     assert capfd.readouterr() == ("after\n", "")
@@ -186,44 +187,45 @@ def test_a_folder_in_use_is_waited_for(job, conditions, monkeypatch):
 
     conditions = attrs.evolve(conditions, keep="weights")
     folder = job_folder(conditions.folder, job)
-    attempt(job, conditions, Memory())
+    attempt(job, conditions)
     (folder / "done").unlink()
     (folder / "results.jsonl").unlink()
     waits, lock = [], locked(folder / LOCK, folder, "busy")
     lock.__enter__()
     monkeypatch.setattr(execution.time, "sleep", lambda s: waits.append(s) or lock.__exit__(None, None, None))
-    assert attempt(job, conditions, Memory()).done
+    assert attempt(job, conditions).done
     assert len(waits) == 1
 
 
 def test_a_folder_that_stays_in_use_is_a_failure(job, conditions, monkeypatch):
     from fishr.locks import LOCK, locked
 
-    attempt(job, conditions, Memory())
+    attempt(job, conditions)
     folder = job_folder(conditions.folder, job)
     (folder / "done").unlink()
     monkeypatch.setattr(execution, "PATIENCE", 0.0)
     with locked(folder / LOCK, folder, "busy"):
-        assert "another process is training in it" in attempt(job, conditions, Memory()).message
+        assert "another process is training in it" in attempt(job, conditions).message
 
 
 def test_a_feature_file_is_read_once(plan, conditions, monkeypatch, whole, results_of):
     reads, read = [], FeatureEnvironments.__call__
     monkeypatch.setattr(FeatureEnvironments, "__call__", lambda *given: reads.append(given[0]) or read(*given))
-    memory = Memory()
+    execution._read_features.cache_clear()
     for job in plan.jobs():
-        assert attempt(job, conditions, memory).done
+        assert attempt(job, conditions).done
     assert len(reads) == 1
     assert results_of(conditions.folder, plan.jobs()) == whole
 
 
-def test_memory_holds_the_last_file_alone(features, feature_file, tmp_path):
-    from fishr.sweeps.memory import Remembered
-
-    other, memory = feature_file(tmp_path / "other.h5", rows=12), Memory()
-    for path in (features, other):
-        Remembered(FeatureEnvironments(str(path)), memory)(0, None)
-    assert [len(held.domains[0].labels) for held in memory.held.values()] == [12]
+def test_only_the_last_feature_file_is_kept(job, feature_file, tmp_path):
+    for rows in (12, 16):
+        path = feature_file(tmp_path / f"{rows}.h5", rows=rows)
+        settings = attrs.evolve(job.settings, features={"PACS": str(path)})
+        experiment = execution.with_cached_features(attrs.evolve(job, settings=settings).experiment())
+        assert sum(len(domain.labels) for domain in experiment.data(0, None).evaluation[-4:]) == 4 * (rows // 5)
+    assert execution._read_features.cache_info().currsize == 1
+    assert execution.with_cached_features(colored_digits()) == colored_digits()
 
 
 def test_the_end_of_a_log_is_kept(tmp_path):
@@ -244,7 +246,7 @@ def test_damaged_files_are_named(tmp_path, name, read, text):
 def test_missing_data_is_one_line(conditions, plan):
     job = plan.jobs()[0]
     settings = attrs.evolve(job.settings, features={"PACS": "nowhere.h5"})
-    outcome = attempt(Job("PACS", "ERM", (0,), 0, 0, settings), conditions, Memory())
+    outcome = attempt(Job("PACS", "ERM", (0,), 0, 0, settings), conditions)
     assert outcome == Outcome(message="data/nowhere.h5: no such file; give the path of a file that fishr wrote")
 
 
@@ -265,4 +267,31 @@ def test_a_method_of_ones_own_trains_wherever_a_single_domain_is_left(plan, cond
     settings = attrs.evolve(plan.settings, methods={"Apart": OwnMethod(Apart(), before=1.0)})
     for envs in ((0, 1), (0, 1, 2)):
         job = Job("PACS", "Apart", envs, hparams_seed=0, trial_seed=0, settings=settings)
-        assert attempt(job, conditions, Memory()).done
+        assert attempt(job, conditions).done
+
+
+def test_each_data_set_is_built_once(plan, monkeypatch):
+    reads, read = [], FeatureEnvironments.__call__
+    monkeypatch.setattr(FeatureEnvironments, "__call__", lambda *given: reads.append(given[0]) or read(*given))
+    check_input(plan.jobs())
+    assert len(reads) == 1
+    check_input([])
+    assert len(reads) == 1
+
+
+def with_file(plan, path):
+    return attrs.evolve(plan, settings=attrs.evolve(plan.settings, features={"PACS": str(path)}))
+
+
+def test_other_environments_than_the_benchmarks_are_refused(plan, feature_file, tmp_path):
+    for names, count in (("ACP", 3), ("ACPSX", 5)):
+        jobs = with_file(plan, feature_file(tmp_path / f"{names}.h5", names)).jobs()
+        with pytest.raises(InputError, match=f"PACS: got {count} environments in the data, expected 4: A, C, P, S"):
+            check_input(jobs)
+
+
+def test_missing_data_and_devices_are_refused(plan, tmp_path):
+    with pytest.raises(InputError, match=r"PACS: .*no such file"):
+        check_input(with_file(plan, tmp_path / "absent.h5").jobs())
+    with pytest.raises(InputError, match="device: got 'tpu'"):
+        check_input(plan.jobs(), device="tpu")

@@ -8,7 +8,6 @@ import pytest
 
 from fishr.sweeps.execution import Conditions, attempt
 from fishr.sweeps.folder import read_plan
-from fishr.sweeps.memory import Memory
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -30,7 +29,7 @@ def test_killed_and_resumed_to_the_same_results(killing, tmp_path):
     jobs, whole = read_plan(folder).jobs(), Conditions(tmp_path / "whole")
     assert not all((folder / "jobs" / job.name / "done").exists() for job in jobs)
     for conditions in (Conditions(folder), whole):
-        assert all(attempt(job, conditions, Memory()).done for job in jobs)
+        assert all(attempt(job, conditions).done for job in jobs)
     names = sorted(job.name for job in jobs)
     assert sorted(path.name for path in (folder / "jobs").iterdir()) == names
     for name in names:

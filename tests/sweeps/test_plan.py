@@ -2,12 +2,14 @@ from itertools import product
 
 import attrs
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from fishr.configuration import dumps, structure, unstructure
 from fishr.configuration.toml import parse_toml
 from fishr.errors import InputError
 from fishr.protocols.domainbed.settings import OwnData, Settings
-from fishr.sweeps.plan import Plan, first_difference
+from fishr.sweeps.plan import Part, Plan, first_difference, parse_part
 
 
 @pytest.mark.parametrize(
@@ -125,3 +127,17 @@ def test_a_plan_of_as_many_jobs_as_there_may_be_is_taken():
 def test_the_first_difference_is_named(change, difference):
     kept = Plan(("PACS",), ("ERM",))
     assert first_difference(unstructure(kept), unstructure(attrs.evolve(kept, **change))) == difference
+
+
+@given(jobs=st.integers(0, 20), of=st.integers(1, 9))
+def test_the_parts_are_the_whole(jobs, of):
+    everything = tuple(range(jobs))
+    parts = [Part(index, of).share(everything) for index in range(of)]
+    assert sorted(job for part in parts for job in part) == list(everything)
+    assert max(map(len, parts)) - min(map(len, parts)) <= 1
+
+
+@pytest.mark.parametrize("text", ["", "0", "/", "1/", "/3", "3/3", "-1/3", "a/b", "0/0", "1.0/3"])
+def test_what_names_no_part_is_refused(text):
+    with pytest.raises(InputError, match=r"part: got .*expected I/N"):
+        parse_part(text)

@@ -9,13 +9,10 @@ import pytest
 from fishr.errors import RunFailed
 from fishr.protocols.domainbed.methods import OwnMethod
 from fishr.sweeps import pool
-from fishr.sweeps.events import JobDone, JobFailed, JobRetried
-from fishr.sweeps.execution import Conditions, attempt
-from fishr.sweeps.failures import read_failure
+from fishr.sweeps.execution import Conditions, JobDone, JobFailed, JobRetried, attempt
 from fishr.sweeps.folder import job_folder
-from fishr.sweeps.memory import Memory
-from fishr.sweeps.pool import run_local
-from fishr.sweeps.workers import slots, start_worker
+from fishr.sweeps.job_files import read_failure
+from fishr.sweeps.pool import run_local, slots, start_worker
 
 DEADLY = '''
 import os, signal
@@ -104,7 +101,7 @@ def test_workers_that_are_killed_change_nothing(folder, plan, results_of, proces
     assert any(isinstance(event, JobRetried) for event in events)
     assert processes_with(str(folder)) == []
     whole = Conditions(folder.with_name("whole"))
-    assert all(attempt(job, whole, Memory()).done for job in jobs)
+    assert all(attempt(job, whole).done for job in jobs)
     assert results_of(folder, jobs) == results_of(whole.folder, jobs)
 
 
@@ -134,7 +131,7 @@ def test_a_worker_ends_when_its_input_does(folder):
 
 
 def test_slots_fill_the_machine(monkeypatch):
-    monkeypatch.setattr("fishr.sweeps.workers._cores", lambda: 8)
+    monkeypatch.setattr("fishr.sweeps.pool._cores", lambda: 8)
     assert len(slots(3)) == 2
     assert len(slots(9)) == 1
     assert len(slots(3, workers=5)) == 5

@@ -2,11 +2,9 @@ import attrs
 import pytest
 
 from fishr.errors import InputError
-from fishr.sweeps.execution import Conditions, Outcome, attempt
-from fishr.sweeps.failures import write_failure
-from fishr.sweeps.folder import job_folder, sweep_folder
-from fishr.sweeps.listing import write_job
-from fishr.sweeps.memory import Memory
+from fishr.sweeps.execution import Conditions, attempt
+from fishr.sweeps.folder import job_folder, sweep_folder, write_job
+from fishr.sweeps.job_files import Outcome, write_failure
 from fishr.sweeps.progress import FailedJob, Seen, progress
 
 
@@ -19,7 +17,7 @@ def test_states_are_read_from_files(tmp_path, plan):
     keys = keys_of(jobs)
     assert [(row.algorithm, row.waiting) for row in progress(folder, keys).rows] == [("ERM", 8), ("Fishr", 8)]
     with sweep_folder(folder, plan):
-        outcomes = [attempt(job, Conditions(folder), Memory()) for job in jobs[:2]]
+        outcomes = [attempt(job, Conditions(folder)) for job in jobs[:2]]
         for job in (jobs[2], jobs[3], jobs[9]):
             write_job(job_folder(folder, job), job)
         failure = write_failure(job_folder(folder, jobs[2]), "risk is nan", tries=1)
@@ -47,7 +45,7 @@ def test_states_are_read_from_files(tmp_path, plan):
 
 def test_what_was_seen_done_is_not_read_again(tmp_path, plan):
     jobs, seen = plan.jobs(), Seen()
-    attempt(jobs[0], Conditions(tmp_path), Memory())
+    attempt(jobs[0], Conditions(tmp_path))
     assert progress(tmp_path, keys_of(jobs), seen).total.done == 1
     assert list(seen.outcomes) == [jobs[0].key]
     assert seen.keys == {jobs[0].name: jobs[0].key}
@@ -58,7 +56,7 @@ def test_what_was_seen_done_is_not_read_again(tmp_path, plan):
 
 def test_a_failure_of_a_job_that_is_done_does_not_count(tmp_path, plan):
     job = plan.jobs()[0]
-    attempt(job, Conditions(tmp_path), Memory())
+    attempt(job, Conditions(tmp_path))
     write_failure(job_folder(tmp_path, job), "from before", tries=1)
     found = progress(tmp_path, [job.key])
     assert (found.total.done, found.total.failed, found.failures) == (1, 0, ())

@@ -5,8 +5,7 @@ from types import MappingProxyType
 
 from attrs import evolve
 
-from fishr.protocols.domainbed.cells import Cell, Row, Table
-from fishr.protocols.domainbed.order import AVERAGES
+from fishr.protocols.domainbed.tables import AVERAGES, Cell, Row, Table
 
 SOURCE = (
     "Ramé, Dancette, Cord, Fishr: Invariant Gradient Variances for Out-of-Distribution Generalization, ICML 2022 "

@@ -12,10 +12,9 @@ from typing import Any
 import attrs
 from tabulate import tabulate
 
-from fishr.protocols.domainbed.cells import Cell, Row, Table
-from fishr.protocols.domainbed.order import AVERAGES
 from fishr.protocols.domainbed.records import JobKey
 from fishr.protocols.domainbed.selection import TITLES
+from fishr.protocols.domainbed.tables import AVERAGES, Cell, Row, Table
 
 _AVERAGE, _WORST = "Avg", "Worst"
 
@@ -32,7 +31,7 @@ def render(tables: Sequence[Table], form: str = "text", worst: bool = False, not
         notes: sentences about the tables; CSV has no place for them.
 
     Example:
-        >>> from fishr.protocols.domainbed.cells import cell_of, row_of
+        >>> from fishr.protocols.domainbed.tables import cell_of, row_of
         >>> table = Table("RotatedMNIST", "oracle", ("0", "15"), (row_of("ERM", [cell_of([0.5, 0.7]), Cell()]),))
         >>> print(render([table]))
         RotatedMNIST, test-domain validation (oracle)
@@ -62,7 +61,7 @@ def table_object(table: Table) -> dict[str, Any]:
     """A table as plain values for JSON, which has no NaN: it becomes null.
 
     Example:
-        >>> from fishr.protocols.domainbed.cells import cell_of, row_of
+        >>> from fishr.protocols.domainbed.tables import cell_of, row_of
         >>> table = Table("PACS", "oracle", ("A",), (row_of("ERM", [cell_of([0.5])]),))
         >>> made = table_object(table)["rows"][0]
         >>> made["algorithm"], made["average"], made["cells"][0]["mean"]
@@ -91,7 +90,7 @@ def gap_lines(tables: Sequence[Table], jobs: int = 3, lines: int = 20) -> list[s
         lines: at most, before "and K more cells".
 
     Example:
-        >>> from fishr.protocols.domainbed.cells import row_of
+        >>> from fishr.protocols.domainbed.tables import row_of
         >>> from fishr.protocols.domainbed.records import JobKey
         >>> lacking = Cell(missing=tuple(JobKey("PACS", "ERM", (0,), draw, 0) for draw in range(3)))
         >>> for line in gap_lines([Table("PACS", "oracle", ("A",), (row_of("ERM", [lacking]),))], jobs=1):

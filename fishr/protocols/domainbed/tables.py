@@ -1,134 +1,189 @@
-"""DomainBed's tables: algorithms by test environments for each data set, and algorithms by data sets."""
+"""Tables, their rows and cells, and their order."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from functools import reduce
+from operator import add
 
 import numpy as np
+from attrs import evolve, field, frozen
 
-from fishr.protocols.domainbed.cells import Cell, Row, Table, cell_of, row_of
 from fishr.protocols.domainbed.datasets import BENCHMARKS
-from fishr.protocols.domainbed.missing import Jobs, jobs_of
-from fishr.protocols.domainbed.order import AVERAGES, by_benchmark, by_reference
-from fishr.protocols.domainbed.records import JobKey, Records
-from fishr.protocols.domainbed.selection import SELECTIONS, Chosen, Group, grouped
+from fishr.protocols.domainbed.records import JobKey
+from fishr.protocols.domainbed.selection import SELECTIONS, Chosen
+
+AVERAGES = "averages"
 
 
-def dataset_tables(
-    read: Records,
-    selection: str,
-    planned: Collection[JobKey] | None = None,
-    environments: Mapping[str, Sequence[str]] | None = None,
-) -> tuple[Table, ...]:
-    """A table for each data set: test accuracy by algorithm and test environment.
+def by_reference(algorithm: str) -> tuple[bool, str]:
+    """The order of rows: ERM, which the others are compared with, then by name.
+
+    Example:
+        >>> sorted(["Fishr", "CORAL", "ERM"], key=by_reference)
+        ['ERM', 'CORAL', 'Fishr']
+    """
+    return algorithm != "ERM", algorithm
+
+
+def by_benchmark(table: str) -> tuple[int, str]:
+    """The order of tables and of data sets: the benchmark's, then the others by name, the averages last.
+
+    Example:
+        >>> sorted(["averages", "zoo", "PACS", "apes", "ColoredMNIST"], key=by_benchmark)
+        ['ColoredMNIST', 'PACS', 'apes', 'zoo', 'averages']
+    """
+    if table == AVERAGES:
+        return len(BENCHMARKS) + 1, ""
+    return (list(BENCHMARKS).index(table), "") if table in BENCHMARKS else (len(BENCHMARKS), table)
+
+
+@frozen
+class Cell:
+    """One accuracy of a table.
 
     Args:
-        read: the records of a sweep.
+        mean: over trials, percent; None: there is none.
+        standard_error: of the mean, percent: population standard deviation / √trials; None where it is not known.
+        trials: how many.
+        missing: jobs it should rest on that have no records.
+        chosen: by trial seed, what the selection chose; empty in a table of averages.
+    """
+
+    mean: float | None = None
+    standard_error: float | None = None
+    trials: int = 0
+    missing: tuple[JobKey, ...] = ()
+    chosen: Mapping[int, Chosen] = field(factory=dict)
+
+
+@frozen
+class Row:
+    """One algorithm of a table.
+
+    Args:
+        algorithm: its name.
+        cells: a column each; None: blank.
+        average: of the cells' means, not rounded before, percent; None: a cell lacks.
+        worst: the least of the cells' means, percent; None likewise.
+        source: whose results they are, where a table has several.
+        protocol: what the jobs were run by.
+    """
+
+    algorithm: str
+    cells: tuple[Cell | None, ...]
+    average: float | None = None
+    worst: float | None = None
+    source: str = ""
+    protocol: str = ""
+
+    @property
+    def label(self) -> str:
+        """The algorithm, with the source if there is one."""
+        return f"{self.algorithm} ({self.source})" if self.source else self.algorithm
+
+
+@frozen
+class Table:
+    """A table of one selection.
+
+    Args:
+        name: of the data set, or "averages".
         selection: one of ``SELECTIONS``.
-        planned: the sweep's jobs, which say what a cell lacks; None: what the records suggest.
-        environments: names by data set, where they are neither the benchmark's nor in the records' settings; without
-            any they are "0", "1", ….
-
-    Returns:
-        Tables in the benchmark's order, then by name.
-
-    Example:
-        >>> from fishr.protocols.domainbed.records import Record
-        >>> def record(test):
-        ...     accuracies = {f"env{i}_{split}": 0.5 + 0.1 * i for i in range(3) for split in ("in", "out")}
-        ...     return Record(JobKey("ColoredMNIST", "ERM", (test,), 0, 0), 0, accuracies)
-        >>> (table,) = dataset_tables(Records(tuple(map(record, range(3)))), "training")
-        >>> table.columns, [round(cell.mean, 6) for cell in table.rows[0].cells], round(table.rows[0].average, 6)
-        (('+90%', '+80%', '-90%'), [50.0, 60.0, 70.0], 60.0)
-
-    Source:
-        Gulrajani and Lopez-Paz, In search of lost domain generalization, ICLR 2021.
+        columns: names of the test environments, or of the data sets.
+        rows: an algorithm each.
+        lacks_pairs: leave-one-domain-out of a data set of which no job has two test environments.
     """
-    select = SELECTIONS[selection]
-    found = {group: select(records, group.test_env) for group, records in grouped(read.records).items()}
-    chosen = {group: one for group, one in found.items() if one is not None}
-    sizes, keys = _sizes(read, planned or ()), read.keys
-    tables = list[Table]()
-    for dataset in sorted(sizes, key=by_benchmark):
-        jobs = jobs_of(dataset, sizes[dataset], keys, planned)
-        columns = _columns(jobs, {**read.environment_names, **(environments or {})})
-        rows = tuple(
-            _dataset_row(jobs, algorithm, list(columns), selection, chosen, read.protocol)
-            for algorithm in jobs.algorithms
-        )
-        lacks_pairs = selection == "leave-one-out" and not jobs.pairs
-        tables.append(Table(dataset, selection, tuple(columns.values()), rows, lacks_pairs))
-    return tuple(tables)
+
+    name: str
+    selection: str
+    columns: tuple[str, ...]
+    rows: tuple[Row, ...]
+    lacks_pairs: bool = False
 
 
-def averages_table(tables: Sequence[Table]) -> Table:
-    """The table of data sets: each trial's mean over the environments it has, then mean and error over trials.
+def cell_of(
+    accuracies: Sequence[float], missing: tuple[JobKey, ...] = (), chosen: Mapping[int, Chosen] | None = None
+) -> Cell:
+    """Mean and standard error over trials.
 
     Args:
-        tables: of ``dataset_tables``, one selection's.
-
-    Returns:
-        The table; its ``missing`` are those of all environments.
+        accuracies: a trial each, 0 to 1.
+        missing: jobs that have no records.
+        chosen: by trial seed.
 
     Example:
-        >>> def cell(accuracy, trials):
-        ...     return cell_of([accuracy] * trials, chosen={t: Chosen(0.9, accuracy, 0, 0) for t in range(trials)})
-        >>> table = Table("RotatedMNIST", "oracle", ("0", "15"), (row_of("ERM", [cell(0.5, 2), cell(0.75, 1)]),))
-        >>> averages = averages_table([table])
-        >>> averages.columns, averages.rows[0].cells[0].mean, averages.rows[0].cells[0].trials
-        (('RotatedMNIST',), 56.25, 2)
+        >>> cell = cell_of([0.5, 0.7])
+        >>> f"{cell.mean:.1f} +/- {cell.standard_error:.1f}", cell.trials
+        ('60.0 +/- 7.1', 2)
 
     Source:
         Gulrajani and Lopez-Paz, In search of lost domain generalization, ICLR 2021.
     """
-    rows = list[Row]()
-    for algorithm in sorted({row.algorithm for table in tables for row in table.rows}, key=by_reference):
-        found = [next((row for row in table.rows if row.algorithm == algorithm), None) for table in tables]
-        protocol = next(row.protocol for row in found if row is not None)
-        rows.append(row_of(algorithm, [_average(row) if row else Cell() for row in found], protocol))
-    return Table(AVERAGES, tables[0].selection, tuple(table.name for table in tables), tuple(rows))
+    if not accuracies:
+        return Cell(missing=missing)
+    # In the order in which DomainBed does it: the last bit decides how 12.25 is printed.
+    mean = 100 * np.mean(accuracies)
+    error = 100 * np.std(np.asarray(accuracies) / np.sqrt(len(accuracies)))
+    return Cell(float(mean), float(error), len(accuracies), missing, chosen or {})
 
 
-def _sizes(read: Records, planned: Collection[JobKey]) -> dict[str, int]:
-    """How many environments each data set has: by its records, else by the benchmark, else by the plan."""
-    sizes = dict[str, int]()
-    for key in planned:
-        known = BENCHMARKS.get(key.dataset)
-        least = len(known.environments) if known else 1 + max(key.test_envs)
-        sizes[key.dataset] = max(least, sizes.get(key.dataset, 0))
-    return sizes | {record.key.dataset: record.environments for record in read.records}
+def row_of(algorithm: str, cells: Sequence[Cell], protocol: str = "") -> Row:
+    """A row with its average and its worst column, which need every cell.
+
+    Example:
+        >>> row = row_of("ERM", [cell_of([0.5]), cell_of([0.8])])
+        >>> row.average, row.worst, row_of("ERM", [cell_of([0.5]), Cell()]).average
+        (65.0, 50.0, None)
+    """
+    means = [cell.mean for cell in cells if cell.mean is not None]
+    whole = len(means) == len(cells) > 0
+    return Row(
+        algorithm,
+        tuple(cells),
+        average=reduce(add, means) / len(means) if whole else None,
+        worst=min(means) if whole else None,
+        protocol=protocol,
+    )
 
 
-def _columns(jobs: Jobs, environments: Mapping[str, Sequence[str]]) -> dict[int, str]:
-    """The environments that are tested, by index."""
-    known = BENCHMARKS.get(jobs.dataset)
-    if known and jobs.dataset not in environments and len(known.environments) == jobs.environments:
-        return {index: known.environments[index] for index in known.tested or range(jobs.environments)}
-    names = environments.get(jobs.dataset, [str(index) for index in range(jobs.environments)])
-    return dict(enumerate(names))
+def beside(named: Mapping[str, Sequence[Table]]) -> tuple[Table, ...]:
+    """The tables of several sweeps as one: the rows of each bear its name.
+
+    Args:
+        named: by the sweep's name, its tables.
+
+    Returns:
+        A table for each selection and data set that any of them has, and of averages; columns that a sweep lacks are
+        empty cells.
+
+    Example:
+        >>> from fishr.protocols.domainbed.tables import cell_of
+        >>> old = Table("averages", "oracle", ("PACS",), (row_of("ERM", [cell_of([0.5])]),))
+        >>> new = Table("averages", "oracle", ("PACS", "VLCS"), (row_of("ERM", [cell_of([0.6]), cell_of([0.7])]),))
+        >>> (table,) = beside({"old": [old], "new": [new]})
+        >>> [(row.label, row.average) for row in table.rows]
+        [('ERM (old)', None), ('ERM (new)', 65.0)]
+    """
+    matching = dict[tuple[str, str], list[tuple[str, Table]]]()
+    for source, tables in named.items():
+        for table in tables:
+            matching.setdefault((table.selection, table.name), []).append((source, table))
+    made = list[Table]()
+    order = list(SELECTIONS)
+    for selection, name in sorted(matching, key=lambda one: (order.index(one[0]), by_benchmark(one[1]))):
+        parts = matching[selection, name]
+        columns = tuple(dict.fromkeys(column for _, table in parts for column in table.columns))
+        if name == AVERAGES:
+            columns = tuple(sorted(columns, key=by_benchmark))
+        rows = [_aligned(row, table.columns, columns, source) for source, table in parts for row in table.rows]
+        # A stable sort: the rows of an algorithm stay in the order of the sweeps.
+        rows.sort(key=lambda row: by_reference(row.algorithm))
+        lacks_pairs = all(table.lacks_pairs for _, table in parts)
+        made.append(Table(name, selection, columns, tuple(rows), lacks_pairs))
+    return tuple(made)
 
 
-def _dataset_row(
-    jobs: Jobs,
-    algorithm: str,
-    test_envs: Sequence[int],
-    selection: str,
-    chosen: Mapping[Group, Chosen],
-    protocol: str,
-) -> Row:
-    cells = list[Cell]()
-    for test_env in test_envs:
-        trials = {
-            group.trial_seed: one
-            for group, one in chosen.items()
-            if (group.dataset, group.algorithm, group.test_env) == (jobs.dataset, algorithm, test_env)
-        }
-        missing = jobs.missing(algorithm, test_env, selection)
-        cells.append(cell_of([one.test for one in trials.values()], missing, trials))
-    return row_of(algorithm, cells, protocol)
-
-
-def _average(row: Row) -> Cell:
-    cells = [cell for cell in row.cells if cell is not None]
-    trials = sorted({trial for cell in cells for trial in cell.chosen})
-    means = [float(np.mean([cell.chosen[trial].test for cell in cells if trial in cell.chosen])) for trial in trials]
-    # Leave-one-domain-out names a job of two test environments in the cells of both.
-    return cell_of(means, tuple(sorted({key for cell in cells for key in cell.missing})))
+def _aligned(row: Row, columns: Sequence[str], wanted: Sequence[str], source: str) -> Row:
+    cells = dict(zip(columns, row.cells, strict=True))
+    return evolve(
+        row_of(row.algorithm, [cells.get(column) or Cell() for column in wanted], row.protocol), source=source
+    )

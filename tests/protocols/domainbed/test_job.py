@@ -1,4 +1,5 @@
-"""Jobs: names that follow from their content alone, experiments that are DomainBed's, refusals."""
+import json
+from hashlib import md5
 
 import attrs
 import pytest
@@ -13,12 +14,35 @@ from fishr.data.images.lists import ImageList
 from fishr.errors import InputError
 from fishr.models import MNISTCNN, FeatureDropout, LinearHead, ResNet, TimmBackbone
 from fishr.penalties import IRM, Fishr, Stateless, VREx
-from fishr.protocols.domainbed.building import featurizer_of, source_of
 from fishr.protocols.domainbed.datasets import BENCHMARKS
-from fishr.protocols.domainbed.job import Job, feature_experiment
+from fishr.protocols.domainbed.job import Job, feature_experiment, run_folder_name, run_seed
 from fishr.protocols.domainbed.methods import ALGORITHMS, OwnMethod
-from fishr.protocols.domainbed.settings import OwnData, Settings
+from fishr.protocols.domainbed.settings import OwnData, Settings, featurizer_of, source_of
 from fishr.training import Adam, Experiment
+
+
+def test_run_seeds_are_domainbeds():
+    # Printed by facebookresearch/DomainBed at b93c22a: sweep.make_args_list.
+    assert run_seed("ColoredMNIST", "Fishr", [2], 0, 0) == 1295264072
+    assert run_seed("ColoredMNIST", "Fishr", (2,), 1, 0) == 968270702
+
+
+def test_folder_names_are_those_of_the_launcher():
+    arguments = {
+        "algorithm": "Fishr",
+        "data_dir": "data",
+        "dataset": "ColoredMNIST",
+        "holdout_fraction": 0.2,
+        "hparams_seed": 0,
+        "seed": 1295264072,
+        "task": "domain_generalization",
+        "test_envs": [2],
+        "trial_seed": 0,
+    }
+    backwards = dict(reversed(arguments.items()))
+    assert run_folder_name(backwards) == md5(json.dumps(arguments, sort_keys=True).encode()).hexdigest()
+    assert run_folder_name(arguments | {"seed": 1}) != run_folder_name(arguments)
+
 
 JOB = Job("ColoredMNIST", "Fishr", (2,), hparams_seed=1, trial_seed=0)
 

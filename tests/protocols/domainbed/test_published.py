@@ -4,8 +4,8 @@ from statistics import fmean
 
 import pytest
 
-from fishr.protocols.domainbed.cells import Table, cell_of, row_of
 from fishr.protocols.domainbed.published import NUMBERS, with_published
+from fishr.protocols.domainbed.tables import Table, cell_of, row_of
 
 SEVEN = ("ColoredMNIST", "RotatedMNIST", "VLCS", "PACS", "OfficeHome", "TerraIncognita", "DomainNet")
 # Ramé et al., ICML 2022: the DomainBed averages of ERM and Fishr, as in the published tables.

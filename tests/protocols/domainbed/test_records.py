@@ -7,7 +7,7 @@ import pytest
 from fishr.errors import InputError
 from fishr.protocols.domainbed.job import Job
 from fishr.protocols.domainbed.records import JobKey, read_records
-from fishr.sweeps.results import dump_lines, result_lines, told_of
+from fishr.sweeps.job_results import dump_lines, result_lines, told_of
 
 # A line as DomainBed's training script wrote it (shortened: hparams and args have more names).
 UPSTREAM = (

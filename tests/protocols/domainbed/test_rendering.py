@@ -11,11 +11,11 @@ from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fishr.protocols.domainbed.cells import Cell, Table, cell_of, row_of
 from fishr.protocols.domainbed.published import with_published
 from fishr.protocols.domainbed.records import JobKey
 from fishr.protocols.domainbed.rendering import cell_text, gap_lines, render
 from fishr.protocols.domainbed.selection import Chosen
+from fishr.protocols.domainbed.tables import Cell, Table, cell_of, row_of
 
 CHOSEN = {0: Chosen(0.75, 0.5, hparams_seed=3, step=300), 2: Chosen(math.nan, 0.625, hparams_seed=1, step=0)}
 ERM = row_of("ERM", [cell_of([0.5, 0.625], chosen=CHOSEN), cell_of([0.25]), cell_of([1.0])], "domainbed-2021")

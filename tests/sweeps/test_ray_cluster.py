@@ -8,11 +8,10 @@ import attrs
 import pytest
 
 from fishr.errors import InputError
-from fishr.sweeps import cluster
-from fishr.sweeps.cluster import run_on_ray
-from fishr.sweeps.events import JobDone, JobFailed
-from fishr.sweeps.execution import Conditions
+from fishr.sweeps import ray_cluster
+from fishr.sweeps.execution import Conditions, JobDone, JobFailed
 from fishr.sweeps.folder import job_folder
+from fishr.sweeps.ray_cluster import run_on_ray
 
 needs_ray = pytest.mark.skipif(not find_spec("ray"), reason="Ray is not installed: pip install -e '.[ray]'")
 
@@ -97,7 +96,7 @@ PLAIN = Nodes([(True, {"CPU": 2.0})])
 def test_a_job_that_no_node_could_take_is_refused(tmp_path, nodes, threads, device, message):
     """It would wait forever."""
     with pytest.raises(InputError, match=message):
-        cluster._resources(nodes, Conditions(tmp_path, threads, device=device), 1)
+        ray_cluster._resources(nodes, Conditions(tmp_path, threads, device=device), 1)
 
 
 @pytest.mark.parametrize(
@@ -112,5 +111,5 @@ def test_a_job_that_no_node_could_take_is_refused(tmp_path, nodes, threads, devi
 def test_jobs_ask_for_what_they_use(tmp_path, monkeypatch, nodes, device, resources, resolved):
     monkeypatch.chdir(tmp_path)
     given = Conditions(tmp_path.relative_to(tmp_path) / "sweep", 2, device=device)
-    found, where = cluster._resources(nodes, given, jobs_per_gpu=4)
+    found, where = ray_cluster._resources(nodes, given, jobs_per_gpu=4)
     assert (found, where.device, where.folder) == (resources, resolved, tmp_path / "sweep")

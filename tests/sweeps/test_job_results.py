@@ -1,10 +1,17 @@
 import json
 
+import attrs
 import pytest
+import torch
 
 from fishr.protocols.domainbed.job import Job
 from fishr.protocols.domainbed.settings import Settings
-from fishr.sweeps.results import best_validation, dump_lines, result_lines, told_of
+from fishr.sweeps.execution import Conditions, attempt
+from fishr.sweeps.folder import job_folder
+from fishr.sweeps.job_files import read_outcome
+from fishr.sweeps.job_results import best_validation, dump_lines, result_lines, told_of
+from fishr.training import evaluate
+from fishr.training.state import build_model, first_state
 
 
 def step(number, loss, risk, fishr):
@@ -73,3 +80,53 @@ def test_the_best_validation_looks_at_trained_environments_alone():
     line = {"args": {"test_envs": [1, 2]}, "env0_in_acc": 1.0, "env1_out_acc": 1.0, "env2_out_acc": 1.0}
     lines = [line | {"env0_out_acc": a, "env3_out_acc": b} for a, b in ((0.1, 0.3), (0.5, 0.7), (0.9, 0.0))]
     assert best_validation(lines) == pytest.approx(0.6)
+
+
+TIMES = ("step_time", "mem_gb")
+
+
+@pytest.fixture
+def job(plan):
+    """An ERM job whose weights overflow after its first updates."""
+    settings = attrs.evolve(plan.settings, hparams=dict(plan.settings.hparams) | {"lr": 3e37})
+    return attrs.evolve(plan.jobs()[0], settings=settings)
+
+
+def _lines(folder, job):
+    text = (job_folder(folder, job) / "results.jsonl").read_text()
+    return [{k: v for k, v in json.loads(line).items() if k not in TIMES} for line in text.splitlines()]
+
+
+def test_the_rest_is_what_weights_that_are_nan_score(job, tmp_path):
+    outcome = attempt(job, Conditions(tmp_path))
+    assert outcome.done
+    assert 0 < outcome.diverged < 8
+    lines = _lines(tmp_path, job)
+    assert [line["step"] for line in lines] == [0, 8, 16, 19]
+
+    experiment = job.experiment()
+    domains = experiment.data(experiment.seed, None)
+    model = build_model(experiment, domains)
+    state = first_state(experiment, model, len(domains.training))
+    state = attrs.evolve(state, parameters={k: torch.full_like(p, torch.nan) for k, p in state.parameters.items()})
+    scores = {f"{score.name}_acc": score.accuracy for score in evaluate(model, experiment, state, domains)}
+    for line in lines[1:]:
+        assert {name: line[name] for name in scores} == scores
+        assert line["args"] == lines[0]["args"]
+        assert line["epoch"] == pytest.approx(lines[0]["epoch"] + line["step"] / (32 / 8))
+    assert "loss" in lines[0]
+
+
+def test_the_same_again_and_never_twice(job, tmp_path):
+    first = attempt(job, Conditions(tmp_path))
+    lines, folder = _lines(tmp_path, job), job_folder(tmp_path, job)
+    assert read_outcome(folder) == attempt(job, Conditions(tmp_path)) == first
+    # As if it had been killed before it had written what it came to.
+    for name in ("done", "results.jsonl"):
+        (folder / name).unlink()
+    assert attempt(job, Conditions(tmp_path)).diverged == first.diverged
+    assert _lines(tmp_path, job) == lines
+
+
+def test_a_job_that_does_not_diverge_says_so(plan, tmp_path):
+    assert attempt(plan.jobs()[0], Conditions(tmp_path)).diverged is None

@@ -1,5 +1,6 @@
-"""What a sweep will take, from a few steps and a part of one evaluation of each kind of job."""
+"""Time, disk and memory that a sweep will take, estimated from a few steps of each kind of job."""
 
+import json
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -9,18 +10,107 @@ import attrs
 import torch
 from attrs import frozen
 
+from fishr.configuration import dumps
 from fishr.data.domains import Domains
 from fishr.protocols.domainbed.job import Job
-from fishr.sweeps.footprint import Footprint, job_footprint, peak_gpu_memory, peak_memory
-from fishr.sweeps.memory import Memory, remembering
+from fishr.sweeps.execution import with_cached_features
+from fishr.sweeps.job_results import dump_lines, result_lines, told_of
 from fishr.sweeps.plan import Keep
 from fishr.training.evaluation import DomainScore, evaluate
 from fishr.training.experiment import Experiment
 from fishr.training.feeding import source_of
 from fishr.training.loop import domains_to, resolve_device
 from fishr.training.model import Model
-from fishr.training.state import TrainingState, build_model, first_state
+from fishr.training.records import score_entries, step_entry
+from fishr.training.state import TrainingState, build_model, first_state, without_optimizer
 from fishr.training.step import StepRecord, advance
+from fishr.training.trees import named_tensors
+
+# Of a file system; and of a checkpoint's file beside each tensor's numbers: its name, place and alignment.
+_BLOCK, _HEADER = 4096, 400
+
+
+@frozen
+class Footprint:
+    """Bytes that jobs take.
+
+    Args:
+        kept: on disk, of all of them when they are finished.
+        checkpoint: on disk, of one that runs, its largest checkpoint.
+        memory: of one process that runs them, at most; None: not known on this system.
+        gpu_memory: of one process, at most; None: no GPU.
+
+    Example:
+        >>> Footprint(kept=10, checkpoint=4, memory=7).disk(workers=2)
+        26
+    """
+
+    kept: int
+    checkpoint: int
+    memory: int | None = None
+    gpu_memory: int | None = None
+
+    def disk(self, workers: int) -> int:
+        """Return the bytes on disk at most: until a new checkpoint is whole, the one before it stays."""
+        return self.kept + 2 * workers * self.checkpoint
+
+
+def job_footprint(
+    job: Job, state: TrainingState, record: StepRecord, scores: Sequence[DomainScore], keep: Keep
+) -> Footprint:
+    """Return the footprint of one job, without memory.
+
+    Args:
+        job: any.
+        state: of it, after a step.
+        record: of that step.
+        scores: of one evaluation.
+        keep: what the job keeps when it is finished.
+    """
+    trained = [score.name for score in scores if score.split == "training"]
+    step = json.dumps(step_entry(record, trained), sort_keys=True)
+    evaluation = json.dumps({"step": job.steps, "scores": score_entries(scores)}, sort_keys=True)
+    told = told_of(job, threads=1, mem_gb=0.0)
+    (line,) = result_lines(job, [step, evaluation], {record.step: 0.123456}, told)
+    metrics = job.steps * (len(step) + 1) + job.evaluations * (len(evaluation) + 1)
+    sizes = [
+        job.evaluations * len(dump_lines([line])),
+        len(evaluation) + _BLOCK // 2,
+        *(len(dumps(one).encode()) for one in (job, job.experiment())),
+        *(1, 1),  # done, and the folder itself
+        *([metrics, checkpoint_bytes(without_optimizer(state))] if keep == "weights" else []),
+    ]
+    return Footprint(sum(-size // _BLOCK * -_BLOCK for size in sizes), checkpoint_bytes(state))
+
+
+def checkpoint_bytes(state: TrainingState) -> int:
+    """Return the size of a checkpoint's file, within a few percent for megabytes.
+
+    Example:
+        >>> from fishr.protocols import colored_digits
+        >>> from fishr.training.state import initial_state
+        >>> experiment = colored_digits()
+        >>> state = initial_state(experiment, experiment.data(experiment.seed, None))
+        >>> round(checkpoint_bytes(state) / checkpoint_bytes(without_optimizer(state)), 1)
+        3.0
+    """
+    return sum(tensor.nbytes + _HEADER for _, tensor in named_tensors(state))
+
+
+def peak_memory() -> int | None:
+    """Return the bytes of memory that this process has held at most so far; None where the system does not say."""
+    status = Path("/proc/self/status")
+    try:
+        words = next(line.split() for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
+    except (OSError, StopIteration):
+        return None
+    return int(words[1]) * 1024
+
+
+def peak_gpu_memory(device: torch.device) -> int | None:
+    """Return the bytes that this process has reserved on a GPU at most so far; None without one."""
+    return torch.cuda.max_memory_reserved(device) if device.type == "cuda" else None
+
 
 _ENOUGH, _STEPS, _ROWS = 0.5, 20, 32  # seconds; steps at most; rows of each domain at first
 
@@ -52,14 +142,14 @@ class Estimate:
     footprint: Footprint | None = None
 
 
-def estimates(jobs: Iterable[Job]) -> tuple[Estimate, ...]:
+def count_work(jobs: Iterable[Job]) -> tuple[Estimate, ...]:
     """What there is to do by data set and algorithm, in the plan's order; nothing is measured.
 
     Args:
         jobs: of a plan.
 
     Example:
-        >>> estimates([Job("PACS", "ERM", (0,), draw, 0) for draw in range(3)])[0].evaluations
+        >>> count_work([Job("PACS", "ERM", (0,), draw, 0) for draw in range(3)])[0].evaluations
         54
     """
     return tuple(
@@ -84,7 +174,7 @@ def total_of(found: Sequence[Estimate]) -> Estimate:
     return Estimate("total", "", *counts, sum(seconds) if seconds else None, _together(parts) if parts else None)
 
 
-def measured(
+def calibrate(
     jobs: Iterable[Job],
     data_dir: Path | None = None,
     device: str = "cpu",
@@ -108,16 +198,16 @@ def measured(
         InputError: data or weights that are missing.
 
     Example:
-        >>> list(measured([]))
+        >>> list(calibrate([]))
         []
     """
-    where, memory, before = resolve_device(device), Memory(), torch.get_num_threads()
+    where, before = resolve_device(device), torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        for estimate, cell in zip(estimates(jobs := tuple(jobs)), _cells(jobs).values(), strict=True):
+        for estimate, cell in zip(count_work(jobs := tuple(jobs)), _cells(jobs).values(), strict=True):
             sizes = [float(job.hparams["batch_size"]) for job in cell]
             usual = min(cell, key=lambda job: abs(job.hparams["batch_size"] - fmean(sizes)))
-            (start, step, evaluation), one = _costs(usual, data_dir, where, memory, keep)
+            (start, step, evaluation), one = _costs(usual, data_dir, where, keep)
             seconds = start * estimate.jobs + step * estimate.steps + evaluation * estimate.evaluations
             held = peak_memory()
             footprint = attrs.evolve(
@@ -150,10 +240,10 @@ def _together(parts: Sequence[Footprint]) -> Footprint:
 
 
 def _costs(
-    job: Job, data_dir: Path | None, device: torch.device, memory: Memory, keep: Keep
+    job: Job, data_dir: Path | None, device: torch.device, keep: Keep
 ) -> tuple[tuple[float, float, float], Footprint]:
     """Seconds of a job's beginning, of one of its steps and of one of its evaluations; and what it takes of disk."""
-    experiment = remembering(job.experiment(), memory)
+    experiment = with_cached_features(job.experiment())
     domains = domains_to(experiment.data(experiment.seed, data_dir), device)
     begun = time.perf_counter()
     domains = domains_to(experiment.data(experiment.seed, data_dir), device)

@@ -13,16 +13,13 @@ import attrs
 from fishr.configuration import structure, unstructure
 from fishr.errors import InputError
 from fishr.protocols.domainbed.job import Job
-from fishr.sweeps.events import SweepEvent
-from fishr.sweeps.execution import Conditions, Outcome, attempt
-from fishr.sweeps.memory import Memory
+from fishr.sweeps.execution import Conditions, SweepEvent, attempt
+from fishr.sweeps.job_files import Outcome
 from fishr.sweeps.pool import settled
 
 LOCAL, RUNNING = "local", "auto"
 RETRIES = 3
 _PATIENCE = 5.0  # seconds
-# Of each process of the cluster, which runs one task after another.
-_memory = Memory()
 
 
 def run_on_ray(
@@ -75,7 +72,7 @@ def run_on_ray(
 def _task(table: Mapping[str, Any], conditions: Conditions, folder: str, plugins: tuple[str, ...]) -> Outcome:
     # Relative paths start where the sweep was started.
     with chdir(folder):
-        return attempt(structure(table, Job, plugins), conditions, _memory)
+        return attempt(structure(table, Job, plugins), conditions)
 
 
 @contextmanager

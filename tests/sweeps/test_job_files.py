@@ -1,5 +1,3 @@
-"""``step_time`` in results.jsonl is the mean of the training steps since the last record, as DomainBed's."""
-
 import json
 
 import pytest
@@ -7,8 +5,7 @@ import pytest
 from fishr.sweeps import execution
 from fishr.sweeps.execution import Conditions, attempt
 from fishr.sweeps.folder import job_folder
-from fishr.sweeps.memory import Memory
-from fishr.sweeps.step_times import append_to, read_times, time_line
+from fishr.sweeps.job_files import append_to, read_times, time_line
 from fishr.training import Stepped, loop, records
 
 
@@ -53,7 +50,7 @@ EXPECTED = [1.0, 5.5, 13.5, 19.0]
 
 def test_it_is_the_mean_since_the_last_record_without_evaluations_and_checkpoints(job, tmp_path):
     conditions = Conditions(tmp_path)
-    assert attempt(job, conditions, Memory()).done
+    assert attempt(job, conditions).done
     assert step_times(conditions, job) == EXPECTED
     assert not (job_folder(tmp_path, job) / "times.jsonl").exists()
 
@@ -71,9 +68,9 @@ def test_an_interrupted_job_keeps_the_times_of_the_steps_before(job, tmp_path, m
     conditions = Conditions(tmp_path)
     monkeypatch.setattr(execution, "run", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        attempt(job, conditions, Memory())
+        attempt(job, conditions)
     monkeypatch.setattr(execution, "run", real)
-    assert attempt(job, conditions, Memory()).done
+    assert attempt(job, conditions).done
     assert step_times(conditions, job) == EXPECTED
 
 
