@@ -81,6 +81,15 @@ class Observation:
         """K, the number of domains."""
         return self.batch.domains
 
+    def by_domain(self, rows: Tensor) -> tuple[Tensor, ...]:
+        """Cut a tensor with a row for each sample into those of each domain."""
+        return rows.split(list(self.sizes))
+
+    @property
+    def domain_samples(self) -> tuple[tuple[Tensor, Tensor], ...]:
+        """Features and labels of each domain."""
+        return tuple(zip(self.by_domain(self.features), self.by_domain(self.labels), strict=True))
+
     @property
     def closed_form(self) -> bool:
         """Whether the gradients are outer products of ``deltas`` and ``features``: those of a linear head."""

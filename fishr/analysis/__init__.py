@@ -2,10 +2,10 @@
 
 from fishr.analysis.headlines import Headline, headlines, ratio
 from fishr.analysis.history import CURVES, History, load_history
-from fishr.analysis.records import Network, Snapshot, Subject
+from fishr.analysis.opening import open_subject
 from fishr.analysis.report import Analysis, Settings, analyse
-from fishr.analysis.results import load_analysis, may_replace, save_analysis
-from fishr.analysis.subject import open_subject
+from fishr.analysis.result_file import load_analysis, may_replace, save_analysis
+from fishr.analysis.subject import Network, Snapshot, Subject
 
 __all__ = [
     "CURVES",

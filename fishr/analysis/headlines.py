@@ -49,7 +49,8 @@ def headlines(analysis: Analysis) -> dict[str, Headline]:
         >>> from fishr.data import Domain
         >>> from fishr.losses import CrossEntropy
         >>> a, b = (Domain(n, torch.randn(8, 3), torch.arange(8) % 2) for n in "ab")
-        >>> found = analyse(Subject("mine", torch.nn.Linear(3, 2), CrossEntropy(), (a, b), ("training", "training")))
+        >>> splits = ("training", "training")
+        >>> found = analyse(Subject.from_domains("mine", torch.nn.Linear(3, 2), CrossEntropy(), (a, b), splits))
         >>> headlines(found)["gradient_cosines"].title
         'cosine of the gradients, mean over pairs'
     """

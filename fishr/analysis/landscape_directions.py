@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from fishr.analysis.landscape_wanted import Landscape, moved_module
-from fishr.analysis.records import Snapshot, Subject
+from fishr.analysis.subject import Snapshot, Subject
 from fishr.errors import InputError
 from fishr.landscape import (
     Directions,
@@ -45,7 +45,7 @@ def choose_directions(
     Raises:
         InputError: too few checkpoints or domains, or weights that span nothing.
     """
-    names = [domain.name for domain in subject.domains]
+    names = subject.domains
     match wanted.kind:
         case "random":
             return random_directions(centre, wanted.seed)
@@ -57,13 +57,13 @@ def choose_directions(
             return chord(centre, end, (subject.name, second.name))
         case "eigen":
             (name,) = wanted.of or names[:1]
-            return eigen_directions(module, *samples[names.index(name)], name, subject.loss)
+            return eigen_directions(module, *samples[names.index(name)], name, subject.seen.loss)
         case "gradients":
-            pair = wanted.of or tuple(names[:2])
+            pair = wanted.of or names[:2]
             if len(pair) != 2:
                 raise InputError(f"gradients: got {len(pair)} domain, expected two to lay a plane through")
             first, other = (samples[names.index(name)] for name in pair)
-            return gradient_directions(module, first, other, (pair[0], pair[1]), subject.loss)
+            return gradient_directions(module, first, other, (pair[0], pair[1]), subject.seen.loss)
         case "pca" | "checkpoints":
             steps, visited = _visited(subject, wanted, centre)
             if wanted.kind == "pca":

@@ -4,11 +4,11 @@ from collections.abc import Callable
 from functools import lru_cache
 
 import torch
-from attrs import evolve
 from torch import Tensor
 
 from fishr.analysis.landscape_wanted import Landscape, read_samples
-from fishr.analysis.records import Snapshot, Subject
+from fishr.analysis.subject import Snapshot, Subject
+from fishr.data.domains import Domain
 from fishr.data.reading import chunks
 from fishr.errors import InputError
 from fishr.landscape import Samples
@@ -61,7 +61,7 @@ def _features_at(subject: Subject, snapshot: Snapshot) -> Samples:
     twin = eval_twin(network.featurizer)
     moved = list[Tensor]()
     with torch.no_grad():
-        for inputs, domain in zip(network.inputs, subject.domains, strict=True):
-            read = evolve(domain, inputs=inputs)
+        for name, inputs, (_, labels) in zip(subject.domains, network.inputs, subject.seen.domain_samples, strict=True):
+            read = Domain(name, inputs, labels)
             moved.append(torch.cat([pure_forward(twin, rows, weights) for rows, _ in chunks(read, 1024)]))
-    return [(features, domain.labels) for features, domain in zip(moved, subject.domains, strict=True)]
+    return [(features, labels) for features, (_, labels) in zip(moved, subject.seen.domain_samples, strict=True)]

@@ -11,7 +11,7 @@ from torch import Tensor
 from fishr.analysis.landscape_directions import choose_directions, of_snapshot
 from fishr.analysis.landscape_frames import frames_of, samples_at
 from fishr.analysis.landscape_wanted import Landscape, check_wanted, moved_module, read_samples
-from fishr.analysis.records import Subject
+from fishr.analysis.subject import Subject
 from fishr.landscape import Directions, Plane, Samples, Scores, grid_axes, linear_scores, network_scores, weights_of
 from fishr.landscape.sheets import Sheet
 from fishr.landscape.weights import flattened
@@ -91,7 +91,7 @@ def plan_landscape(subject: Subject, wanted: Landscape, second: Subject | None =
         >>> from fishr.losses import CrossEntropy
         >>> flat = Domain("flat", torch.randn(4, 3), torch.tensor([0, 1, 0, 1]))
         >>> head = torch.nn.Linear(3, 2)
-        >>> subject = Subject("mine", head, CrossEntropy(), (flat,), ("training",), source={"key": "a"})
+        >>> subject = Subject.from_domains("mine", head, CrossEntropy(), [flat], ("training",), source={"key": "a"})
         >>> plan_landscape(subject, Landscape("random", grid=(5, 3))).route
         'affine logits of the linear head'
     """
@@ -106,8 +106,8 @@ def plan_landscape(subject: Subject, wanted: Landscape, second: Subject | None =
     def sheet(plane: Plane, read: Callable[[], Samples] = lambda: samples) -> Sheet:
         def evaluate(xs: Tensor, ys: Tensor) -> Scores:
             if linear:
-                return linear_scores(plane, read(), xs, ys, subject.loss)
-            return network_scores(module, plane, read(), xs, ys, subject.loss)
+                return linear_scores(plane, read(), xs, ys, subject.seen.loss)
+            return network_scores(module, plane, read(), xs, ys, subject.seen.loss)
 
         return evaluate
 
@@ -120,7 +120,7 @@ def plan_landscape(subject: Subject, wanted: Landscape, second: Subject | None =
         plane = Plane(of_snapshot(snapshot, wanted, centre), *directions.vectors)
         sheets.append(sheet(plane, samples_at(subject, wanted, snapshot)))
     work = sum(len(labels) for _, labels in samples) * (len(axes[1]) if len(axes) == 2 else 1)
-    chosen = {"domains": [domain.name for domain in subject.domains]}
+    chosen = {"domains": list(subject.domains)}
     return Plan(
         directions=directions,
         axes=axes,

@@ -7,7 +7,7 @@ import torch
 from attrs import frozen
 from torch import nn
 
-from fishr.analysis.records import Subject
+from fishr.analysis.subject import Subject
 from fishr.data.reading import tensor_of
 from fishr.errors import InputError
 from fishr.landscape import Samples
@@ -53,7 +53,7 @@ def check_wanted(subject: Subject, wanted: Landscape, second: Subject | None) ->
         >>> from fishr.data import Domain
         >>> from fishr.losses import CrossEntropy
         >>> flat = Domain("flat", torch.randn(4, 3), torch.tensor([0, 1, 0, 1]))
-        >>> subject = Subject("mine", nn.Linear(3, 2), CrossEntropy(), (flat,), ("training",))
+        >>> subject = Subject.from_domains("mine", nn.Linear(3, 2), CrossEntropy(), [flat], ("training",))
         >>> check_wanted(subject, Landscape("eigen", (5, 5), of=("flat",)), None)
     """
     if (second is not None) != (wanted.kind == "interpolation"):
@@ -66,10 +66,9 @@ def check_wanted(subject: Subject, wanted: Landscape, second: Subject | None) ->
             raise InputError(
                 f"{one.name}: holds features alone, but all parameters are to move; give the run, or --parameters head"
             )
-    names = [domain.name for domain in subject.domains]
     for name in wanted.of:
-        if name not in names:
-            raise InputError(f"{subject.name}: got domain {name!r}, expected some of: {', '.join(names)}")
+        if name not in subject.domains:
+            raise InputError(f"{subject.name}: got domain {name!r}, expected some of: {', '.join(subject.domains)}")
     if wanted.of and len(wanted.of) != {"eigen": 1, "gradients": 2}.get(wanted.kind, 0):
         raise InputError(
             f"domains of {wanted.kind} directions: got {len(wanted.of)}, expected one for eigen, two for gradients"
@@ -83,10 +82,12 @@ def check_wanted(subject: Subject, wanted: Landscape, second: Subject | None) ->
 
 
 def _check_features(subject: Subject, second: Subject) -> None:
-    for one, other in zip(subject.domains, second.domains, strict=False):
-        if one.inputs.shape != other.inputs.shape or not torch.equal(tensor_of(one.inputs), tensor_of(other.inputs)):
+    for name, (one, _), (other, _) in zip(
+        subject.domains, subject.seen.domain_samples, second.seen.domain_samples, strict=False
+    ):
+        if one.shape != other.shape or not torch.equal(one, other):
             raise InputError(
-                f"interpolation: the features of domain {one.name!r} differ between {subject.name} and {second.name}, "
+                f"interpolation: the features of domain {name!r} differ between {subject.name} and {second.name}, "
                 "so their heads alone cannot be compared; interpolate all parameters (--parameters all)"
             )
 
@@ -94,13 +95,13 @@ def _check_features(subject: Subject, second: Subject) -> None:
 def moved_module(subject: Subject, wanted: Landscape) -> nn.Module:
     """The head, or featurizer and head as one module whose parameters are named as in a training state."""
     if wanted.parameters == "head" or subject.network is None:
-        return subject.head
-    return nn.Sequential(OrderedDict(featurizer=subject.network.featurizer, head=subject.head))
+        return subject.seen.head
+    return nn.Sequential(OrderedDict(featurizer=subject.network.featurizer, head=subject.seen.head))
 
 
 def read_samples(subject: Subject, wanted: Landscape) -> Samples:
     """What that module reads of each domain, with the labels."""
     if wanted.parameters == "head" or subject.network is None:
-        return [(tensor_of(domain.inputs), domain.labels) for domain in subject.domains]
-    labels = [domain.labels for domain in subject.domains]
-    return [(tensor_of(one).to(own.device), own) for one, own in zip(subject.network.inputs, labels, strict=True)]
+        return list(subject.seen.domain_samples)
+    samples = zip(subject.network.inputs, subject.seen.domain_samples, strict=True)
+    return [(tensor_of(inputs).to(labels.device), labels) for inputs, (_, labels) in samples]

@@ -8,7 +8,7 @@ from attrs import frozen
 
 from fishr.analysis.landscape_plan import Plan, plan_landscape
 from fishr.analysis.landscape_wanted import Landscape
-from fishr.analysis.records import Subject
+from fishr.analysis.subject import Subject
 from fishr.data.caches import Parts
 from fishr.diagnostics import barrier, inconsistency
 from fishr.errors import InputError
@@ -65,7 +65,7 @@ def evaluate_plan(subject: Subject, plan: Plan, path: Path) -> Iterator[tuple[in
         >>> from fishr.losses import CrossEntropy
         >>> flat = Domain("flat", torch.randn(4, 3), torch.tensor([0, 1, 0, 1]))
         >>> head = torch.nn.Linear(3, 2)
-        >>> subject = Subject("mine", head, CrossEntropy(), (flat,), ("training",), source={"key": "a"})
+        >>> subject = Subject.from_domains("mine", head, CrossEntropy(), [flat], ("training",), source={"key": "a"})
         >>> plan = plan_landscape(subject, Landscape("random", grid=(5, 3)))
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     list(evaluate_plan(subject, plan, Path(folder, "a.h5")))
@@ -99,7 +99,7 @@ def unfinished(subject: Subject, plan: Plan, path: Path) -> Surface:
         >>> from fishr.losses import CrossEntropy
         >>> flat = Domain("flat", torch.randn(4, 3), torch.tensor([0, 1, 0, 1]))
         >>> head = torch.nn.Linear(3, 2)
-        >>> subject = Subject("mine", head, CrossEntropy(), (flat,), ("training",), source={"key": "a"})
+        >>> subject = Subject.from_domains("mine", head, CrossEntropy(), [flat], ("training",), source={"key": "a"})
         >>> plan = plan_landscape(subject, Landscape("random", grid=(1, 1)))
         >>> unfinished(subject, plan, Path("nowhere.h5")).risks.flatten()
         tensor([nan], dtype=torch.float64)
@@ -119,7 +119,7 @@ def _surface(subject: Subject, plan: Plan, parts: Parts) -> Surface:
     return Surface(
         plan.directions,
         plan.axes,
-        tuple(domain.name for domain in subject.domains),
+        subject.domains,
         subject.splits,
         scores,
         plan.parameters,

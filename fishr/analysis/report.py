@@ -10,8 +10,7 @@ from attrs import field, frozen
 from torch import Tensor, nn
 
 import fishr
-from fishr.analysis.records import Network, Split, Subject
-from fishr.data.domains import Domain
+from fishr.analysis.subject import Network, Split, Subject
 from fishr.data.reading import tensor_of
 from fishr.diagnostics import Estimation, Quantity, measure, measure_network
 from fishr.errors import InputError
@@ -70,9 +69,11 @@ class Analysis:
         library: version of fishr.
 
     Example:
+        >>> from fishr.data import Domain
         >>> from fishr.losses import CrossEntropy
         >>> flat, hilly = (Domain(n, torch.randn(8, 3), torch.arange(8) % 2) for n in ("flat", "hilly"))
-        >>> subject = Subject("mine", torch.nn.Linear(3, 2), CrossEntropy(), (flat, hilly), ("training", "evaluation"))
+        >>> head, splits = torch.nn.Linear(3, 2), ("training", "evaluation")
+        >>> subject = Subject.from_domains("mine", head, CrossEntropy(), (flat, hilly), splits)
         >>> found = analyse(subject, Settings(samples=6))
         >>> found.rows, found.samples, found.quantities["gradient_variance"].value.shape
         ((8, 8), (6, 6), torch.Size([2, 8]))
@@ -111,57 +112,42 @@ def analyse(subject: Subject, settings: Settings = Settings()) -> Analysis:
         InputError: the subject has no training domain, or no network where it is asked for.
 
     Example:
+        >>> from fishr.data import Domain
         >>> from fishr.losses import CrossEntropy
         >>> steep, hilly = (Domain(n, torch.randn(8, 3), torch.arange(8) % 2) for n in ("steep", "hilly"))
-        >>> subject = Subject("mine", torch.nn.Linear(3, 2), CrossEntropy(), (steep, hilly), ("training", "training"))
+        >>> head, splits = torch.nn.Linear(3, 2), ("training", "training")
+        >>> subject = Subject.from_domains("mine", head, CrossEntropy(), (steep, hilly), splits)
         >>> analyse(subject).quantities["variance_distances"].axes
         ('domain', 'domain')
     """
     _check(subject, settings)
-    picked = [pick(domain, settings) for domain in subject.domains]
+    picked = [pick(name, rows, settings) for name, rows in zip(subject.domains, subject.seen.sizes, strict=True)]
     return Analysis(
         name=subject.name,
         source=subject.source,
-        loss=getattr(subject.loss, "__name__", type(subject.loss).__name__),
+        loss=getattr(subject.seen.loss, "__name__", type(subject.seen.loss).__name__),
         settings=settings,
-        domains=tuple(domain.title for domain in subject.domains),
+        domains=subject.titles,
         splits=subject.splits,
-        rows=tuple(len(domain.labels) for domain in subject.domains),
+        rows=subject.seen.sizes,
         samples=tuple(len(rows) for rows in picked),
-        layout=Layout.of(subject.head),
+        layout=subject.seen.layout,
         quantities=_of_head(subject, picked, settings),
         network=_of_network(subject.network, subject, picked, settings) if settings.network and subject.network else {},
     )
 
 
-def pick(domain: Domain, settings: Settings) -> Tensor:
-    """Indices of the rows of a domain that are looked at, ascending.
-
-    They depend on the settings, the domain's name and its number of rows, never on the other domains.
-
-    Args:
-        domain: n rows.
-        settings: how many, and the seed.
-
-    Returns:
-        [min(n, samples)], int64, on the domain's device.
-
-    Example:
-        >>> flat = Domain("flat", torch.zeros(10, 3), torch.zeros(10, dtype=torch.long))
-        >>> len(pick(flat, Settings(samples=4))), len(pick(flat, Settings()))
-        (4, 10)
-    """
-    rows = len(domain.labels)
+def pick(domain: str, rows: int, settings: Settings) -> Tensor:
+    """Return which rows of a domain are measured, ascending: by settings, name and rows alone, not by other domains."""
     if settings.samples is None or settings.samples >= rows:
-        return torch.arange(rows, device=domain.labels.device)
-    draw = np.random.default_rng([settings.seed, zlib.crc32(domain.name.encode())])
-    indices = np.sort(draw.choice(rows, settings.samples, replace=False))
-    return torch.from_numpy(indices).to(domain.labels.device)
+        return torch.arange(rows)
+    draw = np.random.default_rng([settings.seed, zlib.crc32(domain.encode())])
+    return torch.from_numpy(np.sort(draw.choice(rows, settings.samples, replace=False)))
 
 
 def _check(subject: Subject, settings: Settings) -> None:
-    if not subject.of("training"):
-        got = ", ".join(domain.name for domain in subject.domains)
+    if "training" not in subject.splits:
+        got = ", ".join(subject.domains)
         raise InputError(f"{subject.name}: got no training domain among {got}, expected at least one to analyse")
     if settings.network and subject.network is None:
         raise InputError(
@@ -172,10 +158,10 @@ def _check(subject: Subject, settings: Settings) -> None:
 
 def _of_head(subject: Subject, picked: list[Tensor], settings: Settings) -> dict[str, Quantity]:
     # In float64: what Fishr makes equal differs by less than float32 can tell.
-    head = copy.deepcopy(subject.head).double()
+    head = copy.deepcopy(subject.seen.head).double()
     parts = [
-        (tensor_of(domain.inputs)[rows].double(), domain.labels[rows])
-        for domain, rows in zip(subject.domains, picked, strict=True)
+        (features[rows].double(), labels[rows])
+        for (features, labels), rows in zip(subject.seen.domain_samples, picked, strict=True)
     ]
     found = _measured(head, parts, subject, settings)
     if "evaluation" not in subject.splits:
@@ -194,14 +180,17 @@ def _measured(
 ) -> dict[str, Quantity]:
     features, labels = (torch.cat(column) for column in zip(*parts, strict=True))
     sizes = tuple(len(part) for _, part in parts)
-    return measure(head, features, labels, sizes, subject.loss, names=names, rank=settings.rank, seed=settings.seed)
+    return measure(
+        head, features, labels, sizes, subject.seen.loss, names=names, rank=settings.rank, seed=settings.seed
+    )
 
 
 def _of_network(network: Network, subject: Subject, picked: list[Tensor], settings: Settings) -> dict[str, Quantity]:
     # In its own type: what is estimated here is off by more than rounding, and float64 takes twice as long.
-    whole = nn.Sequential(network.featurizer, subject.head)
-    labels = torch.cat([domain.labels[rows] for domain, rows in zip(subject.domains, picked, strict=True)])
+    whole = nn.Sequential(network.featurizer, subject.seen.head)
+    samples = zip(subject.seen.domain_samples, picked, strict=True)
+    labels = torch.cat([labels[rows] for (_, labels), rows in samples])
     read = [tensor_of(one, rows.tolist()) for one, rows in zip(network.inputs, picked, strict=True)]
     inputs = torch.cat(read).to(labels.device)
     sizes = tuple(len(rows) for rows in picked)
-    return measure_network(whole, inputs, labels, sizes, subject.loss, estimation=Estimation(seed=settings.seed))
+    return measure_network(whole, inputs, labels, sizes, subject.seen.loss, estimation=Estimation(seed=settings.seed))

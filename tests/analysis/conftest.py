@@ -43,4 +43,4 @@ def subject():
     head = nn.Linear(4, 3)
     source = {"path": "nowhere", "kind": "run", "key": "0123", "step": "5"}
     splits = ("training", "training", "evaluation")
-    return Subject("mine", head, CrossEntropy(), domains, splits, source=source)
+    return Subject.from_domains("mine", head, CrossEntropy(), domains, splits, source=source)

@@ -4,6 +4,7 @@ from itertools import islice
 
 import pytest
 import torch
+from analysis.subjects import part
 from attrs import evolve
 from torch import nn
 
@@ -37,7 +38,7 @@ def _subject(name="mine", head=None, featurizer=None, checkpoints=4):
     earlier = [{name: value + 0.5 * drawn[name] for name, value in last.items()} for drawn in noise]
     kept = tuple(Snapshot(10 * i, weights) for i, weights in enumerate([*earlier, last]))
     source = {"path": name, "kind": "run", "key": name, "step": str(10 * (checkpoints - 1))}
-    return Subject(name, head, CrossEntropy(), domains, SPLITS, Network(network, inputs), kept, source)
+    return Subject.from_domains(name, head, CrossEntropy(), domains, SPLITS, Network(network, inputs), kept, source)
 
 
 def _made(subject, wanted, path, second=None):
@@ -49,14 +50,13 @@ def _made(subject, wanted, path, second=None):
 def _risks(subject, weights, inputs=None):
     """Of each domain, the weights named as in a training state; the head alone on the subject's features, or all."""
     found = []
-    for index, domain in enumerate(subject.domains):
+    for index, (features, labels) in enumerate(subject.seen.domain_samples):
         head = {name.removeprefix("head."): value for name, value in weights.items() if name.startswith("head.")}
-        features = domain.inputs
         if inputs is not None:
             rest = {n.removeprefix("featurizer."): v for n, v in weights.items() if n.startswith("featurizer.")}
             features = torch.func.functional_call(subject.network.featurizer, rest, (inputs[index],))
-        logits = torch.func.functional_call(subject.head, head, (features,))
-        found.append(CrossEntropy()(logits, domain.labels).mean())
+        logits = torch.func.functional_call(subject.seen.head, head, (features,))
+        found.append(CrossEntropy()(logits, labels).mean())
     return torch.stack(found).detach()
 
 
@@ -140,17 +140,18 @@ def test_running_means_are_interpolated_too(tmp_path):
     other.network.featurizer[1].running_mean.fill_(2.0)
     surface = _made(one, Landscape("interpolation", (3,), parameters="all"), tmp_path / "a.h5", other)
     with torch.no_grad():
-        logits = other.head(other.network.featurizer(one.network.inputs[1]))
-    expected = CrossEntropy()(logits, one.domains[1].labels).mean()
+        logits = other.seen.head(other.network.featurizer(one.network.inputs[1]))
+    expected = CrossEntropy()(logits, one.seen.domain_samples[1][1]).mean()
     torch.testing.assert_close(surface.scores.losses[1, -1, 0], expected)
 
 
 def test_heads_on_equal_features_are_interpolated_alone(tmp_path):
     one = _subject("one")
-    other = evolve(one, name="other", head=nn.Linear(3, 3).double(), source=one.source | {"key": "other"})
+    seen = evolve(one.seen, head=nn.Linear(3, 3).double())
+    other = evolve(one, name="other", seen=seen, source=one.source | {"key": "other"})
     surface = _made(one, Landscape("interpolation", (2,)), tmp_path / "a.h5", other)
     with torch.no_grad():
-        expected = CrossEntropy()(other.head(one.domains[2].inputs), one.domains[2].labels).mean()
+        expected = CrossEntropy()(other.seen.head(one.seen.domain_samples[2][0]), one.seen.domain_samples[2][1]).mean()
     torch.testing.assert_close(surface.scores.losses[2, -1, 0], expected)
 
 
@@ -196,7 +197,7 @@ def test_another_landscape_is_not_overwritten(tmp_path, change):
     with pytest.raises(InputError, match="holds another landscape"):
         _made(evolve(subject, source=subject.source | {"key": "later"}), wanted, tmp_path / "a.h5")
     with pytest.raises(InputError, match="holds another landscape"):
-        _made(evolve(subject, domains=subject.domains[:2], splits=SPLITS[:2]), wanted, tmp_path / "a.h5")
+        _made(part(subject, (0, 1)), wanted, tmp_path / "a.h5")
     assert (tmp_path / "a.h5").read_bytes() == before
 
 
@@ -236,8 +237,7 @@ def test_a_summary_is_read_off_the_grid(tmp_path):
 
 def test_a_single_training_domain_is_consistent_with_nothing(tmp_path):
     subject = _subject()
-    alone = evolve(subject, domains=subject.domains[1:], splits=SPLITS[1:])
-    alone = evolve(alone, network=evolve(subject.network, inputs=subject.network.inputs[1:]))
+    alone = evolve(part(subject, (1, 2)), network=evolve(subject.network, inputs=subject.network.inputs[1:]))
     assert summarise(_made(alone, Landscape("random", (3, 3)), tmp_path / "a.h5")).inconsistency is None
 
 
@@ -271,7 +271,7 @@ REFUSED = {
         "parameter head.weight: got shapes",
     ),
     "gradients of one domain": (
-        lambda s: (evolve(s, domains=s.domains[:1], splits=SPLITS[:1]), Landscape("gradients", (3, 3)), None),
+        lambda s: (part(s, (0,)), Landscape("gradients", (3, 3)), None),
         "got 1 domain, expected two",
     ),
 }

@@ -3,22 +3,23 @@
 import attrs
 import pytest
 import torch
+from analysis.subjects import part
 from torch import nn
 
 from fishr.analysis import Network, Settings, analyse
 from fishr.analysis.report import pick
-from fishr.data import Domain
 from fishr.diagnostics import measure
 from fishr.errors import InputError
 
 
-def _measured(subject, domains, rows=None):
-    rows = rows or [torch.arange(len(domain.labels)) for domain in domains]
-    features = torch.cat([domain.inputs[index].double() for domain, index in zip(domains, rows, strict=True)])
-    labels = torch.cat([domain.labels[index] for domain, index in zip(domains, rows, strict=True)])
+def _measured(subject, domains=(0, 1, 2), rows=None):
+    samples = [subject.seen.domain_samples[index] for index in domains]
+    rows = rows or [torch.arange(len(labels)) for _, labels in samples]
+    features = torch.cat([features[index].double() for (features, _), index in zip(samples, rows, strict=True)])
+    labels = torch.cat([labels[index] for (_, labels), index in zip(samples, rows, strict=True)])
     head = nn.Linear(4, 3).double()
-    head.load_state_dict({name: weight.double() for name, weight in subject.head.state_dict().items()})
-    return measure(head, features, labels, tuple(map(len, rows)), subject.loss, rank=20)
+    head.load_state_dict({name: weight.double() for name, weight in subject.seen.head.state_dict().items()})
+    return measure(head, features, labels, tuple(map(len, rows)), subject.seen.loss, rank=20)
 
 
 def _close(one, other):
@@ -27,7 +28,7 @@ def _close(one, other):
 
 def test_everything_is_there_in_float64(subject):
     found = analyse(subject)
-    assert found.quantities.keys() == _measured(subject, subject.domains).keys()
+    assert found.quantities.keys() == _measured(subject).keys()
     assert {q.value.dtype for q in found.quantities.values()} == {torch.float64}
     assert (found.name, found.loss, found.domains) == ("mine", "CrossEntropy", ("photo", "sketch", "clip art"))
     assert (found.rows, found.samples, found.training) == ((9, 12, 7), (9, 12, 7), ("photo", "sketch"))
@@ -38,7 +39,7 @@ def test_everything_is_there_in_float64(subject):
 def test_domains_by_themselves_and_in_pairs(subject):
     """What is said of a domain or a pair does not depend on which other domains are there."""
     found = analyse(subject).quantities
-    pair = _measured(subject, (subject.domains[0], subject.domains[2]))
+    pair = _measured(subject, (0, 2))
     for name, quantity in pair.items():
         if quantity.axes[:1] != ("domain",):
             continue
@@ -52,8 +53,8 @@ def test_domains_by_themselves_and_in_pairs(subject):
 
 def test_together_means_the_training_domains(subject):
     found = analyse(subject).quantities
-    training = _measured(subject, subject.domains[:2])
-    everything = _measured(subject, subject.domains)
+    training = _measured(subject, (0, 1))
+    everything = _measured(subject)
     together = [name for name, quantity in found.items() if "domain" not in quantity.axes]
     assert {"variance_distance_scale_free", "hessian_diagonal_distance_scale_free", "sign_agreement"} <= set(together)
     for name in together:
@@ -66,8 +67,8 @@ def test_rows_that_are_drawn(subject):
     settings = Settings(samples=8, seed=4)
     found = analyse(subject, settings)
     assert (found.rows, found.samples) == ((9, 12, 7), (8, 8, 7))
-    rows = [pick(domain, settings) for domain in subject.domains]
-    expected = _measured(subject, subject.domains, rows)
+    rows = [pick(name, rows, settings) for name, rows in zip(subject.domains, subject.seen.sizes, strict=True)]
+    expected = _measured(subject, rows=rows)
     _close(found.quantities["gradient_variance"], expected["gradient_variance"])
     whole = analyse(subject).quantities["gradient_variance"].value
     assert not torch.allclose(found.quantities["gradient_variance"].value[1], whole[1])
@@ -75,33 +76,31 @@ def test_rows_that_are_drawn(subject):
 
 
 def test_which_rows_are_drawn():
-    domain = Domain("photo", torch.zeros(200, 2), torch.zeros(200, dtype=torch.long))
-    other = attrs.evolve(domain, name="sketch")
-    rows = pick(domain, Settings(samples=50))
+    rows = pick("photo", 200, Settings(samples=50))
     assert rows.tolist() == sorted(set(rows.tolist()))
     assert len(rows) == 50
-    assert torch.equal(rows, pick(domain, Settings(samples=50)))
-    assert not torch.equal(rows, pick(domain, Settings(samples=50, seed=1)))
-    assert not torch.equal(rows, pick(other, Settings(samples=50)))
+    assert torch.equal(rows, pick("photo", 200, Settings(samples=50)))
+    assert not torch.equal(rows, pick("photo", 200, Settings(samples=50, seed=1)))
+    assert not torch.equal(rows, pick("sketch", 200, Settings(samples=50)))
     for samples in (200, 201, None):
-        assert pick(domain, Settings(samples=samples)).tolist() == list(range(200))
+        assert pick("photo", 200, Settings(samples=samples)).tolist() == list(range(200))
     # Neither end is left out.
-    drawn = [pick(domain, Settings(samples=50, seed=seed)) for seed in range(60)]
+    drawn = [pick("photo", 200, Settings(samples=50, seed=seed)) for seed in range(60)]
     assert min(int(rows.min()) for rows in drawn) == 0
     assert max(int(rows.max()) for rows in drawn) == 199
 
 
 def test_the_head_is_not_touched(subject):
-    before = {name: weight.clone() for name, weight in subject.head.state_dict().items()}
+    before = {name: weight.clone() for name, weight in subject.seen.head.state_dict().items()}
     analyse(subject)
-    after = subject.head.state_dict()
+    after = subject.seen.head.state_dict()
     assert all(torch.equal(before[name], after[name]) for name in before)
     assert {weight.dtype for weight in after.values()} == {torch.float32}
-    assert subject.head.weight.grad is None
+    assert subject.seen.head.weight.grad is None
 
 
 def test_a_single_training_domain(subject):
-    one = attrs.evolve(subject, domains=subject.domains[:1], splits=("training",))
+    one = part(subject, (0,))
     found = analyse(one).quantities
     assert found["variance_distances"].value.shape == (1, 1)
     assert found["variance_distance_scale_free"].value == 0
@@ -111,7 +110,7 @@ def test_a_network_is_measured_from_its_inputs(subject):
     """A featurizer that only turns the features' sign leaves the curvature of the head, and adds none of its own."""
     flip = nn.Linear(4, 4, bias=False).requires_grad_(False)
     flip.weight.copy_(-torch.eye(4))
-    network = Network(flip, tuple(-domain.inputs for domain in subject.domains))
+    network = Network(flip, tuple(-features for features, _ in subject.seen.domain_samples))
     found = analyse(attrs.evolve(subject, network=network), Settings(network=True, samples=8))
     assert {"hessian_trace", "top_eigenvalues", "spectral_density"} <= found.network.keys()
     trace = found.quantities["hessian_trace"].value

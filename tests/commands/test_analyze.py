@@ -290,14 +290,14 @@ def test_the_whole_network(cli, home):
     found = _strict(said.out)["network"]
 
     subject = open_subject(home / "small")
-    whole = torch.nn.Sequential(subject.network.featurizer, subject.head).requires_grad_()
+    whole = torch.nn.Sequential(subject.network.featurizer, subject.seen.head).requires_grad_()
     names, parameters = zip(*whole.named_parameters(), strict=True)
-    rows = pick(subject.domains[0], Settings(samples=40))
-    inputs, labels = subject.network.inputs[0][rows], subject.domains[0].labels[rows]
+    rows = pick(subject.domains[0], subject.seen.sizes[0], Settings(samples=40))
+    inputs, labels = subject.network.inputs[0][rows], subject.seen.domain_samples[0][1][rows]
 
     def risk(flat):
         parts = [p.view_as(q) for p, q in zip(flat.split([q.numel() for q in parameters]), parameters, strict=True)]
-        return subject.loss(
+        return subject.seen.loss(
             torch.func.functional_call(whole, dict(zip(names, parts, strict=True)), inputs), labels
         ).mean()
 

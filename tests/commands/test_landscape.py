@@ -53,10 +53,12 @@ def test_a_table_a_surface_and_pictures(runs, call):
     assert [len(axis) for axis in surface.axes] == [5, 4]
     subject = open_subject(Path("one"))
     with torch.no_grad():
-        for index, domain in enumerate(subject.domains):
-            risk = subject.loss(subject.head(domain.inputs), domain.labels).double().mean()
+        for index, (name, (features, labels)) in enumerate(
+            zip(subject.domains, subject.seen.domain_samples, strict=True)
+        ):
+            risk = subject.seen.loss(subject.seen.head(features), labels).double().mean()
             torch.testing.assert_close(surface.risks[(index, *surface.centre)], risk, atol=1e-6, rtol=1e-5)
-            row = next(line for line in said.out.splitlines() if line.startswith(domain.name))
+            row = next(line for line in said.out.splitlines() if line.startswith(name))
             assert float(row.split()[-4]) == pytest.approx(float(risk), rel=1e-3)
     for picture in _pictures(path):
         with Image.open(picture) as image:

@@ -34,7 +34,7 @@ def _analysis(name, domains=NAMES, training=3, seed=0):
     splits = tuple("training" if index < training else "evaluation" for index in range(len(domains)))
     made = tuple(domain(one, 20 + 3 * index) for index, one in enumerate(domains))
     source = {"path": name, "kind": "run", "key": f"{name}{seed}", "step": "5"}
-    return analyse(Subject(name, nn.Linear(4, 3), CrossEntropy(), made, splits, source=source))
+    return analyse(Subject.from_domains(name, nn.Linear(4, 3), CrossEntropy(), made, splits, source=source))
 
 
 def _history(name, steps=(0, 10, 20), start=0.1):

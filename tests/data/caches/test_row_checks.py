@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from fishr.analysis.cached_heads import head_of
-from fishr.analysis.cached_subject import from_cache
+from fishr.analysis.opening import from_cache
 from fishr.data.cached import CachedFeatures
 from fishr.data.caches import (
     Section,

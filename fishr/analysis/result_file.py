@@ -34,7 +34,8 @@ def save_analysis(path: Path, analysis: Analysis, *, replace: bool = False) -> N
         >>> from fishr.data import Domain
         >>> from fishr.losses import CrossEntropy
         >>> flat = Domain("flat", torch.randn(8, 3), torch.arange(8) % 2)
-        >>> found = analyse(Subject("mine", torch.nn.Linear(3, 2), CrossEntropy(), (flat,), ("training",)))
+        >>> head = torch.nn.Linear(3, 2)
+        >>> found = analyse(Subject.from_domains("mine", head, CrossEntropy(), (flat,), ("training",)))
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     save_analysis(Path(folder, "analysis.h5"), found)
         ...     load_analysis(Path(folder, "analysis.h5")).domains

@@ -1,0 +1,180 @@
+"""Open a run folder, or a cache of features or gradients, as a subject."""
+
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import attrs
+import numpy as np
+import torch
+
+from fishr.analysis.cached_heads import head_of
+from fishr.analysis.subject import Network, Snapshot, Split, Subject
+from fishr.configuration import load as load_configuration
+from fishr.data.caches import FeatureCache, GradientCache, open_features, open_gradients, read_header
+from fishr.data.domains import Domain
+from fishr.errors import InputError
+from fishr.files import digest_of
+from fishr.training.checkpoint_path import checkpoint_of
+from fishr.training.checkpoints import check_experiment, load
+from fishr.training.experiment import Experiment
+from fishr.training.features import domain_features
+from fishr.training.folders import CONFIGURATION
+from fishr.training.keeping import kept_checkpoints
+from fishr.training.loop import domains_to, resolve_device
+from fishr.training.model import place
+from fishr.training.state import build_model, first_state, state_to, without_optimizer
+
+Names = Literal["all"] | tuple[str, ...]
+
+
+def open_subject(
+    path: Path,
+    *,
+    data_dir: Path | None = None,
+    device: str = "cpu",
+    domains: Names = "all",
+    plugins: tuple[str, ...] = (),
+) -> Subject:
+    """Return the head, features and domains of a run folder's last checkpoint, or of a cache file.
+
+    A run has its network and its kept checkpoints as well; a cache needs neither the data nor plugins.
+
+    Args:
+        path: a run folder, or a file that ``fishr cache features`` or ``fishr cache gradients`` wrote.
+        data_dir: folder of the data files, for a run whose data has files.
+        device: "cpu", "cuda" or "auto".
+        domains: "all", or the names of some.
+        plugins: modules that the run's configuration may name.
+
+    Returns:
+        The subject, with features in float32 or wider on the device.
+
+    Raises:
+        InputError: nothing is there, it is neither run nor cache, it has no checkpoint yet, it is damaged, or a domain
+            is not in it.
+
+    Example:
+        >>> import tempfile, attrs
+        >>> from fishr.configuration import dumps
+        >>> from fishr.protocols import colored_digits
+        >>> from fishr.training import run
+        >>> experiment = attrs.evolve(colored_digits(), steps=1)
+        >>> with tempfile.TemporaryDirectory() as parent:
+        ...     events = list(run(experiment, Path(parent, "mine"), experiment_text=dumps(experiment)))
+        ...     subject = open_subject(Path(parent, "mine"), domains=("gray", "flip 0.1"))
+        >>> subject.name, subject.domains, subject.splits
+        ('mine', ('flip 0.1', 'gray'), ('training', 'evaluation'))
+        >>> subject.seen.features.shape, subject.source["step"]
+        (torch.Size([3747, 390]), '1')
+    """
+    where = resolve_device(device)
+    if (path / CONFIGURATION).is_file():
+        return _from_run(path, data_dir, where, domains, plugins)
+    if path.is_dir():
+        raise InputError(f"{path}: not a run folder, it has no {CONFIGURATION}; give the folder that train made")
+    if not path.exists():
+        raise InputError(f"{path}: no such run or file; give a run folder or a cache that fishr wrote")
+    return from_cache(path, where, domains)
+
+
+def _from_run(
+    folder: Path, data_dir: Path | None, device: torch.device, wanted: Names, plugins: tuple[str, ...]
+) -> Subject:
+    experiment = load_configuration(folder / CONFIGURATION, Experiment, (), plugins)
+    path = checkpoint_of(folder)
+    data = domains_to(experiment.data(experiment.seed, data_dir), device)
+    everything = (*data.training, *data.evaluation)
+    indices = _chosen([domain.name for domain in everything], wanted, folder)
+    splits: list[Split] = ["training" if index < len(data.training) else "evaluation" for index in indices]
+
+    model = build_model(experiment, data)
+    checkpoint = load(path, without_optimizer(first_state(experiment, model, len(data.training))))
+    text = (folder / CONFIGURATION).read_bytes().decode()
+    check_experiment(path, checkpoint, text)
+    state = state_to(checkpoint.state, device)
+    place(model, state.parameters, state.buffers)
+    model.both().eval()
+    domains = list[Domain]()
+    for index in indices:
+        chunks = domain_features(model, experiment, state, everything[index])
+        features = torch.cat([features for features, _ in chunks])
+        domains.append(attrs.evolve(everything[index], inputs=features))
+    return Subject.from_domains(
+        name=folder.resolve().name,
+        head=model.head,
+        loss=experiment.loss,
+        domains=domains,
+        splits=tuple(splits),
+        network=Network(model.featurizer, tuple(everything[index].inputs for index in indices)),
+        trajectory=_trajectory(folder, text, device),
+        source={"path": str(folder), "kind": "run", "key": digest_of(path), "step": str(state.step)},
+    )
+
+
+def _trajectory(folder: Path, text: str, device: torch.device) -> tuple[Snapshot, ...]:
+    found = list[Snapshot]()
+    for path in kept_checkpoints(folder):
+        kept = load(path)
+        check_experiment(path, kept, text)
+        state = kept.state
+        found.append(Snapshot(state.step, {name: p.to(device) for name, p in state.parameters.items()}))
+    return tuple(found)
+
+
+def from_cache(path: Path, device: torch.device, wanted: Names) -> Subject:
+    """Return the head and the features of a cache, which has neither network nor trajectory."""
+    cache = _opened(path)
+    indices = _chosen([section.name for section in cache.sections], wanted, path)
+    head, loss = head_of(cast(FeatureCache, cache))
+    splits: list[Split] = [
+        "training" if cache.sections[index].split == "training" else "evaluation" for index in indices
+    ]
+    return Subject.from_domains(
+        name=path.stem,
+        head=head.to(device),
+        loss=loss,
+        domains=[_domain(cache.sections[index].name, cache.domain(index), device) for index in indices],
+        splits=tuple(splits),
+        source={
+            "path": str(path),
+            "kind": "features" if isinstance(cache, FeatureCache) else "gradients",
+            "key": cache.key,
+            "step": str(cache.provenance.get("step", "unknown")),
+        },
+    )
+
+
+def _opened(path: Path) -> FeatureCache | GradientCache:
+    kind = read_header(path).kind
+    if kind == "fishr-features":
+        return open_features(path)
+    if kind != "fishr-gradients":
+        raise InputError(
+            f"{path}: got a file of kind {kind}, expected a run folder or a cache of features or gradients"
+        )
+    cache = open_gradients(path)
+    if cache.form != "factors":
+        raise InputError(
+            f"{path}: got gradients as {cache.form}, without the features they are of, expected factors; "
+            "analyse the run or its cache of features"
+        )
+    return cache
+
+
+def _domain(name: str, rows: dict[str, Any], device: torch.device) -> Domain:
+    features, labels = (
+        torch.from_numpy(np.require(rows[column], None, ["C", "W"])) for column in ("features", "labels")
+    )
+    return Domain(name, features.float().to(device), labels.to(device))
+
+
+def _chosen(names: list[str], wanted: Names, path: Path) -> list[int]:
+    """Return the indices of the wanted domains, ascending."""
+    if wanted == "all":
+        return list(range(len(names)))
+    for name in wanted:
+        if name not in names:
+            raise InputError(f"{path}: got domain {name!r}, expected some of: {', '.join(names)}")
+    if not wanted:
+        raise InputError(f"{path}: got no domain, expected some of: {', '.join(names)}")
+    return [index for index, name in enumerate(names) if name in wanted]
