@@ -19,7 +19,7 @@ from fishr.data import Domain, Domains, FullBatch
 from fishr.protocols.domainbed.job import Job
 from fishr.protocols.domainbed.settings import Settings
 from fishr.ranks import Ranks, add_over_ranks
-from fishr.statistics import GapRule, linear_gap
+from fishr.statistics.fused_gap import GapRule, linear_gap
 from fishr.training import advance, build_model, first_state
 
 COUNTS = (1, 2, 4)

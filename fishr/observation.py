@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from fishr.errors import InputError
 from fishr.losses import CrossEntropy, Loss, loss_deltas, per_sample_losses
 from fishr.ranks import ALONE, Ranks, counts_of_ranks, domains_of_ranks, given_or_alone, sum_over_ranks
-from fishr.statistics.closed_form import has_bias, is_plain_linear, linear_moments
+from fishr.statistics.linear_head import has_bias, is_plain_linear, linear_moments
+from fishr.statistics.merge import moments_over_ranks
 from fishr.statistics.moments import Route, at_least_float32, gradient_gram, gradient_moments, resolve_route
-from fishr.statistics.over_ranks import moments_over_ranks
 from fishr.statistics.pure_forward import checked_rows, twin
 from fishr.statistics.twice_differentiable import double_backward_kernels
 from fishr.types import HEAD, DomainBatch, GradientMoments, Layout, chained

@@ -12,8 +12,8 @@ from fishr.analysis.feature_caching import Featured, Rows, head_tree
 from fishr.data.caches import Content, Tree, rows_a_part, write_domains
 from fishr.losses import loss_deltas
 from fishr.models.frozen import in_blocks
-from fishr.statistics.closed_form import is_plain_linear
-from fishr.statistics.functional_route import per_sample_gradients
+from fishr.statistics.functional_moments import per_sample_gradients
+from fishr.statistics.linear_head import is_plain_linear
 from fishr.statistics.merge import merge_moments
 from fishr.statistics.moments import gradient_moments
 from fishr.types import GradientMoments, Layout

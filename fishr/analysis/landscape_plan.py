@@ -15,7 +15,7 @@ from fishr.analysis.subject import Subject
 from fishr.landscape import Directions, Plane, Samples, Scores, grid_axes, linear_scores, network_scores, weights_of
 from fishr.landscape.sheets import Sheet
 from fishr.landscape.weights import flattened
-from fishr.statistics.closed_form import is_plain_linear
+from fishr.statistics.linear_head import is_plain_linear
 
 # Samples × grid points of one part of a linear head's landscape: some seconds of work.
 _PART = 1 << 27

@@ -12,8 +12,8 @@ from fishr.diagnostics.dense_hessian import WHOLE_LIMIT, DenseHessian
 from fishr.diagnostics.hessian import Estimate
 from fishr.diagnostics.inspection import Inspection
 from fishr.diagnostics.linear_hessian import LinearHessian
-from fishr.statistics.functional_route import per_sample_gradients
-from fishr.statistics.gram import covariance_products
+from fishr.statistics.distances import covariance_products
+from fishr.statistics.functional_moments import per_sample_gradients
 
 # Samples up to which Gram matrices are made, and per-sample gradients held: 512 MiB and 1 GiB in float64.
 GRAM_LIMIT = 8192

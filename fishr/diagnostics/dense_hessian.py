@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from fishr.diagnostics.hessian import Eigenpairs, Estimate
 from fishr.losses import Loss, per_sample_losses
-from fishr.statistics.functional_route import refuse_batch_statistics
+from fishr.statistics.functional_moments import refuse_batch_statistics
 from fishr.statistics.pure_forward import pure_forward
 from fishr.types import Layout
 

@@ -21,8 +21,8 @@ from fishr.grad_mode import ordinary, outside_inference_mode
 from fishr.losses import CrossEntropy, Loss, check_labels
 from fishr.observation import Observation, observe
 from fishr.ranks import ALONE
-from fishr.statistics.closed_form import has_bias
-from fishr.statistics.functional_route import refuse_batch_statistics
+from fishr.statistics.functional_moments import refuse_batch_statistics
+from fishr.statistics.linear_head import has_bias
 from fishr.statistics.moments import Route, resolve_route
 from fishr.statistics.pure_forward import refuse_module, twin
 from fishr.types import DomainBatch, GradientMoments, Layout, check_batch, whole_numbers

@@ -6,8 +6,12 @@ from fishr.diagnostics.covariance import covariance_inner_products
 from fishr.diagnostics.inspection import Inspection, of_head
 from fishr.diagnostics.quantity import Quantity
 from fishr.diagnostics.sampling import jackknife
-from fishr.statistics.distances import distance_to_mean, pairwise_distances, scale_free_distance
-from fishr.statistics.gram import pairwise_distances_of_products
+from fishr.statistics.distances import (
+    distance_to_mean,
+    pairwise_distances,
+    pairwise_distances_of_products,
+    scale_free_distance,
+)
 
 _VARIANCES = "moments of the per-sample gradients"
 _PAIRS = ("domain", "domain")

@@ -16,7 +16,7 @@ from fishr.diagnostics.operators import seeded
 from fishr.diagnostics.quantity import Quantity
 from fishr.diagnostics.sampling import averaged
 from fishr.losses import BinaryCrossEntropy, per_sample_losses
-from fishr.statistics.closed_form import has_bias
+from fishr.statistics.linear_head import has_bias
 
 _NODES = (64, 48)
 

@@ -9,8 +9,7 @@ from torch import Tensor
 
 from fishr.errors import InputError
 from fishr.observation import Observation
-from fishr.penalties.least_domains import least_domains, require_domains
-from fishr.penalties.penalty import Penalty
+from fishr.penalties.penalty import Penalty, least_domains, require_domains
 from fishr.penalties.schedules import Constant, Schedule
 from fishr.types import Problem
 

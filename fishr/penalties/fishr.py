@@ -8,12 +8,17 @@ from torch import Tensor
 
 from fishr.errors import InputError
 from fishr.observation import Observation
-from fishr.penalties.least_domains import require_domains
 from fishr.penalties.moving_average import Average, Gain, MovingAverage
-from fishr.statistics.closed_form import has_bias
-from fishr.statistics.distances import Reduction, distance_scale, distance_to_mean
+from fishr.penalties.penalty import require_domains
+from fishr.statistics.distances import (
+    Reduction,
+    covariance_products,
+    distance_scale,
+    distance_to_mean,
+    distance_to_mean_of_products,
+)
 from fishr.statistics.fused_gap import GapRule, linear_gap
-from fishr.statistics.gram import covariance_products, distance_to_mean_of_products
+from fishr.statistics.linear_head import has_bias
 from fishr.types import Problem
 
 Statistic = Literal["variance", "second_moment", "covariance"]

@@ -7,7 +7,7 @@ from attrs.validators import in_
 from torch import Tensor
 
 from fishr.observation import Observation
-from fishr.penalties.least_domains import require_domains
+from fishr.penalties.penalty import require_domains
 from fishr.types import Problem
 
 

@@ -1,23 +1,53 @@
-"""The distance between the domains' gradient variances of a linear head, storing neither gradients nor variances.
+"""Distance between the domains' gradient variances of a linear head, storing neither gradients nor variances.
 
-The per-sample gradient of a linear layer is the outer product δ ⊗ z, so a domain's moments are two matrix
-products. Here they are made for a block of classes at a time, turned at once into their part of the distance,
-and dropped; the backward pass makes them again. Memory follows the batch, not domains × classes × features, and
-each block is read while it is still in cache. Of several ranks each sends its sums, or its rows where they are fewer.
-``linear_moments`` and ``distance_to_mean`` are the same in plain steps.
+The per-sample gradient of a linear layer is the outer product δ ⊗ z, so a domain's moments are two matrix products.
+They are computed for a block of classes and features at a time, added to the distance while in cache, and overwritten
+by the next block; the backward pass computes them again. Memory follows the batch, not domains × classes × features.
+Factors that differ by domain multiply the rows, which are few. Of several ranks each sends its sums, or its rows where
+they are fewer. ``linear_moments`` and ``distance_to_mean`` are the same in plain steps.
 """
 
+from collections.abc import Iterator
+from math import prod
 from typing import Any
 
 import torch
+from attrs import field, frozen
 from torch import Tensor
+from torch.nn import functional
 
 from fishr.errors import InputError
-from fishr.ranks import ALONE, Ranks, counts_of_ranks, domains_of_ranks, sum_over_ranks
-from fishr.statistics.gap_blocks import GapRule, Samples, Sweep, sweep_backward, sweep_forward
+from fishr.ranks import ALONE, Ranks, add_over_ranks, counts_of_ranks, domains_of_ranks, sum_over_ranks
 from fishr.types import check_sizes
 
-__all__ = ["GapRule", "linear_gap"]
+# Elements of a block (domains × classes × features), and of the rows (samples × features) read for it at a time:
+# measured best on a CPU; a GPU wants few large kernels.
+_BLOCK = {"cpu": 1 << 20, "cuda": 1 << 26}
+_ROWS = {"cpu": 1 << 19, "cuda": 1 << 26}
+# Least classes and features of a block: reading its inputs must cost little beside its products.
+_SIDE = 128
+
+
+def _check_keep(_: object, attribute: object, keep: float) -> None:
+    if not keep > 0:
+        raise InputError(f"keep: got {keep}, expected a factor above 0")
+
+
+@frozen
+class GapRule:
+    """Settings of ``linear_gap``: scale · Σ_e ‖v̂_e − mean v̂‖² with v̂ = gain·v + memory_gain·memory.
+
+    v is the variance, divided by n−1 if ``unbiased``, or the second moment if not ``centered``; ``keep`` multiplies v̂
+    in the memory that is returned; P = C·F + C with ``bias``, otherwise C·F.
+    """
+
+    centered: bool = True
+    unbiased: bool = False
+    gain: float = 1.0
+    memory_gain: float = 0.0
+    keep: float = field(default=1.0, validator=_check_keep)
+    scale: float = 1.0
+    bias: bool = True
 
 
 def linear_gap(
@@ -28,30 +58,11 @@ def linear_gap(
     memory: Tensor | None = None,
     ranks: Ranks = ALONE,
 ) -> tuple[Tensor, Tensor | None]:
-    """Distance of a linear head's per-domain gradient statistic to its mean over domains.
+    """Return the distance (0-dim) of a linear head's gradient statistic to its mean over domains, and the next memory.
 
-    Args:
-        deltas: [N, C], δ = ∂ℓ/∂logits of the unscaled per-sample loss, of this rank's samples.
-        features: [N, F], what the head read of them.
-        sizes: this rank's samples of each domain; uneven ones are padded with zero rows.
-        rule: which distance.
-        memory: [K, P] remembered statistic without a graph, the same on all ranks, or None.
-        ranks: the processes whose samples belong together; all of them must call, and differentiate alike.
-
-    Returns:
-        The distance (0-dim, (loss/parameter)⁴, differentiable by deltas and features any number of times) and, with a
-        memory, the next one: keep·v̂ [K, P] without a graph. The same on all ranks, and that of one process on all
-        samples; what is differentiated is the sum of the ranks' objectives.
-
-    Raises:
-        InputError: the sizes do not fit the rows, or a domain has one sample and the variance is to be unbiased.
-        RankLost: a rank is gone.
-
-    Example:
-        >>> deltas, features = torch.tensor([[1.0], [-1.0], [2.0], [-2.0]]), torch.ones(4, 1)
-        >>> value, _ = linear_gap(deltas, features, (2, 2), GapRule())
-        >>> value  # the variances are 1 and 4 for the weight and again for the bias
-        tensor(9.)
+    ``deltas`` [N, C] and ``features`` [N, F] are this rank's rows, ``memory`` [K, P] is the same on all ranks. The
+    value is that of one process on all samples; the backward pass differentiates the sum of the ranks' objectives.
+    The next memory, keep·v̂, has no graph.
     """
     sizes = check_sizes(sizes, len(features))
     everyone = counts_of_ranks(sizes, ranks)
@@ -62,28 +73,148 @@ def linear_gap(
         if not ranks.alone and _gathers(totals, deltas.shape[1], features.shape[1]):
             deltas, features = (domains_of_ranks(rows, everyone, ranks) for rows in (deltas, features))
             sizes, ranks = totals, ALONE
-        value, remembered, *_ = _LinearGap.apply(deltas, features, memory, rule, Samples(sizes, totals, ranks))  # pyright: ignore
+        value, remembered, *_ = _LinearGap.apply(deltas, features, memory, rule, _Samples(sizes, totals, ranks))  # pyright: ignore
     return value, None if memory is None else remembered
 
 
 def _gathers(totals: tuple[int, ...], outputs: int, width: int) -> bool:
-    """Whether all ranks' rows are fewer numbers than the two sums over samples that ranks would send otherwise."""
+    """Return whether all ranks' rows have fewer elements than the two sums over samples."""
     return sum(totals) * (outputs + width) < 2 * len(totals) * outputs * width
+
+
+@frozen(eq=False)
+class _Samples:
+    """Samples of each domain on this rank and on all ranks."""
+
+    sizes: tuple[int, ...]
+    totals: tuple[int, ...]
+    ranks: Ranks
+
+    def by_domain(self, rows: Tensor) -> Tensor:
+        """Return [N, D] as [K, n, D] with n the largest domain; zero rows add nothing to any sum of δ ⊗ z."""
+        if len(set(self.sizes)) == 1:
+            return rows.unflatten(0, (len(self.sizes), self.sizes[0]))
+        longest = max(self.sizes)
+        return torch.stack([functional.pad(part, (0, 0, 0, longest - len(part))) for part in rows.split(self.sizes)])
+
+    def by_sample(self, domains: Tensor) -> Tensor:
+        """Return [K, n, D] as [N, D], without the padding."""
+        return torch.cat([domain[:size] for domain, size in zip(domains, self.sizes, strict=True)])
+
+    def weights(self, rule: GapRule, like: Tensor) -> tuple[Tensor, Tensor]:
+        """Return (α, β), [K, 1, 1] each, with gain·v = Σ α δ²z² − gain·(Σ β δz)²."""
+        unbiased = [n / (n - 1) if rule.unbiased else 1.0 for n in self.totals]
+        alpha = [rule.gain * factor / n for factor, n in zip(unbiased, self.totals, strict=True)]
+        beta = [factor**0.5 / n for factor, n in zip(unbiased, self.totals, strict=True)]
+        return like.new_tensor(alpha)[:, None, None], like.new_tensor(beta)[:, None, None]
+
+
+@frozen(eq=False)
+class _Block:
+    """Some classes' δ [K, n, c], some features z [K, n, f], their place in [K, P], and an output buffer [·, K, c, f].
+
+    ``squares`` is z², or None where the rows are so many that ``chunks`` reads some of one domain at a time.
+    """
+
+    deltas: Tensor
+    part: Tensor
+    squares: Tensor | None
+    chunks: list[tuple[slice, slice]]
+    classes: slice
+    features: slice
+    start: int
+    whole: tuple[int, int]
+    out: Tensor
+
+    def of(self, statistic: Tensor) -> Tensor:
+        """Return this block's entries [K, c, f] of a statistic [K, P]."""
+        outputs, width = self.whole
+        entries = statistic[:, self.start : self.start + outputs * width].unflatten(1, self.whole)
+        return entries[:, self.classes, self.features]
+
+    @property
+    def bias(self) -> bool:
+        return self.start > 0
+
+
+def _blocks(deltas: Tensor, features: Tensor, rule: GapRule) -> Iterator[_Block]:
+    """Yield blocks of the weight, of all classes if they are few, in one buffer; then the bias, whose inputs are 1."""
+    (domains, samples, outputs), width = deltas.shape, features.shape[2]
+    device, layers = features.device.type, 1 + rule.centered
+    rows = _ROWS.get(device, _ROWS["cuda"])
+    area = _BLOCK.get(device, _BLOCK["cuda"]) // domains
+    across = min(width, max(_SIDE, area // outputs))
+    step = min(outputs, max(_SIDE, area // across))
+    everything = [(slice(0, domains), slice(0, samples))]
+    buffer = features.new_empty(layers * domains * step * across)
+    for left in range(0, width, across):
+        columns = slice(left, min(left + across, width))
+        part = features[:, :, columns]
+        squares, chunks = part * part if part.numel() <= rows else None, everything
+        if squares is None:
+            some = max(1, rows // part.shape[2])
+            starts = range(0, samples, some)
+            chunks = [(slice(k, k + 1), slice(start, start + some)) for k in range(domains) for start in starts]
+        for top in range(0, outputs, step):
+            classes = slice(top, min(top + step, outputs))
+            shape = (layers, domains, classes.stop - classes.start, columns.stop - columns.start)
+            out = buffer[: prod(shape)].view(shape)
+            yield _Block(deltas[:, :, classes], part, squares, chunks, classes, columns, 0, (outputs, width), out)
+    if rule.bias:
+        ones, whole = features.new_ones(1, 1, 1).expand(domains, samples, 1), (outputs, 1)
+        # A buffer of its own: the only block of the weight may be kept.
+        out = features.new_empty(layers, domains, *whole)
+        yield _Block(deltas, ones, ones, everything, slice(0, outputs), slice(0, 1), outputs * width, whole, out)
+
+
+def _sums(
+    block: _Block, rule: GapRule, samples: _Samples, alpha: Tensor, beta: Tensor, remembered: Tensor | None = None
+) -> tuple[Tensor, Tensor | None]:
+    """Return gain·v [K, c, f], or v̂ if remembered, and Σ β δz (None if v does not need it), in the block's buffer."""
+    gap, mean = block.out[0], block.out[1] if rule.centered else None
+    known = remembered is not None and remembered.numel() > 0
+    for domains, rows in block.chunks:
+        delta, z, first = block.deltas[domains, rows], block.part[domains, rows], float(rows.start > 0)
+        if not known:
+            squares = z * z if block.squares is None else block.squares
+            gap[domains].baddbmm_((delta * delta).mul_(alpha[domains]).mT, squares, beta=first)
+        if mean is not None:
+            mean[domains].baddbmm_((delta * beta[domains]).mT, z, beta=first)
+    add_over_ranks(block.out[int(known) :], samples.ranks)
+    if remembered is not None and known:
+        torch.mul(block.of(remembered), 1 / rule.keep, out=gap)
+    elif mean is not None:
+        gap.addcmul_(mean, mean, value=-rule.gain)
+    return gap, mean
 
 
 class _LinearGap(torch.autograd.Function):
     @staticmethod
     def forward(
-        deltas: Tensor, features: Tensor, memory: Tensor | None, rule: GapRule, samples: Samples
+        deltas: Tensor, features: Tensor, memory: Tensor | None, rule: GapRule, samples: _Samples
     ) -> tuple[Tensor, ...]:
-        swept = sweep_forward(deltas, features, memory, rule, samples)
-        return swept.value * rule.scale, swept.remembered, swept.gap, swept.mean
+        """Return the distance, keep·v̂ or nothing, and v̂ − mean v̂ and Σ β δz if all of the weight is one block."""
+        deltas, features = samples.by_domain(deltas), samples.by_domain(features)
+        alpha, beta = samples.weights(rule, features)
+        value = features.new_zeros(())
+        remembered = features.new_empty(0 if memory is None else memory.shape)
+        kept_gap = kept_mean = features.new_empty(0)
+        for block in _blocks(deltas, features, rule):
+            gap, mean = _sums(block, rule, samples, alpha, beta)
+            if memory is not None:
+                gap.add_(block.of(memory), alpha=rule.memory_gain)
+                torch.mul(gap, rule.keep, out=block.of(remembered))
+            gap.sub_(gap.mean(0))
+            value += torch.dot(gap.flatten(), gap.flatten())
+            if not block.bias and tuple(gap.shape[1:]) == block.whole:
+                kept_gap, kept_mean = gap, kept_mean if mean is None else mean
+        return value * rule.scale, remembered, kept_gap, kept_mean
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
         deltas, features, memory, ctx.rule, ctx.samples = inputs
         ctx.mark_non_differentiable(*output[1:])
-        ctx.save_for_backward(deltas, features, memory, *output)
+        ctx.save_for_backward(deltas, features, memory, *output[1:])
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[Any, ...], *inputs: Any) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
@@ -97,28 +228,71 @@ class _LinearGap(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        deltas, features, memory, *swept = ctx.saved_tensors
+        deltas, features, memory, *before = ctx.saved_tensors
         rule, samples = ctx.rule, ctx.samples
         with torch.autocast(features.device.type, enabled=False):
-            # What is differentiated is the sum of the ranks' objectives, each of which reads the same value.
+            # The ranks' objectives are summed, and each of them reads the same value.
             gradient = sum_over_ranks(gradients[0], samples.ranks)
             if torch.is_grad_enabled():
                 by_rows = _differentiable_backward(deltas, features, memory, rule, samples, gradient)
             else:
-                wanted = ctx.needs_input_grad[1]
-                by_rows = sweep_backward(deltas, features, Sweep(*swept), rule, samples, gradient, wanted)
+                by_rows = _backward(deltas, features, before, rule, samples, gradient, ctx.needs_input_grad[1])
         return *by_rows, None, None, None
 
 
-def _differentiable_backward(
+def _backward(
     deltas: Tensor,
     features: Tensor,
-    memory: Tensor | None,
+    before: list[Tensor],
     rule: GapRule,
-    samples: Samples,
+    samples: _Samples,
     gradient: Tensor,
+    by_features: bool,
+) -> tuple[Tensor, Tensor | None]:
+    """Return the gradients by deltas [N, C] and, if asked for, by features [N, F]."""
+    remembered, kept_gap, kept_mean = before
+    # Autograd adds another gradient to one in place unless it is a view, so both have storage of their own.
+    out = torch.zeros_like(deltas), torch.empty_like(features) if by_features else None
+    deltas, features = samples.by_domain(deltas), samples.by_domain(features)
+    to_deltas, to_features = samples.by_domain(out[0]), None if out[1] is None else samples.by_domain(out[1])
+    alpha, beta = samples.weights(rule, features)
+    # ∂value/∂v̂ = 2·gap; v̂ contains α δ²z², hence another 2, and the square of Σ β δz, hence one again.
+    weight = 4 * rule.scale * gradient
+    to_squares, to_means = weight * alpha, -rule.gain * weight * beta
+    for block in _blocks(deltas, features, rule):
+        if kept_gap.numel() and not block.bias:
+            gap, through_mean = kept_gap, kept_mean * kept_gap if rule.centered else None
+        else:
+            gap, mean = _sums(block, rule, samples, alpha, beta, remembered)
+            gap.sub_(gap.mean(0))
+            through_mean = None if mean is None else mean.mul_(gap)
+        for domains, rows in block.chunks:
+            delta, z, a, b = (
+                block.deltas[domains, rows],
+                block.part[domains, rows],
+                to_squares[domains],
+                to_means[domains],
+            )
+            squares = z * z if block.squares is None else block.squares
+            to_delta = torch.bmm(squares, gap[domains].mT).mul_(delta).mul_(a)
+            if through_mean is not None:
+                to_delta.addcmul_(torch.bmm(z, through_mean[domains].mT), b)
+            to_deltas[domains, rows, block.classes] += to_delta
+            if to_features is not None and not block.bias:
+                to_z = to_features[domains, rows, block.features]
+                through = torch.bmm((delta * delta).mul_(a), gap[domains])
+                torch.mul(through, z, out=to_z) if block.classes.start == 0 else to_z.addcmul_(through, z)
+                if through_mean is not None:
+                    to_z.baddbmm_(delta * b, through_mean[domains])
+    if len(set(samples.sizes)) == 1:
+        return out
+    return samples.by_sample(to_deltas), None if to_features is None else samples.by_sample(to_features)
+
+
+def _differentiable_backward(
+    deltas: Tensor, features: Tensor, memory: Tensor | None, rule: GapRule, samples: _Samples, gradient: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """The same derivative by plain differentiable steps, for second derivatives."""
+    """Return the same gradients by plain differentiable steps, for second derivatives."""
     deltas, features = samples.by_domain(deltas), samples.by_domain(features)
     alpha, beta = samples.weights(rule, features)
     weight, squares, start = 4 * rule.scale * gradient, deltas**2, 0

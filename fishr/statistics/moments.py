@@ -7,15 +7,14 @@ from torch import Tensor, nn
 
 from fishr.errors import InputError
 from fishr.grad_mode import ordinary, outside_inference_mode
-from fishr.losses import CrossEntropy, Loss, loss_deltas
+from fishr.losses import CrossEntropy, Loss
 from fishr.statistics.backpack_limits import NoFormula
-from fishr.statistics.closed_form import has_bias, is_plain_linear, linear_moments
-from fishr.statistics.functional_route import (
+from fishr.statistics.functional_moments import (
     functional_moments,
     per_sample_gradients,
     refuse_batch_statistics,
 )
-from fishr.statistics.gram import linear_gram
+from fishr.statistics.linear_head import has_bias, is_plain_linear, linear_deltas, linear_gram, linear_moments
 from fishr.statistics.pure_forward import refuse_module
 from fishr.statistics.twice_differentiable import has_recurrence
 from fishr.types import GradientMoments, Layout, check_batch, check_rows
@@ -85,7 +84,7 @@ def gradient_moments(
             return linear_moments(deltas.to(dtype), features.to(dtype), sizes, bias=has_bias(head))
         if chosen == "backpack":
             # Loaded only when it is the route: importing BackPACK takes longer than many a closed form.
-            from fishr.statistics.backpack_route import backpack_moments
+            from fishr.statistics.backpack_moments import backpack_moments
 
             try:
                 return backpack_moments(head, features, labels, sizes, loss, dtype, layers)
@@ -178,14 +177,3 @@ def at_least_float32(tensor: Tensor) -> Tensor:
     if not tensor.is_floating_point():
         return tensor
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
-
-
-def linear_deltas(head: nn.Module, features: Tensor, labels: Tensor, loss: Loss) -> Tensor:
-    """δ = ∂ℓ/∂logits [N, C] of a linear head, its logits computed in float32 or wider.
-
-    Example:
-        >>> linear_deltas(nn.Linear(3, 2), torch.randn(5, 3), torch.zeros(5).long(), CrossEntropy()).shape
-        torch.Size([5, 2])
-    """
-    weight, *bias = (parameter.to(features.dtype) for parameter in head.parameters())
-    return loss_deltas(loss, nn.functional.linear(features, weight, *bias), labels)

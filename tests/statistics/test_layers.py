@@ -16,9 +16,9 @@ from fishr.models.featurizers import MNISTCNN
 from fishr.models.frozen_norm import freeze_norm
 from fishr.models.resnet import ResNet
 from fishr.statistics import (
-    backpack_extension,
+    backpack_moments,
     distance_to_mean,
-    functional_route,
+    functional_moments,
     gradient_gram,
     gradient_moments,
     per_sample_gradients,
@@ -149,9 +149,9 @@ def test_chunk_boundaries_change_nothing(elements: int, monkeypatch: pytest.Monk
     net, (inputs, labels), sizes = residual(), images(8), (5, 1, 2)
     expected = oracle_moments(net, inputs, labels, sizes, CrossEntropy())
     gradients = derivatives(value_of(expected), net)
-    monkeypatch.setitem(backpack_extension._CHUNK, "cpu", elements)
-    monkeypatch.setattr(backpack_extension, "_CHANNELS", 3)
-    monkeypatch.setattr(functional_route, "_CHUNK", elements)
+    monkeypatch.setitem(backpack_moments._CHUNK, "cpu", elements)
+    monkeypatch.setattr(backpack_moments, "_CHANNELS", 3)
+    monkeypatch.setattr(functional_moments, "_CHUNK", elements)
     for route in ROUTES:
         found = gradient_moments(net, inputs, labels, sizes, route=route)
         assert_close(found.variance, expected.variance, **EXACT)
@@ -161,7 +161,7 @@ def test_chunk_boundaries_change_nothing(elements: int, monkeypatch: pytest.Monk
 @pytest.mark.parametrize("route", ROUTES)
 def test_second_derivatives_go_through(route: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The gradient of the penalty's squared gradient, through chunks."""
-    monkeypatch.setattr(functional_route, "_CHUNK", 500)
+    monkeypatch.setattr(functional_moments, "_CHUNK", 500)
     cnn = nn.Sequential(nn.Conv2d(2, 4, 2), nn.Tanh(), nn.GroupNorm(2, 4), nn.AdaptiveAvgPool2d(1), nn.Flatten())
     net, (inputs, labels) = network(cnn, 4), images(4, side=3)
 
@@ -255,8 +255,8 @@ def test_memory_grows_with_the_activations_not_with_samples_times_parameters(
     route: str, backward: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """ResNet's last block on tiny images: 8 layers with up to 9,216 parameters each, and 32 places × 4 numbers."""
-    monkeypatch.setitem(backpack_extension._CHUNK, "cpu", 1 << 13)
-    monkeypatch.setattr(functional_route, "_CHUNK", 1 << 13)
+    monkeypatch.setitem(backpack_moments._CHUNK, "cpu", 1 << 13)
+    monkeypatch.setattr(functional_moments, "_CHUNK", 1 << 13)
     blocks = nn.Sequential(nn.Conv2d(2, 32, 1), BasicBlock(32, 32), nn.AdaptiveAvgPool2d(1), nn.Flatten())
     net = network(freeze_norm(blocks), 32).float()
     parameters = sum(p.numel() for p in net.parameters())

@@ -44,7 +44,7 @@ def test_a_forward_pass_between_does_not_spoil_the_backward_pass(monkeypatch: py
     """Chunks are made again in the backward pass, from the buffers as they were in the forward pass."""
     case = HEADS["spectral norm"]
     head, features, labels = case.head(3), case.inputs(7), torch.randint(3, (7,))
-    monkeypatch.setattr("fishr.statistics.functional_route._CHUNK", 60)
+    monkeypatch.setattr("fishr.statistics.functional_moments._CHUNK", 60)
 
     def gradient(between: bool) -> Tensor:
         value = gradient_moments(head, features, labels, (4, 3)).variance.sum()

@@ -21,7 +21,7 @@ from fishr.data.caches.row_checks import (
 )
 from fishr.data.caches.streams import Section, read_columns, read_sections
 from fishr.errors import InputError
-from fishr.statistics.closed_form import linear_moments
+from fishr.statistics.linear_head import linear_moments
 from fishr.statistics.merge import merge_moments
 from fishr.types import GradientMoments, Layout
 

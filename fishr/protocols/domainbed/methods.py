@@ -11,8 +11,7 @@ from fishr.penalties.combinators import Scaled, Total
 from fishr.penalties.erm import ERM
 from fishr.penalties.fishr import Fishr
 from fishr.penalties.irm import IRM
-from fishr.penalties.least_domains import least_domains
-from fishr.penalties.penalty import Penalty
+from fishr.penalties.penalty import Penalty, least_domains
 from fishr.penalties.schedules import StepSchedule
 from fishr.penalties.vrex import VREx
 from fishr.protocols.domainbed.hyperparameters import Range, power_of_ten, whole_power_of_ten

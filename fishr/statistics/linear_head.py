@@ -9,6 +9,7 @@ from typing import TypeGuard
 import torch
 from torch import Tensor, nn
 
+from fishr.losses import Loss, loss_deltas
 from fishr.types import GradientMoments, Layout, check_sizes
 
 
@@ -76,3 +77,28 @@ def linear_moments(deltas: Tensor, features: Tensor, sizes: tuple[int, ...], bia
     names, shapes = ("weight", "bias"), ((outputs, width), (outputs,))
     layout = Layout(names, shapes) if bias else Layout(names[:1], shapes[:1])
     return GradientMoments(tuple(sizes), mean, variance, layout)
+
+
+def linear_gram(deltas: Tensor, features: Tensor, bias: bool = True) -> Tensor:
+    """Gram matrix of a linear head's per-sample gradients: (δ_n·δ_m)(z_n·z_m + 1).
+
+    Args:
+        deltas: [N, C], δ = ∂ℓ/∂logits.
+        features: [N, F].
+        bias: the head has a bias; without one there is no + 1.
+
+    Returns:
+        [N, N], (loss/parameter)².
+
+    Example:
+        >>> linear_gram(torch.tensor([[1.0], [2.0]]), torch.tensor([[3.0], [1.0]]))
+        tensor([[10.,  8.],
+                [ 8.,  8.]])
+    """
+    return (deltas @ deltas.T) * (features @ features.T + float(bias))
+
+
+def linear_deltas(head: nn.Module, features: Tensor, labels: Tensor, loss: Loss) -> Tensor:
+    """Return δ = ∂ℓ/∂logits [N, C] of a linear head, with logits in the features' type."""
+    weight, *bias = (parameter.to(features.dtype) for parameter in head.parameters())
+    return loss_deltas(loss, nn.functional.linear(features, weight, *bias), labels)

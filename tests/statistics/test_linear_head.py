@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 from fishr.errors import InputError
-from fishr.statistics.closed_form import has_bias, is_plain_linear, linear_moments
+from fishr.statistics.linear_head import has_bias, is_plain_linear, linear_gram, linear_moments
 
 SIZES = (2, 4)
 
@@ -53,3 +53,11 @@ def test_what_a_plain_linear_head_is() -> None:
 def test_sizes_that_do_not_fit_are_refused() -> None:
     with pytest.raises(InputError, match="sizes: got"):
         linear_moments(torch.randn(6, 2), torch.randn(6, 3), (3, 4))
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_gram_matrix_of_outer_products(bias: bool) -> None:
+    deltas, features = torch.randn(4, 2, dtype=FLOAT64), torch.randn(4, 3, dtype=FLOAT64)
+    parts = [torch.einsum("nc,nf->ncf", deltas, features).flatten(1), deltas]
+    gradients = torch.cat(parts if bias else parts[:1], 1)
+    assert_close(linear_gram(deltas, features, bias), gradients @ gradients.T, **EXACT)

@@ -15,9 +15,9 @@ from fishr.errors import InputError
 from fishr.losses import CrossEntropy
 from fishr.observation import observe
 from fishr.penalties import Fishr
-from fishr.statistics import backpack_extension, distance_to_mean, gradient_moments
-from fishr.statistics.backpack_extension import DomainMoments
-from fishr.statistics.sample_gradients import convolution_gradients
+from fishr.statistics import backpack_moments, distance_to_mean, gradient_moments
+from fishr.statistics.backpack_moments import DomainMoments
+from fishr.statistics.layer_gradients import convolution_gradients
 from fishr.types import DomainBatch, Problem
 
 SIZES = (3, 5)
@@ -219,7 +219,7 @@ def test_a_head_in_chunks_is_the_head_at_once(monkeypatch: pytest.MonkeyPatch) -
         head, inputs, labels = case.head(3), case.inputs(7), torch.randint(3, (7,))
         whole = gradient_moments(head, inputs, labels, (5, 2), route="backpack")
         with monkeypatch.context() as patch:
-            patch.setitem(backpack_extension._CHUNK, "cpu", 50)
+            patch.setitem(backpack_moments._CHUNK, "cpu", 50)
             parts = gradient_moments(head, inputs, labels, (5, 2), route="backpack")
         assert_close(parts.variance, whole.variance, **EXACT)
         expected = derivatives(distance_to_mean(whole.variance), head)
@@ -234,15 +234,15 @@ def test_no_layer_holds_more_samples_than_a_chunk(monkeypatch: pytest.MonkeyPatc
         seen.append(tuple(gradients.shape[:2]))
         return gradients
 
-    monkeypatch.setitem(backpack_extension._FORMULAS, nn.Conv2d, spy)
-    monkeypatch.setattr(backpack_extension, "_CHANNELS", 1)
+    monkeypatch.setitem(backpack_moments._FORMULAS, nn.Conv2d, spy)
+    monkeypatch.setattr(backpack_moments, "_CHANNELS", 1)
     head = nn.Sequential(nn.Conv2d(1, 2, 3, bias=False), nn.Flatten(), nn.Linear(2, 2, bias=False))
     arguments = head, torch.randn(5, 1, 3, 3), torch.zeros(5).long(), (5,)
-    monkeypatch.setitem(backpack_extension._CHUNK, "cpu", 2 * 9)  # two samples of one output channel
+    monkeypatch.setitem(backpack_moments._CHUNK, "cpu", 2 * 9)  # two samples of one output channel
     gradient_moments(*arguments, route="backpack")
     assert seen == [(2, 1), (2, 1), (1, 1)] * 2  # and none for the linear layer
     seen.clear()
-    monkeypatch.setattr(backpack_extension, "_CHANNELS", 2)
+    monkeypatch.setattr(backpack_moments, "_CHANNELS", 2)
     gradient_moments(*arguments, route="backpack").variance.sum().backward()
     assert seen == [(1, 2)] * 10  # and again in the backward pass
 

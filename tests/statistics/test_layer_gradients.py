@@ -8,8 +8,8 @@ from cases import EXACT, FLOAT64
 from torch import Tensor, nn
 from torch.testing import assert_close
 
-from fishr.statistics import sample_gradients
-from fishr.statistics.sample_gradients import (
+from fishr.statistics import layer_gradients
+from fishr.statistics.layer_gradients import (
     convolution_gradients,
     embedding_gradients,
     linear_gradients,
@@ -76,4 +76,4 @@ def test_an_index_that_comes_twice_adds_twice() -> None:
 def test_patches_are_counted() -> None:
     layer, inputs = nn.Conv2d(2, 6, 3, stride=2), torch.randn(3, 2, 5, 7)
     patches = nn.functional.unfold(inputs, 3, stride=2)
-    assert sample_gradients.patch_elements(layer, layer(inputs), inputs) == patches[0].numel()
+    assert layer_gradients.patch_elements(layer, layer(inputs), inputs) == patches[0].numel()
