@@ -3,7 +3,7 @@
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -11,7 +11,7 @@ from fishr.commands.shared import PATH, format_option
 from fishr.errors import InputError, RunFailed
 
 if TYPE_CHECKING:
-    from fishr.data.catalogue import Details
+    from fishr.data.available import Entry
     from fishr.data.sources import Contents
 
 SHOWN = 3
@@ -29,36 +29,39 @@ def data() -> None:
 @folder_option
 @format_option
 def list_data(data_dir: Path, style: str) -> None:
-    """List the data sets, what each needs, and whether it is there."""
+    """List the data sets, what each needs, and whether its files exist."""
     import attrs
     from tabulate import tabulate
 
     from fishr.commands.rendering import as_json
-    from fishr.data import catalogue
+    from fishr.data import catalog
 
-    entries = catalogue(data_dir)
+    entries = catalog(data_dir)
     if style == "json":
-        click.echo(as_json([attrs.asdict(entry) for entry in entries]))
+        keys = attrs.filters.include("kind", "description", "needs", "ready")
+        click.echo(as_json([attrs.asdict(entry, filter=keys) for entry in entries]))
         return
     rows = [(e.kind, e.description, e.needs, "yes" if e.ready else "no") for e in entries]
-    click.echo(tabulate(rows, ("kind", "what", "needs", "ready")))
+    click.echo(tabulate(rows, ("kind", "description", "needs", "ready")))
 
 
-@data.command(short_help="Say what is known of a data set.", epilog="Example: fishr data info PACS --data-dir data")
+@data.command(short_help="Describe a data set.", epilog="Example: fishr data info PACS --data-dir data")
 @click.argument("name")
 @folder_option
 @format_option
 def info(name: str, data_dir: Path, style: str) -> None:
-    """Say what is known of a data set, how its files are laid out, and what is there of it.
+    """Show the description of a data set, the layout of its files, and the images that exist.
 
     NAME is one of `fishr data list`.
     """
-    from fishr.commands.rendering import as_json
-    from fishr.data.catalogue import details
-    from fishr.data.images.caching import list_images
-    from fishr.data.sources import contents_of
+    import attrs
 
-    found = details(name, data_dir)
+    from fishr.commands.rendering import as_json
+    from fishr.data.available import entry_of
+    from fishr.data.images.caching import list_images
+    from fishr.data.sources.verifying import contents_of
+
+    found = entry_of(name, data_dir)
     contents, problem = (), ""
     if found.folder and found.folder.exists():
         try:
@@ -66,13 +69,16 @@ def info(name: str, data_dir: Path, style: str) -> None:
         except InputError as error:
             problem = str(error)
     if style == "json":
-        click.echo(as_json(_object(found, contents, problem)))
+        images = {each.environment: dict(each.classes) for each in contents}
+        folder = None if found.folder is None else str(found.folder)
+        click.echo(as_json({**attrs.asdict(found), "folder": folder, "images": images, "problem": problem or None}))
         return
     click.echo(_text(found, contents, problem))
 
 
 @data.command(
-    short_help="Get a data set's files.", epilog="Example: fishr data download PACS --data-dir data --archive PACS.zip"
+    short_help="Download a data set.",
+    epilog="Example: fishr data download PACS --data-dir data --archive PACS.zip",
 )
 @click.argument("name")
 @folder_option
@@ -82,26 +88,26 @@ def info(name: str, data_dir: Path, style: str) -> None:
     type=PATH,
     multiple=True,
     metavar="FILE",
-    help="A zip or tar file of yours in place of the published one; repeatable.",
+    help="Your own zip or tar file, in place of the published one; repeatable.",
 )
 @click.option(
     "--duplicates",
     type=PATH,
     metavar="FILE",
-    help="Leave out the images that this file lists, one path ENVIRONMENT/CLASS/IMAGE a line.",
+    help="File of images to leave out, one path ENVIRONMENT/CLASS/IMAGE a line.",
 )
 def download(name: str, data_dir: Path, archives: tuple[Path, ...], duplicates: Path | None) -> None:
-    """Fetch a data set's files, check them and lay them out; what is there already is kept.
+    """Download a data set, check its files and lay them out; existing files are kept.
 
-    NAME is mnist or one of `fishr data list`. Archives go to the folder archives below the data folder, with their
-    SHA-256 sums in SHA256SUMS there; interrupted, the same command goes on.
+    NAME is mnist or one of `fishr data list`. Archives are kept in the folder archives below the data folder, with
+    their SHA-256 sums in SHA256SUMS. After an interruption, the same command resumes.
     """
     from fishr.data import download_mnist
-    from fishr.data.catalogue import details
-    from fishr.data.download import MIRROR
+    from fishr.data.available import entry_of
+    from fishr.data.mnist_files import MIRROR
     from fishr.data.sources import find_image_set, install
 
-    found = details(name, data_dir)
+    found = entry_of(name, data_dir)
     if MIRROR in found.origin:
         if archives or duplicates:
             raise InputError(f"{name}: --archive and --duplicates are for data sets of images; {found.by_hand} instead")
@@ -109,33 +115,33 @@ def download(name: str, data_dir: Path, archives: tuple[Path, ...], duplicates: 
             click.echo(path)
         return
     if found.folder is None:
-        raise InputError(f"{found.entry.kind}: there is nothing to download; it needs {found.entry.needs}")
-    with _Bar("B", f"{name}: interrupted; the same command goes on with what came") as bar:
-        installed = install(find_image_set(found.entry.kind), data_dir, archives, duplicates, progress=bar.update)
+        raise InputError(f"{found.kind}: there is nothing to download; it needs {found.needs}")
+    with _Bar("B", f"{name}: interrupted; the same command resumes the download") as bar:
+        installed = install(find_image_set(found.kind), data_dir, archives, duplicates, progress=bar.update)
     for path, digest in installed.sums:
         click.echo(f"{digest}  {path}")
     for note in installed.notes:
         click.echo(f"note: {note}")
-    click.echo(installed.folder if installed.sums else f"{installed.folder}: is there already")
+    click.echo(installed.folder if installed.sums else f"{installed.folder}: exists already")
 
 
 @data.command(short_help="Read every file of a data set.", epilog="Example: fishr data verify PACS --data-dir data")
 @click.argument("source", metavar="PATH_OR_NAME")
 @folder_option
 def verify(source: str, data_dir: Path) -> None:
-    """Check that a data set is laid out as expected, and that each of its images can be read.
+    """Check the layout of a data set, and that each of its images can be read.
 
-    PATH_OR_NAME is one of `fishr data list`, a folder ENVIRONMENT/CLASS/IMAGE or a list of images. What is printed is a
-    table of images by class and environment, with the number of files that were passed over, and notes on what may not
-    be meant. If images cannot be read, their paths are printed instead, one a line.
+    PATH_OR_NAME is one of `fishr data list`, a folder ENVIRONMENT/CLASS/IMAGE or a list of images. The command
+    prints a table of images by class and environment, the number of files that were passed over, and notes on doubts.
+    If images cannot be read, it prints their paths instead, one a line.
     """
-    from fishr.data.catalogue import details
-    from fishr.data.download import MIRROR, verify_mnist
+    from fishr.data.available import entry_of
+    from fishr.data.mnist_files import MIRROR, verify_mnist
     from fishr.data.sources import find_image_set, verify_images
 
     expected, place = None, Path(source)
     try:
-        found = None if os.sep in source else details(source, data_dir)
+        found = None if os.sep in source else entry_of(source, data_dir)
     except InputError:
         if not place.exists():
             raise
@@ -146,8 +152,8 @@ def verify(source: str, data_dir: Path) -> None:
                 click.echo(f"{path}: as published")
             return
         if found.folder is None:
-            raise InputError(f"{found.entry.kind}: it has no images to verify; give the path of a folder or list")
-        expected, place = find_image_set(found.entry.kind), found.folder
+            raise InputError(f"{found.kind}: it has no images to verify; give the path of a folder or list")
+        expected, place = find_image_set(found.kind), found.folder
     with _Bar("image", f"{place}: interrupted") as bar:
         verified = verify_images(place, expected, lambda done, total: bar.update("reading", done, total))
     if verified.unreadable:
@@ -163,7 +169,7 @@ def verify(source: str, data_dir: Path) -> None:
 
 
 class _Bar:
-    """A progress bar on a terminal; an interruption says what became of the work."""
+    """A progress bar on a terminal; an interruption raises a message."""
 
     def __init__(self, unit: str, interrupted: str) -> None:
         from tqdm import tqdm
@@ -190,17 +196,7 @@ class _Bar:
             raise RunFailed(self._interrupted) from None
 
 
-def _object(found: "Details", contents: "tuple[Contents, ...]", problem: str) -> dict[str, Any]:
-    import attrs
-
-    tree = attrs.asdict(found)
-    entry = tree.pop("entry")
-    folder = None if found.folder is None else str(found.folder)
-    images = {each.environment: dict(each.classes) for each in contents}
-    return entry | tree | {"folder": folder, "images": images, "problem": problem or None}
-
-
-def _text(found: "Details", contents: "tuple[Contents, ...]", problem: str) -> str:
+def _text(found: "Entry", contents: "tuple[Contents, ...]", problem: str) -> str:
     classes = "" if found.classes is None else str(found.classes)
     facts = {
         "environments": ", ".join(found.environments),
@@ -209,11 +205,11 @@ def _text(found: "Details", contents: "tuple[Contents, ...]", problem: str) -> s
         "files": found.layout,
         "by hand": found.by_hand,
         "licence": found.licence,
-        "needs": found.entry.needs,
-        "ready": "yes" if found.entry.ready else "no",
+        "needs": found.needs,
+        "ready": "yes" if found.ready else "no",
         "problem": problem,
     }
-    lines = [f"{found.entry.kind}: {found.entry.description}"]
+    lines = [f"{found.kind}: {found.description}"]
     lines += [f"  {name}: {value}" for name, value in facts.items() if value]
     if contents:
         lines += ["", _table(contents)]

@@ -149,11 +149,11 @@ def find_images(source: str, data_dir: Path | None) -> Path:
     Raises:
         InputError: No path, or nothing is there but the data folder has it.
     """
-    from fishr.data.catalogue import catalogue, details
+    from fishr.data.available import catalog, entry_of
 
     path, folder = typed_path(source), data_dir or DATA
-    if source.lower() in {entry.kind.lower() for entry in catalogue(folder)}:
-        return details(source, folder).folder or path
+    if source.lower() in {entry.kind.lower() for entry in catalog(folder)}:
+        return entry_of(source, folder).folder or path
     if not path.exists() and (folder / path).exists():
         raise InputError(
             f"{path}: nothing is there, but {folder / path} is; a path on the command line starts at the working "

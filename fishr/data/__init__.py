@@ -1,25 +1,8 @@
-"""Domains: embedded digits, MNIST, one's own arrays, cached features; and the batches a step sees."""
+"""Data sets of several domains, and the batches a training step draws from them.
 
-from fishr.data.arrays import Arrays, from_arrays
-from fishr.data.batches import FullBatch, Minibatch
-from fishr.data.cached import CachedFeatures
-from fishr.data.catalogue import Entry, catalogue
-from fishr.data.digits import ColoredDigits
-from fishr.data.domains import Domain, Domains
-from fishr.data.download import download_mnist
-from fishr.data.mnist import ColoredMNIST
+Names load on first use; ``__init__.pyi`` lists them.
+"""
 
-__all__ = [
-    "Arrays",
-    "CachedFeatures",
-    "ColoredDigits",
-    "ColoredMNIST",
-    "Domain",
-    "Domains",
-    "Entry",
-    "FullBatch",
-    "Minibatch",
-    "catalogue",
-    "download_mnist",
-    "from_arrays",
-]
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

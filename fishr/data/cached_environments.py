@@ -5,7 +5,7 @@ from pathlib import Path
 from attrs import frozen
 
 from fishr.data.cached import CachedFeatures
-from fishr.data.environments import Environments
+from fishr.data.domains import Environments
 
 
 @frozen

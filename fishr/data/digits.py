@@ -1,4 +1,4 @@
-"""Colored Digits: the coloring construction on handwritten digits that scikit-learn ships."""
+"""ColoredDigits: spurious color on the handwritten digits that scikit-learn ships."""
 
 from pathlib import Path
 from typing import Any, cast
@@ -6,8 +6,8 @@ from typing import Any, cast
 import torch
 from attrs import frozen
 
-from fishr.data.coloring import check_coloring, check_rest, colored_domains
 from fishr.data.domains import Domains
+from fishr.data.spurious_color import check_flips, check_remainder, colored_domains
 from fishr.errors import InputError
 
 
@@ -22,14 +22,14 @@ class ColoredDigits:
     effect. ``copies`` makes more samples of the same images: each copy draws its own label noise and color.
 
     Args:
-        flips: probability of a wrong color in each training domain.
-        test_flip: probability of a wrong color in the evaluation domain "reversed".
-        label_noise: probability that a label (digit below five) is wrong.
-        training_images: number of images, of the 1,797, to train on.
-        copies: number of samples made of each training image.
+        flips: Probability of a wrong color in each training domain.
+        test_flip: Probability of a wrong color in the evaluation domain "reversed".
+        label_noise: Probability that a label (digit below five) is wrong.
+        training_images: Number of images, of the 1,797, to train on.
+        copies: Number of samples of each training image.
 
     Raises:
-        InputError: a probability outside 0 to 1, equal flips, too few or too many training images, or no copy.
+        InputError: A probability outside 0 to 1, equal flips, too few or too many training images, or no copy.
 
     Example:
         >>> domains = ColoredDigits(training_images=1300, copies=5)(seed=0, data_dir=None)
@@ -50,24 +50,23 @@ class ColoredDigits:
     copies: int = 1
 
     def __attrs_post_init__(self) -> None:
-        """Refuse settings that make no domains."""
-        check_coloring(self.flips, self.test_flip, self.label_noise, self.training_images)
+        check_flips(self.flips, self.test_flip, self.label_noise, self.training_images)
         if self.copies < 1:
             raise InputError(f"copies: got {self.copies}, expected at least 1 sample of each training image")
 
     def __call__(self, seed: int, data_dir: Path | None) -> Domains:
-        """Build the domains of one seed; ``data_dir`` is not read."""
+        """Return the domains of one seed; ``data_dir`` is not read."""
         from sklearn.datasets import load_digits  # pyright: ignore[reportMissingTypeStubs]
 
         digits = cast(Any, load_digits())
-        check_rest(self.training_images, len(digits.target))
+        check_remainder(self.training_images, len(digits.target))
         generator = torch.Generator().manual_seed(seed)
         order = torch.randperm(len(digits.target), generator=generator)
         return colored_domains(
-            pictures=torch.as_tensor(digits.images).float() / 16,
+            images=torch.as_tensor(digits.images).float() / 16,
             digits=torch.as_tensor(digits.target),
-            training_rows=order[: self.training_images],
-            evaluation_rows=order[self.training_images :],
+            training=order[: self.training_images],
+            evaluation=order[self.training_images :],
             flips=self.flips,
             test_flip=self.test_flip,
             label_noise=self.label_noise,

@@ -1,4 +1,4 @@
-"""The records of a data set: one domain, and the domains one trains on and evaluates on."""
+"""The records of a data set: one domain, training and evaluation domains, and a benchmark's environments."""
 
 from collections.abc import Sequence
 
@@ -16,13 +16,13 @@ class Domain:
     """One domain: inputs and labels collected under the same conditions.
 
     Args:
-        name: how tables and figures call it; not empty.
+        name: Name in tables and figures; not empty.
         inputs: [N, ...] floating point, at least one axis after the first; a tensor, or inputs read when needed.
-        labels: [N] int64, the class of each row.
-        environment: what people call the environment that it is a part of; None: as its name says.
+        labels: [N] int64, the class of each sample.
+        environment: Name of the environment that the domain is a part of; None: the domain's own name.
 
     Raises:
-        InputError: the two differ in length, there is no row, or an axis or dtype is another one.
+        InputError: The two differ in length, there is no sample, or an axis or dtype is another one.
 
     Example:
         >>> Domain("sketch", torch.zeros(3, 2), torch.tensor([0, 1, 1])).inputs.shape
@@ -35,22 +35,21 @@ class Domain:
     environment: str | None = None
 
     def __attrs_post_init__(self) -> None:
-        """Refuse what is not a domain."""
         if not self.name:
             raise InputError("domain: its name is empty; give each domain a name")
         where = f"domain {self.name!r}"
         inputs, labels = self.inputs, self.labels
         if len(inputs.shape) < 2 or 0 in inputs.shape[1:]:
             got = list(inputs.shape)
-            raise InputError(f"{where}: inputs have shape {got}, expected [rows, features] or [rows, ...]")
+            raise InputError(f"{where}: inputs have shape {got}, expected [samples, features] or [samples, ...]")
         if labels.ndim != 1:
             raise InputError(
-                f"{where}: labels have shape {list(labels.shape)}, expected [rows], one class number a row"
+                f"{where}: labels have shape {list(labels.shape)}, expected [samples], one class number for each sample"
             )
         if len(inputs) != len(labels):
             raise InputError(f"{where}: {len(inputs)} inputs but {len(labels)} labels; expected as many of each")
         if len(labels) == 0:
-            raise InputError(f"{where}: it has no rows; leave the domain out or give it at least one")
+            raise InputError(f"{where}: it has no samples; leave the domain out or give it at least one")
         if not inputs.dtype.is_floating_point:
             raise InputError(f"{where}: inputs are {inputs.dtype}, expected floating point such as torch.float32")
         if labels.dtype != torch.int64:
@@ -58,38 +57,38 @@ class Domain:
 
     @property
     def title(self) -> str:
-        """The name for tables and figures: with that of its environment."""
+        """The name in tables and figures, with that of the environment."""
         return self.name if self.environment is None else f"{self.name} ({self.environment})"
 
-    def part(self, rows: Sequence[int], name: str | None = None) -> "Domain":
-        """Some of its rows, in this order.
+    def part(self, indices: Sequence[int], name: str | None = None) -> "Domain":
+        """Return the domain of some samples, in the given order.
 
         Args:
-            rows: which, at least one.
-            name: of the part; None: the same.
+            indices: Indices of the samples, at least one.
+            name: Name of the part; None: the same name.
 
         Example:
             >>> photo = Domain("photo", torch.eye(3), torch.tensor([0, 1, 0]))
             >>> photo.part([2, 1], "env0_in").labels
             tensor([0, 1])
         """
-        chosen = torch.tensor(rows, device=self.labels.device)
-        picked = self.inputs[chosen] if isinstance(self.inputs, Tensor) else self.inputs.select(rows)
+        chosen = torch.tensor(indices, device=self.labels.device)
+        picked = self.inputs[chosen] if isinstance(self.inputs, Tensor) else self.inputs.select(indices)
         return evolve(self, name=name or self.name, inputs=picked, labels=self.labels[chosen])
 
 
 @frozen(eq=False)
 class Domains:
-    """A data set: the domains that are trained on, and those that only evaluate.
+    """A data set: training domains, and domains that only evaluate.
 
     Args:
         training: K domains, at least one.
-        evaluation: any number of domains that never enter a training batch.
+        evaluation: Any number of domains that never enter a training batch.
         classes: C, at least 2; every label is from 0 to C - 1. A domain may lack a class.
 
     Raises:
-        InputError: no training domain, two domains of one name, unequal input shapes or dtypes, or a label
-            outside the classes.
+        InputError: No training domain, two domains of one name, unequal input shapes or dtypes, or a label outside the
+            classes.
 
     Example:
         >>> photo = Domain("photo", torch.zeros(4, 3), torch.tensor([0, 1, 0, 1]))
@@ -103,34 +102,47 @@ class Domains:
     classes: int
 
     def __attrs_post_init__(self) -> None:
-        """Refuse domains that do not fit together."""
         if not self.training:
             raise InputError("domains: there is no training domain; give at least one")
         if self.classes < 2:
             raise InputError(f"classes: got {self.classes}, expected at least 2; give the number of classes")
-        seen: set[str] = set()
+        names: set[str] = set()
         first = self.training[0]
         for domain in (*self.training, *self.evaluation):
-            if domain.name in seen:
+            where, got, expected = f"domain {domain.name!r}", domain.inputs, first.inputs
+            if domain.name in names:
                 raise InputError(f"domains: two are called {domain.name!r}; give each a name of its own")
-            seen.add(domain.name)
-            self._check_likeness(domain, first)
-            check_classes(f"domain {domain.name!r}", domain.labels, self.classes)
+            names.add(domain.name)
+            if got.shape[1:] != expected.shape[1:]:
+                raise InputError(
+                    f"{where}: one input has shape {list(got.shape[1:])}, expected {list(expected.shape[1:])} as in "
+                    f"domain {first.name!r}"
+                )
+            if got.dtype != expected.dtype:
+                raise InputError(
+                    f"{where}: inputs are {got.dtype}, expected {expected.dtype} as in domain {first.name!r}"
+                )
+            check_classes(where, domain.labels, self.classes)
 
     @property
     def shape(self) -> tuple[int, ...]:
         """Shape of one input, without the axis of samples."""
         return tuple(self.training[0].inputs.shape[1:])
 
-    @staticmethod
-    def _check_likeness(domain: Domain, first: Domain) -> None:
-        got, expected = domain.inputs, first.inputs
-        if got.shape[1:] != expected.shape[1:]:
-            raise InputError(
-                f"domain {domain.name!r}: one input has shape {list(got.shape[1:])}, expected "
-                f"{list(expected.shape[1:])} as in domain {first.name!r}"
-            )
-        if got.dtype != expected.dtype:
-            raise InputError(
-                f"domain {domain.name!r}: inputs are {got.dtype}, expected {expected.dtype} as in domain {first.name!r}"
-            )
+
+@frozen(eq=False)
+class Environments:
+    """All environments of a benchmark's data set, in the order of their indices, before some are held out.
+
+    Args:
+        domains: One for each environment, named as in the data set.
+        classes: C, at least 2.
+
+    Example:
+        >>> photo = Domain("photo", torch.zeros(4, 3), torch.tensor([0, 1, 0, 1]))
+        >>> Environments((photo,), classes=2).domains[0].name
+        'photo'
+    """
+
+    domains: tuple[Domain, ...]
+    classes: int

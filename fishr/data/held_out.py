@@ -5,11 +5,11 @@ from pathlib import Path
 from attrs import evolve, frozen
 from torch import Tensor
 
-from fishr.data.benchmark_digits import DomainBedColoredMNIST, RotatedMNIST
 from fishr.data.cached_environments import FeatureEnvironments
 from fishr.data.domains import Domain, Domains
 from fishr.data.images.folders import ImageFolders
 from fishr.data.images.lists import ImageList
+from fishr.data.mnist import DomainBedColoredMNIST, RotatedMNIST
 from fishr.data.splits import seed_hash, split_rows
 from fishr.errors import InputError
 

@@ -1,39 +1,41 @@
-"""Colored MNIST: the colouring construction on MNIST's training file, as the IRM paper built it."""
+"""Domains of MNIST: ColoredMNIST of the IRM paper, and DomainBed's DomainBedColoredMNIST and RotatedMNIST."""
 
 from pathlib import Path
 
+import numpy as np
 import torch
 from attrs import frozen
+from PIL import Image
+from torch import Tensor
 
-from fishr.data.coloring import check_coloring, check_rest, colored_domains
-from fishr.data.domains import Domains
-from fishr.data.idx import read_labels, read_pictures
+from fishr.data.domains import Domain, Domains, Environments
+from fishr.data.mnist_files import TEST_IMAGES, TEST_LABELS, find_mnist, read_mnist
+from fishr.data.spurious_color import check_flips, check_remainder, colored, colored_domains
 from fishr.errors import InputError
 from fishr.paths import DATA
 
-PICTURES = "train-images-idx3-ubyte"
-LABELS = "train-labels-idx1-ubyte"
-TEST_PICTURES = "t10k-images-idx3-ubyte"
-TEST_LABELS = "t10k-labels-idx1-ubyte"
+FLIPS = (0.1, 0.2, 0.9)
+COLOR_NAMES = ("+90%", "+80%", "-90%")
+ANGLES = (0, 15, 30, 45, 60, 75)
+LABEL_NOISE = 0.25
 
 
 @frozen
 class ColoredMNIST:
-    """MNIST's 60,000 training digits in colours that lie.
+    """MNIST's 60,000 training digits with a color that is spuriously correlated with the label.
 
-    The first ``training_images`` pictures are shuffled by the seed and dealt in turn to the training domains;
-    the rest (the last 10,000) evaluates. Every second pixel is kept: inputs are [N, 2, 14, 14] float32 from
-    0 to 1.
+    The first ``training_images`` images are shuffled by the seed and dealt in turn to the training domains; the rest
+    (the last 10,000) evaluates. Every second pixel is kept: inputs are [N, 2, 14, 14] float32 from 0 to 1.
 
     Args:
-        flips: probability of a wrong colour in each training domain.
-        test_flip: probability of a wrong colour in the evaluation domain "reversed".
-        label_noise: probability that a label (digit below five) is wrong; 0 for clean labels.
-        training_images: how many pictures, from the file's beginning, are trained on.
+        flips: Probability of a wrong color in each training domain.
+        test_flip: Probability of a wrong color in the evaluation domain "reversed".
+        label_noise: Probability that a label (digit below five) is wrong; 0 for clean labels.
+        training_images: Number of images, from the beginning of the file, to train on.
 
     Raises:
-        InputError: a probability outside 0 to 1, equal flips, too few or too many training images; when
-            called, files that are missing, truncated or not MNIST's.
+        InputError: A probability outside 0 to 1, equal flips, or too few or too many training images; when called,
+            files that are missing, truncated or not MNIST's.
 
     Example:
         >>> ColoredMNIST()(seed=0, data_dir=Path("nowhere"))
@@ -51,26 +53,18 @@ class ColoredMNIST:
     training_images: int = 50_000
 
     def __attrs_post_init__(self) -> None:
-        """Refuse settings that make no domains."""
-        check_coloring(self.flips, self.test_flip, self.label_noise, self.training_images)
+        check_flips(self.flips, self.test_flip, self.label_noise, self.training_images)
 
     def __call__(self, seed: int, data_dir: Path | None) -> Domains:
-        """Build the domains of one seed from the files in ``data_dir`` (default: the folder "data")."""
-        pictures_file, labels_file = mnist_files(DATA if data_dir is None else data_dir)
-        digits = torch.as_tensor(read_labels(labels_file).copy())
-        check_rest(self.training_images, len(digits))
-        pictures = torch.as_tensor(read_pictures(pictures_file, every=2))
-        if len(pictures) != len(digits):
-            raise InputError(
-                f"{pictures_file}: {len(pictures)} pictures but {len(digits)} labels in {labels_file}; "
-                "expected two files that belong together"
-            )
+        """Return the domains of one seed from the files in ``data_dir`` (default: the folder "data")."""
+        images, digits = map(torch.from_numpy, read_mnist(*find_mnist(data_dir or DATA), every=2))
+        check_remainder(self.training_images, len(digits))
         generator = torch.Generator().manual_seed(seed)
         return colored_domains(
-            pictures=pictures.float().div_(255),
-            digits=digits,
-            training_rows=torch.randperm(self.training_images, generator=generator),
-            evaluation_rows=torch.arange(self.training_images, len(digits)),
+            images.float().div_(255),
+            digits,
+            training=torch.randperm(self.training_images, generator=generator),
+            evaluation=torch.arange(self.training_images, len(digits)),
             flips=self.flips,
             test_flip=self.test_flip,
             label_noise=self.label_noise,
@@ -78,42 +72,104 @@ class ColoredMNIST:
         )
 
 
-def mnist_files(data_dir: Path, pictures_name: str = PICTURES, labels_name: str = LABELS) -> tuple[Path, Path]:
-    """Where MNIST's pictures and labels lie: in torchvision's layout or directly in the folder.
+@frozen
+class DomainBedColoredMNIST:
+    """Digits below five against the others, in a color that agrees with the noisy label with 90, 80 and 10%.
+
+    Inputs are [N, 2, 28, 28] float32 from 0 to 1. The draws are torch's from the seed, in DomainBed's order: one
+    permutation of all 70,000 digits, then the label noise and the colors of each environment.
 
     Args:
-        data_dir: folder with ``MNIST/raw/...``, or with the files themselves; each raw or .gz.
-        pictures_name: of the file of pictures, without .gz; by default the training ones.
-        labels_name: of the file of labels, likewise.
-
-    Returns:
-        Path of the pictures, path of the labels.
+        samples: Samples of each environment to keep, the first ones; None: all.
 
     Raises:
-        InputError: a file is in none of these places; the message says where it was looked for and the two
-            ways to get it.
+        InputError: Fewer than one sample; when called, files that are missing, truncated or not MNIST's.
 
     Example:
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     for name in (PICTURES, LABELS + ".gz"):
-        ...         Path(folder, name).touch()
-        ...     [path.name for path in mnist_files(Path(folder))]
-        ['train-images-idx3-ubyte', 'train-labels-idx1-ubyte.gz']
+        >>> DomainBedColoredMNIST(samples=0)
+        Traceback (most recent call last):
+            ...
+        fishr.errors.InputError: samples: got 0, expected at least 1 sample of each environment
+
+    Source:
+        Gulrajani and Lopez-Paz, In search of lost domain generalization, ICLR 2021.
     """
-    pictures, labels = (_find(data_dir, name) for name in (pictures_name, labels_name))
-    if pictures is None or labels is None:
-        missing = [name for name, path in ((pictures_name, pictures), (labels_name, labels)) if path is None]
-        raw = data_dir / "MNIST" / "raw"
-        raise InputError(
-            f"MNIST: found no {' (or .gz) and no '.join(missing)} (or .gz) in {raw} or in {data_dir}; "
-            f"run `fishr data download mnist --data-dir {data_dir}`, "
-            f"or copy torchvision's MNIST/raw folder to {raw}"
-        )
-    return pictures, labels
+
+    samples: int | None = None
+
+    def __attrs_post_init__(self) -> None:
+        _check_samples(self.samples)
+
+    def __call__(self, seed: int, data_dir: Path | None) -> Environments:
+        """Return the environments of one seed from MNIST's four files in ``data_dir``."""
+        images, digits = all_digits(data_dir)
+        generator = torch.Generator().manual_seed(seed)
+        order = torch.randperm(len(digits), generator=generator)
+        domains = list[Domain]()
+        for index, (name, flip) in enumerate(zip(COLOR_NAMES, FLIPS, strict=True)):
+            dealt = order[index :: len(FLIPS)]
+            noise, wrong = (torch.rand(len(dealt), generator=generator) < chance for chance in (LABEL_NOISE, flip))
+            labels = (digits[dealt] < 5) ^ noise
+            kept = slice(self.samples)
+            values = images[dealt[kept]].float().div_(255)
+            domains.append(Domain(name, colored(values, (labels ^ wrong)[kept].long()), labels[kept].long()))
+        return Environments(tuple(domains), classes=2)
 
 
-def _find(data_dir: Path, name: str) -> Path | None:
-    places = (data_dir / "MNIST" / "raw", data_dir)
-    candidates = (place / (name + suffix) for place in places for suffix in ("", ".gz"))
-    return next((path for path in candidates if path.is_file()), None)
+@frozen
+class RotatedMNIST:
+    """The ten digits, rotated counter-clockwise by 0 to 75 degrees.
+
+    Inputs are [N, 1, 28, 28] float32 from 0 to 1, interpolated bilinearly, with black corners.
+
+    Args:
+        samples: Samples of each environment to keep, the first ones; None: all.
+
+    Raises:
+        InputError: Fewer than one sample; when called, files that are missing, truncated or not MNIST's.
+
+    Example:
+        >>> RotatedMNIST()(seed=0, data_dir=Path("nowhere"))
+        Traceback (most recent call last):
+            ...
+        fishr.errors.InputError: MNIST: found no train-images-idx3-ubyte (or .gz) and no train-labels-...
+
+    Source:
+        Ghifary et al., ICCV 2015, in the form of Gulrajani and Lopez-Paz, ICLR 2021.
+    """
+
+    samples: int | None = None
+
+    def __attrs_post_init__(self) -> None:
+        _check_samples(self.samples)
+
+    def __call__(self, seed: int, data_dir: Path | None) -> Environments:
+        """Return the environments of one seed from MNIST's four files in ``data_dir``."""
+        images, digits = all_digits(data_dir)
+        order = torch.randperm(len(digits), generator=torch.Generator().manual_seed(seed))
+        domains = list[Domain]()
+        for index, angle in enumerate(ANGLES):
+            dealt = order[index :: len(ANGLES)][: self.samples]
+            domains.append(Domain(f"{angle} degrees", rotated(images[dealt], angle), digits[dealt]))
+        return Environments(tuple(domains), classes=10)
+
+
+def rotated(images: Tensor, angle: float) -> Tensor:
+    """Return uint8 images [N, H, W] rotated counter-clockwise by degrees, as [N, 1, H, W] float32 from 0 to 1."""
+    turned = np.empty(tuple(images.shape), np.uint8)
+    for index, image in enumerate(images.numpy()):
+        turned[index] = np.asarray(Image.fromarray(image).rotate(angle, Image.Resampling.BILINEAR, fillcolor=0))
+    return torch.from_numpy(turned).unsqueeze(1).float().div_(255)
+
+
+def all_digits(data_dir: Path | None) -> tuple[Tensor, Tensor]:
+    """Return images [70000, 28, 28] uint8 and digits [70000] int64: MNIST's training digits, then its test digits."""
+    folder = data_dir or DATA
+    files = (find_mnist(folder), find_mnist(folder, TEST_IMAGES, TEST_LABELS))
+    images, digits = zip(*(read_mnist(*pair) for pair in files), strict=True)
+    return torch.from_numpy(np.concatenate(images)), torch.from_numpy(np.concatenate(digits)).long()
+
+
+def _check_samples(samples: int | None) -> None:
+    if samples is not None and samples < 1:
+        raise InputError(f"samples: got {samples}, expected at least 1 sample of each environment")

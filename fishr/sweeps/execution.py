@@ -17,8 +17,7 @@ from attrs import frozen
 
 from fishr.configuration import dumps
 from fishr.data.cached_environments import FeatureEnvironments
-from fishr.data.domains import Domains
-from fishr.data.environments import Environments
+from fishr.data.domains import Domains, Environments
 from fishr.data.held_out import HeldOut, Source
 from fishr.errors import InputError, RunFailed
 from fishr.files import write_atomically

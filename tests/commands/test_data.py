@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from fishr.commands import main
-from fishr.data.download import MD5
+from fishr.data.mnist_files import MD5
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -51,21 +51,23 @@ def test_list_as_json_sees_mnist(call, home):
     assert entries[1].keys() == {"kind", "description", "needs", "ready"}
 
 
+class Answer(io.BytesIO):
+    headers = {}  # noqa: RUF012
+
+
 def test_a_download_without_network_is_one_line(call, home):
     said = call("data", "download", "mnist")
     assert (said.code, said.out, said.err.count("\n")) == (1, "", 1)
     assert said.err.startswith("Error: https://")
-    assert "not received (Name or service not known); try again, or copy torchvision's MNIST/raw folder" in said.err
+    assert "not received (Name or service not known); the same command resumes at byte 0, or copy torch" in said.err
     assert [path for path in home.rglob("*") if path.is_file()] == []
 
 
 def test_other_bytes_than_expected(call, home, monkeypatch):
-    from io import BytesIO
-
-    monkeypatch.setattr("urllib.request.urlopen", lambda url, timeout: BytesIO(b"<html>log in</html>"))
+    monkeypatch.setattr("urllib.request.urlopen", lambda request, timeout: Answer(b"<html>log in</html>"))
     said = call("data", "download", "mnist", "--data-dir", "d")
     assert said.code == 1
-    assert "what came has MD5" in said.err
+    assert "the downloaded file has MD5" in said.err
     assert [path for path in home.rglob("*") if path.is_file()] == []
 
 
@@ -75,7 +77,7 @@ def test_a_download_prints_its_files(call, home, monkeypatch):
 
     content = {name: name.encode() for name in MD5}
     sums = {name: md5(data, usedforsecurity=False).hexdigest() for name, data in content.items()}
-    monkeypatch.setattr("fishr.data.download.MD5", sums)
+    monkeypatch.setattr("fishr.data.mnist_files.MD5", sums)
     raw = home / "d" / "MNIST" / "raw"
     raw.mkdir(parents=True)
     for name in MD5:
@@ -127,7 +129,7 @@ def test_an_archive_becomes_a_data_set_that_is_ready(call, pacs, snapshot):
     assert {entry["kind"]: entry["ready"] for entry in entries}["PACS"] is True
     before = snapshot(pacs)
     said = call("data", "download", "PACS")
-    assert (said.code, said.out) == (0, "data/PACS: is there already\n")
+    assert (said.code, said.out) == (0, "data/PACS: exists already\n")
     assert snapshot(pacs) == before
 
 
@@ -233,7 +235,7 @@ def test_names_that_are_no_utf8_are_printed_as_they_are(pacs, home):
         (("info", "xyz"), "xyz: no data set of that name; `fishr data list` shows all"),
         (("download", "xyz"), "xyz: no data set of that name"),
         (("download", "Arrays"), "Arrays: there is nothing to download; it needs one .npz a domain"),
-        (("download", "SVIRO"), "SVIRO: it cannot be fetched from here; get it from https://sviro.kl.dfki.de"),
+        (("download", "SVIRO"), "SVIRO: it cannot be downloaded from here; get it from https://sviro.kl.dfki.de"),
         (("download", "mnist", "--archive", "a.zip"), "--archive and --duplicates are for data sets of images"),
         (("download", "PACS", "--archive", "none.zip"), "none.zip: no such file"),
         (("download", "PACS", "--archive", "page.zip"), "page.zip: neither a zip nor a tar archive"),
@@ -247,17 +249,14 @@ def test_refusals(refused, home, arguments, part):
 def test_a_published_archive_without_network_is_one_line(call, home):
     said = call("data", "download", "DomainNet")
     assert (said.code, said.out, said.err.count("\n")) == (1, "", 1)
-    assert "clipart.zip: not received (Name or service not known); the same command goes on from byte 0" in said.err
+    assert "clipart.zip: not received (Name or service not known); the same command resumes at byte 0" in said.err
 
 
 def test_a_web_page_in_place_of_an_archive(call, home, monkeypatch):
-    class Answer(io.BytesIO):
-        headers = {}  # noqa: RUF012
-
     monkeypatch.setattr("urllib.request.urlopen", lambda request, timeout: Answer(b"<html>quota</html>"))
     said = call("data", "download", "TerraIncognita")
     assert (said.code, said.err.count("\n")) == (1, 1)
-    assert "what came is a web page" in said.err
+    assert "the downloaded file is a web page" in said.err
     assert [path for path in home.rglob("*") if path.is_file()] == []
 
 
@@ -267,7 +266,7 @@ def test_an_interruption_says_how_to_go_on(call, home, monkeypatch):
 
     monkeypatch.setattr("urllib.request.urlopen", interrupt)
     said = call("data", "download", "DomainNet")
-    assert (said.code, said.err) == (1, "Error: DomainNet: interrupted; the same command goes on with what came\n")
+    assert (said.code, said.err) == (1, "Error: DomainNet: interrupted; the same command resumes the download\n")
 
 
 def test_mnist_is_verified_by_its_sums(call, home, mnist_dir):

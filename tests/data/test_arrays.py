@@ -79,9 +79,9 @@ def test_classes_are_counted_over_all_domains():
         (torch.tensor([[1.0], [0.0], [torch.inf]]), Y, "an input of row 2 is NaN"),
         (np.array(np.nan), Y, "an input of row 0 is NaN"),
         (X[:2], Y, "domain 'a': 2 inputs but 3 labels"),
-        (X[:0], Y[:0], "domain 'a': it has no rows"),
+        (X[:0], Y[:0], "domain 'a': it has no samples"),
         (X[:, 0], Y, r"inputs have shape \[3\]"),
-        (X, Y[:, None], r"labels have shape \[3, 1\], expected \[rows\]"),
+        (X, Y[:, None], r"labels have shape \[3, 1\], expected \[samples\]"),
         (X.astype(int), Y, "inputs are int64, expected an array of floats, or uint8 pictures"),
         (torch.zeros(3, 2, dtype=torch.int32), Y, "inputs are torch.int32, expected an array of floats"),
         (X.astype(complex), Y, "inputs are complex128"),
@@ -238,6 +238,6 @@ def test_files_that_hold_no_domain_are_refused(tmp_path: Path, kind: str, reason
 
 def test_a_file_without_rows_is_named_by_its_path(tmp_path: Path):
     np.savez(tmp_path / "a.npz", inputs=X[:0], labels=Y[:0])
-    with pytest.raises(InputError, match="it has no rows") as caught:
+    with pytest.raises(InputError, match="it has no samples") as caught:
         Arrays(("a.npz",))(seed=0, data_dir=tmp_path)
     assert str(caught.value).startswith(str(tmp_path / "a.npz"))

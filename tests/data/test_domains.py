@@ -29,10 +29,10 @@ def test_records_are_frozen():
     ("inputs", "labels", "reason"),
     [
         (torch.zeros(3, 2), torch.zeros(2).long(), "domain 'a': 3 inputs but 2 labels"),
-        (torch.zeros(0, 2), torch.zeros(0).long(), "domain 'a': it has no rows"),
-        (torch.zeros(3), torch.zeros(3).long(), r"inputs have shape \[3\], expected \[rows, features\]"),
+        (torch.zeros(0, 2), torch.zeros(0).long(), "domain 'a': it has no samples"),
+        (torch.zeros(3), torch.zeros(3).long(), r"inputs have shape \[3\], expected \[samples, features\]"),
         (torch.zeros(3, 0), torch.zeros(3).long(), r"inputs have shape \[3, 0\]"),
-        (torch.zeros(3, 2), torch.zeros(3, 1).long(), r"labels have shape \[3, 1\], expected \[rows\]"),
+        (torch.zeros(3, 2), torch.zeros(3, 1).long(), r"labels have shape \[3, 1\], expected \[samples\]"),
         (torch.zeros(3, 2).int(), torch.zeros(3).long(), "inputs are torch.int32, expected floating point"),
         (torch.zeros(3, 2), torch.zeros(3).int(), "labels are torch.int32, expected torch.int64"),
     ],

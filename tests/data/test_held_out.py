@@ -4,8 +4,7 @@ import pytest
 import torch
 from attrs import evolve, field, frozen
 
-from fishr.data.domains import Domain
-from fishr.data.environments import Environments
+from fishr.data.domains import Domain, Environments
 from fishr.data.held_out import AllEnvironments, HeldOut, check_test_environments
 from fishr.data.splits import seed_hash, split_rows
 from fishr.errors import InputError

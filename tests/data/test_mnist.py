@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from fishr.data.mnist import LABELS, PICTURES, ColoredMNIST
+from fishr.data.mnist import ColoredMNIST
+from fishr.data.mnist_files import IMAGES, LABELS
 from fishr.errors import InputError
 
 COUNT = 60
@@ -17,9 +18,9 @@ SMALL = ColoredMNIST(training_images=40)
 
 def write(folder: Path, count: int = COUNT, labels: int = COUNT, packed: bool = False) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    pictures = struct.pack(">4I", 2051, count, 28, 28) + PIXELS[:count].tobytes()
+    images = struct.pack(">4I", 2051, count, 28, 28) + PIXELS[:count].tobytes()
     digits = struct.pack(">2I", 2049, labels) + DIGITS[:labels].tobytes()
-    for name, content in ((PICTURES, pictures), (LABELS, digits)):
+    for name, content in ((IMAGES, images), (LABELS, digits)):
         path = folder / (name + ".gz" if packed else name)
         path.write_bytes(gzip.compress(content, mtime=0) if packed else content)
 
@@ -83,15 +84,15 @@ def test_missing_files_are_named_with_places_and_remedies(tmp_path: Path):
 
 def test_only_the_missing_file_is_named(tmp_path: Path):
     write(tmp_path)
-    (tmp_path / PICTURES).unlink()
-    with pytest.raises(InputError, match=f"found no {PICTURES} ") as caught:
+    (tmp_path / IMAGES).unlink()
+    with pytest.raises(InputError, match=f"found no {IMAGES} ") as caught:
         SMALL(seed=0, data_dir=tmp_path)
     assert LABELS not in str(caught.value)
 
 
-def test_pictures_and_labels_of_different_length_are_refused(tmp_path: Path):
+def test_images_and_labels_of_different_length_are_refused(tmp_path: Path):
     write(tmp_path, count=50)
-    with pytest.raises(InputError, match=r"50 pictures but 60 labels"):
+    with pytest.raises(InputError, match=r"50 images but 60 labels"):
         SMALL(seed=0, data_dir=tmp_path)
 
 
@@ -103,9 +104,9 @@ def test_a_file_that_leaves_nothing_to_evaluate_is_refused(tmp_path: Path):
 
 def test_a_truncated_file_is_refused(tmp_path: Path):
     write(tmp_path)
-    path = tmp_path / PICTURES
+    path = tmp_path / IMAGES
     path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(InputError, match=f"{PICTURES}: truncated"):
+    with pytest.raises(InputError, match=f"{IMAGES}: truncated"):
         SMALL(seed=0, data_dir=tmp_path)
 
 
@@ -131,7 +132,7 @@ def test_real_mnist_makes_the_domains_of_the_protocol(mnist_dir: Path):
 
 
 def test_real_mnist_without_label_noise_counts_the_digits_below_five(mnist_dir: Path):
-    # MNIST's training file has 5923, 6742, 5958, 6131, 5842 pictures of the digits 0 to 4.
+    # MNIST's training file has 5923, 6742, 5958, 6131, 5842 images of the digits 0 to 4.
     domains = ColoredMNIST(label_noise=0.0)(seed=0, data_dir=mnist_dir)
     labels = torch.cat([domain.labels for domain in (*domains.training, domains.evaluation[0])])
     assert labels.sum() == 5923 + 6742 + 5958 + 6131 + 5842

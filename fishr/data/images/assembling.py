@@ -7,8 +7,7 @@ from typing import Protocol
 import torch
 
 from fishr.data.caches import ImageRows, open_images
-from fishr.data.domains import Domain
-from fishr.data.environments import Environments
+from fishr.data.domains import Domain, Environments
 from fishr.data.images.checking import check_readable
 from fishr.data.images.listing import Listed, chosen_environments, class_names, rows_taken
 from fishr.data.images.pictures import CachedImages, ImageFiles, Pictures, Prepare

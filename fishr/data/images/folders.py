@@ -5,7 +5,7 @@ from pathlib import Path
 
 from attrs import frozen
 
-from fishr.data.environments import Environments
+from fishr.data.domains import Environments
 from fishr.data.images.assembling import assemble, check_settings
 from fishr.data.images.layout_doubts import check_layout, warn_of_layout
 from fishr.data.images.listing import Listed, chosen_environments

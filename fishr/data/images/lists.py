@@ -10,7 +10,7 @@ from typing import Any, cast
 
 from attrs import frozen
 
-from fishr.data.environments import Environments
+from fishr.data.domains import Environments
 from fishr.data.images.assembling import assemble, check_settings
 from fishr.data.images.listing import Listed, chosen_environments
 from fishr.data.images.names import checked_name

@@ -1,4 +1,4 @@
-"""Unpacking zip and tar archives that nobody vouches for: all is checked before anything is written."""
+"""Unpack untrusted zip and tar archives: every member is checked before anything is written."""
 
 import gzip
 import lzma
@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 
 from attrs import frozen
 
-from fishr.errors import InputError
+from fishr.errors import InputError, one_line
 
 CHUNK = 1 << 20
 _DAMAGED = (
@@ -33,17 +33,7 @@ _ZIP = (b"PK\3\4", b"PK\5\6")
 
 @frozen
 class Member:
-    """What an archive says of one of its files.
-
-    Args:
-        name: its path, as written in the archive.
-        size: bytes when unpacked.
-        kind: "file", "folder", or what else it is.
-
-    Example:
-        >>> Member("photo/dog/1.jpg", 4096, "file").size
-        4096
-    """
+    """One file of an archive: its path, its unpacked size in bytes, and "file", "folder" or what else it is."""
 
     name: str
     size: int
@@ -51,15 +41,7 @@ class Member:
 
 
 def is_archive(path: Path) -> bool:
-    """Whether a file is a zip or tar archive, by its content.
-
-    Args:
-        path: of the file.
-
-    Example:
-        >>> is_archive(Path(__file__))
-        False
-    """
+    """Return whether the content of a file is a zip or tar archive."""
     try:
         return _is_zip(path) or tarfile.is_tarfile(path)
     except (*_DAMAGED, OSError):
@@ -67,22 +49,7 @@ def is_archive(path: Path) -> bool:
 
 
 def members(path: Path) -> tuple[Member, ...]:
-    """What an archive holds, by its own account.
-
-    Args:
-        path: of a zip or tar file; a tar file may be compressed.
-
-    Raises:
-        InputError: absent, no archive, or damaged.
-
-    Example:
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     with zipfile.ZipFile(Path(folder, "a.zip"), "w") as archive:
-        ...         archive.writestr("photo/dog/1.jpg", b"...")
-        ...     members(Path(folder, "a.zip"))
-        (Member(name='photo/dog/1.jpg', size=3, kind='file'),)
-    """
+    """Return the members that an archive lists."""
     with _readable(path):
         if _is_zip(path):
             with zipfile.ZipFile(path) as archive:
@@ -96,25 +63,7 @@ def members(path: Path) -> tuple[Member, ...]:
 
 
 def check_members(path: Path, found: Iterable[Member]) -> int:
-    """Refuse an archive that would write outside of its folder, or anything but plain files.
-
-    Args:
-        path: of the archive, for the message.
-        found: its members.
-
-    Returns:
-        Bytes of all files, unpacked.
-
-    Raises:
-        InputError: a path that is absolute, climbs with "..", has a drive or comes twice; a link or a device; an
-            encrypted file.
-
-    Example:
-        >>> check_members(Path("a.zip"), [Member("../../etc/passwd", 1, "file")])
-        Traceback (most recent call last):
-            ...
-        fishr.errors.InputError: a.zip: '../../etc/passwd' leads out of its folder; nothing was unpacked, ...
-    """
+    """Refuse paths that leave the folder, repeated paths, links, devices and encryption; return the unpacked bytes."""
     files, folders = set[PurePosixPath](), set[PurePosixPath]()
     total = 0
     for member in found:
@@ -136,22 +85,7 @@ def check_members(path: Path, found: Iterable[Member]) -> int:
 
 
 def check_space(archives: Sequence[Path], folder: Path) -> int:
-    """Check all members of some archives, and that they fit on the disk together.
-
-    Args:
-        archives: to be unpacked.
-        folder: on the disk that is meant.
-
-    Returns:
-        Bytes of all files, unpacked.
-
-    Raises:
-        InputError: an archive is refused, or unpacked they are larger than what is free.
-
-    Example:
-        >>> check_space([], Path("."))
-        0
-    """
+    """Check the members of archives, and that all fit on the disk of a folder; return the unpacked bytes."""
     total = sum(check_members(path, members(path)) for path in archives)
     free = shutil.disk_usage(folder).free
     if total > free:
@@ -163,28 +97,7 @@ def check_space(archives: Sequence[Path], folder: Path) -> int:
 
 
 def unpack(path: Path, folder: Path) -> Generator[int]:
-    """Unpack the files of a checked archive, one a turn.
-
-    Args:
-        path: of an archive whose members were checked.
-        folder: where to; it exists and is empty.
-
-    Yields:
-        Bytes of each file, once it is there.
-
-    Raises:
-        InputError: the archive is damaged.
-
-    Example:
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     with zipfile.ZipFile(Path(folder, "a.zip"), "w") as archive:
-        ...         archive.writestr("photo/dog/1.jpg", b"...")
-        ...     list(unpack(Path(folder, "a.zip"), Path(folder)))
-        ...     Path(folder, "photo", "dog", "1.jpg").read_bytes()
-        [3]
-        b'...'
-    """
+    """Unpack the files of a checked archive to an empty folder, and yield the bytes of each file written."""
     with _readable(path):
         if not _is_zip(path):
             with tarfile.open(path) as archive:
@@ -259,5 +172,5 @@ def _readable(path: Path) -> Generator[None]:
     try:
         yield
     except _DAMAGED as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise InputError(f"{path}: damaged ({reason}); fetch it again") from None
+        reason = one_line(str(error)) or type(error).__name__
+        raise InputError(f"{path}: damaged ({reason}); download it again") from None

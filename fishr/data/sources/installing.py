@@ -1,30 +1,36 @@
-"""Putting a data set of images in its place: unpacked and laid out beside it, then renamed in one step."""
+"""Install an image data set: download its archives, unpack and lay them out, then rename the folder in one step."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path, PurePosixPath
 
 from attrs import frozen
 
 from fishr.data.images.folders import list_folder
-from fishr.data.sources.archives import check_space, unpack
-from fishr.data.sources.fetching import Fetch, fetch, obtain
-from fishr.data.sources.image_set import ImageSet
-from fishr.data.sources.inspection import contents_of, is_laid, notes_of, problems_of
-from fishr.data.sources.transfer import Progress
+from fishr.data.sources.archives import check_space, is_archive, unpack
+from fishr.data.sources.checksums import check_and_record, read_sums
+from fishr.data.sources.downloading import OTHERWISE, Progress, download
+from fishr.data.sources.image_sets import Archive, ImageSet
+from fishr.data.sources.layouts import is_laid
+from fishr.data.sources.verifying import contents_of, notes_of, problems_of
 from fishr.errors import InputError, RunFailed
 from fishr.files import digest_of, partial_folder, present, put_folder
 from fishr.locks import beside, locked
 from fishr.paths import check_writable
 
+FOLDER = "archives"
+Fetch = Callable[[str, Path, Callable[[Path], object], Progress], None]
+"""From (address, path, check of the whole file, progress) to the file at that path."""
+
 
 @frozen
 class Installed:
-    """A data set in its place.
+    """An installed data set.
 
     Args:
-        folder: of the data set.
-        sums: path and SHA-256 sum of each archive; empty where the data set was there already.
-        notes: what is worth knowing of how it was laid out.
+        folder: Folder of the data set.
+        sums: Path and SHA-256 sum of each archive; empty if the data set existed already.
+        notes: Notes on how it was laid out.
 
     Example:
         >>> Installed(Path("data/PACS")).folder.name
@@ -41,33 +47,33 @@ def install(
     data_dir: Path,
     archives: Sequence[Path] = (),
     left_out: Path | None = None,
-    fetch: Fetch = fetch,
+    fetch: Fetch = download,
     progress: Progress = lambda what, done, total: None,
 ) -> Installed:
-    """Fetch, unpack and lay out a data set; a folder that is there is never touched.
+    """Download, unpack and lay out a data set; an existing folder is never changed.
 
     Args:
-        image_set: which.
-        data_dir: the data folder; made when absent.
-        archives: of one's own, in place of the published ones.
-        left_out: a file of paths ENVIRONMENT/CLASS/IMAGE, one a line, that are not taken, such as duplicates.
-        fetch: gets an archive.
-        progress: is told the bytes.
+        image_set: The data set.
+        data_dir: Data folder; created if absent.
+        archives: Archives of your own, in place of the published ones.
+        left_out: File of paths ENVIRONMENT/CLASS/IMAGE, one a line, to leave out, such as duplicates.
+        fetch: Downloads an archive.
+        progress: Called with what is in progress, bytes done, and bytes in all (None: unknown).
 
     Returns:
-        Where it lies; without sums if it was there already.
+        The folder; without sums if it existed already.
 
     Raises:
-        InputError: something else is in its place, an archive is refused or holds something else, there is nothing
-            to fetch, or another process is at it.
-        RunFailed: the network or the disk fails; what was fetched is kept.
+        InputError: Something else is in its place, an archive is refused or holds something else, there is nothing to
+            download, or another process is installing it.
+        RunFailed: The network or the disk fails; what was downloaded is kept.
 
     Example:
         >>> from fishr.data.sources import find_image_set
         >>> install(find_image_set("SVIRO"), Path("no-such-folder"))
         Traceback (most recent call last):
             ...
-        fishr.errors.InputError: SVIRO: it cannot be fetched from here; get it from https://sviro.kl.dfki.de, ...
+        fishr.errors.InputError: SVIRO: it cannot be downloaded from here; get it from https://sviro.kl.dfki.de, ...
     """
     folder = data_dir / image_set.folder
     if present(folder):
@@ -78,21 +84,23 @@ def install(
         return Installed(folder)
     if not archives and not image_set.archives:
         raise InputError(
-            f"{image_set.name}: it cannot be fetched from here; get it from {image_set.origin}, lay it out as "
-            f"{data_dir}/{image_set.layout}, or give an archive laid out so with --archive FILE"
+            f"{image_set.name}: it cannot be downloaded from here; get it from {image_set.origin}, lay it out as "
+            f"{data_dir}/{image_set.layout}, or give an archive of that layout with --archive FILE"
         )
     unwanted = () if left_out is None else read_left_out(left_out)
     check_writable(folder)
     sums = () if archives else obtain(image_set.archives, data_dir, fetch, progress)
     chosen = archives or [path for path, _ in sums]
-    total = check_space(chosen, _existing(data_dir))
+    existing = next(place for place in (data_dir, *data_dir.absolute().parents) if place.exists())
+    total = check_space(chosen, existing)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         busy = "another process is unpacking it; wait for it to end"
         with locked(beside(folder), folder, busy), partial_folder(folder) as work:
             _unpack(chosen, work / "unpacked", progress, total)
             notes = _lay(image_set, work / "unpacked", work / "laid", ", ".join(map(str, chosen)))
-            notes += _leave_out(work / "laid", unwanted, left_out)
+            if left_out is not None:
+                notes += (_leave_out(work / "laid", unwanted, left_out),)
             put_folder(work / "laid", folder)
     except OSError as error:
         raise RunFailed(
@@ -101,23 +109,44 @@ def install(
     return Installed(folder, sums or tuple((path, digest_of(path)) for path in archives), notes)
 
 
+def obtain(
+    archives: tuple[Archive, ...],
+    data_dir: Path,
+    fetch: Fetch = download,
+    progress: Progress = lambda what, done, total: None,
+) -> tuple[tuple[Path, str], ...]:
+    """Download the archives that ``data_dir/archives`` lacks, and return the path and SHA-256 sum of each."""
+    folder = data_dir / FOLDER
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"{folder}: cannot be used ({error.strerror or error}); give a folder you can write to"
+        ) from None
+    found = list[tuple[Path, str]]()
+    for archive in archives:
+        path = folder / archive.name
+        if path.exists():
+            check_and_record(path, archive.name)
+        else:
+            fetch(archive.address, path, partial(_check, archive=archive), progress)
+        found.append((path, read_sums(folder)[archive.name]))
+    return tuple(found)
+
+
+def _check(part: Path, archive: Archive) -> None:
+    """Compare the sum of a downloaded file; one that is no archive is removed, so that the next attempt begins anew."""
+    if not is_archive(part):
+        with part.open("rb") as file:
+            page = file.read(1024).lstrip().lower().startswith((b"<!doctype html", b"<html"))
+        part.unlink()
+        what = "a web page, as of a quota that is used up or a login" if page else "neither a zip nor a tar archive"
+        raise RunFailed(f"{archive.address}: the downloaded file is {what}; try again later, or {OTHERWISE}")
+    check_and_record(part, archive.name)
+
+
 def read_left_out(path: Path) -> tuple[PurePosixPath, ...]:
-    """The paths of a list of images to leave out.
-
-    Args:
-        path: of a text file, one path ENVIRONMENT/CLASS/IMAGE a line.
-
-    Raises:
-        InputError: the file is not UTF-8 text, or a line is no such path.
-
-    Example:
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     Path(folder, "list.txt").write_text("clipart/bee/clipart_030_000001.jpg")
-        ...     read_left_out(Path(folder, "list.txt"))
-        34
-        (PurePosixPath('clipart/bee/clipart_030_000001.jpg'),)
-    """
+    """Return the paths ENVIRONMENT/CLASS/IMAGE that a text file lists, one a line."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except UnicodeDecodeError:
@@ -144,30 +173,23 @@ def _unpack(archives: Sequence[Path], folder: Path, progress: Progress, total: i
 
 
 def _lay(image_set: ImageSet, unpacked: Path, laid: Path, listed: str) -> tuple[str, ...]:
-    """Lay out what was unpacked; refuse what is not the data set."""
+    """Lay out what was unpacked, and return notes; what is not the data set is refused."""
     laid.mkdir()
     try:
         notes = image_set.relay(unpacked, laid, image_set.environments)
         contents = contents_of(list_folder(laid))
     except InputError as error:
         raise InputError(f"{listed}: {str(error).replace(str(laid), 'what it holds')}") from None
-    problems = problems_of(contents, image_set)
-    if problems:
+    if problems := problems_of(contents, image_set):
         raise InputError(f"{listed}: not {image_set.name}, {'; '.join(problems)}; see fishr data info {image_set.name}")
     return (*notes, *notes_of(contents))
 
 
-def _leave_out(laid: Path, unwanted: Sequence[PurePosixPath], source: Path | None) -> tuple[str, ...]:
-    if source is None:
-        return ()
-    there = [laid / place for place in unwanted if (laid / place).is_file()]
-    if not there:
-        raise InputError(f"{source}: none of its {len(unwanted)} paths is there; expected ENVIRONMENT/CLASS/IMAGE")
-    for path in there:
+def _leave_out(laid: Path, unwanted: Sequence[PurePosixPath], source: Path) -> str:
+    existing = [laid / place for place in unwanted if (laid / place).is_file()]
+    if not existing:
+        raise InputError(f"{source}: none of its {len(unwanted)} paths exists; expected ENVIRONMENT/CLASS/IMAGE")
+    for path in existing:
         path.unlink()
-    rest = "" if len(there) == len(unwanted) else ", the others are not there"
-    return (f"{len(there)} of the {len(unwanted)} images in {source} were left out{rest}",)
-
-
-def _existing(folder: Path) -> Path:
-    return next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    rest = "" if len(existing) == len(unwanted) else ", the others do not exist"
+    return f"{len(existing)} of the {len(unwanted)} images in {source} were left out{rest}"

@@ -1,42 +1,57 @@
-"""Laying out what an archive held as ENVIRONMENT/CLASS/IMAGE: from an unpacked folder to a laid one."""
+"""Layouts of image data sets: move what an archive held to ENVIRONMENT/CLASS/IMAGE."""
 
 import filecmp
-from collections.abc import Iterator
+import json
+import shutil
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
+
+from attrs import frozen
 
 from fishr.data.images.scanning import is_meant
-from fishr.data.sources.image_set import Environment
-from fishr.errors import InputError
+from fishr.errors import InputError, one_line
 
 SPLITS = ("train", "crossval", "test")
 WHOLE = "full"
+CATEGORIES = ("bird", "bobcat", "cat", "coyote", "dog", "empty", "opossum", "rabbit", "raccoon", "squirrel")
+
+
+@frozen
+class Environment:
+    """One environment of an image data set.
+
+    Args:
+        folder: Name of its folder.
+        title: Name in tables.
+        also: Other names of the folder in published copies.
+
+    Example:
+        >>> Environment("SUN09", "S", also=("SUN",)).is_called("sun")
+        True
+    """
+
+    folder: str
+    title: str
+    also: tuple[str, ...] = ()
+
+    def is_called(self, name: str) -> bool:
+        """Return whether a folder has one of the names; case, blanks and underscores do not count."""
+        return _plain(name) in map(_plain, (self.folder, *self.also))
+
+
+def is_laid(folder: Path, environments: Sequence[Environment]) -> bool:
+    """Return whether a folder has one folder for each environment."""
+    names = [path.name for path in folders_of(folder)]
+    return all(any(environment.is_called(name) for name in names) for environment in environments)
+
+
+# Each of the functions lay_* moves images from ``unpacked`` to ``laid``, an empty folder on the same disk, and returns
+# notes for people.
 
 
 def lay_folders(unpacked: Path, laid: Path, environments: tuple[Environment, ...]) -> tuple[str, ...]:
-    """Move each environment's folder, wherever it lies in what was unpacked.
-
-    Args:
-        unpacked: what the archives held; its folders are moved away.
-        laid: an empty folder on the same disk.
-        environments: whose folders are looked for.
-
-    Returns:
-        Nothing to say.
-
-    Raises:
-        InputError: an environment's folder is not there, or two are.
-
-    Example:
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     unpacked, laid = Path(folder, "unpacked"), Path(folder, "laid")
-        ...     laid.mkdir()
-        ...     (unpacked / "kfold" / "photo" / "dog").mkdir(parents=True)
-        ...     lay_folders(unpacked, laid, (Environment("photo", "P"),))
-        ...     (laid / "photo" / "dog").is_dir()
-        ()
-        True
-    """
+    """Move the folder of each environment, at whatever depth it is."""
     for environment, folder in find_environments(unpacked, environments).items():
         folder.rename(laid / environment.folder)
     return ()
@@ -45,32 +60,8 @@ def lay_folders(unpacked: Path, laid: Path, environments: tuple[Environment, ...
 def lay_splits(unpacked: Path, laid: Path, environments: tuple[Environment, ...]) -> tuple[str, ...]:
     """Merge the train, crossval and test folders of each environment, class by class.
 
-    An environment that has a folder "full", or classes without splits, is taken as it is. Two images of the same name
-    and class keep one copy where their bytes agree; otherwise the second is called as its split, then its name.
-
-    Args:
-        unpacked: what the archive held; its files are moved away.
-        laid: an empty folder on the same disk.
-        environments: whose folders are looked for.
-
-    Returns:
-        How many images are there twice or were renamed, where there are such.
-
-    Raises:
-        InputError: an environment's folder is not there, or two are.
-
-    Example:
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     unpacked, laid = Path(folder, "unpacked"), Path(folder, "laid")
-        ...     laid.mkdir()
-        ...     for split in ("train", "test"):
-        ...         (unpacked / "SUN" / split / "dog").mkdir(parents=True)
-        ...         (unpacked / "SUN" / split / "dog" / f"{split}.jpg").touch()
-        ...     lay_splits(unpacked, laid, (Environment("SUN09", "S", also=("SUN",)),))
-        ...     sorted(path.name for path in (laid / "SUN09" / "dog").iterdir())
-        ()
-        ['test.jpg', 'train.jpg']
+    An environment with a folder "full", or whose classes have no splits, is moved as it is. Of two images of the same
+    name and class, the second is dropped if their bytes agree, otherwise its split goes before its name.
     """
     notes = list[str]()
     for environment, folder in find_environments(unpacked, environments).items():
@@ -94,31 +85,67 @@ def lay_splits(unpacked: Path, laid: Path, environments: tuple[Environment, ...]
                         place = place.with_name(f"{split.name}_{place.name}")
                     image.rename(place)
         if twice:
-            notes.append(f"{environment.folder}: {twice} images lie in two splits, one copy was taken")
+            notes.append(f"{environment.folder}: {twice} images are in two splits, one copy was kept")
         if renamed:
-            notes.append(f"{environment.folder}: {renamed} images of a name that another split has were renamed")
+            notes.append(f"{environment.folder}: {renamed} images were renamed, another split has their name")
     return tuple(notes)
 
 
-def find_environments(unpacked: Path, environments: tuple[Environment, ...]) -> dict[Environment, Path]:
-    """The folder of each environment, the one that lies least deep.
+def lay_locations(unpacked: Path, laid: Path, environments: tuple[Environment, ...]) -> tuple[str, ...]:
+    """Move images of the Caltech camera traps to location_N/CATEGORY, by their annotations in .json files.
 
-    Args:
-        unpacked: where to look.
-        environments: whose folders are looked for.
-
-    Returns:
-        In the environments' order.
-
-    Raises:
-        InputError: an environment's folder is not there, or two are equally deep.
-
-    Example:
-        >>> find_environments(Path("no-such-folder"), (Environment("photo", "P"),))
-        Traceback (most recent call last):
-            ...
-        fishr.errors.InputError: what was unpacked has no folder photo; expected one for each ...
+    An image with animals of two categories goes to both. Source: Beery, Van Horn and Perona, Recognition in terra
+    incognita, ECCV 2018; the locations and categories are those of Gulrajani and Lopez-Paz, ICLR 2021.
     """
+    files = [path for path in unpacked.rglob("*") if path.is_file()]
+    annotations = sorted(path for path in files if path.suffix == ".json" and not path.name.startswith("."))
+    if not annotations:
+        raise InputError("what was unpacked has no .json file of annotations; give their archive too")
+    places = dict[str, list[Path]]()
+    for sighting in sorted({sighting for path in annotations for sighting in read_sightings(path)}):
+        folder = f"location_{sighting.location}"
+        if sighting.category in CATEGORIES and any(folder == each.folder for each in environments):
+            places.setdefault(sighting.file, []).append(laid / folder / sighting.category / sighting.file)
+    images = {path.name: path for path in files}
+    missing = [file for file in places if file not in images]
+    if len(missing) == len(places):
+        raise InputError("what was unpacked has none of the annotated images; give the archives of both")
+    for file, targets in places.items():
+        if file in images:
+            for target in targets:
+                target.parent.mkdir(parents=True, exist_ok=True)
+            for target in targets[1:]:
+                shutil.copyfile(images[file], target)
+            images[file].rename(targets[0])
+    return (f"{len(missing)} annotated images are not in the archive, such as {missing[0]}",) if missing else ()
+
+
+class Sighting(NamedTuple):
+    """One annotation of a camera trap's image: its file name, the category seen, and the camera's location."""
+
+    file: str
+    category: str
+    location: str
+
+
+def read_sightings(path: Path) -> list[Sighting]:
+    """Return the sightings of a file in the COCO camera traps format."""
+    try:
+        tree: Any = json.loads(path.read_bytes())
+        names = {category["id"]: str(category["name"]) for category in tree["categories"]}
+        images = {image["id"]: (Path(image["file_name"]).name, str(image["location"])) for image in tree["images"]}
+        pairs = [(images[each["image_id"]], names[each["category_id"]]) for each in tree["annotations"]]
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        reason = f"{type(error).__name__}: {one_line(str(error))}"
+        raise InputError(
+            f"{path.name}: no annotations in the COCO camera traps format ({reason}); "
+            "get the archive from its publisher"
+        ) from None
+    return [Sighting(file, category, location) for (file, location), category in pairs]
+
+
+def find_environments(unpacked: Path, environments: tuple[Environment, ...]) -> dict[Environment, Path]:
+    """Return the folder of each environment, the least deep one; two equally deep ones are refused."""
     found = dict[Environment, Path]()
     for folder in _by_depth(unpacked):
         for environment in environments:
@@ -139,27 +166,17 @@ def find_environments(unpacked: Path, environments: tuple[Environment, ...]) -> 
 
 
 def folders_of(folder: Path) -> list[Path]:
-    """The folders in a folder, sorted by name, without those that operating systems add.
-
-    Example:
-        >>> folders_of(Path("no-such-folder"))
-        []
-    """
-    if not folder.is_dir():
-        return []
-    return sorted(path for path in folder.iterdir() if path.is_dir() and is_meant(path.name))
+    """Return the folders in a folder by name, without those that operating systems add."""
+    return [path for path in _entries(folder) if path.is_dir()]
 
 
 def files_of(folder: Path) -> list[Path]:
-    """The files in a folder, sorted by name, without those that operating systems add.
+    """Return the files in a folder by name, without those that operating systems add."""
+    return [path for path in _entries(folder) if path.is_file()]
 
-    Example:
-        >>> files_of(Path("no-such-folder"))
-        []
-    """
-    if not folder.is_dir():
-        return []
-    return sorted(path for path in folder.iterdir() if path.is_file() and is_meant(path.name))
+
+def _entries(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if is_meant(path.name)) if folder.is_dir() else []
 
 
 def _by_depth(folder: Path) -> Iterator[Path]:
@@ -167,3 +184,7 @@ def _by_depth(folder: Path) -> Iterator[Path]:
     while layer:
         yield from layer
         layer = [inner for outer in layer for inner in folders_of(outer)]
+
+
+def _plain(name: str) -> str:
+    return "".join(letter for letter in name.casefold() if letter.isalnum())

@@ -1,6 +1,7 @@
-"""Whether the images of a data set lie as expected and can all be read."""
+"""Verify an image data set: count its images, compare the layout with what is expected, and decode every image."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from attrs import frozen
@@ -11,22 +12,45 @@ from fishr.data.images.decoding import brightest
 from fishr.data.images.layout_doubts import layout_doubts
 from fishr.data.images.listing import Listed, class_names
 from fishr.data.images.pictures import ImageFiles
-from fishr.data.sources.image_set import ImageSet
-from fishr.data.sources.inspection import Contents, contents_of, notes_of, problems_of
+from fishr.data.sources.image_sets import ImageSet
 from fishr.errors import InputError
 
-_LOOKED_AT = 3
+_PROBED = 3
 _TWELVE_BITS = 1 << 12
 
 
 @frozen
-class Verified:
-    """What was found in the folder or list of a data set.
+class Contents:
+    """The images of one environment.
 
     Args:
-        contents: the environments.
-        unreadable: images that cannot be read.
-        notes: doubts about the layout, and classes that an environment lacks.
+        environment: Name of its folder.
+        classes: Number of images of each class, sorted by name.
+        passed_over: Number of other files, which are not read.
+
+    Example:
+        >>> Contents("photo", {"cat": 3, "dog": 4}).images
+        7
+    """
+
+    environment: str
+    classes: Mapping[str, int]
+    passed_over: int = 0
+
+    @property
+    def images(self) -> int:
+        """Number of images."""
+        return sum(self.classes.values())
+
+
+@frozen
+class Verified:
+    """The images found in the folder or list of a data set.
+
+    Args:
+        contents: One record for each environment.
+        unreadable: Images that cannot be read.
+        notes: Doubts about the layout, and classes that an environment lacks.
 
     Example:
         >>> Verified((Contents("photo", {"dog": 2}), Contents("sketch", {"dog": 3})), ()).images
@@ -39,7 +63,7 @@ class Verified:
 
     @property
     def images(self) -> int:
-        """How many there are."""
+        """Number of images."""
         return sum(each.images for each in self.contents)
 
 
@@ -49,12 +73,12 @@ def verify_images(
     """Check the layout of images, and decode each of them.
 
     Args:
-        source: a folder ENVIRONMENT/CLASS/IMAGE, or a list of images.
-        expected: which data set it is to be; None: one's own.
-        progress: is told how many images are read, and of how many.
+        source: Folder ENVIRONMENT/CLASS/IMAGE, or a list of images.
+        expected: The data set it should be; None: one of your own.
+        progress: Called with the number of images read, and of all.
 
     Raises:
-        InputError: the layout is not as expected.
+        InputError: The layout is not as expected.
 
     Example:
         >>> verify_images(Path("nowhere"))
@@ -76,22 +100,47 @@ def verify_images(
     ]
     done = 0
 
-    def tell(more: int) -> None:
+    def advance(more: int) -> None:
         nonlocal done
         done += more
         progress(done, len(paths))
 
-    tell(0)
-    unreadable = find_unreadable(paths, full=True, progress=tell)
+    advance(0)
+    unreadable = find_unreadable(paths, full=True, progress=advance)
     notes = (*layout_doubts(source, listed), *notes_of(contents), *(() if unreadable else _dark(listed)))
     return Verified(contents, unreadable, notes)
 
 
+def contents_of(listed: Sequence[Listed]) -> tuple[Contents, ...]:
+    """Count the images of environments."""
+    return tuple(Contents(each.name, dict(sorted(Counter(each.classes).items())), len(each.passed)) for each in listed)
+
+
+def problems_of(contents: Sequence[Contents], expected: ImageSet) -> tuple[str, ...]:
+    """Return a phrase for each difference between images and the data set they should be."""
+    found, environments = [each.environment for each in contents], expected.environments
+    classes = {name for each in contents for name in each.classes}
+    problems = [f"{each.folder} is missing" for each in environments if not any(map(each.is_called, found))]
+    problems += [
+        f"{name} is no environment" for name in found if not any(each.is_called(name) for each in environments)
+    ]
+    if len(classes) != expected.classes:
+        problems.append(f"{len(classes)} classes, expected {expected.classes}")
+    return tuple(problems)
+
+
+def notes_of(contents: Sequence[Contents]) -> tuple[str, ...]:
+    """Return a phrase for each environment that lacks classes of another."""
+    classes = sorted({name for each in contents for name in each.classes})
+    missing = {each.environment: [name for name in classes if name not in each.classes] for each in contents}
+    return tuple(f"{environment} has no image of {', '.join(names)}" for environment, names in missing.items() if names)
+
+
 def _dark(listed: Sequence[Listed]) -> Iterator[str]:
-    """Environments whose first images of 16 bits use a sixteenth of the range at most, as those of 12 bits do."""
+    """Note environments whose first images of 16 bits use a sixteenth of the range at most, as those of 12 bits do."""
     for each in listed:
         if isinstance(each.images, ImageFiles):
-            found = [brightest(each.images.path(row)) for row in range(min(_LOOKED_AT, len(each.images.names)))]
+            found = [brightest(each.images.path(row)) for row in range(min(_PROBED, len(each.images.names)))]
             if all(value is not None and value < _TWELVE_BITS for value in found):
                 yield (
                     f"{each.name}: its first images have 16 bits but no value above {_TWELVE_BITS - 1}, so that they "

@@ -5,7 +5,7 @@ from types import MappingProxyType
 
 from attrs import frozen
 
-from fishr.data.benchmark_digits import ANGLES, COLOR_NAMES
+from fishr.data.mnist import ANGLES, COLOR_NAMES
 
 STEPS = 5001
 

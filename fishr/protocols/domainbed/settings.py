@@ -5,11 +5,11 @@ from typing import Any, Literal, get_args
 from attrs import Factory, field, frozen
 from attrs.validators import optional
 
-from fishr.data.benchmark_digits import DomainBedColoredMNIST, RotatedMNIST
 from fishr.data.cached_environments import FeatureEnvironments
 from fishr.data.held_out import Source
 from fishr.data.images.folders import ImageFolders
 from fishr.data.images.lists import ImageList
+from fishr.data.mnist import DomainBedColoredMNIST, RotatedMNIST
 from fishr.errors import InputError
 from fishr.models.featurizers import MNISTCNN, FeatureDropout, Featurizer
 from fishr.models.resnet import ResNet

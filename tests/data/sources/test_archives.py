@@ -177,7 +177,7 @@ def test_a_damaged_zip_is_one_line(tmp_path: Path):
     flip(path)
     target = tmp_path / "target"
     target.mkdir()
-    with pytest.raises(InputError, match=r"a.zip: damaged \(.*\); fetch it again"):
+    with pytest.raises(InputError, match=r"a.zip: damaged \(.*\); download it again"):
         list(unpack(path, target))
 
 

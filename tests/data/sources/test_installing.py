@@ -3,14 +3,19 @@
 import shutil
 import tarfile
 import zipfile
+from io import BytesIO
 from pathlib import Path
 
 import attrs
 import pytest
 
-from fishr.data.sources import find_image_set, install, installing, is_laid
-from fishr.data.sources.image_set import Environment
+from fishr.data.sources import find_image_set, install, installing
+from fishr.data.sources.checksums import read_sums
+from fishr.data.sources.image_sets import Archive
+from fishr.data.sources.installing import obtain
+from fishr.data.sources.layouts import Environment, is_laid
 from fishr.errors import InputError, RunFailed
+from fishr.files import digest_of
 
 PACS = attrs.evolve(find_image_set("PACS"), classes=2)
 NAMES = [environment.folder for environment in PACS.environments]
@@ -118,13 +123,13 @@ def test_duplicates_are_left_out(tmp_path: Path, archive: Path):
     listed.write_text("photo/cat/0.jpg\n\nphoto/cat/0.jpg\nphoto/cat/none.jpg\n")
     installed = install(PACS, tmp_path, [archive], listed)
     assert set(FILES) - files(tmp_path / "PACS").keys() == {"photo/cat/0.jpg"}
-    assert installed.notes == (f"1 of the 2 images in {listed} were left out, the others are not there",)
+    assert installed.notes == (f"1 of the 2 images in {listed} were left out, the others do not exist",)
 
 
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ("photo/cat/none.jpg", "none of its 1 paths is there"),
+        ("photo/cat/none.jpg", "none of its 1 paths exists"),
         ("photo/cat", "line 1 is 'photo/cat', expected ENVIRONMENT/CLASS/IMAGE"),
         ("photo/cat/1.jpg\n../../mine.zip", "line 2 is "),
         ("/photo/cat", "line 1 is "),
@@ -203,3 +208,89 @@ def test_laid_means_every_environment(tmp_path: Path):
     assert not is_laid(tmp_path, two)
     (tmp_path / "Real_World").mkdir()
     assert is_laid(tmp_path, two)
+
+
+TWO = (Archive("a.zip", "http://host/a.zip"), Archive("b.zip", "https://drive.google.com/uc?id=0"))
+
+
+def zipped(text: str) -> bytes:
+    made = BytesIO()
+    with zipfile.ZipFile(made, "w") as archive:
+        archive.writestr(zipfile.ZipInfo("photo/dog/1.jpg"), text)
+    return made.getvalue()
+
+
+class Publisher:
+    """Sends the same content for each archive, as ``download`` does: by way of a file that is checked."""
+
+    def __init__(self, content: bytes):
+        self.content = content
+        self.asked: list[str] = []
+
+    def __call__(self, address, path, check, progress):
+        self.asked.append(address)
+        part = path.with_name(f"{path.name}.fishr-part")
+        part.write_bytes(self.content)
+        check(part)
+        part.replace(path)
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_archives_come_with_their_sums(tmp_path: Path):
+    publisher = Publisher(zipped("1"))
+    found = obtain(TWO, tmp_path / "data", publisher)
+    folder = tmp_path / "data" / "archives"
+    assert publisher.asked == [archive.address for archive in TWO]
+    assert [path for path, _ in found] == [folder / "a.zip", folder / "b.zip"]
+    assert {path.name: digest for path, digest in found} == read_sums(folder)
+    assert {digest for _, digest in found} == {digest_of(folder / "a.zip")}
+    assert names(folder) == ["SHA256SUMS", "a.zip", "b.zip"]
+
+
+def test_an_archive_that_exists_is_not_downloaded_again(tmp_path: Path):
+    first = obtain(TWO, tmp_path, Publisher(zipped("1")))
+    publisher = Publisher(zipped("2"))
+    assert obtain(TWO, tmp_path, publisher) == first
+    assert publisher.asked == []
+
+
+def test_what_is_there_but_changed_is_refused(tmp_path: Path):
+    obtain(TWO, tmp_path, Publisher(zipped("1")))
+    (tmp_path / "archives" / "b.zip").write_bytes(zipped("2"))
+    with pytest.raises(RunFailed, match=r"b.zip: its SHA-256 is .*SHA256SUMS records"):
+        obtain(TWO, tmp_path, Publisher(zipped("1")))
+
+
+def test_a_colleagues_sum_is_what_is_expected(tmp_path: Path):
+    obtain(TWO, tmp_path / "theirs", Publisher(zipped("1")))
+    mine = tmp_path / "mine" / "archives"
+    mine.mkdir(parents=True)
+    (mine / "SHA256SUMS").write_bytes((tmp_path / "theirs" / "archives" / "SHA256SUMS").read_bytes())
+    with pytest.raises(RunFailed, match=r"a.zip.fishr-part: its SHA-256 is .*, expected "):
+        obtain(TWO, tmp_path / "mine", Publisher(zipped("2")))
+    assert names(mine) == ["SHA256SUMS", "a.zip.fishr-part"]
+    assert obtain(TWO, tmp_path / "mine", Publisher(zipped("1")))
+
+
+@pytest.mark.parametrize(
+    ("content", "what"),
+    [
+        (b"<!DOCTYPE html><title>Google Drive - Quota exceeded</title>", "a web page"),
+        (b"\n <html>log in</html>", "a web page"),
+        (b"", "neither a zip nor a tar archive"),
+        (b"%PDF-1.5 ...", "neither a zip nor a tar archive"),
+    ],
+)
+def test_what_is_no_archive_is_told_and_removed(tmp_path: Path, content, what):
+    with pytest.raises(RunFailed, match=rf"^http://host/a.zip: the downloaded file is {what}.* --archive FILE$"):
+        obtain(TWO, tmp_path, Publisher(content))
+    assert names(tmp_path / "archives") == []
+
+
+def test_an_archives_folder_that_cannot_be_made_is_refused(tmp_path: Path):
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match=r"file/archives: cannot be used .*; give a folder you can write to"):
+        obtain(TWO, tmp_path / "file", Publisher(b""))

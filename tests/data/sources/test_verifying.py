@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from fishr.data.sources import find_image_set, verify_images
-from fishr.data.sources.inspection import Contents, contents_of, problems_of
+from fishr.data.sources.verifying import Contents, contents_of, problems_of
 from fishr.errors import InputError
 
 PACS = attrs.evolve(find_image_set("PACS"), classes=2)

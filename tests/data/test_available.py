@@ -4,14 +4,14 @@ from pathlib import Path
 
 import pytest
 
-from fishr.data import Entry, catalogue
-from fishr.data.catalogue import details
-from fishr.data.mnist import LABELS, PICTURES, TEST_LABELS, TEST_PICTURES
+from fishr.data import Entry, catalog
+from fishr.data.available import entry_of
+from fishr.data.mnist_files import IMAGES, LABELS, TEST_IMAGES, TEST_LABELS
 from fishr.errors import InputError
 
 
 def ready(folder: Path) -> set[str]:
-    return {entry.kind for entry in catalogue(folder) if entry.ready}
+    return {entry.kind for entry in catalog(folder) if entry.ready}
 
 
 ALWAYS = {"ColoredDigits", "Arrays", "CachedFeatures", "ImageFolders", "ImageList"}
@@ -19,10 +19,10 @@ ALWAYS = {"ColoredDigits", "Arrays", "CachedFeatures", "ImageFolders", "ImageLis
 
 def test_domainbeds_digits_need_all_four_files(tmp_path: Path):
     assert ready(tmp_path) == ALWAYS
-    for name in (PICTURES, LABELS):
+    for name in (IMAGES, LABELS):
         (tmp_path / name).touch()
     assert ready(tmp_path) == ALWAYS | {"ColoredMNIST"}
-    for name in (TEST_PICTURES, TEST_LABELS):
+    for name in (TEST_IMAGES, TEST_LABELS):
         (tmp_path / f"{name}.gz").touch()
     assert ready(tmp_path) == ALWAYS | {"ColoredMNIST", "DomainBedColoredMNIST", "RotatedMNIST"}
 
@@ -37,31 +37,31 @@ def test_images_are_ready_when_every_environment_is_there(tmp_path: Path):
 
 def test_kinds_are_those_of_the_configuration_or_the_benchmark():
     import fishr.data
-    from fishr.data import benchmark_digits, images
+    from fishr.data import images, mnist
     from fishr.protocols.domainbed.datasets import BENCHMARKS
 
-    kinds = {entry.kind for entry in catalogue(Path("data"))}
-    classes = {kind for kind in kinds if any(hasattr(each, kind) for each in (fishr.data, benchmark_digits, images))}
+    kinds = {entry.kind for entry in catalog(Path("data"))}
+    classes = {kind for kind in kinds if any(hasattr(each, kind) for each in (fishr.data, mnist, images))}
     assert kinds - classes == {name for name, each in BENCHMARKS.items() if each.folder}
 
 
 def test_environments_are_called_as_the_data_set_calls_them():
     from fishr.data import ColoredDigits
-    from fishr.data.benchmark_digits import ANGLES
+    from fishr.data.mnist import ANGLES
 
     domains = ColoredDigits()(0, None)
-    assert details("ColoredDigits", Path("data")).environments == tuple(
+    assert entry_of("ColoredDigits", Path("data")).environments == tuple(
         domain.name for domain in (*domains.training, *domains.evaluation)
     )
-    assert len(details("RotatedMNIST", Path("data")).environments) == len(ANGLES)
+    assert len(entry_of("RotatedMNIST", Path("data")).environments) == len(ANGLES)
 
 
-def test_details_have_what_the_list_has():
-    for entry in catalogue(Path("some data")):
-        found = details(entry.kind.upper(), Path("some data"))
-        assert isinstance(found.entry, Entry)
-        assert found.entry == entry
-    assert details("mnist", Path("data")).entry.kind == "DomainBedColoredMNIST"
-    assert details("pacs", Path("d")).folder == Path("d/PACS")
+def test_an_entry_is_found_in_any_case():
+    for entry in catalog(Path("some data")):
+        found = entry_of(entry.kind.upper(), Path("some data"))
+        assert isinstance(found, Entry)
+        assert found == entry
+    assert entry_of("mnist", Path("data")).kind == "DomainBedColoredMNIST"
+    assert entry_of("pacs", Path("d")).folder == Path("d/PACS")
     with pytest.raises(InputError, match=r"xyz: no data set of that name; `fishr data list` shows all"):
-        details("xyz", Path("data"))
+        entry_of("xyz", Path("data"))

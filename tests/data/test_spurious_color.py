@@ -5,13 +5,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fishr.data.coloring import (
+from fishr.data.spurious_color import (
     binary_labels,
-    check_coloring,
-    check_rest,
+    check_flips,
+    check_remainder,
     colored,
     colored_domains,
-    colors_of,
+    flipped,
     gray,
 )
 from fishr.errors import InputError
@@ -37,9 +37,9 @@ def test_labels_are_wrong_at_the_rate_of_the_noise(probability, seed):
 
 
 @given(probability=probabilities, seed=seeds)
-def test_colours_disagree_with_labels_at_the_rate_of_the_flip(probability, seed):
+def test_colors_disagree_with_labels_at_the_rate_of_the_flip(probability, seed):
     labels = torch.arange(20_000) % 2
-    wrong = colors_of(labels, probability, generator(seed)) != labels
+    wrong = flipped(labels, probability, generator(seed)) != labels
     assert within_chance(wrong.double().mean().item(), probability, 20_000)
 
 
@@ -48,8 +48,8 @@ def test_probabilities_of_zero_and_one_are_exact():
     clean = torch.tensor([1] * 5 + [0] * 5)
     assert torch.equal(binary_labels(digits, 0.0, generator()), clean)
     assert torch.equal(binary_labels(digits, 1.0, generator()), 1 - clean)
-    assert torch.equal(colors_of(clean, 0.0, generator()), clean)
-    assert torch.equal(colors_of(clean, 1.0, generator()), 1 - clean)
+    assert torch.equal(flipped(clean, 0.0, generator()), clean)
+    assert torch.equal(flipped(clean, 1.0, generator()), 1 - clean)
 
 
 def test_the_draws_do_not_depend_on_the_probability():
@@ -59,28 +59,28 @@ def test_the_draws_do_not_depend_on_the_probability():
     assert torch.equal(clean.get_state(), noisy.get_state())
 
 
-def test_colour_c_zeroes_channel_one_minus_c():
-    # As in the IRM protocol: both channels hold the picture, then channel 1 - colour is multiplied by zero.
-    pictures = torch.rand(50, 3, 4, generator=generator())
+def test_color_c_zeroes_channel_one_minus_c():
+    # As in the IRM protocol: both channels hold the image, then channel 1 - color is multiplied by zero.
+    images = torch.rand(50, 3, 4, generator=generator())
     colors = torch.randint(2, (50,), generator=generator(1))
-    expected = torch.stack([pictures, pictures], dim=1)
+    expected = torch.stack([images, images], dim=1)
     for row in range(50):
         expected[row, 1 - colors[row]] *= 0
-    assert torch.equal(colored(pictures, colors), expected)
+    assert torch.equal(colored(images, colors), expected)
 
 
 def test_gray_keeps_both_channels():
-    pictures = torch.rand(5, 3, 4, generator=generator())
-    assert torch.equal(gray(pictures)[:, 0], pictures)
-    assert torch.equal(gray(pictures)[:, 1], pictures)
+    images = torch.rand(5, 3, 4, generator=generator())
+    assert torch.equal(gray(images)[:, 0], images)
+    assert torch.equal(gray(images)[:, 1], images)
 
 
 def test_domains_equal_the_construction_written_out_slowly():
     count, kept = 40, 25
-    pictures = torch.arange(1.0, count + 1).reshape(count, 1, 1).expand(count, 2, 2).contiguous()
+    images = torch.arange(1.0, count + 1).reshape(count, 1, 1).expand(count, 2, 2).contiguous()
     digits = torch.arange(count) % 10
     order = torch.randperm(count, generator=generator(5))
-    made = colored_domains(pictures, digits, order[:kept], order[kept:], (0.4, 0.3), 0.8, 0.25, generator(6))
+    made = colored_domains(images, digits, order[:kept], order[kept:], (0.4, 0.3), 0.8, 0.25, generator(6))
     draws = generator(6)
     parts = [
         (made.training[0], order[:kept].tolist()[::2], 0.4),
@@ -94,18 +94,18 @@ def test_domains_equal_the_construction_written_out_slowly():
             label = int(digits[row] < 5) ^ int(noise[place] < 0.25)
             color = label ^ int(exchange[place] < flip)
             assert domain.labels[place] == label
-            assert torch.equal(domain.inputs[place, color], pictures[row])
+            assert torch.equal(domain.inputs[place, color], images[row])
             assert torch.equal(domain.inputs[place, 1 - color], torch.zeros(2, 2))
     assert torch.equal(made.evaluation[1].labels, made.evaluation[0].labels)
-    assert torch.equal(made.evaluation[1].inputs, gray(pictures[order[kept:]]))
+    assert torch.equal(made.evaluation[1].inputs, gray(images[order[kept:]]))
 
 
 @pytest.mark.parametrize("domains", [1, 2, 3])
 def test_rows_are_dealt_in_turn(domains):
-    pictures = torch.arange(1.0, 12).reshape(11, 1, 1)
+    images = torch.arange(1.0, 12).reshape(11, 1, 1)
     flips = (0.1, 0.2, 0.3)[:domains]
     rows = torch.arange(11)
-    made = colored_domains(pictures, rows % 10, rows[:10], rows[10:], flips, 0.9, 0.25, generator())
+    made = colored_domains(images, rows % 10, rows[:10], rows[10:], flips, 0.9, 0.25, generator())
     for start, domain in enumerate(made.training):
         assert domain.inputs.sum(dim=(1, 2, 3)).tolist() == list(range(start + 1, 11, domains))
 
@@ -124,13 +124,13 @@ def test_rows_are_dealt_in_turn(domains):
 )
 def test_settings_that_make_no_domains_are_refused(changes, reason):
     right = {"flips": (0.2, 0.1), "test_flip": 0.9, "label_noise": 0.25, "training_images": 10}
-    check_coloring(**right)
+    check_flips(**right)
     with pytest.raises(InputError, match=reason) as caught:
-        check_coloring(**(right | changes))
+        check_flips(**(right | changes))
     assert "\n" not in str(caught.value)
 
 
-def test_evaluation_needs_a_picture():
-    check_rest(9, 10)
+def test_evaluation_needs_a_image():
+    check_remainder(9, 10)
     with pytest.raises(InputError, match="training_images: got 10, expected at most 9"):
-        check_rest(10, 10)
+        check_remainder(10, 10)

@@ -1,14 +1,16 @@
 """Downloads from servers of this machine: with ranges, without, and with connections that break."""
 
+import sys
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
+from types import SimpleNamespace
 
 import pytest
 
-from fishr.data.sources import transfer
-from fishr.data.sources.transfer import Reply, download, open_url, partial_file
+from fishr.data.sources import downloading
+from fishr.data.sources.downloading import Reply, download, open_url, partial_file
 from fishr.errors import InputError, RunFailed
 
 CONTENT = bytes(range(256)) * 400
@@ -122,7 +124,7 @@ def test_a_server_without_ranges_starts_again(server, tmp_path: Path):
 
 def test_a_server_without_ranges_that_always_breaks_is_given_up(server, tmp_path: Path):
     server.ranges, server.cuts = False, 99
-    with pytest.raises(RunFailed, match=rf"ended at byte 51200 of {len(CONTENT)}.*goes on from byte 51200.*--archive"):
+    with pytest.raises(RunFailed, match=rf"ended at byte 51200 of {len(CONTENT)}.*resumes at byte 51200.*--archive"):
         fetched(server, tmp_path)
     assert len(server.asked) == 2
     assert partial_file(tmp_path / "clipart.zip").stat().st_size == len(CONTENT) // 2
@@ -172,7 +174,7 @@ def test_a_length_that_is_not_told_is_no_error(server, tmp_path: Path):
 def test_a_missing_file_and_a_dead_server_are_one_line(server, tmp_path: Path):
     with pytest.raises(RunFailed, match=r"/absent: not received \(HTTP Error 404"):
         download(server.url.replace("/clipart.zip", "/absent"), tmp_path / "a", check=print)
-    with pytest.raises(RunFailed, match=r"not received \(.*refused.*goes on from byte 0") as caught:
+    with pytest.raises(RunFailed, match=r"not received \(.*refused.*resumes at byte 0") as caught:
         download("http://127.0.0.1:9/a", tmp_path / "a", check=print)
     assert "\n" not in str(caught.value)
     assert list(tmp_path.iterdir()) == []
@@ -203,7 +205,7 @@ def test_another_range_than_asked_for_is_an_error(tmp_path: Path, monkeypatch):
     ],
 )
 def test_only_strong_tags_name_a_version(headers, tag):
-    assert transfer._tag(headers) == tag
+    assert downloading._tag(headers) == tag
 
 
 def test_the_check_comes_before_the_name(server, tmp_path: Path):
@@ -219,7 +221,7 @@ def test_the_check_comes_before_the_name(server, tmp_path: Path):
 
 def test_two_processes_do_not_fetch_the_same_file(server, tmp_path: Path):
     def again(part: Path) -> None:
-        with pytest.raises(InputError, match="another process is fetching it"):
+        with pytest.raises(InputError, match="another process is downloading it"):
             download(server.url, tmp_path / "clipart.zip", check=print)
 
     download(server.url, tmp_path / "clipart.zip", check=again)
@@ -234,7 +236,7 @@ def test_a_file_that_another_process_finished_meanwhile_is_not_touched(tmp_path:
         path.write_bytes(b"whole")
         yield
 
-    monkeypatch.setattr(transfer, "sole_fetcher", waited_for)
+    monkeypatch.setattr(downloading, "sole_downloader", waited_for)
     download("data:text/plain,other", path, check=print)
     assert path.read_bytes() == b"whole"
 
@@ -254,7 +256,7 @@ def test_a_full_disk_is_not_blamed_on_the_network(tmp_path: Path, monkeypatch):
     def full(descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(transfer.os, "fsync", full)
+    monkeypatch.setattr(downloading.os, "fsync", full)
     with pytest.raises(RunFailed, match=r"a.txt: cannot be written .No space left on device"):
         download("data:text/plain,digits", tmp_path / "a.txt", check=print)
 
@@ -274,3 +276,55 @@ def test_an_interruption_keeps_what_came(tmp_path: Path):
             open_reply=lambda *_: nullcontext(Reply(interrupted(), start=0, length=9, tag="x")),
         )
     assert partial_file(tmp_path / "a").read_bytes() == b"1234"
+
+
+DRIVE = "https://drive.google.com/uc?id=0"
+
+
+@pytest.fixture
+def gdown(monkeypatch):
+    """A stand-in for gdown 6: what it is called with, and what it does."""
+
+    class DownloadError(Exception):
+        pass
+
+    def download(url, output, quiet, resume, progress, timeout):
+        stand_in.calls.append((url, Path(output).name, quiet, resume))
+        progress(2, 4)
+        if stand_in.error:
+            raise stand_in.error
+        Path(output).write_bytes(b"1")
+        return output
+
+    stand_in = SimpleNamespace(
+        calls=[], error=None, download=download, exceptions=SimpleNamespace(DownloadError=DownloadError)
+    )
+    monkeypatch.setitem(sys.modules, "gdown", stand_in)
+    return stand_in
+
+
+def test_drive_is_asked_by_gdown(tmp_path: Path, gdown):
+    told = []
+    download(DRIVE, tmp_path / "b.zip", lambda part: told.append(part.name), lambda *what: told.append(what))
+    assert gdown.calls == [(DRIVE, "b.zip.fishr-part", True, True)]
+    assert told == [("b.zip", 2, 4), "b.zip.fishr-part"]
+    assert (tmp_path / "b.zip").read_bytes() == b"1"
+    assert [path.name for path in tmp_path.iterdir()] == ["b.zip"]
+
+
+@pytest.mark.parametrize("error", ["quota", "connection"])
+def test_drives_refusal_is_one_line(tmp_path: Path, gdown, error):
+    gdown.error = (
+        gdown.exceptions.DownloadError("too many\n\n\taccesses") if error == "quota" else OSError("too many accesses")
+    )
+    with pytest.raises(RunFailed, match=r"not received \(too many accesses\); try again, or .* --archive FILE"):
+        download(DRIVE, tmp_path / "b.zip", print)
+
+
+def test_without_gdown_both_ways_are_told(tmp_path: Path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "gdown", None)
+    with pytest.raises(
+        InputError, match=r"run pip install -e '\.\[download\]' in your checkout of fishr, or .* --archive FILE"
+    ):
+        download(DRIVE, tmp_path / "b.zip", print, print)
+    assert list(tmp_path.iterdir()) == []

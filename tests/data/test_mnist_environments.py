@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from fishr.data.benchmark_digits import ANGLES, DomainBedColoredMNIST, RotatedMNIST, all_digits, rotated
+from fishr.data.mnist import ANGLES, DomainBedColoredMNIST, RotatedMNIST, all_digits, rotated
 from fishr.errors import InputError
 
 SEED = 1295264072

@@ -1,17 +1,76 @@
 """The image data sets of DomainBed: environments, classes, and where their archives are published."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from difflib import get_close_matches
+from pathlib import Path
 from types import MappingProxyType
 
-from fishr.data.sources.camera_traps import CATEGORIES, lay_locations
-from fishr.data.sources.image_set import Archive, Environment, ImageSet
-from fishr.data.sources.layouts import lay_folders, lay_splits
+from attrs import frozen
+
+from fishr.data.images.folders import LAYOUT
+from fishr.data.sources.layouts import CATEGORIES, Environment, lay_folders, lay_locations, lay_splits
 from fishr.errors import InputError
 
 _DRIVE = "https://drive.google.com/uc?id="
 _DOMAINNET = "http://csr.bu.edu/ftp/visda/2019/multi-source"
 _CAMERA_TRAPS = "https://storage.googleapis.com/public-datasets-lila/caltechcameratraps"
+
+
+@frozen
+class Archive:
+    """One file to download.
+
+    Args:
+        name: Name of the file.
+        address: URL at which it is published.
+    """
+
+    name: str
+    address: str
+
+
+Relay = Callable[[Path, Path, tuple[Environment, ...]], tuple[str, ...]]
+"""From (unpacked folder, empty folder, environments) to notes for people; it moves the images to the empty folder."""
+
+
+@frozen
+class ImageSet:
+    """A data set of images FOLDER/ENVIRONMENT/CLASS/IMAGE.
+
+    Args:
+        name: Name in DomainBed and its records.
+        description: A phrase.
+        folder: Folder below the data folder.
+        environments: In the order of their indices.
+        classes: C.
+        origin: Page or address of its publisher.
+        relay: Lays out what was unpacked.
+        archives: Files to download; empty: people have to get them themselves.
+        by_hand: What else is needed to lay it out by hand.
+        class_names: Names of the classes, if they are few.
+        licence: Licence, if it is known.
+
+    Example:
+        >>> find_image_set("pacs").folder
+        'PACS'
+    """
+
+    name: str
+    description: str
+    folder: str
+    environments: tuple[Environment, ...]
+    classes: int
+    origin: str
+    relay: Relay
+    archives: tuple[Archive, ...] = ()
+    by_hand: str = "unpack it, and move its environments' folders there"
+    class_names: tuple[str, ...] = ()
+    licence: str = ""
+
+    @property
+    def layout(self) -> str:
+        """Paths of the images below the data folder."""
+        return f"{self.folder}/{LAYOUT}"
 
 
 def _spawrious(size: str, level: str) -> ImageSet:
@@ -144,13 +203,10 @@ IMAGE_SETS: Mapping[str, ImageSet] = MappingProxyType({image_set.name: image_set
 
 
 def find_image_set(name: str) -> ImageSet:
-    """The image data set of a name, whatever its case.
-
-    Args:
-        name: such as "PACS".
+    """Return the image data set of a name, in any case.
 
     Raises:
-        InputError: there is none; the message has those there are.
+        InputError: There is none; the message lists the names.
 
     Example:
         >>> find_image_set("terraincognita").classes

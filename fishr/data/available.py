@@ -1,0 +1,155 @@
+"""The catalog of data sets: what each holds, what it needs, and whether its files exist."""
+
+from difflib import get_close_matches
+from pathlib import Path
+
+from attrs import frozen
+
+from fishr.data.images.folders import LAYOUT
+from fishr.data.mnist import ANGLES, COLOR_NAMES
+from fishr.data.mnist_files import MIRROR, has_mnist
+from fishr.data.sources.image_sets import IMAGE_SETS
+from fishr.data.sources.layouts import is_laid
+from fishr.errors import InputError
+
+_IRM = ("flip 0.2", "flip 0.1", "reversed", "gray")
+
+
+@frozen
+class Entry:
+    """A data set of the catalog.
+
+    Args:
+        kind: Its class, as in ``data.kind`` of a configuration; of an image data set, its name.
+        description: A phrase.
+        needs: The files that it needs, and how to get them.
+        ready: Whether a run would find them.
+        environments: Names of its environments; empty: your own.
+        classes: C; None: your own.
+        class_names: Names of the classes, if they are few.
+        origin: Addresses of its publishers.
+        layout: Paths of its files below the data folder.
+        by_hand: How to lay them out by hand.
+        folder: Folder of its images; None: it has no image files.
+        licence: Licence, if it is known.
+
+    Example:
+        >>> entry_of("PACS", Path("data")).environments
+        ('art_painting', 'cartoon', 'photo', 'sketch')
+    """
+
+    kind: str
+    description: str
+    needs: str
+    ready: bool = True
+    environments: tuple[str, ...] = ()
+    classes: int | None = None
+    class_names: tuple[str, ...] = ()
+    origin: tuple[str, ...] = ()
+    layout: str = ""
+    by_hand: str = ""
+    folder: Path | None = None
+    licence: str = ""
+
+
+def catalog(data_dir: Path) -> tuple[Entry, ...]:
+    """Return the data sets, and whether their files exist in a folder.
+
+    Args:
+        data_dir: The data folder.
+
+    Example:
+        >>> [entry.kind for entry in catalog(Path("no-such-folder")) if entry.ready]
+        ['ColoredDigits', 'Arrays', 'CachedFeatures', 'ImageFolders', 'ImageList']
+    """
+    return (
+        Entry(
+            "ColoredDigits",
+            "scikit-learn's 8×8 digits with a spurious color",
+            "nothing, it is embedded",
+            environments=_IRM,
+            classes=2,
+            origin=("https://archive.ics.uci.edu/dataset/80",),
+        ),
+        _mnist("ColoredMNIST", "MNIST by the IRM paper's protocol", data_dir, _IRM, 2),
+        _mnist("DomainBedColoredMNIST", "all of MNIST with a spurious color", data_dir, COLOR_NAMES, 2),
+        _mnist("RotatedMNIST", "all of MNIST, rotated", data_dir, tuple(f"{angle} degrees" for angle in ANGLES), 10),
+        *(_images(name, data_dir) for name in IMAGE_SETS),
+        Entry(
+            "Arrays",
+            "your own domains",
+            "one .npz a domain, with inputs and labels",
+            layout="FILE.npz, one a domain",
+            by_hand="numpy.savez(path, inputs=..., labels=...)",
+        ),
+        Entry(
+            "CachedFeatures",
+            "features of a frozen network",
+            "a file of fishr cache features",
+            layout="FILE.h5",
+            by_hand="fishr cache features RUN -o FILE.h5",
+        ),
+        Entry(
+            "ImageFolders",
+            "your own images in folders",
+            f"a folder {LAYOUT}",
+            layout=f"FOLDER/{LAYOUT}",
+            by_hand="check it with fishr data verify FOLDER",
+        ),
+        Entry(
+            "ImageList",
+            "your own images in a list",
+            "a .csv, .json or .jsonl",
+            layout="FILE.csv with the header environment,class,path, or the same as .json or .jsonl",
+            by_hand="check it with fishr data verify FILE.csv",
+        ),
+    )
+
+
+catalogue = catalog  # the spelling before 0.2
+
+
+def entry_of(name: str, data_dir: Path) -> Entry:
+    """Return the entry of a data set by its kind, in any case; "mnist" is the one that needs all of MNIST's files."""
+    by_name = {entry.kind.lower(): entry for entry in catalog(data_dir)}
+    lower = "domainbedcoloredmnist" if name.lower() == "mnist" else name.lower()
+    if lower in by_name:
+        return by_name[lower]
+    close = get_close_matches(lower, by_name, 1)
+    hint = f"did you mean {by_name[close[0]].kind}? " if close else ""
+    raise InputError(f"{name}: no data set of that name; {hint}`fishr data list` shows all")
+
+
+def _mnist(kind: str, description: str, data_dir: Path, environments: tuple[str, ...], classes: int) -> Entry:
+    whole = kind != "ColoredMNIST"
+    return Entry(
+        kind,
+        description + (", by DomainBed's protocol" if whole else ""),
+        f"MNIST/raw{', all four files' if whole else ''}: fishr data download mnist --data-dir {data_dir}",
+        has_mnist(data_dir, test=whole),
+        environments,
+        classes,
+        origin=(MIRROR,),
+        layout="MNIST/raw/FILE, each raw or .gz",
+        by_hand="copy torchvision's MNIST/raw folder",
+    )
+
+
+def _images(name: str, data_dir: Path) -> Entry:
+    image_set = IMAGE_SETS[name]
+    folder = data_dir / image_set.folder
+    archive = "" if image_set.archives else " --archive FILE"
+    return Entry(
+        name,
+        image_set.description,
+        f"{image_set.folder}: fishr data download {name} --data-dir {data_dir}{archive}",
+        is_laid(folder, image_set.environments),
+        tuple(environment.folder for environment in image_set.environments),
+        image_set.classes,
+        image_set.class_names,
+        tuple(dict.fromkeys((image_set.origin, *(archive.address for archive in image_set.archives)))),
+        image_set.layout,
+        image_set.by_hand,
+        folder,
+        image_set.licence,
+    )

@@ -1,0 +1,198 @@
+"""MNIST's four IDX files, raw or gzip: find, read, download and verify them."""
+
+import gzip
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fishr.errors import InputError, RunFailed
+from fishr.files import digest_of, present
+
+IMAGES = "train-images-idx3-ubyte"
+LABELS = "train-labels-idx1-ubyte"
+TEST_IMAGES = "t10k-images-idx3-ubyte"
+TEST_LABELS = "t10k-labels-idx1-ubyte"
+MIRROR = "https://ossci-datasets.s3.amazonaws.com/mnist/"
+# The sums that torchvision publishes for the same files.
+MD5 = {
+    f"{IMAGES}.gz": "f68b3c2dcbeaaa9fbdd348bbdeb94873",
+    f"{LABELS}.gz": "d53e105ee54ea40749a09fcbcd1e9432",
+    f"{TEST_IMAGES}.gz": "9fb629c4189551a2d022fa330f9573f3",
+    f"{TEST_LABELS}.gz": "ec29112dd5afa0611ce80d1b7f02629c",
+}
+# Of the unpacked files.
+RAW_MD5 = {
+    IMAGES: "6bbc9ace898e44ae57da46a324031adb",
+    LABELS: "a25bea736e30d166cdddb491f175f624",
+    TEST_IMAGES: "2646ac647ad5339dbf082846283269ea",
+    TEST_LABELS: "27ae3e4e09519cfbb04c329615203637",
+}
+_SIDE = 28
+_ADVICE = "move it away and get it again"
+
+
+def find_mnist(data_dir: Path, images: str = IMAGES, labels: str = LABELS) -> tuple[Path, Path]:
+    """Return the paths of images and labels, in ``data_dir/MNIST/raw`` or in ``data_dir``, raw or .gz."""
+    raw = data_dir / "MNIST" / "raw"
+    found = list[Path]()
+    missing = list[str]()
+    for name in (images, labels):
+        candidates = [place / (name + suffix) for place in (raw, data_dir) for suffix in ("", ".gz")]
+        existing = [path for path in candidates if path.is_file()]
+        found += existing[:1]
+        missing += [] if existing else [f"no {name} (or .gz)"]
+    if missing:
+        raise InputError(
+            f"MNIST: found {' and '.join(missing)} in {raw} or in {data_dir}; run `fishr data download mnist "
+            f"--data-dir {data_dir}`, or copy torchvision's MNIST/raw folder to {raw}"
+        )
+    return found[0], found[1]
+
+
+def has_mnist(data_dir: Path, test: bool = False) -> bool:
+    """Return whether the training files exist, and the test files too if ``test``."""
+    try:
+        find_mnist(data_dir)
+        if test:
+            find_mnist(data_dir, TEST_IMAGES, TEST_LABELS)
+    except InputError:
+        return False
+    return True
+
+
+def read_mnist(images_file: Path, labels_file: Path, every: int = 1) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Return images [N, H, W], keeping every ``every``-th row and column of pixels, and labels [N] from 0 to 9."""
+    labels = read_labels(labels_file)
+    images = read_images(images_file, every)
+    if len(images) != len(labels):
+        raise InputError(
+            f"{images_file}: {len(images)} images but {len(labels)} labels in {labels_file}; "
+            "expected two files that belong together"
+        )
+    return images, labels
+
+
+def read_images(path: Path, every: int = 1) -> NDArray[np.uint8]:
+    """Return the images [N, H, W] of an IDX file, keeping every ``every``-th row and column of pixels."""
+    return _read_idx(path, 2051, "images", (_SIDE, _SIDE))[:, ::every, ::every].copy()
+
+
+def read_labels(path: Path) -> NDArray[np.uint8]:
+    """Return the labels [N] of an IDX file, digits from 0 to 9."""
+    labels = _read_idx(path, 2049, "labels", ())
+    if labels.max() > 9:
+        raise InputError(f"{path}: got label {labels.max()}, expected digits from 0 to 9; {_ADVICE}")
+    return labels.copy()
+
+
+def _read_idx(path: Path, magic: int, what: str, shape: tuple[int, ...]) -> NDArray[np.uint8]:
+    """Read a file of the IDX format: a big-endian header, then one byte for each pixel or label."""
+    content, header = _content(path), 4 * (2 + len(shape))
+    if len(content) < header:
+        raise InputError(f"{path}: truncated, {len(content)} bytes are less than an MNIST header; {_ADVICE}")
+    got, count, *sizes = struct.unpack_from(f">{2 + len(shape)}I", content)
+    if got != magic:
+        raise InputError(f"{path}: magic number is {got}, expected {magic} for MNIST {what}; {_ADVICE}")
+    if count == 0:
+        raise InputError(f"{path}: its header says 0 {what}, expected at least one; {_ADVICE}")
+    if tuple(sizes) != shape:
+        got, expected = "x".join(map(str, sizes)), "x".join(map(str, shape))
+        raise InputError(f"{path}: {what} are {got}, expected {expected} as in MNIST; {_ADVICE}")
+    size, expected = len(content) - header, count * int(np.prod(shape))
+    if size < expected:
+        raise InputError(f"{path}: truncated, got {size} bytes after the header, expected {expected}; {_ADVICE}")
+    if size > expected:
+        raise InputError(f"{path}: longer than the {expected} bytes that its header says; {_ADVICE}")
+    return np.frombuffer(content, np.uint8, offset=header).reshape(count, *shape)
+
+
+def _content(path: Path) -> bytes:
+    try:
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as stream:
+            return stream.read()
+    except EOFError:
+        raise InputError(f"{path}: truncated, the compressed data ends early; {_ADVICE}") from None
+    except (gzip.BadGzipFile, zlib.error) as error:
+        raise InputError(f"{path}: not a whole gzip file ({error}); {_ADVICE}") from None
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror or error}); check the file") from None
+
+
+def download_mnist(data_dir: Path) -> tuple[Path, ...]:
+    """Download MNIST's four .gz files to ``data_dir/MNIST/raw``, the layout of torchvision.
+
+    A correct file that exists is kept. A new one is written under another name, resumed after an interruption, checked
+    against its MD5 sum, and then renamed.
+
+    Args:
+        data_dir: Data folder; created if absent.
+
+    Returns:
+        Paths of the four files.
+
+    Raises:
+        InputError: A file of that name exists but is not MNIST's, or the folder cannot be written.
+        RunFailed: The network fails or sends other bytes than expected.
+
+    Example:
+        >>> import tempfile
+        >>> from unittest.mock import patch
+        >>> with tempfile.TemporaryDirectory() as folder, patch("urllib.request.urlopen", side_effect=TimeoutError):
+        ...     download_mnist(Path(folder))
+        Traceback (most recent call last):
+            ...
+        fishr.errors.RunFailed: https://ossci-datasets.s3.amazonaws.com/mnist/train-images-idx3-ubyte.gz: ...
+
+    Source:
+        MD5 sums: torchvision.datasets.MNIST.resources.
+    """
+    from fishr.data.sources.downloading import download
+
+    folder = data_dir / "MNIST" / "raw"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        missing = [name for name in MD5 if not _is_right(folder / name)]
+    except OSError as error:
+        raise InputError(
+            f"{folder}: cannot be used ({error.strerror or error}); give a folder you can write to"
+        ) from None
+    by_hand = f"copy torchvision's MNIST/raw folder to {folder}"
+
+    def check(part: Path) -> None:
+        name = part.name.removesuffix(".fishr-part")
+        got = digest_of(part, "md5")
+        if got != MD5[name]:
+            part.unlink()
+            raise RunFailed(
+                f"{MIRROR}{name}: the downloaded file has MD5 {got}, expected {MD5[name]}; try again, or {by_hand}"
+            )
+
+    for name in missing:
+        download(MIRROR + name, folder / name, check, otherwise=by_hand)
+    return tuple(folder / name for name in MD5)
+
+
+def verify_mnist(data_dir: Path) -> tuple[Path, ...]:
+    """Compare MNIST's four files, raw or .gz, with the published MD5 sums, and return their paths."""
+    files = (*find_mnist(data_dir), *find_mnist(data_dir, TEST_IMAGES, TEST_LABELS))
+    sums = MD5 | RAW_MD5
+    wrong = [path for path in files if digest_of(path, "md5") != sums[path.name]]
+    if wrong:
+        raise InputError(
+            f"{', '.join(map(str, wrong))}: not MNIST's, by its MD5; move it away and download it again with "
+            f"`fishr data download mnist --data-dir {data_dir}`"
+        )
+    return files
+
+
+def _is_right(path: Path) -> bool:
+    """Return whether the file exists; one of other content is refused, not replaced."""
+    if not present(path):
+        return False
+    got = digest_of(path, "md5")
+    if got != MD5[path.name]:
+        raise InputError(f"{path}: its MD5 is {got}, expected {MD5[path.name]}; move it away and try again")
+    return True

@@ -1,0 +1,17 @@
+from .image_sets import IMAGE_SETS, Archive, ImageSet, find_image_set
+from .installing import Installed, install
+from .layouts import Environment
+from .verifying import Contents, Verified, verify_images
+
+__all__ = [
+    "IMAGE_SETS",
+    "Archive",
+    "Contents",
+    "Environment",
+    "ImageSet",
+    "Installed",
+    "Verified",
+    "find_image_set",
+    "install",
+    "verify_images",
+]

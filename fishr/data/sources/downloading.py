@@ -1,0 +1,215 @@
+"""Resumable downloads over HTTP and from Google Drive."""
+
+import os
+import re
+from collections.abc import Callable, Generator, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from email.message import Message
+from http.client import HTTPException
+from importlib import import_module
+from pathlib import Path
+from typing import BinaryIO
+
+from attrs import frozen
+
+from fishr.errors import InputError, RunFailed, one_line
+from fishr.files import present, sync_folder, write_atomically
+from fishr.locks import beside, locked, open_own
+
+CHUNK = 1 << 20
+SECONDS = 60
+DRIVE = "https://drive.google.com/"
+OTHERWISE = "download it with a browser and give it with --archive FILE"
+
+
+@frozen
+class Reply:
+    """A server's answer: the bytes from ``start`` on of a file of ``length`` bytes (None: unknown), version ``tag``."""
+
+    chunks: Iterator[bytes]
+    start: int
+    length: int | None
+    tag: str
+
+
+Open = Callable[[str, int, str], AbstractContextManager[Reply]]
+"""From (address, first byte, tag of the expected version) to an open reply."""
+Progress = Callable[[str, int, int | None], object]
+"""Called with what is in progress, how much of it is done, and the total (None: unknown)."""
+
+
+def download(
+    url: str,
+    path: Path,
+    check: Callable[[Path], object],
+    progress: Progress = lambda what, done, total: None,
+    otherwise: str = OTHERWISE,
+    open_reply: Open | None = None,
+) -> None:
+    """Download a file to ``path.fishr-part``, from where the previous call ended, and rename it once it is checked.
+
+    ``check`` gets the whole file before the rename and raises if it is wrong. ``otherwise`` is the other way to get the
+    file, for errors.
+    """
+    part = partial_file(path)
+    try:
+        with sole_downloader(path):
+            if present(path):  # Another process has downloaded it meanwhile.
+                return
+            try:
+                if url.startswith(DRIVE):
+                    _receive_from_drive(url, part, lambda done, total: progress(path.name, done, total), otherwise)
+                else:
+                    _receive_over_http(url, part, open_reply or open_url, progress, otherwise)
+                check(part)
+                part.replace(path)
+                sync_folder(path.parent)
+            finally:
+                if part.exists() and not part.stat().st_size:
+                    part.unlink()
+                if not part.exists():
+                    _tag_file(part).unlink(missing_ok=True)
+    except OSError as error:
+        raise RunFailed(
+            f"{path}: cannot be written ({error.strerror or error}); free some space or mend the folder"
+        ) from None
+
+
+def partial_file(path: Path) -> Path:
+    """Return the path of the bytes of a file until it is whole."""
+    return path.with_name(f"{path.name}.fishr-part")
+
+
+def _tag_file(part: Path) -> Path:
+    return part.with_name(f"{part.name}.tag")
+
+
+def sole_downloader(path: Path) -> AbstractContextManager[None]:
+    """Keep other processes from downloading the same file while the context lasts."""
+    return locked(beside(path), path, "another process is downloading it; wait for it to end")
+
+
+def _receive_from_drive(url: str, part: Path, progress: Callable[[int, int | None], object], otherwise: str) -> None:
+    """Download with gdown, which answers Drive's questions before large files and resumes."""
+    try:
+        gdown = import_module("gdown")
+    except ImportError:
+        raise InputError(
+            f"{url}: Google Drive needs gdown, which is not installed; run pip install -e '.[download]' in your "
+            f"checkout of fishr, or {otherwise}"
+        ) from None
+    try:
+        gdown.download(url=url, output=str(part), quiet=True, resume=True, progress=progress, timeout=SECONDS)
+    except (gdown.exceptions.DownloadError, OSError) as error:
+        raise RunFailed(f"{url}: not received ({_reason(error)}); try again, or {otherwise}") from None
+
+
+def _receive_over_http(url: str, part: Path, open_reply: Open, progress: Progress, otherwise: str) -> None:
+    """Connect anew as long as that brings bytes."""
+    with os.fdopen(open_own(part, os.O_RDWR | os.O_CREAT | os.O_APPEND), "ab") as file:
+        best = file.tell()
+        while reason := _receive(url, file, part, open_reply, progress):
+            if file.tell() <= best:
+                raise RunFailed(
+                    f"{url}: not received ({reason}); the same command resumes at byte {file.tell()}, or {otherwise}"
+                )
+            best = file.tell()
+
+
+def _receive(url: str, file: BinaryIO, part: Path, open_reply: Open, progress: Progress) -> str:
+    """Append the bytes of one connection; return why the file is not whole yet, or nothing."""
+    memo, name = _tag_file(part), part.name.removesuffix(".fishr-part")
+    tag = memo.read_text() if file.tell() and memo.exists() else ""
+    try:
+        with ExitStack() as stack:
+            with _network():
+                reply = stack.enter_context(open_reply(url, file.tell(), tag))
+            if reply.start != file.tell():
+                file.truncate(reply.start)
+                file.seek(reply.start)
+            write_atomically(memo, reply.tag.encode())
+            progress(name, file.tell(), reply.length)
+            while chunk := _next(reply.chunks):
+                file.write(chunk)
+                progress(name, file.tell(), reply.length)
+    except _NetworkError as error:
+        return str(error)
+    finally:
+        file.flush()
+        os.fsync(file.fileno())
+    if reply.length is not None and file.tell() > reply.length:
+        got = file.tell()
+        file.truncate(0)
+        file.seek(0)
+        return f"{got} bytes came, expected {reply.length}"
+    if reply.length is not None and file.tell() < reply.length:
+        return f"the connection ended at byte {file.tell()} of {reply.length}"
+    return ""
+
+
+@contextmanager
+def open_url(url: str, start: int = 0, tag: str = "") -> Generator[Reply]:
+    """Request a file from some byte on, in the version ``tag``; of another version the server sends all.
+
+    Source: RFC 9110, sections 13.1.5 (If-Range) and 14 (ranges).
+    """
+    from urllib.error import HTTPError
+    from urllib.request import Request, urlopen
+
+    headers = {"Range": f"bytes={start}-"} | ({"If-Range": tag} if tag else {}) if start else {}
+    with ExitStack() as stack:
+        try:
+            answer = stack.enter_context(urlopen(Request(url, headers=headers), timeout=SECONDS))
+        except HTTPError as error:
+            stack.enter_context(error)
+            if error.code != 416 or not start:
+                raise
+            # No byte from there on: the file is complete, or its beginning is of another file.
+            if error.headers.get("Content-Range") == f"bytes */{start}":
+                yield Reply(iter(()), start, start, tag)
+                return
+            yield stack.enter_context(open_url(url))
+            return
+        found = _tag(answer.headers)
+        range_ = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", answer.headers.get("Content-Range") or "")
+        partial = getattr(answer, "status", None) == 206
+        if partial and (range_ is None or int(range_[1]) != start):
+            raise OSError(f"the server sent another range than bytes {start}-")
+        if partial and tag and found not in ("", tag):
+            # The server does not know If-Range, and the file has changed.
+            yield stack.enter_context(open_url(url))
+            return
+        length = range_[2] if partial and range_ else answer.headers.get("Content-Length") or "*"
+        yield Reply(_chunks(answer), start if partial else 0, None if length == "*" else int(length), found)
+
+
+class _NetworkError(Exception):
+    """The network failed, not the disk."""
+
+
+@contextmanager
+def _network() -> Generator[None]:
+    try:
+        yield
+    except (OSError, HTTPException) as error:
+        raise _NetworkError(_reason(error)) from None
+
+
+def _next(chunks: Iterator[bytes]) -> bytes:
+    with _network():
+        return next(chunks, b"")
+
+
+def _chunks(answer: BinaryIO) -> Iterator[bytes]:
+    while chunk := answer.read(CHUNK):
+        yield chunk
+
+
+def _tag(headers: Message) -> str:
+    """Return the strong entity tag, else the date: what If-Range takes."""
+    tag = headers.get("ETag") or ""
+    return tag if tag and not tag.startswith("W/") else headers.get("Last-Modified") or ""
+
+
+def _reason(error: BaseException) -> str:
+    return one_line(str(error)) or type(error).__name__
