@@ -1,134 +1,203 @@
-"""What a landscape of a subject consists of: the weights that move, along what, where, and by which route."""
+"""Plan of a landscape: the module and weights that move, directions, axes, and the function that scores each grid."""
 
 import hashlib
 import json
+from collections import OrderedDict
 from collections.abc import Callable
+from functools import lru_cache, partial
 
 import torch
 from attrs import asdict, frozen
-from torch import Tensor
+from torch import Tensor, nn
 
-from fishr.analysis.landscape_directions import choose_directions, of_snapshot
-from fishr.analysis.landscape_frames import frames_of, samples_at
-from fishr.analysis.landscape_wanted import Landscape, check_wanted, moved_module, read_samples
-from fishr.analysis.subject import Subject
-from fishr.landscape import Directions, Plane, Samples, Scores, grid_axes, linear_scores, network_scores, weights_of
-from fishr.landscape.sheets import Sheet
-from fishr.landscape.weights import flattened
+from fishr.analysis.landscape_options import LandscapeOptions
+from fishr.analysis.subject import Snapshot, Subject
+from fishr.data.domains import Domain
+from fishr.data.reading import chunks, tensor_of
+from fishr.errors import InputError
+from fishr.landscape.directions import (
+    Directions,
+    eigen_directions,
+    gradient_directions,
+    random_directions,
+    random_lines,
+)
+from fishr.landscape.grid import grid_axes
+from fishr.landscape.linear_surface import linear_scores
+from fishr.landscape.network_surface import network_scores
+from fishr.landscape.plane import Plane, Samples, Scores, Weights, flattened, weights_of
+from fishr.landscape.surface import Frames, Surface
+from fishr.landscape.trajectory import checkpoint_directions, chord, pca_directions
 from fishr.statistics.linear_head import is_plain_linear
+from fishr.statistics.pure_forward import pure_forward, twin
 
-# Samples × grid points of one part of a linear head's landscape: some seconds of work.
+# Samples × grid points of one part of a linear head's landscape: a few seconds of work.
 _PART = 1 << 27
-_ROUTES = {True: "affine logits of the linear head", False: "torch.func.functional_call"}
+_MOST_FRAMES = 48
 
 
 @frozen(eq=False)
 class Plan:
-    """A landscape that is ready to be evaluated.
+    """A landscape before its evaluation.
 
     Args:
-        directions: of the axes.
-        axes: [nx], or [nx] and [ny].
-        sheets: the plane and its frames, or one a line; all on the grid of ``xs`` and ``ys``.
-        steps: of the frames.
-        parameters: names of those that move.
-        route: how scores are computed.
-        rows: grid rows of one part.
-        settings: what was asked for, as JSON.
-        source: where weights and data come from.
-
-    Example:
-        >>> from fishr.landscape import random_lines
-        >>> Plan(random_lines({"w": torch.ones(1, 1)}, 0, 1), (torch.zeros(3),), (), (), ("w",), "", 1, "{}", {}).ys
-        tensor([0.], dtype=torch.float64)
+        surface: with NaN for all scores.
+        grids: scores at values of α and β, of the plane and its frames, or of each line.
+        rows: values of α in one part.
     """
 
-    directions: Directions
-    axes: tuple[Tensor, ...]
-    sheets: tuple[Sheet, ...]
-    steps: tuple[int, ...]
-    parameters: tuple[str, ...]
-    route: str
+    surface: Surface
+    grids: tuple[Callable[[Tensor, Tensor], Scores], ...]
     rows: int
-    settings: str
-    source: dict[str, str]
-
-    @property
-    def xs(self) -> Tensor:
-        """[nx]."""
-        return self.axes[0]
 
     @property
     def ys(self) -> Tensor:
-        """[ny], on lines a single 0."""
-        return self.axes[1] if len(self.axes) == 2 else torch.zeros(1, dtype=torch.float64)
+        """Values of β, a single 0 for lines."""
+        return self.surface.axes[1] if self.surface.plane else torch.zeros(1, dtype=torch.float64)
 
     @property
     def key(self) -> str:
-        """A hash of everything that decides the scores."""
-        digest = hashlib.sha256(json.dumps([self.settings, self.source["key"], self.source.get("second")]).encode())
-        for vector in self.directions.vectors:
+        """A hash of everything that determines the scores."""
+        surface = self.surface
+        sources = [surface.settings, surface.source["key"], surface.source.get("second")]
+        digest = hashlib.sha256(json.dumps(sources).encode())
+        for vector in surface.directions.vectors:
             digest.update(flattened(vector).numpy(force=True).tobytes())
         return digest.hexdigest()
 
 
-def plan_landscape(subject: Subject, wanted: Landscape, second: Subject | None = None) -> Plan:
-    """Choose directions, coordinates and route.
-
-    Args:
-        subject: whose weights are in the centre, and whose domains are looked at.
-        wanted: the landscape.
-        second: the other end of an interpolation.
-
-    Returns:
-        The plan; nothing is evaluated yet.
-
-    Raises:
-        InputError: what is wanted does not fit the subject.
-
-    Example:
-        >>> from fishr.data import Domain
-        >>> from fishr.losses import CrossEntropy
-        >>> flat = Domain("flat", torch.randn(4, 3), torch.tensor([0, 1, 0, 1]))
-        >>> head = torch.nn.Linear(3, 2)
-        >>> subject = Subject.from_domains("mine", head, CrossEntropy(), [flat], ("training",), source={"key": "a"})
-        >>> plan_landscape(subject, Landscape("random", grid=(5, 3))).route
-        'affine logits of the linear head'
-    """
-    check_wanted(subject, wanted, second)
-    module, samples = moved_module(subject, wanted), read_samples(subject, wanted)
-    # Between two runs, running means are weights as well; else they stay those of the centre.
-    centre = weights_of(module, buffers=second is not None)
-    directions = choose_directions(subject, wanted, second, module, samples, centre)
-    axes = grid_axes(directions, wanted.grid, wanted.span)
+def plan_landscape(subject: Subject, options: LandscapeOptions, second: Subject | None = None) -> Plan:
+    """Choose directions, axes and route; ``second`` is the other end of an interpolation."""
+    options.check(subject, second)
+    module, samples = _module_of(subject, options), _samples_of(subject, options)
+    # Between two runs, running means are weights as well; else they stay those of the center.
+    center = weights_of(module, buffers=second is not None)
+    directions = _directions(subject, options, second, module, samples, center)
+    axes = grid_axes(directions, options.grid, options.span)
     linear = is_plain_linear(module) and all(inputs.ndim == 2 for inputs, _ in samples)
 
-    def sheet(plane: Plane, read: Callable[[], Samples] = lambda: samples) -> Sheet:
-        def evaluate(xs: Tensor, ys: Tensor) -> Scores:
+    def grid(plane: Plane, read: Callable[[], Samples] = lambda: samples) -> Callable[[Tensor, Tensor], Scores]:
+        def scores(xs: Tensor, ys: Tensor) -> Scores:
             if linear:
                 return linear_scores(plane, read(), xs, ys, subject.seen.loss)
             return network_scores(module, plane, read(), xs, ys, subject.seen.loss)
 
-        return evaluate
+        return scores
 
     if len(axes) == 2:
-        sheets = [sheet(Plane(centre, *directions.vectors))]
+        grids = [grid(Plane(center, *directions.vectors))]
     else:
-        sheets = [sheet(Plane(centre, vector)) for vector in directions.vectors]
-    shown = frames_of(subject) if wanted.animate else ()
-    for snapshot in shown:
-        plane = Plane(of_snapshot(snapshot, wanted, centre), *directions.vectors)
-        sheets.append(sheet(plane, samples_at(subject, wanted, snapshot)))
-    work = sum(len(labels) for _, labels in samples) * (len(axes[1]) if len(axes) == 2 else 1)
-    chosen = {"domains": list(subject.domains)}
-    return Plan(
-        directions=directions,
-        axes=axes,
-        sheets=tuple(sheets),
-        steps=tuple(snapshot.step for snapshot in shown),
-        parameters=tuple(centre),
-        route=_ROUTES[linear],
-        rows=max(1, _PART // work) if linear else 1,
-        settings=json.dumps(asdict(wanted) | chosen, sort_keys=True),
-        source=dict(subject.source) | ({} if second is None else {"second": second.source["key"]}),
+        grids = [grid(Plane(center, vector)) for vector in directions.vectors]
+    frames = _frames(subject) if options.animate else ()
+    features = lru_cache(maxsize=1)(partial(_features_at, subject))
+    for snapshot in frames:
+        plane = Plane(_moved(snapshot, options, center), *directions.vectors)
+        grids.append(grid(plane, partial(features, snapshot)) if options.parameters == "head" else grid(plane))
+    shape = (len(subject.domains), len(axes[0]), len(axes[1]) if len(axes) == 2 else len(grids))
+    surface = Surface(
+        directions,
+        axes,
+        subject.domains,
+        subject.splits,
+        _unevaluated(*shape),
+        tuple(center),
+        "affine logits of the linear head" if linear else "torch.func.functional_call",
+        Frames(tuple(s.step for s in frames), _unevaluated(len(frames), *shape)) if frames else None,
+        dict(subject.source) | ({} if second is None else {"second": second.source["key"]}),
+        json.dumps(asdict(options) | {"domains": subject.domains}, sort_keys=True),
     )
+    work = sum(len(labels) for _, labels in samples) * (len(axes[1]) if len(axes) == 2 else 1)
+    return Plan(surface, tuple(grids), max(1, _PART // work) if linear else 1)
+
+
+def _unevaluated(*shape: int) -> Scores:
+    nothing = torch.full(shape, torch.nan, dtype=torch.float64)
+    return Scores(nothing, nothing)
+
+
+def _module_of(subject: Subject, options: LandscapeOptions) -> nn.Module:
+    if options.parameters == "head" or subject.network is None:
+        return subject.seen.head
+    # Its parameters are named as in a training state.
+    return nn.Sequential(OrderedDict(featurizer=subject.network.featurizer, head=subject.seen.head))
+
+
+def _samples_of(subject: Subject, options: LandscapeOptions) -> Samples:
+    samples = subject.seen.domain_samples
+    if options.parameters == "head" or subject.network is None:
+        return samples
+    inputs = zip(subject.network.inputs, samples, strict=True)
+    return [(tensor_of(read).to(labels.device), labels) for read, (_, labels) in inputs]
+
+
+def _directions(
+    subject: Subject,
+    options: LandscapeOptions,
+    second: Subject | None,
+    module: nn.Module,
+    samples: Samples,
+    center: Weights,
+) -> Directions:
+    names = subject.domains
+    match options.kind:
+        case "random":
+            return random_directions(center, options.seed)
+        case "line":
+            return random_lines(center, options.seed, options.lines)
+        case "interpolation":
+            assert second is not None
+            end = weights_of(_module_of(second, options), buffers=True)
+            return chord(center, end, (subject.name, second.name))
+        case "eigen":
+            (name,) = options.of or names[:1]
+            return eigen_directions(module, *samples[names.index(name)], name, subject.seen.loss)
+        case "gradients":
+            pair = options.of or names[:2]
+            if len(pair) != 2:
+                raise InputError(f"gradients: got {len(pair)} domain, expected two to lay a plane through")
+            first, other = (samples[names.index(name)] for name in pair)
+            return gradient_directions(module, first, other, (pair[0], pair[1]), subject.seen.loss)
+        case "pca" | "checkpoints":
+            return _through_checkpoints(subject, options, center)
+
+
+def _through_checkpoints(subject: Subject, options: LandscapeOptions, center: Weights) -> Directions:
+    """Return directions through the kept checkpoints, with the weights of the center last."""
+    found = [(f"step {snapshot.step}", _moved(snapshot, options, center)) for snapshot in subject.trajectory]
+    if found and all(torch.equal(value, center[name]) for name, value in found[-1][1].items()):
+        found.pop()
+    found.append((f"step {subject.source.get('step', 'the last')}", center))
+    if options.kind == "checkpoints":
+        if len(found) < 3:
+            raise InputError(
+                f"{subject.name}: kept {len(found)} checkpoints, expected at least 3; train with --keep-checkpoints "
+                "and a smaller checkpoint_every"
+            )
+        found = [found[0], found[(len(found) - 1) // 2], found[-1]]
+    steps, visited = [step for step, _ in found], [weights for _, weights in found]
+    return (pca_directions if options.kind == "pca" else checkpoint_directions)(visited, steps)
+
+
+def _moved(snapshot: Snapshot, options: LandscapeOptions, center: Weights) -> Weights:
+    prefix = "head." if options.parameters == "head" else ""
+    return {name: snapshot.parameters[prefix + name] for name in center}
+
+
+def _frames(subject: Subject) -> tuple[Snapshot, ...]:
+    """Return the kept checkpoints, or evenly spread ones if there are many."""
+    kept = subject.trajectory
+    count = min(len(kept), _MOST_FRAMES)
+    return tuple(kept[round(i * (len(kept) - 1) / (count - 1))] for i in range(count))
+
+
+def _features_at(subject: Subject, snapshot: Snapshot) -> Samples:
+    network, prefix = subject.network, "featurizer."
+    assert network is not None
+    weights = {name.removeprefix(prefix): p for name, p in snapshot.parameters.items() if name.startswith(prefix)}
+    copied = twin(network.featurizer).eval()
+    found = list[tuple[Tensor, Tensor]]()
+    with torch.no_grad():
+        for name, inputs, (_, labels) in zip(subject.domains, network.inputs, subject.seen.domain_samples, strict=True):
+            read = chunks(Domain(name, inputs, labels), 1024)
+            found.append((torch.cat([pure_forward(copied, some, weights) for some, _ in read]), labels))
+    return found

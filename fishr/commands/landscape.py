@@ -2,6 +2,7 @@
 
 import re
 import sys
+from functools import partial
 from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,9 +13,9 @@ from fishr.commands.shared import COUNT, PATH, SEED, data_dir_option, device_opt
 from fishr.errors import InputError, RunFailed
 
 if TYPE_CHECKING:
-    from fishr.analysis import Subject
-    from fishr.analysis.landscaping import Landscape, Plan, Summary
-    from fishr.landscape import Surface
+    from fishr.analysis.landscape_evaluation import Summary
+    from fishr.analysis.landscape_plan import Plan
+    from fishr.landscape.surface import Surface
 
 KINDS = ("random", "pca", "checkpoints", "eigen", "gradients", "line", "interpolation")
 
@@ -25,20 +26,27 @@ KINDS = ("random", "pca", "checkpoints", "eigen", "gradients", "line", "interpol
 )
 @click.argument("subject", type=PATH, metavar="RUN_OR_FILE")
 @click.argument("second", type=PATH, metavar="[SECOND]", required=False)
-@click.option("--directions", "kind", type=click.Choice(KINDS), help="Along what (default: random).")
+@click.option(
+    "--directions", "kind", type=click.Choice(KINDS), help="Directions (default: random; with SECOND, interpolation)."
+)
 @click.option("--grid", default="51", show_default=True, metavar="N[xM]", help="Points of each axis, such as 51x31.")
-@click.option("--span", type=float, default=1.0, show_default=True, help="How far from the weights.")
-@click.option("--domains", multiple=True, metavar="NAME", help="A domain to look at; repeatable (default: all).")
-@click.option("--of", multiple=True, metavar="NAME", help="Whose eigenvectors, or whose two gradients; repeatable.")
+@click.option("--span", type=float, default=1.0, show_default=True, help="Reach of the axes from the weights.")
+@click.option("--domains", multiple=True, metavar="NAME", help="A domain to evaluate; repeatable (default: all).")
+@click.option(
+    "--of",
+    multiple=True,
+    metavar="NAME",
+    help="Domain of the eigenvectors, or each of the two of the gradients; repeatable.",
+)
 @click.option(
     "--parameters",
     type=click.Choice(["head", "all"]),
-    help="Which weights move (default: head; between two runs, all).",
+    help="Parameters that move (default: head; between two runs, all).",
 )
-@click.option("--seed", type=SEED, default=0, show_default=True, help="Of random directions.")
-@click.option("--lines", type=COUNT, default=5, show_default=True, help="How many, of kind line.")
+@click.option("--seed", type=SEED, default=0, show_default=True, help="Seed of random directions.")
+@click.option("--lines", type=COUNT, default=5, show_default=True, help="Number of lines, for line directions.")
 @click.option("--epsilon", type=float, default=0.1, show_default=True, help="ε of inconsistency and level sets, loss.")
-@click.option("--animate", is_flag=True, help="A GIF over the checkpoints that the run kept.")
+@click.option("--animate", is_flag=True, help="Also draw a GIF over the kept checkpoints of the run.")
 @click.option("-o", "--out", type=PATH, help="HDF5 file (default: RUN/landscape-KIND.h5).")
 @data_dir_option
 @device_option
@@ -63,120 +71,90 @@ def landscape(
     style: str,
     plugins: tuple[str, ...],
 ) -> None:
-    """Evaluate every domain's risk on one line or plane through weight space, into an HDF5 file with figures beside it.
+    """Evaluate every domain's risk on a line or plane through weight space, into an HDF5 file with figures beside it.
 
-    RUN_OR_FILE is a run folder, or a cache of features. With SECOND, the line between the two runs' weights. Killed,
-    the same command goes on where it was; finished, it draws the figures again.
+    RUN_OR_FILE is a run folder, or a cache of features. SECOND gives the line between the two runs' weights. After a
+    kill, the same command resumes; when finished, it draws the figures again.
     """
-    from fishr.analysis import open_subject
-    from fishr.analysis.landscaping import is_finished, plan_landscape, summarise
-    from fishr.landscape import load_surface
+    from fishr.analysis.landscape_evaluation import is_finished, summarize
+    from fishr.analysis.landscape_options import LandscapeOptions
+    from fishr.analysis.landscape_plan import plan_landscape
+    from fishr.analysis.opening import open_subject
+    from fishr.landscape.surface_file import load_surface
     from fishr.plots.landscape import check_pictures, save_landscape_figures
 
     if not 0 <= epsilon < float("inf"):
         raise InputError(f"--epsilon: got {epsilon}, expected a number of at least 0")
-    wanted = _wanted(kind, second, grid, span, of, parameters, seed, lines, animate)
-    options: dict[str, Any] = {"data_dir": data_dir, "device": device, "plugins": plugins}
-    chosen: Any = "all" if domains in ((), ("all",)) else domains
-    path = out or _default_path(subject, wanted.kind)
+    directions: Any = kind or ("random" if second is None else "interpolation")
+    moved: Any = parameters or ("all" if directions == "interpolation" else "head")
+    options = LandscapeOptions(directions, _points(grid, directions), span, moved, seed, of, lines, animate)
+    name = f"landscape-{directions}.h5"
+    path = out or (subject / name if subject.is_dir() else subject.with_suffix(f".{name}"))
     if not path.parent.is_dir():
         raise InputError(f"{path}: its folder does not exist; make it first")
     check_pictures(path)
-    opened = open_subject(subject, domains=chosen, **options)
-    other = None if second is None else open_subject(second, domains=chosen, **options)
-    plan = plan_landscape(opened, wanted, other)
+    chosen: Any = "all" if domains in ((), ("all",)) else domains
+    opened = partial(open_subject, domains=chosen, data_dir=data_dir, device=device, plugins=plugins)
+    plan = plan_landscape(opened(subject), options, None if second is None else opened(second))
     if not is_finished(path, plan):
-        _follow(opened, plan, path)
+        _follow(plan, path)
     surface = load_surface(path)
-    summary = summarise(surface, epsilon)
-    pictures = save_landscape_figures(path, epsilon)
-    click.echo((_json if style == "json" else _text)(surface, summary, [path, *pictures]))
+    summary = summarize(surface, epsilon)
+    files = [path, *save_landscape_figures(path, epsilon)]
+    click.echo((_json if style == "json" else _text)(surface, summary, epsilon, files))
 
 
-def _wanted(
-    kind: str | None,
-    second: Path | None,
-    grid: str,
-    span: float,
-    of: tuple[str, ...],
-    parameters: str | None,
-    seed: int,
-    lines: int,
-    animate: bool,
-) -> "Landscape":
-    from fishr.analysis.landscaping import Landscape
-
-    chosen: Any = kind or ("random" if second is None else "interpolation")
+def _points(grid: str, kind: str) -> tuple[int, ...]:
     found = re.fullmatch(r"(\d+)(?:x(\d+))?", grid)
-    if found is None or "0" in {each.lstrip("0") or "0" for each in found.groups() if each}:
+    points = tuple(int(each) for each in found.groups() if each) if found else ()
+    if not points or 0 in points:
         raise InputError(f"--grid: got {grid!r}, expected points of each axis, such as 51 or 51x31")
-    points = tuple(int(each) for each in found.groups() if each)
-    if len(points) == 1 and chosen not in ("line", "interpolation"):
-        points *= 2
-    moved: Any = parameters or ("all" if chosen == "interpolation" else "head")
-    return Landscape(chosen, points, span, moved, seed, of, lines, animate)
+    return points * 2 if len(points) == 1 and kind not in ("line", "interpolation") else points
 
 
-def _default_path(subject: Path, kind: str) -> Path:
-    return subject / f"landscape-{kind}.h5" if subject.is_dir() else subject.with_suffix(f".landscape-{kind}.h5")
-
-
-def _follow(subject: "Subject", plan: "Plan", path: Path) -> None:
+def _follow(plan: "Plan", path: Path) -> None:
     from tqdm import tqdm
 
-    from fishr.analysis.landscaping import evaluate_plan
+    from fishr.analysis.landscape_evaluation import evaluate_plan
 
     try:
         with tqdm(desc=path.name, unit="part", disable=not sys.stderr.isatty()) as bar:
-            for done, total in evaluate_plan(subject, plan, path):
+            for done, total in evaluate_plan(plan, path):
                 bar.total = total
                 bar.update(done - bar.n)
     except KeyboardInterrupt:
-        raise RunFailed(f"{path}: interrupted; the same command goes on with it") from None
+        raise RunFailed(f"{path}: interrupted; the same command resumes it") from None
 
 
-def _text(surface: "Surface", summary: "Summary", files: list[Path]) -> str:
+def _text(surface: "Surface", summary: "Summary", epsilon: float, files: list[Path]) -> str:
     from tabulate import tabulate
 
-    columns = zip(summary.domains, summary.splits, *_numbers(summary).values(), strict=True)
-    rows = [(name, split, *(f"{number:.4g}" for number in numbers)) for name, split, *numbers in columns]
-    table = tabulate(rows, ("domain", "split", *_numbers(summary)), disable_numparse=True)
+    columns = [[f"{number:.4g}" for number in column] for column in summary.columns.values()]
+    rows = zip(surface.domains, surface.splits, *columns, strict=True)
+    table = tabulate(rows, ("domain", "split", *summary.columns), disable_numparse=True)
     lines = [f"{surface.directions.kind}: {', '.join(surface.directions.names)}", "", table, ""]
     if summary.inconsistency is not None:
-        lines.append(f"inconsistency of the training domains: {summary.inconsistency:.4g} (ε = {summary.epsilon:g})")
+        lines.append(f"inconsistency of the training domains: {summary.inconsistency:.4g} (ε = {epsilon:g})")
     return "\n".join([*lines, f"surface: {files[0]}", *(f"figure: {path}" for path in files[1:])])
 
 
-def _numbers(summary: "Summary") -> dict[str, tuple[float, ...]]:
-    found = {"risk": summary.centre, "lowest": summary.lowest, "highest": summary.highest}
-    found |= {"accuracy": summary.accuracy}
-    return found if summary.barrier is None else found | {"barrier": summary.barrier}
-
-
-def _json(surface: "Surface", summary: "Summary", files: list[Path]) -> str:
+def _json(surface: "Surface", summary: "Summary", epsilon: float, files: list[Path]) -> str:
     from fishr.commands.rendering import as_json
 
-    told = zip(summary.domains, summary.splits, *_numbers(summary).values(), strict=True)
-    names = ("name", "split", *_numbers(summary))
+    directions = surface.directions
+    # JSON has neither infinity nor NaN.
+    columns = [[number if isfinite(number) else None for number in column] for column in summary.columns.values()]
+    rows = zip(surface.domains, surface.splits, *columns, strict=True)
+    names = ("name", "split", *summary.columns)
     return as_json(
         {
             "surface": str(files[0]),
             "figures": [str(path) for path in files[1:]],
-            "directions": {
-                "kind": surface.directions.kind,
-                "names": surface.directions.names,
-                "seed": surface.directions.seed,
-                "explained": surface.directions.explained,
-            },
+            "directions": {name: getattr(directions, name) for name in ("kind", "names", "seed", "explained")},
             "grid": [len(axis) for axis in surface.axes],
             "route": surface.route,
-            "domains": [dict(zip(names, map(_finite, entry), strict=True)) for entry in told],
-            "epsilon": summary.epsilon,
+            "domains": [dict(zip(names, row, strict=True)) for row in rows],
+            "epsilon": epsilon,
             "inconsistency": summary.inconsistency,
         }
     )
-
-
-def _finite(value: Any) -> Any:
-    # JSON has neither infinity nor NaN.
-    return None if isinstance(value, float) and not isfinite(value) else value

@@ -1,32 +1,35 @@
-"""Directions in weight space: one set for all domains, or their landscapes could not be compared."""
+"""Directions in weight space, shared by all domains so that their landscapes are comparable."""
 
 from typing import Literal
 
 import torch
 from attrs import Factory, frozen
-from torch import Tensor
+from torch import Tensor, nn
 
 from fishr.errors import InputError
-from fishr.landscape.weights import Weights, check_alike, norm
+from fishr.landscape.plane import Weights, check_alike, flattened, like, weights_of
+from fishr.losses import CrossEntropy, Loss, per_sample_losses
 
 Kind = Literal["random", "pca", "checkpoints", "eigen", "gradients", "line", "interpolation"]
+# If the second of two vectors is shorter beside the first than this share, it is rounding error.
+FLAT = 1e-6
 
 
 @frozen(eq=False)
 class Directions:
-    """Vectors in weight space, and where known weights lie along them.
+    """Vectors in weight space, and the coordinates of known weights along them.
 
     Args:
         kind: how they were chosen.
-        vectors: two span a plane; of kind "line" each is a line of its own; of "interpolation" there is one.
-        names: what each vector is, for axes.
-        seed: of what was drawn; None where nothing was.
+        vectors: two that span a plane; for kind "line", any number of separate lines; for "interpolation", one.
+        names: of the vectors, for axis labels.
+        seed: of random directions, else None.
         points: [M, D], float64, coordinates of known weights.
-        labels: what each of the points is.
-        explained: share of the variance along each vector, from 0 to 1, of kind "pca".
+        labels: of the points.
+        explained: share of the variance along each vector, from 0 to 1, for kind "pca".
 
     Raises:
-        InputError: a vector is zero or not finite, or of other names or shapes than the first.
+        InputError: a vector is zero or not finite, or differs from the first in a name or shape.
 
     Example:
         >>> Directions("line", ({"w": torch.ones(2)},), ("random",), seed=0).points.shape
@@ -44,7 +47,7 @@ class Directions:
     def __attrs_post_init__(self) -> None:
         for name, vector in zip(self.names, self.vectors, strict=True):
             check_alike(vector, self.vectors[0])
-            length = norm(vector)
+            length = float(torch.linalg.vector_norm(flattened(vector)))
             if not 0 < length < float("inf"):
                 raise InputError(
                     f"direction {name!r}: got one of length {length:g}, expected a positive one; "
@@ -53,15 +56,15 @@ class Directions:
 
 
 def random_directions(weights: Weights, seed: int, count: int = 2) -> Directions:
-    """Gaussian directions whose filters are as long as the weights': d_f ← d_f·‖w_f‖/‖d_f‖.
+    """Return Gaussian directions, normalized by filter: d_f ← d_f·‖w_f‖/‖d_f‖.
 
-    A filter is what one output reads: a row of a linear layer's weight, a channel of a convolution's. Biases and
-    scales, of one dimension, are left where they are. α = 1 moves by about the length of the weights.
+    A filter belongs to one output: a row of a linear layer's weight, a channel of a convolution's. One-dimensional
+    parameters (biases, scales) do not move. α = 1 is about the length of the weights.
 
     Args:
         weights: θ.
-        seed: decides them, on any device.
-        count: how many.
+        seed: the same seed gives the same directions on any device.
+        count: number of directions.
 
     Returns:
         Directions of kind "random".
@@ -79,17 +82,27 @@ def random_directions(weights: Weights, seed: int, count: int = 2) -> Directions
         Li et al. 2018 (arXiv 1712.09913), section 4.
     """
     generator = torch.Generator().manual_seed(seed)
-    drawn = tuple({name: _drawn(value, generator) for name, value in weights.items()} for _ in range(count))
-    return Directions("random", drawn, tuple(f"random direction {i + 1}" for i in range(count)), seed)
+    vectors = tuple({name: _drawn(value, generator) for name, value in weights.items()} for _ in range(count))
+    return Directions("random", vectors, tuple(f"random direction {i + 1}" for i in range(count)), seed)
+
+
+def _drawn(value: Tensor, generator: torch.Generator) -> Tensor:
+    # On the CPU and in float32, so that a seed gives the same directions everywhere.
+    noise = torch.randn(value.shape, generator=generator).to(value)
+    if value.ndim < 2:
+        return torch.zeros_like(value)
+    rest = tuple(range(1, value.ndim))
+    lengths = torch.linalg.vector_norm(value, dim=rest, keepdim=True)
+    return noise * (lengths / torch.linalg.vector_norm(noise, dim=rest, keepdim=True))
 
 
 def random_lines(weights: Weights, seed: int, count: int = 5) -> Directions:
-    """The same directions, each a line of its own, for a mean and a band over directions.
+    """Return the same random directions as separate lines, for a mean and a band over directions.
 
     Args:
         weights: θ.
-        seed: decides them.
-        count: how many lines.
+        seed: of the directions.
+        count: number of lines.
 
     Returns:
         Directions of kind "line".
@@ -102,11 +115,114 @@ def random_lines(weights: Weights, seed: int, count: int = 5) -> Directions:
     return Directions("line", found.vectors, found.names, seed)
 
 
-def _drawn(value: Tensor, generator: torch.Generator) -> Tensor:
-    # On the CPU and in float32, so that a seed gives the same directions everywhere.
-    noise = torch.randn(value.shape, generator=generator).to(value)
-    if value.ndim < 2:
-        return torch.zeros_like(value)
-    rest = tuple(range(1, value.ndim))
-    lengths = torch.linalg.vector_norm(value, dim=rest, keepdim=True)
-    return noise * (lengths / torch.linalg.vector_norm(noise, dim=rest, keepdim=True))
+def eigen_directions(
+    module: nn.Module,
+    inputs: Tensor,
+    labels: Tensor,
+    name: str,
+    loss: Loss = CrossEntropy(),  # noqa: B008 (immutable)
+) -> Directions:
+    """Return the two top Hessian eigenvectors of one domain's risk, of length 1.
+
+    Args:
+        module: a head on features or a whole network, in eval mode.
+        inputs: [n, ...] of the domain.
+        labels: as the loss takes them.
+        name: of the domain.
+        loss: per-sample.
+
+    Returns:
+        Directions of kind "eigen", with the eigenvalues in the names.
+
+    Raises:
+        InputError: the module has a single parameter.
+
+    Example:
+        >>> head = nn.Linear(3, 2)
+        >>> found = eigen_directions(head, torch.randn(5, 3), torch.tensor([0, 1, 1, 0, 1]), "photo")
+        >>> round(float(found.vectors[0]["weight"].square().sum() + found.vectors[0]["bias"].square().sum()), 4)
+        1.0
+    """
+    from fishr.diagnostics import Inspection
+
+    (pairs,) = Inspection(module, inputs, labels, (len(inputs),), loss).tops(2)
+    if len(pairs.values) < 2:
+        raise InputError(f"eigen: got {len(pairs.values)} eigenvector for {name!r}, expected 2; the head is too small")
+    values, vectors, weights = pairs.values.tolist(), pairs.vectors.T, weights_of(module)
+    names = tuple(f"eigenvector {i + 1} of {name}, λ = {value:.3g}" for i, value in enumerate(values[:2]))
+    return Directions("eigen", tuple(like(vector, weights) for vector in vectors[:2]), names)
+
+
+def gradient_directions(
+    module: nn.Module,
+    first: tuple[Tensor, Tensor],
+    second: tuple[Tensor, Tensor],
+    names: tuple[str, str],
+    loss: Loss = CrossEntropy(),  # noqa: B008 (immutable)
+    chunk: int = 1024,
+) -> Directions:
+    """Return an orthonormal basis of the plane of two domains' gradients, the first axis along the first gradient.
+
+    Args:
+        module: a head on features or a whole network, in eval mode.
+        first: inputs [n, ...] and labels of one domain.
+        second: those of another domain.
+        names: of the two domains.
+        loss: per-sample.
+        chunk: samples of one pass, which bounds memory.
+
+    Returns:
+        Directions of kind "gradients"; the points are −∇R_e/‖∇R_e‖.
+
+    Raises:
+        InputError: a gradient is zero, or the two are parallel.
+
+    Example:
+        >>> head, data = nn.Linear(3, 2), (torch.randn(5, 3), torch.tensor([0, 1, 1, 0, 1]))
+        >>> found = gradient_directions(head, data, (torch.randn(4, 3), torch.tensor([0, 1, 1, 0])), ("a", "b"))
+        >>> found.points[0].tolist(), found.labels
+        ([-1.0, 0.0], ('−∇ a', '−∇ b'))
+    """
+    gradients = torch.stack([domain_gradient(module, *data, loss=loss, chunk=chunk) for data in (first, second)])
+    pair = " and ".join(map(repr, names))
+    refusal = f"gradients: got those of {pair} zero or parallel, expected a plane; choose other domains"
+    axes = orthonormal(gradients, refusal)
+    units = gradients / torch.linalg.vector_norm(gradients, dim=1, keepdim=True)
+    # Exactly −1 and 0 for the first, which is an axis.
+    points = torch.stack([units.new_tensor([-1.0, 0.0]), -(axes @ units[1])]).cpu()
+    weights = weights_of(module)
+    return Directions(
+        "gradients",
+        tuple(like(axis, weights) for axis in axes),
+        (f"gradient of {names[0]}", f"gradient of {names[1]}, orthogonal part"),
+        points=points,
+        labels=tuple(f"−∇ {name}" for name in names),
+    )
+
+
+def domain_gradient(module: nn.Module, inputs: Tensor, labels: Tensor, loss: Loss, chunk: int = 1024) -> Tensor:
+    """Return ∇R [P] of one domain by the trainable parameters, float64, loss/parameter, without touching ``.grad``."""
+    parameters = [p for p in module.parameters() if p.requires_grad]
+    total = torch.zeros(sum(p.numel() for p in parameters), dtype=torch.float64, device=inputs.device)
+    for some, own in zip(inputs.split(chunk), labels.split(chunk), strict=True):
+        with torch.enable_grad():
+            value = per_sample_losses(loss, module(some), own).sum()
+        parts = torch.autograd.grad(value, parameters, materialize_grads=True)
+        total += torch.cat([part.flatten().double() for part in parts])
+    return total / len(inputs)
+
+
+def orthonormal(vectors: Tensor, refusal: str) -> Tensor:
+    """Return an orthonormal basis [2, P] of the plane of two vectors, or raise InputError if they span none.
+
+    The first axis is along the first vector; the second vector has a positive coordinate on the second axis.
+    """
+    lengths = torch.linalg.vector_norm(vectors, dim=1)
+    first, rest = vectors[0] / lengths[0], vectors[1]
+    # Twice: the first projection leaves a rounding error that is large beside a short rest.
+    for _ in range(2):
+        rest = rest - (rest @ first) * first
+    length = torch.linalg.vector_norm(rest)
+    if not (lengths[0] > 0 and length > FLAT * lengths[1]):
+        raise InputError(refusal)
+    return torch.stack([first, rest / length])

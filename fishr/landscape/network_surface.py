@@ -1,10 +1,9 @@
-"""Any module on a plane of its weights: one forward pass a point, the module itself never touched."""
+"""Scores of any module on a plane of its weights, by one forward pass a point."""
 
 import torch
 from torch import Tensor, nn
 
-from fishr.landscape.plane import Plane, Samples, Scores, total_scores
-from fishr.landscape.weights import check_alike
+from fishr.landscape.plane import Plane, Samples, Scores, check_alike, total_scores
 from fishr.losses import CrossEntropy, Loss
 from fishr.statistics.pure_forward import pure_forward, twin
 
@@ -18,62 +17,45 @@ def network_scores(
     loss: Loss = CrossEntropy(),  # noqa: B008 (immutable)
     chunk: int = 1024,
 ) -> Scores:
-    """Losses and accuracies of any module at all points of a grid, in eval mode.
+    """Return losses and accuracies of any module at all points of a grid, in eval mode.
 
-    Batch normalization has its running statistics, or the plane's where they are among its weights; they are not
-    estimated anew at every point.
+    Batch normalization uses its running statistics, or the plane's if they are among its weights. They are not
+    re-estimated at each point.
 
     Args:
-        module: whose mode, parameters, buffers and hooks stay as they are.
-        plane: of the module's parameters and buffers by name, or of some of them; the others stay.
-        samples: of each domain, inputs [n, ...] on the module's device, and labels.
+        module: its mode, parameters, buffers and hooks do not change.
+        plane: some or all of the module's parameters and buffers by name; the others stay fixed.
+        samples: inputs [n, ...] on the module's device, and labels, of each domain.
         xs: [nx], values of α.
         ys: [ny], values of β.
         loss: per-sample.
-        chunk: rows of one forward pass, which bounds memory.
+        chunk: samples of one forward pass, which bounds memory.
 
     Returns:
-        Scores of every domain, on the CPU.
+        Scores of all domains, on the CPU.
 
     Raises:
         InputError: the plane names a parameter that the module does not have.
 
     Example:
         >>> module = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2))
-        >>> weights = {"2.bias": torch.zeros(2)}
+        >>> plane = Plane({"2.bias": torch.zeros(2)}, {"2.bias": torch.ones(2)})
         >>> data = (torch.randn(5, 3), torch.tensor([0, 1, 1, 0, 1]))
-        >>> plane = Plane(weights, {"2.bias": torch.ones(2)})
         >>> network_scores(module, plane, [data], torch.linspace(-1, 1, 3), torch.zeros(1)).losses.shape
         torch.Size([1, 3, 1])
     """
     known = dict(module.named_parameters()) | dict(module.named_buffers())
-    check_alike(plane.centre, {name: value for name, value in known.items() if name in plane.centre})
-    copied = eval_twin(module)
+    check_alike(plane.center, {name: value for name, value in known.items() if name in plane.center})
+    copied = twin(module).eval()
     columns = list[Tensor]()
     with torch.no_grad():
         for x, y in torch.cartesian_prod(xs.double(), ys.double()).reshape(-1, 2).tolist():
             weights = plane.at(x, y)
-            columns.append(torch.stack([_mean_scores(copied, weights, *data, loss, chunk) for data in samples]))
-    losses, accuracies = torch.stack(columns, 2).unflatten(2, (len(xs), len(ys))).cpu().unbind(1)
+            for inputs, labels in samples:
+                total = torch.zeros(2, dtype=torch.float64, device=inputs.device)
+                for some, own in zip(inputs.split(chunk), labels.split(chunk), strict=True):
+                    total += total_scores(loss, pure_forward(copied, some, weights), own)
+                columns.append(total / len(inputs))
+    shape = (len(xs), len(ys), len(samples), 2)
+    losses, accuracies = torch.stack(columns).cpu().reshape(shape).permute(3, 2, 0, 1).contiguous()
     return Scores(losses, accuracies)
-
-
-def eval_twin(module: nn.Module) -> nn.Module:
-    """A copy of a module in eval mode that shares its parameters and has buffers of its own.
-
-    Example:
-        >>> module = nn.Sequential(nn.Linear(3, 2), nn.Dropout())
-        >>> twin = eval_twin(module)
-        >>> twin.training, module.training, twin[0].weight is module[0].weight
-        (False, True, True)
-    """
-    return twin(module).eval()
-
-
-def _mean_scores(
-    copied: nn.Module, weights: dict[str, Tensor], inputs: Tensor, labels: Tensor, loss: Loss, chunk: int
-) -> Tensor:
-    total = torch.zeros(2, dtype=torch.float64, device=inputs.device)
-    for rows, wanted in zip(inputs.split(chunk), labels.split(chunk), strict=True):
-        total += total_scores(loss, pure_forward(copied, rows, weights), wanted)
-    return total / len(inputs)

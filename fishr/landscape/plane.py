@@ -1,30 +1,81 @@
-"""A plane of weights, and what is measured at its points."""
+"""Weights as named tensors, planes through them, and the scores at the points of a plane."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TypeAlias
 
 import torch
 from attrs import frozen
-from torch import Tensor
+from torch import Tensor, nn
 
-from fishr.landscape.weights import Weights, check_alike, shifted
+from fishr.errors import InputError
 from fishr.losses import Loss, per_sample_losses
 
-# Of each domain, what the module reads and what the loss reads.
+Weights: TypeAlias = dict[str, Tensor]
+# The module's inputs and the labels of each domain.
 Samples: TypeAlias = Sequence[tuple[Tensor, Tensor]]
+
+
+def weights_of(module: nn.Module, buffers: bool = False) -> Weights:
+    """Return the trainable parameters of a module by name, detached.
+
+    Args:
+        module: any module.
+        buffers: also return floating-point buffers, such as running means.
+
+    Returns:
+        Views of the parameters.
+
+    Raises:
+        InputError: no parameter requires grad.
+
+    Example:
+        >>> list(weights_of(nn.Linear(3, 2)))
+        ['weight', 'bias']
+    """
+    found = {name: p.detach() for name, p in module.named_parameters() if p.requires_grad}
+    if not found:
+        raise InputError(
+            f"landscape: {type(module).__name__} has no parameter that requires grad, expected at least one"
+        )
+    if buffers:
+        found |= {name: buffer for name, buffer in module.named_buffers() if buffer.is_floating_point()}
+    return found
+
+
+def flattened(weights: Weights) -> Tensor:
+    """Return [P], float64, in the order of the names."""
+    return torch.cat([value.detach().flatten().double() for value in weights.values()])
+
+
+def like(flat: Tensor, weights: Weights) -> Weights:
+    """Split a [P] vector into tensors with the names, shapes and dtypes of the weights."""
+    parts = flat.split([value.numel() for value in weights.values()])
+    named = zip(weights.items(), parts, strict=True)
+    return {name: part.reshape(value.shape).to(value) for (name, value), part in named}
+
+
+def check_alike(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> None:
+    """Raise InputError if a name or shape differs."""
+    for name in [*one, *(name for name in other if name not in one)]:
+        first, second = (tuple(each[name].shape) if name in each else "none" for each in (one, other))
+        if first != second:
+            raise InputError(
+                f"parameter {name}: got shapes {first} and {second}, expected one shape; "
+                "a landscape joins weights of one architecture"
+            )
 
 
 @frozen(eq=False)
 class Plane:
-    """θ(α, β) = centre + α·first + β·second.
+    """θ(α, β) = center + α·first + β·second.
 
     Args:
-        centre: θ at the origin.
+        center: θ at the origin.
         first: direction of α.
         second: direction of β; None on a line.
 
     Raises:
-        InputError: a direction has other names or shapes than the centre.
+        InputError: a direction differs from the center in a name or shape.
 
     Example:
         >>> plane = Plane({"w": torch.ones(2)}, {"w": torch.tensor([0.0, 2.0])})
@@ -32,26 +83,34 @@ class Plane:
         tensor([1., 2.])
     """
 
-    centre: Weights
+    center: Weights
     first: Weights
     second: Weights | None = None
 
     def __attrs_post_init__(self) -> None:
         for direction in (self.first, self.second or self.first):
-            check_alike(direction, self.centre)
+            check_alike(direction, self.center)
 
     def at(self, x: float, y: float) -> Weights:
-        """The weights of a point."""
-        return shifted(self.centre, (x, self.first), *([] if self.second is None else [(y, self.second)]))
+        """Return the weights of a point."""
+        moved = {name: torch.add(value, self.first[name], alpha=x) for name, value in self.center.items()}
+        if self.second is None:
+            return moved
+        return {name: torch.add(value, self.second[name], alpha=y) for name, value in moved.items()}
+
+    @property
+    def centre(self) -> Weights:
+        """The former spelling of ``center``."""
+        return self.center
 
 
 @frozen(eq=False)
 class Scores:
-    """What is measured at each point of a grid.
+    """Losses and accuracies at each point of a grid.
 
     Args:
         losses: [K, nx, ny], float64, mean loss of each domain.
-        accuracies: [K, nx, ny], float64, shares from 0 to 1; NaN for a loss that predicts nothing.
+        accuracies: [K, nx, ny], float64, from 0 to 1; NaN for a loss without predictions.
 
     Example:
         >>> Scores(torch.zeros(2, 5, 3), torch.ones(2, 5, 3)).losses.shape
@@ -63,20 +122,10 @@ class Scores:
 
 
 def total_scores(loss: Loss, logits: Tensor, labels: Tensor) -> Tensor:
-    """[2], float64: the sum of the losses, and the mean share of right predictions times the number of samples.
-
-    Example:
-        >>> from fishr.losses import CrossEntropy
-        >>> total_scores(CrossEntropy(), torch.zeros(3, 2), torch.tensor([0, 0, 1]))
-        tensor([2.0794, 2.0000], dtype=torch.float64)
-    """
+    """Return [2], float64: the summed loss, and the accuracy times the number of samples."""
     value = per_sample_losses(loss, logits, labels).sum(dtype=torch.float64)
-    return torch.stack([value, _right(loss, logits, labels).flatten(1).mean(1).sum()])
-
-
-def _right(loss: Loss, logits: Tensor, labels: Tensor) -> Tensor:
     predict: Callable[[Tensor], Tensor] | None = getattr(loss, "predictions", None)
     if predict is None:
-        return logits.new_full((len(logits), 1), torch.nan, dtype=torch.float64)
+        return torch.stack([value, value.new_tensor(torch.nan)])
     right = predict(logits).reshape(labels.shape) == labels
-    return right.double().reshape(len(logits), -1)
+    return torch.stack([value, right.double().reshape(len(logits), -1).mean(1).sum()])

@@ -1,4 +1,4 @@
-"""A landscape as it is kept: every domain's risk over the same grid in weight space."""
+"""Surfaces: each domain's risk over one grid in weight space."""
 
 from collections.abc import Mapping
 
@@ -12,7 +12,7 @@ from fishr.landscape.plane import Scores
 
 @frozen(eq=False)
 class Frames:
-    """The same landscape around earlier weights: one sheet a checkpoint.
+    """The same plane around earlier weights, one surface a checkpoint.
 
     Args:
         steps: T, updates made before each checkpoint.
@@ -34,15 +34,15 @@ class Surface:
 
     Args:
         directions: of the axes.
-        axes: [nx], and [ny] for a plane: coordinates, float64, ascending; θ* itself lies at 0.
+        axes: [nx], and [ny] for a plane: coordinates, float64, ascending; θ* is at 0.
         domains: K names, training domains first.
-        splits: "training" or "evaluation" of each.
+        splits: "training" or "evaluation" of each domain.
         scores: losses and accuracies, [K, nx, ny] over a plane, [K, nx, S] over S lines; NaN where not evaluated.
-        parameters: names of those that move.
+        parameters: names of the parameters that move.
         route: how the scores were computed.
-        frames: around earlier checkpoints; None where there are none.
-        source: where the weights and data come from.
-        settings: what was asked for, as JSON; with the source it decides the content.
+        frames: around earlier checkpoints, or None.
+        source: of the weights and data.
+        settings: options as JSON; with the source they determine the content.
 
     Raises:
         InputError: the scores do not fit the axes, domains and directions.
@@ -52,7 +52,7 @@ class Surface:
         >>> lines = Directions("line", ({"w": torch.ones(2)},), ("random",), seed=0)
         >>> scores = Scores(torch.zeros(1, 3, 1), torch.ones(1, 3, 1))
         >>> surface = Surface(lines, (torch.tensor([-1.0, 0.0, 1.0]),), ("photo",), ("training",), scores, ("w",), "")
-        >>> surface.centre
+        >>> surface.center
         (1,)
     """
 
@@ -78,20 +78,25 @@ class Surface:
 
     @property
     def plane(self) -> bool:
-        """Whether it has two axes; else it is one or several lines."""
+        """Whether the grid has two axes, rather than one for one or several lines."""
         return len(self.axes) == 2
 
     @property
-    def centre(self) -> tuple[int, ...]:
+    def center(self) -> tuple[int, ...]:
         """Index of θ* on the grid."""
         return tuple(int((axis == 0).nonzero()) for axis in self.axes)
+
+    @property
+    def centre(self) -> tuple[int, ...]:
+        """The former spelling of ``center``."""
+        return self.center
 
     @property
     def risks(self) -> Tensor:
         """[K, nx, ny], or [K, nx] as the mean over lines."""
         return self.scores.losses if self.plane else self.scores.losses.mean(2)
 
-    def training_mean(self, values: Tensor) -> Tensor:
-        """The mean over training domains of a [K, ...] tensor; over all domains where none was trained on."""
-        chosen = [index for index, split in enumerate(self.splits) if split == "training"]
-        return values[chosen or slice(None)].mean(0)
+    @property
+    def training(self) -> list[int]:
+        """Indices of the training domains."""
+        return [index for index, split in enumerate(self.splits) if split == "training"]

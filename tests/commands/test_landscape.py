@@ -57,7 +57,7 @@ def test_a_table_a_surface_and_pictures(runs, call):
             zip(subject.domains, subject.seen.domain_samples, strict=True)
         ):
             risk = subject.seen.loss(subject.seen.head(features), labels).double().mean()
-            torch.testing.assert_close(surface.risks[(index, *surface.centre)], risk, atol=1e-6, rtol=1e-5)
+            torch.testing.assert_close(surface.risks[(index, *surface.center)], risk, atol=1e-6, rtol=1e-5)
             row = next(line for line in said.out.splitlines() if line.startswith(name))
             assert float(row.split()[-4]) == pytest.approx(float(risk), rel=1e-3)
     for picture in _pictures(path):

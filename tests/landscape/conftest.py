@@ -19,9 +19,9 @@ def oracle():
         for i, x in enumerate(xs.tolist()):
             for j, y in enumerate(ys.tolist()):
                 for name, parameter in [*module.named_parameters(), *module.named_buffers()]:
-                    if name in plane.centre:
+                    if name in plane.center:
                         second = 0 if plane.second is None else y * plane.second[name]
-                        parameter.data = plane.centre[name] + x * plane.first[name] + second
+                        parameter.data = plane.center[name] + x * plane.first[name] + second
                 for k, (inputs, labels) in enumerate(samples):
                     with torch.no_grad():
                         logits = module(inputs.clone())

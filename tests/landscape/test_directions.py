@@ -13,7 +13,6 @@ from fishr.landscape import (
     Plane,
     checkpoint_directions,
     chord,
-    domain_gradient,
     eigen_directions,
     gradient_directions,
     linear_scores,
@@ -22,7 +21,8 @@ from fishr.landscape import (
     random_lines,
     weights_of,
 )
-from fishr.landscape.weights import difference, flattened, shifted
+from fishr.landscape.directions import domain_gradient
+from fishr.landscape.plane import flattened
 from fishr.losses import CrossEntropy
 
 
@@ -99,7 +99,7 @@ def test_a_walk_in_a_plane_is_explained_by_it():
     found = pca_directions(walk, "abcdef")
     assert sum(found.explained) == pytest.approx(1.0)
     for weights, (x, y) in zip(walk, found.points.tolist(), strict=True):
-        back = shifted(walk[-1], (x, found.vectors[0]), (y, found.vectors[1]))
+        back = Plane(walk[-1], *found.vectors).at(x, y)
         torch.testing.assert_close(back["w"], weights["w"])
 
 
@@ -109,10 +109,10 @@ def test_the_plane_through_three_checkpoints_holds_them():
     axes = torch.stack([flattened(vector) for vector in found.vectors])
     torch.testing.assert_close(axes @ axes.T, torch.eye(2, dtype=FLOAT64))
     for weights, (x, y) in zip(corners, found.points.tolist(), strict=True):
-        back = shifted(corners[-1], (x, found.vectors[0]), (y, found.vectors[1]))
+        back = Plane(corners[-1], *found.vectors).at(x, y)
         torch.testing.assert_close(flattened(back), flattened(weights))
     # Physical lengths, the first along the first axis, the second on the positive side.
-    assert found.points[0, 0] == pytest.approx(float(flattened(difference(corners[0], corners[2])).norm()))
+    assert found.points[0, 0] == pytest.approx(float((flattened(corners[0]) - flattened(corners[2])).norm()))
     assert abs(found.points[0, 1]) < 1e-12
     assert found.points[1, 1] > 0
 
@@ -141,8 +141,8 @@ def test_too_few_checkpoints_or_other_shapes_are_refused():
 def test_a_chord_joins_its_ends():
     start, end = _walk(2)
     found = chord(start, end, ("one", "other"))
-    assert torch.equal(flattened(shifted(start, (0.0, found.vectors[0]))), flattened(start))
-    torch.testing.assert_close(flattened(shifted(start, (1.0, found.vectors[0]))), flattened(end))
+    assert torch.equal(flattened(Plane(start, *found.vectors).at(0.0, 0.0)), flattened(start))
+    torch.testing.assert_close(flattened(Plane(start, *found.vectors).at(1.0, 0.0)), flattened(end))
     with pytest.raises(InputError, match="'one to other': got one of length 0"):
         chord(start, start, ("one", "other"))
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from fishr.errors import InputError
-from fishr.landscape import Plane, linear_scores, random_directions, separable, weights_of
+from fishr.landscape import Plane, linear_scores, linear_surface, random_directions, weights_of
 from fishr.landscape.linear_surface import affine_logits
 from fishr.losses import BinaryCrossEntropy, CrossEntropy
 
@@ -58,7 +58,7 @@ def test_any_size_and_any_scale(rows, classes, nx, ny, scale, block, seed):
     plane = _plane(head)
     xs, ys = torch.linspace(-1, 1, nx, dtype=FLOAT64), torch.linspace(-scale, 1, ny, dtype=FLOAT64)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(separable, "_BLOCK", block)
+        patch.setattr(linear_surface, "_BLOCK", block)
         found = linear_scores(plane, [(features, labels)], xs, ys)
     for i, x in enumerate(xs.tolist()):
         for j, y in enumerate(ys.tolist()):
@@ -133,7 +133,7 @@ def test_a_subclass_that_computes_something_else_is_not_taken_for_its_parent(ora
 
 
 def test_rows_are_read_in_blocks(oracle, monkeypatch):
-    monkeypatch.setattr("fishr.landscape.linear_surface._BLOCK", 30)
+    monkeypatch.setattr("fishr.landscape.linear_surface._CHUNK", 30)
     head = nn.Linear(3, 4, dtype=FLOAT64)
     samples, plane = [(torch.randn(11, 3, dtype=FLOAT64), torch.randint(4, (11,)))], _plane(head)
     _check(linear_scores(plane, samples, XS, YS), oracle(head, plane, samples, XS, YS, CrossEntropy()))
@@ -145,7 +145,7 @@ def test_float32_stays_as_close_as_direct_evaluation():
     first, second = random_directions(weights_of(head), 0).vectors
     plane = Plane(weights_of(head), first, second)
     found = linear_scores(plane, [(features, labels)], XS, YS)
-    wide = Plane(*({name: value.double() for name, value in w.items()} for w in (plane.centre, first, second)))
+    wide = Plane(*({name: value.double() for name, value in w.items()} for w in (plane.center, first, second)))
     exact = linear_scores(wide, [(features.double(), labels)], XS, YS)
     torch.testing.assert_close(found.losses, exact.losses, atol=1e-6, rtol=1e-6)
 

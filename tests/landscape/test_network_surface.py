@@ -69,8 +69,8 @@ def test_the_module_is_as_it_was():
 def test_buffers_move_where_they_are_asked_to(oracle):
     network = _noisy().eval()
     plane = _plane(network, buffers=True)
-    assert "1.running_var" in plane.centre
-    assert "1.num_batches_tracked" not in plane.centre
+    assert "1.running_var" in plane.center
+    assert "1.num_batches_tracked" not in plane.center
     samples = [(torch.randn(6, 3, dtype=FLOAT64), torch.randint(2, (6,)))]
     xs = XS[1:]
     found = network_scores(network, plane, samples, xs, YS[1:])
@@ -78,7 +78,7 @@ def test_buffers_move_where_they_are_asked_to(oracle):
         found.losses, oracle(network, plane, samples, xs, YS[1:], CrossEntropy()).losses, **EXACT
     )
     still = Plane(
-        *({n: v for n, v in w.items() if "running" not in n} for w in (plane.centre, plane.first, plane.second))
+        *({n: v for n, v in w.items() if "running" not in n} for w in (plane.center, plane.first, plane.second))
     )
     assert not torch.allclose(found.losses, network_scores(network, still, samples, xs, YS[1:]).losses, atol=1e-4)
 
@@ -87,7 +87,7 @@ def test_parameters_that_do_not_move_stay(oracle):
     network = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2)).double()
     network[0].requires_grad_(False)
     plane = _plane(network)
-    assert list(plane.centre) == ["2.weight", "2.bias"]
+    assert list(plane.center) == ["2.weight", "2.bias"]
     samples = [(torch.randn(6, 3, dtype=FLOAT64), torch.randint(2, (6,)))]
     expected = oracle(network, plane, samples, XS, YS, CrossEntropy())
     torch.testing.assert_close(network_scores(network, plane, samples, XS, YS).losses, expected.losses, **EXACT)

@@ -145,7 +145,7 @@ def test_nothing_is_overwritten(tmp_path):
 
 def test_a_file_that_lacks_something_is_damaged(tmp_path):
     from fishr.data.caches import save_tree
-    from fishr.landscape.files import KIND, surface_tree
+    from fishr.landscape.surface_file import KIND, surface_tree
 
     tree = surface_tree(_surface())
     del tree["domains"]
@@ -168,6 +168,6 @@ def test_scores_of_another_shape_are_refused():
 
 
 def test_the_centre_is_where_both_coordinates_are_zero():
-    assert _surface((5, 3)).centre == (2, 1)
-    assert _lines().centre == (2,)
+    assert _surface((5, 3)).center == (2, 1)
+    assert _lines().center == (2,)
     assert isinstance(_surface().directions, Directions)

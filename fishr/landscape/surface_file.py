@@ -1,0 +1,151 @@
+"""Surfaces in HDF5, under the names that other landscape tools read."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fishr.data.caches.encoding import Tree
+from fishr.data.caches.trees import load_tree, save_tree
+from fishr.errors import InputError
+from fishr.landscape.directions import Directions
+from fishr.landscape.plane import Scores, Weights
+from fishr.landscape.surface import Frames, Surface
+
+KIND = "fishr-surface"
+
+
+def save_surface(path: Path, surface: Surface) -> None:
+    """Write a surface, whole or not at all, and never over another file.
+
+    Other tools read ``xcoordinates``, ``ycoordinates`` (of a plane), ``train_loss`` and ``train_acc`` (percent), the
+    training domains' means. ``xdirection`` and ``ydirection`` have an array for each parameter that moves. ``domains``
+    has each domain's losses and accuracies (from 0 to 1).
+
+    Args:
+        path: of the file; its folder exists.
+        surface: to write.
+
+    Raises:
+        InputError: the path exists.
+        RunFailed: the file could not be written.
+
+    Example:
+        >>> import tempfile
+        >>> line = Directions("line", ({"w": torch.ones(2)},), ("random",), seed=0)
+        >>> scores = Scores(torch.zeros(1, 1, 1), torch.ones(1, 1, 1))
+        >>> surface = Surface(line, (torch.zeros(1),), ("photo",), ("training",), scores, ("w",), "by hand")
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     save_surface(Path(folder, "a.h5"), surface)
+        ...     load_surface(Path(folder, "a.h5")).domains
+        ('photo',)
+    """
+    save_tree(path, KIND, surface_tree(surface))
+
+
+def load_surface(path: Path) -> Surface:
+    """Read a surface, with every byte checked.
+
+    Args:
+        path: of a file written by ``save_surface``.
+
+    Returns:
+        The surface, on the CPU.
+
+    Raises:
+        InputError: the file is absent, damaged, or of another kind.
+
+    Example:
+        >>> load_surface(Path("nowhere.h5"))
+        Traceback (most recent call last):
+            ...
+        fishr.errors.InputError: nowhere.h5: no such file; give the path of a file that fishr wrote
+    """
+    tree: Any = load_tree(path, KIND)
+    try:
+        return _surface(tree)
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{path}: damaged (it lacks {error}); make it again") from error
+
+
+def surface_tree(surface: Surface) -> Tree:
+    directions, scores, frames = surface.directions, surface.scores, surface.frames
+    vectors = [{str(i): _array(value) for i, value in enumerate(v.values())} for v in directions.vectors]
+    # Without training domains, the mean of all.
+    chosen: Any = surface.training or slice(None)
+    loss, accuracy = (
+        (part if surface.plane else part.mean(2))[chosen].mean(0) for part in (scores.losses, scores.accuracies)
+    )
+    tree: Tree = {
+        "xcoordinates": _array(surface.axes[0]),
+        "train_loss": _array(loss),
+        "train_acc": _array(100 * accuracy),
+        "xdirection": vectors[0],
+        "domains": {
+            str(index): {"name": name, "split": split, "loss": _array(loss), "accuracy": _array(accuracy)}
+            for index, (name, split, loss, accuracy) in enumerate(
+                zip(surface.domains, surface.splits, scores.losses, scores.accuracies, strict=True)
+            )
+        },
+        "directions": {
+            "kind": directions.kind,
+            "seed": directions.seed,
+            "names": directions.names,
+            "points": _array(directions.points),
+            "labels": directions.labels,
+            "explained": np.array(directions.explained, dtype=np.float64),
+        },
+        "parameters": surface.parameters,
+        "mode": "eval",
+        "route": surface.route,
+        "source": dict(surface.source),
+        "settings": surface.settings,
+    }
+    if surface.plane:
+        tree |= {"ycoordinates": _array(surface.axes[1]), "ydirection": vectors[1]}
+    else:
+        tree["lines"] = {str(index): vector for index, vector in enumerate(vectors) if index}
+    if frames is not None:
+        losses, accuracies = _array(frames.scores.losses), _array(frames.scores.accuracies)
+        tree["frames"] = {"steps": np.array(frames.steps), "loss": losses, "accuracy": accuracies}
+    return tree
+
+
+def _surface(tree: Any) -> Surface:
+    plane, parameters, kept = "ycoordinates" in tree, tree["parameters"], tree["directions"]
+    arrays = [tree["xdirection"], *([tree["ydirection"]] if plane else tree["lines"].values())]
+    vectors: list[Weights] = [
+        {name: torch.from_numpy(vector[str(index)]) for index, name in enumerate(parameters)} for vector in arrays
+    ]
+    domains = [tree["domains"][str(index)] for index in range(len(tree["domains"]))]
+    frames = tree.get("frames")
+    return Surface(
+        Directions(
+            kept["kind"],
+            tuple(vectors),
+            kept["names"],
+            kept["seed"],
+            torch.from_numpy(kept["points"]),
+            kept["labels"],
+            tuple(kept["explained"].tolist()),
+        ),
+        tuple(torch.from_numpy(tree[name]) for name in ("xcoordinates", "ycoordinates") if name in tree),
+        tuple(domain["name"] for domain in domains),
+        tuple(domain["split"] for domain in domains),
+        Scores(*(torch.stack([torch.from_numpy(d[name]) for d in domains]) for name in ("loss", "accuracy"))),
+        parameters,
+        tree["route"],
+        frames
+        and Frames(
+            tuple(frames["steps"].tolist()), Scores(*(torch.from_numpy(frames[n]) for n in ("loss", "accuracy")))
+        ),
+        tree["source"],
+        tree["settings"],
+    )
+
+
+def _array(tensor: Tensor) -> Any:
+    # NumPy has no bfloat16.
+    return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy(force=True)
