@@ -117,15 +117,14 @@ def _tables(
     sweeps: "Mapping[str, Records]", planned: "Mapping[str, Collection[JobKey] | None]", selections: "Sequence[str]"
 ) -> "list[Table]":
     """Every selection's tables of data sets and of averages; rows bear the sweep's name if there are several."""
-    from fishr.protocols.domainbed.collection import averages_table, dataset_tables
-    from fishr.protocols.domainbed.tables import beside
+    from fishr.protocols.domainbed.collection import averages_table, dataset_tables, side_by_side
 
     named = {name: list["Table"]() for name in sweeps}
     for selection in selections:
         for name, read in sweeps.items():
             tables = dataset_tables(read, selection, planned[name])
             named[name] += [*tables, averages_table(tables)]
-    return list(beside(named)) if len(sweeps) > 1 else named[next(iter(sweeps))]
+    return list(side_by_side(named)) if len(sweeps) > 1 else named[next(iter(sweeps))]
 
 
 def _unfinished(sweeps: "Mapping[str, Records]") -> list[str]:

@@ -197,7 +197,7 @@ def attempt(job: Job, conditions: Conditions) -> Outcome:
 
     Example:
         >>> import tempfile
-        >>> from fishr.protocols.domainbed.job import Settings
+        >>> from fishr.protocols.domainbed.settings import Settings
         >>> job = Job("PACS", "ERM", (0,), 0, 0, Settings(features={"PACS": "nowhere.h5"}))
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     attempt(job, Conditions(Path(folder))).message

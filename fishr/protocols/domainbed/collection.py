@@ -1,10 +1,10 @@
-"""The tables of a sweep's records: dataset tables, averages, and the jobs that cells lack."""
+"""Tables from the records of sweeps: dataset tables, averages, the jobs that cells lack, and sweeps side by side."""
 
 from collections.abc import Collection, Mapping, Sequence
 from itertools import product
 
 import numpy as np
-from attrs import frozen
+from attrs import evolve, frozen
 
 from fishr.protocols.domainbed.datasets import BENCHMARKS
 from fishr.protocols.domainbed.records import JobKey, Records
@@ -14,124 +14,16 @@ from fishr.protocols.domainbed.tables import AVERAGES, Cell, Row, Table, by_benc
 Seeds = frozenset[tuple[int, int]]
 
 
-@frozen
-class Jobs:
-    """The jobs of one data set: what there is, and what every cell of its tables should have.
-
-    Args:
-        dataset: its name.
-        environments: how many it has.
-        present: jobs with records.
-        wanted: by algorithm and test environment, the pairs (hparams_seed, trial_seed).
-        pairs: whether any job has two test environments, as leave-one-domain-out needs them.
-    """
-
-    dataset: str
-    environments: int
-    present: frozenset[JobKey]
-    wanted: Mapping[tuple[str, int], Seeds]
-    pairs: bool
-
-    @property
-    def algorithms(self) -> list[str]:
-        """That are there or wanted, in the order of rows."""
-        names = {key.algorithm for key in self.present} | {algorithm for algorithm, _ in self.wanted}
-        return sorted(names, key=by_reference)
-
-    def missing(self, algorithm: str, test_env: int, selection: str) -> tuple[JobKey, ...]:
-        """The jobs without records that a cell needs.
-
-        Leave-one-domain-out needs each draw's runs of two test environments too, as soon as there is any such run.
-
-        Args:
-            algorithm: of the row.
-            test_env: of the column.
-            selection: one of ``SELECTIONS``.
-
-        Returns:
-            Their keys in ascending order.
-        """
-        tested = [(test_env,)]
-        if selection == "leave-one-out" and self.pairs:
-            tested += [(test_env, other) for other in range(self.environments) if other != test_env]
-        needed = (
-            JobKey(self.dataset, algorithm, envs, hparams_seed, trial_seed)
-            for hparams_seed, trial_seed in self.wanted.get((algorithm, test_env), Seeds())
-            for envs in tested
-        )
-        return tuple(sorted(key for key in needed if key not in self.present))
-
-
-def jobs_of(
-    dataset: str, environments: int, present: Collection[JobKey], planned: Collection[JobKey] | None = None
-) -> Jobs:
-    """What a data set's cells have and should have.
-
-    Args:
-        dataset: its name.
-        environments: how many it has.
-        present: jobs with records; those of other data sets do not count.
-        planned: jobs of the sweep; None without a plan: then every cell should have all draws and all trials that any
-            job of the data set has.
-
-    Returns:
-        Its jobs.
-
-    Example:
-        >>> present = [JobKey("PACS", "ERM", (0,), draw, 0) for draw in (0, 1)]
-        >>> [str(key) for key in jobs_of("PACS", 4, present).missing("ERM", 3, "training")]
-        ['PACS ERM test 3 draw 0 trial 0', 'PACS ERM test 3 draw 1 trial 0']
-        >>> jobs_of("PACS", 4, present, planned=present).missing("ERM", 3, "training")
-        ()
-    """
-    there = frozenset(key for key in present if key.dataset == dataset)
-    plan = there if planned is None else frozenset(key for key in planned if key.dataset == dataset)
-    wanted = dict[tuple[str, int], set[tuple[int, int]]]()
-    if planned is None:
-        draws, trials = {key.hparams_seed for key in there}, {key.trial_seed for key in there}
-        for algorithm, test_env in product({key.algorithm for key in there}, range(environments)):
-            wanted[algorithm, test_env] = set(product(draws, trials))
-    for key in plan:
-        if len(key.test_envs) == 1:
-            wanted.setdefault((key.algorithm, key.test_envs[0]), set()).add((key.hparams_seed, key.trial_seed))
-    return Jobs(
-        dataset,
-        environments,
-        there,
-        {cell: Seeds(seeds) for cell, seeds in wanted.items()},
-        pairs=any(len(key.test_envs) == 2 for key in there | plan),
-    )
-
-
 def dataset_tables(
     read: Records,
     selection: str,
     planned: Collection[JobKey] | None = None,
     environments: Mapping[str, Sequence[str]] | None = None,
 ) -> tuple[Table, ...]:
-    """A table for each data set: test accuracy by algorithm and test environment.
+    """Return a table for each data set: test accuracy by method and test environment.
 
-    Args:
-        read: the records of a sweep.
-        selection: one of ``SELECTIONS``.
-        planned: the sweep's jobs, which say what a cell lacks; None: what the records suggest.
-        environments: names by data set, where they are neither the benchmark's nor in the records' settings; without
-            any they are "0", "1", ….
-
-    Returns:
-        Tables in the benchmark's order, then by name.
-
-    Example:
-        >>> from fishr.protocols.domainbed.records import Record
-        >>> def record(test):
-        ...     accuracies = {f"env{i}_{split}": 0.5 + 0.1 * i for i in range(3) for split in ("in", "out")}
-        ...     return Record(JobKey("ColoredMNIST", "ERM", (test,), 0, 0), 0, accuracies)
-        >>> (table,) = dataset_tables(Records(tuple(map(record, range(3)))), "training")
-        >>> table.columns, [round(cell.mean, 6) for cell in table.rows[0].cells], round(table.rows[0].average, 6)
-        (('+90%', '+80%', '-90%'), [50.0, 60.0, 70.0], 60.0)
-
-    Source:
-        Gulrajani and Lopez-Paz, In search of lost domain generalization, ICLR 2021.
+    ``planned`` are the sweep's jobs, which decide what a cell lacks; None: what the records suggest. ``environments``
+    are names by data set, where neither the benchmark nor the records' settings have them.
     """
     select = SELECTIONS[selection]
     found = {group: select(records, group.test_env) for group, records in grouped(read.records).items()}
@@ -151,24 +43,9 @@ def dataset_tables(
 
 
 def averages_table(tables: Sequence[Table]) -> Table:
-    """The table of data sets: each trial's mean over the environments it has, then mean and error over trials.
+    """Return the table of data sets: each trial's mean over its environments, then mean and error over trials.
 
-    Args:
-        tables: of ``dataset_tables``, one selection's.
-
-    Returns:
-        The table; its ``missing`` are those of all environments.
-
-    Example:
-        >>> def cell(accuracy, trials):
-        ...     return cell_of([accuracy] * trials, chosen={t: Chosen(0.9, accuracy, 0, 0) for t in range(trials)})
-        >>> table = Table("RotatedMNIST", "oracle", ("0", "15"), (row_of("ERM", [cell(0.5, 2), cell(0.75, 1)]),))
-        >>> averages = averages_table([table])
-        >>> averages.columns, averages.rows[0].cells[0].mean, averages.rows[0].cells[0].trials
-        (('RotatedMNIST',), 56.25, 2)
-
-    Source:
-        Gulrajani and Lopez-Paz, In search of lost domain generalization, ICLR 2021.
+    Its cells miss the jobs that any environment misses.
     """
     rows = list[Row]()
     for algorithm in sorted({row.algorithm for table in tables for row in table.rows}, key=by_reference):
@@ -178,8 +55,95 @@ def averages_table(tables: Sequence[Table]) -> Table:
     return Table(AVERAGES, tables[0].selection, tuple(table.name for table in tables), tuple(rows))
 
 
+def side_by_side(named: Mapping[str, Sequence[Table]]) -> tuple[Table, ...]:
+    """Return the tables of several sweeps as one for each selection and data set; rows bear the sweep's name.
+
+    Columns that a sweep lacks are empty cells.
+    """
+    matching = dict[tuple[str, str], list[tuple[str, Table]]]()
+    for source, tables in named.items():
+        for table in tables:
+            matching.setdefault((table.selection, table.name), []).append((source, table))
+    merged = list[Table]()
+    order = list(SELECTIONS)
+    for selection, name in sorted(matching, key=lambda one: (order.index(one[0]), by_benchmark(one[1]))):
+        parts = matching[selection, name]
+        columns = tuple(dict.fromkeys(column for _, table in parts for column in table.columns))
+        if name == AVERAGES:
+            columns = tuple(sorted(columns, key=by_benchmark))
+        rows = [_aligned(row, table.columns, columns, source) for source, table in parts for row in table.rows]
+        # A stable sort: the rows of a method stay in the order of the sweeps.
+        rows.sort(key=lambda row: by_reference(row.algorithm))
+        lacks_pairs = all(table.lacks_pairs for _, table in parts)
+        merged.append(Table(name, selection, columns, tuple(rows), lacks_pairs))
+    return tuple(merged)
+
+
+@frozen
+class Jobs:
+    """Jobs of one data set: those with records, and those that every cell of its tables should have.
+
+    Args:
+        dataset: Name.
+        environments: Number of environments.
+        present: Jobs with records.
+        wanted: By method and test environment, the pairs (hparams_seed, trial_seed).
+        pairs: Whether any job has two test environments, as leave-one-domain-out needs them.
+    """
+
+    dataset: str
+    environments: int
+    present: frozenset[JobKey]
+    wanted: Mapping[tuple[str, int], Seeds]
+    pairs: bool
+
+    @property
+    def algorithms(self) -> list[str]:
+        """Names of the methods that are present or wanted, in the order of rows."""
+        names = {key.algorithm for key in self.present} | {algorithm for algorithm, _ in self.wanted}
+        return sorted(names, key=by_reference)
+
+    def missing(self, algorithm: str, test_env: int, selection: str) -> tuple[JobKey, ...]:
+        """Return the jobs without records that a cell needs, in ascending order.
+
+        Leave-one-domain-out needs each draw's runs of two test environments too, as soon as there is any such run.
+        """
+        tested = [(test_env,)]
+        if selection == "leave-one-out" and self.pairs:
+            tested += [(test_env, other) for other in range(self.environments) if other != test_env]
+        needed = (
+            JobKey(self.dataset, algorithm, envs, hparams_seed, trial_seed)
+            for hparams_seed, trial_seed in self.wanted.get((algorithm, test_env), Seeds())
+            for envs in tested
+        )
+        return tuple(sorted(key for key in needed if key not in self.present))
+
+
+def jobs_of(
+    dataset: str, environments: int, present: Collection[JobKey], planned: Collection[JobKey] | None = None
+) -> Jobs:
+    """Return a data set's jobs; without a plan, every cell wants all draws and trials that any job has."""
+    there = frozenset(key for key in present if key.dataset == dataset)
+    plan = there if planned is None else frozenset(key for key in planned if key.dataset == dataset)
+    wanted = dict[tuple[str, int], set[tuple[int, int]]]()
+    if planned is None:
+        draws, trials = {key.hparams_seed for key in there}, {key.trial_seed for key in there}
+        for algorithm, test_env in product({key.algorithm for key in there}, range(environments)):
+            wanted[algorithm, test_env] = set(product(draws, trials))
+    for key in plan:
+        if len(key.test_envs) == 1:
+            wanted.setdefault((key.algorithm, key.test_envs[0]), set()).add((key.hparams_seed, key.trial_seed))
+    return Jobs(
+        dataset,
+        environments,
+        there,
+        {cell: Seeds(seeds) for cell, seeds in wanted.items()},
+        pairs=any(len(key.test_envs) == 2 for key in there | plan),
+    )
+
+
 def _sizes(read: Records, planned: Collection[JobKey]) -> dict[str, int]:
-    """How many environments each data set has: by its records, else by the benchmark, else by the plan."""
+    """Return the number of environments of each data set: by its records, else by the benchmark, else by the plan."""
     sizes = dict[str, int]()
     for key in planned:
         known = BENCHMARKS.get(key.dataset)
@@ -189,7 +153,7 @@ def _sizes(read: Records, planned: Collection[JobKey]) -> dict[str, int]:
 
 
 def _columns(jobs: Jobs, environments: Mapping[str, Sequence[str]]) -> dict[int, str]:
-    """The environments that are tested, by index."""
+    """Return the names of the tested environments by index."""
     known = BENCHMARKS.get(jobs.dataset)
     if known and jobs.dataset not in environments and len(known.environments) == jobs.environments:
         return {index: known.environments[index] for index in known.tested or range(jobs.environments)}
@@ -223,3 +187,10 @@ def _average(row: Row) -> Cell:
     means = [float(np.mean([cell.chosen[trial].test for cell in cells if trial in cell.chosen])) for trial in trials]
     # Leave-one-domain-out names a job of two test environments in the cells of both.
     return cell_of(means, tuple(sorted({key for cell in cells for key in cell.missing})))
+
+
+def _aligned(row: Row, columns: Sequence[str], wanted: Sequence[str], source: str) -> Row:
+    cells = dict(zip(columns, row.cells, strict=True))
+    return evolve(
+        row_of(row.algorithm, [cells.get(column) or Cell() for column in wanted], row.protocol), source=source
+    )

@@ -15,16 +15,12 @@ class Benchmark:
     """What the benchmark fixes of one data set.
 
     Args:
-        environments: in the order of their indices, as tables call them.
+        environments: Names in tables, in the order of their indices.
         classes: C.
-        evaluate_every: steps between two records.
-        folder: where its images lie below the data folder; empty: made of MNIST.
-        steps: updates in all.
-        tested: environments that are tested; None: all.
-
-    Example:
-        >>> BENCHMARKS["PACS"].environments, BENCHMARKS["PACS"].small
-        (('A', 'C', 'P', 'S'), False)
+        evaluate_every: Steps between two records.
+        folder: Folder of its images in the data folder; empty: made of MNIST.
+        steps: Updates in all.
+        tested: Environments that are tested; None: all.
     """
 
     environments: tuple[str, ...]
@@ -36,7 +32,7 @@ class Benchmark:
 
     @property
     def small(self) -> bool:
-        """Whether its hyper-parameters are those of small pictures."""
+        """Whether its network is the small one of MNIST."""
         return not self.folder
 
 

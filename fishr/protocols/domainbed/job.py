@@ -1,8 +1,8 @@
-"""One job of a sweep: a data set, an algorithm, test environments and two seeds; and its experiment."""
+"""One job of a sweep: a data set, a method, test environments and two seeds; and the experiment that it is."""
 
 import json
-from collections.abc import Mapping, Sequence
-from hashlib import md5, sha256
+from collections.abc import Mapping
+from hashlib import sha256
 from types import FunctionType
 from typing import Any
 
@@ -16,55 +16,11 @@ from fishr.errors import InputError
 from fishr.losses import CrossEntropy
 from fishr.models.heads import LinearHead
 from fishr.protocols.domainbed.hyperparameters import Value, hyperparameters
-from fishr.protocols.domainbed.methods import ALGORITHMS, objective_of
 from fishr.protocols.domainbed.records import JobKey
-from fishr.protocols.domainbed.settings import Settings, featurizer_of, source_of
+from fishr.protocols.domainbed.settings import Settings
 from fishr.training.checks import whole
 from fishr.training.experiment import Experiment
 from fishr.training.optimizers import Adam
-
-
-def run_seed(dataset: str, algorithm: str, test_envs: Sequence[int], hparams_seed: int, trial_seed: int) -> int:
-    """The seed of one run of a sweep.
-
-    Args:
-        dataset: by DomainBed's name.
-        algorithm: by DomainBed's name.
-        test_envs: indices of the environments that are tested.
-        hparams_seed: of the hyper-parameter draw.
-        trial_seed: of the splits.
-
-    Returns:
-        From 0 to 2³¹ − 1.
-
-    Example:
-        >>> run_seed("ColoredMNIST", "Fishr", [2], 0, 0), run_seed("ColoredMNIST", "Fishr", [2], 1, 0)
-        (1295264072, 968270702)
-
-    Source:
-        The convention of DomainBed (Gulrajani and Lopez-Paz, ICLR 2021).
-    """
-    return seed_hash(dataset, algorithm, list(test_envs), hparams_seed, trial_seed)
-
-
-def run_folder_name(arguments: Mapping[str, object]) -> str:
-    """The name of the folder that DomainBed's own launcher gives a run.
-
-    Args:
-        arguments: of its training script: algorithm, data_dir, dataset, holdout_fraction, hparams_seed, seed, task,
-            test_envs, trial_seed.
-
-    Returns:
-        32 hexadecimal digits: the MD5 of the sorted JSON.
-
-    Example:
-        >>> run_folder_name({"dataset": "PACS", "test_envs": [0]})
-        '35d4043ee3ff3517a442b7364bb11a61'
-
-    Source:
-        The convention of DomainBed (Gulrajani and Lopez-Paz, ICLR 2021).
-    """
-    return md5(json.dumps(dict(arguments), sort_keys=True).encode(), usedforsecurity=False).hexdigest()
 
 
 @frozen
@@ -72,15 +28,15 @@ class Job:
     """One run of a sweep.
 
     Args:
-        dataset: by DomainBed's name, or one of ``settings.own``.
-        algorithm: one of ``ALGORITHMS``.
-        test_envs: indices of the environments that are not trained on, ascending.
-        hparams_seed: 0 for the default hyper-parameters, else of their draw.
-        trial_seed: of the splits.
-        settings: shared by the sweep.
+        dataset: DomainBed's name, or one of ``settings.own``.
+        algorithm: One of ``METHODS``, or of ``settings.methods``.
+        test_envs: Indices of the environments that are not trained on, ascending.
+        hparams_seed: 0 for the default hyper-parameters, else the seed of their draw.
+        trial_seed: Seed of the splits.
+        settings: Shared by the sweep.
 
     Raises:
-        InputError: no such data set, algorithm or environment, or a hyper-parameter that the algorithm has not.
+        InputError: There is no such data set, method or environment.
 
     Example:
         >>> job = Job("ColoredMNIST", "Fishr", (2,), hparams_seed=0, trial_seed=0)
@@ -100,14 +56,8 @@ class Job:
     settings: Settings = field(factory=Settings)
 
     def __attrs_post_init__(self) -> None:
-        """Refuse a job that could not run."""
         benchmark = self.settings.benchmark(self.dataset)
-        known = (*ALGORITHMS, *self.settings.methods)
-        if self.algorithm not in known:
-            raise InputError(
-                f"algorithm: got {self.algorithm!r}, expected one of {', '.join(known)}; "
-                "describe one of your own under settings.methods"
-            )
+        self.settings.method(self.algorithm)
         try:
             check_test_environments(self.test_envs, benchmark.environments)
         except InputError as error:
@@ -115,99 +65,82 @@ class Job:
 
     @property
     def name(self) -> str:
-        """32 hexadecimal digits of everything that decides the result; where the data folder lies is no part of it."""
+        """32 hexadecimal digits of everything that decides the result; the place of the data folder does not."""
         return sha256(json.dumps(_content(self), sort_keys=True).encode()).hexdigest()[:32]
 
     @property
     def key(self) -> JobKey:
-        """What its records are known by."""
+        """Key of its records."""
         return JobKey(self.dataset, self.algorithm, self.test_envs, self.hparams_seed, self.trial_seed)
 
     @property
     def run_seed(self) -> int:
-        """DomainBed's seed of this run."""
-        return run_seed(self.dataset, self.algorithm, list(self.test_envs), self.hparams_seed, self.trial_seed)
+        """DomainBed's seed of this run, 0 to 2³¹ − 1."""
+        return seed_hash(self.dataset, self.algorithm, list(self.test_envs), self.hparams_seed, self.trial_seed)
 
     @property
     def steps(self) -> int:
-        """Updates in all."""
         return self.settings.steps or self.settings.benchmark(self.dataset).steps
 
     @property
     def evaluate_every(self) -> int:
-        """Steps between two records."""
         return self.settings.evaluate_every or self.settings.benchmark(self.dataset).evaluate_every
 
     @property
     def evaluations(self) -> int:
-        """Records it will have: after updates 1, 1 + e, 1 + 2e, … and the last."""
+        """Number of records: after updates 1, 1 + e, 1 + 2e, … and the last."""
         last = self.steps - 1
         return last // self.evaluate_every + 1 + (last % self.evaluate_every > 0)
 
     @property
     def hparams(self) -> dict[str, Value]:
-        """The drawn hyper-parameters with what the settings fix."""
-        mine = self.settings.methods.get(self.algorithm)
-        own = None if mine is None else mine.ranges
-        drawn = hyperparameters(self.dataset, self.algorithm, self.hparams_seed, self.trial_seed, own)
+        """The drawn hyper-parameters, with those that the settings fix."""
+        ranges = self.settings.method(self.algorithm).ranges
+        drawn = hyperparameters(self.dataset, ranges, self.hparams_seed, self.trial_seed)
         return drawn | {name: value for name, value in self.settings.hparams.items() if name in drawn}
 
     def experiment(self) -> Experiment:
-        """The run: DomainBed's data, network, objective and batches.
-
-        Returns:
-            An experiment that evaluates when DomainBed records.
-        """
-        hparams, every = self.hparams, self.evaluate_every
-        envs = "+".join(map(str, self.test_envs))
-        domains = len(self.settings.benchmark(self.dataset).environments) - len(self.test_envs)
+        """Return DomainBed's run: its data, network, objective and batches, evaluated when DomainBed records."""
+        settings, hparams = self.settings, self.hparams
+        domains = len(settings.benchmark(self.dataset).environments) - len(self.test_envs)
         return Experiment(
-            name=f"{self.dataset} {self.algorithm} test {envs} draw {self.hparams_seed} trial {self.trial_seed}",
+            name=str(self.key),
             data=HeldOut(
-                source_of(self.dataset, self.settings, bool(hparams["data_augmentation"])),
+                settings.source(self.dataset, bool(hparams["data_augmentation"])),
                 test=self.test_envs,
                 trial_seed=self.trial_seed,
-                holdout_fraction=self.settings.holdout_fraction,
-                data_seed=self.settings.data_seed,
+                holdout_fraction=settings.holdout_fraction,
+                data_seed=settings.data_seed,
             ),
-            featurizer=featurizer_of(self.dataset, self.settings, float(hparams["resnet_dropout"])),
+            featurizer=settings.featurizer(self.dataset, float(hparams["resnet_dropout"])),
             head=LinearHead(init="torch"),
             loss=CrossEntropy(),
-            objective=objective_of(self.algorithm, hparams, self.settings.methods, domains),
+            objective=settings.method(self.algorithm).objective(hparams, domains),
             optimizer=Adam(lr=float(hparams["lr"]), weight_decay=float(hparams["weight_decay"])),
             batches=Minibatch(int(hparams["batch_size"]), replace=True),
             steps=self.steps,
-            evaluate_every=every,
+            evaluate_every=self.evaluate_every,
             evaluate_from=1,
-            checkpoint_every=every,
+            checkpoint_every=self.evaluate_every,
             seed=self.run_seed,
         )
 
 
 def feature_experiment(dataset: str, settings: Settings) -> Experiment:
-    """The experiment whose features ``fishr cache features`` keeps for sweeps over heads: whole environments, plain.
-
-    Args:
-        dataset: by DomainBed's name, or one of ``settings.own``.
-        settings: of the sweep; its ``features`` do not count.
-
-    Example:
-        >>> feature_experiment("RotatedMNIST", Settings(samples=50)).data.source.samples
-        50
-    """
+    """Return the experiment whose features ``fishr sweep features`` caches: whole environments, not augmented."""
     bare = attrs.evolve(settings, features={})
     job = Job(dataset, "ERM", (), hparams_seed=0, trial_seed=0, settings=bare)
     return attrs.evolve(
         job.experiment(),
         name=f"{dataset} features",
-        data=AllEnvironments(source_of(dataset, bare, augment=False)),
-        featurizer=featurizer_of(dataset, bare, dropout=0.0),
+        data=AllEnvironments(bare.source(dataset, augment=False)),
+        featurizer=bare.featurizer(dataset, dropout=0.0),
         seed=0,
     )
 
 
 def _content(record: Any) -> Any:
-    """Plain values that name a record; fields at their defaults are left out, so that a new field changes no name."""
+    """Return plain values that name a record; defaults are left out, so that a new field changes no name."""
     match record:
         case Mapping():
             return {str(key): _content(value) for key, value in record.items()}
@@ -216,8 +149,8 @@ def _content(record: Any) -> Any:
         case _ if attrs.has(type(record)):
             values = {one.name: getattr(record, one.name) for one in attrs.fields(type(record))}
             defaults = _defaults(type(record))
-            told = {name: _content(v) for name, v in values.items() if name not in defaults or defaults[name] != v}
-            return {"kind": type(record).__qualname__, **told}
+            changed = {name: _content(v) for name, v in values.items() if name not in defaults or defaults[name] != v}
+            return {"kind": type(record).__qualname__, **changed}
         case FunctionType():
             return f"{record.__module__}:{record.__qualname__}"
         case _:

@@ -1,4 +1,4 @@
-"""The algorithms that can be trained, from hyper-parameters to objectives: the benchmark's, and one's own."""
+"""Methods of the benchmark's tables, one entry each: its hyper-parameters, their draws, and its objective."""
 
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
@@ -14,7 +14,7 @@ from fishr.penalties.irm import IRM
 from fishr.penalties.penalty import Penalty, least_domains
 from fishr.penalties.schedules import StepSchedule
 from fishr.penalties.vrex import VREx
-from fishr.protocols.domainbed.hyperparameters import Range, power_of_ten, whole_power_of_ten
+from fishr.protocols.domainbed.hyperparameters import Range, power, uniform, whole
 from fishr.training.checks import number
 from fishr.training.objective import Objective
 
@@ -22,36 +22,72 @@ Hparams = Mapping[str, Any]
 WEIGHT, WARM_UP = "lambda", "penalty_anneal_iters"
 
 
-def _penalized(name: str, penalty: Penalty, schedule: StepSchedule, domains: int) -> Objective:
-    # What compares domains is zero of a single one, and is refused there.
-    terms = {} if domains < least_domains(penalty) else {name: Scaled(penalty, schedule)}
-    # Each of them drops the optimizer's memory when the weight jumps.
-    return Objective(risk=ERM(over="domains"), penalty=Total(**terms), fresh_optimizer_at=schedule.at)
+@frozen
+class Method:
+    """A method of DomainBed: hyper-parameters beside the shared ones, and the objective that they give.
+
+    The weight of its penalty is ``before`` until the warm-up ends and then a hyper-parameter; ``penalty`` takes all
+    hyper-parameters.
+    """
+
+    ranges: Mapping[str, Range]
+    penalty: Callable[[Hparams], Penalty] | None = None
+    term: str = "penalty"
+    weight: str = WEIGHT
+    warm_up: str = WARM_UP
+    before: float = 0.0
+
+    def objective(self, hparams: Hparams, domains: int) -> Objective:
+        """Return the objective on so many training domains.
+
+        A penalty that compares domains (``least_domains = 2``) is zero on a single one, and left out: pairs of test
+        environments of three leave one.
+        """
+        if self.penalty is None:
+            return Objective(risk=ERM(over="domains"))
+        penalty = self.penalty(hparams)
+        schedule = StepSchedule(at=hparams[self.warm_up], before=self.before, after=hparams[self.weight])
+        terms = {} if domains < least_domains(penalty) else {self.term: Scaled(penalty, schedule)}
+        # DomainBed drops the optimizer's memory when the weight jumps.
+        return Objective(risk=ERM(over="domains"), penalty=Total(**terms), fresh_optimizer_at=schedule.at)
 
 
-def _erm(hparams: Hparams, domains: int) -> Objective:
-    return Objective(risk=ERM(over="domains"))
-
-
-def _fishr(hparams: Hparams, domains: int) -> Objective:
-    schedule = StepSchedule(at=hparams[WARM_UP], before=0.0, after=hparams[WEIGHT])
-    return _penalized("fishr", Fishr(ema=hparams["ema"]), schedule, domains)
-
-
-def _irm(hparams: Hparams, domains: int) -> Objective:
-    schedule = StepSchedule(at=hparams["irm_penalty_anneal_iters"], before=1.0, after=hparams["irm_lambda"])
-    return _penalized("irm", IRM(form="half_batches"), schedule, domains)
-
-
-def _vrex(hparams: Hparams, domains: int) -> Objective:
-    schedule = StepSchedule(at=hparams["vrex_penalty_anneal_iters"], before=1.0, after=hparams["vrex_lambda"])
-    return _penalized("vrex", VREx(form="variance"), schedule, domains)
-
-
-_OBJECTIVES: Mapping[str, Callable[[Hparams, int], Objective]] = MappingProxyType(
-    {"ERM": _erm, "Fishr": _fishr, "IRM": _irm, "VREx": _vrex}
+METHODS: Mapping[str, Method] = MappingProxyType(
+    {
+        "ERM": Method({}),
+        "Fishr": Method(
+            {
+                WEIGHT: Range(1000.0, power(1, 4)),
+                WARM_UP: Range(1500, whole(uniform(0, 5000))),
+                "ema": Range(0.95, uniform(0.90, 0.99)),
+            },
+            lambda hparams: Fishr(ema=hparams["ema"]),
+            term="fishr",
+        ),
+        "IRM": Method(
+            {
+                "irm_lambda": Range(1e2, power(-1, 5)),
+                "irm_penalty_anneal_iters": Range(500, whole(power(0, 4))),
+            },
+            lambda hparams: IRM(form="half_batches"),
+            term="irm",
+            weight="irm_lambda",
+            warm_up="irm_penalty_anneal_iters",
+            before=1.0,
+        ),
+        "VREx": Method(
+            {
+                "vrex_lambda": Range(1e1, power(-1, 5)),
+                "vrex_penalty_anneal_iters": Range(500, whole(power(0, 4))),
+            },
+            lambda hparams: VREx(form="variance"),
+            term="vrex",
+            weight="vrex_lambda",
+            warm_up="vrex_penalty_anneal_iters",
+            before=1.0,
+        ),
+    }
 )
-ALGORITHMS = tuple(_OBJECTIVES)
 """By DomainBed's names.
 
 Source: the conventions of Gulrajani and Lopez-Paz, ICLR 2021, and of Ramé et al., ICML 2022, section 6.
@@ -65,23 +101,23 @@ def _powers(record: object, attribute: Any, value: tuple[float, ...]) -> None:
 
 @frozen
 class OwnMethod:
-    """A row of one's own in the table: a penalty whose weight and warm-up are drawn as those of the others.
+    """A method of one's own, as a plan describes it: a penalty whose weight and warm-up are drawn.
 
     Args:
-        penalty: what is added to the risk, but where fewer domains are trained on than it needs.
-        weight: of the penalty after the warm-up, by default; its hyper-parameter is called ``lambda``.
-        weight_powers: powers of ten from lowest to highest between which it is drawn.
-        warm_up: updates before the weight rises, by default; ``penalty_anneal_iters``.
-        warm_up_powers: powers of ten between which it is drawn.
-        before: weight during the warm-up.
+        penalty: Added to the risk; left out where fewer domains are trained on than it needs.
+        weight: Default weight of the penalty after the warm-up, the hyper-parameter ``lambda``.
+        weight_powers: Lowest and highest power of ten of the weight's draws.
+        warm_up: Default number of updates before the weight rises, the hyper-parameter ``penalty_anneal_iters``.
+        warm_up_powers: Lowest and highest power of ten of the warm-up's draws.
+        before: Weight during the warm-up.
 
     Raises:
-        InputError: a number outside its range.
+        InputError: A number is outside its range.
 
     Example:
         >>> mine = OwnMethod(VREx(form="pairwise"), weight=10.0)
         >>> drawn = {"lambda": 10.0, "penalty_anneal_iters": 500}
-        >>> mine.objective(drawn, domains=2).penalty.terms["penalty"].schedule(500)
+        >>> mine.method.objective(drawn, domains=2).penalty.terms["penalty"].schedule(500)
         10.0
     """
 
@@ -93,36 +129,9 @@ class OwnMethod:
     before: float = field(default=0.0, validator=number())
 
     @property
-    def ranges(self) -> dict[str, Range]:
-        """Its hyper-parameters beside the shared ones."""
-        return {
-            WEIGHT: Range(self.weight, power_of_ten(*self.weight_powers)),
-            WARM_UP: Range(self.warm_up, whole_power_of_ten(*self.warm_up_powers)),
+    def method(self) -> Method:
+        ranges = {
+            WEIGHT: Range(self.weight, power(*self.weight_powers)),
+            WARM_UP: Range(self.warm_up, whole(power(*self.warm_up_powers))),
         }
-
-    def objective(self, hparams: Hparams, domains: int) -> Objective:
-        """The objective of drawn hyper-parameters on so many training domains."""
-        schedule = StepSchedule(at=hparams[WARM_UP], before=self.before, after=hparams[WEIGHT])
-        return _penalized("penalty", self.penalty, schedule, domains)
-
-
-def objective_of(algorithm: str, hparams: Hparams, own: Mapping[str, OwnMethod], domains: int) -> Objective:
-    """What an algorithm minimizes.
-
-    On a single training domain, as pairs of test environments of three leave it, a penalty that compares domains
-    (``least_domains = 2``, as V-REx and Fishr) is zero and left out.
-
-    Args:
-        algorithm: one of ``ALGORITHMS`` or of ``own``.
-        hparams: drawn, by DomainBed's names.
-        own: methods by name.
-        domains: how many are trained on.
-
-    Example:
-        >>> drawn = {"irm_lambda": 100.0, "irm_penalty_anneal_iters": 500}
-        >>> objective_of("IRM", drawn, {}, domains=2).fresh_optimizer_at
-        500
-    """
-    if algorithm in own:
-        return own[algorithm].objective(hparams, domains)
-    return _OBJECTIVES[algorithm](hparams, domains)
+        return Method(ranges, lambda hparams: self.penalty, before=self.before)

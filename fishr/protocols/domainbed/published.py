@@ -1,4 +1,4 @@
-"""Published averages of the benchmark, to stand beside one's own."""
+"""Published averages of the benchmark."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -39,23 +39,10 @@ Source: see ``SOURCE``.
 
 
 def with_published(table: Table) -> Table:
-    """A table with the published numbers below its rows.
+    """Return a table with the published numbers below its rows, or the table itself if there are none.
 
-    A table of one data set has them in its average; a table of averages in its cells, and in its average where its
-    data sets are the seven published ones.
-
-    Args:
-        table: of any selection.
-
-    Returns:
-        The table itself where nothing of it is published.
-
-    Example:
-        >>> table = with_published(Table("averages", "oracle", ("PACS", "SVIRO"), ()))
-        >>> [(row.label, [cell and cell.mean for cell in row.cells], row.average) for row in table.rows]
-        [('ERM (published)', [86.7, None], None), ('Fishr (published)', [86.9, None], None)]
-        >>> [row.average for row in with_published(Table("PACS", "training", ("A", "C", "P", "S"), ())).rows]
-        [85.5, 85.5]
+    A table of one data set has them in its average; a table of averages in its cells, and in its average if its data
+    sets are the seven published ones.
     """
     rows = list[Row]()
     for algorithm, numbers in NUMBERS.get(table.selection, {}).items():

@@ -1,4 +1,4 @@
-"""Records of a sweep's runs: results.jsonl as DomainBed or this package writes it."""
+"""Records of a sweep's runs: results.jsonl as DomainBed or this package writes it, which may come from anywhere."""
 
 import json
 import re
@@ -10,69 +10,13 @@ from attrs import field, frozen
 
 from fishr.errors import InputError
 
-_ACCURACY = re.compile(r"(env[0-9]+_(?:in|out))_acc")
-
-
-def check_counts(counts: Mapping[str, int], where: str) -> None:
-    """Refuse counts below 0; ``where`` is the file and line for the message, here and below."""
-    for name, value in counts.items():
-        if isinstance(value, bool) or value < 0:
-            raise InputError(f"{where}: {name}: got {value}, expected a whole number of 0 or more; run the job again")
-
-
-def check_shapes(hparams: Any, protocol: Any, own: Any, where: str) -> None:
-    """Refuse settings of another type than a record has."""
-    match hparams, protocol, own:
-        case dict(), str() | None, dict() if all(map(_has_environments, own.values())):
-            return
-        case _:
-            raise InputError(
-                f"{where}: expected a table in hparams, a text in args.protocol and tables with a list of environments "
-                "in args.own; run the job again"
-            )
-
-
-def _has_environments(own: Any) -> bool:
-    match own:
-        case {"environments": [*names]}:
-            return all(isinstance(name, str) for name in names)
-        case _:
-            return False
-
-
-def accuracies_of(entry: Mapping[str, Any], test_envs: Sequence[int], where: str) -> dict[str, float]:
-    """Return the accuracies of all environments, "env0_in" first, or refuse them."""
-    found = {match[1]: entry[match[0]] for name in entry if (match := _ACCURACY.fullmatch(name))}
-    # Of as many environments as there are pairs of entries: an index beyond them must not decide how many are made.
-    count = max(2, (len(found) + 1) // 2)
-    names = [f"env{index}_{split}" for index in range(count) for split in ("in", "out")]
-    expected = set(names)
-    if found.keys() != expected:
-        lacking = next((f"{name}_acc" for name in names if name not in found), "nothing")
-        beyond = [f"{name[:40]}_acc" for name in found if name not in expected]
-        raise InputError(
-            f"{where}: lacks {lacking}{f' and has {beyond[0]}' if beyond else ''}, expected an accuracy of the in and "
-            "the out split of each of two or more environments, numbered from 0; run the job again"
-        )
-    for name in names:
-        value = found[name]
-        # NaN is in no range, and True is no number.
-        if type(value) not in (int, float) or not 0 <= value <= 1:
-            got = type(value).__name__ if isinstance(value, list | dict) else json.dumps(value)[:40]
-            raise InputError(f"{where}: {name}_acc: got {got}, expected a number from 0 to 1; run the job again")
-    if not test_envs or not 0 <= test_envs[0] <= test_envs[-1] < count:
-        raise InputError(f"{where}: got test_envs {list(test_envs)}, expected some of 0 to {count - 1}")
-    if len(set(test_envs)) < len(test_envs):
-        raise InputError(f"{where}: got test_envs {list(test_envs)}, expected each once")
-    return {name: float(found[name]) for name in names}
-
-
 RESULTS, DONE = "results.jsonl", "done"
 UPSTREAM = "upstream"
 # Arguments of ours that are a run's own; all others are the sweep's settings.
 _OWN = {"dataset", "algorithm", "test_envs", "hparams_seed", "trial_seed", "seed", "task", "threads"}
 # Arguments of DomainBed that decide results; forks add others that do not.
 _UPSTREAM_SETTINGS = ("steps", "checkpoint_freq", "holdout_fraction", "uda_holdout_fraction", "hparams", "task")
+_ACCURACY = re.compile(r"(env[0-9]+_(?:in|out))_acc")
 
 
 def _ascending(environments: Iterable[int]) -> tuple[int, ...]:
@@ -81,19 +25,7 @@ def _ascending(environments: Iterable[int]) -> tuple[int, ...]:
 
 @frozen(order=True)
 class JobKey:
-    """What tells the jobs of a sweep apart.
-
-    Args:
-        dataset: by DomainBed's name.
-        algorithm: by DomainBed's name.
-        test_envs: indices of the environments that are not trained on; kept in ascending order.
-        hparams_seed: of the hyper-parameter draw; 0: the defaults.
-        trial_seed: of the splits.
-
-    Example:
-        >>> print(JobKey("PACS", "Fishr", (1, 0), hparams_seed=3, trial_seed=0))
-        PACS Fishr test 0+1 draw 3 trial 0
-    """
+    """Identity of a job within its sweep; test environments are kept in ascending order."""
 
     dataset: str
     algorithm: str
@@ -111,16 +43,11 @@ class Record:
     """One evaluation of a job.
 
     Args:
-        key: of the job.
-        step: updates before it, as DomainBed counts.
-        accuracies: "env0_in", "env0_out", "env1_in", … of every environment -> share of right answers, 0 to 1.
-        hparams: the job's hyper-parameters.
-        protocol: what the job was run by; None where DomainBed wrote the record.
-
-    Example:
-        >>> accuracies = {"env0_in": 0.9, "env0_out": 0.8, "env1_in": 0.4, "env1_out": 0.5}
-        >>> Record(JobKey("PACS", "ERM", (1,), 0, 0), 300, accuracies).environments
-        2
+        key: Of the job.
+        step: Updates before it, as DomainBed counts.
+        accuracies: "env0_in", "env0_out", "env1_in", … of every environment -> accuracy, 0 to 1.
+        hparams: Hyper-parameters of the job.
+        protocol: Protocol of the job; None if DomainBed wrote the record.
     """
 
     key: JobKey
@@ -131,7 +58,7 @@ class Record:
 
     @property
     def environments(self) -> int:
-        """How many environments the data set has."""
+        """Number of environments of the data set."""
         return len(self.accuracies) // 2
 
 
@@ -140,13 +67,9 @@ class Records:
     """All records of a sweep.
 
     Args:
-        records: of every run, in the order in which they were written.
-        unfinished: jobs that have not written their last record yet.
-        settings: what all runs have in common, as they recorded it.
-
-    Example:
-        >>> Records((), settings={"protocol": "domainbed-2021"}).protocol, Records(()).protocol
-        ('domainbed-2021', 'upstream')
+        records: Of every run, in the order in which they were written.
+        unfinished: Jobs without their last record.
+        settings: Common to all runs, as they recorded them.
     """
 
     records: tuple[Record, ...]
@@ -155,12 +78,12 @@ class Records:
 
     @property
     def protocol(self) -> str:
-        """The protocol's name, or "upstream" for what DomainBed wrote."""
+        """Name of the protocol; "upstream" if DomainBed wrote the records."""
         return str(self.settings.get("protocol", UPSTREAM))
 
     @property
     def environment_names(self) -> dict[str, tuple[str, ...]]:
-        """Names of the environments of data sets of one's own, by data set, where the settings tell."""
+        """Names of the environments of data sets of one's own, by data set."""
         return {name: tuple(own["environments"]) for name, own in self.settings.get("own", {}).items()}
 
     @property
@@ -178,35 +101,9 @@ class _Run:
 
 
 def read_records(*folders: Path) -> Records:
-    """Read the records of one sweep, wherever its parts lie.
+    """Return the records of one sweep from folders of DomainBed (``RUN/``) or of this package (``jobs/NAME/``).
 
-    As DomainBed does, it reads runs that are not finished too. A last line that was only half written is left out.
-
-    Args:
-        folders: sweep folders of DomainBed (``RUN/results.jsonl``) or of this package
-            (``jobs/NAME/results.jsonl``).
-
-    Returns:
-        The records, run by run.
-
-    Raises:
-        InputError: a folder without results, a line that is no record, one job in two files, or runs of different
-            settings.
-
-    Example:
-        >>> import tempfile
-        >>> line = {"step": 0, "env0_in_acc": 0.5, "env0_out_acc": 0.6, "env1_in_acc": 0.7, "env1_out_acc": 0.8}
-        >>> args = {"dataset": "PACS", "algorithm": "ERM", "test_envs": [0], "hparams_seed": 2, "trial_seed": 1}
-        >>> with tempfile.TemporaryDirectory() as sweep:
-        ...     folder = Path(sweep) / "0f3a"
-        ...     folder.mkdir()
-        ...     _ = (folder / "results.jsonl").write_text(json.dumps(line | {"args": args, "hparams": {}}) + "\\n")
-        ...     read = read_records(Path(sweep))
-        >>> print(read.records[0].accuracies["env1_out"], *read.unfinished)
-        0.8 PACS ERM test 0 draw 2 trial 1
-
-    Source:
-        The files of DomainBed (Gulrajani and Lopez-Paz, ICLR 2021).
+    As in DomainBed, unfinished runs count too. A last line that was only half written is left out.
     """
     runs = [run for folder in folders for path in _result_files(folder) if (run := _read_run(path)).records]
     if not runs:
@@ -274,16 +171,65 @@ def _record(entry: Any, where: str) -> Record:
             },
             **rest,
         } if all(type(one) is int for one in tested):
-            check_counts({"step": step, "hparams_seed": hparams_seed, "trial_seed": trial_seed}, where)
+            for name, value in (("step", step), ("hparams_seed", hparams_seed), ("trial_seed", trial_seed)):
+                if isinstance(value, bool) or value < 0:
+                    raise InputError(
+                        f"{where}: {name}: got {value}, expected a whole number of 0 or more; run the job again"
+                    )
             key = JobKey(dataset, algorithm, tuple(tested), hparams_seed, trial_seed)
-            hparams, protocol = rest.get("hparams", {}), others.get("protocol")
-            check_shapes(hparams, protocol, others.get("own", {}), where)
-            return Record(key, step, accuracies_of(rest, key.test_envs, where), hparams, protocol)
+            hparams, protocol = _checked_settings(rest.get("hparams", {}), others, where)
+            return Record(key, step, _accuracies(rest, key.test_envs, where), hparams, protocol)
         case _:
             raise InputError(
                 f"{where}: not a record of DomainBed, which has a step and args with dataset, algorithm, test_envs, "
                 "hparams_seed and trial_seed; remove the file from the sweep"
             )
+
+
+def _checked_settings(hparams: Any, args: Mapping[str, Any], where: str) -> tuple[dict[str, Any], str | None]:
+    match hparams, args.get("protocol"), args.get("own", {}):
+        case dict(), str() | None as protocol, dict() as own if all(map(_has_environments, own.values())):
+            return hparams, protocol
+        case _:
+            raise InputError(
+                f"{where}: expected a table in hparams, a text in args.protocol and tables with a list of environments "
+                "in args.own; run the job again"
+            )
+
+
+def _has_environments(own: Any) -> bool:
+    match own:
+        case {"environments": [*names]}:
+            return all(isinstance(name, str) for name in names)
+        case _:
+            return False
+
+
+def _accuracies(entry: Mapping[str, Any], test_envs: Sequence[int], where: str) -> dict[str, float]:
+    """Return the accuracies of all environments, "env0_in" first."""
+    found = {match[1]: entry[match[0]] for name in entry if (match := _ACCURACY.fullmatch(name))}
+    # As many environments as there are pairs of entries: a huge index must not allocate that many names.
+    count = max(2, (len(found) + 1) // 2)
+    names = [f"env{index}_{split}" for index in range(count) for split in ("in", "out")]
+    expected = set(names)
+    if found.keys() != expected:
+        lacking = next((f"{name}_acc" for name in names if name not in found), "nothing")
+        beyond = [f"{name[:40]}_acc" for name in found if name not in expected]
+        raise InputError(
+            f"{where}: lacks {lacking}{f' and has {beyond[0]}' if beyond else ''}, expected an accuracy of the in and "
+            "the out split of each of two or more environments, numbered from 0; run the job again"
+        )
+    for name in names:
+        value = found[name]
+        # NaN is in no range, and True is no number.
+        if type(value) not in (int, float) or not 0 <= value <= 1:
+            got = type(value).__name__ if isinstance(value, list | dict) else json.dumps(value)[:40]
+            raise InputError(f"{where}: {name}_acc: got {got}, expected a number from 0 to 1; run the job again")
+    if not test_envs or not 0 <= test_envs[0] <= test_envs[-1] < count:
+        raise InputError(f"{where}: got test_envs {list(test_envs)}, expected some of 0 to {count - 1}")
+    if len(set(test_envs)) < len(test_envs):
+        raise InputError(f"{where}: got test_envs {list(test_envs)}, expected each once")
+    return {name: float(found[name]) for name in names}
 
 
 def _check_once(runs: Iterable[_Run]) -> None:

@@ -20,36 +20,16 @@ _AVERAGE, _WORST = "Avg", "Worst"
 
 
 def render(tables: Sequence[Table], form: str = "text", worst: bool = False, notes: Sequence[str] = ()) -> str:
-    """Tables in one of ``FORMS``.
+    """Return tables as "text", "markdown", "latex", "csv" or "json".
 
-    Text, Markdown and LaTeX have one decimal, ``X`` where there is no number; CSV and JSON have all digits.
-
-    Args:
-        tables: in the order in which they are to stand.
-        form: "text", "markdown", "latex", "csv" or "json".
-        worst: whether the worst environment's mean stands beside the average; JSON always has it.
-        notes: sentences about the tables; CSV has no place for them.
-
-    Example:
-        >>> from fishr.protocols.domainbed.tables import cell_of, row_of
-        >>> table = Table("RotatedMNIST", "oracle", ("0", "15"), (row_of("ERM", [cell_of([0.5, 0.7]), Cell()]),))
-        >>> print(render([table]))
-        RotatedMNIST, test-domain validation (oracle)
-        <BLANKLINE>
-        Algorithm    0             15    Avg
-        -----------  ------------  ----  -----
-        ERM          60.0 +/- 7.1  X     X
+    Text, Markdown and LaTeX have one decimal, ``X`` where there is no number; CSV and JSON have all digits. ``worst``
+    adds the worst environment's mean beside the average; JSON always has it. CSV leaves out the notes.
     """
     return FORMS[form](tables, worst, notes)
 
 
 def cell_text(cell: Cell | None, plus_minus: str = "+/-") -> str:
-    """A cell as DomainBed prints it: percent, one decimal; X where there is no trial.
-
-    Example:
-        >>> cell_text(Cell(51.25, 0.38, trials=3)), cell_text(Cell()), cell_text(Cell(85.5)), cell_text(None)
-        ('51.2 +/- 0.4', 'X', '85.5', '')
-    """
+    """Return a cell as DomainBed prints it: percent, one decimal; X without a trial."""
     if cell is None:
         return ""
     if cell.mean is None:
@@ -58,15 +38,7 @@ def cell_text(cell: Cell | None, plus_minus: str = "+/-") -> str:
 
 
 def table_object(table: Table) -> dict[str, Any]:
-    """A table as plain values for JSON, which has no NaN: it becomes null.
-
-    Example:
-        >>> from fishr.protocols.domainbed.tables import cell_of, row_of
-        >>> table = Table("PACS", "oracle", ("A",), (row_of("ERM", [cell_of([0.5])]),))
-        >>> made = table_object(table)["rows"][0]
-        >>> made["algorithm"], made["average"], made["cells"][0]["mean"]
-        ('ERM', 50.0, 50.0)
-    """
+    """Return a table as plain values for JSON, which has no NaN: it becomes null."""
     rows = [
         {
             "algorithm": row.algorithm,
@@ -82,48 +54,28 @@ def table_object(table: Table) -> dict[str, Any]:
 
 
 def gap_lines(tables: Sequence[Table], jobs: int = 3, lines: int = 20) -> list[str]:
-    """Which jobs the cells of tables lack, a line a cell.
-
-    Args:
-        tables: of data sets, of any selections; a cell that lacks the same jobs in several has one line.
-        jobs: of a line at most, before "and K more".
-        lines: at most, before "and K more cells".
-
-    Example:
-        >>> from fishr.protocols.domainbed.tables import row_of
-        >>> from fishr.protocols.domainbed.records import JobKey
-        >>> lacking = Cell(missing=tuple(JobKey("PACS", "ERM", (0,), draw, 0) for draw in range(3)))
-        >>> for line in gap_lines([Table("PACS", "oracle", ("A",), (row_of("ERM", [lacking]),))], jobs=1):
-        ...     print(line)
-        PACS, ERM, A (oracle): 3 jobs missing: PACS ERM test 0 draw 0 trial 0; and 2 more
-    """
+    """Return the jobs that cells lack, a line a cell, shared by selections: at most ``jobs`` of them, and ``lines``."""
     gaps = dict[tuple[str, str, str, tuple[JobKey, ...]], list[str]]()
     for table in tables:
         for row in table.rows:
             for column, cell in zip(table.columns, row.cells, strict=True):
                 if cell is not None and cell.missing:
                     gaps.setdefault((table.name, row.label, column, cell.missing), []).append(table.selection)
-    told = [
+    found = [
         f"{name}, {label}, {column} ({', '.join(selections)}): {len(missing)} job{'s' * (len(missing) > 1)} missing: "
         + shortened(missing, jobs)
         for (name, label, column, missing), selections in gaps.items()
     ]
     unpaired = [table.name for table in tables if table.lacks_pairs]
     if unpaired:
-        told.append(
+        found.append(
             f"leave-one-out: no job of {', '.join(unpaired)} has two test environments; plan single_and_pairs for it"
         )
-    return told if len(told) <= lines else [*told[:lines], f"and {len(told) - lines} more cells"]
+    return found if len(found) <= lines else [*found[:lines], f"and {len(found) - lines} more cells"]
 
 
 def shortened(keys: Sequence[JobKey], most: int = 3) -> str:
-    """The first of some jobs, and how many more there are.
-
-    Example:
-        >>> from fishr.protocols.domainbed.records import JobKey
-        >>> shortened([JobKey("PACS", "ERM", (0,), draw, 0) for draw in range(9)], most=1)
-        'PACS ERM test 0 draw 0 trial 0; and 8 more'
-    """
+    """Return the first jobs, and the number of the others."""
     more = [f"and {len(keys) - most} more"] if len(keys) > most else []
     return "; ".join([*map(str, keys[:most]), *more])
 
@@ -176,20 +128,8 @@ def _latex(tables: Sequence[Table], worst: bool, notes: Sequence[str]) -> str:
 def _csv(tables: Sequence[Table], worst: bool, notes: Sequence[str]) -> str:
     out = StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(
-        (
-            "table",
-            "selection",
-            "algorithm",
-            "source",
-            "protocol",
-            "column",
-            "mean",
-            "standard_error",
-            "trials",
-            "missing",
-        )
-    )
+    names = ("table", "selection", "algorithm", "source", "protocol", "column")
+    writer.writerow((*names, "mean", "standard_error", "trials", "missing"))
     for table in tables:
         for row in table.rows:
             named = (table.name, table.selection, row.algorithm, row.source, row.protocol)
@@ -224,7 +164,7 @@ def _summaries(table: Table, row: Row, worst: bool) -> list[tuple[str, float | N
 
 
 def _texts(table: Table, worst: bool, plus_minus: str, escape: Callable[[str], str]) -> list[list[str]]:
-    """The head and the rows of a table as texts; names are escaped."""
+    """Return the head and the rows of a table as texts; names are escaped."""
     extra = [_AVERAGE, _WORST] if worst and table.name != AVERAGES else [_AVERAGE]
     rows = [
         [

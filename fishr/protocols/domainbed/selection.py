@@ -1,4 +1,7 @@
-"""DomainBed's three ways to choose a draw of hyper-parameters and a step."""
+"""DomainBed's three ways to select a draw of hyper-parameters and a step.
+
+Source: Gulrajani and Lopez-Paz, In search of lost domain generalization, ICLR 2021.
+"""
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -12,18 +15,7 @@ from fishr.protocols.domainbed.records import Record
 
 @frozen
 class Chosen:
-    """What a selection chose.
-
-    Args:
-        validation: the accuracy that it chose by, 0 to 1.
-        test: accuracy on the test environment's in split there, 0 to 1.
-        hparams_seed: of the draw.
-        step: of the record.
-
-    Example:
-        >>> Chosen(validation=0.9, test=0.5, hparams_seed=3, step=300).test
-        0.5
-    """
+    """A selected draw and step, with the validation accuracy and the accuracy on the test environment, 0 to 1."""
 
     validation: float
     test: float
@@ -33,12 +25,7 @@ class Chosen:
 
 @frozen(order=True)
 class Group:
-    """What a selection chooses one draw for.
-
-    Example:
-        >>> Group("PACS", "ERM", test_env=0, trial_seed=2).test_env
-        0
-    """
+    """The records among which a selection chooses one draw."""
 
     dataset: str
     algorithm: str
@@ -47,23 +34,7 @@ class Group:
 
 
 def grouped(records: Iterable[Record]) -> dict[Group, list[Record]]:
-    """Records by data set, algorithm, test environment and trial; one of several test environments joins each.
-
-    Args:
-        records: of a sweep.
-
-    Returns:
-        The groups in ascending order, each with its records in the order given.
-
-    Example:
-        >>> from fishr.protocols.domainbed.records import JobKey
-        >>> pair = Record(JobKey("PACS", "ERM", (0, 2), 0, 0), 0, {})
-        >>> [group.test_env for group in grouped([pair])]
-        [0, 2]
-
-    Source:
-        Gulrajani and Lopez-Paz, In search of lost domain generalization, ICLR 2021.
-    """
+    """Return records by group in ascending order; a record of several test environments joins each one's group."""
     groups = dict[Group, list[Record]]()
     for record in records:
         for test_env in record.key.test_envs:
@@ -76,25 +47,7 @@ def training_domain_validation(records: Sequence[Record], test_env: int) -> Chos
     """Choose by the mean accuracy on the out splits of the training environments, over draws and steps.
 
     Among equal steps of a draw the first is chosen, among equal draws the highest. NaN counts as less than anything.
-    (DomainBed lets a NaN of a draw's first record stand, whatever follows; here it loses.)
-
-    Args:
-        records: of one group; those of several test environments do not count.
-        test_env: index of the group's test environment.
-
-    Returns:
-        The choice; None without a record that counts.
-
-    Example:
-        >>> from fishr.protocols.domainbed.records import JobKey
-        >>> def at(step, out0, in1):
-        ...     accuracies = {"env0_in": 1.0, "env0_out": out0, "env1_in": in1, "env1_out": 0.0}
-        ...     return Record(JobKey("PACS", "ERM", (1,), 0, 0), step, accuracies)
-        >>> training_domain_validation([at(0, 0.5, 0.3), at(300, 0.8, 0.4), at(600, 0.8, 0.9)], test_env=1)
-        Chosen(validation=0.8, test=0.4, hparams_seed=0, step=300)
-
-    Source:
-        Gulrajani and Lopez-Paz, In search of lost domain generalization, ICLR 2021.
+    (In DomainBed a NaN of a draw's first record stands, whatever follows; here it loses.)
     """
 
     def chosen(record: Record) -> Chosen:
@@ -108,27 +61,8 @@ def training_domain_validation(records: Sequence[Record], test_env: int) -> Chos
 def leave_one_domain_out(records: Sequence[Record], test_env: int) -> Chosen | None:
     """Choose by the mean accuracy on each training environment of the run that did not see it either.
 
-    For the training environment v that is the accuracy on v's in split of the run with test environments
-    ``test_env`` and v, of the same draw at the same step. A step counts if every such run has it. Ties and NaN as in
-    ``training_domain_validation``.
-
-    Args:
-        records: of one group.
-        test_env: index of the group's test environment.
-
-    Returns:
-        The choice; None where no step of a draw has all its runs.
-
-    Example:
-        >>> from fishr.protocols.domainbed.records import JobKey
-        >>> accuracies = {"env0_in": 0.6, "env0_out": 0.5, "env1_in": 0.3, "env1_out": 0.2}
-        >>> alone, both = (Record(JobKey("PACS", "ERM", envs, 0, 0), 0, accuracies) for envs in ((1,), (0, 1)))
-        >>> leave_one_domain_out([alone, both], test_env=1)
-        Chosen(validation=0.6, test=0.3, hparams_seed=0, step=0)
-        >>> leave_one_domain_out([alone], test_env=1)
-
-    Source:
-        Gulrajani and Lopez-Paz, In search of lost domain generalization, ICLR 2021.
+    For the training environment v, it is the accuracy on v's in split of the run with test environments ``test_env``
+    and v, of the same draw at the same step. A step counts if every such run has it.
     """
     pairs = {
         (record.key.hparams_seed, record.key.test_envs, record.step): record
@@ -150,24 +84,7 @@ def leave_one_domain_out(records: Sequence[Record], test_env: int) -> Chosen | N
 
 
 def oracle(records: Sequence[Record], test_env: int) -> Chosen | None:
-    """Choose by the accuracy on the test environment's own out split, at each draw's last step.
-
-    Args:
-        records: of one group; those of several test environments do not count.
-        test_env: index of the group's test environment.
-
-    Returns:
-        The choice, the highest of equal draws; None without a record that counts.
-
-    Example:
-        >>> from fishr.protocols.domainbed.records import JobKey
-        >>> accuracies = {"env0_in": 0.6, "env0_out": 0.5, "env1_in": 0.3, "env1_out": 0.2}
-        >>> oracle([Record(JobKey("PACS", "ERM", (1,), 4, 0), step, accuracies) for step in (0, 300)], test_env=1)
-        Chosen(validation=0.2, test=0.3, hparams_seed=4, step=300)
-
-    Source:
-        Gulrajani and Lopez-Paz, In search of lost domain generalization, ICLR 2021.
-    """
+    """Choose by the accuracy on the test environment's own out split, at each draw's last step."""
     # The sort is stable: of several records of the last step, the last one written.
     last = [sorted(draw, key=lambda record: record.step)[-1] for draw in _alone(records, test_env).values()]
     return _best_draw(_chosen(record, test_env, record.accuracies[f"env{test_env}_out"]) for record in last)
@@ -201,7 +118,7 @@ def _chosen(record: Record, test_env: int, validation: float) -> Chosen:
 
 
 def _alone(records: Iterable[Record], test_env: int) -> dict[int, list[Record]]:
-    """By draw, the records of runs that are tested on this environment alone."""
+    """Return by draw the records of runs with this single test environment."""
     draws = dict[int, list[Record]]()
     for record in records:
         if record.key.test_envs == (test_env,):
@@ -210,7 +127,7 @@ def _alone(records: Iterable[Record], test_env: int) -> dict[int, list[Record]]:
 
 
 def _steps_once(draw: Iterable[Record]) -> list[Record]:
-    """In the order of steps, without those that a run recorded twice: DomainBed passes over them."""
+    """Return records in the order of steps, without steps recorded twice, which DomainBed ignores."""
     steps = dict[int, list[Record]]()
     for record in draw:
         steps.setdefault(record.step, []).append(record)

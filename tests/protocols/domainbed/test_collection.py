@@ -4,14 +4,12 @@ from statistics import fmean, pstdev
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from fishr.protocols.domainbed.collection import averages_table, dataset_tables, jobs_of
+from fishr.protocols.domainbed.collection import averages_table, dataset_tables, jobs_of, side_by_side
 from fishr.protocols.domainbed.datasets import BENCHMARKS
 from fishr.protocols.domainbed.records import JobKey, Record, Records
 from fishr.protocols.domainbed.selection import SELECTIONS
-from fishr.protocols.domainbed.tables import Cell, cell_of, row_of
+from fishr.protocols.domainbed.tables import Cell, Table, cell_of, row_of
 
 
 def planned_jobs(pairs=True, dataset="PACS", algorithms=("ERM", "Fishr"), envs=3):
@@ -25,7 +23,7 @@ def planned_jobs(pairs=True, dataset="PACS", algorithms=("ERM", "Fishr"), envs=3
     ]
 
 
-def told(keys):
+def seeds_of(keys):
     return [(key.test_envs, key.hparams_seed, key.trial_seed) for key in keys]
 
 
@@ -49,7 +47,7 @@ def test_a_plan_says_what_is_missing(selection):
 def test_a_plan_may_be_of_a_single_cell():
     plan = [JobKey("PACS", "ERM", (1,), draw, 0) for draw in range(3)]
     jobs = jobs_of("PACS", 4, plan[:1], plan)
-    assert told(jobs.missing("ERM", 1, "oracle")) == [((1,), 1, 0), ((1,), 2, 0)]
+    assert seeds_of(jobs.missing("ERM", 1, "oracle")) == [((1,), 1, 0), ((1,), 2, 0)]
     assert jobs.missing("ERM", 0, "oracle") == ()
     assert jobs.missing("Fishr", 1, "oracle") == ()
 
@@ -63,8 +61,8 @@ def test_without_a_plan_every_cell_wants_what_any_job_has():
     ]
     jobs = jobs_of("PACS", 2, present)
     assert jobs.algorithms == ["ERM", "Fishr"]
-    assert told(jobs.missing("ERM", 0, "training")) == [((0,), 0, 1), ((0,), 1, 1)]
-    assert told(jobs.missing("Fishr", 1, "training")) == [((1,), 0, 0), ((1,), 1, 0), ((1,), 1, 1)]
+    assert seeds_of(jobs.missing("ERM", 0, "training")) == [((0,), 0, 1), ((0,), 1, 1)]
+    assert seeds_of(jobs.missing("Fishr", 1, "training")) == [((1,), 0, 0), ((1,), 1, 0), ((1,), 1, 1)]
     assert len(jobs.missing("Fishr", 0, "training")) == 4
 
 
@@ -75,7 +73,7 @@ def test_leave_one_out_wants_pairs_where_there_is_any():
     pair = JobKey("PACS", "ERM", (0, 1), 0, 0)
     for jobs in (jobs_of("PACS", 3, [*alone, pair]), jobs_of("PACS", 3, alone, [*alone, pair])):
         assert jobs.pairs
-        assert ((0, 2), 0, 0) in told(jobs.missing("ERM", 0, "leave-one-out"))
+        assert ((0, 2), 0, 0) in seeds_of(jobs.missing("ERM", 0, "leave-one-out"))
     assert not jobs_of("PACS", 3, alone, [*alone, JobKey("VLCS", "ERM", (0, 1), 0, 0)]).pairs
     # Three test environments serve no selection.
     assert not jobs_of("PACS", 3, [*alone, JobKey("PACS", "ERM", (0, 1, 2), 0, 0)]).pairs
@@ -100,28 +98,6 @@ def sweep(dataset="ColoredMNIST", algorithms=("ERM",), envs=3, trials=2, draws=1
 def accuracy(key):
     """Another for every environment and trial."""
     return (1 + 3 * key.test_envs[0] + key.trial_seed + len(key.algorithm)) / 20
-
-
-@given(st.lists(st.floats(0, 1), min_size=1, max_size=12))
-def test_a_cell_is_mean_and_standard_error(accuracies):
-    cell = cell_of(accuracies)
-    assert cell.trials == len(accuracies)
-    assert cell.mean == pytest.approx(100 * fmean(accuracies))
-    assert cell.standard_error == pytest.approx(100 * pstdev(accuracies) / math.sqrt(len(accuracies)), abs=1e-9)
-
-
-def test_a_cell_without_trials():
-    assert cell_of([]) == Cell(None, None, 0)
-    missing = (JobKey("PACS", "ERM", (0,), 0, 0),)
-    assert cell_of([], missing).missing == missing
-
-
-@given(st.lists(st.floats(0, 1), min_size=1, max_size=10))
-def test_a_rows_average_is_of_means_not_rounded(values):
-    row = row_of("ERM", [cell_of([value]) for value in values])
-    assert row.average == pytest.approx(100 * fmean(values), abs=1e-9)
-    assert row.worst == 100 * min(values)
-    assert row_of("ERM", [*row.cells, Cell()]).average is row_of("ERM", [*row.cells, Cell()]).worst is None
 
 
 @pytest.mark.parametrize("selection", SELECTIONS)
@@ -236,3 +212,45 @@ def test_averages_are_over_the_environments_a_trial_has():
     assert (fishr.cells[0].mean, fishr.average) == (None, None)
     # Not the mean of the table's own means, which the lacking environment weighs otherwise.
     assert erm.cells[0].mean != pytest.approx(tables[0].rows[0].average, abs=0.1)
+
+
+def small_table(name, selection, columns, rows, protocol="p"):
+    made = [row_of(a, [cell_of([value]) for value in values], protocol) for a, values in rows.items()]
+    return Table(name, selection, columns, tuple(made))
+
+
+def test_rows_of_an_algorithm_stand_together_in_the_order_of_the_sweeps():
+    old = small_table("PACS", "oracle", ("A", "C"), {"ERM": (0.1, 0.2), "Fishr": (0.3, 0.4)}, "upstream")
+    new = small_table("PACS", "oracle", ("A", "C"), {"ERM": (0.5, 0.6), "CORAL": (0.7, 0.8)}, "domainbed-2021")
+    (made,) = side_by_side({"zz": [old], "aa": [new]})
+    assert [row.label for row in made.rows] == ["ERM (zz)", "ERM (aa)", "CORAL (aa)", "Fishr (zz)"]
+    assert [row.protocol for row in made.rows] == ["upstream", "domainbed-2021", "domainbed-2021", "upstream"]
+    assert [[cell.mean for cell in row.cells] for row in made.rows] == [[10, 20], [50, 60], [70, 80], [30, 40]]
+    assert made.rows[0].average == old.rows[0].average
+
+
+def test_columns_that_a_sweep_lacks_are_empty_and_leave_no_average():
+    old = small_table("averages", "oracle", ("PACS",), {"ERM": (0.1,)})
+    new = small_table("averages", "oracle", ("VLCS", "PACS"), {"ERM": (0.5, 0.25)})
+    (made,) = side_by_side({"old": [old], "new": [new]})
+    # As the benchmark orders them.
+    assert made.columns == ("VLCS", "PACS")
+    first, second = made.rows
+    assert (first.cells[0], first.average, first.worst) == (Cell(), None, None)
+    assert ([cell.mean for cell in second.cells], second.average) == ([50, 25], 37.5)
+
+
+def test_tables_meet_by_selection_and_data_set():
+    def tables(*names):
+        return [small_table(name, one, ("A",), {"ERM": (0.5,)}) for one in ("training", "oracle") for name in names]
+
+    found = side_by_side({"old": tables("PACS", "averages"), "new": tables("VLCS", "PACS", "averages")})
+    listed = [(one.selection, one.name, len(one.rows)) for one in found]
+    sizes = {"VLCS": 1, "PACS": 2, "averages": 2}
+    assert listed == [(one, name, size) for one in ("training", "oracle") for name, size in sizes.items()]
+
+
+def test_only_what_no_sweep_has_pairs_for_lacks_them():
+    lacking, whole = (Table("PACS", "leave-one-out", ("A",), (), lacks_pairs=lacks) for lacks in (True, False))
+    assert side_by_side({"a": [lacking], "b": [lacking]})[0].lacks_pairs
+    assert not side_by_side({"a": [lacking], "b": [whole]})[0].lacks_pairs

@@ -5,6 +5,7 @@ import math
 import pytest
 
 from fishr.protocols.domainbed.hyperparameters import hyperparameters
+from fishr.protocols.domainbed.methods import METHODS
 
 # Printed by facebookresearch/DomainBed at b93c22a: hparams_registry.random_hparams, Fishr on ColoredMNIST, trial 0.
 GOLDEN = {
@@ -29,7 +30,7 @@ GOLDEN = {
 
 @pytest.mark.parametrize("seed", GOLDEN)
 def test_draws_are_domainbeds(seed):
-    drawn = hyperparameters("ColoredMNIST", "Fishr", seed, 0)
+    drawn = hyperparameters("ColoredMNIST", METHODS["Fishr"].ranges, seed, 0)
     assert {name: drawn[name] for name in GOLDEN[seed]} == GOLDEN[seed]
 
 
@@ -37,10 +38,20 @@ def test_defaults():
     fixed = {"data_augmentation": True, "class_balanced": False, "nonlinear_classifier": False, "resnet_dropout": 0.0}
     small = fixed | {"lr": 1e-3, "batch_size": 64, "weight_decay": 0.0}
     large = fixed | {"lr": 5e-5, "batch_size": 32, "weight_decay": 0.0}
-    assert hyperparameters("RotatedMNIST", "ERM", 0, 2) == small
-    assert hyperparameters("PACS", "Fishr", 0, 0) == large | {"lambda": 1000, "penalty_anneal_iters": 1500, "ema": 0.95}
-    assert hyperparameters("PACS", "IRM", 0, 0) == large | {"irm_lambda": 100, "irm_penalty_anneal_iters": 500}
-    assert hyperparameters("VLCS", "VREx", 0, 0) == large | {"vrex_lambda": 10, "vrex_penalty_anneal_iters": 500}
+    assert hyperparameters("RotatedMNIST", METHODS["ERM"].ranges, 0, 2) == small
+    assert hyperparameters("PACS", METHODS["Fishr"].ranges, 0, 0) == large | {
+        "lambda": 1000,
+        "penalty_anneal_iters": 1500,
+        "ema": 0.95,
+    }
+    assert hyperparameters("PACS", METHODS["IRM"].ranges, 0, 0) == large | {
+        "irm_lambda": 100,
+        "irm_penalty_anneal_iters": 500,
+    }
+    assert hyperparameters("VLCS", METHODS["VREx"].ranges, 0, 0) == large | {
+        "vrex_lambda": 10,
+        "vrex_penalty_anneal_iters": 500,
+    }
 
 
 # (lowest, highest) of each draw, and whether its logarithm is uniform.
@@ -69,7 +80,10 @@ RANGES = {
 
 @pytest.mark.parametrize("case", RANGES)
 def test_draws_fill_their_ranges(case):
-    drawn = [hyperparameters(*case, seed, trial) for seed in range(1, 101) for trial in range(3)]
+    dataset, method = case
+    drawn = [
+        hyperparameters(dataset, METHODS[method].ranges, seed, trial) for seed in range(1, 101) for trial in range(3)
+    ]
     for name, (low, high, logarithmic) in RANGES[case].items():
         values = sorted(one[name] for one in drawn)
         assert low - 1 <= values[0] if isinstance(values[0], int) else low <= values[0]
@@ -81,9 +95,11 @@ def test_draws_fill_their_ranges(case):
 
 
 def test_every_value_is_a_plain_number():
-    for value in hyperparameters("PACS", "Fishr", 3, 1).values():
+    for value in hyperparameters("PACS", METHODS["Fishr"].ranges, 3, 1).values():
         assert type(value) in (int, float, bool)
 
 
 def test_weight_decay_of_small_pictures_is_never_drawn():
-    assert {hyperparameters("RotatedMNIST", "ERM", seed, 0)["weight_decay"] for seed in range(20)} == {0.0}
+    assert {hyperparameters("RotatedMNIST", METHODS["ERM"].ranges, seed, 0)["weight_decay"] for seed in range(20)} == {
+        0.0
+    }

@@ -11,7 +11,7 @@ from fishr.errors import InputError
 from fishr.observation import observe
 from fishr.penalties import IRM, Scaled, Stateless, Total, VREx
 from fishr.protocols.domainbed.hyperparameters import hyperparameters
-from fishr.protocols.domainbed.methods import ALGORITHMS, OwnMethod, objective_of
+from fishr.protocols.domainbed.methods import METHODS, OwnMethod
 from fishr.types import DomainBatch, Problem
 
 SIZES = (8, 8, 8)
@@ -77,15 +77,15 @@ ORACLES = {"ERM": _erm, "VREx": _vrex, "IRM": _irm, "Fishr": _fishr}
 
 
 def test_every_algorithm_is_held_to_an_oracle():
-    assert set(ORACLES) == set(ALGORITHMS)
+    assert set(ORACLES) == set(METHODS)
 
 
 @pytest.mark.parametrize("hparams_seed", [0, 3])
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize("algorithm", METHODS)
 @pytest.mark.parametrize("late", [False, True])
 def test_gradients_are_those_of_the_oracle(algorithm, hparams_seed, late):
-    hparams = hyperparameters("PACS", algorithm, hparams_seed, 0)
-    objective, head = objective_of(algorithm, hparams, {}, domains=3), _head()
+    hparams = hyperparameters("PACS", METHODS[algorithm].ranges, hparams_seed, 0)
+    objective, head = METHODS[algorithm].objective(hparams, domains=3), _head()
     at = objective.fresh_optimizer_at or 100
     for step in (at, at + 1) if late else (0, at - 1):
         seen, inputs, labels = _seen(head)
@@ -98,28 +98,28 @@ def test_gradients_are_those_of_the_oracle(algorithm, hparams_seed, late):
 
 
 def test_the_optimizer_is_made_anew_where_the_weight_jumps():
-    assert objective_of("ERM", {}, {}, domains=3).fresh_optimizer_at is None
+    assert METHODS["ERM"].objective({}, domains=3).fresh_optimizer_at is None
     for algorithm, name in (
         ("Fishr", "penalty_anneal_iters"),
         ("IRM", "irm_penalty_anneal_iters"),
         ("VREx", "vrex_penalty_anneal_iters"),
     ):
-        hparams = hyperparameters("PACS", algorithm, 5, 0)
-        assert objective_of(algorithm, hparams, {}, domains=3).fresh_optimizer_at == hparams[name]
+        hparams = hyperparameters("PACS", METHODS[algorithm].ranges, 5, 0)
+        assert METHODS[algorithm].objective(hparams, domains=3).fresh_optimizer_at == hparams[name]
 
 
 def test_a_method_of_ones_own():
     mine = OwnMethod(VREx(form="pairwise"), weight=10.0, weight_powers=(1, 2), warm_up=7, before=0.5)
-    drawn = hyperparameters("PACS", "Mine", 0, 0, mine.ranges)
+    drawn = hyperparameters("PACS", mine.method.ranges, 0, 0)
     assert (drawn["lambda"], drawn["penalty_anneal_iters"]) == (10.0, 7)
-    schedule = objective_of("Mine", drawn, {"Mine": mine}, domains=3).penalty.terms["penalty"].schedule
+    schedule = mine.method.objective(drawn, domains=3).penalty.terms["penalty"].schedule
     assert [schedule(step) for step in (6, 7)] == [0.5, 10.0]
     for seed in range(1, 30):
-        random = hyperparameters("PACS", "Mine", seed, 0, mine.ranges)
+        random = hyperparameters("PACS", mine.method.ranges, seed, 0)
         assert 10 <= random["lambda"] <= 100
         assert 1 <= random["penalty_anneal_iters"] <= 10_000
     # The shared ones are those of every other method.
-    assert random["lr"] == hyperparameters("PACS", "ERM", 29, 0)["lr"]
+    assert random["lr"] == hyperparameters("PACS", {}, 29, 0)["lr"]
 
 
 def test_powers_out_of_order_are_refused():
@@ -127,11 +127,11 @@ def test_powers_out_of_order_are_refused():
         OwnMethod(VREx(), weight_powers=(2.0, 1.0))
 
 
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize("algorithm", METHODS)
 def test_a_single_domain_trains_as_in_domainbed(algorithm):
     """Colored MNIST with two test environments: what compares domains is zero there, IRM is not."""
-    hparams = hyperparameters("ColoredMNIST", algorithm, 0, 0)
-    objective, head = objective_of(algorithm, hparams, {}, domains=1), _head()
+    hparams = hyperparameters("ColoredMNIST", METHODS[algorithm].ranges, 0, 0)
+    objective, head = METHODS[algorithm].objective(hparams, domains=1), _head()
     _, inputs, labels = _seen(head)
     inputs, labels = inputs[:8], labels[:8]
     seen = observe(nn.Identity(), head, DomainBatch(inputs, labels, (8,)))
@@ -141,7 +141,7 @@ def test_a_single_domain_trains_as_in_domainbed(algorithm):
         assert (loss.total - expected).abs().item() > 1e-6
     else:
         torch.testing.assert_close(loss.total, expected, rtol=1e-12, atol=0.0)
-    several = objective_of(algorithm, hparams, {}, domains=2)
+    several = METHODS[algorithm].objective(hparams, domains=2)
     assert objective.fresh_optimizer_at == several.fresh_optimizer_at
     assert several.penalty.terms or algorithm == "ERM"
 
@@ -182,7 +182,7 @@ _apart.least_domains = 2
 def test_a_method_of_ones_own_that_compares_domains_is_left_out_where_there_is_one(penalty, compares):
     drawn = {"lambda": 10.0, "penalty_anneal_iters": 5}
     for domains in (1, 2):
-        objective = objective_of("Mine", drawn, {"Mine": OwnMethod(penalty)}, domains)
+        objective = OwnMethod(penalty).method.objective(drawn, domains)
         assert objective.fresh_optimizer_at == 5
         assert bool(objective.penalty.terms) == (domains == 2 or not compares)
         objective.init(Problem.of(_head(), domains))

@@ -1,6 +1,13 @@
-import numpy as np
+import math
+from statistics import fmean, pstdev
 
-from fishr.protocols.domainbed.tables import Cell, Table, beside, cell_of, row_of
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fishr.protocols.domainbed.records import JobKey
+from fishr.protocols.domainbed.tables import Cell, by_benchmark, by_reference, cell_of, row_of
 
 
 def test_cells_are_computed_in_domainbeds_order_of_operations():
@@ -15,43 +22,29 @@ def test_cells_are_computed_in_domainbeds_order_of_operations():
     assert differ
 
 
-def table(name, selection, columns, rows, protocol="p"):
-    made = [row_of(a, [cell_of([value]) for value in values], protocol) for a, values in rows.items()]
-    return Table(name, selection, columns, tuple(made))
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=12))
+def test_a_cell_is_mean_and_standard_error(accuracies):
+    cell = cell_of(accuracies)
+    assert cell.trials == len(accuracies)
+    assert cell.mean == pytest.approx(100 * fmean(accuracies))
+    assert cell.standard_error == pytest.approx(100 * pstdev(accuracies) / math.sqrt(len(accuracies)), abs=1e-9)
 
 
-def test_rows_of_an_algorithm_stand_together_in_the_order_of_the_sweeps():
-    old = table("PACS", "oracle", ("A", "C"), {"ERM": (0.1, 0.2), "Fishr": (0.3, 0.4)}, "upstream")
-    new = table("PACS", "oracle", ("A", "C"), {"ERM": (0.5, 0.6), "CORAL": (0.7, 0.8)}, "domainbed-2021")
-    (made,) = beside({"zz": [old], "aa": [new]})
-    assert [row.label for row in made.rows] == ["ERM (zz)", "ERM (aa)", "CORAL (aa)", "Fishr (zz)"]
-    assert [row.protocol for row in made.rows] == ["upstream", "domainbed-2021", "domainbed-2021", "upstream"]
-    assert [[cell.mean for cell in row.cells] for row in made.rows] == [[10, 20], [50, 60], [70, 80], [30, 40]]
-    assert made.rows[0].average == old.rows[0].average
+def test_a_cell_without_trials():
+    assert cell_of([]) == Cell(None, None, 0)
+    missing = (JobKey("PACS", "ERM", (0,), 0, 0),)
+    assert cell_of([], missing).missing == missing
 
 
-def test_columns_that_a_sweep_lacks_are_empty_and_leave_no_average():
-    old = table("averages", "oracle", ("PACS",), {"ERM": (0.1,)})
-    new = table("averages", "oracle", ("VLCS", "PACS"), {"ERM": (0.5, 0.25)})
-    (made,) = beside({"old": [old], "new": [new]})
-    # As the benchmark orders them.
-    assert made.columns == ("VLCS", "PACS")
-    first, second = made.rows
-    assert (first.cells[0], first.average, first.worst) == (Cell(), None, None)
-    assert ([cell.mean for cell in second.cells], second.average) == ([50, 25], 37.5)
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=10))
+def test_a_rows_average_is_of_means_not_rounded(values):
+    row = row_of("ERM", [cell_of([value]) for value in values])
+    assert row.average == pytest.approx(100 * fmean(values), abs=1e-9)
+    assert row.worst == 100 * min(values)
+    assert row_of("ERM", [*row.cells, Cell()]).average is row_of("ERM", [*row.cells, Cell()]).worst is None
 
 
-def test_tables_meet_by_selection_and_data_set():
-    def tables(*names):
-        return [table(name, one, ("A",), {"ERM": (0.5,)}) for one in ("training", "oracle") for name in names]
-
-    made = beside({"old": tables("PACS", "averages"), "new": tables("VLCS", "PACS", "averages")})
-    told = [(one.selection, one.name, len(one.rows)) for one in made]
-    sizes = {"VLCS": 1, "PACS": 2, "averages": 2}
-    assert told == [(one, name, size) for one in ("training", "oracle") for name, size in sizes.items()]
-
-
-def test_only_what_no_sweep_has_pairs_for_lacks_them():
-    lacking, whole = (Table("PACS", "leave-one-out", ("A",), (), lacks_pairs=lacks) for lacks in (True, False))
-    assert beside({"a": [lacking], "b": [lacking]})[0].lacks_pairs
-    assert not beside({"a": [lacking], "b": [whole]})[0].lacks_pairs
+def test_the_order_of_rows_and_tables():
+    assert sorted(["Fishr", "CORAL", "ERM"], key=by_reference) == ["ERM", "CORAL", "Fishr"]
+    names = ["averages", "zoo", "PACS", "apes", "ColoredMNIST"]
+    assert sorted(names, key=by_benchmark) == ["ColoredMNIST", "PACS", "apes", "zoo", "averages"]
