@@ -1,7 +1,7 @@
 from .arrays import Arrays, from_arrays
 from .available import Entry, catalog, catalogue
 from .batches import FullBatch, Minibatch
-from .cached import CachedFeatures
+from .cached_features import CachedFeatures
 from .digits import ColoredDigits
 from .domains import Domain, Domains, Environments
 from .held_out import AllEnvironments, HeldOut

@@ -5,10 +5,9 @@ from pathlib import Path
 from attrs import evolve, frozen
 from torch import Tensor
 
-from fishr.data.cached_environments import FeatureEnvironments
+from fishr.data.cached_features import FeatureEnvironments
 from fishr.data.domains import Domain, Domains
-from fishr.data.images.folders import ImageFolders
-from fishr.data.images.lists import ImageList
+from fishr.data.images.image_data import ImageFolders, ImageList
 from fishr.data.mnist import DomainBedColoredMNIST, RotatedMNIST
 from fishr.data.splits import seed_hash, split_rows
 from fishr.errors import InputError

@@ -7,7 +7,7 @@ from attrs.validators import optional
 
 from fishr.data.arrays import Arrays
 from fishr.data.batches import FullBatch, Minibatch
-from fishr.data.cached import CachedFeatures
+from fishr.data.cached_features import CachedFeatures
 from fishr.data.digits import ColoredDigits
 from fishr.data.held_out import AllEnvironments, HeldOut
 from fishr.data.mnist import ColoredMNIST
