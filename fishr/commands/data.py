@@ -204,7 +204,7 @@ def _text(found: "Entry", contents: "tuple[Contents, ...]", problem: str) -> str
         "from": "\n    ".join(found.origin),
         "files": found.layout,
         "by hand": found.by_hand,
-        "licence": found.licence,
+        "license": found.license,
         "needs": found.needs,
         "ready": "yes" if found.ready else "no",
         "problem": problem,

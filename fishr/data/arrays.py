@@ -1,7 +1,6 @@
-"""Domains of one's own: tensors or NumPy arrays, or one .npz file a domain."""
+"""Your own domains: tensors, NumPy arrays, or .npz files."""
 
 import zipfile
-import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -14,7 +13,7 @@ from torch import Tensor
 
 from fishr.data.domains import Domain, Domains
 from fishr.data.value_checks import check_finite
-from fishr.errors import InputError
+from fishr.errors import InputError, one_line
 from fishr.paths import in_data_folder
 
 Array = Tensor | NDArray[Any]
@@ -26,22 +25,22 @@ def from_arrays(
     evaluation: Mapping[str, tuple[Array, Array]] | None = None,
     classes: int | None = None,
 ) -> Domains:
-    """Domains from tensors or NumPy arrays, by name.
+    """Return domains of tensors or NumPy arrays, by name.
 
-    Inputs become float32 (bytes are taken as pictures and divided by 255), labels int64. Float32 inputs and
-    int64 labels are shared with the caller rather than copied.
+    Inputs become float32 (uint8 is taken as images and divided by 255), labels int64. Float32 inputs and int64 labels
+    are shared with the caller, not copied.
 
     Args:
-        training: name -> (inputs [N, ...] of any float type or uint8, labels [N] of whole numbers from 0).
-        evaluation: the same for domains that are never trained on.
-        classes: C; None takes the largest label of all domains plus one, where the smallest is 0.
+        training: Name -> (inputs [N, ...] of any float type or uint8, labels [N] of whole numbers from 0).
+        evaluation: The same for domains that only evaluate.
+        classes: C; None: the largest label of all domains plus one, if the smallest is 0.
 
     Returns:
-        Domains in the mappings' order.
+        Domains in the order of the mappings.
 
     Raises:
-        InputError: a domain is no pair, it is empty, its inputs are not finite, its labels are no whole numbers from
-            0, or lengths and shapes do not fit together.
+        InputError: A domain is no pair or empty, its inputs are not finite, its labels are not whole numbers from 0, or
+            lengths or shapes differ.
 
     Example:
         >>> photo = (np.zeros((3, 5), np.float64), np.array([0, 1, 2], np.int16))
@@ -50,23 +49,23 @@ def from_arrays(
         >>> domains.classes, domains.evaluation[0].inputs.max().item()
         (3, 1.0)
     """
-    return _together(_of_pairs("training", training), _of_pairs("evaluation", evaluation or {}), classes)
+    return _domains(_of_pairs("training", training), _of_pairs("evaluation", evaluation or {}), classes)
 
 
 @frozen
 class Arrays:
-    """Domains from .npz files, one a domain, each with the arrays ``inputs`` and ``labels``.
+    """Domains in .npz files, one file a domain, with the arrays ``inputs`` and ``labels`` of ``from_arrays``.
 
-    A domain is called as its file without .npz. Relative paths start at ``data_dir``, or at the folder
-    ``data`` where none is given. What the arrays may hold: see ``from_arrays``.
+    The name of a domain is that of its file without .npz. Relative paths start at ``data_dir``, by default the folder
+    ``data``.
 
     Args:
-        training: paths of the domains to train on.
-        evaluation: paths of the domains that only evaluate.
-        classes: C; None takes the largest label of all domains plus one, where the smallest is 0.
+        training: Paths of the training domains.
+        evaluation: Paths of the domains that only evaluate.
+        classes: C; None: the largest label of all domains plus one, if the smallest is 0.
 
     Raises:
-        InputError: when called, a file that is missing, not an .npz, or refused by ``from_arrays``.
+        InputError: When called, a file that is missing, not an .npz, or refused by ``from_arrays``.
 
     Example:
         >>> import tempfile
@@ -82,45 +81,33 @@ class Arrays:
     classes: int | None = None
 
     def __call__(self, seed: int, data_dir: Path | None) -> Domains:
-        """Read the files; there is nothing to draw, so ``seed`` is not used."""
-        return _together(
-            tuple(_read(in_data_folder(name, data_dir)) for name in self.training),
-            tuple(_read(in_data_folder(name, data_dir)) for name in self.evaluation),
-            self.classes,
+        """Return the domains of the files; ``seed`` is not used."""
+        training, evaluation = (
+            tuple(_read(in_data_folder(name, data_dir)) for name in names) for names in (self.training, self.evaluation)
         )
+        return _domains(training, evaluation, self.classes)
 
 
-def _together(training: tuple[Domain, ...], evaluation: tuple[Domain, ...], classes: int | None) -> Domains:
-    everything = (*training, *evaluation)
-    if classes is None and everything:
-        lowest = min(int(domain.labels.min()) for domain in everything)
+def _domains(training: tuple[Domain, ...], evaluation: tuple[Domain, ...], classes: int | None) -> Domains:
+    labels = [domain.labels for domain in (*training, *evaluation)]
+    if classes is None and labels:
+        lowest, samples = min(int(each.min()) for each in labels), sum(map(len, labels))
         if lowest > 0:
             raise InputError(
                 f"classes: the smallest label is {lowest}, expected 0; subtract {lowest} if classes are numbered from "
                 f"{lowest}, or give their number as classes"
             )
-        classes = 1 + max(int(domain.labels.max()) for domain in everything)
-        rows = sum(len(domain.labels) for domain in everything)
-        if classes > max(2, rows):
+        classes = 1 + max(int(each.max()) for each in labels)
+        if classes > max(2, samples):
             raise InputError(
-                f"classes: the largest label is {classes - 1} but there are {rows} rows; number the classes "
+                f"classes: the largest label is {classes - 1} but there are {samples} samples; number the classes "
                 "from 0, or give their number as classes"
             )
     return Domains(training, evaluation, 0 if classes is None else classes)
 
 
 def _read(path: Path) -> Domain:
-    """One domain from one file; never unpickles."""
-    unreadable = (
-        OSError,
-        ValueError,
-        EOFError,
-        KeyError,
-        NotImplementedError,
-        zipfile.BadZipFile,
-        zlib.error,
-        MemoryError,
-    )
+    """Read a domain from a file; nothing is unpickled."""
     how = "save one with numpy.savez(path, inputs=..., labels=...)"
     if not path.exists():
         raise InputError(f"{path}: there is no such file; expected an .npz, {how}")
@@ -136,9 +123,10 @@ def _read(path: Path) -> Domain:
                 found[key] = archive[key]
     except InputError:
         raise
-    except unreadable as error:
+    except Exception as error:  # damaged bytes raise whatever zipfile, zlib and NumPy raise
         pickled = "allow_pickle" in str(error)
-        reason = "it holds pickled objects, which are never loaded" if pickled else f"damaged ({_line(error)})"
+        damage = f"damaged ({one_line(str(error)) or type(error).__name__})"
+        reason = "it holds pickled objects, which are never loaded" if pickled else damage
         raise InputError(f"{path}: {reason}; {how} of plain numbers") from None
     return _domain(str(path), path.stem, found["inputs"], found["labels"])
 
@@ -160,30 +148,30 @@ def _domain(where: str, name: str, inputs: object, labels: object) -> Domain:
     try:
         return Domain(name, _inputs(where, inputs), _labels(where, labels))
     except InputError as error:
-        # Domain knows its name only; a file's path leads people to it.
+        # Domain knows only its name; errors show the path of its file.
         raise InputError(str(error).replace(f"domain {name!r}", where)) from None
 
 
 def _inputs(where: str, inputs: object) -> Tensor:
-    """Float32 and finite; bytes become 0 to 1."""
+    """Return finite float32 values; uint8 is divided by 255."""
     match inputs:
         case Tensor() if inputs.dtype == torch.uint8 or inputs.dtype.is_floating_point:
-            picture = inputs.dtype == torch.uint8
+            image = inputs.dtype == torch.uint8
             values = inputs.detach().float()
         case np.ndarray() if inputs.dtype == np.uint8 or inputs.dtype.kind == "f":
-            picture = inputs.dtype == np.uint8
+            image = inputs.dtype == np.uint8
             with np.errstate(over="ignore"):
                 values = torch.as_tensor(np.require(inputs, np.float32, ["C", "W"]))
         case _:
-            raise InputError(f"{where}: inputs are {_kind(inputs)}, expected an array of floats, or uint8 pictures")
-    if picture:
+            raise InputError(f"{where}: inputs are {_kind(inputs)}, expected an array of floats, or uint8 images")
+    if image:
         return values.div_(255)
-    check_finite(where, "an input", values, "clean or drop such rows")
+    check_finite(where, "an input", values, "clean or drop such samples")
     return values
 
 
 def _labels(where: str, labels: object) -> Tensor:
-    """Int64, whole numbers from 0."""
+    """Return int64 values, whole numbers from 0."""
     # Unsigned 64-bit numbers above int64 would wrap to negative ones; as float64 they stay too large.
     match labels:
         case Tensor() if not labels.dtype.is_complex:
@@ -199,14 +187,10 @@ def _labels(where: str, labels: object) -> Tensor:
     if wrong.any():
         raise InputError(
             f"{where}: got label {values[wrong].flatten()[0].item()}, expected whole numbers from 0; "
-            "number the classes from 0, and leave out rows that have none"
+            "number the classes from 0, and leave out samples that have none"
         )
     return values.long()
 
 
 def _kind(value: object) -> str:
     return str(getattr(value, "dtype", None) or f"a {type(value).__name__}")
-
-
-def _line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

@@ -31,7 +31,7 @@ class Entry:
         layout: Paths of its files below the data folder.
         by_hand: How to lay them out by hand.
         folder: Folder of its images; None: it has no image files.
-        licence: Licence, if it is known.
+        license: License, if it is known.
 
     Example:
         >>> entry_of("PACS", Path("data")).environments
@@ -49,7 +49,7 @@ class Entry:
     layout: str = ""
     by_hand: str = ""
     folder: Path | None = None
-    licence: str = ""
+    license: str = ""
 
 
 def catalog(data_dir: Path) -> tuple[Entry, ...]:
@@ -147,9 +147,9 @@ def _images(name: str, data_dir: Path) -> Entry:
         tuple(environment.folder for environment in image_set.environments),
         image_set.classes,
         image_set.class_names,
-        tuple(dict.fromkeys((image_set.origin, *(archive.address for archive in image_set.archives)))),
+        tuple(dict.fromkeys((image_set.origin, *image_set.archives.values()))),
         image_set.layout,
         image_set.by_hand,
         folder,
-        image_set.licence,
+        image_set.license,
     )

@@ -1,4 +1,4 @@
-"""Torchvision's residual networks as featurizers, with ImageNet's weights where they are on this machine."""
+"""torchvision's residual networks as featurizers, with weights from local files."""
 
 from pathlib import Path
 from typing import Any, Literal
@@ -21,19 +21,19 @@ _FEATURES = {18: 512, 50: 2048}
 class ResNet:
     """Featurizer that is torchvision's ResNet without its last layer.
 
-    Images of other than three channels go through cyclic copies of the first convolution's weights: channel c has
-    those of channel c mod 3. Nothing is downloaded.
+    For images of other than three channels, channel c of the first convolution has the weights of channel c mod 3.
+    Nothing is downloaded.
 
     Args:
-        depth: 18 or 50 layers.
-        weights: ``"imagenet"`` for torchvision's IMAGENET1K_V1 from torch.hub's folder, ``"random"``, or the path of
-            a state dict with or without the last layer ``fc``; a relative one starts at the working directory.
-        freeze_norm: batch normalization keeps the statistics it came with; its scale and shift still train.
-        dropout: rate on the features, while training.
+        depth: Number of layers, 18 or 50.
+        weights: ``"imagenet"`` for torchvision's IMAGENET1K_V1 in torch.hub's folder, ``"random"``, or the path of a
+            state dict with or without the last layer ``fc``; a relative path starts at the working directory.
+        freeze_norm: Batch normalization keeps its initial statistics; its scale and shift still train.
+        dropout: Dropout rate on the features, while training.
 
     Raises:
-        InputError: another depth, or a rate outside 0 to 1; when called, weights that are absent, damaged or of
-            another network, or inputs that are no images.
+        InputError: Another depth, or a rate outside 0 to 1; when called, weights that are absent, damaged or of another
+            network, or inputs that are not images.
 
     Example:
         >>> resnet = ResNet(depth=18, weights="random")
@@ -52,7 +52,6 @@ class ResNet:
     dropout: float = 0.0
 
     def __attrs_post_init__(self) -> None:
-        """Refuse networks that there are not."""
         if self.depth not in _FEATURES:
             raise InputError(f"depth: got {self.depth}, expected 18 or 50")
         if not self.weights:
@@ -60,9 +59,9 @@ class ResNet:
         check_rate("dropout", self.dropout)
 
     def __call__(self, shape: tuple[int, ...], generator: torch.Generator) -> nn.Module:
-        """Module from images [N, C, H, W] to features [N, F].
+        """Return the module from images [N, C, H, W] to features [N, F].
 
-        The generator moves on by as much with any weights, so that a head drawn after it is the same.
+        The generator advances equally for all weights, so that a head drawn after it is the same.
         """
         channels = image_channels("ResNet", shape)
         models = _torchvision_models()
@@ -78,7 +77,7 @@ class ResNet:
         return (freeze_norm(network) if self.freeze_norm else network).to(generator.device)
 
     def features(self, shape: tuple[int, ...]) -> int:
-        """512 or 2048, for images of any size."""
+        """Return 512 or 2048, for images of any size."""
         return _FEATURES[self.depth]
 
     def _fill(self, network: nn.Module, channels: int) -> None:

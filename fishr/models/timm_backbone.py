@@ -1,4 +1,4 @@
-"""Any network of timm as a featurizer, with its published weights where they are on this machine."""
+"""Networks of timm as featurizers, with weights from local files."""
 
 from difflib import get_close_matches
 from pathlib import Path
@@ -20,20 +20,20 @@ from fishr.paths import typed_path
 class TimmBackbone:
     """Featurizer that is a network of timm without its classifier; needs the extra ``timm``.
 
-    The network is built for the inputs' channels and, where its size is fixed, for theirs; published weights are
-    fitted to them as timm does it. Nothing is downloaded.
+    The network is built for the channels of the inputs and, if it has a fixed input size, for their size; timm adapts
+    published weights to them. Nothing is downloaded.
 
     Args:
-        name: as timm calls it, with or without the tag of its weights.
-        pretrained: begin with published weights; False draws them.
-        freeze_norm: batch normalization keeps the statistics it came with; its scale and shift still train.
-        dropout: rate on the features, while training.
-        weights: path of the state dict to begin with; a relative one starts at the working directory. None: what
-            timm itself keeps of the name in the cache of Hugging Face or of torch.hub.
+        name: Name in timm, with or without the tag of its weights.
+        pretrained: Start from published weights; False: from random ones.
+        freeze_norm: Batch normalization keeps its initial statistics; its scale and shift still train.
+        dropout: Dropout rate on the features, while training.
+        weights: Path of the state dict to start from; a relative path starts at the working directory. None: the file
+            of that name that timm keeps in the cache of Hugging Face or of torch.hub.
 
     Raises:
-        InputError: a rate outside 0 to 1, or ``weights`` that are not to be used; when called, timm or the weights
-            are absent, a name it has not, weights of another network, or inputs that the network cannot take.
+        InputError: A rate outside 0 to 1, or ``weights`` with ``pretrained=False``; when called, timm or the weights
+            are absent, the name is unknown, the weights are of another network, or the network refuses the inputs.
 
     Example:
         >>> backbone = TimmBackbone("test_resnet", pretrained=False)
@@ -52,7 +52,6 @@ class TimmBackbone:
     weights: str | None = None
 
     def __attrs_post_init__(self) -> None:
-        """Refuse weights that would not be read."""
         if self.weights is not None and not self.pretrained:
             raise InputError(
                 f"weights: got {self.weights!r} with pretrained = false, expected none; leave one of them out"
@@ -60,9 +59,9 @@ class TimmBackbone:
         check_rate("dropout", self.dropout)
 
     def __call__(self, shape: tuple[int, ...], generator: torch.Generator) -> nn.Module:
-        """Module from images [N, C, H, W] to features [N, F].
+        """Return the module from images [N, C, H, W] to features [N, F].
 
-        The generator moves on by as much with any weights, so that a head drawn after it is the same.
+        The generator advances equally for all weights, so that a head drawn after it is the same.
         """
         self.features(shape)
         with seeded_by(generator):
@@ -71,14 +70,14 @@ class TimmBackbone:
         return (freeze_norm(module) if self.freeze_norm else module).to(generator.device)
 
     def features(self, shape: tuple[int, ...]) -> int:
-        """F, the number of features for images of this shape; no weights are made or read."""
+        """Return F, the number of features for images of this shape; no weights are drawn or read."""
         image_channels(self.name, shape)
         try:
             with torch.device("meta"), torch.no_grad():
                 features = self._build(shape).eval()(torch.empty(1, *shape))
         except InputError:
             raise
-        except Exception as error:  # each network has its own way to say which inputs it cannot take
+        except Exception as error:  # each network raises its own errors on inputs it cannot take
             raise InputError(
                 f"{self.name}: got inputs of shape {shape}, which it cannot take: {_line(error)}"
             ) from error
@@ -102,7 +101,7 @@ class TimmBackbone:
         given = read_weights(path)
         with torch.device("meta"):
             classifier = self._build(shape, num_classes=1).state_dict().keys() - self._build(shape).state_dict().keys()
-        # Everything that timm would look for elsewhere is emptied; without the name of a classifier it is strict.
+        # Without addresses timm downloads nothing; without the name of a classifier it loads strictly.
         source: dict[str, Any] = {
             "state_dict": {name: value for name, value in given.items() if name not in classifier},
             "hf_hub_id": None,
@@ -111,14 +110,14 @@ class TimmBackbone:
         }
         try:
             network = self._build(shape, pretrained=True, pretrained_cfg_overlay=source)
-        except Exception as error:  # torch's refusal, or a translation of names that stumbles over a stranger
+        except Exception as error:  # of torch, or of timm's translation of names
             raise InputError(f"weights: {path} does not fit {self.name}: {_line(error)}") from error
         network.pretrained_cfg.pop("state_dict")
         return network
 
 
 def _published_file(name: str) -> Path:
-    """The file that ``timm.create_model(name, pretrained=True)`` would read, if it is there."""
+    """Return the file that ``timm.create_model(name, pretrained=True)`` would read."""
     published = _timm().models.get_pretrained_cfg(name)
     fetch = f"python -c \"import timm; timm.create_model('{name}', pretrained=True)\""
     otherwise = "give pretrained = false or the path of a file as weights"
@@ -151,7 +150,7 @@ def _timm() -> Any:
 
 
 def _line(error: Exception) -> str:
-    """The first thing that an exception says, on one line: torch puts a title above it."""
+    """Return the first line of a message, below the title that torch puts above it."""
     lines = str(error).splitlines() or [type(error).__name__]
     said = " ".join(lines[1 if len(lines) > 1 and lines[0].startswith("Error(s)") else 0].split())
     return said if len(said) < 200 else f"{said[:200]}…"

@@ -1,4 +1,4 @@
-"""Weights from files on this machine; nothing is ever downloaded."""
+"""Weights from local files; nothing is downloaded."""
 
 import re
 from collections.abc import Mapping
@@ -15,25 +15,9 @@ _HASH = re.compile(r"-([0-9a-f]{8,})\.")
 
 
 def hub_file(url: str, fetch: str, otherwise: str) -> Path:
-    """The file that torch.hub keeps of a URL, checked against the SHA-256 prefix in its name.
+    """Return the file of a URL in torch.hub's folder, checked against the SHA-256 prefix in its name.
 
-    Args:
-        url: where it was published; only its last part is used.
-        fetch: the line that fetches it on a machine with a network.
-        otherwise: what a person without one can do.
-
-    Returns:
-        Its path in torch.hub's folder, which the variable TORCH_HOME decides.
-
-    Raises:
-        InputError: it is not there, or not what its name says.
-
-    Example:
-        >>> hub_file("https://example.org/tiny-0123abcd.pth", "make tiny", "use none")  # doctest: +ELLIPSIS
-        Traceback (most recent call last):
-            ...
-        fishr.errors.InputError: weights: no tiny-0123abcd.pth in ...; on a machine with a network type: make tiny; \
-or use none
+    ``fetch`` is the command that downloads it, and ``otherwise`` the other remedy, for errors.
     """
     name = url.rsplit("/", 1)[-1]
     path = Path(torch.hub.get_dir(), "checkpoints", name)
@@ -55,30 +39,14 @@ or use none
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """The state dict that a file holds; nothing in it is executed.
-
-    Args:
-        path: of what ``torch.save(module.state_dict(), path)`` wrote, or of a .safetensors file.
-
-    Returns:
-        Tensors on the CPU by name, at least one.
-
-    Raises:
-        InputError: no such file, or one that holds something else.
-
-    Example:
-        >>> read_weights(Path("nowhere.pth"))
-        Traceback (most recent call last):
-            ...
-        fishr.errors.InputError: weights: nowhere.pth: no such file; give the path of a state dict
-    """
+    """Return the state dict of a .pth or .safetensors file, on the CPU; nothing in the file is executed."""
     if not path.is_file():
         raise InputError(f"weights: {path}: no such file; give the path of a state dict")
     try:
         tree = _read(path)
     except ImportError:
         raise InputError(f"weights: {path}: safetensors is not installed; pip install safetensors") from None
-    except Exception as error:  # torch raises whatever its parts raise on bytes that are not its own
+    except Exception as error:  # torch.load raises errors of many kinds on foreign bytes
         raise InputError(
             f"weights: {path}: not a readable state dict (cut short, or of something else); "
             "save one with torch.save(module.state_dict(), path)"
@@ -94,22 +62,9 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
 
 def load_weights(module: nn.Module, given: Mapping[str, Tensor], source: object) -> None:
-    """Put given tensors into a module, all of them and nothing else.
+    """Load tensors into a module; a name or shape that does not fit is refused and nothing changes.
 
-    Args:
-        module: changed in place.
-        given: tensors by name, as ``state_dict()`` has them; counters of batches may be absent, as in old files.
-        source: where they are from, for the message.
-
-    Raises:
-        InputError: a name or a shape does not fit; the first such one is named, and nothing is changed.
-
-    Example:
-        >>> load_weights(nn.Linear(3, 2), {"weight": torch.ones(2, 4), "bias": torch.ones(2)}, "mine.pth")
-        Traceback (most recent call last):
-            ...
-        fishr.errors.InputError: weights: mine.pth has shape (2, 4) for weight, expected (2, 3); give those of the \
-same network
+    Counters of batches may be absent, as in old files. ``source`` names the tensors in errors.
     """
     own = module.state_dict()
     for name in dict.fromkeys([*own, *given]):

@@ -16,16 +16,16 @@ _STRIDES = (1, 2, 2)
 class WideResNet:
     """Featurizer of three groups of pre-activation residual blocks, of 16k, 32k and 64k channels.
 
-    Made for 32x32 images; the last two groups halve the image, and the features are averaged over what is left.
-    Batch normalization trains.
+    For 32x32 images: the last two groups halve the image, and the features are averaged over the rest. Batch
+    normalization trains.
 
     Args:
-        depth: layers in all, 6n + 4 for n blocks a group.
-        width: k.
-        dropout: rate between the two convolutions of each block, while training.
+        depth: Number of layers, 6n + 4 for n blocks a group.
+        width: The factor k.
+        dropout: Dropout rate between the two convolutions of each block, while training.
 
     Raises:
-        InputError: a depth that is not 6n + 4, a width below 1, or a rate outside 0 to 1.
+        InputError: A depth that is not 6n + 4, a width below 1, or a rate outside 0 to 1.
 
     Example:
         >>> network = WideResNet(depth=10, width=1)
@@ -35,7 +35,7 @@ class WideResNet:
 
     Source:
         Zagoruyko and Komodakis, Wide residual networks, BMVC 2016 (arXiv 1605.07146).
-        First weights: He et al., Delving deep into rectifiers, ICCV 2015, by the outputs of each convolution.
+        First weights: He et al., Delving deep into rectifiers, ICCV 2015, by the fan-out of each convolution.
     """
 
     depth: int = 16
@@ -43,7 +43,6 @@ class WideResNet:
     dropout: float = 0.0
 
     def __attrs_post_init__(self) -> None:
-        """Refuse what has no whole number of blocks."""
         if self.depth < 10 or self.depth % 6 != 4:
             raise InputError(f"depth: got {self.depth}, expected 6n + 4 layers such as 10, 16, 28 or 40")
         if self.width < 1:
@@ -51,12 +50,12 @@ class WideResNet:
         check_rate("dropout", self.dropout)
 
     def __call__(self, shape: tuple[int, ...], generator: torch.Generator) -> nn.Module:
-        """Module from images [N, C, H, W] to features [N, 64k], with weights drawn from the generator.
+        """Return the module from images [N, C, H, W] to features [N, 64k], with weights drawn from the generator.
 
         Raises:
-            InputError: inputs that are no images.
+            InputError: The inputs are not images.
         """
-        # Made without storage first: convolutions would draw their own initial weights from the global generator.
+        # The meta device first: convolutions would draw their own initial weights from the global generator.
         with torch.device("meta"):
             network = nn.Sequential(*self._layers(image_channels("WideResNet", shape)))
         network.to_empty(device=generator.device)
@@ -68,7 +67,7 @@ class WideResNet:
         return network
 
     def features(self, shape: tuple[int, ...]) -> int:
-        """64k, for images of any size."""
+        """Return 64k, for images of any size."""
         return _STEM * self.width * 2 ** (len(_STRIDES) - 1)
 
     def _layers(self, channels: int) -> list[nn.Module]:

@@ -82,7 +82,7 @@ def test_classes_are_counted_over_all_domains():
         (X[:0], Y[:0], "domain 'a': it has no samples"),
         (X[:, 0], Y, r"inputs have shape \[3\]"),
         (X, Y[:, None], r"labels have shape \[3, 1\], expected \[samples\]"),
-        (X.astype(int), Y, "inputs are int64, expected an array of floats, or uint8 pictures"),
+        (X.astype(int), Y, "inputs are int64, expected an array of floats, or uint8 images"),
         (torch.zeros(3, 2, dtype=torch.int32), Y, "inputs are torch.int32, expected an array of floats"),
         (X.astype(complex), Y, "inputs are complex128"),
         (X.astype(object), Y, "inputs are object"),
@@ -97,7 +97,7 @@ def test_classes_are_counted_over_all_domains():
         (X, np.array([0, -1, 1]), "got label -1, expected whole numbers from 0"),
         (X, torch.tensor([0, -2, 1], dtype=torch.int8), "got label -2"),
         (X, np.array([0, 1, 2**64 - 1], np.uint64), "got label 1.8446744073709552e"),
-        (X, np.array([0, 1, 10**6]), "classes: the largest label is 1000000 but there are 3 rows"),
+        (X, np.array([0, 1, 10**6]), "classes: the largest label is 1000000 but there are 3 samples"),
         (X, np.array([0, 0, 0]), "classes: got 1, expected at least 2"),
     ],
 )

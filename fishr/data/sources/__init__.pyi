@@ -1,11 +1,10 @@
-from .image_sets import IMAGE_SETS, Archive, ImageSet, find_image_set
+from .image_sets import IMAGE_SETS, ImageSet, find_image_set
 from .installing import Installed, install
 from .layouts import Environment
 from .verifying import Contents, Verified, verify_images
 
 __all__ = [
     "IMAGE_SETS",
-    "Archive",
     "Contents",
     "Environment",
     "ImageSet",

@@ -17,17 +17,8 @@ from attrs import frozen
 from fishr.errors import InputError, one_line
 
 CHUNK = 1 << 20
-_DAMAGED = (
-    tarfile.TarError,
-    zipfile.BadZipFile,
-    zlib.error,
-    EOFError,
-    NotImplementedError,
-    RuntimeError,
-    ValueError,
-    gzip.BadGzipFile,
-    lzma.LZMAError,
-)
+_BAD_BYTES = (zlib.error, lzma.LZMAError, EOFError, RuntimeError, ValueError)
+_DAMAGED = (tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, *_BAD_BYTES)
 _ZIP = (b"PK\3\4", b"PK\5\6")
 
 
@@ -56,7 +47,7 @@ def members(path: Path) -> tuple[Member, ...]:
                 return tuple(Member(info.filename, info.file_size, _zip_kind(info)) for info in archive.infolist())
         with tarfile.open(path) as archive:
             found = tuple(Member(info.name, info.size, _tar_kind(info)) for info in archive)
-            # The sum of a compressed file stands behind the end of the archive in it.
+            # A compressed file has its checksum after the end of the archive.
             while archive.fileobj and archive.fileobj.read(CHUNK):
                 pass
             return found
@@ -124,7 +115,7 @@ def _is_zip(path: Path) -> bool:
 
 def _problem(member: Member) -> str:
     if member.kind not in ("file", "folder"):
-        return f"is {member.kind}, which no data set of images needs"
+        return f"is {member.kind}, expected plain files and folders"
     if "\0" in member.name or re.match(r"[A-Za-z]:", member.name):
         return "is no portable path"
     place = _place(member.name)
@@ -136,7 +127,7 @@ def _problem(member: Member) -> str:
 
 
 def _place(name: str) -> PurePosixPath:
-    # Some packers on Windows write backslashes.
+    # Some tools on Windows write backslashes.
     return PurePosixPath(name.replace("\\", "/"))
 
 

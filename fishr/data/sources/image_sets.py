@@ -5,7 +5,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from types import MappingProxyType
 
-from attrs import frozen
+from attrs import field, frozen
 
 from fishr.data.images.folder_listing import LAYOUT
 from fishr.data.sources.layouts import CATEGORIES, Environment, lay_folders, lay_locations, lay_splits
@@ -13,20 +13,8 @@ from fishr.errors import InputError
 
 _DRIVE = "https://drive.google.com/uc?id="
 _DOMAINNET = "http://csr.bu.edu/ftp/visda/2019/multi-source"
+_CARS = ("aclass", "escape", "hilux", "i3", "lexus", "tesla", "tiguan", "tucson", "x5", "zoe")
 _CAMERA_TRAPS = "https://storage.googleapis.com/public-datasets-lila/caltechcameratraps"
-
-
-@frozen
-class Archive:
-    """One file to download.
-
-    Args:
-        name: Name of the file.
-        address: URL at which it is published.
-    """
-
-    name: str
-    address: str
 
 
 Relay = Callable[[Path, Path, tuple[Environment, ...]], tuple[str, ...]]
@@ -44,11 +32,11 @@ class ImageSet:
         environments: In the order of their indices.
         classes: C.
         origin: Page or address of its publisher.
-        relay: Lays out what was unpacked.
-        archives: Files to download; empty: people have to get them themselves.
+        archives: Addresses of the files to download, by file name; empty: people have to get them themselves.
         by_hand: What else is needed to lay it out by hand.
         class_names: Names of the classes, if they are few.
-        licence: Licence, if it is known.
+        license: License, if it is known.
+        relay: Lays out what was unpacked.
 
     Example:
         >>> find_image_set("pacs").folder
@@ -61,11 +49,11 @@ class ImageSet:
     environments: tuple[Environment, ...]
     classes: int
     origin: str
-    relay: Relay
-    archives: tuple[Archive, ...] = ()
+    archives: Mapping[str, str] = field(factory=dict, hash=False)
     by_hand: str = "unpack it, and move its environments' folders there"
     class_names: tuple[str, ...] = ()
-    licence: str = ""
+    license: str = ""
+    relay: Relay = lay_folders
 
     @property
     def layout(self) -> str:
@@ -73,18 +61,21 @@ class ImageSet:
         return f"{self.folder}/{LAYOUT}"
 
 
+def _environments(titles: Mapping[str, str]) -> tuple[Environment, ...]:
+    return tuple(Environment(folder, title) for folder, title in titles.items())
+
+
 def _spawrious(size: str, level: str) -> ImageSet:
     return ImageSet(
         name=f"Spawrious{size}_{level}",
-        description=f"generated dogs whose background misleads, {size}, {level}",
+        description=f"generated dogs with a spurious background, {size}, {level}",
         folder=f"spawrious224/{size.lower()}_{level}",
-        environments=tuple(Environment(name, name) for name in ("Test", "SC_group_1", "SC_group_2")),
+        environments=_environments({name: name for name in ("Test", "SC_group_1", "SC_group_2")}),
         classes=4,
         origin="https://github.com/aengusl/spawrious",
-        relay=lay_folders,
-        by_hand="its archives sort images by location; an environment is a mixture of locations, which you lay out",
+        by_hand="its archives sort images by location; lay out each environment as a mixture of locations",
         class_names=("bulldog", "corgi", "dachshund", "labrador"),
-        licence="MIT",
+        license="MIT",
     )
 
 
@@ -102,98 +93,69 @@ _SETS = (
         classes=5,
         origin=f"{_DRIVE}1skwblH1_okBwxWxmRsp9_qi15hyPpxg8",
         relay=lay_splits,
-        archives=(Archive("VLCS.tar.gz", f"{_DRIVE}1skwblH1_okBwxWxmRsp9_qi15hyPpxg8"),),
+        archives={"VLCS.tar.gz": f"{_DRIVE}1skwblH1_okBwxWxmRsp9_qi15hyPpxg8"},
         by_hand="merge each environment's train, crossval and test folders, class by class, so that ENVIRONMENT/CLASS "
-        "has all of them, as download does",
+        "has all of them",
         class_names=("bird", "car", "chair", "dog", "person"),
     ),
     ImageSet(
         name="PACS",
         description="photographs, art paintings, cartoons and sketches",
         folder="PACS",
-        environments=(
-            Environment("art_painting", "A"),
-            Environment("cartoon", "C"),
-            Environment("photo", "P"),
-            Environment("sketch", "S"),
-        ),
+        environments=_environments({"art_painting": "A", "cartoon": "C", "photo": "P", "sketch": "S"}),
         classes=7,
         origin=f"{_DRIVE}1JFr8f805nMUelQWWmfnJR3y4_SYoN5Pd",
-        relay=lay_folders,
-        archives=(Archive("PACS.zip", f"{_DRIVE}1JFr8f805nMUelQWWmfnJR3y4_SYoN5Pd"),),
+        archives={"PACS.zip": f"{_DRIVE}1JFr8f805nMUelQWWmfnJR3y4_SYoN5Pd"},
         class_names=("dog", "elephant", "giraffe", "guitar", "horse", "house", "person"),
     ),
     ImageSet(
         name="OfficeHome",
-        description="things of offices and homes: art, clip art, products, photographs",
+        description="objects of offices and homes: art, clip art, products, photographs",
         folder="office_home",
-        environments=(
-            Environment("Art", "A"),
-            Environment("Clipart", "C"),
-            Environment("Product", "P"),
-            Environment("Real World", "R"),
-        ),
+        environments=_environments({"Art": "A", "Clipart": "C", "Product": "P", "Real World": "R"}),
         classes=65,
         origin=f"{_DRIVE}1uY0pj7oFsjMxRwaD3Sxy0jgel0fsYXLC",
-        relay=lay_folders,
-        archives=(Archive("OfficeHome.zip", f"{_DRIVE}1uY0pj7oFsjMxRwaD3Sxy0jgel0fsYXLC"),),
+        archives={"OfficeHome.zip": f"{_DRIVE}1uY0pj7oFsjMxRwaD3Sxy0jgel0fsYXLC"},
     ),
     ImageSet(
         name="TerraIncognita",
-        description="animals before camera traps at four locations",
+        description="animals in camera traps at four locations",
         folder="terra_incognita",
-        environments=tuple(Environment(f"location_{number}", f"L{number}") for number in (100, 38, 43, 46)),
+        environments=_environments({f"location_{number}": f"L{number}" for number in (100, 38, 43, 46)}),
         classes=10,
         origin="https://lila.science/datasets/caltech-camera-traps",
         relay=lay_locations,
-        archives=tuple(
-            Archive(name, f"{_CAMERA_TRAPS}/{name}")
-            for name in ("eccv_18_all_images_sm.tar.gz", "eccv_18_annotations.tar.gz")
-        ),
+        archives={
+            name: f"{_CAMERA_TRAPS}/{name}" for name in ("eccv_18_all_images_sm.tar.gz", "eccv_18_annotations.tar.gz")
+        },
         by_hand="put each image of these locations under its category in the annotations",
         class_names=CATEGORIES,
-        licence="Community Data License Agreement, permissive variant",
+        license="Community Data License Agreement, permissive variant",
     ),
     ImageSet(
         name="DomainNet",
-        description="things as clip art, infographics, paintings, quick drawings, photographs, sketches",
+        description="objects as clip art, infographics, paintings, quick drawings, photographs, sketches",
         folder="domain_net",
-        environments=(
-            Environment("clipart", "clip"),
-            Environment("infograph", "info"),
-            Environment("painting", "paint"),
-            Environment("quickdraw", "quick"),
-            Environment("real", "real"),
-            Environment("sketch", "sketch"),
+        environments=_environments(
+            {"clipart": "clip", "infograph": "info", "painting": "paint", "quickdraw": "quick"}
+            | {name: name for name in ("real", "sketch")}
         ),
         classes=345,
         origin="http://ai.bu.edu/M3SDA",
-        relay=lay_folders,
-        archives=tuple(
-            Archive(f"{name}.zip", f"{_DOMAINNET}/{part}{name}.zip")
-            for name, part in (
-                ("clipart", "groundtruth/"),
-                ("infograph", ""),
-                ("painting", "groundtruth/"),
-                ("quickdraw", ""),
-                ("real", ""),
-                ("sketch", ""),
-            )
-        ),
-        by_hand="unpack all six there; DomainBed leaves out a published list of duplicates, which fishr does only with "
-        "download --duplicates FILE",
+        archives={
+            f"{path.rpartition('/')[2]}.zip": f"{_DOMAINNET}/{path}.zip"
+            for path in ("groundtruth/clipart", "infograph", "groundtruth/painting", "quickdraw", "real", "sketch")
+        },
+        by_hand="unpack all six there; DomainBed leaves out a published list of duplicates, fishr only with download "
+        "--duplicates FILE",
     ),
     ImageSet(
         name="SVIRO",
-        description="rendered rear seats of ten cars and who sits there",
+        description="rendered rear seats of ten cars and their passengers",
         folder="sviro",
-        environments=tuple(
-            Environment(name, name)
-            for name in ("aclass", "escape", "hilux", "i3", "lexus", "tesla", "tiguan", "tucson", "x5", "zoe")
-        ),
+        environments=_environments({name: name for name in _CARS}),
         classes=7,
         origin="https://sviro.kl.dfki.de",
-        relay=lay_folders,
         by_hand="take the images for classification, one folder a car",
     ),
     *(_spawrious(size, level) for size in ("O2O", "M2M") for level in ("easy", "medium", "hard")),

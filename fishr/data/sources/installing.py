@@ -1,6 +1,6 @@
 """Install an image data set: download its archives, unpack and lay them out, then rename the folder in one step."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path, PurePosixPath
 
@@ -10,7 +10,7 @@ from fishr.data.images.folder_listing import list_folder
 from fishr.data.sources.archives import check_space, is_archive, unpack
 from fishr.data.sources.checksums import check_and_record, read_sums
 from fishr.data.sources.downloading import OTHERWISE, Progress, download
-from fishr.data.sources.image_sets import Archive, ImageSet
+from fishr.data.sources.image_sets import ImageSet
 from fishr.data.sources.layouts import is_laid
 from fishr.data.sources.verifying import contents_of, notes_of, problems_of
 from fishr.errors import InputError, RunFailed
@@ -110,12 +110,12 @@ def install(
 
 
 def obtain(
-    archives: tuple[Archive, ...],
+    archives: Mapping[str, str],
     data_dir: Path,
     fetch: Fetch = download,
     progress: Progress = lambda what, done, total: None,
 ) -> tuple[tuple[Path, str], ...]:
-    """Download the archives that ``data_dir/archives`` lacks, and return the path and SHA-256 sum of each."""
+    """Download archives that ``data_dir/archives`` lacks; return the path and SHA-256 sum of each."""
     folder = data_dir / FOLDER
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -124,25 +124,25 @@ def obtain(
             f"{folder}: cannot be used ({error.strerror or error}); give a folder you can write to"
         ) from None
     found = list[tuple[Path, str]]()
-    for archive in archives:
-        path = folder / archive.name
+    for name, address in archives.items():
+        path = folder / name
         if path.exists():
-            check_and_record(path, archive.name)
+            check_and_record(path, name)
         else:
-            fetch(archive.address, path, partial(_check, archive=archive), progress)
-        found.append((path, read_sums(folder)[archive.name]))
+            fetch(address, path, partial(_check, name=name, address=address), progress)
+        found.append((path, read_sums(folder)[name]))
     return tuple(found)
 
 
-def _check(part: Path, archive: Archive) -> None:
+def _check(part: Path, name: str, address: str) -> None:
     """Compare the sum of a downloaded file; one that is no archive is removed, so that the next attempt begins anew."""
     if not is_archive(part):
         with part.open("rb") as file:
             page = file.read(1024).lstrip().lower().startswith((b"<!doctype html", b"<html"))
         part.unlink()
         what = "a web page, as of a quota that is used up or a login" if page else "neither a zip nor a tar archive"
-        raise RunFailed(f"{archive.address}: the downloaded file is {what}; try again later, or {OTHERWISE}")
-    check_and_record(part, archive.name)
+        raise RunFailed(f"{address}: the downloaded file is {what}; try again later, or {OTHERWISE}")
+    check_and_record(part, name)
 
 
 def read_left_out(path: Path) -> tuple[PurePosixPath, ...]:

@@ -24,8 +24,6 @@ def test_folders_sort_into_the_order_of_indices(name):
 @pytest.mark.parametrize("image_set", IMAGE_SETS.values(), ids=lambda image_set: image_set.name)
 def test_classes_and_archives_are_consistent(image_set):
     assert not image_set.class_names or len(image_set.class_names) == image_set.classes
-    names = [archive.name for archive in image_set.archives]
-    assert len(set(names)) == len(names)
     folders = [environment.folder for environment in image_set.environments]
     for environment in image_set.environments:
         assert [name for name in folders if environment.is_called(name)] == [environment.folder]
@@ -43,7 +41,7 @@ def test_archives_lie_where_their_publishers_say():
     """DomainNet: ai.bu.edu/M3SDA, its cleaned version; TerraIncognita: lila.science; the others: DomainBed's links."""
     bu, lila = "http://csr.bu.edu/ftp/visda/2019/multi-source", "https://storage.googleapis.com/public-datasets-lila"
     drive = "https://drive.google.com/uc?id="
-    assert [archive.address for name in IMAGE_SETS for archive in IMAGE_SETS[name].archives] == [
+    assert [address for name in IMAGE_SETS for address in IMAGE_SETS[name].archives.values()] == [
         f"{drive}1skwblH1_okBwxWxmRsp9_qi15hyPpxg8",
         f"{drive}1JFr8f805nMUelQWWmfnJR3y4_SYoN5Pd",
         f"{drive}1uY0pj7oFsjMxRwaD3Sxy0jgel0fsYXLC",

@@ -11,7 +11,6 @@ import pytest
 
 from fishr.data.sources import find_image_set, install, installing
 from fishr.data.sources.checksums import read_sums
-from fishr.data.sources.image_sets import Archive
 from fishr.data.sources.installing import obtain
 from fishr.data.sources.layouts import Environment, is_laid
 from fishr.errors import InputError, RunFailed
@@ -210,7 +209,7 @@ def test_laid_means_every_environment(tmp_path: Path):
     assert is_laid(tmp_path, two)
 
 
-TWO = (Archive("a.zip", "http://host/a.zip"), Archive("b.zip", "https://drive.google.com/uc?id=0"))
+TWO = {"a.zip": "http://host/a.zip", "b.zip": "https://drive.google.com/uc?id=0"}
 
 
 def zipped(text: str) -> bytes:
@@ -243,7 +242,7 @@ def test_archives_come_with_their_sums(tmp_path: Path):
     publisher = Publisher(zipped("1"))
     found = obtain(TWO, tmp_path / "data", publisher)
     folder = tmp_path / "data" / "archives"
-    assert publisher.asked == [archive.address for archive in TWO]
+    assert publisher.asked == list(TWO.values())
     assert [path for path, _ in found] == [folder / "a.zip", folder / "b.zip"]
     assert {path.name: digest for path, digest in found} == read_sums(folder)
     assert {digest for _, digest in found} == {digest_of(folder / "a.zip")}
