@@ -18,8 +18,9 @@ from fishr.grad_mode import ordinary, outside_inference_mode
 class Loss(Protocol):
     """A per-sample loss: ``loss(logits, labels)`` is [N], and row n depends on sample n alone.
 
-    Any such function is a loss. One that also has ``deltas`` saves an automatic differentiation; one that also has
-    ``check_labels(labels, outputs)`` says which label values it takes.
+    Any such function is a loss. These methods are optional: ``deltas(logits, labels)``, the derivative by the logits in
+    closed form; ``check_labels(labels, outputs)`` refuses label values; ``outputs(classes)`` and
+    ``predictions(logits)`` are used by training, by default one output a class, of which the largest is predicted.
 
     Example:
         >>> def squared(logits, labels):
@@ -213,6 +214,18 @@ for 3 outputs; if they start at 1, subtract 1
     check = getattr(loss, "check_labels", None)
     if check is not None:
         check(labels, outputs)
+
+
+def outputs_of(loss: Loss, classes: int) -> int:
+    """Return the number of outputs that a loss takes for so many classes, by default one each."""
+    own = getattr(loss, "outputs", None)
+    return classes if own is None else own(classes)
+
+
+def predictions_of(loss: Loss, logits: Tensor) -> Tensor:
+    """Return the predicted classes [N], by default the largest output's."""
+    own = getattr(loss, "predictions", None)
+    return logits.argmax(1) if own is None else own(logits)
 
 
 def _can_be_read(labels: Tensor) -> bool:

@@ -1,4 +1,4 @@
-"""A small vocabulary that has every kind of field a configuration can have, and a sound table of it to spoil."""
+"""Small families with every kind of field a configuration can have, and a sound table of them to spoil."""
 
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -7,9 +7,9 @@ import attrs
 import pytest
 from attrs import field, frozen
 
+from fishr.configuration.families import Family
 from fishr.configuration.problems import ConfigurationError, Problem
-from fishr.configuration.structure import structure_with
-from fishr.configuration.vocabulary import Family, Vocabulary
+from fishr.configuration.structure import structure
 from fishr.errors import InputError
 
 
@@ -19,6 +19,10 @@ class Rule(Protocol):
 
 class Cost(Protocol):
     def init(self, problem: object) -> object: ...
+
+
+class Data(Protocol):
+    def load(self) -> object: ...
 
 
 @frozen
@@ -81,11 +85,17 @@ class Digits:
     flips: tuple[float, float] = (0.1, 0.2)
     folder: Path | None = None
 
+    def load(self) -> object:
+        return ()
+
 
 @frozen
 class Files:
     path: Path
     names: tuple[str, ...] = ()
+
+    def load(self) -> object:
+        return ()
 
 
 @frozen
@@ -103,7 +113,7 @@ class Goal:
 @frozen
 class Trial:
     name: str
-    data: Digits | Files
+    data: Data
     net: Net
     goal: Goal
     steps: int = field(validator=attrs.validators.gt(0))
@@ -113,12 +123,10 @@ class Trial:
     verbose: bool = False
 
 
-VOCABULARY = Vocabulary(
-    families=(
-        Family(Cost, (Variance, Weighted, Sum), methods=("init",)),
-        Family(Rule, (Fixed, Jump), from_number=Fixed),
-    ),
-    flattened=(Sum,),
+FAMILIES = (
+    Family(Cost, (__name__,)),
+    Family(Data, (__name__,)),
+    Family(Rule, (__name__,), number="Fixed"),
 )
 
 
@@ -157,7 +165,7 @@ MAIN = "goal__cost__main__"
 
 
 def read(**changes: Any) -> Trial:
-    return structure_with(VOCABULARY, table(**changes), Trial)
+    return structure(table(**changes), Trial, families=FAMILIES)
 
 
 def problems(**changes: Any) -> tuple[Problem, ...]:

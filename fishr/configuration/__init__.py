@@ -1,7 +1,7 @@
 """Configurations: TOML to frozen objects and back, strictly; no class here mirrors another."""
 
-from fishr.configuration.known import dumps, load, structure, unstructure
-from fishr.configuration.overrides import apply_overrides
 from fishr.configuration.problems import ConfigurationError, Problem
+from fishr.configuration.structure import structure, unstructure
+from fishr.configuration.toml import apply_overrides, dumps, load
 
 __all__ = ["ConfigurationError", "Problem", "apply_overrides", "dumps", "load", "structure", "unstructure"]

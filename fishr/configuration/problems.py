@@ -1,4 +1,4 @@
-"""What can be wrong with a configuration: problems, each with its place, gathered into one error of one line."""
+"""Problems of a configuration, each with its path, gathered into one error of one line."""
 
 import json
 import re
@@ -16,11 +16,11 @@ _LONGEST = 60  # characters of a value that a message repeats
 
 @frozen
 class Problem:
-    """One thing that is wrong, and where in the tree of tables it is.
+    """One problem and its path in the tree of tables.
 
     Args:
         path: Dotted keys and indices, such as ``objective.penalty.fishr.schedule.at``; empty for the whole table.
-        message: What was got, what was expected and what to do, on one line.
+        message: The value, what was expected and what to do, on one line.
 
     Example:
         >>> print(Problem("at", "missing, expected a whole number").under("schedule"))
@@ -31,14 +31,7 @@ class Problem:
     message: str
 
     def under(self, step: str) -> "Problem":
-        """Return the same problem seen from one level up.
-
-        Args:
-            step: A key as ``quoted`` writes it, or an index such as ``[1]``.
-
-        Returns:
-            The problem with a longer path.
-        """
+        """Return the problem with a key, or an index such as ``[1]``, before its path."""
         separator = "." if self.path and not self.path.startswith("[") else ""
         return evolve(self, path=f"{step}{separator}{self.path}")
 
@@ -48,11 +41,11 @@ class Problem:
 
 
 class ConfigurationError(InputError):
-    """A configuration cannot be used; every problem of it is listed.
+    """A configuration cannot be used; every problem is listed.
 
     Args:
         problems: All problems, in the order of the table.
-        source: The name of the file they are in, when it is known.
+        source: Name of the file.
 
     Example:
         >>> raise ConfigurationError([Problem("steps", "missing, expected a whole number")], "run.toml")
@@ -62,7 +55,6 @@ class ConfigurationError(InputError):
     """
 
     def __init__(self, problems: Iterable[Problem], source: str | None = None) -> None:
-        """Keep the problems and their file."""
         self.problems = tuple(problems)
         self.source = source
         super().__init__(self.problems, source)
@@ -73,64 +65,22 @@ class ConfigurationError(InputError):
         return text if self.source is None else f"{one_line(self.source)}: {text}"
 
     def under(self, step: str) -> list[Problem]:
-        """Return the problems as seen from one level up.
-
-        Args:
-            step: A key as ``quoted`` writes it, or an index such as ``[1]``.
-
-        Returns:
-            The problems with longer paths.
-        """
+        """Return the problems with a key or an index before their paths."""
         return [problem.under(step) for problem in self.problems]
 
 
 def flaw(message: str, path: str = "") -> ConfigurationError:
-    """Return the error of one problem.
-
-    Args:
-        message: What was got, what was expected and what to do.
-        path: Where it is, seen from the value that is being read.
-
-    Returns:
-        An error to raise.
-
-    Example:
-        >>> str(flaw("unknown key", "emma"))
-        'emma: unknown key'
-    """
+    """Return the error of one problem."""
     return ConfigurationError([Problem(path, message)])
 
 
 def unexpected(value: object, expected: str) -> ConfigurationError:
-    """Return the error of one value that is not what was expected.
-
-    Args:
-        value: What was got.
-        expected: What was expected, in words.
-
-    Returns:
-        An error to raise.
-
-    Example:
-        >>> str(unexpected("190", "a whole number"))
-        'got "190" (a string), expected a whole number'
-    """
+    """Return the error of a value that is not what was expected."""
     return flaw(f"got {described(value)}, expected {expected}")
 
 
 def described(value: object) -> str:
-    """Return a value and its kind in the words of a configuration file.
-
-    Args:
-        value: A value as TOML gives it, or any other object.
-
-    Returns:
-        One short line.
-
-    Example:
-        >>> described(5000.7), described(True), described([1, 2])
-        ('5000.7 (a decimal number)', 'true (a boolean)', 'an array')
-    """
+    """Return a value and its type in TOML's words, on one short line."""
     match value:
         case bool():
             return f"{str(value).lower()} (a boolean)"
@@ -157,76 +107,35 @@ def described(value: object) -> str:
 
 
 def text_value(text: str) -> str:
-    """Return a string in quotes, shortened, with everything that is not printable escaped.
-
-    Args:
-        text: Any string.
-
-    Returns:
-        One short line.
-
-    Example:
-        >>> print(text_value("two\\nlines"))
-        "two\\nlines"
-    """
+    """Return a string in quotes, shortened, with everything that is not printable escaped."""
     shown = text if len(text) <= _LONGEST else text[: _LONGEST - 3] + "..."
     return one_line(json.dumps(shown, ensure_ascii=False))
 
 
 def quoted(key: str) -> str:
-    """Return a key as TOML writes it.
-
-    Args:
-        key: The key of a table.
-
-    Returns:
-        The key itself, or the key in quotes.
-
-    Example:
-        >>> quoted("ema"), quoted("two words")
-        ('ema', '"two words"')
-    """
+    """Return a key as TOML writes it."""
     return key if _BARE_KEY.fullmatch(key) else text_value(key)
 
 
 def listed(names: Iterable[object]) -> str:
-    """Return names in quotes, with commas between them.
-
-    Args:
-        names: Strings, or other values that a file may hold.
-
-    Returns:
-        One line.
-
-    Example:
-        >>> print(listed(["mean", "sum"]))
-        "mean", "sum"
-    """
     return ", ".join(text_value(name) if isinstance(name, str) else str(name).lower() for name in names)
 
 
+def one_of(choices: Iterable[object]) -> str:
+    names = list(choices)
+    return listed(names) if len(names) == 1 else f"one of {listed(names)}"
+
+
 def suggestion(got: object, names: Iterable[object]) -> str:
-    """Return a question that names the closest known name, or nothing when none is close.
-
-    Args:
-        got: What was written.
-        names: What could have been written.
-
-    Returns:
-        A text to end a message with.
-
-    Example:
-        >>> print("unknown key" + suggestion("emma", ["ema", "gain"]))
-        unknown key; did you mean "ema"?
-    """
+    """Return ``; did you mean "NAME"?`` for the closest name, or nothing when none is close."""
     if not isinstance(got, str):
         return ""
-    near = {name: _likeness(got, name) for name in names if isinstance(name, str)}
+
+    def likeness(name: str) -> tuple[float, float]:
+        """Return how alike the names are whatever their case, and then with it."""
+        folded = SequenceMatcher(None, got.casefold(), name.casefold()).ratio()
+        return folded, SequenceMatcher(None, got, name).ratio()
+
+    near = {name: likeness(name) for name in names if isinstance(name, str)}
     best = max(near, key=lambda name: near[name], default="")
     return f"; did you mean {text_value(best)}?" if near and near[best] >= (0.5, 0.0) else ""
-
-
-def _likeness(one: str, other: str) -> tuple[float, float]:
-    """Return how alike two names are whatever their case, and then with it."""
-    folded = SequenceMatcher(None, one.casefold(), other.casefold()).ratio()
-    return folded, SequenceMatcher(None, one, other).ratio()

@@ -1,62 +1,89 @@
-"""Reading and writing TOML; whatever is wrong with a file is one error of one line."""
+"""TOML files and overrides ``a.b.c=value``; each problem of a file is one error of one line."""
 
+import copy
 import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import tomli_w
 
-from fishr.configuration.overrides import apply_overrides
-from fishr.configuration.problems import ConfigurationError, Problem, flaw
-from fishr.configuration.structure import structure_with
-from fishr.configuration.vocabulary import Vocabulary
+from fishr.configuration.families import FAMILIES, Family
+from fishr.configuration.problems import ConfigurationError, Problem, described, flaw, quoted, text_value
+from fishr.configuration.structure import KIND, structure, unstructure
 
 T = TypeVar("T")
+toml_text = tomli_w.dumps  # scalars before tables, otherwise in the table's order
 _PLACE = re.compile(r"(.*) \(at (line \d+, column \d+|end of document)\)", re.DOTALL)
+# Everything up to the first "=" that is not inside quotes.
+_KEY = re.compile(r"""((?:[^="'\r\n]|"(?:[^"\\\r\n]|\\.)*"|'[^'\r\n]*')*)=""")
+_DEEPEST = 100
 
 
-def load_with(
-    vocabulary: Vocabulary,
+def load(
     path: Path | str,
     target: type[T],
     overrides: Iterable[str] = (),
     plugins: Iterable[str] = (),
+    families: tuple[Family, ...] = FAMILIES,
 ) -> T:
-    """Return the object that a TOML file describes, with the names of any vocabulary.
+    """Return the object that a TOML file describes.
 
     Args:
-        vocabulary: Which classes the file may name.
         path: The file.
-        target: The class to build.
-        overrides: Texts ``a.b.c=value``.
+        target: The frozen attrs class to build.
+        overrides: Texts ``a.b.c=value``, applied in their order before the table is read.
         plugins: Modules whose classes and functions the file may name.
+        families: The protocols that declared types name, and their kinds.
 
     Returns:
         An object of the target.
 
     Raises:
-        ConfigurationError: The file cannot be read, or all problems of what it says, after its name.
+        ConfigurationError: The file cannot be read, or all problems of its table, after its name.
+
+    Example:
+        >>> import tempfile
+        >>> from fishr.penalties import Fishr
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     file = Path(folder, "penalty.toml")
+        ...     _ = file.write_text("ema = 0.9")
+        ...     load(file, Fishr, overrides=["ema=0.95"]) == Fishr(ema=0.95)
+        True
     """
     try:
-        return structure_with(vocabulary, apply_overrides(read_toml(path), overrides), target, tuple(plugins))
+        return structure(apply_overrides(read_toml(path), overrides), target, plugins, families)
     except ConfigurationError as error:
         raise ConfigurationError(error.problems, str(path)) from error
 
 
-def read_toml(path: Path | str) -> dict[str, Any]:
-    """Return the table that a TOML file holds.
+def dumps(obj: object) -> str:
+    """Return an object as TOML; equal objects give equal texts.
 
     Args:
-        path: The file.
+        obj: An object of a frozen attrs class.
 
     Returns:
-        Tables, lists and scalars.
+        The text, scalars before tables.
 
     Raises:
-        ConfigurationError: The file cannot be read, is not UTF-8 or is not TOML.
+        ConfigurationError: All parts of the object that no file can hold.
+
+    Example:
+        >>> from fishr.penalties import Scaled, VREx
+        >>> print(dumps(Scaled(VREx(form="pairwise"), 10.0)), end="")
+        schedule = 10.0
+        <BLANKLINE>
+        [penalty]
+        kind = "VREx"
+        form = "pairwise"
     """
+    return toml_text(unstructure(obj))
+
+
+def read_toml(path: Path | str) -> dict[str, Any]:
+    """Return the table that a TOML file holds."""
     try:
         data = Path(path).read_bytes()
     except FileNotFoundError:
@@ -75,21 +102,7 @@ def read_toml(path: Path | str) -> dict[str, Any]:
 
 
 def parse_toml(text: str) -> dict[str, Any]:
-    """Return the table that a TOML text describes.
-
-    Args:
-        text: The text.
-
-    Returns:
-        Tables, lists and scalars.
-
-    Raises:
-        ConfigurationError: The syntax is wrong; the message has line and column.
-
-    Example:
-        >>> parse_toml("steps = 300")
-        {'steps': 300}
-    """
+    """Return the table that a TOML text describes; a syntax error has line and column."""
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -104,20 +117,91 @@ def parse_toml(text: str) -> dict[str, Any]:
         raise flaw(f"this is no TOML that can be read: {error}") from None
 
 
-def toml_text(table: Mapping[str, Any]) -> str:
-    """Return a table as TOML: scalars before tables, otherwise in the table's order.
+def apply_overrides(table: Mapping[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
+    """Return a copy of a table with some values set; tables that are missing on the way are made.
+
+    A new ``kind`` starts an empty table, which keeps only the values that overrides set.
 
     Args:
-        table: Tables, lists and scalars.
+        table: Tables, lists and scalars, as TOML holds them; it is not changed.
+        overrides: Texts ``a.b.c=value``, applied in their order. The value is TOML; a text that is no TOML value
+            is a string.
 
     Returns:
-        The text.
+        The new table. Unknown keys are found by ``structure``.
+
+    Raises:
+        ConfigurationError: All overrides without ``=``, key or value, and those whose path leads through
+            a value that is no table.
 
     Example:
-        >>> print(toml_text({"objective": {"l2": 0.1}, "steps": 300}), end="")
-        steps = 300
-        <BLANKLINE>
-        [objective]
-        l2 = 0.1
+        >>> apply_overrides({"objective": {"l2": 0.0}}, ["objective.l2=1e-3", "name=first"])
+        {'objective': {'l2': 0.001}, 'name': 'first'}
+        >>> apply_overrides({"head": {"kind": "LinearHead", "init": "torch"}}, ["head.kind=MLPHead"])
+        {'head': {'kind': 'MLPHead'}}
     """
-    return tomli_w.dumps(table)
+    changed, problems = copy.deepcopy(dict(table)), list[Problem]()
+    parsed: list[tuple[tuple[str, ...], Any]] = []
+    for override in overrides:
+        try:
+            parsed.append(parse_override(override))
+        except ConfigurationError as error:
+            problems += error.problems
+    for (*above, key), value in parsed:
+        inner: Any = changed
+        for step in above:
+            inner = inner.get(step) if isinstance(inner, dict) else None
+        if key == KIND and isinstance(inner, dict) and inner.get(KIND) != value:
+            cast(dict[str, Any], inner).clear()
+    for keys, value in parsed:
+        try:
+            _set(changed, keys, value)
+        except ConfigurationError as error:
+            problems += error.problems
+    if problems:
+        raise ConfigurationError(problems)
+    return changed
+
+
+def parse_override(override: str) -> tuple[tuple[str, ...], Any]:
+    """Return the keys, from the root down, and the value of an override."""
+    shown = text_value(override)
+    match = _KEY.match(override)
+    if match is None:
+        raise flaw(f"the override {shown} has no =, expected KEY=VALUE such as seed=3")
+    keys: list[str] = []
+    try:
+        inner: Any = tomllib.loads(f"{match[1]} = 0")
+    except tomllib.TOMLDecodeError:
+        raise flaw(f"the override {shown} has no proper key, expected KEY=VALUE such as seed=3") from None
+    while isinstance(inner, dict):
+        ((key, inner),) = cast(dict[str, Any], inner).items()
+        keys.append(key)
+    if len(keys) > _DEEPEST:
+        raise flaw(f"the override {shown} is nested too deeply")
+    return tuple(keys), _value(override[match.end() :].strip(), ".".join(map(quoted, keys)))
+
+
+def _value(text: str, path: str) -> Any:
+    if not text:
+        raise flaw('the override has no value; write "" for an empty string', path)
+    try:
+        parsed = tomllib.loads(f"value = {text}")
+    # Beyond bad syntax: a number of thousands of digits, or brackets nested without end.
+    except (ValueError, RecursionError):
+        parsed = {}
+    if list(parsed) == ["value"]:
+        return parsed["value"]
+    if text[0] in "\"'[{":
+        raise flaw(f"{text_value(text)} starts like a TOML value and is none; check quotes and brackets", path)
+    return text
+
+
+def _set(table: dict[str, Any], keys: tuple[str, ...], value: Any) -> None:
+    for depth, key in enumerate(keys[:-1], 1):
+        inner = table.setdefault(key, {})
+        if not isinstance(inner, dict):
+            path = ".".join(map(quoted, keys[:depth]))
+            raise flaw(f"got {described(inner)}, which has no {quoted(keys[depth])}; set {path} itself", path)
+        table = cast(dict[str, Any], inner)
+    table[keys[-1]] = value

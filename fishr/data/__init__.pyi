@@ -1,26 +1,37 @@
 from .arrays import Arrays, from_arrays
 from .available import Entry, catalog, catalogue
-from .batches import FullBatch, Minibatch
-from .cached_features import CachedFeatures
+from .batches import Batches, FullBatch, FunctionBatches, Minibatch
+from .cached import CachedFeatures
+from .cached_environments import FeatureEnvironments
+from .data_set import DataSet, EnvironmentSource
 from .digits import ColoredDigits
 from .domains import Domain, Domains, Environments
 from .held_out import AllEnvironments, HeldOut
+from .images.folders import ImageFolders
+from .images.lists import ImageList
 from .mnist import ColoredMNIST, DomainBedColoredMNIST, RotatedMNIST
 from .mnist_files import download_mnist
 
 __all__ = [
     "AllEnvironments",
     "Arrays",
+    "Batches",
     "CachedFeatures",
     "ColoredDigits",
     "ColoredMNIST",
+    "DataSet",
     "Domain",
     "DomainBedColoredMNIST",
     "Domains",
     "Entry",
+    "EnvironmentSource",
     "Environments",
+    "FeatureEnvironments",
     "FullBatch",
+    "FunctionBatches",
     "HeldOut",
+    "ImageFolders",
+    "ImageList",
     "Minibatch",
     "RotatedMNIST",
     "catalog",

@@ -1,5 +1,8 @@
 """Which rows one training step sees: all of them, or some of each domain."""
 
+from collections.abc import Callable
+from typing import ClassVar, Protocol
+
 import torch
 from attrs import frozen
 from torch import Tensor
@@ -9,6 +12,59 @@ from fishr.data.reading import Reading, begin_reading
 from fishr.errors import InputError
 from fishr.ranks import ALONE, Ranks
 from fishr.types import DomainBatch
+
+
+class Batches(Protocol):
+    """How each step draws its batch from the training domains.
+
+    A class whose draws are the same at every step has ``fixed = True``: the batch is drawn once and kept. One that can
+    start to read files before the batch is needed has ``begin``, with the arguments of ``draw``, which returns an
+    object whose ``result()`` is the batch.
+
+    Example:
+        >>> own: Batches = Minibatch(size=2)
+    """
+
+    def draw(self, domains: tuple[Domain, ...], generator: torch.Generator, ranks: Ranks, /) -> DomainBatch:
+        """Return samples of every domain, ordered by domain; of several ranks each returns its share.
+
+        Args:
+            domains: The training domains.
+            generator: The only source of randomness, in the same state on all ranks.
+            ranks: The processes that share the batch.
+        """
+        ...
+
+
+@frozen
+class FunctionBatches:
+    """Batches of a plain function ``f(domains, generator) -> DomainBatch``.
+
+    Every rank calls the function, and takes its share of each domain's samples.
+
+    Args:
+        function: Returns the batch of all ranks.
+
+    Example:
+        >>> domain = Domain("only", torch.zeros(3, 2), torch.tensor([0, 1, 1]))
+        >>> def first(domains, generator):
+        ...     return DomainBatch(domains[0].inputs[:1], domains[0].labels[:1], sizes=(1,))
+        >>> FunctionBatches(first).draw((domain,), torch.Generator()).sizes
+        (1,)
+    """
+
+    function: Callable[[tuple[Domain, ...], torch.Generator], DomainBatch]
+
+    def draw(self, domains: tuple[Domain, ...], generator: torch.Generator, ranks: Ranks = ALONE) -> DomainBatch:
+        """Return the function's batch, or this rank's share of it."""
+        batch = self.function(domains, generator)
+        if ranks.alone:
+            return batch
+        _refuse_empty_shares(list(batch.sizes), ranks)
+        inputs, labels = (
+            [ranks.share(part) for part in whole.split(list(batch.sizes))] for whole in (batch.inputs, batch.labels)
+        )
+        return DomainBatch(torch.cat(inputs), torch.cat(labels), tuple(map(len, labels)))
 
 
 @frozen
@@ -23,6 +79,8 @@ class FullBatch:
         >>> FullBatch().draw((domain, domain), torch.Generator()).sizes
         (3, 3)
     """
+
+    fixed: ClassVar[bool] = True
 
     def draw(self, domains: tuple[Domain, ...], generator: torch.Generator, ranks: Ranks = ALONE) -> DomainBatch:
         """All rows, or this rank's share of each domain's, ordered by domain; the generator is not advanced.

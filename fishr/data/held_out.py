@@ -5,14 +5,10 @@ from pathlib import Path
 from attrs import evolve, frozen
 from torch import Tensor
 
-from fishr.data.cached_features import FeatureEnvironments
+from fishr.data.data_set import EnvironmentSource
 from fishr.data.domains import Domain, Domains
-from fishr.data.images.image_data import ImageFolders, ImageList
-from fishr.data.mnist import DomainBedColoredMNIST, RotatedMNIST
 from fishr.data.splits import seed_hash, split_rows
 from fishr.errors import InputError
-
-Source = DomainBedColoredMNIST | RotatedMNIST | ImageFolders | ImageList | FeatureEnvironments
 
 
 @frozen
@@ -36,6 +32,7 @@ class HeldOut:
             not, or none left to train on.
 
     Example:
+        >>> from fishr.data import RotatedMNIST
         >>> HeldOut(RotatedMNIST(), test=(0, 0))
         Traceback (most recent call last):
             ...
@@ -45,7 +42,7 @@ class HeldOut:
         Gulrajani and Lopez-Paz, In search of lost domain generalization, ICLR 2021.
     """
 
-    source: Source
+    source: EnvironmentSource
     test: tuple[int, ...]
     trial_seed: int = 0
     holdout_fraction: float = 0.2
@@ -90,11 +87,12 @@ class AllEnvironments:
         source: builds the environments.
 
     Example:
+        >>> from fishr.data import RotatedMNIST
         >>> AllEnvironments(RotatedMNIST(samples=5)).source.samples
         5
     """
 
-    source: Source
+    source: EnvironmentSource
 
     def __call__(self, seed: int, data_dir: Path | None) -> Domains:
         """Build the environments; all of them count as training domains."""

@@ -1,5 +1,6 @@
-from .featurizers import MLP, MNISTCNN, FeatureDropout, Featurizer
-from .frozen import FrozenFeaturizer, features_by_block, freeze_norm
+from .featurizers import MLP, MNISTCNN, FeatureDropout, Featurizer, FunctionFeaturizer
+from .frozen import FrozenFeaturizer, features_by_block
+from .frozen_norm import freeze_norm
 from .heads import Head, LinearHead, MLPHead
 from .resnet import ResNet
 from .timm_backbone import TimmBackbone
@@ -11,6 +12,7 @@ __all__ = [
     "FeatureDropout",
     "Featurizer",
     "FrozenFeaturizer",
+    "FunctionFeaturizer",
     "Head",
     "LinearHead",
     "MLPHead",

@@ -1,6 +1,6 @@
 """The featurizer protocol, and the small featurizers: MLP, MNISTCNN and FeatureDropout."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from math import prod
 from typing import Protocol
 
@@ -47,6 +47,30 @@ class Featurizer(Protocol):
     def features(self, shape: tuple[int, ...]) -> int:
         """Return F, the number of features for inputs [N, *shape]."""
         ...
+
+
+@frozen
+class FunctionFeaturizer:
+    """Featurizer of a plain function ``f(shape, generator) -> nn.Module``; F is read off a forward pass of zeros.
+
+    Args:
+        function: Returns the module from inputs [N, *shape] to features [N, F].
+
+    Example:
+        >>> FunctionFeaturizer(lambda shape, generator: nn.Flatten()).features((3, 8, 8))
+        192
+    """
+
+    function: Callable[[tuple[int, ...], torch.Generator], nn.Module]
+
+    def __call__(self, shape: tuple[int, ...], generator: torch.Generator) -> nn.Module:
+        """Return the function's module."""
+        return self.function(shape, generator)
+
+    def features(self, shape: tuple[int, ...]) -> int:
+        """Return F, the number of features for inputs [N, *shape]."""
+        with torch.no_grad(), seeded_by(torch.Generator()):
+            return self.function(shape, torch.Generator()).eval()(torch.zeros(1, *shape)).shape[1]
 
 
 @frozen

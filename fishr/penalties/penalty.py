@@ -1,4 +1,4 @@
-"""The penalty protocol, and the number of training domains that a penalty needs."""
+"""What a penalty is: two functions, one that makes its first state and one that is pure."""
 
 from typing import Any, Protocol, runtime_checkable
 
@@ -13,13 +13,13 @@ from fishr.types import Problem
 class Penalty(Protocol):
     """A term of the loss, possibly with memory.
 
-    ``init(problem)`` returns the first state; ``penalty(seen, state, step)`` returns the term's value and the next
+    ``init(problem)`` makes the first state; ``penalty(seen, state, step)`` returns the term's value and the next
     state, and changes nothing. A state is any tree of tensors without a graph, numbers, strings, None, tuples, lists,
     dicts with string keys and frozen attrs records; training refuses anything else, such as a module. A penalty
     without memory has the state ``()``.
 
-    A penalty that compares domains has the attribute ``least_domains = 2``: training refuses it on fewer domains, and
-    a sweep trains jobs with fewer domains without it. The default is 1.
+    A penalty that compares domains has the attribute ``least_domains = 2``: training refuses it on fewer, and jobs of a
+    sweep that have fewer train without it. Without the attribute it is taken to be defined on a single domain.
 
     Example:
         >>> from attrs import frozen
@@ -37,21 +37,42 @@ class Penalty(Protocol):
     """
 
     def init(self, problem: Problem) -> Any:
-        """Return the state before the first step."""
+        """The state before the first step."""
         ...
 
     def __call__(self, seen: Observation, state: Any, step: int) -> tuple[Tensor, Any]:
-        """Return the term's value (0-dim) and the state after this step."""
+        """The term's value (0-dim) and the state after this step."""
         ...
 
 
+class Risk(Penalty, Protocol):
+    """The training error that an objective minimizes: ``ERM`` or any other penalty in its place.
+
+    Example:
+        >>> from fishr.penalties import ERM
+        >>> own: Risk = ERM(over="samples")
+    """
+
+
 def least_domains(penalty: object) -> int:
-    """Return the fewest training domains that a penalty is defined on."""
+    """The fewest training domains that a penalty is defined on: its ``least_domains``, or 1 if it has none.
+
+    Example:
+        >>> from fishr.penalties import IRM, Scaled, VREx
+        >>> least_domains(IRM()), least_domains(VREx()), least_domains(Scaled(VREx(), 10.0))
+        (1, 2, 2)
+    """
     return getattr(penalty, "least_domains", 1)
 
 
 def require_domains(name: str, penalty: object, problem: Problem) -> None:
-    """Refuse fewer domains than a penalty needs: one that compares domains would silently stay zero."""
+    """Refuse fewer domains than a penalty needs: one that compares domains would silently stay zero.
+
+    Example:
+        >>> from torch import nn
+        >>> from fishr.penalties import VREx
+        >>> require_domains("rex", VREx(), Problem.of(nn.Linear(2, 2), domains=2))
+    """
     least = least_domains(penalty)
     if problem.domains < least:
         domains = "domain" if problem.domains == 1 else "domains"

@@ -1,13 +1,25 @@
-"""Schedules: functions of the step that return the weight of a term."""
+"""Schedules: plain functions of the step, for the weight of a term."""
 
-from collections.abc import Callable
 from math import cos, pi
+from typing import Protocol
 
 from attrs import field, frozen
 
 from fishr.errors import InputError
 
-Schedule = Callable[[int], float]
+
+class Schedule(Protocol):
+    """The weight of a term as a function of the step: any function of one whole number.
+
+    Example:
+        >>> own: Schedule = lambda step: 0.9**step
+        >>> own(1)
+        0.9
+    """
+
+    def __call__(self, step: int, /) -> float:
+        """Return the value at a step."""
+        ...
 
 
 def _check_steps(_: object, attribute: object, steps: int) -> None:
@@ -17,7 +29,7 @@ def _check_steps(_: object, attribute: object, steps: int) -> None:
 
 @frozen
 class Constant:
-    """A constant value.
+    """The same value at every step.
 
     Example:
         >>> Constant(3.0)(100)
@@ -27,12 +39,13 @@ class Constant:
     value: float
 
     def __call__(self, step: int) -> float:
+        """The value."""
         return self.value
 
 
 @frozen
 class StepSchedule:
-    """``before`` until step ``at`` − 1, ``after`` from step ``at`` on: a warm-up.
+    """``before`` at steps 0 … at−1, ``after`` from step ``at`` on: a warm-up.
 
     Example:
         >>> warmup = StepSchedule(at=190, before=1.0, after=91257.0)
@@ -45,12 +58,13 @@ class StepSchedule:
     after: float
 
     def __call__(self, step: int) -> float:
+        """The value at a step."""
         return self.before if step < self.at else self.after
 
 
 @frozen
 class LinearSchedule:
-    """Linear from ``start`` at step 0 to ``end`` at step ``steps``, then constant.
+    """Straight from ``start`` at step 0 to ``end`` at step ``steps``, and ``end`` from there on.
 
     Example:
         >>> ramp = LinearSchedule(0.0, 10.0, steps=100)
@@ -63,13 +77,14 @@ class LinearSchedule:
     steps: int = field(validator=_check_steps)
 
     def __call__(self, step: int) -> float:
+        """The value at a step."""
         done = min(step / self.steps, 1.0)
         return self.start * (1 - done) + self.end * done
 
 
 @frozen
 class CosineSchedule:
-    """Half a cosine from ``start`` at step 0 to ``end`` at step ``steps``, then constant.
+    """Half a cosine from ``start`` at step 0 to ``end`` at step ``steps``, and ``end`` from there on.
 
     Example:
         >>> anneal = CosineSchedule(1.0, 0.0, steps=100)
@@ -82,20 +97,21 @@ class CosineSchedule:
     steps: int = field(validator=_check_steps)
 
     def __call__(self, step: int) -> float:
+        """The value at a step."""
         left = (1 + cos(pi * min(step / self.steps, 1.0))) / 2
         return self.start * left + self.end * (1 - left)
 
 
 @frozen
 class Joined:
-    """Several schedules in sequence; each counts steps from its own start.
+    """One schedule after the other; each counts its steps from its own beginning.
 
     Args:
-        schedules: in order.
-        boundaries: steps at which the second, third, … start; increasing.
+        schedules: in order of time.
+        boundaries: the steps at which the second, third, … begin; increasing.
 
     Raises:
-        InputError: the number of boundaries is not one less than that of schedules, or they do not increase.
+        InputError: not exactly one boundary between each two schedules, or boundaries that do not increase.
 
     Example:
         >>> warm = Joined((Constant(0.0), LinearSchedule(0.0, 8.0, steps=4)), boundaries=(10,))
@@ -116,5 +132,6 @@ class Joined:
             raise InputError(f"boundaries: got {self.boundaries}, expected increasing steps of at least 1")
 
     def __call__(self, step: int) -> float:
+        """The value at a step."""
         index = sum(step >= boundary for boundary in self.boundaries)
         return self.schedules[index](step - (0, *self.boundaries)[index])

@@ -1,8 +1,8 @@
-"""Per-domain moments of per-sample gradients that are computed a few samples at a time, forward and backward.
+"""Per-domain moments of per-sample gradients that are made a few samples at a time, forward and backward.
 
-One chunk of per-sample gradients exists at a time: the forward pass reduces and drops it, the backward pass computes
-it again. Only its inputs, the batch's activations, stay in memory. With v = (1/n) Σ (g_i − m)², the derivative by g_i
-is (∂m + 2·∂v·(g_i − m))/n, so one more pass over the chunks is enough.
+No more than one chunk of per-sample gradients exists at any time: the forward pass reduces and drops them, the
+backward pass makes them again. What stays in memory is what they are made from, the batch's activations. With
+v = (1/n) Σ (g_i − m)², the derivative by g_i is (∂m + 2·∂v·(g_i − m))/n, so one more pass over the chunks is enough.
 """
 
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -21,15 +21,19 @@ SampleGradients = Callable[[Sequence[Tensor], Sequence[Tensor]], Tensor]
 
 @frozen(eq=False)
 class Chunking:
-    """How per-sample gradients are computed and summed.
+    """How per-sample gradients are made and in which portions they are summed.
 
     Args:
-        gradients: from some rows of each per-sample tensor, and all shared tensors, to those rows' gradients [n, ...];
-            must not change its arguments.
+        gradients: from some rows of each tensor that has rows, and all of those that samples share, to those rows'
+            gradients [n, ...]; must not change its arguments.
         sizes: samples of each domain.
         step: samples at a time.
-        dtype: type of sums over samples.
-        random: it draws random numbers, which the backward pass must repeat.
+        dtype: in which sums over samples are taken.
+        random: it draws at random; the backward pass then draws the same numbers again.
+
+    Example:
+        >>> Chunking(lambda rows, shared: rows[0], (2, 3), step=2, dtype=torch.float32).random
+        False
     """
 
     gradients: SampleGradients
@@ -39,6 +43,7 @@ class Chunking:
     random: bool = False
 
     def chunks(self, domain: int) -> Iterator[slice]:
+        """Rows of a domain, some at a time."""
         start = sum(self.sizes[:domain])
         end = start + self.sizes[domain]
         for first in range(start, end, self.step):
@@ -46,9 +51,23 @@ class Chunking:
 
 
 def chunked_moments(plan: Chunking, rows: Sequence[Tensor], shared: Sequence[Tensor] = ()) -> tuple[Tensor, Tensor]:
-    """Return mean and variance [K, ...] per domain, differentiable by ``rows``, each [N, ...], and ``shared``.
+    """Mean and variance, in each domain, of per-sample gradients that are never all there.
 
-    Second derivatives go through plain steps, which hold all per-sample gradients.
+    Args:
+        plan: how gradients are made and summed.
+        rows: each [N, ...], what sample n's gradient is made from in row n.
+        shared: what every sample's gradient is made from.
+
+    Returns:
+        Mean and population variance, both [K, ...], differentiable by rows and shared. A second derivative goes
+        through plain steps, which hold all per-sample gradients.
+
+    Example:
+        >>> plan = Chunking(lambda rows, shared: rows[0] * shared[0], (2, 1), step=1, dtype=torch.float32)
+        >>> chunked_moments(plan, [torch.tensor([[1.0], [3.0], [5.0]])], [torch.tensor(2.0)])
+        (tensor([[ 4.],
+                [10.]]), tensor([[4.],
+                [0.]]))
     """
     return _ChunkedMoments.apply(plan, len(rows), *rows, *shared)  # pyright: ignore
 
@@ -66,12 +85,12 @@ class _ChunkedMoments(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> tuple[Tensor | None, ...]:
         mean, *tensors = ctx.saved_tensors
-        needed = ctx.needs_input_grad[2:]
+        wanted = ctx.needs_input_grad[2:]
         if all(gradient is None for gradient in gradients):
             return (None,) * len(ctx.needs_input_grad)
         with torch.autocast(mean.device.type, enabled=False), _same_draws(ctx.draws, mean.device):
             through = _differentiable_backward if torch.is_grad_enabled() else _chunked_backward
-            found = through(ctx.plan, ctx.count, mean, tensors, needed, gradients)
+            found = through(ctx.plan, ctx.count, mean, tensors, wanted, gradients)
         return None, None, *found
 
 
@@ -89,30 +108,30 @@ def _chunked_backward(
     count: int,
     mean: Tensor,
     tensors: Sequence[Tensor],
-    needed: Sequence[bool],
+    wanted: Sequence[bool],
     gradients: Sequence[Tensor | None],
 ) -> list[Tensor | None]:
-    sums = [torch.zeros_like(t) if need else None for t, need in zip(tensors, needed, strict=True)]
+    sums = [torch.zeros_like(t) if want else None for t, want in zip(tensors, wanted, strict=True)]
     by_mean, by_variance = gradients
     for k, size in enumerate(plan.sizes):
         for chunk in plan.chunks(k):
             with torch.enable_grad():
                 parts = [t[chunk] if i < count else t for i, t in enumerate(tensors)]
-                parts = [t.detach().requires_grad_(need) for t, need in zip(parts, needed, strict=True)]
+                parts = [t.detach().requires_grad_(want) for t, want in zip(parts, wanted, strict=True)]
                 made = plan.gradients(parts[:count], parts[count:]).to(plan.dtype)
             if by_variance is None:
                 assert by_mean is not None
-                upstream = (by_mean[k] / size).expand_as(made)
+                pulled = (by_mean[k] / size).expand_as(made)
             else:
-                upstream = (made.detach() - mean[k]).mul_(by_variance[k] * (2 / size))
+                pulled = (made.detach() - mean[k]).mul_(by_variance[k] * (2 / size))
                 if by_mean is not None:
-                    upstream.add_(by_mean[k], alpha=1 / size)
-            inputs = [t for t, need in zip(parts, needed, strict=True) if need]
-            found = torch.autograd.grad(made, inputs, upstream, allow_unused=True)
+                    pulled.add_(by_mean[k], alpha=1 / size)
+            inputs = [t for t, want in zip(parts, wanted, strict=True) if want]
+            found = torch.autograd.grad(made, inputs, pulled, allow_unused=True)
             found = iter(cast(Sequence[Tensor | None], found))
             for i, total in enumerate(sums):
                 if total is not None and (part := next(found)) is not None:
-                    # Each chunk has rows of its own; shared tensors add up.
+                    # Other rows have no part in this chunk; what is shared has one in each.
                     total[chunk].copy_(part) if i < count else total.add_(part)
     return sums
 
@@ -122,29 +141,29 @@ def _differentiable_backward(
     count: int,
     mean: Tensor,
     tensors: Sequence[Tensor],
-    needed: Sequence[bool],
+    wanted: Sequence[bool],
     gradients: Sequence[Tensor | None],
 ) -> list[Tensor | None]:
-    """Return the same gradients by plain differentiable steps, for second derivatives."""
-    # Views, so that differentiation stops here and not at the tensors' own inputs.
-    here = [t.view_as(t) if need else t for t, need in zip(tensors, needed, strict=True)]
+    """The same derivative by plain differentiable steps, for second derivatives."""
+    # Derivatives are wanted at this place of the graph, not by what the tensors were computed from.
+    here = [t.view_as(t) if want else t for t, want in zip(tensors, wanted, strict=True)]
     moments = _moments(plan, here[:count], here[count:])
     pairs = [(moment, gradient) for moment, gradient in zip(moments, gradients, strict=True) if gradient is not None]
     values, weights = zip(*pairs, strict=True)
-    inputs = [t for t, need in zip(here, needed, strict=True) if need]
+    inputs = [t for t, want in zip(here, wanted, strict=True) if want]
     found = iter(torch.autograd.grad(values, inputs, weights, create_graph=True, allow_unused=True))
-    return [next(found) if need else None for need in needed]
+    return [next(found) if want else None for want in wanted]
 
 
 def _draws(tensors: Sequence[Tensor]) -> tuple[Tensor, list[int], list[Tensor]]:
-    """Return the states of the random generators of the tensors' devices."""
+    """Where the random generators of the tensors' devices stand."""
     devices, states = get_device_states(*tensors)
     return torch.get_rng_state(), devices, states
 
 
 @contextmanager
 def _same_draws(draws: tuple[Tensor, list[int], list[Tensor]] | None, device: torch.device) -> Generator[None]:
-    """Repeat earlier draws within the context, and leave the generators outside as they are."""
+    """Random numbers start within where they stood, and outside go on as if nothing was drawn."""
     if draws is None:
         yield
         return

@@ -9,16 +9,15 @@ from collections.abc import Generator, Iterable
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from functools import lru_cache
 from pathlib import Path
-from typing import cast
 
 import attrs
 import torch
 from attrs import frozen
 
 from fishr.configuration import dumps
-from fishr.data.cached_features import FeatureEnvironments
+from fishr.data.cached_environments import FeatureEnvironments
 from fishr.data.domains import Domains, Environments
-from fishr.data.held_out import HeldOut, Source
+from fishr.data.held_out import HeldOut
 from fishr.errors import InputError, RunFailed
 from fishr.files import write_atomically
 from fishr.protocols.domainbed.job import Job
@@ -62,8 +61,8 @@ def with_cached_features(experiment: Experiment) -> Experiment:
     if not (isinstance(data, HeldOut) and isinstance(data.source, FeatureEnvironments)):
         return experiment
     source = data.source
-    cached = cast(Source, lambda seed, data_dir: _read_features(source, data_dir))
-    return attrs.evolve(experiment, data=attrs.evolve(data, source=cached))
+    cached = attrs.evolve(data, source=lambda seed, data_dir: _read_features(source, data_dir))
+    return attrs.evolve(experiment, data=cached)
 
 
 @frozen

@@ -7,6 +7,7 @@ from attrs import frozen
 
 from fishr.data.domains import Domain, Domains
 from fishr.data.reading import chunks
+from fishr.losses import per_sample_losses, predictions_of
 from fishr.ranks import ALONE, Ranks, add_over_ranks
 from fishr.training.experiment import Experiment
 from fishr.training.model import Model, evaluating, place
@@ -100,8 +101,8 @@ def _score(model: Model, experiment: Experiment, domain: Domain, split: Split, c
         with experiment.compute.products(), experiment.compute.autocast(device):
             features = model.featurizer(inputs)
         logits = model.head(features.to(weights))
-        losses = experiment.loss(logits, labels)
-        right = experiment.loss.predictions(logits) == labels
+        losses = per_sample_losses(experiment.loss, logits, labels)
+        right = predictions_of(experiment.loss, logits) == labels
         total += torch.stack([losses.to(total.dtype).sum(), right.to(total.dtype).sum()])
     mean = add_over_ranks(total, ranks).cpu() / samples
     return DomainScore(domain.name, split, float(mean[0]), float(mean[1]), samples, domain.environment)

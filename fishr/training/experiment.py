@@ -5,21 +5,17 @@ from typing import Any
 from attrs import field, frozen
 from attrs.validators import optional
 
-from fishr.data.arrays import Arrays
-from fishr.data.batches import FullBatch, Minibatch
-from fishr.data.cached_features import CachedFeatures
-from fishr.data.digits import ColoredDigits
-from fishr.data.held_out import AllEnvironments, HeldOut
-from fishr.data.mnist import ColoredMNIST
+from fishr.data.batches import Batches
+from fishr.data.data_set import DataSet
 from fishr.errors import InputError
-from fishr.losses import BinaryCrossEntropy, CrossEntropy
+from fishr.losses import Loss
 from fishr.models.featurizers import Featurizer
-from fishr.models.heads import LinearHead, MLPHead
+from fishr.models.heads import Head
 from fishr.statistics.moments import Route
 from fishr.training.checks import number, whole
 from fishr.training.compute import Compute
 from fishr.training.objective import Objective
-from fishr.training.optimizers import SGD, Adam
+from fishr.training.optimizers import Optimizer
 from fishr.types import HEAD
 
 
@@ -71,13 +67,13 @@ class Experiment:
     """
 
     name: str = field(validator=_named)
-    data: ColoredDigits | ColoredMNIST | Arrays | CachedFeatures | HeldOut | AllEnvironments
+    data: DataSet
     featurizer: Featurizer
-    head: LinearHead | MLPHead
-    loss: CrossEntropy | BinaryCrossEntropy
+    head: Head
+    loss: Loss
     objective: Objective
-    optimizer: Adam | SGD
-    batches: FullBatch | Minibatch
+    optimizer: Optimizer
+    batches: Batches
     steps: int = field(validator=whole(1))
     evaluate_every: int = field(default=50, validator=whole(1))
     evaluate_from: int = field(default=0, validator=whole(0))

@@ -3,12 +3,13 @@
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from attrs import frozen
 
 from fishr.observation import observe
-from fishr.penalties import Explanation
+from fishr.penalties import ERM, Explanation, Stateless
 from fishr.penalties import explain as explain_penalty
 from fishr.penalties.combinators import weight_at
 from fishr.ranks import ALONE
@@ -22,7 +23,7 @@ class LossExplanation:
     """The parts of a loss at a step; printed, a few lines and a table.
 
     Args:
-        risk: how the training error is averaged: over domains or over samples.
+        risk: what the training error is averaged over, "domains" or "samples"; the name of another risk than ``ERM``.
         l2: factor of the squared norm of all parameters.
         divided_by: what the whole loss is divided by at this step.
         fresh_optimizer: whether the optimizer's state is made anew before this step's update.
@@ -70,7 +71,7 @@ def loss_outline(objective: Objective, steps: int) -> str:
         if weights not in list(shown.values())[-1:]:
             shown[step] = weights
     divisors = {step: objective.divisor(weights.values()) for step, weights in shown.items()}
-    lines = [_formula(step, objective.risk.over, objective.l2, shown[step], divisors[step]) for step in shown]
+    lines = [_formula(step, _risk_name(objective), objective.l2, shown[step], divisors[step]) for step in shown]
     if max(divisors.values()) > 1:
         lines.append("logged: the loss as divided; each term times its weight, not divided")
     elif terms:
@@ -78,8 +79,16 @@ def loss_outline(objective: Objective, steps: int) -> str:
     return "\n".join(lines)
 
 
+def _risk_name(objective: Objective) -> str:
+    """Return what ``ERM`` averages over, or the name of a risk in its place."""
+    risk: Any = objective.risk
+    if isinstance(risk, ERM):
+        return risk.over
+    return risk.function.__name__ if isinstance(risk, Stateless) else type(risk).__name__
+
+
 def _formula(step: int, risk: str, l2: float, weights: Mapping[str, float], divided_by: float) -> str:
-    parts = [f"risk (mean over {risk})"]
+    parts = [f"risk (mean over {risk})" if risk in ("domains", "samples") else f"risk ({risk})"]
     parts += [f"{l2:g} · Σ‖w‖²"] if l2 else []
     parts += [name if weight == 1 else f"{weight:g} · {name}" for name, weight in weights.items()]
     whole = " + ".join(parts)
@@ -111,13 +120,13 @@ def explain_objective(experiment: Experiment, step: int = 0, data_dir: Path | No
     """
     domains = experiment.data(experiment.seed, data_dir)
     model = build_model(experiment, domains)
-    batch = experiment.batches.draw(domains.training, torch.Generator().manual_seed(experiment.seed))
+    batch = experiment.batches.draw(domains.training, torch.Generator().manual_seed(experiment.seed), ALONE)
     objective = experiment.objective
     route, layers = experiment.moments_route, experiment.layers
     seen = observe(model.featurizer, model.head, batch, experiment.loss, route, ALONE, layers=layers)
     penalty = explain_penalty(objective.penalty, step, seen)
     return LossExplanation(
-        risk=objective.risk.over,
+        risk=_risk_name(objective),
         l2=objective.l2,
         divided_by=objective.divisor(term.weight for term in penalty.terms),
         fresh_optimizer=step == objective.fresh_optimizer_at,

@@ -1,12 +1,13 @@
 """Batches whose files are read ahead of their steps, by the draws that the steps will make."""
 
 from collections import deque
+from typing import Any
 
 import torch
 from attrs import frozen
 from torch import Tensor
 
-from fishr.data.batches import Drawn, FullBatch, Minibatch
+from fishr.data.batches import Drawn, Minibatch
 from fishr.data.domains import Domain
 from fishr.ranks import ALONE, Ranks
 from fishr.training.experiment import Experiment
@@ -105,8 +106,9 @@ def source_of(
         >>> source_of(experiment, experiment.data(experiment.seed, None).training).sizes
         (3250, 3250)
     """
-    if isinstance(experiment.batches, FullBatch):
-        return experiment.batches.draw(domains, torch.Generator(), ranks)
-    if all(isinstance(domain.inputs, Tensor) for domain in domains):
+    batches: Any = experiment.batches
+    if getattr(batches, "fixed", False):
+        return batches.draw(domains, torch.Generator(), ranks)
+    if not hasattr(batches, "begin") or all(isinstance(domain.inputs, Tensor) for domain in domains):
         return domains
-    return Feed(experiment.batches, domains, ranks)
+    return Feed(batches, domains, ranks)

@@ -9,7 +9,7 @@ from attrs import frozen
 
 from fishr.data.domains import Domain, Domains
 from fishr.errors import InputError
-from fishr.losses import check_labels
+from fishr.losses import check_labels, outputs_of
 from fishr.ranks import ALONE, Ranks
 from fishr.training.evaluation import DomainScore, evaluate
 from fishr.training.experiment import Experiment
@@ -172,7 +172,7 @@ def train(
 
 def _check_labels(experiment: Experiment, domains: Domains) -> None:
     """Refuse label values that the loss does not take, before the first step; none is read during one."""
-    outputs = experiment.loss.outputs(domains.classes)
+    outputs = outputs_of(experiment.loss, domains.classes)
     for domain in (*domains.training, *domains.evaluation):
         try:
             check_labels(experiment.loss, domain.labels, outputs)

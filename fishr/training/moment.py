@@ -10,12 +10,13 @@ from fishr.data.domains import Domain
 from fishr.data.reading import tensor_of
 from fishr.diagnostics import hessian_diagonal, inconsistency
 from fishr.landscape import Plane, axis, linear_scores, network_scores, random_directions, weights_of
+from fishr.losses import predictions_of
 from fishr.observation import Observation, observe
 from fishr.penalties import Penalty, Scaled
 from fishr.ranks import ALONE
 from fishr.statistics import scale_free_distance
 from fishr.training.experiment import Experiment
-from fishr.training.frozen_features import domain_features
+from fishr.training.features import domain_features
 from fishr.training.keeping import Recording
 from fishr.training.model import Model, evaluating, place
 from fishr.training.state import TrainingState
@@ -89,7 +90,7 @@ def measure_moment(
     place(model, state.parameters, state.buffers)
     with evaluating(model):
         seen = observe(nn.Identity(), model.head, batch, experiment.loss, experiment.moments_route, ALONE)
-        right = (experiment.loss.predictions(seen.logits) == seen.labels).double().split(list(seen.sizes))
+        right = (predictions_of(experiment.loss, seen.logits) == seen.labels).double().split(list(seen.sizes))
         moments = seen.moments.detach()
         whole = seen if experiment.layers == HEAD else _whole(model, experiment, looked_at)
         diagonal = hessian_diagonal(model.head, features, seen.labels, seen.sizes, experiment.loss).value

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from fishr.errors import InputError
 from fishr.observation import Observation
-from fishr.penalties.combinators import Term, Total
+from fishr.penalties.combinators import Term, Total, has_memory
 from fishr.penalties.erm import ERM
+from fishr.penalties.penalty import Risk, require_domains
 from fishr.training.checks import number, whole
 from fishr.types import Problem
 
@@ -49,7 +50,7 @@ class Objective:
     """loss = risk + l2 · Σ‖w‖² + Σ penalties, divided by max(1, largest weight) with ``rescale``.
 
     Args:
-        risk: how the training error is averaged.
+        risk: the training error; ``ERM`` averages it over domains or samples.
         penalty: the named penalties.
         l2: factor of the squared norm of all parameters that are trained.
         rescale: divide the whole loss by the largest current weight once that exceeds 1, so that a large
@@ -72,15 +73,17 @@ class Objective:
         tensor(2.5000)
     """
 
-    risk: ERM = field(factory=ERM)
+    risk: Risk = field(factory=ERM)
     penalty: Total = field(factory=Total, validator=_names)
     l2: float = field(default=0.0, validator=number())
     rescale: bool = False
     fresh_optimizer_at: int | None = field(default=None, validator=optional(whole(0)))
 
     def init(self, problem: Problem) -> Any:
-        """The penalties' state before the first step."""
-        return self.penalty.init(problem)
+        """The penalties' state before the first step; a risk without memory has no part in it."""
+        require_domains("risk", self.risk, problem)
+        risk, states = self.risk.init(problem), self.penalty.init(problem)
+        return states | {"risk": risk} if has_memory(risk) else states
 
     def evaluate(self, seen: Observation, parameters: Iterable[Tensor], state: Any, step: int) -> tuple[Loss, Any]:
         """The loss of one batch.
@@ -94,8 +97,9 @@ class Objective:
         Returns:
             The loss's parts, and the penalties' next state.
         """
-        risk, _ = self.risk(seen, (), step)
-        terms, state = self.penalty.evaluate(seen, state, step)
+        risk, remembered = self.risk(seen, state.get("risk", ()), step)
+        terms, states = self.penalty.evaluate(seen, state, step)
+        state = states | {"risk": remembered} if "risk" in state else states
         l2 = risk.new_zeros(())
         if self.l2:
             l2 = self.l2 * torch.stack([p.square().sum() for p in parameters]).sum()

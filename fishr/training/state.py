@@ -9,6 +9,7 @@ from torch import Tensor
 
 from fishr.data.domains import Domains
 from fishr.errors import InputError
+from fishr.losses import outputs_of
 from fishr.training.experiment import Experiment
 from fishr.training.model import Model
 from fishr.training.optimizers import OptimizerState
@@ -43,7 +44,7 @@ class TrainingState:
     step: int
     parameters: dict[str, Tensor]
     buffers: dict[str, Tensor]
-    optimizer: OptimizerState
+    optimizer: Any
     penalty: Any
     generator: Tensor
     scale: GradientScale | None = None
@@ -70,7 +71,7 @@ def build_model(experiment: Experiment, domains: Domains) -> Model:
     shape, device = domains.shape, domains.training[0].labels.device
     generator = _generator(experiment.seed, _INITIALIZATION)
     featurizer = experiment.featurizer(shape, generator)
-    outputs = experiment.loss.outputs(domains.classes)
+    outputs = outputs_of(experiment.loss, domains.classes)
     head = experiment.head(experiment.featurizer.features(shape), outputs, generator)
     compute = experiment.compute
     featurizer = featurizer.to(device)
@@ -114,12 +115,14 @@ def first_state(experiment: Experiment, model: Model, domains: int) -> TrainingS
     if not trainable:
         raise InputError("model: got no parameter that requires grad, expected one in the featurizer or the head")
     penalty = experiment.objective.init(_problem(model, experiment.layers, domains))
+    memory = experiment.optimizer.init(trainable)
     require_tree(penalty, "penalty state")
+    require_tree(memory, "optimizer state")
     return TrainingState(
         step=0,
         parameters={name: p.detach().clone() for name, p in parameters.items()},
         buffers={name: buffer.detach().clone() for name, buffer in model.buffers().items()},
-        optimizer=experiment.optimizer.init(trainable),
+        optimizer=memory,
         penalty=penalty,
         generator=_generator(experiment.seed, _BATCHES).get_state(),
         scale=GradientScale() if experiment.compute.precision == "fp16" else None,

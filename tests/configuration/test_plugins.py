@@ -9,10 +9,9 @@ from typing import Any, Protocol
 import pytest
 from attrs import frozen
 
+from fishr.configuration.families import Family
 from fishr.configuration.problems import ConfigurationError
-from fishr.configuration.structure import structure_with
-from fishr.configuration.unstructure import unstructure_with
-from fishr.configuration.vocabulary import Family, Vocabulary
+from fishr.configuration.structure import structure, unstructure
 
 MODULE = "a_module_of_mine"
 
@@ -27,6 +26,12 @@ class Cost(Protocol):
 class Known:
     ema: float = 0.0
 
+    def init(self, problem: object) -> object:
+        return ()
+
+    def __call__(self, seen: object, state: object, step: int) -> object:
+        return 0.0
+
 
 @frozen
 class Wrapped:
@@ -38,7 +43,7 @@ class Run:
     cost: Cost
 
 
-VOCABULARY = Vocabulary((Family(Cost, (Known,), from_function=Wrapped, methods=("init", "__call__")),))
+FAMILIES = (Family(Cost, (__name__,), wrapper="Wrapped", arguments=("seen",)),)
 
 SOURCE = """
 import os
@@ -95,7 +100,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def read(kind: str, plugins: tuple[str, ...] = (MODULE,), **settings: object) -> Any:
-    return structure_with(VOCABULARY, {"cost": {"kind": kind, **settings}}, Run, plugins).cost
+    return structure({"cost": {"kind": kind, **settings}}, Run, plugins, FAMILIES).cost
 
 
 def message(kind: str, plugins: tuple[str, ...] = (MODULE,), **settings: object) -> str:
@@ -165,9 +170,9 @@ def test_an_installed_module_is_found_first(folder: Path, file: str):
 @pytest.mark.parametrize("name", ["Mine", "mine", "Mine.Inner"])
 def test_what_a_plugin_defines_is_written_by_module_and_name(name: str):
     run = Run(read(f"{MODULE}:{name}"))
-    table = unstructure_with(VOCABULARY, run)
+    table = unstructure(run, FAMILIES)
     assert table["cost"]["kind"] == f"{MODULE}:{name}"
-    assert structure_with(VOCABULARY, table, Run, (MODULE,)) == run
+    assert structure(table, Run, (MODULE,), FAMILIES) == run
 
 
 @pytest.mark.parametrize(
@@ -175,7 +180,10 @@ def test_what_a_plugin_defines_is_written_by_module_and_name(name: str):
     [
         ("Min", f'the module {MODULE} has no Min; did you mean "Mine"?'),
         ("Mine.Other", f"the module {MODULE} has no Mine.Other"),
-        ("os", "is no Cost: expected a frozen attrs class with init and __call__, or a plain function"),
+        (
+            "os",
+            "is no Cost: expected a frozen attrs class with init(problem) and __call__(seen, state, step), or a plain",
+        ),
         ("instance", "is no Cost: expected a frozen attrs class"),
         ("Penalty", "is no Cost: expected a frozen attrs class"),
         ("Thawed", "is no Cost: expected a frozen attrs class"),
@@ -211,7 +219,7 @@ def test_a_module_that_cannot_be_imported_is_one_line(folder: Path):
 def test_the_settings_of_a_plugin_are_read_strictly():
     assert message(f"{MODULE}:Mine", power="3") == 'cost.power: got "3" (a string), expected a whole number'
     assert message(f"{MODULE}:Mine", powr=3) == 'cost.powr: unknown key; did you mean "power"?'
-    assert message(f"{MODULE}:Mine", power=10) == "cost: too strong by far"
+    assert message(f"{MODULE}:Mine", power=10) == "cost.power: too strong by far"
     assert message(f"{MODULE}:mine", power=3) == "cost.power: unknown key, the function mine takes none"
 
 
@@ -232,9 +240,9 @@ def test_what_cannot_be_imported_by_name_is_not_written():
     told = "cannot be imported by name; define it at the top of a module of its own"
     for cost in (Wrapped(lambda seen: 0.0), Local()):
         with pytest.raises(ConfigurationError, match=told):
-            unstructure_with(VOCABULARY, Run(cost))  # type: ignore[arg-type]
+            unstructure(Run(cost), FAMILIES)  # type: ignore[arg-type]
     with pytest.raises(ConfigurationError, match="is no plain function"):
-        unstructure_with(VOCABULARY, Run(Wrapped(Known())))  # type: ignore[arg-type]
+        unstructure(Run(Wrapped(Known())), FAMILIES)  # type: ignore[arg-type]
 
 
 def test_what_is_defined_in_a_script_is_not_written(monkeypatch: pytest.MonkeyPatch):
@@ -244,7 +252,7 @@ def test_what_is_defined_in_a_script_is_not_written(monkeypatch: pytest.MonkeyPa
     scripted.__module__, scripted.__qualname__ = "__main__", "scripted"
     monkeypatch.setattr(sys.modules["__main__"], "scripted", scripted, raising=False)
     with pytest.raises(ConfigurationError, match="scripted cannot be imported by name"):
-        unstructure_with(VOCABULARY, Run(Wrapped(scripted)))  # type: ignore[arg-type]
+        unstructure(Run(Wrapped(scripted)), FAMILIES)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("name", ["Thawed", "Mute"])
@@ -252,4 +260,4 @@ def test_a_foreign_object_that_would_not_be_read_is_not_written(name: str):
     read(f"{MODULE}:Mine")
     foreign = getattr(sys.modules[MODULE], name)()
     with pytest.raises(ConfigurationError, match="is no Cost"):
-        unstructure_with(VOCABULARY, Run(foreign))
+        unstructure(Run(foreign), FAMILIES)

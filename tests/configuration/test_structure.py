@@ -9,8 +9,8 @@ from attrs import field, frozen
 from naming import stable_name
 from trials import (
     DELETED,
+    FAMILIES,
     MAIN,
-    VOCABULARY,
     Cost,
     Digits,
     Fixed,
@@ -27,7 +27,7 @@ from trials import (
 )
 
 from fishr.configuration.problems import ConfigurationError, Problem
-from fishr.configuration.structure import structure_with
+from fishr.configuration.structure import structure
 from fishr.errors import InputError
 
 
@@ -72,7 +72,7 @@ MALFORMED: list[tuple[dict[str, Any], str, tuple[str, ...]]] = [
     ({"data__kind": DELETED}, "data.kind", ("missing", '"Digits", "Files"')),
     ({"data__kind": "digit"}, "data.kind", ('got "digit"', '"Files"', 'did you mean "Digits"?')),
     ({"data__kind": 3}, "data.kind", ("got 3 (a whole number)", '"Digits", "Files"')),
-    ({"data__kind": "m:Digits"}, "data.kind", ('got "m:Digits"', '"Digits", "Files"')),
+    ({"data__kind": "m:Digits"}, "data.kind", ('"m:Digits" needs code of the module m', "--plugin m")),
     ({"net__kind": "Net"}, "net.kind", ("unknown key", "this table is always a Net")),
     ({MAIN + "penalty__kind": "Jump"}, "goal.cost.main.penalty.kind", ('got "Jump"', '"Variance"')),
     ({MAIN + "kind": DELETED}, "goal.cost.main.kind", ("missing", '"Weighted"')),
@@ -98,7 +98,7 @@ MALFORMED: list[tuple[dict[str, Any], str, tuple[str, ...]]] = [
     ({"rules": [1, "x"]}, "rules[1]", ('got "x" (a string)', "expected a number or a table")),
     ({"rules": [{"kind": "Jump", "at": 1, "before": "0", "after": 1}]}, "rules[0].before", ('got "0"',)),
     # What validators say is kept, with the path of the table or of the field they name.
-    ({"goal__l2": -1.0}, "goal", ("'l2' must be >= 0: -1.0",)),
+    ({"goal__l2": -1.0}, "goal.l2", ("'l2' must be >= 0: -1.0",)),
     ({MAIN + "penalty__ema": 1.5}, "goal.cost.main.penalty.ema", ("got 1.5, expected a number from 0 up to 1",)),
     ({MAIN + "schedule": -2}, "goal.cost.main.schedule", ("'value' must be >= 0: -2.0",)),
     ({"goal__cost": {"": {"kind": "Variance"}}}, "goal.cost", ("a term needs a name",)),
@@ -136,8 +136,8 @@ def test_every_problem_is_listed_in_the_order_of_the_fields():
         "goal.cost.main.penalty.ema",
         "goal.cost.main.schedule.aftr",
         "goal.cost.main.schedule.at",
-        "goal",  # l2, told beside the problems of the other field of this table
-        "",  # steps
+        "goal.l2",  # of a validator, beside the problems of another field of this table
+        "steps",
     ]
     assert "'l2' must be" in found[-2].message
     assert "'steps' must be" in found[-1].message
@@ -150,7 +150,7 @@ def test_two_validators_of_one_table_are_both_heard():
         high: int = field(validator=attrs.validators.le(9))
 
     with pytest.raises(ConfigurationError) as caught:
-        structure_with(VOCABULARY, {"low": -1, "high": 10}, Both)
+        structure({"low": -1, "high": 10}, Both, families=FAMILIES)
     assert [p.message for p in caught.value.problems] == ["'low' must be >= 0: -1", "'high' must be <= 9: 10"]
 
 
@@ -166,10 +166,10 @@ def test_a_validator_that_reads_a_faulty_field_is_silent():
                 raise InputError(f"stop: got {value}, expected more than start")
 
     with pytest.raises(ConfigurationError) as caught:
-        structure_with(VOCABULARY, {"start": "0", "stop": -1}, Window)
+        structure({"start": "0", "stop": -1}, Window, families=FAMILIES)
     assert [problem.path for problem in caught.value.problems] == ["start"]
     with pytest.raises(ConfigurationError, match=r"^stop: got -1, expected more than start$"):
-        structure_with(VOCABULARY, {"start": 0, "stop": -1}, Window)
+        structure({"start": 0, "stop": -1}, Window, families=FAMILIES)
 
 
 @pytest.mark.parametrize(
@@ -183,8 +183,8 @@ def test_a_validator_that_reads_a_faulty_field_is_silent():
 def test_the_message_of_a_validator_of_attrs_is_kept(validator: Any, value: int, message: str):
     cls: Any = attrs.make_class("Checked", {"x": field(type=int, validator=validator)}, frozen=True)
     with pytest.raises(ConfigurationError) as caught:
-        structure_with(VOCABULARY, {"x": value}, cls)
-    assert caught.value.problems == (Problem("", message),)
+        structure({"x": value}, cls, families=FAMILIES)
+    assert caught.value.problems == (Problem("x", message),)
 
 
 def test_a_whole_number_where_a_number_is_expected_becomes_a_decimal_one():
@@ -202,8 +202,8 @@ def test_an_absent_optional_key_means_the_default():
         length: int | None
         depth: int | None = 3
 
-    assert structure_with(VOCABULARY, {}, Cut) == Cut(length=None, depth=3)
-    assert structure_with(VOCABULARY, {"length": 2, "depth": 1}, Cut) == Cut(2, 1)
+    assert structure({}, Cut, families=FAMILIES) == Cut(length=None, depth=3)
+    assert structure({"length": 2, "depth": 1}, Cut, families=FAMILIES) == Cut(2, 1)
 
 
 def test_the_first_fitting_member_of_a_union_of_scalars_is_taken():
@@ -216,9 +216,9 @@ def test_a_literal_number_is_not_a_boolean():
     class Level:
         level: Literal[0, 1]
 
-    assert structure_with(VOCABULARY, {"level": 1}, Level) == Level(1)
+    assert structure({"level": 1}, Level, families=FAMILIES) == Level(1)
     with pytest.raises(ConfigurationError, match="got true"):
-        structure_with(VOCABULARY, {"level": True}, Level)
+        structure({"level": True}, Level, families=FAMILIES)
 
 
 def test_a_flattened_class_under_a_kind_keeps_its_entries_beside_it():
@@ -239,7 +239,7 @@ def test_types_without_a_strict_hook_are_refused_by_name(declared: Any):
     cls: Any = attrs.make_class("Odd", {"x": field(type=declared)}, frozen=True)
     for value in ("red", 3, [1], {}):
         with pytest.raises(ConfigurationError, match=r"^x: a field of type .* cannot be written in a file$"):
-            structure_with(VOCABULARY, {"x": value}, cls)
+            structure({"x": value}, cls, families=FAMILIES)
 
 
 def test_a_validator_of_a_converted_field_is_left_to_the_class():
@@ -248,10 +248,10 @@ def test_a_validator_of_a_converted_field_is_left_to_the_class():
         whole: int = field(converter=lambda value: value / 2, validator=attrs.validators.instance_of(float))
         part: int = field(validator=attrs.validators.ge(0))
 
-    assert structure_with(VOCABULARY, {"whole": 3, "part": 0}, Halved) == Halved(3, 0)
+    assert structure({"whole": 3, "part": 0}, Halved, families=FAMILIES) == Halved(3, 0)
     with pytest.raises(ConfigurationError) as caught:
-        structure_with(VOCABULARY, {"whole": 3, "part": -1}, Halved)
-    assert caught.value.problems == (Problem("", "'part' must be >= 0: -1"),)
+        structure({"whole": 3, "part": -1}, Halved, families=FAMILIES)
+    assert caught.value.problems == (Problem("part", "'part' must be >= 0: -1"),)
 
 
 def test_the_key_of_a_private_field_is_the_name_it_is_built_with():
@@ -260,14 +260,14 @@ def test_the_key_of_a_private_field_is_the_name_it_is_built_with():
         _depth: int
         derived: int = field(init=False, default=1)
 
-    assert structure_with(VOCABULARY, {"depth": 2}, Hidden) == Hidden(depth=2)
+    assert structure({"depth": 2}, Hidden, families=FAMILIES) == Hidden(depth=2)
     with pytest.raises(ConfigurationError, match="derived: unknown key"):
-        structure_with(VOCABULARY, {"depth": 2, "derived": 1}, Hidden)
+        structure({"depth": 2, "derived": 1}, Hidden, families=FAMILIES)
 
 
 def test_a_root_that_is_no_table_is_a_problem_without_a_path():
     with pytest.raises(ConfigurationError) as caught:
-        structure_with(VOCABULARY, [1], Trial)  # type: ignore[arg-type]
+        structure([1], Trial, families=FAMILIES)  # type: ignore[arg-type]
     assert caught.value.problems == (Problem("", "got an array, expected a table"),)
 
 
@@ -275,11 +275,11 @@ def test_a_key_that_is_no_string_is_a_problem():
     with pytest.raises(ConfigurationError, match=r"^limits\.3: got 3"):
         read(limits={3: 3})
     with pytest.raises(ConfigurationError, match=r"^3: unknown key"):
-        structure_with(VOCABULARY, {3: 3}, Net)  # type: ignore[dict-item]
+        structure({3: 3}, Net, families=FAMILIES)  # type: ignore[dict-item]
 
 
 def test_a_member_of_the_protocol_as_the_root_is_told_by_its_kind():
-    assert structure_with(VOCABULARY, {"kind": "Variance", "ema": 0.5}, Cost) == Variance(0.5)  # type: ignore
+    assert structure({"kind": "Variance", "ema": 0.5}, Cost, families=FAMILIES) == Variance(0.5)  # type: ignore
 
 
 def test_tables_nested_without_end_are_one_problem():
@@ -287,10 +287,10 @@ def test_tables_nested_without_end_are_one_problem():
     for _ in range(2000):
         endless = {"kind": "Weighted", "penalty": endless, "schedule": 1.0}
     with pytest.raises(ConfigurationError, match=r"^tables are nested too deeply to be read$"):
-        structure_with(VOCABULARY, {"main": endless}, Sum)
+        structure({"main": endless}, Sum, families=FAMILIES)
 
 
 def test_the_table_stays_as_it_is():
     given = table()
-    structure_with(VOCABULARY, given, Trial)
+    structure(given, Trial, families=FAMILIES)
     assert given == table()

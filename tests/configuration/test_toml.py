@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from attrs import frozen
 
+from fishr.configuration import toml
 from fishr.configuration.problems import ConfigurationError
-from fishr.configuration.toml import load_with, toml_text
-from fishr.configuration.vocabulary import Vocabulary
+from fishr.configuration.toml import toml_text
 
 
 @frozen
@@ -25,7 +25,7 @@ class Run:
 
 
 def load(path: Path | str, overrides: tuple[str, ...] = ()) -> Run:
-    return load_with(Vocabulary(), path, Run, overrides)
+    return toml.load(path, Run, overrides)
 
 
 def told(path: Path | str, overrides: tuple[str, ...] = ()) -> str:

@@ -5,9 +5,10 @@ from typing import Literal, get_args
 from attrs import Factory, field, frozen
 from attrs.validators import optional
 
-from fishr.data.cached_features import FeatureEnvironments
-from fishr.data.held_out import Source
-from fishr.data.images.image_data import ImageFolders, ImageList
+from fishr.data.cached_environments import FeatureEnvironments
+from fishr.data.data_set import EnvironmentSource
+from fishr.data.images.folders import ImageFolders
+from fishr.data.images.lists import ImageList
 from fishr.data.mnist import DomainBedColoredMNIST, RotatedMNIST
 from fishr.errors import InputError
 from fishr.models.featurizers import MNISTCNN, FeatureDropout, Featurizer
@@ -145,7 +146,7 @@ class Settings:
             )
         return BENCHMARKS[dataset]
 
-    def source(self, dataset: str, augment: bool = True) -> Source:
+    def source(self, dataset: str, augment: bool = True) -> EnvironmentSource:
         """Return what builds a data set's environments; ``augment``: whether training images are augmented."""
         benchmark, samples = self.benchmark(dataset), self.samples
         if dataset in self.features:
