@@ -1,25 +1,19 @@
-"""The two ways a request can fail: what was asked cannot be done, or doing it failed."""
+"""The two errors of the package, and texts of errors on one line."""
 
 
 def one_line(text: str) -> str:
-    """Return a text on one line: runs of white space become one space, control characters are escaped.
-
-    Args:
-        text: Any text, such as the message of a foreign exception.
-
-    Returns:
-        The text without line breaks.
-
-    Example:
-        >>> one_line("first\\n  second")
-        'first second'
-    """
+    """Return a text on one line: each run of white space becomes a space, control characters are escaped."""
     joined = " ".join(text.split())
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in joined)
 
 
+def reason(error: BaseException) -> str:
+    """Return an exception's reason on one line: the system's own, else its message, else its class."""
+    return one_line(getattr(error, "strerror", None) or str(error)) or type(error).__name__
+
+
 class InputError(ValueError):
-    """What was given cannot be used; the message says what was got, what was expected and what to do.
+    """The input cannot be used; the message names what was got, what was expected and what to do.
 
     The command line prints it as one line on stderr and exits with code 2.
 
@@ -32,7 +26,7 @@ class InputError(ValueError):
 
 
 class RunFailed(RuntimeError):
-    """Work that was validly asked for could not be completed; the message says at which step and why.
+    """A valid request could not be completed; the message names the step and the reason.
 
     The command line prints it as one line on stderr and exits with code 1.
 

@@ -1,7 +1,7 @@
 """Durable files and folders: atomic writes, leftovers of killed processes, checksums.
 
-A file or folder that is being written is called ``.NAME.<16 hexadecimal digits>.fishr-partial`` until it is whole. Only
-this module makes such names, and only exactly such names are ever removed. No link is followed.
+An unfinished file or folder is named ``.NAME.<16 hexadecimal digits>.fishr-partial``. Only this module creates such
+names, and it removes no others. It follows no links.
 """
 
 import hashlib
@@ -22,12 +22,7 @@ _PARTIAL = re.compile(rf"\.(.+)\.[0-9a-f]{{16}}\.{_SUFFIX}", re.DOTALL)
 
 
 def present(path: Path) -> bool:
-    """Return whether something has this name; a link that leads nowhere or in a circle counts.
-
-    Example:
-        >>> present(Path("no-such-file"))
-        False
-    """
+    """Return whether a path exists; a broken or circular link counts."""
     try:
         path.lstat()
     except (FileNotFoundError, NotADirectoryError):
@@ -36,44 +31,17 @@ def present(path: Path) -> bool:
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file so that readers see the previous file or the whole new one, never a part.
-
-    Args:
-        path: of the file; its folder exists.
-        content: the file's bytes.
-
-    Raises:
-        RunFailed: the bytes could not be written; the previous file, if any, is unchanged.
-
-    Example:
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     write_atomically(Path(folder) / "result.json", b"{}")
-        ...     print((Path(folder) / "result.json").read_text(), len(list(Path(folder).iterdir())))
-        {} 1
-    """
+    """Write a file so that readers see the previous file or the whole new one, never a part."""
     fill_atomically(path, lambda file: file.write(content))
 
 
 def fill_atomically(
     path: Path, fill: Callable[[BinaryIO], object], check: Callable[[Path], object] = lambda partial: None
 ) -> None:
-    """Write a file by a callback, with the guarantees of ``write_atomically``.
+    """Write a file atomically by a callback on the open file.
 
-    Args:
-        path: of the file; its folder exists.
-        fill: writes the content into the open file.
-        check: called with the path of the complete file before it is moved to ``path``; raises if it is not right.
-
-    Raises:
-        RunFailed: an OSError occurred; the previous file, if any, is unchanged. Other errors pass unchanged.
-
-    Example:
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     fill_atomically(Path(folder) / "lines.txt", lambda file: file.writelines([b"a", b"b"]))
-        ...     print((Path(folder) / "lines.txt").read_text())
-        ab
+    ``check`` gets the path of the complete file before it is moved to ``path``, and may raise. An OSError becomes
+    RunFailed, other errors pass unchanged; the previous file then stays as it is.
     """
     partial = None
     try:
@@ -99,23 +67,7 @@ def fill_atomically(
 
 
 def copy_atomically(source: Path, path: Path) -> None:
-    """Copy a file that is only ever replaced, never written into: a hard link where the file system has links.
-
-    Args:
-        source: the file.
-        path: of the copy; its folder exists.
-
-    Raises:
-        OSError: the copy could not be made.
-
-    Example:
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     write_atomically(Path(folder, "a"), b"content")
-        ...     copy_atomically(Path(folder, "a"), Path(folder, "b"))
-        ...     Path(folder, "b").read_bytes()
-        b'content'
-    """
+    """Copy a file that is only ever replaced, never written into, as a hard link where possible."""
     remove_leftovers(path)
     partial = _partial(path)
     try:
@@ -133,21 +85,7 @@ def copy_atomically(source: Path, path: Path) -> None:
 
 @contextmanager
 def partial_folder(path: Path) -> Generator[Path]:
-    """An empty folder beside ``path``, which ``put_folder`` moves there; otherwise removed when the context ends.
-
-    Args:
-        path: of the folder to make. The caller holds ``beside(path)``.
-
-    Raises:
-        OSError: the folder could not be made.
-
-    Example:
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as parent, partial_folder(Path(parent, "run")) as partial:
-        ...     put_folder(partial, Path(parent, "run"))
-        ...     [path.name for path in Path(parent).iterdir()]
-        ['run']
-    """
+    """Yield an empty folder for ``put_folder`` and remove it at the end; the caller holds ``beside(path)``."""
     for leftover in _leftovers(path):
         if leftover.is_dir() and not leftover.is_symlink():
             shutil.rmtree(leftover, ignore_errors=True)
@@ -160,19 +98,15 @@ def partial_folder(path: Path) -> Generator[Path]:
 
 
 def put_folder(partial: Path, path: Path) -> None:
-    """Give a complete folder its name. The caller holds ``beside(path)`` and has seen that nothing is there."""
+    """Give a complete folder its name. The caller holds ``beside(path)``, where nothing is present."""
     partial.rename(path)
     sync_folder(path.parent)
 
 
 def remove_leftovers(path: Path) -> None:
-    """Remove the partial files of killed writers of ``path``; those of living writers stay.
-
-    Example:
-        >>> remove_leftovers(Path("no-such-folder") / "checkpoint.pt")
-    """
+    """Remove the partial files of killed writers of ``path``; those of living writers stay."""
     for leftover in _leftovers(path):
-        # Whatever cannot be opened, locked or removed is left alone.
+        # A leftover that cannot be opened, locked or removed stays.
         with suppress(OSError):
             if os.name == "nt":  # Windows does not remove an open file.
                 leftover.unlink()
@@ -186,22 +120,13 @@ def remove_leftovers(path: Path) -> None:
 
 
 def whole_name(name: str) -> str | None:
-    """Return the name that a partial file or folder was to have; None if the name is no partial one.
-
-    Example:
-        >>> whole_name(".a.h5.0123456789abcdef.fishr-partial"), whole_name("a.h5.tmp-1")
-        ('a.h5', None)
-    """
+    """Return the final name of a partial file or folder; None if the name is not a partial one."""
     found = _PARTIAL.fullmatch(name)
     return found[1] if found else None
 
 
 def sync_folder(folder: Path) -> None:
-    """Make the names in a folder survive a power cut.
-
-    Example:
-        >>> sync_folder(Path("."))
-    """
+    """Make the names in a folder survive a power cut."""
     if os.name == "nt":  # Windows does not open folders.
         return
     handle = os.open(folder, os.O_RDONLY)
@@ -212,21 +137,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def digest_of(path: Path, algorithm: str = "sha256") -> str:
-    """Return the checksum of a file, in hexadecimal.
-
-    Args:
-        path: of the file.
-        algorithm: "sha256" or "md5".
-
-    Raises:
-        OSError: the file cannot be read.
-
-    Example:
-        >>> import tempfile
-        >>> with tempfile.NamedTemporaryFile() as file:
-        ...     digest_of(Path(file.name))[:8]
-        'e3b0c442'
-    """
+    """Return the checksum of a file in hexadecimal."""
     with path.open("rb") as file:
         # Hardened systems allow MD5 only where nothing secret depends on it.
         return hashlib.file_digest(file, lambda: hashlib.new(algorithm, usedforsecurity=False)).hexdigest()
@@ -242,7 +153,7 @@ def _leftovers(path: Path) -> Iterator[Path]:
 
 
 def _begin(path: Path) -> tuple[Path, int]:
-    """Create a partial file whose lock shows that its writer is alive."""
+    """Create a partial file, locked while its writer is alive."""
     while True:
         partial = _partial(path)
         handle = open_own(partial, os.O_RDWR | os.O_CREAT | os.O_EXCL)
@@ -250,6 +161,6 @@ def _begin(path: Path) -> tuple[Path, int]:
             # Windows neither lets others read a locked file nor remove an open one.
             if os.name == "nt" or (try_lock(handle) and is_at(handle, partial)):
                 return partial, handle
-        except OSError:  # A file system without locks: there, leftovers stay.
+        except OSError:  # Without locks in the file system, leftovers stay.
             return partial, handle
         os.close(handle)

@@ -1,4 +1,4 @@
-"""Leaving ``torch.inference_mode``, in which torch takes no gradients."""
+"""Leave ``torch.inference_mode``, in which torch computes no gradients."""
 
 from collections.abc import Generator
 from contextlib import contextmanager

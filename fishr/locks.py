@@ -1,4 +1,4 @@
-"""Locks that the kernel releases when their process ends, and files opened without following links."""
+"""File locks that the kernel releases when their process ends, and files opened without following links."""
 
 import errno
 import os
@@ -10,43 +10,23 @@ from pathlib import Path
 
 from fishr.errors import InputError
 
+# The lock file inside a folder that a process works in.
 LOCK = ".fishr-lock"
-"""Name of the lock file inside a folder that a process works in."""
 _PATIENCE, _PAUSE = 1.0, 0.05  # seconds
 
 
 def beside(path: Path) -> Path:
-    """Return the path of the lock file beside a file or folder.
-
-    Example:
-        >>> beside(Path("caches/features.h5")).as_posix()
-        'caches/.features.h5.fishr-lock'
-    """
+    """Return the path of the lock file beside a file or folder."""
     return path.with_name(f".{path.name}{LOCK}")
 
 
 @contextmanager
 def locked(lock: Path, path: Path, busy: str) -> Generator[None]:
-    """Hold a lock file while the context lasts. The kernel releases it when the process ends, however it ends.
+    """Hold a lock file for ``path`` during the context; ``busy`` is the error if another process holds it.
 
-    Args:
-        lock: the lock file, made if absent and removed afterwards; its folder exists.
-        path: what the lock protects, for messages.
-        busy: message if another process holds the lock.
-
-    Raises:
-        InputError: another process holds the lock, or it cannot be made or locked.
-
-    Example:
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as folder, locked(Path(folder, LOCK), Path("run"), "busy"):
-        ...     with locked(Path(folder, LOCK), Path("run"), "another process works there"):
-        ...         pass
-        Traceback (most recent call last):
-            ...
-        fishr.errors.InputError: run: another process works there
+    The lock file is created if absent and removed afterwards. The kernel releases it however the process ends.
     """
-    # A process that calls is_locked holds the lock for a moment.
+    # Another process's is_locked holds the lock for a moment.
     deadline = time.monotonic() + _PATIENCE
     try:
         while (handle := _taken(lock)) is None:
@@ -67,14 +47,7 @@ def locked(lock: Path, path: Path, busy: str) -> Generator[None]:
 
 
 def is_locked(lock: Path) -> bool:
-    """Return whether a process holds a lock file; False if there is none, or one that this user may not open.
-
-    Example:
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as folder, locked(Path(folder, LOCK), Path("run"), "busy"):
-        ...     is_locked(Path(folder, LOCK)), is_locked(Path(folder, "absent"))
-        (True, False)
-    """
+    """Return whether a process holds a lock file; False if it is absent, or this user may not open it."""
     try:
         handle = open_own(lock, os.O_RDWR)
     except OSError:
@@ -88,27 +61,7 @@ def is_locked(lock: Path) -> bool:
 
 
 def open_own(path: Path, flags: int) -> int:
-    """Open a file that only this program writes: a regular file, never the target of a link.
-
-    Args:
-        path: of the file.
-        flags: of ``os.open``.
-
-    Returns:
-        A file descriptor.
-
-    Raises:
-        OSError: it is a link, a folder or a device, or cannot be opened.
-
-    Example:
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     Path(folder, "log").symlink_to("elsewhere")
-        ...     open_own(Path(folder, "log"), os.O_WRONLY | os.O_CREAT)
-        Traceback (most recent call last):
-            ...
-        OSError: [Errno ...] log is a link, expected a regular file: ...
-    """
+    """Open a file that only this program writes: a regular file, never the target of a link."""
     # A pipe without a reader would block.
     extra = sum(getattr(os, name, 0) for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_BINARY"))
     try:
@@ -140,7 +93,7 @@ def is_at(handle: int, path: Path) -> bool:
 
 
 def _taken(lock: Path) -> int | None:
-    """The lock file, open and locked; None if another process holds it."""
+    """Return the lock file, open and locked, or None if another process holds it."""
     handle = open_own(lock, os.O_RDWR | os.O_CREAT)
     try:
         # Its last holder may have removed it since it was opened.

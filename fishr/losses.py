@@ -1,6 +1,6 @@
 """Per-sample losses with their derivative by the logits in closed form.
 
-Gradient statistics are of the unscaled loss of each sample, so a loss here never averages over samples.
+Gradient statistics are of each sample's unscaled loss, so a loss here never averages over samples.
 """
 
 from typing import Any, Protocol, runtime_checkable
@@ -44,7 +44,7 @@ class CrossEntropy:
     """
 
     def __call__(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Per-sample losses.
+        """Return per-sample losses.
 
         Args:
             logits: [N, C], C ≥ 2.
@@ -55,35 +55,27 @@ class CrossEntropy:
 
         Raises:
             InputError: a single output, or labels that are not [N] whole numbers from 0 to C - 1; the values of
-                labels on a GPU are not read.
+                labels on a GPU are not checked.
         """
         self._check(logits, labels)
         return torch.logsumexp(logits, 1) - logits.gather(1, labels.unsqueeze(1)).squeeze(1)
 
     def deltas(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """δ = ∂ℓ/∂f = softmax(f) − onehot(y), [N, C]."""
+        """Return δ = ∂ℓ/∂f = softmax(f) − onehot(y), [N, C]."""
         self._check(logits, labels)
         ones = torch.ones((), dtype=logits.dtype, device=logits.device).expand(len(logits), 1)
         return logits.softmax(1).scatter_add(1, labels.unsqueeze(1), -ones)
 
     def outputs(self, classes: int) -> int:
-        """Head outputs for so many classes."""
+        """Return the number of head outputs for so many classes."""
         return classes
 
     def predictions(self, logits: Tensor) -> Tensor:
-        """[N] the likeliest class."""
+        """Return the most likely class, [N]."""
         return logits.argmax(1)
 
     def check_labels(self, labels: Tensor, outputs: int) -> None:
-        """Refuse class indices outside 0 to C - 1.
-
-        Args:
-            labels: [N] int64.
-            outputs: C.
-
-        Raises:
-            InputError: it names the values and the remedy.
-        """
+        """Refuse class indices [N] outside 0 to C - 1, with the remedy."""
         lowest, highest = _bounds(labels)
         if lowest >= 0 and highest < outputs:
             return
@@ -126,7 +118,7 @@ class BinaryCrossEntropy:
     """
 
     def __call__(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Per-sample losses.
+        """Return per-sample losses.
 
         Args:
             logits: [N, C], usually C = 1.
@@ -137,35 +129,27 @@ class BinaryCrossEntropy:
 
         Raises:
             InputError: the labels do not have the shape of the logits, or are outside 0 to 1; the values of labels on
-                a GPU are not read.
+                a GPU are not checked.
         """
         targets = self._targets(logits, labels)
         return functional.binary_cross_entropy_with_logits(logits, targets, reduction="none").sum(1)
 
     def deltas(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """δ = ∂ℓ/∂f = σ(f) − y, [N, C]."""
+        """Return δ = ∂ℓ/∂f = σ(f) − y, [N, C]."""
         return logits.sigmoid() - self._targets(logits, labels)
 
     def outputs(self, classes: int) -> int:
-        """Head outputs for so many classes: one, and only two classes can be told apart by it."""
+        """Return 1, the number of head outputs for two classes; refuse more classes."""
         if classes != 2:
             raise InputError(f"binary cross-entropy: got {classes} classes, expected 2; use CrossEntropy()")
         return 1
 
     def predictions(self, logits: Tensor) -> Tensor:
-        """[N], class 1 where the single output is positive; [N, C] for several outputs, each by itself."""
+        """Return [N], class 1 where the single output is positive; [N, C] for several outputs, each by itself."""
         return (logits.squeeze(1) > 0).long()
 
     def check_labels(self, labels: Tensor, outputs: int) -> None:
-        """Refuse targets outside 0 to 1.
-
-        Args:
-            labels: [N] or [N, C].
-            outputs: C, which decides nothing here.
-
-        Raises:
-            InputError: it names the values and the remedy.
-        """
+        """Refuse targets [N] or [N, C] outside 0 to 1, with the remedy, for any number of outputs."""
         lowest, highest = _bounds(labels)
         if lowest >= 0 and highest <= 1:
             return
@@ -191,18 +175,18 @@ class BinaryCrossEntropy:
 
 
 def check_labels(loss: Loss, labels: Tensor, outputs: int) -> None:
-    """Refuse label values that a loss does not take; a loss without ``check_labels`` takes any.
+    """Refuse label values that are not valid for a loss; a loss without ``check_labels`` takes any.
 
-    The built-in losses check labels on the CPU at every call. For labels on a GPU call this once, where data enter:
-    reading their values waits for the device.
+    The built-in losses check labels on the CPU at every call. For labels on a GPU, call this once on the data: reading
+    their values waits for the device.
 
     Args:
         loss: per-sample loss.
-        labels: what the loss reads.
-        outputs: C, how many the head has.
+        labels: targets of the loss.
+        outputs: C, outputs of the head.
 
     Raises:
-        InputError: it names the values and the remedy.
+        InputError: the message names the values and the remedy.
 
     Example:
         >>> check_labels(CrossEntropy(), torch.tensor([1, 2, 3]), outputs=3)
@@ -229,12 +213,12 @@ def predictions_of(loss: Loss, logits: Tensor) -> Tensor:
 
 
 def _can_be_read(labels: Tensor) -> bool:
-    """Whether reading the values of labels waits for no device and breaks no compiled graph."""
+    """Return whether reading labels waits for no device and breaks no compiled graph."""
     return labels.device.type == "cpu" and not torch.compiler.is_compiling()
 
 
 def _bounds(labels: Tensor) -> tuple[float, float]:
-    """Smallest and largest value, under torch.func's transforms too; 0 and 0 of no labels."""
+    """Return the smallest and largest value, also under torch.func's transforms; 0 and 0 without labels."""
     values = torch.func.debug_unwrap(labels)
     if not values.numel():
         return 0, 0
@@ -243,23 +227,7 @@ def _bounds(labels: Tensor) -> tuple[float, float]:
 
 
 def per_sample_losses(loss: Loss, logits: Tensor, labels: Tensor) -> Tensor:
-    """The loss of each sample; a loss that reduces over samples is refused, since its gradients are scaled by 1/N.
-
-    Args:
-        loss: per-sample loss.
-        logits: [N, ...].
-        labels: what the loss reads.
-
-    Returns:
-        [N].
-
-    Raises:
-        InputError: the loss returned anything but one number a sample.
-
-    Example:
-        >>> per_sample_losses(CrossEntropy(), torch.zeros(2, 4), torch.tensor([0, 3])).shape
-        torch.Size([2])
-    """
+    """Return the loss of each sample, [N]; refuse a loss that reduces over samples, which scales gradients by 1/N."""
     losses: Any = loss(logits, labels)
     name = getattr(loss, "__name__", type(loss).__qualname__)
     if not isinstance(losses, Tensor):
@@ -277,21 +245,7 @@ def per_sample_losses(loss: Loss, logits: Tensor, labels: Tensor) -> Tensor:
 
 @outside_inference_mode()
 def loss_deltas(loss: Loss, logits: Tensor, labels: Tensor) -> Tensor:
-    """δ = ∂ℓ/∂f of any per-sample loss, in closed form where the loss has one, else by autograd.
-
-    Args:
-        loss: per-sample loss.
-        logits: [N, C].
-        labels: what the loss reads.
-
-    Returns:
-        [N, C], loss/logit, differentiable by the logits.
-
-    Example:
-        >>> logits = torch.tensor([[2.0], [3.0]], requires_grad=True)
-        >>> loss_deltas(lambda f, y: (f.squeeze(1) - y) ** 2, logits, torch.tensor([1.0, 1.0])).tolist()
-        [[2.0], [4.0]]
-    """
+    """Return δ = ∂ℓ/∂f [N, C], in closed form if the loss has one, else by autograd; differentiable by the logits."""
     closed_form = getattr(loss, "deltas", None)
     if closed_form is not None:
         return closed_form(logits, labels)

@@ -1,7 +1,7 @@
-"""Processes that train together, and the sums over all of them that gradients go through.
+"""Processes that train together, and differentiable sums over all of them.
 
-What is differentiated is the sum of the ranks' objectives. Each rank has the same one, so averaging the parameters'
-gradients over the ranks, as ``DistributedDataParallel`` does, gives those of one process.
+The backward pass differentiates the sum of the ranks' objectives. Each rank has the same objective, so averaging the
+parameters' gradients over the ranks, as ``DistributedDataParallel`` does, gives those of one process.
 """
 
 import warnings
@@ -26,15 +26,15 @@ class RankLost(RunFailed):
 
 @frozen(eq=False)
 class Ranks:
-    """The processes that share each batch, as one of them sees them.
+    """The processes that share each batch, and which of them this one is.
 
     Args:
-        number: this process's, from 0.
-        count: R, how many there are.
-        group: through which they talk; None: torch's default group, or no other process.
+        number: rank of this process, from 0.
+        count: R, the number of processes.
+        group: their process group; None: torch's default group, or no other process.
 
     Raises:
-        InputError: a number that is none of theirs.
+        InputError: a number outside 0 to count - 1.
 
     Example:
         >>> Ranks(number=1, count=2).share(range(5)), Ranks().share(range(5))
@@ -51,26 +51,22 @@ class Ranks:
 
     @classmethod
     def of(cls, group: dist.ProcessGroup | None = None) -> "Ranks":
-        """Those of a process group that was begun; None: torch's default group.
+        """Return the ranks of an initialized process group; None: torch's default group.
 
         Raises:
-            InputError: no group was begun.
+            InputError: no group is initialized.
         """
         if not dist.is_initialized():
-            raise InputError("ranks: no process group was begun; call torch.distributed.init_process_group first")
+            raise InputError("ranks: no process group is initialized; call torch.distributed.init_process_group first")
         return cls(dist.get_rank(group), dist.get_world_size(group), group)
 
     @property
     def alone(self) -> bool:
-        """Whether there is no other process."""
+        """Whether this is the only process."""
         return self.count == 1
 
     def share(self, rows: Rows) -> Rows:
-        """This rank's part of rows, consecutive ones: all parts in the order of ranks are the rows.
-
-        Args:
-            rows: of one domain, the same on all ranks.
-        """
+        """Return this rank's consecutive part of one domain's rows, which are the same on all ranks."""
         n = len(rows)
         return rows[n * self.number // self.count : n * (self.number + 1) // self.count]  # pyright: ignore
 
@@ -79,12 +75,7 @@ ALONE = Ranks()
 
 
 def given_or_alone(ranks: Ranks | None) -> Ranks:
-    """The ranks that were given, else this process alone; a warning, once, where a process group has others.
-
-    Example:
-        >>> given_or_alone(None).alone
-        True
-    """
+    """Return the given ranks, else this process alone, with one warning if a process group has others."""
     if ranks is None and dist.is_initialized() and dist.get_world_size() > 1:
         _warn_of_others(dist.get_world_size())
     return ranks or ALONE
@@ -102,17 +93,17 @@ def _warn_of_others(count: int) -> None:
 
 
 def sum_over_ranks(tensor: Tensor, ranks: Ranks) -> Tensor:
-    """The sum of all ranks' tensors of one shape, on each of them to the same bits.
+    """Return the sum of all ranks' tensors of one shape, with identical bits on each rank.
 
     Args:
-        tensor: this rank's.
-        ranks: who takes part; all of them must call.
+        tensor: this rank's tensor.
+        ranks: the processes; all of them must call.
 
     Returns:
-        The sum, differentiable any number of times; the backward pass sums the gradients of all ranks likewise.
+        The sum, differentiable any number of times; the backward pass sums the gradients of all ranks.
 
     Raises:
-        RankLost: one of them is gone.
+        RankLost: another rank is gone.
 
     Example:
         >>> sum_over_ranks(torch.ones(2), ALONE)
@@ -122,69 +113,28 @@ def sum_over_ranks(tensor: Tensor, ranks: Ranks) -> Tensor:
 
 
 def rows_of_ranks(rows: Tensor, ranks: Ranks) -> list[Tensor]:
-    """All ranks' rows, in the order of ranks; each may have another number of them.
-
-    Args:
-        rows: [n, ...] this rank's.
-        ranks: who takes part; all of them must call.
-
-    Returns:
-        [n_r, ...] of each rank r, differentiable as ``sum_over_ranks``.
-
-    Raises:
-        RankLost: one of them is gone.
-
-    Example:
-        >>> rows_of_ranks(torch.ones(2, 1), ALONE)
-        [tensor([[1.],
-                [1.]])]
-    """
+    """Return [n_r, ...] of each rank r, differentiable as ``sum_over_ranks``."""
     if ranks.alone:
         return [rows]
     counts = [count for (count,) in counts_of_ranks((len(rows),), ranks)]
     start = sum(counts[: ranks.number])
-    # A sum of tables that are zero but for the own rows: all that a backward pass needs is then the same sum.
+    # All-gather as an all-reduce of zero-padded tensors, so that the backward pass is the same collective.
     table = torch.zeros(sum(counts), *rows.shape[1:], dtype=rows.dtype, device=rows.device)
     table = table.index_copy(0, torch.arange(start, start + len(rows), device=rows.device), rows)
     return list(sum_over_ranks(table, ranks).split(counts))
 
 
 def domains_of_ranks(rows: Tensor, sizes: Sequence[Sequence[int]], ranks: Ranks) -> Tensor:
-    """All ranks' rows by domain, each domain's in the order of ranks: as one process would have them.
+    """Return all ranks' rows [N, ...] by domain, each domain's in the order of ranks, as one process would have them.
 
-    Args:
-        rows: [n, ...] this rank's, ordered by domain.
-        sizes: samples of each domain on each rank, as ``counts_of_ranks`` gives them.
-        ranks: who takes part; all of them must call.
-
-    Returns:
-        [N, ...], differentiable as ``sum_over_ranks``.
-
-    Raises:
-        RankLost: one of them is gone.
-
-    Example:
-        >>> domains_of_ranks(torch.ones(2, 1), [(1, 1)], ALONE).shape
-        torch.Size([2, 1])
+    ``sizes`` is the result of ``counts_of_ranks``; differentiable as ``sum_over_ranks``.
     """
     parts = [of_rank.split(list(own)) for of_rank, own in zip(rows_of_ranks(rows, ranks), sizes, strict=True)]
     return torch.cat([part for of_domain in zip(*parts, strict=True) for part in of_domain])
 
 
 def counts_of_ranks(counts: Sequence[int], ranks: Ranks) -> list[tuple[int, ...]]:
-    """Whole numbers of all ranks, in the order of ranks; each has as many.
-
-    Args:
-        counts: this rank's, such as the samples of each domain.
-        ranks: who takes part; all of them must call.
-
-    Raises:
-        RankLost: one of them is gone.
-
-    Example:
-        >>> counts_of_ranks((3, 4), ALONE)
-        [(3, 4)]
-    """
+    """Return every rank's whole numbers, such as its samples of each domain, in the order of ranks."""
     if ranks.alone:
         return [tuple(counts)]
     table = torch.zeros(ranks.count, len(counts), dtype=torch.int64, device=_device_of(ranks))
@@ -194,15 +144,7 @@ def counts_of_ranks(counts: Sequence[int], ranks: Ranks) -> list[tuple[int, ...]
 
 
 def add_over_ranks(tensor: Tensor, ranks: Ranks) -> Tensor:
-    """Replace a tensor without a graph by the sum of all ranks' tensors, in place; the same tensor.
-
-    Raises:
-        RankLost: one of them is gone.
-
-    Example:
-        >>> add_over_ranks(torch.ones(2), ALONE)
-        tensor([1., 1.])
-    """
+    """Replace a tensor without a graph by the sum of all ranks' tensors, in place, and return it."""
     if not ranks.alone:
         with losing_ranks():
             dist.all_reduce(tensor, group=ranks.group)
@@ -210,14 +152,14 @@ def add_over_ranks(tensor: Tensor, ranks: Ranks) -> Tensor:
 
 
 def mean_over_ranks(tensors: Sequence[Tensor | None], ranks: Ranks) -> tuple[Tensor | None, ...]:
-    """The mean of each tensor over all ranks, such as of the parameters' gradients, in one message.
+    """Return the mean of each tensor over all ranks, such as of the parameters' gradients, in one message.
 
     Args:
-        tensors: this rank's, without a graph; None stays, and is None on all ranks.
-        ranks: who takes part; all of them must call.
+        tensors: this rank's, without a graph; None stays None, on all ranks.
+        ranks: the processes; all of them must call.
 
     Raises:
-        RankLost: one of them is gone.
+        RankLost: another rank is gone.
 
     Example:
         >>> mean_over_ranks((torch.ones(2), None), ALONE)
@@ -232,14 +174,14 @@ def mean_over_ranks(tensors: Sequence[Tensor | None], ranks: Ranks) -> tuple[Ten
         add_over_ranks(flat, ranks).div_(ranks.count)
         parts = flat.split([tensor.numel() for tensor in given.values()])
         for (i, tensor), mean in zip(given.items(), parts, strict=True):
-            # In its own layout, as the weights' memory format has it.
+            # In the tensor's own memory format.
             means[i] = torch.empty_like(tensor).copy_(mean.view(tensor.shape))
     return tuple(means)
 
 
 @contextmanager
 def losing_ranks() -> Generator[None]:
-    """Within it, torch's error that a process does not answer becomes ``RankLost``."""
+    """Turn torch's error that a process does not answer into ``RankLost``."""
     try:
         yield
     except (dist.DistError, RuntimeError) as error:

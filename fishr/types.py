@@ -1,6 +1,6 @@
-"""The records every layer shares.
+"""Records shared by all layers, and checks of their tensors.
 
-Axes, everywhere in the package: N sample, K domain, P head parameter, C class (head output), F feature.
+Axes, in the whole package: N sample, K domain, P head parameter, C class (head output), F feature.
 """
 
 from collections import OrderedDict
@@ -20,7 +20,7 @@ from fishr.errors import InputError
 
 
 def whole_numbers(values: Iterable[int]) -> tuple[int, ...]:
-    """Return domain sizes as a tuple, whatever holds them."""
+    """Return domain sizes as a tuple of whole numbers."""
     try:
         return tuple(index(value) for value in values)
     except TypeError as error:
@@ -29,19 +29,7 @@ def whole_numbers(values: Iterable[int]) -> tuple[int, ...]:
 
 
 def check_sizes(sizes: Iterable[int], rows: int) -> tuple[int, ...]:
-    """Return domain sizes as a tuple if they cut ``rows`` rows into non-empty domains.
-
-    Args:
-        sizes: samples of each domain, in the order of the rows; whole numbers in a tuple, tensor or array.
-        rows: N, how many rows there are.
-
-    Raises:
-        InputError: a size is no whole number, a domain is empty, or the sizes do not sum to ``rows``.
-
-    Example:
-        >>> check_sizes(torch.tensor([2, 3]), rows=5)
-        (2, 3)
-    """
+    """Return domain sizes as a tuple if they split ``rows`` rows into non-empty domains."""
     sizes = whole_numbers(sizes)
     if not sizes or min(sizes) < 1:
         raise InputError(f"sizes: got {sizes}, expected at least one sample in each of at least one domain")
@@ -51,13 +39,13 @@ def check_sizes(sizes: Iterable[int], rows: int) -> tuple[int, ...]:
 
 
 def check_batch(inputs: Tensor, labels: Tensor, sizes: Iterable[int], name: str = "features") -> tuple[int, ...]:
-    """Return domain sizes as a tuple if inputs and labels are tensors of as many rows, which the sizes cut."""
+    """Return domain sizes as a tuple if they fit inputs and labels, tensors with as many rows."""
     check_rows(inputs, labels, name)
     return check_sizes(sizes, len(inputs))
 
 
 def check_rows(inputs: Tensor, labels: Tensor, name: str = "features") -> None:
-    """Refuse inputs and labels that are no tensors, or of different lengths."""
+    """Refuse inputs and labels that are not tensors with as many rows."""
     _check_tensor(name, inputs)
     _check_tensor("labels", labels)
     if len(labels) != len(inputs):
@@ -82,12 +70,12 @@ class DomainBatch:
     """Samples of several domains in one tensor, ordered by domain.
 
     Args:
-        inputs: [N, ...] what the featurizer reads.
-        labels: [N] or [N, C] what the loss reads.
+        inputs: [N, ...] inputs of the featurizer.
+        labels: [N] or [N, C] targets of the loss.
         sizes: samples of each domain; the first ``sizes[0]`` rows are domain 0, and so on.
 
     Raises:
-        InputError: the sizes do not cut the rows into non-empty domains, inputs or labels are no tensors, or they
+        InputError: the sizes do not split the rows into non-empty domains, inputs or labels are not tensors, or they
             differ in rows.
 
     Example:
@@ -113,7 +101,7 @@ HEAD = ("head",)
 
 
 def check_module(module: Any) -> None:
-    """Refuse a head that is no module, or that has parameters without a shape."""
+    """Refuse a head that is not a module, or has parameters without a shape."""
     if not isinstance(module, nn.Module):
         raise InputError(f"head: got {_kind(module)}, expected a torch.nn.Module")
     for name, parameter in module.named_parameters():
@@ -125,21 +113,16 @@ def check_module(module: Any) -> None:
 
 
 def chained(featurizer: nn.Module, head: nn.Module) -> nn.Module:
-    """Featurizer and head as one module, whose layers are called "featurizer.…" and "head.…".
-
-    Example:
-        >>> [name for name, _ in chained(nn.Flatten(), nn.Linear(3, 2)).named_parameters()]
-        ['head.weight', 'head.bias']
-    """
+    """Return featurizer and head as one module, whose layers are named "featurizer.…" and "head.…"."""
     return nn.Sequential(OrderedDict(featurizer=featurizer, head=head))
 
 
 @frozen
 class Layout:
-    """Which column of a [K, P] statistic belongs to which head parameter.
+    """The head parameter of each column of a [K, P] statistic.
 
     Args:
-        names: parameters in the order of ``head.named_parameters()``, those that require grad (and are chosen) only.
+        names: chosen parameters that require grad, in the order of ``head.named_parameters()``.
         shapes: their shapes; each parameter takes as many columns as it has elements, in row-major order.
 
     Example:
@@ -155,12 +138,12 @@ class Layout:
 
     @classmethod
     def of(cls, head: nn.Module, layers: tuple[str, ...] | None = None) -> "Layout":
-        """The layout of a head's trainable parameters, or of those in some of its layers.
+        """Return the layout of a head's trainable parameters, or of those in some of its layers.
 
         Args:
             head: a module, up to a whole network.
             layers: names of modules or parameters, such as ``"layer4"`` or ``"layer4.0.conv1.weight"``; each stands
-                for all that is below it. None: all.
+                for all parameters below it. None: all.
 
         Raises:
             InputError: no parameter of the head requires grad, or none below one of the names, or a parameter of a
@@ -189,7 +172,7 @@ class Layout:
         return sum(map(prod, self.shapes))
 
     def split(self, statistic: Tensor) -> dict[str, Tensor]:
-        """Views of a [..., P] tensor by parameter name, each [..., *shape]."""
+        """Return views of a [..., P] tensor by parameter name, each [..., *shape]."""
         widths = [prod(shape) for shape in self.shapes]
         ends = list(accumulate(widths))
         return {
@@ -199,7 +182,7 @@ class Layout:
 
 
 def _chosen(head: nn.Module, layers: tuple[str, ...]) -> set[int]:
-    """Which parameters lie below the names; a tied one lies below each of its names."""
+    """Return the ids of the parameters below the names; a tied one is below each of its names."""
     if isinstance(layers, str) or not layers:
         raise InputError(f"layers: got {layers!r}, expected a tuple of names, or None for all parameters")
     every = [(name, p) for name, p in head.named_parameters(remove_duplicate=False) if p.requires_grad]
@@ -218,16 +201,16 @@ def _chosen(head: nn.Module, layers: tuple[str, ...]) -> set[int]:
 
 @frozen(eq=False)
 class GradientMoments:
-    """First and second moments of the head's per-sample gradients in each domain.
+    """Mean and variance of the head's per-sample gradients in each domain.
 
-    With g_i the gradient of the unscaled loss of sample i with respect to the head's parameters and n
-    the domain's size: mean = (1/n) Σ g_i and variance = (1/n) Σ (g_i − mean)².
+    With g_i the gradient of the unscaled loss of sample i by the head's parameters, and n the domain's size:
+    mean = (1/n) Σ g_i and variance = (1/n) Σ (g_i − mean)².
 
     Args:
         count: samples of each domain (K numbers).
         mean: [K, P], loss/parameter.
-        variance: [K, P], population variance, (loss/parameter)²; as computed, never clamped.
-        layout: which column is which parameter.
+        variance: [K, P], population variance, (loss/parameter)²; never clamped.
+        layout: the parameter of each column.
 
     Example:
         >>> layout = Layout(("weight",), ((2,),))
@@ -253,7 +236,7 @@ class GradientMoments:
         """[K, P], (1/(n−1)) Σ (g_i − mean)².
 
         Raises:
-            InputError: a domain has a single sample, for which it is not defined.
+            InputError: a domain has a single sample.
         """
         if min(self.count) < 2:
             raise InputError(
@@ -263,19 +246,19 @@ class GradientMoments:
         return self.variance * self.variance.new_tensor(factors).unsqueeze(1)
 
     def detach(self) -> "GradientMoments":
-        """The same moments without a graph."""
+        """Return the moments without a graph."""
         return GradientMoments(self.count, self.mean.detach(), self.variance.detach(), self.layout)
 
 
 @frozen
 class Problem:
-    """What a penalty needs to know to make its first state.
+    """The shapes and types that a penalty's first state depends on.
 
     Args:
         layout: the head's parameters.
         domains: K, the number of training domains.
-        dtype: of the statistics.
-        device: of the statistics.
+        dtype: type of the statistics.
+        device: device of the statistics.
 
     Example:
         >>> Problem.of(nn.Linear(3, 2), domains=3).zeros().shape
@@ -289,10 +272,10 @@ class Problem:
 
     @classmethod
     def of(cls, head: nn.Module, domains: int, layers: tuple[str, ...] | None = None) -> "Problem":
-        """The problem of a head trained on ``domains`` domains; statistics are float32 or wider.
+        """Return the problem of a head trained on K domains; statistics are float32 or wider.
 
         Args:
-            head: whose gradients the statistics are of, up to a whole network.
+            head: module whose gradients are matched, up to a whole network.
             domains: K.
             layers: names of its layers or parameters, as for ``Layout.of``; None: all.
         """
@@ -301,5 +284,5 @@ class Problem:
         return cls(layout, domains, torch.promote_types(first.dtype, torch.float32), first.device)
 
     def zeros(self) -> Tensor:
-        """[K, P] zeros, the first state of a running statistic."""
+        """Return zeros [K, P], the first state of a running statistic."""
         return torch.zeros(self.domains, self.layout.size, dtype=self.dtype, device=self.device)

@@ -1,5 +1,6 @@
 """Where a relative path starts: typed, at the working directory; configured, at the data folder."""
 
+import errno
 import os
 import shutil
 from pathlib import Path
@@ -12,7 +13,7 @@ from fishr.data.cached import CachedFeatures
 from fishr.data.cached_environments import FeatureEnvironments
 from fishr.data.images import ImageFolders, ImageList
 from fishr.errors import InputError
-from fishr.paths import in_data_folder, typed_path
+from fishr.paths import access_message, in_data_folder, typed_path
 
 ARRAYS = ("--set", "data={kind='Arrays', training=['one.npz', 'two.npz'], classes=2}", "--set", "steps=2")
 
@@ -100,3 +101,14 @@ def test_absolute_paths_are_as_they_are(world):
     path = str(world / "data" / "features.h5")
     assert CachedFeatures(path)(0, Path("elsewhere")).training
     assert in_data_folder(path, Path("elsewhere")) == Path(path)
+
+
+@pytest.mark.parametrize("text", ["", "a\0b", "\udcff\ud800"])
+def test_texts_that_name_no_path_are_refused(text: str) -> None:
+    with pytest.raises(InputError, match=r"got .*, expected a path"):
+        typed_path(text)
+
+
+def test_what_the_system_refuses_is_said_with_path_reason_and_remedy() -> None:
+    error = PermissionError(errno.EACCES, "Permission denied", "closed/run")
+    assert access_message(error) == "closed/run: Permission denied; ask for access, or choose another place"

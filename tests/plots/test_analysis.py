@@ -266,5 +266,5 @@ def test_a_place_that_is_none(tmp_path):
 
 def test_a_figure_that_cannot_be_written(analyses, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match=r"pairs.png: cannot be made, since .*file is no folder"):
+    with pytest.raises(InputError, match=r"pairs.png: cannot be created, since .*file is not a folder"):
         save_analysis_figures(analyses[:1], [], tmp_path / "file" / "figures")
