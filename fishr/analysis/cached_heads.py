@@ -43,7 +43,7 @@ def head_of(cache: FeatureCache | GradientCache) -> tuple[nn.Module, Loss]:
     Example:
         >>> import tempfile
         >>> from pathlib import Path
-        >>> from fishr.analysis.feature_caching import cache_features, featured_experiment
+        >>> from fishr.analysis.cache_writing import cache_features, featured_experiment
         >>> from fishr.data.caches import open_features
         >>> from fishr.protocols import colored_digits
         >>> with tempfile.TemporaryDirectory() as folder:

@@ -8,7 +8,7 @@ import torch
 from attrs import evolve, frozen
 
 from fishr.analysis.landscape_plan import Plan
-from fishr.data.caches.parts import Parts
+from fishr.data.caches.unfinished import Parts
 from fishr.diagnostics.barrier import barrier
 from fishr.diagnostics.inconsistency import inconsistency
 from fishr.errors import InputError

@@ -17,8 +17,8 @@ from fishr.files import digest_of
 from fishr.training.checkpoint_path import checkpoint_of
 from fishr.training.checkpoints import check_experiment, load
 from fishr.training.experiment import Experiment
-from fishr.training.features import domain_features
 from fishr.training.folders import CONFIGURATION
+from fishr.training.frozen_features import domain_features
 from fishr.training.keeping import kept_checkpoints
 from fishr.training.loop import domains_to, resolve_device
 from fishr.training.model import place

@@ -7,8 +7,7 @@ import torch
 from attrs import Factory, frozen
 from torch import Tensor, nn
 
-from fishr.data.domains import Domain
-from fishr.data.inputs import LazyInputs
+from fishr.data.domains import Domain, LazyInputs
 from fishr.data.reading import tensor_of
 from fishr.errors import InputError
 from fishr.losses import Loss

@@ -76,7 +76,7 @@ def data(
 
     from fishr.commands.rendering import as_json
     from fishr.data.images import ImageFolders, ImageList
-    from fishr.data.images.lists import EXTENSIONS
+    from fishr.data.images.list_files import LIST_EXTENSIONS
     from fishr.data.images.throughput import measure, ways_of
     from fishr.training.loop import resolve_device
 
@@ -84,7 +84,7 @@ def data(
         torch.set_num_threads(workers)
     where, threads = resolve_device(device), torch.get_num_threads()
     place = find_images(source, data_dir)
-    is_list = place.suffix.lower() in EXTENSIONS
+    is_list = place.suffix.lower() in LIST_EXTENSIONS
     # A configuration's relative paths would start at the data folder.
     chosen = (ImageList if is_list else ImageFolders)(str(place.absolute()), size=size, samples=rows)
     cached = None if cache is None else str(cache.absolute())

@@ -1,26 +1,29 @@
 """``fishr cache``."""
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from fishr.commands.cache_images import images
-from fishr.commands.cache_rendering import Bar, as_object, as_text, tell
 from fishr.commands.shared import (
     COUNT,
     PATH,
     data_dir_option,
     device_option,
     find_experiment,
+    find_images,
     format_option,
+    image_size_option,
+    image_source_argument,
     plugin_option,
     set_option,
 )
-from fishr.errors import InputError
+from fishr.errors import InputError, RunFailed
 
 if TYPE_CHECKING:
-    from fishr.analysis.feature_caching import Featured
+    from fishr.analysis.cache_writing import Featured
+    from fishr.data.caches import Description
 
 out_option = click.option("-o", "--out", type=PATH, required=True, metavar="FILE", help="HDF5 file to make.")
 domain_option = click.option(
@@ -42,9 +45,6 @@ chunk_option = click.option(
 )
 def cache() -> None:
     """Keep features and gradients in HDF5 files that need neither the data nor the network."""
-
-
-cache.add_command(images)
 
 
 @cache.command(
@@ -74,7 +74,7 @@ def features(source: str, out: Path, dtype: Any, style: str, **options: Any) -> 
     seed's first weights are taken. Killed, the same command goes on with it. A file made of the same is left as it
     is, one made of anything else is refused, and the first setting that differs is named.
     """
-    from fishr.analysis.feature_caching import cache_features
+    from fishr.analysis.cache_writing import cache_features
 
     featured = _featured(source, **options)
     with Bar(out, featured) as bar:
@@ -103,8 +103,7 @@ def gradients(source: str, out: Path, per_sample: bool, style: str, **options: A
     per-sample gradient follows; of any other head means and variances in each domain. RUN_OR_FILE is a run folder, a
     feature cache (other options then do not apply), a recipe or a TOML file.
     """
-    from fishr.analysis.feature_caching import featured_cache
-    from fishr.analysis.gradient_caching import cache_gradients
+    from fishr.analysis.cache_writing import cache_gradients, featured_cache
 
     if Path(source).is_file() and Path(source).suffix != ".toml":
         _refuse_beside_file("domain", "chunk", "data_dir", "set", "plugin")
@@ -167,7 +166,7 @@ def _featured(
     overrides: tuple[str, ...],
     plugins: tuple[str, ...],
 ) -> "Featured":
-    from fishr.analysis.feature_caching import featured_experiment
+    from fishr.analysis.cache_writing import featured_experiment
     from fishr.configuration import load
     from fishr.training import Experiment
 
@@ -192,3 +191,133 @@ def _refuse_beside_file(*names: str) -> None:
             raise InputError(
                 f"{parameter.opts[0]}: got it together with a feature cache, whose rows are computed; drop one of them"
             )
+
+
+@cache.command(
+    short_help="Decode and resize images once.",
+    epilog="Example: fishr cache images PACS -o data/pacs.h5 --size 224",
+)
+@image_source_argument
+@click.option("-o", "--out", type=PATH, required=True, metavar="FILE", help="HDF5 file to make.")
+@image_size_option
+@click.option(
+    "--workers",
+    type=COUNT,
+    metavar="N",
+    help="Threads that decode (default: one a processor).",
+)
+@data_dir_option
+@format_option
+def images(source: str, out: Path, size: int, workers: int | None, data_dir: Path | None, style: str) -> None:
+    """Decode and resize the images of a data set once, part by part.
+
+    NAME_OR_PATH is one of `fishr data list`, a folder of ENVIRONMENT/CLASS/IMAGE, or a .csv, .json or .jsonl with
+    environment, class and path of each image. Evaluation reads the same inputs from the file as from the
+    images, which it does not need; training crops are cut out of the resized images. While it is made it takes its
+    space twice. Killed, the same command goes on with it. A file made of the same is left as it is, one made of
+    anything else is refused, and the first setting that differs is named.
+    """
+    import os
+
+    from fishr.commands.cache import Bar
+    from fishr.data.images import cache_images
+
+    place = find_images(source, data_dir)
+    with Bar(out) as bar:
+        written = cache_images(place, out, size, workers or os.cpu_count() or 1, bar.update)
+    _tell(out, written, style)
+
+
+def _tell(out: Path, written: bool, style: str) -> None:
+    import attrs
+
+    from fishr.commands.rendering import as_json
+    from fishr.data.caches import open_images
+
+    cache = open_images(out)
+    size = out.stat().st_size
+    if style == "json":
+        domains = [attrs.asdict(section) for section in cache.sections]
+        told = {"file": str(out), "key": cache.key, "provenance": cache.provenance, "domains": domains}
+        click.echo(as_json(told | {"bytes": size, "written": written}))
+        return
+    rows = sum(section.rows for section in cache.sections)
+    what = (
+        f"{len(cache.sections)} environments, {len(cache.classes)} classes, {rows} images of {cache.size} × "
+        f"{cache.size} pixels, {size / 2**20:.1f} MiB"
+    )
+    click.echo(f"{out}: {what}" if written else f"{out}: is there already, made of the same; {what}")
+
+
+class Bar:
+    """A progress bar on a terminal; an interruption says how to go on."""
+
+    def __init__(self, out: Path, featured: "Featured | None" = None) -> None:
+        from tqdm import tqdm
+
+        total = None if featured is None else sum(section.rows for section in featured.sections)
+        self._out = out
+        self._bar = tqdm(total=total, unit="row", unit_scale=True, disable=not sys.stderr.isatty())
+
+    def __enter__(self) -> "Bar":
+        return self
+
+    def update(self, rows: int) -> None:
+        """Move on by so many rows."""
+        self._bar.update(rows)
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._bar.close()
+        if kind is KeyboardInterrupt:
+            raise RunFailed(f"{self._out}: interrupted; the same command goes on with it") from None
+
+
+def tell(out: Path, written: bool, style: str) -> None:
+    """Say what a file holds now that it is made, or that it was there already."""
+    from fishr.commands.rendering import as_json
+    from fishr.data.caches import describe
+
+    description = describe(out)
+    if style == "json":
+        told = as_object(out, description) | {"written": written}
+        del told["elements"]
+        click.echo(as_json(told))
+        return
+    rows = sum(section.rows for section in description.sections)
+    what = f"{len(description.sections)} domains, {rows} rows, {description.bytes / 2**20:.1f} MiB"
+    click.echo(f"{out}: {what}" if written else f"{out}: is there already, made of the same; {what}")
+
+
+def as_object(file: Path, description: "Description") -> dict[str, Any]:
+    """A description as an object for JSON."""
+    import attrs
+
+    found = attrs.asdict(description)
+    header, sections = found.pop("header"), found.pop("sections")
+    return {"file": str(file), **header, **found, "domains": sections}
+
+
+def as_text(file: Path, description: "Description") -> str:
+    """A description as tables for people."""
+    from tabulate import tabulate
+
+    header = description.header
+    lines = [f"{file}: {header.kind}, version {header.version}, {description.bytes / 2**20:.1f} MiB"]
+    facts = {"key": description.key, **description.provenance}
+    lines += [f"  {name}: {_short(value)}" for name, value in facts.items() if value is not None]
+    domains = [(section.name, section.split, section.rows) for section in description.sections]
+    elements = [
+        (element.name, element.encoding, element.type, "×".join(map(str, element.shape)) or "1")
+        for element in description.elements
+        if not element.name.startswith("/provenance/")
+    ]
+    tables = [tabulate(domains, ("domain", "split", "rows"), disable_numparse=True)] if domains else []
+    tables.append(tabulate(elements, ("element", "encoding", "type", "shape"), disable_numparse=True))
+    return "\n\n".join(["\n".join(lines), *tables])
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, tuple):
+        return ", ".join(map(str, value))
+    lines = str(value).split("\n")
+    return lines[0] if len([line for line in lines if line]) <= 1 else f"{len(lines) - 1} lines of TOML"

@@ -58,7 +58,7 @@ def info(name: str, data_dir: Path, style: str) -> None:
 
     from fishr.commands.rendering import as_json
     from fishr.data.available import entry_of
-    from fishr.data.images.caching import list_images
+    from fishr.data.images.image_data import list_images
     from fishr.data.sources.verifying import contents_of
 
     found = entry_of(name, data_dir)

@@ -33,8 +33,8 @@ def features(
     Put the file into the plan, under [settings.features], and its sweep trains heads alone: in seconds a job. The
     images are not augmented. Killed, the same command goes on with it.
     """
-    from fishr.analysis.feature_caching import cache_features, featured_experiment
-    from fishr.commands.cache_rendering import Bar, tell
+    from fishr.analysis.cache_writing import cache_features, featured_experiment
+    from fishr.commands.cache import Bar, tell
     from fishr.configuration import load
     from fishr.protocols.domainbed.job import feature_experiment
     from fishr.sweeps.plan import Plan

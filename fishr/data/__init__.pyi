@@ -1,14 +1,12 @@
 from .arrays import Arrays, from_arrays
 from .available import Entry, catalog, catalogue
 from .batches import Batches, FullBatch, FunctionBatches, Minibatch
-from .cached import CachedFeatures
-from .cached_environments import FeatureEnvironments
+from .cached_features import CachedFeatures, FeatureEnvironments
 from .data_set import DataSet, EnvironmentSource
 from .digits import ColoredDigits
 from .domains import Domain, Domains, Environments
 from .held_out import AllEnvironments, HeldOut
-from .images.folders import ImageFolders
-from .images.lists import ImageList
+from .images.image_data import ImageFolders, ImageList
 from .mnist import ColoredMNIST, DomainBedColoredMNIST, RotatedMNIST
 from .mnist_files import download_mnist
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from attrs import frozen
 
-from fishr.data.images.folders import LAYOUT
+from fishr.data.images.folder_listing import LAYOUT
 from fishr.data.mnist import ANGLES, COLOR_NAMES
 from fishr.data.mnist_files import MIRROR, has_mnist
 from fishr.data.sources.image_sets import IMAGE_SETS

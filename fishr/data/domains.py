@@ -1,14 +1,57 @@
 """The records of a data set: one domain, training and evaluation domains, and a benchmark's environments."""
 
 from collections.abc import Sequence
+from typing import Protocol, Self, runtime_checkable
 
 import torch
 from attrs import evolve, frozen
 from torch import Tensor
 
-from fishr.data.inputs import LazyInputs
 from fishr.data.value_checks import check_classes
 from fishr.errors import InputError
+
+
+@runtime_checkable
+class LazyInputs(Protocol):
+    """N inputs of one shape, read sample by sample in any thread and finished in batches where the model computes.
+
+    Both steps are pure functions: an input depends on its row and its seed alone.
+    """
+
+    @property
+    def shape(self) -> torch.Size:
+        """[N, ...] of all inputs."""
+        ...
+
+    @property
+    def dtype(self) -> torch.dtype: ...
+
+    def __len__(self) -> int: ...
+
+    def select(self, rows: Sequence[int]) -> Self:
+        """Return the inputs of some rows, unread."""
+        ...
+
+    def plain(self) -> Self:
+        """Return the same inputs without augmentation."""
+        ...
+
+    def to(self, device: torch.device) -> Self:
+        """Return the same inputs, with what is cached on the device moved there."""
+        ...
+
+    def read(self, rows: Sequence[int], seeds: Sequence[int] | None = None) -> Tensor:
+        """Return [n, ...] for ``finish``, on the CPU or on the device that caches it.
+
+        ``seeds`` has the seed of each row's augmentation in a training step; None: for evaluation.
+        """
+        ...
+
+    def finish(
+        self, read: Tensor, rows: Sequence[int], seeds: Sequence[int] | None = None, out: Tensor | None = None
+    ) -> Tensor:
+        """Return inputs [n, ...] from what ``read`` returned for the same rows and seeds, on its device; in ``out``."""
+        ...
 
 
 @frozen(eq=False)

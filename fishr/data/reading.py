@@ -11,8 +11,7 @@ import torch
 from attrs import frozen
 from torch import Tensor
 
-from fishr.data.domains import Domain
-from fishr.data.inputs import LazyInputs
+from fishr.data.domains import Domain, LazyInputs
 
 BLOCK = 64
 CPU = torch.device("cpu")
@@ -46,7 +45,7 @@ def begin_reading(
     rows: Sequence[int],
     seeds: Sequence[int] | None = None,
     device: torch.device = CPU,
-    room: Tensor | None = None,
+    out: Tensor | None = None,
 ) -> Reading:
     """Hand rows to the pool of threads that all domains share; it has as many threads as torch computes with.
 
@@ -56,13 +55,13 @@ def begin_reading(
         seeds: of their augmentation; None: to be evaluated.
         device: where to. For a CPU the threads finish them too, each a few images at a time, which its cache holds; to
             a CUDA device they copy beside what it computes, from pinned memory.
-        room: [n, ...] on a CPU, where the inputs are to lie; None: a new tensor.
+        out: [n, ...] on a CPU, where the inputs are to lie; None: a new tensor.
 
     Returns:
         What will be the inputs.
     """
     if device.type == "cpu":
-        made = torch.empty(len(rows), *inputs.shape[1:], dtype=inputs.dtype) if room is None else room
+        made = torch.empty(len(rows), *inputs.shape[1:], dtype=inputs.dtype) if out is None else out
         return Reading(_in_tasks(_make, inputs, rows, seeds, made), lambda _: made)
     tasks = _in_tasks(partial(_copy, device), inputs, rows, seeds)
 
@@ -143,19 +142,19 @@ def _rows_in(domain: Domain) -> int:
 
 
 def _in_tasks(
-    work: Callable[..., Tensor], inputs: LazyInputs, rows: Sequence[int], seeds: Sequence[int] | None, *rooms: Tensor
+    work: Callable[..., Tensor], inputs: LazyInputs, rows: Sequence[int], seeds: Sequence[int] | None, *outs: Tensor
 ) -> tuple[Future[Tensor], ...]:
-    """A few rows a task, with their seeds and their part of each room."""
+    """A few rows a task, with their seeds and their part of each out."""
     tasks = list[Future[Tensor]]()
     for start in range(0, len(rows), _ROWS_A_TASK):
         some = slice(start, start + _ROWS_A_TASK)
         own = None if seeds is None else seeds[some]
-        tasks.append(_pool().submit(work, inputs, rows[some], own, *(room[some] for room in rooms)))
+        tasks.append(_pool().submit(work, inputs, rows[some], own, *(out[some] for out in outs)))
     return tuple(tasks)
 
 
-def _make(inputs: LazyInputs, rows: Sequence[int], seeds: Sequence[int] | None, room: Tensor) -> Tensor:
-    return inputs.finish(inputs.read(rows, seeds), rows, seeds, room)
+def _make(inputs: LazyInputs, rows: Sequence[int], seeds: Sequence[int] | None, out: Tensor) -> Tensor:
+    return inputs.finish(inputs.read(rows, seeds), rows, seeds, out)
 
 
 def _copy(device: torch.device, inputs: LazyInputs, rows: Sequence[int], seeds: Sequence[int] | None) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from fishr.data.caches.encoding import Tree
-from fishr.data.caches.trees import load_tree, save_tree
+from fishr.data.caches.hdf5 import load_tree, save_tree
 from fishr.errors import InputError
 from fishr.landscape.directions import Directions
 from fishr.landscape.plane import Scores, Weights

@@ -1,6 +1,5 @@
 from .featurizers import MLP, MNISTCNN, FeatureDropout, Featurizer, FunctionFeaturizer
-from .frozen import FrozenFeaturizer, features_by_block
-from .frozen_norm import freeze_norm
+from .frozen import FrozenFeaturizer, features_by_block, freeze_norm
 from .heads import Head, LinearHead, MLPHead
 from .resnet import ResNet
 from .timm_backbone import TimmBackbone

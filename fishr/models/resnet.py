@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from fishr.errors import InputError
 from fishr.models.featurizers import check_rate, image_channels
-from fishr.models.frozen_norm import freeze_norm
+from fishr.models.frozen import freeze_norm
 from fishr.models.initialization import seeded_by
 from fishr.models.weight_files import hub_file, load_weights, read_weights
 from fishr.paths import typed_path

@@ -1,4 +1,4 @@
-"""Penalties made of penalties: scaled, summed by name, or made of a plain function."""
+"""Combinators: scale a penalty, sum several by name, or wrap a plain function."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -31,12 +31,7 @@ def _schedule(value: Schedule | float) -> Schedule:
 
 
 def has_memory(state: Any) -> bool:
-    """Whether a state holds anything that the next step depends on.
-
-    Example:
-        >>> has_memory(()), has_memory({"fishr": (), "rex": ()}), has_memory({"seen": 3})
-        (False, False, True)
-    """
+    """Return whether a state holds anything that the next step depends on."""
     if isinstance(state, Mapping):
         return any(map(has_memory, state.values()))
     if isinstance(state, tuple | list):
@@ -46,10 +41,10 @@ def has_memory(state: Any) -> bool:
 
 @frozen
 class Stateless:
-    """A penalty out of a plain function of the observation.
+    """A penalty from a plain function of the observation.
 
     Args:
-        function: observation to 0-dim tensor; its ``least_domains``, if it has the attribute, is the penalty's.
+        function: observation to 0-dim tensor; an attribute ``least_domains`` of it counts as the penalty's.
 
     Example:
         >>> Stateless(lambda seen: seen.logits.square().mean()).init(Problem.of(torch.nn.Linear(2, 2), domains=1))
@@ -60,15 +55,14 @@ class Stateless:
 
     @property
     def least_domains(self) -> int:
-        """The function's."""
         return least_domains(self.function)
 
     def init(self, problem: Problem) -> tuple[()]:
-        """No state."""
+        """Return no state."""
         return ()
 
     def __call__(self, seen: Observation, state: tuple[()], step: int) -> tuple[Tensor, tuple[()]]:
-        """The function's value."""
+        """Return the function's value."""
         return self.function(seen), state
 
 
@@ -76,12 +70,12 @@ class Stateless:
 class Scaled:
     """schedule(step) · penalty.
 
-    While the weight is 0 nothing is computed, unless the penalty has a memory to keep up: then it is called without
-    a graph, so that a moving average runs through the warm-up at the cost of a forward pass.
+    While the weight is 0 nothing is computed, unless the penalty has state to update: then it runs without a graph,
+    so that a moving average covers the warm-up at the cost of a forward pass.
 
     Args:
-        penalty: what is scaled.
-        schedule: weight as a function of the step, or one number.
+        penalty: the penalty.
+        schedule: weight as a function of the step, or a number.
 
     Example:
         >>> from fishr.penalties.fishr import Fishr
@@ -97,26 +91,21 @@ class Scaled:
 
     @property
     def least_domains(self) -> int:
-        """Those of the penalty that is scaled."""
         return least_domains(self.penalty)
 
     def init(self, problem: Problem) -> Any:
-        """The penalty's own state.
-
-        Raises:
-            InputError: fewer domains than the penalty needs.
-        """
+        """Return the penalty's state; refuse fewer domains than it needs."""
         require_domains(type(self.penalty).__name__, self.penalty, problem)
         return self.penalty.init(problem)
 
     def __call__(self, seen: Observation, state: Any, step: int) -> tuple[Tensor, Any]:
-        """The scaled value and the penalty's next state."""
+        """Return the weighted value and the penalty's next state."""
         weight = self.schedule(step)
         if weight:
             value, state = self.penalty(seen, state, step)
             return weight * value, state
         if has_memory(state):
-            # Outside no_grad: features and logits are shared with the other terms, which want their graph.
+            # Outside no_grad: features and logits are shared with other terms, which need their graph.
             view = seen.detached()
             with torch.no_grad():
                 _, state = self.penalty(view, state, step)
@@ -125,11 +114,11 @@ class Scaled:
 
 @frozen(eq=False)
 class Term:
-    """One named part of a loss at a step.
+    """The value of one named term at a step.
 
     Args:
-        value: 0-dim, with its weight in it.
-        weight: what it was multiplied with, or 1.
+        value: 0-dim, weighted.
+        weight: its weight, or 1.
     """
 
     value: Tensor
@@ -166,39 +155,22 @@ class Total:
 
     @property
     def least_domains(self) -> int:
-        """The most that any of the terms needs."""
         return max(map(least_domains, self.terms.values()), default=1)
 
     def init(self, problem: Problem) -> dict[str, Any]:
-        """The terms' states by name.
-
-        Raises:
-            InputError: fewer domains than a term needs.
-        """
+        """Return the terms' states by name; refuse fewer domains than a term needs."""
         for name, penalty in self.terms.items():
             require_domains(name, penalty, problem)
         return {name: penalty.init(problem) for name, penalty in self.terms.items()}
 
     def __call__(self, seen: Observation, state: dict[str, Any], step: int) -> tuple[Tensor, dict[str, Any]]:
-        """The sum and the terms' next states."""
+        """Return the sum and the terms' next states."""
         terms, state = self.evaluate(seen, state, step)
         zero = torch.zeros((), device=seen.batch.inputs.device)
         return sum((term.value for term in terms.values()), zero), state
 
     def evaluate(self, seen: Observation, state: dict[str, Any], step: int) -> tuple[dict[str, Term], dict[str, Any]]:
-        """Each term by itself.
-
-        Args:
-            seen: the batch's observation.
-            state: the terms' states by name.
-            step: which step this is.
-
-        Returns:
-            The terms and their next states, both by name.
-
-        Raises:
-            InputError: a term whose value is not a single number.
-        """
+        """Return the terms and their next states, both by name; refuse a value that is not 0-dim."""
         terms, states = dict[str, Term](), dict[str, Any]()
         for name, penalty in self.terms.items():
             value, states[name] = penalty(seen, state[name], step)
@@ -209,11 +181,5 @@ class Total:
 
 
 def weight_at(penalty: Penalty, step: int) -> float:
-    """The weight a penalty has at a step: of a scaled one its schedule's value times what it scales, otherwise 1.
-
-    Example:
-        >>> from fishr.penalties.vrex import VREx
-        >>> weight_at(Scaled(Scaled(VREx(), 5.0), 2.0), step=0), weight_at(VREx(), step=0)
-        (10.0, 1.0)
-    """
+    """Return the weight of a penalty at a step: the product of nested schedules, or 1."""
     return penalty.schedule(step) * weight_at(penalty.penalty, step) if isinstance(penalty, Scaled) else 1.0

@@ -1,4 +1,4 @@
-"""Empirical risk: the mean loss."""
+"""ERM: the empirical risk, a mean of losses."""
 
 from typing import Literal
 
@@ -12,7 +12,7 @@ from fishr.types import Problem
 
 @frozen
 class ERM:
-    """Mean loss over domains, (1/K) Σ_e R_e, or over samples, (1/N) Σ_n ℓ_n; the same for even domains.
+    """Mean loss over domains, (1/K) Σ_e R_e, or over samples, (1/N) Σ_n ℓ_n; equal for domains of equal size.
 
     Args:
         over: ``"domains"`` (the IRM Colored MNIST script) or ``"samples"`` (pooled, DomainBed).
@@ -30,9 +30,9 @@ class ERM:
     over: Literal["domains", "samples"] = field(default="domains", validator=in_(("domains", "samples")))
 
     def init(self, problem: Problem) -> tuple[()]:
-        """No state."""
+        """Return no state."""
         return ()
 
     def __call__(self, seen: Observation, state: tuple[()], step: int) -> tuple[Tensor, tuple[()]]:
-        """The risk, 0-dim, in the loss's unit."""
+        """Return the risk, 0-dim, in the loss's unit."""
         return (seen.domain_losses if self.over == "domains" else seen.losses).mean(), state

@@ -1,4 +1,4 @@
-"""What a penalty does at a step, found out by doing it on a copy of its state."""
+"""Explain what each term of a penalty does at a step, by evaluating it once."""
 
 from typing import Any
 
@@ -19,9 +19,9 @@ class TermExplanation:
     """One term of a penalty at a step.
 
     Args:
-        name: of the term.
-        weight: it is multiplied with.
-        reads: quantities of the observation that it reads itself.
+        name: name of the term.
+        weight: its weight.
+        reads: quantities of the observation that it reads directly.
         graph: whether its value carries gradient.
         state: numbers that it remembers from step to step.
     """
@@ -35,10 +35,10 @@ class TermExplanation:
 
 @frozen
 class Explanation:
-    """What each term does at a step; printed, it is a table.
+    """An explanation of each term at a step; prints as a table.
 
     Args:
-        step: which step.
+        step: the step.
         terms: in the order of the penalty.
     """
 
@@ -55,7 +55,7 @@ class Explanation:
 
 
 class _Reader:
-    """Hands out an observation's quantities and writes down which; what they need in turn is not written down."""
+    """Proxy of an observation that records which quantities are read directly."""
 
     def __init__(self, seen: Observation, reads: list[str]) -> None:
         self._seen = seen
@@ -75,14 +75,14 @@ class _Reader:
 
 
 def explain(penalty: Penalty, step: int = 0, seen: Observation | None = None) -> Explanation:
-    """Which term weighs what at a step, what it reads, whether a graph and a state are kept.
+    """Return what each term of a penalty weighs and reads at a step, and whether it keeps a graph and a state.
 
-    Each term is run once from its first state; nothing is changed.
+    Each term runs once from its first state; nothing changes.
 
     Args:
-        penalty: a single one, or a Total of several.
-        step: at which step.
-        seen: on what; by default random data of two domains with a linear head.
+        penalty: a penalty, or a Total of several.
+        step: the step.
+        seen: the observation; by default of random data of two domains with a linear head.
 
     Returns:
         An explanation; ``print`` it for a table.

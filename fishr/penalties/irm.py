@@ -1,4 +1,4 @@
-"""IRM: the gradient of each domain's risk by a scale on the logits."""
+"""IRM: penalize the gradient of each domain's risk by a scale on the logits."""
 
 from typing import Literal
 
@@ -14,11 +14,11 @@ from fishr.types import Problem
 
 @frozen
 class IRM:
-    """(1/K) Σ_e (∂_s R_e(s·f))² at s = 1, by the chain rule ∂_s ℓ_n = δ_n · f_n, so without a second backward pass.
+    """(1/K) Σ_e (∂_s R_e(s·f))² at s = 1, with ∂_s ℓ_n = δ_n · f_n, which needs no second backward pass.
 
     Args:
         form: ``"squared"`` (IRM's paper), or ``"half_batches"`` (DomainBed): the product of the gradients on the even
-            and on the odd rows of each domain, an unbiased estimate of the square.
+            and the odd samples of each domain, an unbiased estimate of the square.
 
     Example:
         >>> from fishr.observation import observe
@@ -34,15 +34,11 @@ class IRM:
     form: Literal["squared", "half_batches"] = field(default="squared", validator=in_(("squared", "half_batches")))
 
     def init(self, problem: Problem) -> tuple[()]:
-        """No state."""
+        """Return no state."""
         return ()
 
     def __call__(self, seen: Observation, state: tuple[()], step: int) -> tuple[Tensor, tuple[()]]:
-        """The penalty, 0-dim, in the loss's unit squared.
-
-        Raises:
-            InputError: half batches of a domain with a single sample.
-        """
+        """Return the penalty, 0-dim, in the loss's unit squared; refuse half batches of a single sample."""
         if self.form == "half_batches" and min(seen.sizes) < 2:
             raise InputError(f"IRM: got domains of {seen.sizes} samples, expected at least 2 in each for half batches")
         by_scale = (seen.deltas * seen.logits).sum(1).split(list(seen.sizes))

@@ -1,4 +1,4 @@
-"""Exponential moving average of a statistic with explicit state, of which only the newest value carries gradient."""
+"""Exponential moving average of a statistic with explicit state; gradient flows through the newest value alone."""
 
 from typing import Literal, get_args
 
@@ -18,7 +18,7 @@ class Average:
 
     Args:
         value: [K, P], ṽ_t = γ ṽ_{t−1} + (1−γ) v_t, from ṽ_0 = 0; no graph.
-        updates: t, how many values went in.
+        updates: t, number of values so far.
     """
 
     value: Tensor
@@ -39,8 +39,8 @@ def _check_gain(_: object, attribute: object, gain: str) -> None:
 class MovingAverage:
     """v̂_t = ṽ_t / d_t with ṽ_t = γ ṽ_{t−1} + (1−γ) v_t and ṽ_0 = 0.
 
-    The gain says what d_t is: ``"unit_gradient"`` 1−γ, so that ∂v̂/∂v = 1 whatever γ, while v̂ grows from v_1 to
-    v/(1−γ); ``"debiased"`` 1−γ^t, so that v̂ is a weighted mean from the first step; ``"none"`` 1.
+    The gain defines d_t: ``"unit_gradient"`` 1−γ, so that ∂v̂/∂v = 1 for any γ, while v̂ grows from v_1 to v/(1−γ);
+    ``"debiased"`` 1−γ^t, so that v̂ is a weighted mean from the first step; ``"none"`` 1.
 
     Args:
         decay: γ, at least 0 and below 1.
@@ -65,35 +65,23 @@ class MovingAverage:
     gain: Gain = field(default="unit_gradient", validator=_check_gain)
 
     def init(self, problem: Problem) -> Average:
-        """The average of nothing yet: zeros."""
+        """Return the first state, zeros."""
         return Average(problem.zeros(), 0)
 
     def divisor(self, update: int) -> float:
-        """d_t for the t-th value, t from 1."""
+        """Return d_t for the t-th value, t from 1."""
         return {"unit_gradient": 1 - self.decay, "debiased": 1 - self.decay**update, "none": 1.0}[self.gain]
 
     def __call__(self, value: Tensor, state: Average) -> tuple[Tensor, Average]:
-        """The average with the new value in it, and the next state.
-
-        Args:
-            value: [K, P] the newest value; gradient flows through it alone.
-            state: what the previous call returned.
-
-        Returns:
-            v̂ [K, P] and the state.
-        """
+        """Return v̂ [K, P] with the newest value [K, P] in it, and the next state."""
         self.check(state, tuple(value.shape))
         average = torch.lerp(value, state.value, self.decay)
         return average / self.divisor(state.updates + 1), Average(average.detach(), state.updates + 1)
 
     def check(self, state: Average, shape: tuple[int, ...]) -> None:
-        """Refuse a statistic of another shape than the state's.
-
-        Raises:
-            InputError: the shapes differ.
-        """
+        """Refuse a statistic whose shape is not the state's."""
         if shape != state.value.shape:
             raise InputError(
                 f"moving average: got a statistic of shape {shape}, expected {tuple(state.value.shape)} "
-                "as at its start; the number of domains and the head must stay the same"
+                "as in the first step; the number of domains and the head must stay the same"
             )

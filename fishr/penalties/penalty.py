@@ -1,4 +1,4 @@
-"""What a penalty is: two functions, one that makes its first state and one that is pure."""
+"""The penalty protocol, and the number of training domains that a penalty needs."""
 
 from typing import Any, Protocol, runtime_checkable
 
@@ -13,13 +13,13 @@ from fishr.types import Problem
 class Penalty(Protocol):
     """A term of the loss, possibly with memory.
 
-    ``init(problem)`` makes the first state; ``penalty(seen, state, step)`` returns the term's value and the next
+    ``init(problem)`` returns the first state; ``penalty(seen, state, step)`` returns the term's value and the next
     state, and changes nothing. A state is any tree of tensors without a graph, numbers, strings, None, tuples, lists,
     dicts with string keys and frozen attrs records; training refuses anything else, such as a module. A penalty
     without memory has the state ``()``.
 
-    A penalty that compares domains has the attribute ``least_domains = 2``: training refuses it on fewer, and jobs of a
-    sweep that have fewer train without it. Without the attribute it is taken to be defined on a single domain.
+    A penalty that compares domains has the attribute ``least_domains = 2``: training refuses it on fewer domains, and
+    a sweep trains jobs with fewer domains without it. The default is 1.
 
     Example:
         >>> from attrs import frozen
@@ -37,11 +37,11 @@ class Penalty(Protocol):
     """
 
     def init(self, problem: Problem) -> Any:
-        """The state before the first step."""
+        """Return the state before the first step."""
         ...
 
     def __call__(self, seen: Observation, state: Any, step: int) -> tuple[Tensor, Any]:
-        """The term's value (0-dim) and the state after this step."""
+        """Return the term's value (0-dim) and the state after this step."""
         ...
 
 
@@ -55,24 +55,12 @@ class Risk(Penalty, Protocol):
 
 
 def least_domains(penalty: object) -> int:
-    """The fewest training domains that a penalty is defined on: its ``least_domains``, or 1 if it has none.
-
-    Example:
-        >>> from fishr.penalties import IRM, Scaled, VREx
-        >>> least_domains(IRM()), least_domains(VREx()), least_domains(Scaled(VREx(), 10.0))
-        (1, 2, 2)
-    """
+    """Return the fewest training domains that a penalty is defined on."""
     return getattr(penalty, "least_domains", 1)
 
 
 def require_domains(name: str, penalty: object, problem: Problem) -> None:
-    """Refuse fewer domains than a penalty needs: one that compares domains would silently stay zero.
-
-    Example:
-        >>> from torch import nn
-        >>> from fishr.penalties import VREx
-        >>> require_domains("rex", VREx(), Problem.of(nn.Linear(2, 2), domains=2))
-    """
+    """Refuse fewer domains than a penalty needs: one that compares domains would silently stay zero."""
     least = least_domains(penalty)
     if problem.domains < least:
         domains = "domain" if problem.domains == 1 else "domains"

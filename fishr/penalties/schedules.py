@@ -1,4 +1,4 @@
-"""Schedules: plain functions of the step, for the weight of a term."""
+"""Schedules: functions of the step that return the weight of a term."""
 
 from math import cos, pi
 from typing import Protocol
@@ -29,7 +29,7 @@ def _check_steps(_: object, attribute: object, steps: int) -> None:
 
 @frozen
 class Constant:
-    """The same value at every step.
+    """A constant value.
 
     Example:
         >>> Constant(3.0)(100)
@@ -39,13 +39,12 @@ class Constant:
     value: float
 
     def __call__(self, step: int) -> float:
-        """The value."""
         return self.value
 
 
 @frozen
 class StepSchedule:
-    """``before`` at steps 0 … at−1, ``after`` from step ``at`` on: a warm-up.
+    """``before`` until step ``at`` − 1, ``after`` from step ``at`` on: a warm-up.
 
     Example:
         >>> warmup = StepSchedule(at=190, before=1.0, after=91257.0)
@@ -58,13 +57,12 @@ class StepSchedule:
     after: float
 
     def __call__(self, step: int) -> float:
-        """The value at a step."""
         return self.before if step < self.at else self.after
 
 
 @frozen
 class LinearSchedule:
-    """Straight from ``start`` at step 0 to ``end`` at step ``steps``, and ``end`` from there on.
+    """Linear from ``start`` at step 0 to ``end`` at step ``steps``, then constant.
 
     Example:
         >>> ramp = LinearSchedule(0.0, 10.0, steps=100)
@@ -77,14 +75,13 @@ class LinearSchedule:
     steps: int = field(validator=_check_steps)
 
     def __call__(self, step: int) -> float:
-        """The value at a step."""
         done = min(step / self.steps, 1.0)
         return self.start * (1 - done) + self.end * done
 
 
 @frozen
 class CosineSchedule:
-    """Half a cosine from ``start`` at step 0 to ``end`` at step ``steps``, and ``end`` from there on.
+    """Half a cosine from ``start`` at step 0 to ``end`` at step ``steps``, then constant.
 
     Example:
         >>> anneal = CosineSchedule(1.0, 0.0, steps=100)
@@ -97,21 +94,20 @@ class CosineSchedule:
     steps: int = field(validator=_check_steps)
 
     def __call__(self, step: int) -> float:
-        """The value at a step."""
         left = (1 + cos(pi * min(step / self.steps, 1.0))) / 2
         return self.start * left + self.end * (1 - left)
 
 
 @frozen
 class Joined:
-    """One schedule after the other; each counts its steps from its own beginning.
+    """Several schedules in sequence; each counts steps from its own start.
 
     Args:
-        schedules: in order of time.
-        boundaries: the steps at which the second, third, … begin; increasing.
+        schedules: in order.
+        boundaries: steps at which the second, third, … start; increasing.
 
     Raises:
-        InputError: not exactly one boundary between each two schedules, or boundaries that do not increase.
+        InputError: the number of boundaries is not one less than that of schedules, or they do not increase.
 
     Example:
         >>> warm = Joined((Constant(0.0), LinearSchedule(0.0, 8.0, steps=4)), boundaries=(10,))
@@ -132,6 +128,5 @@ class Joined:
             raise InputError(f"boundaries: got {self.boundaries}, expected increasing steps of at least 1")
 
     def __call__(self, step: int) -> float:
-        """The value at a step."""
         index = sum(step >= boundary for boundary in self.boundaries)
         return self.schedules[index](step - (0, *self.boundaries)[index])

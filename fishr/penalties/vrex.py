@@ -1,4 +1,4 @@
-"""V-REx: the variance of the domains' risks."""
+"""V-REx: penalize the variance of the domains' risks."""
 
 from typing import ClassVar, Literal
 
@@ -13,7 +13,7 @@ from fishr.types import Problem
 
 @frozen
 class VREx:
-    """(1/K) Σ_e (R_e − R̄)², or the sum over pairs Σ_{A<B} (R_A − R_B)², which is K² times as much.
+    """(1/K) Σ_e (R_e − R̄)², or the sum over pairs Σ_{A<B} (R_A − R_B)², which is K² times that.
 
     Args:
         form: ``"variance"`` (DomainBed) or ``"pairwise"`` (the IRM Colored MNIST script: (R_1 − R_2)²).
@@ -36,15 +36,11 @@ class VREx:
     least_domains: ClassVar[int] = 2
 
     def init(self, problem: Problem) -> tuple[()]:
-        """No state.
-
-        Raises:
-            InputError: fewer than two domains.
-        """
+        """Return no state; refuse fewer than two domains."""
         require_domains("VREx", self, problem)
         return ()
 
     def __call__(self, seen: Observation, state: tuple[()], step: int) -> tuple[Tensor, tuple[()]]:
-        """The penalty, 0-dim, in the loss's unit squared."""
+        """Return the penalty, 0-dim, in the loss's unit squared."""
         variance = (seen.domain_losses - seen.domain_losses.mean()).square().mean()
         return variance * (1 if self.form == "variance" else seen.domains**2), state

@@ -1,4 +1,4 @@
-"""Layers whose per-sample gradients have no right formula here; each is refused by name, none is skipped."""
+"""Layers that have no correct per-sample gradient formula here; each is refused by name, none is skipped."""
 
 from collections import Counter
 from collections.abc import Collection, Iterator
@@ -12,7 +12,7 @@ from fishr.errors import InputError
 _WEIGHT_BIAS = ("weight", "bias")
 _RECURRENT = ("bias_ih_l0", "bias_hh_l0", "weight_ih_l0", "weight_hh_l0")
 
-# Layers that BackPACK's first-order derivatives or ours know, and the parameters they know of each.
+# Layers that BackPACK or this package has formulas for, and the parameters covered in each.
 PARAMETERS: dict[type[nn.Module], tuple[str, ...]] = {
     nn.Linear: _WEIGHT_BIAS,
     nn.Conv1d: _WEIGHT_BIAS,
@@ -34,7 +34,7 @@ PARAMETERS: dict[type[nn.Module], tuple[str, ...]] = {
     nn.RNN: _RECURRENT,
     nn.LSTM: _RECURRENT,
 }
-# What a subclass may define anew without computing something else.
+# Attributes that a subclass may redefine without computing something else.
 _HARMLESS = frozenset(vars(type("_Empty", (), {}))) | {"__annotations__", "__init__", "__reduce__", "extra_repr"}
 REMEDY = 'use route="functional", which differentiates any module with torch.func'
 
@@ -43,14 +43,15 @@ class NoFormula(InputError):
     """A chosen parameter has no per-sample gradient on the BackPACK route, though ``torch.func`` has one."""
 
 
+def no_formula(layer: nn.Module, reason: str) -> NoFormula:
+    """Return the error for a layer, with the remedy."""
+    return NoFormula(f"layer {type(layer).__qualname__}: {reason}; {REMEDY}")
+
+
 def layer_kind(layer: nn.Module) -> type[nn.Module] | None:
-    """The class of this table that computes what the layer computes, or None.
+    """Return the class of ``PARAMETERS`` that computes the same as the layer, or None.
 
-    A subclass counts as its base where it redefines nothing of it, as batch normalization that is kept in eval mode.
-
-    Example:
-        >>> layer_kind(nn.Linear(3, 2)), layer_kind(nn.ReLU())
-        (<class 'torch.nn.modules.linear.Linear'>, None)
+    A subclass counts as its base if it redefines nothing of it, such as batch normalization fixed in eval mode.
     """
     own = list[str]()
     for kind in type(layer).__mro__:
@@ -64,7 +65,7 @@ def layer_kind(layer: nn.Module) -> type[nn.Module] | None:
 def _owners(
     head: nn.Module, names: Collection[str] | None = None
 ) -> Iterator[tuple[str, nn.Module, str, nn.Parameter]]:
-    """Trainable parameters under each of their names, with their layers; those that are among ``names`` alone."""
+    """Yield trainable parameters under each of their names, with their layers; only those among ``names`` if given."""
     chosen = None if names is None else {id(head.get_parameter(name)) for name in names}
     for prefix, module in head.named_modules():
         for name, parameter in module.named_parameters(recurse=False, remove_duplicate=False):
@@ -73,19 +74,7 @@ def _owners(
 
 
 def refuse_unsupported(head: nn.Module, names: Collection[str], graph: bool) -> None:
-    """Refuse a parameter whose per-sample gradient has no formula, or a wrong one.
-
-    Args:
-        head: the module.
-        names: parameters that the gradients are taken by; no other is looked at.
-        graph: the statistics are to be differentiated.
-
-    Raises:
-        NoFormula: naming the first such parameter, its layer and the remedy.
-
-    Example:
-        >>> refuse_unsupported(nn.Linear(3, 2), ["weight"], graph=True)
-    """
+    """Refuse a parameter in ``names`` without a correct formula; ``graph`` asks for differentiable statistics."""
     seen = dict[int, str]()
     for name, module, short, parameter in _owners(head, names):
         where = _where(name, module)
@@ -107,7 +96,7 @@ def refuse_unsupported(head: nn.Module, names: Collection[str], graph: bool) -> 
 
 
 def _unsupported_setting(module: nn.Module) -> str:
-    """The setting of a supported layer for which BackPACK fails or, worse, returns another layer's gradient."""
+    """Return the setting of a supported layer for which BackPACK fails or returns a wrong gradient, else ""."""
     if isinstance(module, nn.RNNBase):
         plain = isinstance(module, nn.LSTM) or getattr(module, "nonlinearity", "tanh") == "tanh"
         single = module.num_layers == 1 and not module.bidirectional and not module.proj_size
@@ -126,70 +115,8 @@ def _unsupported_setting(module: nn.Module) -> str:
     return ""
 
 
-def refuse_second_call(layer: nn.Module) -> NoReturn:
-    """Say that a layer is called more than once.
-
-    Example:
-        >>> refuse_second_call(nn.Linear(3, 2))  # doctest: +ELLIPSIS
-        Traceback (most recent call last):
-            ...
-        fishr.statistics.backpack_limits.NoFormula: layer Linear: it is called more than once in a forward pass, so ...
-    """
-    raise NoFormula(
-        f"layer {type(layer).__qualname__}: it is called more than once in a forward pass, "
-        f"so that its per-sample gradient is not that of one call; {REMEDY}"
-    )
-
-
-def refuse_states(layer: nn.Module) -> NoReturn:
-    """Say that the loss reads more of a recurrent layer than its output.
-
-    Example:
-        >>> refuse_states(nn.LSTM(3, 2))  # doctest: +ELLIPSIS
-        Traceback (most recent call last):
-            ...
-        fishr.statistics.backpack_limits.NoFormula: layer LSTM: the loss reads its states beside its output, ...
-    """
-    raise NoFormula(
-        f"layer {type(layer).__qualname__}: the loss reads its states beside its output, for which BackPACK has no "
-        f"per-sample gradient; {REMEDY}"
-    )
-
-
-def refuse_other_rows(layer: nn.Module, rows: int, samples: int) -> None:
-    """Refuse a layer whose rows are not samples.
-
-    Example:
-        >>> refuse_other_rows(nn.Linear(3, 2), rows=5, samples=5)
-    """
-    if rows != samples:
-        raise NoFormula(
-            f"layer {type(layer).__qualname__}: its output has {rows} rows for {samples} samples, so that rows "
-            f"are not samples; {REMEDY}"
-        )
-
-
-def refuse_overwritten(layer: nn.Module) -> NoReturn:
-    """Say that what a layer read was overwritten afterwards."""
-    raise InputError(
-        f"layer {type(layer).__qualname__}: what it read is overwritten in place later in the forward pass, so that "
-        "torch has no gradient by its weights; give the later operation a copy"
-    )
-
-
 def refuse_second_use(head: nn.Module, names: Collection[str], total: Tensor, features: Tensor) -> None:
-    """Refuse a parameter that is read more than once in a forward pass: no single layer sees its whole gradient.
-
-    Args:
-        head: what ``total`` was computed by.
-        names: parameters that the gradients are taken by.
-        total: 0-dim, with its graph.
-        features: where the head's part of the graph ends.
-
-    Example:
-        >>> head, features = nn.Linear(3, 2), torch.zeros(4, 3, requires_grad=True)
-        >>> refuse_second_use(head, ["weight"], head(features).sum(), features)
-    """
+    """Refuse a parameter used more than once between ``features`` and ``total``: no one layer sees its gradient."""
     uses, todo, done = Counter[int](), [total.grad_fn], {features.grad_fn}
     while todo:
         node = todo.pop()
@@ -209,14 +136,7 @@ def refuse_second_use(head: nn.Module, names: Collection[str], total: Tensor, fe
 
 
 def refuse_missing(head: nn.Module, name: str) -> NoReturn:
-    """Say which parameter no statistic came back for.
-
-    Example:
-        >>> refuse_missing(nn.Linear(3, 2), "bias")  # doctest: +ELLIPSIS
-        Traceback (most recent call last):
-            ...
-        fishr.statistics.backpack_limits.NoFormula: parameter 'bias' of torch.nn.modules.linear.Linear: no ...
-    """
+    """Refuse a parameter that the backward pass returned no statistic for."""
     module = next(module for full, module, _, _ in _owners(head) if full == name)
     raise NoFormula(
         f"{_where(name, module)}: no statistic came back from the backward pass, so the loss does not depend on it "

@@ -28,16 +28,14 @@ from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.utils._pytree import tree_leaves
 
+from fishr.errors import InputError
 from fishr.losses import Loss, per_sample_losses
 from fishr.statistics.backpack_limits import (
     PARAMETERS,
     layer_kind,
+    no_formula,
     refuse_missing,
-    refuse_other_rows,
-    refuse_overwritten,
-    refuse_second_call,
     refuse_second_use,
-    refuse_states,
     refuse_unsupported,
 )
 from fishr.statistics.chunked_moments import Chunking, chunked_moments
@@ -121,7 +119,8 @@ def backpack_moments(
     by_output, by_state = (cast(Sequence[Tensor | None], part) for part in (found[: len(edges)], found[len(edges) :]))
     for (name, _), delta in zip(states, by_state, strict=True):
         if delta is not None:
-            refuse_states(copied.get_submodule(name))
+            reason = "the loss reads its states beside its output, for which BackPACK has no per-sample gradient"
+            raise no_formula(copied.get_submodule(name), reason)
     reduced = dict[str, tuple[Tensor, Tensor]]()
     for (of, call), delta in zip(calls.items(), by_output, strict=True):
         if delta is not None:
@@ -165,12 +164,19 @@ def _forward(
         handle.remove()
     refuse_second_use(copied, parameters, total, features)
     for layer in again:
-        refuse_second_call(layer)
+        reason = (
+            "it is called more than once in a forward pass, so that its per-sample gradient is not that of one call"
+        )
+        raise no_formula(layer, reason)
     for parameter in parameters:
         name, _, short = parameter.rpartition(".")
         # The gradient by a bias needs δ alone.
         if short != "bias" and name in calls and calls[name].overwritten:
-            refuse_overwritten(copied.get_submodule(name))
+            kind = type(copied.get_submodule(name)).__qualname__
+            raise InputError(
+                f"layer {kind}: its input is overwritten in place later in the forward pass, so that torch has no "
+                "gradient by its weights; give the later operation a copy"
+            )
     return calls, total
 
 
@@ -224,7 +230,9 @@ class _LayerMoments(FirstOrderModuleExtension):
         self, name: str, ext: DomainMoments, layer: Any, g_inp: Any, g_out: tuple[Tensor], _: Any
     ) -> tuple[Tensor, Tensor]:
         (deltas, *_rest), dtype = g_out, ext.dtype or g_out[0].dtype
-        refuse_other_rows(layer, len(deltas), sum(ext.sizes))
+        if len(deltas) != (samples := sum(ext.sizes)):
+            reason = f"its output has {len(deltas)} rows for {samples} samples, so that rows are not samples"
+            raise no_formula(layer, reason)
         inputs, output = layer.input0, layer.output if type(layer) in (nn.RNN, nn.LSTM) else None
         blocks = _parameter_moments(layer, name, deltas, inputs, output, ext.sizes, dtype)
         shape = (len(ext.sizes), *getattr(layer, name).shape)

@@ -1,8 +1,8 @@
-"""Per-domain moments of per-sample gradients that are made a few samples at a time, forward and backward.
+"""Per-domain moments of per-sample gradients that are computed a few samples at a time, forward and backward.
 
-No more than one chunk of per-sample gradients exists at any time: the forward pass reduces and drops them, the
-backward pass makes them again. What stays in memory is what they are made from, the batch's activations. With
-v = (1/n) Σ (g_i − m)², the derivative by g_i is (∂m + 2·∂v·(g_i − m))/n, so one more pass over the chunks is enough.
+One chunk of per-sample gradients exists at a time: the forward pass reduces and drops it, the backward pass computes
+it again. Only its inputs, the batch's activations, stay in memory. With v = (1/n) Σ (g_i − m)², the derivative by g_i
+is (∂m + 2·∂v·(g_i − m))/n, so one more pass over the chunks is enough.
 """
 
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -21,19 +21,15 @@ SampleGradients = Callable[[Sequence[Tensor], Sequence[Tensor]], Tensor]
 
 @frozen(eq=False)
 class Chunking:
-    """How per-sample gradients are made and in which portions they are summed.
+    """How per-sample gradients are computed and summed.
 
     Args:
-        gradients: from some rows of each tensor that has rows, and all of those that samples share, to those rows'
-            gradients [n, ...]; must not change its arguments.
+        gradients: from some rows of each per-sample tensor, and all shared tensors, to those rows' gradients [n, ...];
+            must not change its arguments.
         sizes: samples of each domain.
         step: samples at a time.
-        dtype: in which sums over samples are taken.
-        random: it draws at random; the backward pass then draws the same numbers again.
-
-    Example:
-        >>> Chunking(lambda rows, shared: rows[0], (2, 3), step=2, dtype=torch.float32).random
-        False
+        dtype: type of sums over samples.
+        random: it draws random numbers, which the backward pass must repeat.
     """
 
     gradients: SampleGradients
@@ -43,7 +39,6 @@ class Chunking:
     random: bool = False
 
     def chunks(self, domain: int) -> Iterator[slice]:
-        """Rows of a domain, some at a time."""
         start = sum(self.sizes[:domain])
         end = start + self.sizes[domain]
         for first in range(start, end, self.step):
@@ -51,23 +46,9 @@ class Chunking:
 
 
 def chunked_moments(plan: Chunking, rows: Sequence[Tensor], shared: Sequence[Tensor] = ()) -> tuple[Tensor, Tensor]:
-    """Mean and variance, in each domain, of per-sample gradients that are never all there.
+    """Return mean and variance [K, ...] per domain, differentiable by ``rows``, each [N, ...], and ``shared``.
 
-    Args:
-        plan: how gradients are made and summed.
-        rows: each [N, ...], what sample n's gradient is made from in row n.
-        shared: what every sample's gradient is made from.
-
-    Returns:
-        Mean and population variance, both [K, ...], differentiable by rows and shared. A second derivative goes
-        through plain steps, which hold all per-sample gradients.
-
-    Example:
-        >>> plan = Chunking(lambda rows, shared: rows[0] * shared[0], (2, 1), step=1, dtype=torch.float32)
-        >>> chunked_moments(plan, [torch.tensor([[1.0], [3.0], [5.0]])], [torch.tensor(2.0)])
-        (tensor([[ 4.],
-                [10.]]), tensor([[4.],
-                [0.]]))
+    Second derivatives go through plain steps, which hold all per-sample gradients.
     """
     return _ChunkedMoments.apply(plan, len(rows), *rows, *shared)  # pyright: ignore
 
@@ -85,12 +66,12 @@ class _ChunkedMoments(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> tuple[Tensor | None, ...]:
         mean, *tensors = ctx.saved_tensors
-        wanted = ctx.needs_input_grad[2:]
+        needed = ctx.needs_input_grad[2:]
         if all(gradient is None for gradient in gradients):
             return (None,) * len(ctx.needs_input_grad)
         with torch.autocast(mean.device.type, enabled=False), _same_draws(ctx.draws, mean.device):
             through = _differentiable_backward if torch.is_grad_enabled() else _chunked_backward
-            found = through(ctx.plan, ctx.count, mean, tensors, wanted, gradients)
+            found = through(ctx.plan, ctx.count, mean, tensors, needed, gradients)
         return None, None, *found
 
 
@@ -108,30 +89,30 @@ def _chunked_backward(
     count: int,
     mean: Tensor,
     tensors: Sequence[Tensor],
-    wanted: Sequence[bool],
+    needed: Sequence[bool],
     gradients: Sequence[Tensor | None],
 ) -> list[Tensor | None]:
-    sums = [torch.zeros_like(t) if want else None for t, want in zip(tensors, wanted, strict=True)]
+    sums = [torch.zeros_like(t) if need else None for t, need in zip(tensors, needed, strict=True)]
     by_mean, by_variance = gradients
     for k, size in enumerate(plan.sizes):
         for chunk in plan.chunks(k):
             with torch.enable_grad():
                 parts = [t[chunk] if i < count else t for i, t in enumerate(tensors)]
-                parts = [t.detach().requires_grad_(want) for t, want in zip(parts, wanted, strict=True)]
+                parts = [t.detach().requires_grad_(need) for t, need in zip(parts, needed, strict=True)]
                 made = plan.gradients(parts[:count], parts[count:]).to(plan.dtype)
             if by_variance is None:
                 assert by_mean is not None
-                pulled = (by_mean[k] / size).expand_as(made)
+                upstream = (by_mean[k] / size).expand_as(made)
             else:
-                pulled = (made.detach() - mean[k]).mul_(by_variance[k] * (2 / size))
+                upstream = (made.detach() - mean[k]).mul_(by_variance[k] * (2 / size))
                 if by_mean is not None:
-                    pulled.add_(by_mean[k], alpha=1 / size)
-            inputs = [t for t, want in zip(parts, wanted, strict=True) if want]
-            found = torch.autograd.grad(made, inputs, pulled, allow_unused=True)
+                    upstream.add_(by_mean[k], alpha=1 / size)
+            inputs = [t for t, need in zip(parts, needed, strict=True) if need]
+            found = torch.autograd.grad(made, inputs, upstream, allow_unused=True)
             found = iter(cast(Sequence[Tensor | None], found))
             for i, total in enumerate(sums):
                 if total is not None and (part := next(found)) is not None:
-                    # Other rows have no part in this chunk; what is shared has one in each.
+                    # Each chunk has rows of its own; shared tensors add up.
                     total[chunk].copy_(part) if i < count else total.add_(part)
     return sums
 
@@ -141,29 +122,29 @@ def _differentiable_backward(
     count: int,
     mean: Tensor,
     tensors: Sequence[Tensor],
-    wanted: Sequence[bool],
+    needed: Sequence[bool],
     gradients: Sequence[Tensor | None],
 ) -> list[Tensor | None]:
-    """The same derivative by plain differentiable steps, for second derivatives."""
-    # Derivatives are wanted at this place of the graph, not by what the tensors were computed from.
-    here = [t.view_as(t) if want else t for t, want in zip(tensors, wanted, strict=True)]
+    """Return the same gradients by plain differentiable steps, for second derivatives."""
+    # Views, so that differentiation stops here and not at the tensors' own inputs.
+    here = [t.view_as(t) if need else t for t, need in zip(tensors, needed, strict=True)]
     moments = _moments(plan, here[:count], here[count:])
     pairs = [(moment, gradient) for moment, gradient in zip(moments, gradients, strict=True) if gradient is not None]
     values, weights = zip(*pairs, strict=True)
-    inputs = [t for t, want in zip(here, wanted, strict=True) if want]
+    inputs = [t for t, need in zip(here, needed, strict=True) if need]
     found = iter(torch.autograd.grad(values, inputs, weights, create_graph=True, allow_unused=True))
-    return [next(found) if want else None for want in wanted]
+    return [next(found) if need else None for need in needed]
 
 
 def _draws(tensors: Sequence[Tensor]) -> tuple[Tensor, list[int], list[Tensor]]:
-    """Where the random generators of the tensors' devices stand."""
+    """Return the states of the random generators of the tensors' devices."""
     devices, states = get_device_states(*tensors)
     return torch.get_rng_state(), devices, states
 
 
 @contextmanager
 def _same_draws(draws: tuple[Tensor, list[int], list[Tensor]] | None, device: torch.device) -> Generator[None]:
-    """Random numbers start within where they stood, and outside go on as if nothing was drawn."""
+    """Repeat earlier draws within the context, and leave the generators outside as they are."""
     if draws is None:
         yield
         return

@@ -15,7 +15,7 @@ Reduction = Literal["mean", "sum"]
 
 
 def distance_to_mean(statistic: Tensor, parameters: Reduction = "mean", domains: Reduction = "mean") -> Tensor:
-    """How far the domains are from their mean: (1/K) Σ_e ‖v_e − v̄‖², the Fishr penalty when v is the variance.
+    """Return the mean squared distance to the mean, (1/K) Σ_e ‖v_e − v̄‖²: the Fishr penalty if v is the variance.
 
     Args:
         statistic: [K, P].
@@ -39,17 +39,12 @@ def distance_to_mean(statistic: Tensor, parameters: Reduction = "mean", domains:
 
 
 def distance_scale(domains: int, size: int, over_parameters: Reduction, over_domains: Reduction) -> float:
-    """The factor that turns a sum of squares over [K, P] into the named reduction.
-
-    Example:
-        >>> distance_scale(2, 10, "mean", "sum")
-        0.1
-    """
+    """Return the factor that turns a sum of squares over [K, P] into the named reduction."""
     return (1 / size if over_parameters == "mean" else 1.0) * (1 / domains if over_domains == "mean" else 1.0)
 
 
 def pairwise_distances(statistic: Tensor) -> Tensor:
-    """‖v_A − v_B‖² for every pair of domains.
+    """Return ‖v_A − v_B‖² for every pair of domains.
 
     Args:
         statistic: [K, P].
@@ -62,12 +57,12 @@ def pairwise_distances(statistic: Tensor) -> Tensor:
         tensor([[ 0., 25.],
                 [25.,  0.]])
     """
-    # Row by row from differences: the shorter ‖A‖² + ‖B‖² − 2A·B loses all digits when the domains agree.
+    # From differences, row by row: ‖A‖² + ‖B‖² − 2A·B loses all digits when the domains agree.
     return torch.stack([(statistic - row).square().sum(1) for row in statistic])
 
 
 def scale_free_distance(statistic: Tensor) -> Tensor:
-    """(1/K) Σ_e ‖v_e − v̄‖² / ‖v̄‖²: comparable between models, training times and loss scales.
+    """Return (1/K) Σ_e ‖v_e − v̄‖² / ‖v̄‖², comparable between models, training times and loss scales.
 
     Args:
         statistic: [K, P].
@@ -83,7 +78,7 @@ def scale_free_distance(statistic: Tensor) -> Tensor:
 
 
 def covariance_products(gram: Tensor, sizes: tuple[int, ...], centered: bool = True) -> Tensor:
-    """⟨C_A, C_B⟩, the inner products of the domains' gradient covariances.
+    """Return ⟨C_A, C_B⟩, the inner products of the domains' gradient covariances.
 
     Args:
         gram: [N, N] Gram matrix of the per-sample gradients.
@@ -115,13 +110,13 @@ def covariance_products(gram: Tensor, sizes: tuple[int, ...], centered: bool = T
 
 
 def distance_to_mean_of_products(products: Tensor) -> Tensor:
-    """(1/K) Σ_e ‖C_e − C̄‖² from the inner products of the C_e: mean of the diagonal less mean of all.
+    """Return (1/K) Σ_e ‖C_e − C̄‖² from the inner products of the C_e: mean of the diagonal minus mean of all.
 
     Args:
         products: [K, K], ⟨C_A, C_B⟩.
 
     Returns:
-        0-dim, the products' unit. A difference of like numbers: in float32 it is exact to about 1e-7·‖C‖².
+        0-dim, the products' unit. Cancellation leaves an error of about 1e-7·‖C‖² in float32.
 
     Example:
         >>> distance_to_mean_of_products(torch.tensor([[1.0, 4.0], [4.0, 16.0]]))  # of 1 and 4
@@ -131,7 +126,7 @@ def distance_to_mean_of_products(products: Tensor) -> Tensor:
 
 
 def pairwise_distances_of_products(products: Tensor) -> Tensor:
-    """‖C_A − C_B‖² for every pair of domains, from their inner products.
+    """Return ‖C_A − C_B‖² for every pair of domains, from their inner products.
 
     Args:
         products: [K, K], ⟨C_A, C_B⟩.

@@ -1,6 +1,6 @@
-"""Per-sample gradients of any head by ``torch.func``: the obvious way, an oracle for the fast ones.
+"""Per-sample gradients of any head by ``torch.func``, and their moments.
 
-It is for layers without a formula and for tests. Moments take some samples at a time, forward and backward.
+For layers without a formula, and as an oracle for the faster routes.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,7 +17,7 @@ from fishr.statistics.pure_forward import pure_forward, refuse_module, twin
 from fishr.statistics.twice_differentiable import has_recurrence
 from fishr.types import GradientMoments, Layout, check_rows
 
-# Elements of per-sample gradients that are there at a time (64 MiB in float32).
+# Elements of per-sample gradients that exist at a time (64 MiB in float32).
 _CHUNK = 1 << 24
 
 
@@ -25,14 +25,14 @@ _CHUNK = 1 << 24
 def per_sample_gradients(
     head: nn.Module, features: Tensor, labels: Tensor, loss: Loss, layers: tuple[str, ...] | None = None
 ) -> Tensor:
-    """Gradients of each sample's loss with respect to the head's trainable parameters.
+    """Return the gradients of each sample's loss by the head's trainable parameters.
 
     Neither the head, its buffers nor the features change.
 
     Args:
         head: any module that treats the rows of its input independently.
-        features: [N, ...] what the head reads.
-        labels: what the loss reads.
+        features: [N, ...] inputs of the head.
+        labels: targets of the loss.
         loss: per-sample loss.
         layers: names of layers or parameters that the gradients are taken by; None: all.
 
@@ -40,7 +40,7 @@ def per_sample_gradients(
         [N, P], loss/parameter, differentiable by features and all parameters.
 
     Raises:
-        InputError: a batch norm layer in train mode, which mixes the samples, or a head that cannot be used.
+        InputError: a batch norm layer in train mode, which mixes the samples, or a head that is not usable.
 
     Example:
         >>> from fishr.losses import CrossEntropy
@@ -64,30 +64,11 @@ def functional_moments(
     dtype: torch.dtype,
     layers: tuple[str, ...] | None = None,
 ) -> GradientMoments:
-    """Per-domain moments from the per-sample gradients themselves, of some samples at a time.
-
-    Args:
-        head: any module that treats the rows of its input independently.
-        features: [N, ...] what the head reads.
-        labels: what the loss reads.
-        sizes: samples of each domain, summing to N.
-        loss: per-sample loss.
-        dtype: in which sums over samples are taken.
-        layers: names of layers or parameters that the gradients are taken by; None: all.
-
-    Returns:
-        Moments, differentiable by features and all parameters.
-
-    Example:
-        >>> from fishr.losses import CrossEntropy
-        >>> labels = torch.tensor([0, 1, 0, 1])
-        >>> functional_moments(nn.Linear(3, 2), torch.randn(4, 3), labels, (2, 2), CrossEntropy(), torch.float32).count
-        (2, 2)
-    """
+    """Return per-domain moments of the per-sample gradients, computed a chunk at a time and summed in ``dtype``."""
     layout, tensors = Layout.of(head, layers), _wide_tensors(head, features)
     head = twin(head)
     if layout.size * len(features) <= _CHUNK:
-        # So few that they may be kept for the backward pass.
+        # Few enough to keep for the backward pass.
         samples = _gradients(head, layout, tensors, features, labels, loss).to(dtype).split(list(sizes))
         means, variances = zip(*(moments_of_samples([part]) for part in samples), strict=True)
         return GradientMoments(tuple(sizes), torch.stack(means), torch.stack(variances), layout)
@@ -122,28 +103,24 @@ def _gradients(
 
     gradient = torch.func.grad(loss_of_one)
 
-    def one_after_the_other() -> dict[str, Tensor]:
+    def one_by_one() -> dict[str, Tensor]:
         samples = [gradient(chosen, z, label) for z, label in zip(features, labels, strict=True)]
         return {name: torch.stack([sample[name] for sample in samples]) for name in chosen}
 
     if has_recurrence(head):
         # torch has no batching rule for recurrent layers.
-        gradients = one_after_the_other()
+        gradients = one_by_one()
     else:
         try:
             gradients = torch.func.vmap(gradient, (None, 0, 0), randomness="different")(chosen, features, labels)
         except RuntimeError:
-            # vmap refuses decisions by value and writing a sample's numbers into a buffer.
-            gradients = one_after_the_other()
+            # vmap refuses branches on values, and buffers written per sample.
+            gradients = one_by_one()
     return torch.cat([gradients[name].reshape(len(features), -1) for name in chosen], 1)
 
 
 def refuse_batch_statistics(head: nn.Module) -> None:
-    """Refuse a head whose batch norm reads batch statistics: samples mix, so that none has a gradient of its own.
-
-    Example:
-        >>> refuse_batch_statistics(nn.BatchNorm1d(3).eval())
-    """
+    """Refuse batch norm that computes batch statistics: they mix the samples, so that none has its own gradient."""
     for name, module in head.named_modules():
         if not isinstance(module, nn.modules.batchnorm._BatchNorm):  # pyright: ignore[reportPrivateUsage]
             continue

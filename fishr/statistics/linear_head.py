@@ -1,7 +1,7 @@
-"""Gradient moments of a linear head in closed form.
+"""Gradient statistics of a linear head in closed form.
 
 The per-sample gradient of a linear layer is an outer product, g = δ ⊗ z for the weight and δ for the bias, so
-Σ g = DᵀZ and Σ g² = (D∘D)ᵀ(Z∘Z): two matrix products a domain, whatever the loss, and no per-sample gradient.
+Σ g = DᵀZ and Σ g² = (D∘D)ᵀ(Z∘Z): two matrix products a domain for any loss, and no per-sample gradient.
 """
 
 from typing import TypeGuard
@@ -14,14 +14,10 @@ from fishr.types import GradientMoments, Layout, check_sizes
 
 
 def is_plain_linear(head: nn.Module) -> TypeGuard[nn.Linear]:
-    """Whether the head is exactly one trainable linear layer whose output is what its weights say.
+    """Return whether the head is exactly one trainable linear layer whose output is that of its weights.
 
-    Subclasses, parametrized layers and layers with hooks may compute something else, and a frozen weight or
-    bias leaves no outer product to speak of; these take another route.
-
-    Example:
-        >>> is_plain_linear(nn.Linear(3, 2)), is_plain_linear(nn.Sequential(nn.Linear(3, 2)))
-        (True, False)
+    Subclasses, parametrized layers and layers with hooks may compute something else; with a frozen weight or bias the
+    gradient is no outer product. These take another route.
     """
     return (
         type(head) is nn.Linear
@@ -31,24 +27,18 @@ def is_plain_linear(head: nn.Module) -> TypeGuard[nn.Linear]:
 
 
 def has_bias(head: nn.Module) -> bool:
-    """Whether a linear head adds a bias.
-
-    Example:
-        >>> has_bias(nn.Linear(3, 2)), has_bias(nn.Linear(3, 2, bias=False))
-        (True, False)
-    """
     return getattr(head, "bias", None) is not None
 
 
 def linear_moments(deltas: Tensor, features: Tensor, sizes: tuple[int, ...], bias: bool = True) -> GradientMoments:
-    """Per-domain moments of δ ⊗ z and δ.
+    """Return per-domain moments of δ ⊗ z and δ.
 
-    mean = DᵀZ/n and variance = (D∘D)ᵀ(Z∘Z)/n − mean². The subtraction loses digits when a domain's mean gradient
-    is large beside its spread (float32: relative error about 1e-7·mean²/variance); pass float64 tensors to keep them.
+    mean = DᵀZ/n and variance = (D∘D)ᵀ(Z∘Z)/n − mean². The subtraction loses digits where a domain's mean gradient is
+    large compared with its spread (float32: relative error about 1e-7·mean²/variance); float64 tensors keep them.
 
     Args:
         deltas: [N, C], δ = ∂ℓ/∂logits of the unscaled per-sample loss.
-        features: [N, F], what the head read.
+        features: [N, F], inputs of the head.
         sizes: samples of each domain.
         bias: the head has a bias.
 
@@ -80,21 +70,7 @@ def linear_moments(deltas: Tensor, features: Tensor, sizes: tuple[int, ...], bia
 
 
 def linear_gram(deltas: Tensor, features: Tensor, bias: bool = True) -> Tensor:
-    """Gram matrix of a linear head's per-sample gradients: (δ_n·δ_m)(z_n·z_m + 1).
-
-    Args:
-        deltas: [N, C], δ = ∂ℓ/∂logits.
-        features: [N, F].
-        bias: the head has a bias; without one there is no + 1.
-
-    Returns:
-        [N, N], (loss/parameter)².
-
-    Example:
-        >>> linear_gram(torch.tensor([[1.0], [2.0]]), torch.tensor([[3.0], [1.0]]))
-        tensor([[10.,  8.],
-                [ 8.,  8.]])
-    """
+    """Return the Gram matrix [N, N] of a linear head's per-sample gradients: (δ_n·δ_m)(z_n·z_m + 1)."""
     return (deltas @ deltas.T) * (features @ features.T + float(bias))
 
 

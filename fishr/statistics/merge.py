@@ -1,7 +1,7 @@
-"""Moments of parts put together: chunks, accumulation steps and ranks.
+"""Moments of several sets of samples merged: chunks, accumulation steps and ranks.
 
-A moment is a sum over samples and a count, so parts merge exactly; variances by the spread of the parts' means
-(Chan, Golub and LeVeque 1983), without the cancellation of a difference of second moments.
+Parts merge exactly; variances through the spread of the parts' means (Chan, Golub and LeVeque 1983), without the
+cancellation of a difference of second moments.
 """
 
 from collections.abc import Iterable
@@ -16,13 +16,13 @@ from fishr.types import GradientMoments
 
 
 def merge_moments(*parts: GradientMoments) -> GradientMoments:
-    """Moments of the union of disjoint sets of samples, domain by domain.
+    """Return moments of the union of disjoint sets of samples, domain by domain.
 
     n = Σ n_i, mean = Σ (n_i/n) mean_i, variance = Σ (n_i/n) (variance_i + (mean_i − mean)²).
 
     Args:
-        parts: moments over the same domains and parameters; a part may have no sample of a domain (count 0), and
-            its moments there are not read.
+        parts: moments over the same domains and parameters; a part may have no sample of a domain (count 0), whose
+            moments are then ignored.
 
     Returns:
         The moments of all samples together, differentiable by those of the parts.
@@ -73,33 +73,14 @@ def _without_empty(part: GradientMoments) -> tuple[Tensor, Tensor]:
 def merge_two(
     mean: Tensor, variance: Tensor, other_mean: Tensor, other_variance: Tensor, share: Tensor | float
 ) -> tuple[Tensor, Tensor]:
-    """Mean and variance of two sets of samples together; ``share`` is the second set's part of all samples.
-
-    Example:
-        >>> import torch
-        >>> one, nine = torch.tensor(1.0), torch.tensor(9.0)
-        >>> merge_two(one, torch.zeros(()), nine, torch.zeros(()), 0.5)
-        (tensor(5.), tensor(16.))
-    """
+    """Return mean and variance of two sets of samples together; ``share`` is the second set's part of all samples."""
     apart = other_mean - mean
     together = mean + share * apart
     return together, variance + share * (other_variance - variance) + share * (1 - share) * apart * apart
 
 
 def moments_of_samples(chunks: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
-    """Mean and population variance over the rows of all chunks, in two passes over each chunk.
-
-    Args:
-        chunks: [n_i, ...] per-sample gradients, loss/parameter; at least one chunk, none empty.
-
-    Returns:
-        Mean and variance, both [...].
-
-    Example:
-        >>> import torch
-        >>> moments_of_samples([torch.tensor([[1.0], [2.0]]), torch.tensor([[6.0]])])
-        (tensor([3.]), tensor([4.6667]))
-    """
+    """Return mean and population variance over the rows of all chunks, in two passes over each chunk [n_i, ...]."""
     seen, mean, variance = 0, None, None
     for chunk in chunks:
         chunk_mean = chunk.mean(0)
@@ -115,28 +96,7 @@ def moments_of_samples(chunks: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
 
 
 def moments_over_ranks(own: GradientMoments, ranks: Ranks) -> GradientMoments:
-    """Moments of all ranks' samples together, from each rank's own: ``merge_moments``, by two differentiable sums.
-
-    n = Σ n_r, mean = Σ (n_r/n) mean_r, variance = Σ (n_r/n) (variance_r + (mean_r − mean)²).
-
-    Args:
-        own: of this rank's samples; each rank has the same domains and parameters.
-        ranks: who takes part; all of them must call.
-
-    Returns:
-        The same moments on every rank, differentiable by those of each.
-
-    Raises:
-        RankLost: one of them is gone.
-
-    Example:
-        >>> import torch
-        >>> from fishr.ranks import ALONE
-        >>> from fishr.types import Layout
-        >>> one = torch.ones(1, 1)
-        >>> moments_over_ranks(GradientMoments((4,), one, one, Layout(("w",), ((1,),))), ALONE).count
-        (4,)
-    """
+    """Return moments of all ranks' samples: ``merge_moments`` by two differentiable sums, the same on every rank."""
     if ranks.alone:
         return own
     count = tuple(map(sum, zip(*counts_of_ranks(own.count, ranks), strict=True)))

@@ -1,4 +1,4 @@
-"""Per-domain moments of the per-sample gradients of a head or of a network's layers, by the fastest exact route."""
+"""Per-domain moments and Gram matrix of per-sample gradients, by the fastest exact route."""
 
 from typing import Literal
 
@@ -33,32 +33,31 @@ def gradient_moments(
     accumulate: torch.dtype | None = None,
     layers: tuple[str, ...] | None = None,
 ) -> GradientMoments:
-    """Mean and variance, in each domain, of the gradients of the per-sample losses by the head's parameters.
+    """Return mean and variance, in each domain, of the gradients of the per-sample losses by the head's parameters.
 
-    Neither ``.grad`` nor the head, its buffers or the features change. The routes give the same numbers; ``"auto"``
-    takes the closed form for a plain linear head, BackPACK for layers that it has formulas for, and ``torch.func``,
-    which is slower, for all others. All work in float32 or wider, also under autocast. No more per-sample gradients
-    than a fixed number of elements are there at a time, so that memory grows with the samples as that of a plain
-    training step does.
+    Neither ``.grad`` nor the head, its buffers or the features change. All routes return the same numbers: ``"auto"``
+    takes the closed form for a plain linear head, BackPACK for layers with formulas, and ``torch.func``, which is
+    slower, for all others. They compute in float32 or wider, also under autocast. Per-sample gradients exist a chunk
+    at a time, so that memory grows with the samples as that of a plain training step does.
 
     Args:
-        head: the module whose trainable parameters the gradients are taken by, up to a whole network.
-        features: [N, ...] what the head reads, ordered by domain.
-        labels: what the loss reads.
+        head: module whose trainable parameters the gradients are taken by, up to a whole network.
+        features: [N, ...] inputs of the head, ordered by domain.
+        labels: targets of the loss.
         sizes: samples of each domain, summing to N.
         loss: per-sample, unscaled.
         route: ``"auto"``, ``"closed_form"``, ``"backpack"`` or ``"functional"`` (``torch.func``, any module).
-        accumulate: type in which sums over samples are taken, such as ``torch.float64``; by default the features'.
-        layers: names of the head's layers or parameters that the gradients are taken by, such as ``"layer4"`` or
+        accumulate: type of sums over samples, such as ``torch.float64``; by default the features'.
+        layers: names of layers or parameters of the head that the gradients are taken by, such as ``"layer4"`` or
             ``"layer4.0.conv1.weight"``; each stands for all trainable parameters below it. None: all.
 
     Returns:
-        Moments with K rows and P columns, differentiable by features and all of the head's parameters, those that
-        are not chosen among them, unless gradients are switched off.
+        Moments with K rows and P columns, differentiable by features and all parameters of the head, including those
+        outside ``layers``, unless gradients are switched off.
 
     Raises:
-        InputError: the sizes do not fit, the route or a name does not, batch norm mixes the samples, the head is not
-            usable, or a chosen parameter has no formula on the route that is asked for (it is named).
+        InputError: the sizes do not fit, the route or a name does not exist, batch norm mixes the samples, the head is
+            not usable, or a chosen parameter has no formula on the requested route (the message names it).
 
     Example:
         >>> head, features, labels = nn.Linear(3, 2), torch.randn(5, 3), torch.tensor([0, 1, 1, 0, 1])
@@ -83,7 +82,7 @@ def gradient_moments(
             deltas = linear_deltas(head, features, labels, loss)
             return linear_moments(deltas.to(dtype), features.to(dtype), sizes, bias=has_bias(head))
         if chosen == "backpack":
-            # Loaded only when it is the route: importing BackPACK takes longer than many a closed form.
+            # Here, because importing BackPACK takes longer than a closed form.
             from fishr.statistics.backpack_moments import backpack_moments
 
             try:
@@ -103,20 +102,24 @@ def gradient_gram(
     layers: tuple[str, ...] | None = None,
     route: Literal["auto", "closed_form", "functional"] = "auto",
 ) -> Tensor:
-    """Gram matrix of the per-sample gradients, K_nm = g_n · g_m: closed form for a linear head, else ``torch.func``.
+    """Return the Gram matrix of the per-sample gradients, K_nm = g_n · g_m.
 
-    Neither the head, its buffers nor the features change.
+    A plain linear head takes the closed form, any other ``torch.func``. Neither the head, its buffers nor the features
+    change.
 
     Args:
-        head: the module whose trainable parameters the gradients are taken by.
-        features: [N, ...] what the head reads.
-        labels: what the loss reads.
+        head: module whose trainable parameters the gradients are taken by.
+        features: [N, ...] inputs of the head.
+        labels: targets of the loss.
         loss: per-sample, unscaled.
         layers: names of the head's layers or parameters that the gradients are taken by; None: all.
-        route: ``"auto"``, or one of the two.
+        route: ``"auto"``, ``"closed_form"`` or ``"functional"``.
 
     Returns:
         [N, N], (loss/parameter)², differentiable by features and head.
+
+    Raises:
+        InputError: features and labels differ in rows, or the head or the route is not usable.
 
     Example:
         >>> gradient_gram(nn.Linear(3, 2), torch.randn(5, 3), torch.tensor([0, 1, 1, 0, 1])).shape
@@ -135,18 +138,7 @@ def gradient_gram(
 def resolve_route(
     head: nn.Module, route: Route, features: Tensor, layers: tuple[str, ...] | None = None
 ) -> Literal["closed_form", "backpack", "functional"]:
-    """Which route is taken for a head that reads such features, and some or all of its layers.
-
-    Raises:
-        InputError: an unknown route, or the closed form for anything but all of a plain linear layer on [N, F].
-
-    Example:
-        >>> features = torch.zeros(5, 3)
-        >>> resolve_route(nn.Linear(3, 2), "auto", features)
-        'closed_form'
-        >>> resolve_route(nn.Sequential(nn.Linear(3, 2)), "auto", features)
-        'backpack'
-    """
+    """Return the route for a head on such features; refuse an unknown one, or a closed form that does not apply."""
     whole = layers is None or Layout.of(head, layers) == Layout.of(head)
     outer_products = whole and is_plain_linear(head) and features.ndim == 2
     if route == "auto":
@@ -168,12 +160,6 @@ def _parameters_as_seen(head: nn.Module) -> Tensor:
 
 
 def at_least_float32(tensor: Tensor) -> Tensor:
-    """The tensor itself, or in float32 if it has fewer bits.
-
-    Example:
-        >>> at_least_float32(torch.zeros(1, dtype=torch.bfloat16)).dtype
-        torch.float32
-    """
     if not tensor.is_floating_point():
         return tensor
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))

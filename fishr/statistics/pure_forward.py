@@ -1,8 +1,8 @@
 """Forward passes that change neither the module nor its inputs.
 
-A layer may work in place (``nn.ReLU(inplace=True)``, ``F.relu_``, ``x += 1``), update buffers (running statistics, the
-vectors of spectral normalization) or set attributes. Statistics therefore run on a twin of the module, with fresh
-copies of inputs and buffers in each pass, so that no statistic depends on what was computed before it.
+A layer may work in place (``nn.ReLU(inplace=True)``, ``x += 1``), update buffers (running statistics, spectral
+normalization) or set attributes. Statistics therefore run on a twin of the module, with fresh copies of inputs and
+buffers in each pass, so that no statistic depends on what was computed before it.
 """
 
 import copy
@@ -21,14 +21,7 @@ _WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel)
 
 
 def twin(module: nn.Module, buffers: Mapping[str, Tensor] | None = None) -> nn.Module:
-    """Copy a module's structure; parameters are shared, buffers are copies of its own or of the given ones.
-
-    Example:
-        >>> layer = nn.BatchNorm1d(3)
-        >>> other = twin(layer)
-        >>> other.weight is layer.weight, other.running_mean is layer.running_mean
-        (True, False)
-    """
+    """Return a copy of a module that shares its parameters; buffers are copies of its own or of the given ones."""
     memo = {id(parameter): parameter for parameter in module.parameters()}
     for name, buffer in module.named_buffers():
         memo[id(buffer)] = (buffer if buffers is None else buffers[name]).clone()  # pyright: ignore[reportArgumentType]
@@ -48,25 +41,9 @@ def twin(module: nn.Module, buffers: Mapping[str, Tensor] | None = None) -> nn.M
 
 
 def pure_forward(module: nn.Module, inputs: Tensor, tensors: Mapping[str, Tensor]) -> Tensor:
-    """Return a module's logits with given parameters and buffers, by kernels that can be differentiated twice.
+    """Return a module's logits with the given parameters and buffers, by kernels that can be differentiated twice.
 
-    Neither ``inputs`` nor ``tensors`` nor a buffer of the module changes. Attributes do: give a twin.
-
-    Args:
-        module: any module.
-        inputs: [N, ...].
-        tensors: parameters and buffers by name; those left out are the module's own.
-
-    Returns:
-        [N, ...].
-
-    Raises:
-        InputError: the module returns anything but a tensor of N rows.
-
-    Example:
-        >>> head, features = nn.Sequential(nn.ReLU(inplace=True), nn.Linear(2, 1)), -torch.ones(3, 2)
-        >>> pure_forward(head, features, {"1.bias": torch.ones(1)}).shape, features.unique()
-        (torch.Size([3, 1]), tensor([-1.]))
+    ``tensors`` may leave names out. The module's attributes may change, so pass a twin.
     """
     buffers = {name: tensors.get(name, buffer).clone() for name, buffer in module.named_buffers()}
     with twice_differentiable(module), eagerly(module):
@@ -75,7 +52,7 @@ def pure_forward(module: nn.Module, inputs: Tensor, tensors: Mapping[str, Tensor
 
 
 def checked_rows(role: str, module: object, output: Any, rows: int) -> Tensor:
-    """Return what a module returned, as ``role`` of a model, if it is a tensor with a row for each sample."""
+    """Return the output of a head or featurizer if it is a tensor with a row for each sample."""
     name = getattr(module, "__name__", type(module).__qualname__)
     what = "logits [N, C]" if role == "head" else "features [N, ...]"
     if not isinstance(output, Tensor):
@@ -91,7 +68,7 @@ def checked_rows(role: str, module: object, output: Any, rows: int) -> Tensor:
 
 
 def refuse_module(module: nn.Module) -> None:
-    """Refuse what no gradient statistic can be taken of, whatever the route."""
+    """Refuse a head that no route can take gradient statistics of."""
     check_module(module)
     for part in module.modules():
         if isinstance(part, _WRAPPERS):
@@ -109,7 +86,7 @@ def refuse_module(module: nn.Module) -> None:
 
 @contextmanager
 def eagerly(module: nn.Module) -> Generator[None]:
-    """Run compiled parts of a module as they were written."""
+    """Run compiled parts of a module uncompiled."""
     if any(hasattr(part, "_orig_mod") for part in module.modules()):
         with torch.compiler.set_stance("force_eager"):
             yield

@@ -1,8 +1,7 @@
-"""Kernels that can be differentiated twice, in place of those that torch takes by default.
+"""Kernels with a correct second derivative, in place of torch's default ones.
 
 Fused attention and cuDNN's recurrent layers have no second derivative. Layer and instance normalization have a wrong
-one under ``torch.func.vmap``: they keep their statistics from the forward pass and, batched, forget that these depend
-on the input.
+one under ``torch.func.vmap``: batched, their backward formula treats the saved statistics as constants.
 """
 
 from collections.abc import Callable, Generator, Sequence
@@ -18,16 +17,7 @@ from torch.overrides import TorchFunctionMode
 
 @contextmanager
 def double_backward_kernels(module: nn.Module) -> Generator[None]:
-    """Choose kernels of attention and recurrent layers that have a second derivative.
-
-    Example:
-        >>> module, q = nn.Identity(), torch.ones(1, 1, 2, 4, requires_grad=True)
-        >>> with double_backward_kernels(module):
-        ...     out = functional.scaled_dot_product_attention(q, q, q)
-        >>> (first,) = torch.autograd.grad(out.sum(), [q], create_graph=True)
-        >>> torch.autograd.grad(first.sum(), [q])[0].shape
-        torch.Size([1, 1, 2, 4])
-    """
+    """Choose kernels of attention and recurrent layers that have a second derivative."""
     fast, without = torch.backends.mha.get_fastpath_enabled(), nullcontext()
     if has_recurrence(module):
         without = torch.backends.cudnn.flags(enabled=False)
@@ -41,24 +31,12 @@ def double_backward_kernels(module: nn.Module) -> Generator[None]:
 
 @contextmanager
 def twice_differentiable(module: nn.Module) -> Generator[None]:
-    """Choose such kernels, and plain steps for normalizations, so that second derivatives are right under ``vmap``.
-
-    Example:
-        >>> with twice_differentiable(nn.Identity()):
-        ...     functional.layer_norm(torch.tensor([[1.0, 3.0]]), (2,), eps=0.0)
-        tensor([[-1.,  1.]])
-    """
+    """Choose such kernels, and plain steps for normalizations, whose second derivatives are correct under ``vmap``."""
     with _PlainSteps(), double_backward_kernels(module):
         yield
 
 
 def has_recurrence(head: nn.Module) -> bool:
-    """Whether a layer of the head is recurrent.
-
-    Example:
-        >>> has_recurrence(nn.Sequential(nn.LSTM(3, 4))), has_recurrence(nn.Linear(3, 2))
-        (True, False)
-    """
     return any(isinstance(module, nn.RNNBase) for module in head.modules())
 
 

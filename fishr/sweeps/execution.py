@@ -15,7 +15,7 @@ import torch
 from attrs import frozen
 
 from fishr.configuration import dumps
-from fishr.data.cached_environments import FeatureEnvironments
+from fishr.data.cached_features import FeatureEnvironments
 from fishr.data.domains import Domains, Environments
 from fishr.data.held_out import HeldOut
 from fishr.errors import InputError, RunFailed

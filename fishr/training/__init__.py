@@ -1,13 +1,11 @@
 """Experiments and their runs: objective, optimizers, the pure step, the loop, checkpoints, run folders."""
 
-from fishr.training.cached_training import on_features
 from fishr.training.checkpoints import Checkpoint, load, save
 from fishr.training.compute import Compute
 from fishr.training.evaluation import DomainScore, evaluate
 from fishr.training.experiment import Experiment
 from fishr.training.explanation import LossExplanation, explain_objective, loss_outline
-from fishr.training.features import domain_features
-from fishr.training.frozen import Frozen
+from fishr.training.frozen_features import Frozen, domain_features, on_features
 from fishr.training.keeping import Keeping, Recording, kept_checkpoints
 from fishr.training.launch import Refused, agreed, from_first, joined
 from fishr.training.loop import Evaluated, Event, Finished, Started, Stepped, resolve_device, train

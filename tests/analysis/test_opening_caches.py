@@ -4,8 +4,7 @@ import pytest
 import torch
 
 from fishr.analysis import open_subject
-from fishr.analysis.feature_caching import cache_features, featured_experiment
-from fishr.analysis.gradient_caching import cache_gradients
+from fishr.analysis.cache_writing import cache_features, cache_gradients, featured_experiment
 from fishr.data.caches import save_tree
 from fishr.errors import InputError
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from fishr.data.caches import load_tree, open_features, open_gradients, save_tree
-from fishr.data.caches.files import sole_writer
+from fishr.data.caches.hdf5 import sole_writer
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = ("--set", "featurizer.widths=[8]", "--set", "data.training_images=60", "--set", "data.copies=1")

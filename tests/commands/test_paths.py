@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 
 from fishr.data import Arrays
-from fishr.data.cached import CachedFeatures
-from fishr.data.cached_environments import FeatureEnvironments
+from fishr.data.cached_features import CachedFeatures, FeatureEnvironments
 from fishr.data.images import ImageFolders, ImageList
 from fishr.errors import InputError
 from fishr.paths import access_message, in_data_folder, typed_path

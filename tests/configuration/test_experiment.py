@@ -31,7 +31,7 @@ from fishr.penalties import (
 )
 from fishr.protocols import colored_digits, recipes
 from fishr.training.experiment import Experiment
-from fishr.training.frozen import Frozen
+from fishr.training.frozen_features import Frozen
 from fishr.training.optimizers import SGD
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from fishr.data.cached_environments import FeatureEnvironments
+from fishr.data.cached_features import FeatureEnvironments
 from fishr.data.caches import Section, open_features, write_features
 from fishr.data.held_out import HeldOut
 from fishr.errors import InputError

@@ -12,8 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fishr.data.batches import FullBatch, Minibatch
-from fishr.data.domains import Domain
-from fishr.data.inputs import LazyInputs
+from fishr.data.domains import Domain, LazyInputs
 from fishr.data.reading import begin_reading, chunks, tensor_of
 from fishr.errors import InputError
 
@@ -44,8 +43,8 @@ class Numbers:
     def to(self, device):
         return self
 
-    def finish(self, read, rows, seeds=None, room=None):
-        return read if room is None else room.copy_(read)
+    def finish(self, read, rows, seeds=None, out=None):
+        return read if out is None else out.copy_(read)
 
     def read(self, rows, seeds=None):
         self.threads.add(threading.current_thread().name)
@@ -151,9 +150,9 @@ def test_threads_that_read_compute_by_themselves_and_others_as_before():
     assert done.stdout.splitlines() == ["2 {1} 2", "2"]
 
 
-def test_a_batch_is_made_in_its_room():
-    room = torch.full((7, 2), -1.0)
-    made = begin_reading(Numbers(tuple(range(30))), range(5), room=room[1:6]).result()
-    assert made.data_ptr() == room[1:6].data_ptr()
-    assert torch.equal(room[1:6], begin_reading(Numbers(tuple(range(30))), range(5)).result())
-    assert (room[[0, 6]] == -1).all()
+def test_a_batch_is_made_in_its_output_buffer():
+    out = torch.full((7, 2), -1.0)
+    made = begin_reading(Numbers(tuple(range(30))), range(5), out=out[1:6]).result()
+    assert made.data_ptr() == out[1:6].data_ptr()
+    assert torch.equal(out[1:6], begin_reading(Numbers(tuple(range(30))), range(5)).result())
+    assert (out[[0, 6]] == -1).all()

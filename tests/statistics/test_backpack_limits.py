@@ -193,7 +193,7 @@ def test_what_a_layer_read_may_not_be_overwritten_unless_only_its_bias_is_chosen
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         head(features).sum().backward()
     for route in ("auto", "backpack"):
-        with pytest.raises(InputError, match="layer Linear: what it read is overwritten in place"):
+        with pytest.raises(InputError, match="layer Linear: its input is overwritten in place"):
             gradient_moments(head, features, labels, (2, 3), route=route)
     head.layer.weight.requires_grad_(False)
     expected = oracle_moments(head, features, labels, (2, 3), CrossEntropy())

@@ -13,7 +13,7 @@ from torchvision.models.resnet import BasicBlock
 from fishr.errors import InputError
 from fishr.losses import CrossEntropy
 from fishr.models.featurizers import MNISTCNN
-from fishr.models.frozen_norm import freeze_norm
+from fishr.models.frozen import freeze_norm
 from fishr.models.resnet import ResNet
 from fishr.statistics import (
     backpack_moments,

@@ -7,7 +7,7 @@ import attrs
 import pytest
 from attrs import frozen
 
-from fishr.data.cached_environments import FeatureEnvironments
+from fishr.data.cached_features import FeatureEnvironments
 from fishr.errors import InputError
 from fishr.protocols import colored_digits
 from fishr.protocols.domainbed.job import Job

@@ -42,8 +42,8 @@ class Noisy:
     def to(self, device):
         return self
 
-    def finish(self, read, rows, seeds=None, room=None):
-        return read if room is None else room.copy_(read)
+    def finish(self, read, rows, seeds=None, out=None):
+        return read if out is None else out.copy_(read)
 
     def read(self, rows, seeds=None):
         if self.bad:

@@ -6,7 +6,7 @@ import torch
 
 from fishr.errors import InputError
 from fishr.models.featurizers import MLP
-from fishr.training.frozen import Frozen
+from fishr.training.frozen_features import Frozen
 from fishr.training.loop import Stepped, train
 from fishr.training.optimizers import SGD, Adam
 from fishr.training.records import run

@@ -17,9 +17,9 @@ from fishr.models.initialization import xavier_linear
 from fishr.observation import observe
 from fishr.penalties import Fishr, Scaled, Total, explain
 from fishr.ranks import ALONE, Ranks
-from fishr.training.cached_training import on_features
 from fishr.training.compute import Compute
 from fishr.training.evaluation import evaluate
+from fishr.training.frozen_features import on_features
 from fishr.training.keeping import Recording
 from fishr.training.loop import Stepped, train
 from fishr.training.moment import measure_moment

@@ -6,7 +6,8 @@ import torch
 
 from fishr.data.batches import Minibatch
 from fishr.data.domains import Domain, Domains
-from fishr.data.images.pictures import ImageFiles, Pictures
+from fishr.data.images.image_inputs import Pictures
+from fishr.data.images.image_stores import ImageFiles
 from fishr.errors import InputError
 from fishr.training.checkpoints import load, save
 from fishr.training.loop import Evaluated, Finished, Started, Stepped, domains_to, resolve_device, train

@@ -10,37 +10,15 @@ import numpy as np
 
 import fishr
 from fishr.data.caches import Section, write_images
-from fishr.data.images.checking import check_readable
 from fishr.data.images.decoding import resized
-from fishr.data.images.folders import list_folder
-from fishr.data.images.layout_doubts import warn_of_layout
-from fishr.data.images.listing import Listed, class_names
-from fishr.data.images.lists import EXTENSIONS, list_file
-from fishr.data.images.names import portable
-from fishr.data.images.pictures import ImageFiles
+from fishr.data.images.image_data import list_images
+from fishr.data.images.image_stores import ImageFiles
+from fishr.data.images.layout_warnings import warn_of_layout
+from fishr.data.images.listed_images import Listed, class_names, portable
+from fishr.data.images.unreadable import check_readable
 from fishr.errors import InputError
 
 _FILES_A_TASK = 256
-
-
-def list_images(source: Path) -> tuple[Listed, ...]:
-    """The images of a folder or of a list.
-
-    Args:
-        source: a folder of ENVIRONMENT/CLASS/IMAGE, or a .csv, .json or .jsonl as ``ImageList`` takes it.
-
-    Raises:
-        InputError: there is none, or it is laid out in another way.
-
-    Example:
-        >>> list_images(Path("nowhere.csv"))
-        Traceback (most recent call last):
-            ...
-        fishr.errors.InputError: nowhere.csv: no such file; give a .csv, .json or .jsonl with environment, class and \
-path of each image
-    """
-    is_list = source.suffix.lower() in EXTENSIONS and not source.is_dir()
-    return list_file(source) if is_list or source.is_file() else list_folder(source)
 
 
 def cache_images(

@@ -121,12 +121,12 @@ def normalized(images: "Sequence[Image]", size: int) -> Tensor:
     return normalized_pixels(pixels(images, size))
 
 
-def normalized_pixels(images: Tensor, room: Tensor | None = None) -> Tensor:
+def normalized_pixels(images: Tensor, out: Tensor | None = None) -> Tensor:
     """The same of 8-bit pixels, where they lie.
 
     Args:
         images: [n, 3, height, width] uint8.
-        room: the same shape, float32, where the result is to lie; None: a new tensor.
+        out: the same shape, float32, where the result is to lie; None: a new tensor.
 
     Returns:
         The same shape, float32, on the same device.
@@ -138,10 +138,10 @@ def normalized_pixels(images: Tensor, room: Tensor | None = None) -> Tensor:
     Source:
         The means and deviations that torchvision's ImageNet weights are given with.
     """
-    if room is None:
-        room = torch.empty(images.shape, device=images.device)
+    if out is None:
+        out = torch.empty(images.shape, device=images.device)
     mean, std = (torch.tensor(each, device=images.device).view(3, 1, 1) for each in (MEAN, STD))
-    return room.copy_(images).div_(255).sub_(mean).div_(std)
+    return out.copy_(images).div_(255).sub_(mean).div_(std)
 
 
 def _eight_bits(image: "Image") -> "Image":

@@ -12,9 +12,8 @@ from attrs import evolve, frozen
 
 from fishr.data.batches import Drawn, Minibatch
 from fishr.data.domains import Domain
-from fishr.data.images.folders import ImageFolders
-from fishr.data.images.lists import ImageList
-from fishr.data.images.pictures import Prepare
+from fishr.data.images.image_data import ImageFolders, ImageList
+from fishr.data.images.image_inputs import Prepare
 
 AHEAD = 3
 _TURN_SECONDS = 0.5
@@ -114,8 +113,8 @@ def measure(ways: Mapping[Way, Sequence[Domain]], batch: int, rounds: int) -> tu
         rounds: turns of each way, at least 2.
 
     Example:
-        >>> from fishr.data.images.holding import HeldImages
-        >>> from fishr.data.images.pictures import Pictures
+        >>> from fishr.data.images.image_stores import HeldImages
+        >>> from fishr.data.images.image_inputs import Pictures
         >>> images = HeldImages(("a.jpg", "b.jpg"), torch.zeros(2, 4, 4, 3, dtype=torch.uint8))
         >>> domain = Domain("photo", Pictures(images, size=4, prepare="held"), torch.tensor([0, 1]))
         >>> (speed,) = measure({Way("held", "held", augmented=True): [domain]}, batch=2, rounds=2)

@@ -7,7 +7,7 @@ from types import MappingProxyType
 
 from attrs import field, frozen
 
-from fishr.data.images.folders import LAYOUT
+from fishr.data.images.folder_listing import LAYOUT
 from fishr.data.sources.layouts import CATEGORIES, Environment, lay_folders, lay_locations, lay_splits
 from fishr.errors import InputError
 

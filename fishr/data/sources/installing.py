@@ -6,7 +6,7 @@ from pathlib import Path, PurePosixPath
 
 from attrs import frozen
 
-from fishr.data.images.folders import list_folder
+from fishr.data.images.folder_listing import list_folder
 from fishr.data.sources.archives import check_space, is_archive, unpack
 from fishr.data.sources.checksums import check_and_record, read_sums
 from fishr.data.sources.downloading import OTHERWISE, Progress, download

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from attrs import frozen
 
-from fishr.data.images.scanning import is_meant
+from fishr.data.images.folder_listing import is_meant
 from fishr.errors import InputError, one_line
 
 SPLITS = ("train", "crossval", "test")

@@ -6,12 +6,12 @@ from pathlib import Path
 
 from attrs import frozen
 
-from fishr.data.images.caching import list_images
-from fishr.data.images.checking import Unreadable, find_unreadable
 from fishr.data.images.decoding import brightest
-from fishr.data.images.layout_doubts import layout_doubts
-from fishr.data.images.listing import Listed, class_names
-from fishr.data.images.pictures import ImageFiles
+from fishr.data.images.image_data import list_images
+from fishr.data.images.image_stores import ImageFiles
+from fishr.data.images.layout_warnings import layout_doubts
+from fishr.data.images.listed_images import Listed, class_names
+from fishr.data.images.unreadable import Unreadable, find_unreadable
 from fishr.data.sources.image_sets import ImageSet
 from fishr.errors import InputError
 
@@ -113,7 +113,7 @@ def verify_images(
 
 def contents_of(listed: Sequence[Listed]) -> tuple[Contents, ...]:
     """Count the images of environments."""
-    return tuple(Contents(each.name, dict(sorted(Counter(each.classes).items())), len(each.passed)) for each in listed)
+    return tuple(Contents(each.name, dict(sorted(Counter(each.classes).items())), len(each.skipped)) for each in listed)
 
 
 def problems_of(contents: Sequence[Contents], expected: ImageSet) -> tuple[str, ...]:

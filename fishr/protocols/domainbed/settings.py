@@ -5,10 +5,9 @@ from typing import Literal, get_args
 from attrs import Factory, field, frozen
 from attrs.validators import optional
 
-from fishr.data.cached_environments import FeatureEnvironments
+from fishr.data.cached_features import FeatureEnvironments
 from fishr.data.data_set import EnvironmentSource
-from fishr.data.images.folders import ImageFolders
-from fishr.data.images.lists import ImageList
+from fishr.data.images.image_data import ImageFolders, ImageList
 from fishr.data.mnist import DomainBedColoredMNIST, RotatedMNIST
 from fishr.errors import InputError
 from fishr.models.featurizers import MNISTCNN, FeatureDropout, Featurizer

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from fishr.analysis.feature_caching import cache_features, featured_experiment
-from fishr.analysis.gradient_caching import cache_gradients
+from fishr.analysis.cache_writing import cache_features, cache_gradients, featured_experiment
 from fishr.data.caches import open_features, open_gradients, save_tree
 from fishr.protocols import colored_digits
 

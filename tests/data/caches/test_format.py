@@ -9,8 +9,8 @@ import h5py
 import pytest
 import torch
 
-from fishr.analysis.feature_caching import cache_features, featured_experiment
-from fishr.data.caches.files import KINDS
+from fishr.analysis.cache_writing import cache_features, featured_experiment
+from fishr.data.caches.hdf5 import KINDS
 from fishr.protocols import colored_digits
 
 FORMAT = Path(__file__).resolve().parents[3] / "docs" / "format.md"

@@ -3,7 +3,7 @@ import torch
 
 from fishr.data.images import ImageFolders, ImageList, cache_images
 from fishr.data.images import throughput as measuring
-from fishr.data.images.holding import HeldImages
+from fishr.data.images.image_stores import HeldImages
 from fishr.data.images.throughput import Speed, Way, measure, ways_of
 from fishr.data.reading import begin_reading, tensor_of
 

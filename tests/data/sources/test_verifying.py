@@ -84,7 +84,7 @@ def test_contents_of_real_images():
     beside = Path(__file__).resolve().parents[4] / "shared" / "data" / "PACS-mini"
     if not beside.is_dir():
         pytest.skip(f"no {beside.name} beside the project")
-    from fishr.data.images.folders import list_folder
+    from fishr.data.images.folder_listing import list_folder
 
     contents = contents_of(list_folder(beside))
     assert problems_of(contents, find_image_set("PACS")) == ()

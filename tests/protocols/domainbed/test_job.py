@@ -4,9 +4,8 @@ import pytest
 from fishr.configuration import dumps, structure
 from fishr.configuration.toml import parse_toml
 from fishr.data import Minibatch
-from fishr.data.cached_environments import FeatureEnvironments
-from fishr.data.images.folders import ImageFolders
-from fishr.data.images.lists import ImageList
+from fishr.data.cached_features import FeatureEnvironments
+from fishr.data.images.image_data import ImageFolders, ImageList
 from fishr.data.mnist import RotatedMNIST
 from fishr.errors import InputError
 from fishr.models import MNISTCNN, FeatureDropout, LinearHead, ResNet, TimmBackbone

@@ -1,0 +1,172 @@
+"""What a file of ours holds, and whether it still holds what was written."""
+
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from attrs import frozen
+
+from fishr.data.caches.domain_rows import Section, read_sections
+from fishr.data.caches.encoding import HASH, TYPE, Damaged, attribute, entry, read_element, read_rows
+from fishr.data.caches.feature_cache import open_features
+from fishr.data.caches.gradient_cache import GradientCache, open_gradients
+from fishr.data.caches.hdf5 import UNREADABLE, Header, header_of, one_line, opened
+from fishr.data.caches.image_cache import open_images
+
+_BYTES = 1 << 24
+SECTIONED = ("fishr-features", "fishr-gradients", "fishr-images")
+
+
+@frozen
+class Element:
+    """A data set in a file.
+
+    Args:
+        name: its path in the file.
+        encoding: "array", "text", "texts" or "number".
+        type: of a value, such as "float32".
+        shape: of the array; none for a single value.
+        bytes: it takes in the file.
+
+    Example:
+        >>> Element("/domains/0/ids", "array", "int64", (750,), 6004).shape
+        (750,)
+    """
+
+    name: str
+    encoding: str
+    type: str
+    shape: tuple[int, ...]
+    bytes: int
+
+
+@frozen(eq=False)
+class Description:
+    """What a file holds.
+
+    Args:
+        header: kind, version and writer.
+        key: hash of everything that decides the rows; None of a kind that has none.
+        provenance: what the content was made of; empty of a kind that has none.
+        sections: the domains, of features and gradients.
+        elements: every data set, in the file's order.
+        bytes: of the file.
+
+    Example:
+        >>> Description(Header("fishr-surface", 1, "0.1.0"), None, {}, (), (), 3000).bytes
+        3000
+    """
+
+    header: Header
+    key: str | None
+    provenance: dict[str, Any]
+    sections: tuple[Section, ...]
+    elements: tuple[Element, ...]
+    bytes: int
+
+
+def describe(path: Path) -> Description:
+    """What a file holds; its arrays are not read.
+
+    Args:
+        path: of a file of any kind.
+
+    Raises:
+        InputError: absent, another program's, newer, incomplete, or its structure is damaged.
+
+    Example:
+        >>> import tempfile
+        >>> from fishr.data.caches.hdf5 import save_tree
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     save_tree(Path(folder, "a.h5"), "fishr-surface", {"loss": np.zeros((2, 3))})
+        ...     describe(Path(folder, "a.h5")).elements[0].shape
+        (2, 3)
+    """
+    with opened(path, None) as file:
+        header = header_of(file)
+        provenance = read_element(file, "provenance") if "provenance" in file else {}
+        key = read_element(file, "key") if "key" in file else None
+        sections = read_sections(file) if header.kind in SECTIONED else ()
+        elements = tuple(
+            Element(str(d.name), str(attribute(d, TYPE)), str(d.dtype), d.shape, d.id.get_storage_size())
+            for d in _datasets(file)
+        )
+        return Description(header, key, provenance, sections, elements, path.stat().st_size)
+
+
+def verify(path: Path) -> tuple[str, ...]:
+    """Read every byte of a file, a few MiB at a time, compare it with its hash, and check that values can be.
+
+    Args:
+        path: of a file of any kind.
+
+    Returns:
+        A line for each data set that is not what was written; none where all are.
+
+    Raises:
+        InputError: absent, another program's, newer, incomplete, or its structure is damaged; or features, gradients
+            or labels that no data set has.
+
+    Example:
+        >>> import tempfile
+        >>> from fishr.data.caches.hdf5 import save_tree
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     save_tree(Path(folder, "a.h5"), "fishr-surface", {"loss": np.zeros((2, 3))})
+        ...     verify(Path(folder, "a.h5"))
+        ()
+    """
+    with opened(path, None) as file:
+        kind = header_of(file).kind
+        problems = tuple(problem for dataset in _datasets(file) if (problem := _problem(dataset)))
+    if not problems and kind in SECTIONED:
+        _check_values(path, kind)
+    return problems
+
+
+def _check_values(path: Path, kind: str) -> None:
+    """Check labels, shapes and floats as those who read the file do."""
+    if kind == "fishr-images":
+        images = open_images(path)
+        for index in range(len(images.sections)):
+            images.domain(index)
+        return
+    cache = open_features(path) if kind == "fishr-features" else open_gradients(path)
+    if isinstance(cache, GradientCache):
+        cache.moments()
+    for index, section in enumerate(cache.sections):
+        width = sum(column.nbytes for column in cache.domain(index, stop=1).values())
+        rows = max(1, _BYTES // max(1, width))
+        for start in range(0, section.rows, rows):
+            cache.domain(index, start, start + rows)
+
+
+def _datasets(group: h5py.Group) -> list[h5py.Dataset]:
+    found = list[h5py.Dataset]()
+    for key in group:
+        item = entry(group, str(key))
+        found += _datasets(item) if isinstance(item, h5py.Group) else [item]
+    return found
+
+
+def _problem(dataset: h5py.Dataset) -> str:
+    try:
+        if _hash(dataset) == attribute(dataset, HASH):
+            return ""
+        return f"{dataset.name}: its bytes are not those that were written"
+    except Damaged as error:
+        return str(error)
+    except UNREADABLE as error:
+        return f"{dataset.name}: {one_line(error)}"
+
+
+def _hash(dataset: h5py.Dataset) -> str:
+    digest = sha256()
+    if dataset.ndim == 0:
+        digest.update(np.asarray(read_rows(dataset)).tobytes())
+    elif dataset.size:
+        rows = max(1, _BYTES * len(dataset) // dataset.nbytes)
+        for start in range(0, len(dataset), rows):
+            digest.update(np.ascontiguousarray(read_rows(dataset, start, start + rows)).data)
+    return digest.hexdigest()

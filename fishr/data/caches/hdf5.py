@@ -1,0 +1,292 @@
+"""HDF5 files that are either whole or absent, written by one process at a time and checked when opened."""
+
+import errno
+import os
+from collections.abc import Callable, Generator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from io import FileIO
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import h5py
+from attrs import frozen
+
+import fishr
+from fishr.data.caches.encoding import (
+    EDITION,
+    TYPE,
+    Damaged,
+    Tree,
+    attribute,
+    read_tree,
+    set_text,
+    stamp,
+    structure_digest,
+    write_tree,
+)
+from fishr.errors import InputError
+from fishr.files import fill_atomically, present
+from fishr.locks import beside, locked
+
+KINDS = ("fishr-features", "fishr-gradients", "fishr-statistics", "fishr-analysis", "fishr-surface", "fishr-images")
+_COMPLETE, _DIGEST, _LIBRARY = "complete", "digest", "library"
+# What h5py raises on bytes that are not what they should be.
+UNREADABLE = (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError, MemoryError, OverflowError)
+
+
+@frozen
+class Header:
+    """What a file says of itself.
+
+    Args:
+        kind: such as "fishr-features".
+        version: of the kind's layout.
+        library: version of fishr that wrote it.
+
+    Example:
+        >>> Header("fishr-features", 1, "0.1.0").kind
+        'fishr-features'
+    """
+
+    kind: str
+    version: int
+    library: str
+
+
+class _Disk(FileIO):
+    """A file that tells of a full disk at the end: HDF5 cannot be stopped half-way, and crashes if it is."""
+
+    _failure: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        """Write all bytes, or remember why not."""
+        rest = memoryview(data).cast("B")
+        size = len(rest)
+        try:
+            while rest and self._failure is None:
+                rest = rest[super().write(rest) :]
+        except OSError as error:
+            self._failure = error
+        return size
+
+    def truncate(self, size: int | None = None) -> int:
+        """Set the size, or remember why not."""
+        try:
+            return super().truncate(size)
+        except OSError as error:
+            self._failure = self._failure or error
+            return size or 0
+
+    def check(self) -> None:
+        """Raise the OSError of the first write that failed."""
+        if self._failure is not None:
+            raise self._failure
+
+
+def sole_writer(path: Path) -> AbstractContextManager[None]:
+    """Keep other writers away from a path while the context lasts."""
+    return locked(beside(path), path, "another process is writing it; wait for it to end, or choose another name")
+
+
+def write_whole(path: Path, kind: str, version: int, fill: Callable[[h5py.File], None]) -> None:
+    """Make a file beside its place, verify it, and put it there in one step.
+
+    The caller holds the lock of the path, or of the folder it is alone in.
+
+    Args:
+        path: where.
+        kind: of the file.
+        version: of the kind's layout.
+        fill: writes the content into the open file.
+
+    Raises:
+        RunFailed: it could not be written; what was there is kept.
+    """
+
+    def write(whole: BinaryIO) -> None:
+        try:
+            with _Disk(whole.fileno(), "r+b", closefd=False) as disk:
+                try:
+                    # This layout has checksums in its own structures as well.
+                    with h5py.File(disk, "w", libver=("v110", "v110"), track_order=True) as file:
+                        stamp(file, kind)
+                        file.attrs[EDITION] = version
+                        set_text(file, _LIBRARY, fishr.__version__)
+                        fill(file)
+                        set_text(file, _DIGEST, _digest(file))
+                        file.attrs[_COMPLETE] = True
+                finally:
+                    # A full disk is the reason of whatever HDF5 says after it.
+                    disk.check()
+        except InputError:  # A value without an encoding.
+            raise
+        except (OSError, RuntimeError, ValueError) as error:
+            raise OSError(one_line(error)) from error
+
+    fill_atomically(path, write, lambda partial: _verify(partial, kind, version))
+
+
+@contextmanager
+def opened(path: Path, kind: str | None, version: int = 1) -> Generator[h5py.File]:
+    """A file of ours, open for reading; whatever is wrong with it, then or while it is read, is one line.
+
+    Args:
+        path: of the file.
+        kind: that it must have; None: any.
+        version: of the kind's layout that is understood.
+
+    Raises:
+        InputError: absent, another program's, of another kind, newer, incomplete or damaged.
+    """
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; give the path of a file that fishr wrote")
+    try:
+        # A file under its final name never changes, so that readers need no lock, which some file systems lack.
+        with h5py.File(path, "r", locking=False) as file:
+            _check(file, path, kind, version)
+            yield file
+    except Damaged as error:
+        raise InputError(f"{path}: damaged ({error}); make it again") from error
+    except InputError:
+        raise
+    except PermissionError as error:
+        # HDF5 puts a text of its own in the place of the system's.
+        raise InputError(f"{path}: cannot be read ({os.strerror(errno.EACCES)}); ask for access, or copy it") from error
+    except UNREADABLE as error:
+        if not h5py.is_hdf5(path):
+            raise InputError(f"{path}: not an HDF5 file; give the path of a file that fishr wrote") from error
+        if isinstance(error, BlockingIOError) or "already open for" in str(error):
+            raise InputError(
+                f"{path}: in use by another process, which has opened it for writing; wait until it is closed, or "
+                f"after a crash of that process remove its mark with h5clear --status {path}"
+            ) from error
+        if "unable to lock file" in str(error):
+            raise InputError(f"{path}: cannot be locked ({one_line(error)}); unset HDF5_USE_FILE_LOCKING") from error
+        raise InputError(f"{path}: cut short or damaged ({one_line(error)}); make it again") from error
+
+
+def header_of(file: h5py.File) -> Header:
+    """What an open file says of itself.
+
+    Raises:
+        Damaged: it says nothing.
+    """
+    match attribute(file, TYPE), attribute(file, EDITION), attribute(file, _LIBRARY):
+        case str() as kind, int() as version, str() as library:
+            return Header(kind, version, library)
+        case _:
+            raise Damaged("it does not say what it is")
+
+
+def _check(file: h5py.File, path: Path, kind: str | None, version: int) -> None:
+    if attribute(file, TYPE) not in KINDS:
+        raise InputError(f"{path}: an HDF5 file of another program; give the path of a file that fishr wrote")
+    header = header_of(file)
+    if kind is not None and header.kind != kind:
+        raise InputError(f"{path}: got a file of kind {header.kind}, expected {kind}; give the path of such a file")
+    if header.version != version:
+        raise InputError(
+            f"{path}: got version {header.version} of {header.kind}, expected {version}; "
+            f"read it with the fishr that wrote it ({header.library}), or make it again"
+        )
+    if attribute(file, _COMPLETE) is not True:
+        raise Damaged("its writing was never completed")
+    if attribute(file, _DIGEST) != _digest(file):
+        raise Damaged("its structure is not what was written")
+
+
+def _digest(file: h5py.File) -> str:
+    header = header_of(file)
+    return f"{structure_digest(file)}-{header.kind}-{header.version}-{header.library}"
+
+
+def _verify(path: Path, kind: str, version: int) -> None:
+    try:
+        with opened(path, kind, version):
+            pass
+    except InputError as error:
+        raise OSError(f"what was written cannot be read: {error}") from error
+
+
+def one_line(error: BaseException) -> str:
+    """The reason of an error in one line.
+
+    Example:
+        >>> one_line(OSError("cannot\\nread"))
+        'cannot read'
+    """
+    # An OSError of the system has a plain reason; HDF5's own texts are long and come last.
+    reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return " ".join(reason.split())
+
+
+def save_tree(path: Path, kind: str, tree: Mapping[str, Any], *, version: int = 1, replace: bool = False) -> None:
+    """Write a tree to a file that is whole or absent.
+
+    Args:
+        path: where; its folder exists.
+        kind: what the file is, such as "fishr-analysis".
+        tree: names to NumPy arrays, texts, numbers, tuples of texts, None, or trees of such.
+        version: of the kind's layout.
+        replace: whether a file that is there gives way, once the new one is whole.
+
+    Raises:
+        InputError: something is there and is not to be replaced, another process is writing it, or the tree holds
+            what has no encoding.
+        RunFailed: it could not be written; what was there is kept.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     save_tree(Path(folder, "a.h5"), "fishr-analysis", {"name": "mine", "nested": {"steps": 3}})
+        ...     load_tree(Path(folder, "a.h5"), "fishr-analysis")
+        {'name': 'mine', 'nested': {'steps': 3}}
+    """
+    with sole_writer(path):
+        if not replace and present(path):
+            raise InputError(f"{path}: exists already; choose another name, or remove it")
+        write_whole(path, kind, version, lambda file: write_tree(file, tree))
+
+
+def load_tree(path: Path, kind: str, *, version: int = 1) -> Tree:
+    """Read a tree, every byte checked.
+
+    Args:
+        path: of the file.
+        kind: that it must have.
+        version: of the kind's layout.
+
+    Returns:
+        What was saved, arrays as NumPy arrays.
+
+    Raises:
+        InputError: absent, another program's, of another kind, newer, incomplete or damaged.
+
+    Example:
+        >>> load_tree(Path("nowhere.h5"), "fishr-analysis")
+        Traceback (most recent call last):
+            ...
+        fishr.errors.InputError: nowhere.h5: no such file; give the path of a file that fishr wrote
+    """
+    with opened(path, kind, version) as file:
+        return read_tree(file)
+
+
+def read_header(path: Path) -> Header:
+    """Kind, version and writer of any file of ours.
+
+    Args:
+        path: of the file.
+
+    Raises:
+        InputError: absent, another program's, newer, incomplete or damaged.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     save_tree(Path(folder, "a.h5"), "fishr-analysis", {})
+        ...     read_header(Path(folder, "a.h5")).kind
+        'fishr-analysis'
+    """
+    with opened(path, None) as file:
+        return header_of(file)

@@ -1,0 +1,15 @@
+from .caching import cache_images
+from .image_data import ImageFolders, ImageList
+from .image_inputs import Pictures
+from .image_stores import ImageFiles
+from .unreadable import Unreadable, find_unreadable
+
+__all__ = [
+    "ImageFiles",
+    "ImageFolders",
+    "ImageList",
+    "Pictures",
+    "Unreadable",
+    "cache_images",
+    "find_unreadable",
+]

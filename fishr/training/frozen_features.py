@@ -1,0 +1,185 @@
+"""A featurizer that keeps the weights it begins with: those of another run, or the seed's first ones."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import attrs
+import torch
+from attrs import frozen
+from torch import Tensor, nn
+
+from fishr.data.cached_features import CachedFeatures, provenance_texts
+from fishr.data.domains import Domain
+from fishr.data.reading import chunks
+from fishr.errors import InputError
+from fishr.models.featurizers import MLP, Featurizer
+from fishr.models.frozen import FrozenFeaturizer, block_of, features_by_block, in_blocks
+from fishr.paths import typed_path
+from fishr.statistics.moments import at_least_float32
+from fishr.training.checkpoint_path import checkpoint_of
+from fishr.training.experiment import Experiment
+from fishr.training.model import Model, evaluating, place
+from fishr.training.state import TrainingState
+from fishr.training.stored import read_checkpoint
+
+_PREFIX = "featurizer."
+
+
+@frozen
+class Frozen:
+    """Featurizer that does not learn: eval mode, no graph, each row to the same bits in any batch.
+
+    Its weights are part of the training state like all others, so a checkpoint holds them. It draws nothing from
+    the generator, so that the head starts as it would on cached features.
+
+    Args:
+        inner: the featurizer it is, as in the run that its weights come from.
+        weights: a run folder or a checkpoint with trained weights; a relative path starts at the working
+            directory. None: the seed's first weights.
+
+    Raises:
+        InputError: when called, no such checkpoint, or one of another featurizer.
+
+    Example:
+        >>> from fishr.models import MLP
+        >>> frozen = Frozen(MLP(widths=(5,)))
+        >>> featurizer = frozen((2, 8, 8), torch.Generator().manual_seed(0))
+        >>> featurizer(torch.zeros(3, 2, 8, 8)).requires_grad, frozen.features((2, 8, 8))
+        (False, 5)
+        >>> Frozen(MLP(), weights="nowhere")((3,), torch.Generator())
+        Traceback (most recent call last):
+            ...
+        fishr.errors.InputError: featurizer: nowhere: no such run folder or checkpoint; train it first, or give its path
+    """
+
+    inner: Featurizer
+    weights: str | None = None
+
+    def __call__(self, shape: tuple[int, ...], generator: torch.Generator) -> nn.Module:
+        """Module from inputs [N, *shape] to features [N, F]; the generator stays as it is."""
+        own = torch.Generator(generator.device)
+        own.set_state(generator.get_state())
+        module = self.inner(shape, own)
+        if self.weights is not None:
+            _fill(module, typed_path(self.weights))
+        return FrozenFeaturizer(module)
+
+    def features(self, shape: tuple[int, ...]) -> int:
+        """F, the number of features for inputs [N, *shape]."""
+        return self.inner.features(shape)
+
+
+def _fill(module: nn.Module, path: Path) -> None:
+    if not path.exists():
+        raise InputError(f"featurizer: {path}: no such run folder or checkpoint; train it first, or give its path")
+    file = checkpoint_of(path) if path.is_dir() else path
+    tree = read_checkpoint(file)
+    found: dict[str, Tensor] = {**tree["parameters"], **tree["buffers"]}
+    given = {name.removeprefix(_PREFIX): value for name, value in found.items() if name.startswith(_PREFIX)}
+    own = module.state_dict()
+    for name in dict.fromkeys([*own, *given]):
+        got, expected = (tuple(part[name].shape) if name in part else "none" for part in (given, own))
+        if got != expected:
+            raise InputError(
+                f"featurizer: {file} has shape {got} for {name}, expected {expected}; "
+                "give the featurizer that the run was trained with"
+            )
+    module.load_state_dict(given)
+
+
+def domain_features(
+    model: Model, experiment: Experiment, state: TrainingState, domain: Domain, chunk: int = 8192, start: int = 0
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """What the featurizer makes of a domain, and the head of that, in eval mode and without a graph.
+
+    The bits of a row's features depend neither on ``chunk`` nor on ``start``, and a frozen featurizer gives the same
+    in training. Those of its logits neither, as long as both are multiples of 64.
+
+    Args:
+        model: the experiment's modules, on the domain's device; their modes are restored before each yield.
+        experiment: for its precision.
+        state: the weights.
+        domain: n rows.
+        chunk: rows of each pair that is yielded at most, which bounds memory; large inputs come in fewer.
+        start: the row to begin at.
+
+    Yields:
+        Features [rows, F] and logits [rows, C], float32 or wider, in the domain's order.
+
+    Example:
+        >>> from fishr.protocols import colored_digits
+        >>> from fishr.training.state import build_model, first_state
+        >>> experiment = colored_digits()
+        >>> domains = experiment.data(experiment.seed, None)
+        >>> model = build_model(experiment, domains)
+        >>> state = first_state(experiment, model, 2)
+        >>> pairs = domain_features(model, experiment, state, domains.training[0], chunk=2500)
+        >>> [(tuple(features.shape), tuple(logits.shape)) for features, logits in pairs]
+        [((2500, 390), (2500, 1)), ((750, 390), (750, 1))]
+    """
+    block: int | None = None
+    for inputs, _ in chunks(domain, chunk, start):
+        place(model, state.parameters, state.buffers)
+        with torch.no_grad(), evaluating(model):
+            with experiment.compute.products(), experiment.compute.autocast(inputs.device):
+                block = block or block_of(model.featurizer, inputs)
+                features = at_least_float32(features_by_block(model.featurizer, inputs, block))
+            weights = next((p.dtype for p in model.head.parameters()), features.dtype)
+            logits = at_least_float32(in_blocks(model.head, features.to(weights)))
+        yield features, logits
+
+
+# What says the same at greater length, and what the features do not depend on.
+_FREE = ("experiment", "created", "device")
+
+
+def on_features(
+    experiment: Experiment, path: Path, key: str, provenance: Mapping[str, object], data: Any, seed: int
+) -> Experiment:
+    """The experiment with nothing before its head, on a file of features of its own data.
+
+    Head, loss, objective, optimizer, batches and steps stay. Its training ends in the same bits as one through
+    ``Frozen`` with the featurizer that the features were computed with.
+
+    Args:
+        experiment: whose head is to be trained.
+        path: of the features.
+        key: theirs, which a run that is resumed will expect.
+        provenance: what else it will expect, to say what differs where the key does.
+        data: the data settings that they were computed from.
+        seed: likewise.
+
+    Returns:
+        An experiment whose data are the features.
+
+    Raises:
+        InputError: the features are of other data or of another seed than the experiment's.
+
+    Example:
+        >>> from fishr.protocols import colored_digits
+        >>> recipe = colored_digits()
+        >>> on_features(recipe, Path("digits.h5"), "6b86b2", {}, recipe.data, recipe.seed).featurizer
+        MLP(widths=())
+        >>> on_features(recipe, Path("digits.h5"), "6b86b2", {}, recipe.data, seed=5)
+        Traceback (most recent call last):
+            ...
+        fishr.errors.InputError: digits.h5: its features are of seed = 5, the experiment has 0; \
+cache the features of the experiment's own data, or change the experiment
+    """
+    for name, theirs, ours in [*_differences(data, experiment.data), ("seed", seed, experiment.seed)]:
+        if theirs != ours:
+            raise InputError(
+                f"{path}: its features are of {name} = {theirs!r}, the experiment has {ours!r}; "
+                "cache the features of the experiment's own data, or change the experiment"
+            )
+    expected = {name: text for name, text in provenance_texts(provenance).items() if name not in _FREE}
+    features = CachedFeatures(str(path.absolute()), key, expected)
+    return attrs.evolve(experiment, data=features, featurizer=MLP(widths=()))
+
+
+def _differences(theirs: Any, ours: Any) -> list[tuple[str, object, object]]:
+    if type(theirs) is not type(ours):
+        return [("data.kind", type(theirs).__name__, type(ours).__name__)]
+    names = [field.name for field in attrs.fields(type(ours))]
+    return [(f"data.{name}", getattr(theirs, name), getattr(ours, name)) for name in names]

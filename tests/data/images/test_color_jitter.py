@@ -1,0 +1,117 @@
+"""Against torchvision's operations on floating-point tensors, image by image."""
+
+import itertools
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torchvision.transforms.v2 import functional as F
+
+from fishr.data.images import color_jitter
+from fishr.data.images.augmentation import JITTERS, Augmentation, draw_augmentation
+from fishr.data.images.color_jitter import colored
+from fishr.data.images.decoding import MEAN, STD
+
+# Of values from 0 to 1: some roundings of float32 after each other, where 8-bit images have steps of 4e-3.
+TOLERANCE = 4e-6
+NEUTRAL = {"brightness": 1.0, "contrast": 1.0, "saturation": 1.0, "hue": 0.0}
+
+
+def _batch(count, height=15, width=17, seed=0):
+    """Noise, with the edges of the colour space and with pixels whose channels are equal in every way."""
+    pixels = torch.randint(0, 256, (count, 3, height, width), generator=torch.Generator().manual_seed(seed)).byte()
+    corners = torch.tensor(list(itertools.product((0, 100, 255), repeat=3))).byte()
+    for image in pixels:
+        image.view(3, -1)[:, : len(corners)] = corners.T
+    return pixels
+
+
+def _drawn(seeds):
+    return [draw_augmentation(seed, 17, 15) for seed in seeds]
+
+
+def _theirs(image, drawn):
+    values = image.float() / 255
+    for name, factor in drawn.jitters:
+        values = getattr(F, f"adjust_{name}")(values, factor)
+    values = F.rgb_to_grayscale(values, 3) if drawn.gray else values
+    return F.normalize(values, list(MEAN), list(STD))
+
+
+def _worst(images, drawn):
+    made = colored(images, drawn)
+    assert (made.shape, made.dtype) == (images.shape, torch.float32)
+    theirs = torch.stack([_theirs(image, one) for image, one in zip(images, drawn, strict=True)])
+    return float(((made - theirs) * torch.tensor(STD).view(3, 1, 1)).abs().max())
+
+
+def test_drawn_colours_are_torchvisions():
+    drawn = _drawn(range(120))
+    assert {one.gray for one in drawn} == {True, False}
+    assert _worst(_batch(120), drawn) < TOLERANCE
+
+
+@pytest.mark.parametrize("gray", [False, True])
+def test_every_order_is_torchvisions(gray):
+    drawn = [
+        Augmentation(0, 0, 15, 17, False, tuple((name, {"hue": -0.3}.get(name, 1.3)) for name in order), gray)
+        for order in itertools.permutations(JITTERS)
+    ]
+    assert _worst(_batch(24), drawn) < TOLERANCE
+
+
+@given(name=st.sampled_from(JITTERS), factor=st.floats(0, 1), seed=st.integers(0, 99))
+@settings(max_examples=60)
+def test_each_change_alone(name, factor, seed):
+    factor = (0.6 * factor - 0.3) if name == "hue" else (0.7 + 0.6 * factor)
+    jitters = tuple((each, factor if each == name else NEUTRAL[each]) for each in JITTERS)
+    assert _worst(_batch(1, seed=seed), [Augmentation(0, 0, 15, 17, False, jitters, False)]) < TOLERANCE
+
+
+def test_without_changes_pixels_stay():
+    images = _batch(2)
+    same = colored(images, [Augmentation(0, 0, 15, 17, False, tuple(NEUTRAL.items()), False)] * 2)
+    values = (same * torch.tensor(STD).view(3, 1, 1) + torch.tensor(MEAN).view(3, 1, 1)) * 255
+    assert (values - images).abs().max() < 1e-3
+
+
+def test_what_becomes_of_an_image_depends_on_no_other(monkeypatch):
+    """The same bits in any batch, place, size of pieces and number of threads."""
+    images, drawn = _batch(40, 19, 23), _drawn(range(40))
+    whole = colored(images, drawn)
+    for row in (0, 7, 39):
+        assert torch.equal(colored(images[row : row + 1], drawn[row : row + 1])[0], whole[row])
+    order = torch.randperm(40)
+    assert torch.equal(colored(images[order], [drawn[row] for row in order]), whole[order])
+    for piece in (1, 3 * 19 * 23 * 5, 10**9):
+        monkeypatch.setattr(color_jitter, "_PIECE", piece)
+        assert torch.equal(colored(images, drawn), whole)
+
+
+def test_threads_change_no_bit():
+    """Of an image large enough that threads share it, more threads than it has channels."""
+    images, drawn = _batch(1, 201, 203), _drawn(range(1))
+    alone = colored(images, drawn)
+    try:
+        torch.set_num_threads(5)
+        assert torch.equal(colored(images, drawn), alone)
+    finally:
+        torch.set_num_threads(1)
+
+
+def test_inputs_stay_as_they_are_and_may_have_any_strides():
+    images, drawn = _batch(5), _drawn(range(5))
+    before = images.clone()
+    made = colored(images, drawn)
+    assert torch.equal(images, before)
+    assert torch.equal(colored(images.contiguous(memory_format=torch.channels_last), drawn), made)
+    assert colored(images[:0], []).shape == (0, 3, 15, 17)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_on_a_device_as_on_the_cpu():
+    images, drawn = _batch(40), _drawn(range(40))
+    there = colored(images.cuda(), drawn)
+    assert there.is_cuda
+    assert torch.allclose(there.cpu(), colored(images, drawn), atol=1e-4)
