@@ -210,6 +210,7 @@ def test_what_may_not_be_meant_is_noted_and_counted(call, pacs):
     assert "note: images are passed over, of other formats or beside the classes: 2 .gif\n" in said.out
 
 
+@pytest.mark.slow
 def test_names_that_are_no_utf8_are_printed_as_they_are(pacs, home):
     """By their bytes on standard output, escaped in errors."""
     name = os.fsdecode(b"caf\xe9.jpg")
