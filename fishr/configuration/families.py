@@ -14,7 +14,8 @@ from attrs import frozen
 
 from fishr.configuration.problems import flaw, one_of, suggestion, text_value, unexpected
 from fishr.data.batches import Batches
-from fishr.data.data_set import DataSet, EnvironmentSource
+from fishr.data.domains import DataSet
+from fishr.data.environments import EnvironmentSource
 from fishr.errors import one_line
 from fishr.losses import Loss
 from fishr.models.featurizers import Featurizer

@@ -2,10 +2,9 @@ from .arrays import Arrays, from_arrays
 from .available import Entry, catalog, catalogue
 from .batches import Batches, FullBatch, FunctionBatches, Minibatch
 from .cached_features import CachedFeatures, FeatureEnvironments
-from .data_set import DataSet, EnvironmentSource
 from .digits import ColoredDigits
-from .domains import Domain, Domains, Environments
-from .held_out import AllEnvironments, HeldOut
+from .domains import DataSet, Domain, Domains
+from .environments import AllEnvironments, Environments, EnvironmentSource, HeldOut
 from .images.image_data import ImageFolders, ImageList
 from .mnist import ColoredMNIST, DomainBedColoredMNIST, RotatedMNIST
 from .mnist_files import download_mnist

@@ -1,10 +1,14 @@
 """The catalog of data sets: what each holds, what it needs, and whether its files exist."""
 
+from collections.abc import Iterator
 from difflib import get_close_matches
+from inspect import getdoc, signature
 from pathlib import Path
 
+import attrs
 from attrs import frozen
 
+from fishr import data
 from fishr.data.images.folder_listing import LAYOUT
 from fishr.data.mnist import ANGLES, COLOR_NAMES
 from fishr.data.mnist_files import MIRROR, has_mnist
@@ -60,9 +64,9 @@ def catalog(data_dir: Path) -> tuple[Entry, ...]:
 
     Example:
         >>> [entry.kind for entry in catalog(Path("no-such-folder")) if entry.ready]
-        ['ColoredDigits', 'Arrays', 'CachedFeatures', 'ImageFolders', 'ImageList']
+        ['ColoredDigits', 'Arrays', 'CachedFeatures', 'FeatureEnvironments', 'ImageFolders', 'ImageList']
     """
-    return (
+    entries = (
         Entry(
             "ColoredDigits",
             "scikit-learn's 8×8 digits with a spurious color",
@@ -90,6 +94,12 @@ def catalog(data_dir: Path) -> tuple[Entry, ...]:
             by_hand="fishr cache features RUN -o FILE.h5",
         ),
         Entry(
+            "FeatureEnvironments",
+            "features of a frozen network, as environments to hold out",
+            "a file of fishr cache features",
+            layout="FILE.h5",
+        ),
+        Entry(
             "ImageFolders",
             "your own images in folders",
             f"a folder {LAYOUT}",
@@ -104,6 +114,7 @@ def catalog(data_dir: Path) -> tuple[Entry, ...]:
             by_hand="check it with fishr data verify FILE.csv",
         ),
     )
+    return (*entries, *_others({entry.kind for entry in entries}))
 
 
 catalogue = catalog  # the spelling before 0.2
@@ -118,6 +129,16 @@ def entry_of(name: str, data_dir: Path) -> Entry:
     close = get_close_matches(lower, by_name, 1)
     hint = f"did you mean {by_name[close[0]].kind}? " if close else ""
     raise InputError(f"{name}: no data set of that name; {hint}`fishr data list` shows all")
+
+
+def _others(listed: set[str]) -> Iterator[Entry]:
+    """Describe exported data sets without an entry by their docstrings."""
+    for kind in (name for name in data.__all__ if name not in listed):
+        found = getattr(data, kind)
+        names = {field.name for field in attrs.fields(found)} if attrs.has(found) else {"source"}
+        # HeldOut and AllEnvironments have a source, which is the data set.
+        if "source" not in names and list(signature(found.__call__).parameters) == ["self", "seed", "data_dir"]:
+            yield Entry(kind, (getdoc(found) or kind).splitlines()[0].rstrip("."), f"see help(fishr.data.{kind})")
 
 
 def _mnist(kind: str, description: str, data_dir: Path, environments: tuple[str, ...], classes: int) -> Entry:

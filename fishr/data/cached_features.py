@@ -9,7 +9,8 @@ import torch
 from attrs import Factory, frozen
 from numpy.typing import NDArray
 
-from fishr.data.domains import Domain, Domains, Environments
+from fishr.data.domains import Domain, Domains
+from fishr.data.environments import Environments
 from fishr.errors import InputError
 from fishr.paths import in_data_folder
 

@@ -1,6 +1,7 @@
-"""The records of a data set: one domain, training and evaluation domains, and a benchmark's environments."""
+"""The records of a data set, ``Domain`` and ``Domains``, and the protocol ``DataSet`` of what builds them."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Protocol, Self, runtime_checkable
 
 import torch
@@ -173,19 +174,24 @@ class Domains:
         return tuple(self.training[0].inputs.shape[1:])
 
 
-@frozen(eq=False)
-class Environments:
-    """All environments of a benchmark's data set, in the order of their indices, before some are held out.
-
-    Args:
-        domains: One for each environment, named as in the data set.
-        classes: C, at least 2.
+class DataSet(Protocol):
+    """Data of an experiment: frozen settings, or a plain function, whose call returns the domains.
 
     Example:
-        >>> photo = Domain("photo", torch.zeros(4, 3), torch.tensor([0, 1, 0, 1]))
-        >>> Environments((photo,), classes=2).domains[0].name
-        'photo'
+        >>> def noise(seed, data_dir):
+        ...     draw = torch.Generator().manual_seed(seed)
+        ...     parts = [Domain(name, torch.randn(8, 3, generator=draw), torch.arange(8) % 2) for name in "ab"]
+        ...     return Domains((parts[0],), (parts[1],), classes=2)
+        >>> own: DataSet = noise
+        >>> own(0, None).shape
+        (3,)
     """
 
-    domains: tuple[Domain, ...]
-    classes: int
+    def __call__(self, seed: int, data_dir: Path | None, /) -> Domains:
+        """Return the domains.
+
+        Args:
+            seed: The experiment's seed, the only source of randomness.
+            data_dir: Folder with data files; None: ``data``.
+        """
+        ...

@@ -8,7 +8,8 @@ from attrs import frozen
 from PIL import Image
 from torch import Tensor
 
-from fishr.data.domains import Domain, Domains, Environments
+from fishr.data.domains import Domain, Domains
+from fishr.data.environments import Environments
 from fishr.data.mnist_files import TEST_IMAGES, TEST_LABELS, find_mnist, read_mnist
 from fishr.data.spurious_color import check_flips, check_remainder, colored, colored_domains
 from fishr.errors import InputError

@@ -16,8 +16,8 @@ from attrs import frozen
 
 from fishr.configuration import dumps
 from fishr.data.cached_features import FeatureEnvironments
-from fishr.data.domains import Domains, Environments
-from fishr.data.held_out import HeldOut
+from fishr.data.domains import Domains
+from fishr.data.environments import Environments, HeldOut
 from fishr.errors import InputError, RunFailed
 from fishr.files import write_atomically
 from fishr.protocols.domainbed.job import Job

@@ -6,7 +6,7 @@ from attrs import field, frozen
 from attrs.validators import optional
 
 from fishr.data.batches import Batches
-from fishr.data.data_set import DataSet
+from fishr.data.domains import DataSet
 from fishr.errors import InputError
 from fishr.losses import Loss
 from fishr.models.featurizers import Featurizer

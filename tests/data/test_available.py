@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from attrs import frozen
 
 from fishr.data import Entry, catalog
 from fishr.data.available import entry_of
@@ -14,7 +15,7 @@ def ready(folder: Path) -> set[str]:
     return {entry.kind for entry in catalog(folder) if entry.ready}
 
 
-ALWAYS = {"ColoredDigits", "Arrays", "CachedFeatures", "ImageFolders", "ImageList"}
+ALWAYS = {"ColoredDigits", "Arrays", "CachedFeatures", "FeatureEnvironments", "ImageFolders", "ImageList"}
 
 
 def test_domainbeds_digits_need_all_four_files(tmp_path: Path):
@@ -43,6 +44,24 @@ def test_kinds_are_those_of_the_configuration_or_the_benchmark():
     kinds = {entry.kind for entry in catalog(Path("data"))}
     classes = {kind for kind in kinds if any(hasattr(each, kind) for each in (fishr.data, mnist, images))}
     assert kinds - classes == {name for name, each in BENCHMARKS.items() if each.folder}
+
+
+def test_an_exported_data_set_is_listed_by_its_docstring(monkeypatch):
+    import fishr.data
+
+    @frozen
+    class Mine:
+        """Noise in two domains.
+
+        Second paragraph.
+        """
+
+        def __call__(self, seed: int, data_dir: Path | None) -> fishr.data.Domains: ...
+
+    assert all("help(" not in entry.needs for entry in catalog(Path("data")))
+    monkeypatch.setattr(fishr.data, "__all__", [*fishr.data.__all__, "Mine"])
+    monkeypatch.setattr(fishr.data, "Mine", Mine, raising=False)
+    assert catalog(Path("data"))[-1] == Entry("Mine", "Noise in two domains", "see help(fishr.data.Mine)")
 
 
 def test_environments_are_called_as_the_data_set_calls_them():

@@ -6,7 +6,7 @@ import torch
 
 from fishr.data.cached_features import FeatureEnvironments
 from fishr.data.caches import Section, open_features, write_features
-from fishr.data.held_out import HeldOut
+from fishr.data.environments import HeldOut
 from fishr.errors import InputError
 
 SECTIONS = (Section("sketch", "training", 12), Section("art", "evaluation", 10), Section("photo", "training", 15))

@@ -6,7 +6,8 @@ from pathlib import Path
 import torch
 from attrs import frozen
 
-from fishr.data.domains import Domain, Environments
+from fishr.data.domains import Domain
+from fishr.data.environments import Environments
 from fishr.data.images.folder_listing import list_folder
 from fishr.data.images.image_inputs import Pictures, Prepare
 from fishr.data.images.image_stores import CachedImages, ImageFiles

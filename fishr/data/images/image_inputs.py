@@ -9,13 +9,13 @@ from attrs import Factory, evolve, frozen
 from torch import Tensor
 
 from fishr.data.domains import LazyInputs
+from fishr.data.environments import seed_hash
 from fishr.data.images.augmentation import Augmentation, augment, crops, draw_augmentation
 from fishr.data.images.color_jitter import colored
 from fishr.data.images.decoding import Array, normalized, normalized_pixels, pixels, resized
 from fishr.data.images.image_stores import CachedImages, HeldImages, Images
 from fishr.data.images.listed_images import portable
 from fishr.data.reading import unfinished
-from fishr.data.splits import seed_hash
 from fishr.errors import InputError
 
 if TYPE_CHECKING:

@@ -6,6 +6,7 @@ from types import MappingProxyType
 from attrs import frozen
 
 from fishr.data.mnist import ANGLES, COLOR_NAMES
+from fishr.data.sources.image_sets import IMAGE_SETS, ImageSet
 
 STEPS = 5001
 
@@ -36,28 +37,18 @@ class Benchmark:
         return not self.folder
 
 
-def _spawrious(size: str, level: str) -> Benchmark:
-    folder = f"spawrious224/{size}_{level}"
-    return Benchmark(("Test", "SC_group_1", "SC_group_2"), 4, 100, folder, tested=(0,))
+def _of(images: ImageSet) -> Benchmark:
+    titles = tuple(environment.title for environment in images.environments)
+    spurious = images.name.startswith("Spawrious")
+    every = 1000 if images.name == "DomainNet" else 100 if spurious else 300
+    return Benchmark(titles, images.classes, every, images.folder, tested=(0,) if spurious else None)
 
 
 BENCHMARKS: Mapping[str, Benchmark] = MappingProxyType(
     {
         "ColoredMNIST": Benchmark(COLOR_NAMES, 2, 100),
         "RotatedMNIST": Benchmark(tuple(str(angle) for angle in ANGLES), 10, 100),
-        "VLCS": Benchmark(("C", "L", "S", "V"), 5, folder="VLCS"),
-        "PACS": Benchmark(("A", "C", "P", "S"), 7, folder="PACS"),
-        "OfficeHome": Benchmark(("A", "C", "P", "R"), 65, folder="office_home"),
-        "TerraIncognita": Benchmark(("L100", "L38", "L43", "L46"), 10, folder="terra_incognita"),
-        "DomainNet": Benchmark(("clip", "info", "paint", "quick", "real", "sketch"), 345, 1000, "domain_net"),
-        "SVIRO": Benchmark(
-            ("aclass", "escape", "hilux", "i3", "lexus", "tesla", "tiguan", "tucson", "x5", "zoe"), 7, folder="sviro"
-        ),
-        **{
-            f"Spawrious{size}_{level}": _spawrious(size.lower(), level)
-            for size in ("O2O", "M2M")
-            for level in ("easy", "medium", "hard")
-        },
+        **{name: _of(images) for name, images in IMAGE_SETS.items()},
     }
 )
 """By the names that DomainBed and its records use."""

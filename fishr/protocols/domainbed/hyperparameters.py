@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from attrs import frozen
 from numpy.random import RandomState
 
-from fishr.data.splits import seed_hash
+from fishr.data.environments import seed_hash
 
 Value = float | int | bool
 Draw = Callable[[RandomState], Value]

@@ -10,8 +10,7 @@ import attrs
 from attrs import field, frozen
 
 from fishr.data.batches import Minibatch
-from fishr.data.held_out import AllEnvironments, HeldOut, check_test_environments
-from fishr.data.splits import seed_hash
+from fishr.data.environments import AllEnvironments, HeldOut, check_test_environments, seed_hash
 from fishr.errors import InputError
 from fishr.losses import CrossEntropy
 from fishr.models.heads import LinearHead

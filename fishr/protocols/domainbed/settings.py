@@ -6,7 +6,7 @@ from attrs import Factory, field, frozen
 from attrs.validators import optional
 
 from fishr.data.cached_features import FeatureEnvironments
-from fishr.data.data_set import EnvironmentSource
+from fishr.data.environments import EnvironmentSource
 from fishr.data.images.image_data import ImageFolders, ImageList
 from fishr.data.mnist import DomainBedColoredMNIST, RotatedMNIST
 from fishr.errors import InputError

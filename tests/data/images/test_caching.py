@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from fishr.data.caches import open_images, verify
+from fishr.data.environments import seed_hash
 from fishr.data.images import ImageFolders, ImageList, cache_images
 from fishr.data.images.augmentation import augment, draw_augmentation
 from fishr.data.images.decoding import decode, normalized, resized
-from fishr.data.splits import seed_hash
 from fishr.errors import InputError
 
 

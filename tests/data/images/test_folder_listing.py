@@ -8,10 +8,9 @@ import torch
 from torchvision import transforms as T
 from torchvision.datasets import ImageFolder
 
-from fishr.data.held_out import HeldOut
+from fishr.data.environments import HeldOut, seed_hash, split_indices
 from fishr.data.images import ImageFolders
 from fishr.data.images.folder_listing import list_folder
-from fishr.data.splits import seed_hash, split_rows
 from fishr.errors import InputError
 
 
@@ -96,7 +95,7 @@ def test_a_split_reads_the_rows_of_domainbed(folder):
     source = ImageFolders("animals", size=8)
     domains = HeldOut(source, test=(1,), trial_seed=2)(seed=0, data_dir=folder.parent)
     whole = source(0, folder.parent).domains[0]
-    rows, _ = split_rows(len(whole.labels), 0.2, seed_hash(2, 0))
+    rows, _ = split_indices(len(whole.labels), 0.2, seed_hash(2, 0))
     trained = domains.training[0]
     assert trained.name == "env0_in"
     assert torch.equal(trained.labels, whole.labels[rows])

@@ -1,12 +1,21 @@
-"""Test environments and splits: names, rows, refusals; what is tested is never augmented."""
+"""Test environments and DomainBed's splits: names, samples, refusals; what is tested is never augmented."""
 
+import numpy as np
 import pytest
 import torch
 from attrs import evolve, field, frozen
+from hypothesis import given
+from hypothesis import strategies as st
 
-from fishr.data.domains import Domain, Environments
-from fishr.data.held_out import AllEnvironments, HeldOut, check_test_environments
-from fishr.data.splits import seed_hash, split_rows
+from fishr.data.domains import Domain
+from fishr.data.environments import (
+    AllEnvironments,
+    Environments,
+    HeldOut,
+    check_test_environments,
+    seed_hash,
+    split_indices,
+)
 from fishr.errors import InputError
 
 SIZES = (10, 15, 20)
@@ -37,7 +46,7 @@ def test_domains_are_domainbeds(test):
     assert made.training[0].title == f"env{trained[0]}_in (e{trained[0]})"
     found = {d.name: d for d in (*made.training, *made.evaluation)}
     for index, size in enumerate(SIZES):
-        kept, held_out = split_rows(size, 0.2, seed_hash(7, index))
+        kept, held_out = split_indices(size, 0.2, seed_hash(7, index))
         for name, rows in (("in", kept), ("out", held_out)):
             part = found[f"env{index}_{name}"]
             assert part.inputs.tolist() == [[float(index), float(row)] for row in rows]
@@ -120,10 +129,54 @@ def test_refused_with_the_data():
         HeldOut(Source(), test=(3,))(0, None)
     with pytest.raises(InputError, match="leaves none of 3 environments to train on"):
         HeldOut(Source(), test=(0, 1, 2))(0, None)
-    with pytest.raises(InputError, match=r"environment 0 \(e0\): holdout_fraction: got 0.05 of 10 rows"):
+    with pytest.raises(InputError, match=r"environment 0 \(e0\): holdout_fraction: got 0.05 of 10 samples"):
         HeldOut(Source(), test=(1,), holdout_fraction=0.05)(0, None)
 
 
 def test_no_test_environment_is_fine():
     check_test_environments((), ("a", "b"))
     assert len(HeldOut(Source(), test=())(0, None).training) == 3
+
+
+# Printed by facebookresearch/DomainBed at b93c22a: misc.seed_hash.
+SEEDS = {
+    (0, 0): 894182419,
+    (0, 1): 1514274641,
+    (0, 2): 1325548499,
+    (1, 0): 785910682,
+    (2, 0): 472130416,
+    (2, 2): 248334461,
+}
+# The same: the order in which misc.split_dataset shuffles ten rows.
+ORDERS = {
+    (0, 0): [2, 3, 8, 1, 4, 5, 0, 9, 6, 7],
+    (0, 1): [5, 0, 3, 7, 8, 6, 1, 2, 9, 4],
+    (0, 2): [3, 9, 1, 7, 6, 8, 4, 5, 2, 0],
+}
+
+
+@pytest.mark.parametrize("arguments", SEEDS)
+def test_seeds_are_domainbeds(arguments):
+    assert seed_hash(*arguments) == SEEDS[arguments]
+
+
+def test_a_numpy_number_gives_another_seed():
+    assert seed_hash(np.int64(0), 0) != seed_hash(0, 0)
+
+
+@pytest.mark.parametrize("arguments", ORDERS)
+def test_splits_are_domainbeds(arguments):
+    kept, held_out = split_indices(10, 0.2, seed_hash(*arguments))
+    assert held_out + kept == ORDERS[arguments]
+    assert len(held_out) == 2
+
+
+@given(st.integers(2, 300), st.floats(0.01, 0.99), st.integers(0, 2**31 - 1))
+def test_every_row_is_in_one_of_the_two(count, fraction, seed):
+    if not 0 < int(count * fraction) < count:
+        with pytest.raises(InputError, match="expected at least one of each"):
+            split_indices(count, fraction, seed)
+        return
+    kept, held_out = split_indices(count, fraction, seed)
+    assert sorted(kept + held_out) == list(range(count))
+    assert len(held_out) == int(count * fraction)
