@@ -29,7 +29,7 @@ def reproduce(
     from fishr.commands.rendering import as_json, follow, reproduction_table
     from fishr.data import ColoredDigits, ColoredMNIST
     from fishr.files import write_atomically
-    from fishr.plots import save_reproduction_figure
+    from fishr.plots.reproduction import save_reproduction_figure
     from fishr.reproductions import find_reproduction, restarts_of, row_of
     from fishr.reproductions import table as collect
     from fishr.training.step import NotFinite

@@ -82,7 +82,7 @@ def _run(
     ranks: "Ranks",
 ) -> None:
     from fishr.commands.rendering import follow, score_table
-    from fishr.plots import save_run_figure
+    from fishr.plots.run import save_run_figure
     from fishr.training import Finished, loss_outline, run
     from fishr.training.step import NotFinite
 

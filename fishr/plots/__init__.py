@@ -1,6 +1,8 @@
-"""Figures from results on disk, never from live models."""
+"""Figures of results on disk, never of live models.
 
-from fishr.plots.reproduction import save_reproduction_figure
-from fishr.plots.run import save_run_figure
+Names load on first use; ``__init__.pyi`` lists them.
+"""
 
-__all__ = ["save_reproduction_figure", "save_run_figure"]
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,22 +1,24 @@
-"""The figures of an analysis in one folder: from results, never from live models."""
+"""The figures of an analysis in one folder, and the statistics over training time."""
 
 import hashlib
 import json
 from collections.abc import Sequence
-from io import BytesIO
 from pathlib import Path
 
+import torch
 from attrs import asdict
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from torch import Tensor
 
 from fishr.analysis.history import History
 from fishr.analysis.report import Analysis
 from fishr.errors import InputError, RunFailed
-from fishr.files import write_atomically
 from fishr.paths import check_writable
 from fishr.plots.analysis_curvature import density_figure, scatter_figure, spectra_figure
-from fishr.plots.analysis_history import history_figure
 from fishr.plots.analysis_pairs import pairs_figure
+from fishr.plots.style import color_of, legend, literal, quiet, save
 
 FIGURES = ("pairs.png", "curvature.png", "spectra.png", "density.png", "history.png")
 
@@ -24,25 +26,29 @@ FIGURES = ("pairs.png", "curvature.png", "spectra.png", "density.png", "history.
 def save_analysis_figures(
     analyses: Sequence[Analysis], histories: Sequence[History], folder: Path, *, replace: bool = False
 ) -> list[Path]:
-    """Draw heat maps over pairs, variance against Hessian, spectra and, where recorded, statistics over time.
+    """Draw heat maps over pairs, variance against Hessian, spectra and, if recorded, statistics over time.
 
-    Figures of the same sources and settings give way to the new ones; others only with ``replace``.
+    Earlier figures of the same sources and settings are replaced; others only with ``replace``.
 
     Args:
         analyses: one, or several to compare.
         histories: of the runs that recorded one.
-        folder: of the PNGs; made if it is not there.
-        replace: whether figures of another analysis give way as well.
+        folder: of the PNGs, made if absent.
+        replace: also replace figures of another analysis.
 
     Returns:
         The paths.
 
     Raises:
-        InputError: a figure of another analysis is there.
-        RunFailed: one could not be written.
+        InputError: the folder has a figure of another analysis.
+        RunFailed: a figure could not be written.
     """
     key = figures_key([(analysis.source, asdict(analysis.settings)) for analysis in analyses])
     check_figures(folder, key, replace=replace)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunFailed(f"{folder}: could not be made ({error.strerror}); nothing was left behind") from error
     figures = {
         "pairs.png": pairs_figure(analyses) if len(analyses[0].domains) > 1 else None,
         "curvature.png": scatter_figure(analyses),
@@ -50,51 +56,59 @@ def save_analysis_figures(
         "density.png": density_figure(analyses) if all(analysis.network for analysis in analyses) else None,
         "history.png": history_figure(histories) if histories else None,
     }
-    return [_save(figure, folder / name, key) for name, figure in figures.items() if figure is not None]
+    drawn = [(name, figure) for name, figure in figures.items() if figure is not None]
+    return [save(figure, folder / name, Source=f"fishr analysis {key}") for name, figure in drawn]
 
 
 def figures_key(sources: Sequence[tuple[dict[str, str], dict[str, object]]]) -> str:
-    """What figures say of where they come from, so that they are known again: a hash of sources and settings.
-
-    Example:
-        >>> figures_key([({"key": "a", "path": "run"}, {})]) == figures_key([({"key": "a", "path": "./run"}, {})])
-        True
-    """
-    told = [(source["key"], settings) for source, settings in sources]
-    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+    """Return a hash of sources and settings, which figures carry as metadata."""
+    keys = [(source["key"], settings) for source, settings in sources]
+    return hashlib.sha256(json.dumps(keys, sort_keys=True).encode()).hexdigest()
 
 
 def check_figures(folder: Path, key: str, *, replace: bool = False) -> None:
-    """Refuse a place for figures that is none, or that holds those of another analysis.
-
-    Args:
-        folder: of the PNGs.
-        key: of these figures, by ``figures_key``.
-        replace: whether others give way.
-
-    Raises:
-        InputError: the place is not a folder or may not be written, or a figure there is not of this key.
-
-    Example:
-        >>> check_figures(Path("no-such-folder"), "0123")
-    """
+    """Raise InputError if the folder cannot be written or has a figure of another key."""
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder}: a file, expected a folder for figures; choose another place")
     check_writable(folder / FIGURES[0])
     for path in (folder / name for name in FIGURES):
-        # A PNG keeps its texts as they are.
+        # A PNG stores its texts uncompressed.
         if path.exists() and not replace and key.encode() not in path.read_bytes():
             raise InputError(
                 f"{path}: is not of this analysis; choose another folder with --figures, or replace it with --replace"
             )
 
 
-def _save(figure: Figure, path: Path, key: str) -> Path:
-    buffer = BytesIO()
-    figure.savefig(buffer, format="png", dpi=130, metadata={"Source": f"fishr analysis {key}"})
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RunFailed(f"{path}: could not be written ({error.strerror}); nothing was left behind") from error
-    write_atomically(path, buffer.getvalue())
-    return path
+def history_figure(histories: Sequence[History]) -> Figure:
+    """Draw the recorded statistics of runs, a color a run.
+
+    Both distances are divided by the squared norm of the domains' mean. The cosine of variance and Hessian diagonal is
+    a line for the domains' mean and a band from the lowest domain to the highest.
+    """
+    figure = Figure(figsize=(11, 7), layout="constrained")
+    (variance, hessian), (inconsistency, cosine) = figure.subplots(2, 2, sharex=True)
+
+    def plot(axes: Axes, history: History, curve: Tensor, color: str, width: float | None = None) -> None:
+        marker, label = "-" if len(history.steps) > 1 else "o", literal(history.name)
+        axes.plot(history.steps.numpy(), curve.numpy(), marker, color=color, label=label, linewidth=width)
+
+    for index, history in enumerate(histories):
+        color = color_of(index)
+        curves = (history.variance_distance, history.hessian_distance, history.inconsistency)
+        for axes, curve in zip((variance, hessian, inconsistency), curves, strict=True):
+            # A logarithmic axis has no place for zero, the distance of domains that agree exactly.
+            plot(axes, history, curve.double().where(curve > 0, torch.nan), color, 1.6)
+            axes.set_yscale("log")
+        low, high = torch.aminmax(history.cosine, dim=1)
+        cosine.fill_between(history.steps.numpy(), low.numpy(), high.numpy(), color=color, alpha=0.18, linewidth=0)
+        plot(cosine, history, history.cosine.mean(1), color)
+    distance = r"mean $\|{0}_e - \bar{{{0}}}\|^2 \,/\, \|\bar{{{0}}}\|^2$"
+    quiet(variance, "distance of gradient variances (Fishr), scale-free", "", distance.format("v"))
+    quiet(hessian, "distance of diagonal Hessians, scale-free", "", distance.format("h"))
+    quiet(inconsistency, "inconsistency of the domains' landscapes", "step", "loss")
+    quiet(cosine, "variance as a stand-in for the Hessian", "step", r"$\cos(v_e, \mathrm{diag}\, H_e)$")
+    for axes in (inconsistency, cosine):
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    cosine.set_ylim(min(0.0, *(1.05 * float(history.cosine.min()) for history in histories)), 1.05)
+    legend(variance, 10)
+    return figure

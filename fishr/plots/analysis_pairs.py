@@ -1,4 +1,4 @@
-"""Heat maps over pairs of domains: how far apart their gradient variances and Hessians are, whose gradients agree."""
+"""Heat maps over pairs of domains: distances of gradient variances and Hessians, cosines of Hessians and gradients."""
 
 from collections.abc import Sequence
 
@@ -14,42 +14,29 @@ from fishr.plots.style import literal
 
 Matrix = NDArray[np.float64]
 
-_DISTANCES = (
+# Title, formula, quantity over pairs, and for a distance the quantity of each domain that makes it scale-free.
+_PANELS = (
     ("gradient variances", r"$\|v_A - v_B\|^2 \,/\, \|\bar{v}\|^2$", "variance_distances", "gradient_variance"),
     ("diagonal Hessians", r"$\|h_A - h_B\|^2 \,/\, \|\bar{h}\|^2$", "hessian_diagonal_distances", "hessian_diagonal"),
-)
-_COSINES = (
-    ("Hessians", r"$\cos(H_A, H_B)$", "hessian_cosines"),
-    ("gradients", r"$\cos(g_A, g_B)$", "gradient_cosines"),
+    ("Hessians", r"$\cos(H_A, H_B)$", "hessian_cosines", None),
+    ("gradients", r"$\cos(g_A, g_B)$", "gradient_cosines", None),
 )
 # Numbers in more cells than this would not be legible.
 _LEGIBLE = 8
 
 
 def pairs_figure(analyses: Sequence[Analysis]) -> Figure:
-    """Draw a row of heat maps a subject, the same quantity on the same colours in every row.
+    """Draw a row of heat maps an analysis, with the same colors for a quantity in every row.
 
-    Distances are divided by the squared norm of the training domains' mean, so that subjects can be compared.
-
-    Args:
-        analyses: one, or several to compare.
-
-    Returns:
-        The figure.
+    Distances are divided by the squared norm of the training domains' mean, so that analyses are comparable.
     """
-    columns = [
-        (title, formula, [_distances(a, pairs, each) for a in analyses]) for title, formula, pairs, each in _DISTANCES
-    ]
-    cosines = [(title, formula, [_matrix(a, name) for a in analyses]) for title, formula, name in _COSINES]
-    domains = max(len(analysis.domains) for analysis in analyses)
-    side = max(2.5, 0.55 * min(domains, 12))
-    width = len(_DISTANCES) + len(_COSINES)
-    figure = Figure(figsize=(side * width + 2.2, side * len(analyses) + 2.2), layout="constrained")
-    grid = figure.subplots(len(analyses), width, squeeze=False)
-    for column, (title, formula, matrices) in enumerate([*columns, *cosines]):
-        distance = column < len(columns)
-        norm = _distance_norm(matrices) if distance else Normalize(-1, 1)
-        image = ScalarMappable(norm, "cividis_r" if distance else "RdBu")
+    side = max(2.5, 0.55 * min(max(len(analysis.domains) for analysis in analyses), 12))
+    figure = Figure(figsize=(side * len(_PANELS) + 2.2, side * len(analyses) + 2.2), layout="constrained")
+    grid = figure.subplots(len(analyses), len(_PANELS), squeeze=False)
+    for column, (title, formula, name, scale) in enumerate(_PANELS):
+        matrices = [_matrix(analysis, name, scale) for analysis in analyses]
+        norm = _distance_norm(matrices) if scale else Normalize(-1, 1)
+        image = ScalarMappable(norm, "cividis_r" if scale else "RdBu")
         bar = figure.colorbar(image, ax=list(grid[:, column]), location="bottom", shrink=0.9, aspect=25)
         if isinstance(norm, LogNorm):
             # Less than a decade has no power of ten to label: the ends and the middle always have numbers.
@@ -58,22 +45,21 @@ def pairs_figure(analyses: Sequence[Analysis]) -> Figure:
             bar.ax.minorticks_off()
         for row, (analysis, matrix) in enumerate(zip(analyses, matrices, strict=True)):
             axes = grid[row, column]
-            shown = np.where(np.eye(len(matrix), dtype=bool), np.nan, matrix) if distance else matrix
+            shown = np.where(np.eye(len(matrix), dtype=bool), np.nan, matrix) if scale else matrix
             axes.imshow(shown, cmap=image.cmap, norm=norm, aspect="auto")
-            _annotate(axes, matrix, image, distance)
+            _annotate(axes, matrix, image, scale is not None)
             _label(axes, analysis, first=column == 0, last=row == len(analyses) - 1)
             if row == 0:
                 axes.set_title(f"{title}\n{formula}", fontsize=10)
     return figure
 
 
-def _matrix(analysis: Analysis, name: str) -> Matrix:
-    return analysis.quantities[name].value.double().numpy()
-
-
-def _distances(analysis: Analysis, pairs: str, each: str) -> Matrix:
-    training = analysis.quantities[each].value.double()[: len(analysis.training)]
-    return _matrix(analysis, pairs) / max(float(training.mean(0).square().sum()), np.finfo(float).tiny)
+def _matrix(analysis: Analysis, name: str, scale: str | None) -> Matrix:
+    matrix = analysis.quantities[name].value.double().numpy()
+    if scale is None:
+        return matrix
+    training = analysis.quantities[scale].value.double()[: len(analysis.training)]
+    return matrix / max(float(training.mean(0).square().sum()), np.finfo(float).tiny)
 
 
 def _distance_norm(matrices: list[Matrix]) -> Normalize:
@@ -82,7 +68,7 @@ def _distance_norm(matrices: list[Matrix]) -> Normalize:
     if not len(positive):
         return Normalize(0, 1)
     low, high = positive.min(), positive.max()
-    # One number has no range; a factor of two on either side puts it in the middle.
+    # A single number has no range; a factor of two on either side puts it in the middle.
     return LogNorm(low, high) if high > low * 1.01 else LogNorm(low / 2, high * 2)
 
 
@@ -91,10 +77,10 @@ def _annotate(axes: Axes, matrix: Matrix, image: ScalarMappable, distance: bool)
         return
     size = 9 if len(matrix) <= 4 else 7
     for (row, column), value in np.ndenumerate(matrix):
-        nothing = (distance and row == column) or not np.isfinite(value)
-        text = "–" if nothing else _short(value) if distance else f"{value:.2f}"
+        own = distance and row == column
+        text = "–" if own or not np.isfinite(value) else _short(value) if distance else f"{value:.2f}"
         red, green, blue, _ = image.to_rgba(np.asarray(value))
-        dark = not (distance and row == column) and 0.3 * red + 0.59 * green + 0.11 * blue < 0.5
+        dark = not own and 0.3 * red + 0.59 * green + 0.11 * blue < 0.5
         axes.annotate(text, (column, row), ha="center", va="center", fontsize=size, color="white" if dark else "black")
 
 
@@ -107,14 +93,13 @@ def _short(value: float) -> str:
 
 def _label(axes: Axes, analysis: Analysis, first: bool, last: bool) -> None:
     names, trained = [literal(name) for name in analysis.domains], len(analysis.training)
-    axes.set_xticks(
-        range(len(names)), names if last else [], rotation=40, ha="right", rotation_mode="anchor", fontsize=9
-    )
-    axes.set_yticks(range(len(names)), names if first else [], fontsize=9)
+    at = range(len(names))
+    axes.set_xticks(at, names if last else [], rotation=40, ha="right", rotation_mode="anchor", fontsize=9)
+    axes.set_yticks(at, names if first else [], fontsize=9)
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
     if 0 < trained < len(names):
-        # Training domains stand before the line, evaluation domains behind it.
+        # The line separates training domains from evaluation domains.
         for line in (axes.axhline, axes.axvline):
             line(trained - 0.5, color="white", linewidth=3)
             line(trained - 0.5, color="black", linewidth=0.8)

@@ -1,4 +1,4 @@
-"""Accuracies of a benchmark: a panel a data set, a line an algorithm, a colour a model selection."""
+"""The figure of a benchmark: a panel a data set, a line an algorithm, a color a model selection."""
 
 from collections.abc import Sequence
 from math import ceil
@@ -18,23 +18,23 @@ _ACROSS = 4
 
 
 def save_benchmark_figure(averages: Sequence[Table], path: Path) -> Path:
-    """Draw the averages of data sets: dots are measured, with standard errors; diamonds published.
+    """Draw the average accuracies on data sets: dots with standard errors are measured, diamonds are published.
 
     Args:
-        averages: a table of averages for each selection.
+        averages: a table for each model selection.
         path: of the PNG.
 
     Returns:
         The path.
 
     Raises:
-        RunFailed: it could not be written.
+        RunFailed: the figure could not be written.
     """
     datasets = list(dict.fromkeys(column for table in averages for column in table.columns))
     labels = list(dict.fromkeys(row.label for table in averages for row in table.rows))
     across = min(_ACROSS, len(datasets))
     down = ceil(len(datasets) / across)
-    # Names stand once a line of panels; each algorithm needs room for as many dots as there are selections.
+    # Names appear once a row of panels; each algorithm needs room for a dot a selection.
     names = 0.085 * max(map(len, labels))
     height = 0.3 + 0.13 * len(averages)
     size = (max(names + 2.6 * across, 6.0), (0.9 + height * len(labels)) * down + 0.6)

@@ -1,56 +1,69 @@
-"""The figures of a landscape, from its file and never from live models."""
+"""The figures of a landscape, from its file: which there are, and the film over checkpoints."""
 
+import tempfile
 from pathlib import Path
 
-from matplotlib.figure import Figure
+from matplotlib.animation import PillowWriter
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from fishr.errors import InputError
-from fishr.landscape import Surface, load_surface
-from fishr.plots.landscape_film import save_film
+from fishr.files import write_atomically
+from fishr.landscape.surface import Frames, Surface
+from fishr.landscape.surface_file import load_surface
+from fishr.plots.landscape_level_sets import level_set_figure
 from fishr.plots.landscape_lines import interpolation_figure, line_figure
-from fishr.plots.landscape_planes import contour_figure, level_set_figure
-from fishr.plots.landscape_surfaces import surface_figure
-from fishr.plots.style import save
+from fishr.plots.landscape_planes import (
+    add_bar,
+    contour_figure,
+    draw_contours,
+    draw_star,
+    levels_of,
+    panels_of,
+    surface_figure,
+)
+from fishr.plots.style import heading, literal, save
 
 _NAMES = ("contours", "inconsistency", "surface", "")
+_FRAMES_PER_SECOND = 4
+# The film pauses on its last frame.
+_LAST_FRAMES = 6
 
 
 def save_landscape_figures(path: Path, epsilon: float = 0.1) -> list[Path]:
-    """Draw a surface file's pictures beside it, ``FILE-contours.png`` or ``FILE.png``; earlier ones give way.
+    """Draw the figures of a surface file beside it, ``FILE-contours.png`` or ``FILE.png``; earlier ones are replaced.
 
-    Of a plane: contours of each domain on shared levels, the level sets R_e = R_e* ± ε in one picture, surfaces in
-    three dimensions, and a GIF if it has frames. Of lines: risks with bands, or with the barrier.
+    For a plane: contours of each domain on shared levels, the level sets R_e = R_e* ± ε of all domains, surfaces in
+    three dimensions, and a GIF of the frames, if any. For lines: risks with bands, or with the barrier.
 
     Args:
         path: of the HDF5 file.
         epsilon: ε of the level sets, loss.
 
     Returns:
-        The pictures' paths.
+        The paths of the figures.
 
     Raises:
-        InputError: no such surface.
-        RunFailed: one could not be written.
+        InputError: the file has no surface.
+        RunFailed: a figure could not be written.
     """
     surface = load_surface(path)
-    drawn = [save(figure, picture_of(path, name)) for name, figure in _figures(surface, epsilon).items()]
+    if surface.directions.kind == "interpolation":
+        figures = {"": interpolation_figure(surface)}
+    elif not surface.plane:
+        figures = {"": line_figure(surface)}
+    else:
+        figures = {"contours": contour_figure(surface)}
+        # A plane of one row or column has neither level sets nor a surface.
+        if min(map(len, surface.axes)) > 1:
+            figures |= {"inconsistency": level_set_figure(surface, epsilon), "surface": surface_figure(surface)}
+    drawn = [save(figure, picture_of(path, name)) for name, figure in figures.items()]
     if surface.frames is not None:
-        drawn.append(save_film(surface, path.with_suffix(".gif")))
+        drawn.append(save_film(surface, surface.frames, path.with_suffix(".gif")))
     return drawn
 
 
 def check_pictures(path: Path) -> None:
-    """Refuse a name whose pictures are there though its file is not: they are somebody else's.
-
-    Args:
-        path: of the surface file.
-
-    Raises:
-        InputError: it names the picture.
-
-    Example:
-        >>> check_pictures(Path("no-such-folder") / "landscape.h5")
-    """
+    """Raise InputError if a surface file is absent but one of its figures exists: that belongs to someone else."""
     if path.exists():
         return
     for picture in (*(picture_of(path, name) for name in _NAMES), path.with_suffix(".gif")):
@@ -59,22 +72,30 @@ def check_pictures(path: Path) -> None:
 
 
 def picture_of(path: Path, name: str) -> Path:
-    """Where a picture of a surface file lies; that of lines, the only one, has the file's own name.
-
-    Example:
-        >>> picture_of(Path("run/landscape-random.h5"), "contours").as_posix()
-        'run/landscape-random-contours.png'
-    """
     return path.with_name(f"{path.stem}-{name}.png") if name else path.with_suffix(".png")
 
 
-def _figures(surface: Surface, epsilon: float) -> dict[str, Figure]:
-    if surface.directions.kind == "interpolation":
-        return {"": interpolation_figure(surface)}
-    if not surface.plane:
-        return {"": line_figure(surface)}
-    figures = {"contours": contour_figure(surface)}
-    # A level set needs a plane of some extent, a surface as well.
-    if min(map(len, surface.axes)) > 1:
-        figures |= {"inconsistency": level_set_figure(surface, epsilon), "surface": surface_figure(surface)}
-    return figures
+def save_film(surface: Surface, frames: Frames, path: Path) -> Path:
+    """Write an animated GIF, whole or not at all: the same levels in each frame."""
+    losses = frames.scores.losses.numpy()
+    levels = levels_of(losses)
+    figure, panels = panels_of(surface)
+    FigureCanvasAgg(figure)
+    writer = PillowWriter(fps=_FRAMES_PER_SECOND)
+    with tempfile.TemporaryDirectory() as folder:
+        film = Path(folder, "film.gif")
+        with writer.saving(figure, str(film), dpi=90):
+            for index, (step, frame) in enumerate(zip(frames.steps, losses, strict=True)):
+                for axes, risks, name in zip(panels, frame, surface.domains, strict=True):
+                    axes.clear()
+                    filled = draw_contours(axes, surface, risks, levels, own_lines=False)
+                    axes.set_title(f"{literal(name)}: {risks[surface.center]:.3g}", fontsize=10, loc="left")
+                    draw_star(axes)
+                    if index == 0 and axes is panels[-1]:
+                        add_bar(figure, panels, filled, levels)
+                heading(figure, f"risk after {step} steps")
+                for _ in range(_LAST_FRAMES if step == frames.steps[-1] else 1):
+                    writer.grab_frame()
+        content = film.read_bytes()
+    write_atomically(path, content)
+    return path

@@ -6,67 +6,41 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from fishr.diagnostics import barrier
-from fishr.landscape import Surface
-from fishr.plots.landscape_levels import Array
-from fishr.plots.landscape_planes import title_of
-from fishr.plots.style import COLORS, literal, quiet
+from fishr.diagnostics.barrier import barrier
+from fishr.landscape.surface import Surface
+from fishr.plots.landscape_planes import Array, title_of
+from fishr.plots.style import color_of, heading, line_of, literal, quiet, with_split
 
-# As for the colours of planes: beyond this ratio a linear axis flattens the valley.
+# Beyond this ratio a linear axis flattens the valley.
 _LOGARITHMIC = 20.0
 
 
 def line_figure(surface: Surface) -> Figure:
-    """Risk and accuracy of each domain along random directions: the mean, and a band from the lowest to the highest.
-
-    Args:
-        surface: over one or several lines.
-
-    Returns:
-        Two panels.
-    """
+    """Draw risk and accuracy of each domain along random directions: the mean, and a band from lowest to highest."""
     count = len(surface.directions.vectors)
     figure, left, right = _panels(f"{title_of(surface)}, along {count} random direction{'s' if count > 1 else ''}")
-    xs = surface.axes[0].numpy()
-    for axes, values in ((left, surface.scores.losses.numpy()), (right, 100 * surface.scores.accuracies.numpy())):
+    xs, losses = surface.axes[0].numpy(), surface.scores.losses.numpy()
+    for axes, values in ((left, losses), (right, 100 * surface.scores.accuracies.numpy())):
         for index, (name, split, lines) in enumerate(zip(surface.domains, surface.splits, values, strict=True)):
-            color = COLORS[index % len(COLORS)]
+            color, label = color_of(index), with_split(name, split)
             axes.fill_between(xs, lines.min(1), lines.max(1), color=color, alpha=0.13, linewidth=0)
-            axes.plot(
-                xs, lines.mean(1), _style(split, xs), label=f"{literal(name)} ({split})", color=color, linewidth=1.6
-            )
+            axes.plot(xs, lines.mean(1), _style(split, xs), label=label, color=color, linewidth=1.6)
         axes.axvline(0, color="grey", linewidth=0.8, linestyle=":")
-    _finish(left, right, "α", surface.scores.losses.numpy())
+    _finish(left, right, "α", losses)
     band = "line: mean, band: lowest to highest" if count > 1 else "one direction"
     right.set_title(f"accuracy ({band})", fontsize=11, loc="left")
     return figure
 
 
 def interpolation_figure(surface: Surface) -> Figure:
-    """Risk and accuracy of each domain between two runs, with the chord and the barrier above it.
-
-    Args:
-        surface: of an interpolation.
-
-    Returns:
-        Two panels.
-    """
+    """Draw risk and accuracy of each domain between two runs, with the chord and the barrier above it."""
     start, end = map(literal, surface.directions.labels)
     figure, left, right = _panels(f"risk between {start} (0) and {end} (1)")
     xs, losses = surface.axes[0].numpy(), surface.scores.losses[..., 0]
-    heights = barrier(losses).value.tolist()
-    for index, (name, split, risks, height) in enumerate(
-        zip(surface.domains, surface.splits, losses.numpy(), heights, strict=True)
-    ):
-        color = COLORS[index % len(COLORS)]
-        left.plot(
-            xs,
-            risks,
-            _style(split, xs),
-            label=f"{literal(name)} ({split}): barrier {height:.3g}",
-            color=color,
-            linewidth=1.6,
-        )
+    each = zip(surface.domains, surface.splits, losses.numpy(), barrier(losses).value.tolist(), strict=True)
+    for index, (name, split, risks, height) in enumerate(each):
+        color, label = color_of(index), f"{with_split(name, split)}: barrier {height:.3g}"
+        left.plot(xs, risks, _style(split, xs), label=label, color=color, linewidth=1.6)
         chord = risks[0] + xs * (risks[-1] - risks[0])
         left.plot(xs, chord, ":", color=color, linewidth=1.0)
         at = int(np.nanargmax(risks - chord))
@@ -79,10 +53,10 @@ def interpolation_figure(surface: Surface) -> Figure:
     return figure
 
 
-def _panels(what: str) -> tuple[Figure, Axes, Axes]:
+def _panels(title: str) -> tuple[Figure, Axes, Axes]:
     figure = Figure(figsize=(10, 4.6), layout="constrained")
     left, right = figure.subplots(1, 2, sharex=True)
-    figure.suptitle(what, fontsize=12, fontweight="bold", x=0.01, ha="left")
+    heading(figure, title)
     return figure, left, right
 
 
@@ -99,5 +73,4 @@ def _finish(left: Axes, right: Axes, x: str, risks: Array) -> None:
 
 
 def _style(split: str, xs: Array) -> str:
-    line = "--" if split == "training" else "-"
-    return line if len(xs) > 1 else "o"
+    return line_of(split) if len(xs) > 1 else "o"

@@ -1,4 +1,4 @@
-"""Landscapes over a plane: filled contours of each domain on shared levels, and where the domains' level sets lie."""
+"""Landscapes over a plane: filled contours and surfaces of each domain, on shared levels."""
 
 import json
 from math import ceil
@@ -6,96 +6,166 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
-import torch
+from attrs import frozen
+from matplotlib import colormaps
 from matplotlib.axes import Axes
+from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-from matplotlib.patches import Patch
 from matplotlib.patheffects import withStroke
+from matplotlib.ticker import FixedLocator, FuncFormatter, Locator, MaxNLocator, NullLocator
+from numpy.typing import NDArray
 
-from fishr.diagnostics.inconsistency import connected_region, inconsistency
-from fishr.landscape import Surface
-from fishr.plots.landscape_levels import COLORMAP, Array, Levels, shared_levels
-from fishr.plots.style import COLORS, literal
+from fishr.landscape.surface import Surface
+from fishr.plots.style import heading, literal, with_split
 
-_MOST_COLUMNS = 4
-# From this share of the colours on, lines are black.
+Array = NDArray[np.float64]
+
+COLORMAP = "viridis"
+_COUNT = 31
+# Beyond this ratio of the highest to the lowest risk, even steps would give the valley a single color.
+_LOGARITHMIC = 8.0
+# A random direction may lead to huge risks; those beyond this quantile of the grid share the top color.
+_QUANTILE = 0.97
+_SMALLEST = 1e-4
+# From this share of the colors on, lines are black.
 _BRIGHT = 0.65
 _OUTLINE = [withStroke(linewidth=2.2, foreground="white")]
 
 
-def contour_figure(surface: Surface) -> Figure:
-    """Filled contours of each domain's risk on shared levels, with one colour bar.
+@frozen(eq=False)
+class Levels:
+    """Risks at which the color changes: ascending edges, spaced evenly or by ratio; ``above``: a risk exceeds them."""
 
-    Args:
-        surface: over a plane.
+    edges: Array
+    logarithmic: bool
+    above: bool
 
-    Returns:
-        A panel a domain; the star is θ*, dots are known weights.
+    @property
+    def norm(self) -> Normalize:
+        return (LogNorm if self.logarithmic else Normalize)(self.edges[0], self.edges[-1], clip=True)
+
+    @property
+    def ticks(self) -> Locator:
+        """A few ticks of a color bar, all within the edges."""
+        low, high = self.edges[0], self.edges[-1]
+        if not self.logarithmic:
+            return MaxNLocator(6)
+        decades = range(int(np.floor(np.log10(low))), int(np.ceil(np.log10(high))) + 1)
+        inside = [m * 10.0**d for d in decades for m in (1, 2, 5) if low <= m * 10.0**d <= high]
+        # More than two decades: powers of ten only.
+        return FixedLocator(inside if len(inside) <= 7 else [tick for tick in inside if f"{tick:e}"[0] == "1"])
+
+
+def levels_of(risks: Array) -> Levels:
+    """Return levels from the lowest to about the highest risk, spaced by ratio if the risks span nearly a decade.
+
+    The risks are those of all domains and, in a film, all frames; NaN where not evaluated.
     """
-    levels = shared_levels(surface.scores.losses.numpy())
+    finite = risks[np.isfinite(risks)]
+    if not finite.size:
+        return Levels(np.linspace(0, 1, _COUNT), logarithmic=False, above=False)
+    highest = float(np.quantile(finite, _QUANTILE))
+    # The cap is for outliers: a plain bowl is shown to its rim.
+    highest = float(finite.max()) if finite.max() < 3 * highest else highest
+    lowest = float(finite.min())
+    logarithmic = lowest >= 0 and highest > _LOGARITHMIC * lowest and highest > _SMALLEST
+    if logarithmic:
+        # Zero has no place on a logarithmic scale; it takes the lowest color.
+        edges = np.geomspace(max(lowest, _SMALLEST * highest), highest, _COUNT)
+    else:
+        highest = highest if highest > lowest else lowest + 1e-6 + 1e-3 * abs(lowest)
+        edges = np.linspace(lowest, highest, _COUNT)
+    return Levels(edges, logarithmic, above=bool(finite.max() > highest))
+
+
+def contour_figure(surface: Surface) -> Figure:
+    """Draw filled contours of each domain's risk; the star is θ*, dots are known weights."""
+    losses = surface.scores.losses.numpy()
+    levels = levels_of(losses)
     figure, panels = panels_of(surface)
-    drawn = [
-        draw_contours(axes, surface, risks.numpy(), levels)
-        for axes, risks in zip(panels, surface.scores.losses, strict=True)
-    ]
-    for axes, risks, name, split in zip(panels, surface.scores.losses, surface.domains, surface.splits, strict=True):
-        axes.set_title(
-            f"{literal(name)} ({split})\nrisk at ★ {float(risks[surface.centre]):.3g}", fontsize=10, loc="left"
-        )
+    filled = [draw_contours(axes, surface, risks, levels) for axes, risks in zip(panels, losses, strict=True)]
+    for axes, risks, name, split in zip(panels, losses, surface.domains, surface.splits, strict=True):
+        title = f"{with_split(name, split)}\nrisk at ★ {risks[surface.center]:.3g}"
+        axes.set_title(title, fontsize=10, loc="left")
         draw_points(axes, surface)
-    add_bar(figure, panels, drawn[0], levels)
+    add_bar(figure, panels, filled[0], levels)
     return figure
 
 
-def panels_of(surface: Surface, heading: str = "") -> tuple[Figure, list[Axes]]:
-    """A figure with an empty panel for each domain, their axes shared and named once."""
+def surface_figure(surface: Surface) -> Figure:
+    """Draw each domain's risk as a surface in three dimensions, over at least two points a side."""
+    losses = surface.scores.losses.numpy()
+    levels = levels_of(losses)
+    columns, rows = _layout(len(losses))
+    figure = Figure(figsize=(4.2 * columns, 3.7 * rows + 0.6), layout="constrained")
+    xs, ys = np.meshgrid(*(axis.numpy() for axis in surface.axes), indexing="ij")
+    ends = low, high = levels.edges[0], levels.edges[-1]
+    for index, (name, split, risks) in enumerate(zip(surface.domains, surface.splits, losses, strict=True)):
+        axes = cast(Any, figure.add_subplot(rows, columns, index + 1, projection="3d"))
+        # The third axis of matplotlib has no logarithmic scale.
+        clipped = np.clip(risks, low, high)
+        height = np.log10(clipped) if levels.logarithmic else clipped
+        shares = np.ma.filled(np.ma.masked_invalid(levels.norm(clipped)), 0.0)
+        style: Any = {"linewidth": 0, "antialiased": False, "shade": False, "rcount": len(xs), "ccount": len(ys)}
+        axes.plot_surface(xs, ys, height, facecolors=colormaps[COLORMAP](shares), **style)
+        axes.set_zlim(*(np.log10(ends) if levels.logarithmic else ends))
+        if levels.logarithmic:
+            axes.zaxis.set_major_formatter(lambda value, _: f"{10**value:.2g}")
+        for axis in (axes.xaxis, axes.yaxis, axes.zaxis):
+            axis.set_major_locator(MaxNLocator(4))
+        axes.tick_params(labelsize=7, pad=0)
+        axes.set_title(with_split(name, split), fontsize=10, loc="left")
+        axes.set_xlabel("α", labelpad=-2)
+        axes.set_ylabel("β", labelpad=-2)
+        axes.set_zlabel("risk", labelpad=1)
+        axes.view_init(elev=32, azim=-58)
+        axes.set_box_aspect(None, zoom=0.95)
+    first, second = map(literal, surface.directions.names)
+    heading(figure, title_of(surface) + (", logarithmic height" if levels.logarithmic else ""))
+    figure.supxlabel(f"α: {first}\nβ: {second}", fontsize=9, x=0.01, ha="left")
+    return figure
+
+
+def panels_of(surface: Surface) -> tuple[Figure, list[Axes]]:
+    """Return a figure with an empty panel for each domain; their axes are shared and named once."""
     count = len(surface.domains)
-    # Four panels are two rows of two: wider than that, none of them can be read.
-    columns = 2 if count == 4 else min(count, _MOST_COLUMNS - 1)
-    rows = ceil(count / columns)
+    columns, rows = _layout(count)
     figure = Figure(figsize=(3.3 * columns + 1.3, 3.2 * rows + 0.9), layout="constrained")
-    grid = cast(Any, figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False))
-    every: list[Axes] = list(grid.flat)
-    for axes in every[count:]:
-        axes.set_visible(False)
-    for index, axes in enumerate(every[:count]):
+    every: list[Axes] = list(cast(Any, figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)).flat)
+    for index, axes in enumerate(every):
+        axes.set_visible(index < count)
         # The panel above a gap is the lowest of its column.
         axes.tick_params(labelbottom=index + columns >= count, labelleft=index % columns == 0)
     figure.supxlabel(literal(surface.directions.names[0]), fontsize=10)
     figure.supylabel(literal(surface.directions.names[1]), fontsize=10)
-    figure.suptitle(heading or title_of(surface), fontsize=12, fontweight="bold", x=0.01, ha="left")
+    heading(figure, title_of(surface))
     return figure, every[:count]
 
 
+def _layout(count: int) -> tuple[int, int]:
+    # Four panels in a row would be too small to read.
+    columns = 2 if count == 4 else min(count, 3)
+    return columns, ceil(count / columns)
+
+
 def title_of(surface: Surface) -> str:
-    """What is shown, and of which run."""
-    name = Path(surface.source.get("path", "")).resolve().name if "path" in surface.source else "the weights"
+    name = Path(surface.source["path"]).resolve().name if "path" in surface.source else "the weights"
     moved = json.loads(surface.settings).get("parameters", "")
     return f"risk around {literal(name)}" + (f" ({moved} parameters)" if moved else "")
 
 
 def draw_contours(axes: Axes, surface: Surface, risks: Array, levels: Levels, own_lines: bool = True) -> Any:
-    """Fill one panel; a grid of a single row or column is shown as cells, since it has no contours.
+    """Fill one panel, and return what a color bar needs; a single row or column is drawn as cells.
 
-    Args:
-        axes: the panel.
-        surface: for the coordinates.
-        risks: [nx, ny].
-        levels: of the colours.
-        own_lines: whether lines are drawn at labelled risks of the panel's own, instead of where the colours change.
-
-    Returns:
-        What a colour bar is made of.
+    Lines are at labelled risks of the panel's own, or else where the colors change.
     """
     xs, ys = (axis.numpy() for axis in surface.axes)
-    shown = levels.shown(risks).T
+    shown = np.ma.masked_invalid(np.maximum(risks, levels.edges[0])).T
     if min(len(xs), len(ys)) < 2:
         return axes.pcolormesh(_edges(xs), _edges(ys), shown, cmap=COLORMAP, norm=levels.norm)
-    filled = axes.contourf(
-        xs, ys, shown, levels.edges, cmap=COLORMAP, norm=levels.norm, extend="max" if levels.above else "neither"
-    )
-    # The shared colours compare domains; lines of the panel's own show the shape of what differs little.
+    extend = "max" if levels.above else "neither"
+    filled = axes.contourf(xs, ys, shown, levels.edges, cmap=COLORMAP, norm=levels.norm, extend=extend)
+    # The shared colors compare domains; the panel's own lines show the shape of small differences.
     finite = np.ma.compressed(shown)
     if finite.size and finite.max() > finite.min():
         color = "black" if levels.norm(float(np.median(finite))) > _BRIGHT else "white"
@@ -105,22 +175,28 @@ def draw_contours(axes: Axes, surface: Surface, risks: Array, levels: Levels, ow
     return filled
 
 
+def _edges(values: Array) -> Array:
+    """Return the borders of cells around coordinates; around a single one, half a unit to each side."""
+    if len(values) < 2:
+        return np.array([values[0] - 0.5, values[0] + 0.5])
+    step = (values[1] - values[0]) / 2
+    return np.append(values - step, values[-1] + step)
+
+
 def add_bar(figure: Figure, panels: list[Axes], filled: Any, levels: Levels) -> None:
-    """The one colour bar of all panels."""
-    bar = figure.colorbar(filled, ax=panels, shrink=0.9, pad=0.02, ticks=levels.ticks, format=levels.format)
-    bar.ax.yaxis.set_minor_locator(levels.minor)
+    plain = FuncFormatter(lambda value, _: f"{value:g}")
+    bar = figure.colorbar(filled, ax=panels, shrink=0.9, pad=0.02, ticks=levels.ticks, format=plain)
+    bar.ax.yaxis.set_minor_locator(NullLocator())
     bar.set_label("risk" + (" (logarithmic)" if levels.logarithmic else ""))
 
 
-def draw_points(axes: Axes, surface: Surface, star: bool = True) -> None:
-    """θ* as a star; known weights as dots, joined where they are one run's."""
-    points, labels = surface.directions.points.numpy(), surface.directions.labels
-    kind = surface.directions.kind
+def draw_points(axes: Axes, surface: Surface) -> None:
+    """Draw θ* as a star, and known weights as dots, joined if they are one run's."""
+    points, labels, kind = surface.directions.points.numpy(), surface.directions.labels, surface.directions.kind
     if kind == "gradients":
+        arrow = {"arrowstyle": "-|>", "color": "black", "linewidth": 1.4}
         for (x, y), label in zip(points, labels, strict=True):
-            axes.annotate(
-                "", (x, y), (0, 0), arrowprops={"arrowstyle": "-|>", "color": "black", "linewidth": 1.4}, zorder=4
-            )
+            axes.annotate("", (x, y), (0, 0), arrowprops=arrow, zorder=4)
             _name(axes, x, y, label)
     elif len(points):
         joined = "-" if kind == "pca" else ""
@@ -128,93 +204,15 @@ def draw_points(axes: Axes, surface: Surface, star: bool = True) -> None:
         # All names of a long trajectory would cover it.
         for index in range(len(points)) if kind == "checkpoints" else (0,):
             _name(axes, points[index, 0], points[index, 1], labels[index])
-    if star:
-        axes.plot(0, 0, "*", color="white", markeredgecolor="black", markersize=13, zorder=5)
+    draw_star(axes)
+
+
+def draw_star(axes: Axes) -> None:
+    axes.plot(0, 0, "*", color="white", markeredgecolor="black", markersize=13, zorder=5)
 
 
 def _name(axes: Axes, x: float, y: float, label: str) -> None:
     low, high = axes.get_xlim()
-    right = x > (low + high) / 2
-    axes.annotate(
-        literal(label),
-        (x, y),
-        xytext=(-7 if right else 7, 6 if y >= 0 else -12),
-        textcoords="offset points",
-        fontsize=8,
-        ha="right" if right else "left",
-        path_effects=_OUTLINE,
-        zorder=6,
-    )
-
-
-def level_set_figure(surface: Surface, epsilon: float) -> Figure:
-    """The picture of inconsistency: where each domain's risk is at par with that at θ*, |R_e − R_e*| ≤ ε.
-
-    Where one domain's region reaches far beyond another's, one domain's risk can change without the other noticing.
-
-    Args:
-        surface: over a plane of at least two points a side.
-        epsilon: ε, loss.
-
-    Returns:
-        One panel with the connected region and the level sets of every domain.
-    """
-    figure = Figure(figsize=(9, 5), layout="constrained")
-    axes = figure.subplots()
-    xs, ys = (axis.numpy() for axis in surface.axes)
-    handles, reached = list[Any](), list[tuple[float, float]]()
-    for index, (name, split, risks) in enumerate(
-        zip(surface.domains, surface.splits, surface.scores.losses, strict=True)
-    ):
-        color = COLORS[index % len(COLORS)]
-        start = risks[surface.centre]
-        at_par = (risks - start).abs() <= epsilon
-        region = connected_region(at_par, surface.centre) if at_par[surface.centre] else at_par
-        reached += [(float(xs[i]), float(ys[j])) for i, j in region.nonzero().tolist()]
-        excess = np.ma.masked_invalid((risks - start).numpy()).T
-        if epsilon > 0:
-            axes.contourf(xs, ys, excess, [-epsilon, epsilon], colors=[color], alpha=0.16)
-        dashed = split == "training"
-        axes.contour(xs, ys, excess, [epsilon], colors=[color], linewidths=1.8, linestyles="--" if dashed else "-")
-        axes.contour(xs, ys, excess, [-epsilon], colors=[color], linewidths=1.0, linestyles=":")
-        share = float(region.double().mean())
-        handles.append(Line2D([], [], color=color, linestyle="--" if dashed else "-", linewidth=1.8))
-        handles[-1].set_label(f"{literal(name)} ({split})\nR* = {float(start):.3g}; {share:.0%} of the plane")
-    handles.append(Patch(facecolor="grey", alpha=0.3, label="|R − R*| ≤ ε\nline: R* + ε, dotted: R* − ε"))
-    _zoom(axes, surface, reached)
-    draw_points(axes, surface)
-    axes.set_xlabel(literal(surface.directions.names[0]))
-    axes.set_ylabel(literal(surface.directions.names[1]))
-    figure.legend(handles=handles, frameon=False, fontsize=9, loc="outside right upper", labelspacing=1.0)
-    figure.suptitle(_inconsistency_title(surface, epsilon), fontsize=12, fontweight="bold", x=0.01, ha="left")
-    return figure
-
-
-def _inconsistency_title(surface: Surface, epsilon: float) -> str:
-    training = [index for index, split in enumerate(surface.splits) if split == "training"]
-    losses = surface.scores.losses[training]
-    title = f"level sets R = R* ± ε, ε = {epsilon:g}"
-    if len(training) < 2 or not torch.isfinite(losses[(slice(None), *surface.centre)]).all():
-        return title
-    value = float(inconsistency(losses, surface.centre, epsilon).value)
-    return f"{title}; training domains' inconsistency {value:.3g}"
-
-
-def _zoom(axes: Axes, surface: Surface, reached: list[tuple[float, float]]) -> None:
-    """Show what the regions reach, and a margin: small ones would be a dot on the whole plane."""
-    for axis, seen, limit in zip(
-        surface.axes, zip(*(reached or [(0.0, 0.0)]), strict=True), (axes.set_xlim, axes.set_ylim), strict=True
-    ):
-        low, high = float(axis[0]), float(axis[-1])
-        step = (high - low) / max(1, len(axis) - 1)
-        margin = 0.35 * (max(seen) - min(seen)) + 2 * step
-        if high > low:
-            limit(max(low, min(seen) - margin), min(high, max(seen) + margin))
-
-
-def _edges(values: Array) -> Array:
-    """Borders of cells around coordinates; of a single one, half a unit to each side."""
-    if len(values) < 2:
-        return np.array([values[0] - 0.5, values[0] + 0.5])
-    step = (values[1] - values[0]) / 2
-    return np.append(values - step, values[-1] + step)
+    side, offset = ("right", -7) if x > (low + high) / 2 else ("left", 7)
+    place: Any = {"xytext": (offset, 6 if y >= 0 else -12), "textcoords": "offset points", "ha": side}
+    axes.annotate(literal(label), (x, y), **place, fontsize=8, path_effects=_OUTLINE, zorder=6)

@@ -1,19 +1,23 @@
-"""A reproduced table as bars beside what was published, and the images it is about."""
+"""A reproduced table as bars beside the published numbers, and a strip of the colored images."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from torch import Tensor
 
 from fishr.data.digits import ColoredDigits
-from fishr.data.domains import Domains
+from fishr.data.domains import Domain, Domains
 from fishr.data.mnist import ColoredMNIST
-from fishr.plots.samples import Group, draw_samples
 from fishr.plots.style import quiet, save
 from fishr.protocols.invariance import METHODS
 from fishr.reproductions import COLUMNS, Row
 
+# Two colors that color-blind people tell apart and that add up to white, so that an image in both is gray.
+_CHANNELS = np.array([(0.0, 0.4, 1.0), (1.0, 0.6, 0.0)])
+_EACH, _GAP, _HEADING = 5, 0.4, 0.7
 _TITLES = {"train": "training domains", "reversed": "colors reversed", "gray": "no colors"}
 _COLORS = {"train": "#BDBDBD", "reversed": "#009E73", "gray": "#6B6B6B"}
 _INK = {"train": "black", "reversed": "white", "gray": "white"}
@@ -22,19 +26,19 @@ _INK = {"train": "black", "reversed": "white", "gray": "white"}
 def save_reproduction_figure(
     rows: Sequence[Row], data: ColoredDigits | ColoredMNIST, domains: Domains, path: Path
 ) -> Path:
-    """Draw images of each domain, and accuracies by method: bars are measured, diamonds published.
+    """Draw images of each domain, and accuracies by method: bars are measured, diamonds are published.
 
     Args:
         rows: of ``fishr.reproductions.table``.
-        data: shares of wrong colors and labels.
-        domains: what ``data`` makes: two evaluation domains, "reversed" and "gray".
+        data: for its shares of wrong colors and labels.
+        domains: of ``data``, with two evaluation domains, "reversed" and "gray".
         path: of the PNG.
 
     Returns:
         The path.
 
     Raises:
-        RunFailed: it could not be written.
+        RunFailed: the figure could not be written.
     """
     figure = Figure(figsize=(10, 3.8))
     figure.set_layout_engine("constrained", wspace=0.04)
@@ -42,13 +46,13 @@ def save_reproduction_figure(
     reversed_, gray = domains.evaluation
     agreement = " and ".join(_percent(1 - flip) for flip in data.flips)
     groups = (
-        Group(f"training domains: {agreement} % in that color", _COLORS["train"], domains.training),
-        Group(f"colors reversed: {_percent(1 - data.test_flip)} % in that color", _COLORS["reversed"], (reversed_,)),
-        Group("no colors", _COLORS["gray"], (gray,)),
+        (f"training domains: {agreement} % in that color", _COLORS["train"], domains.training),
+        (f"colors reversed: {_percent(1 - data.test_flip)} % in that color", _COLORS["reversed"], (reversed_,)),
+        ("no colors", _COLORS["gray"], (gray,)),
     )
     noise, best = _percent(data.label_noise), _percent(1 - data.label_noise)
     note = f"{noise} % of the labels are wrong, in every domain,\nso without color {best} % is the best possible."
-    draw_samples(left, groups, note)
+    _images(left, groups, note)
     _bars(right, rows, 1 - data.label_noise)
     return save(figure, path)
 
@@ -80,3 +84,31 @@ def _bars(axes: Axes, rows: Sequence[Row], best: float) -> None:
     axes.set_ylim(0, 100)
     quiet(axes, "", "", "accuracy, %")
     axes.legend(frameon=False, fontsize=9, ncols=4, loc="lower left", bbox_to_anchor=(-0.01, 0.99))
+
+
+def _images(axes: Axes, groups: tuple[tuple[str, str, tuple[Domain, ...]], ...], note: str) -> None:
+    """Draw the first images of each domain in a row, label "below five" left, "five and above" right.
+
+    A group is a heading, its color in the other panel, and its domains, with inputs [N, 2, H, W] from 0 to 1 and labels
+    1 (digit below five) and 0. One unit of the axes is an image.
+    """
+    right = _EACH + _GAP
+    for left, label in ((0, "label 0 to 4: orange"), (right, "label 5 to 9: blue")):
+        axes.text(left + _EACH / 2, 0, label, ha="center", va="bottom", fontsize=10)
+    top = 0.0
+    for title, color, domains in groups:
+        axes.text(0, top + 0.55, "■", color=color, fontsize=11)
+        axes.text(0.5, top + 0.55, title, fontsize=10)
+        top += _HEADING
+        for domain in domains:
+            assert isinstance(domain.inputs, Tensor)
+            for left, label in ((0, 1), (right, 0)):
+                for place, image in enumerate(domain.inputs[domain.labels == label][:_EACH]):
+                    x, painted = left + place, np.einsum("chw,cr->hwr", image.double().numpy(), _CHANNELS).clip(0, 1)
+                    axes.imshow(painted, extent=(x + 0.03, x + 0.97, top + 0.97, top + 0.03))
+            top += 1
+    axes.text(0, top + 0.2, note, va="top", fontsize=10)
+    axes.set_xlim(0, right + _EACH)
+    axes.set_ylim(top + 1.2, -0.5)
+    axes.set_aspect("equal")
+    axes.set_axis_off()

@@ -1,4 +1,4 @@
-"""A run at a glance: its losses and every domain's accuracy over the steps."""
+"""The figure of a run: its losses and every domain's accuracy over the steps."""
 
 import json
 from pathlib import Path
@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from fishr.plots.style import COLORS, literal, quiet, save
+from fishr.plots.style import color_of, heading, legend, line_of, literal, quiet, save, with_split
 
 FIGURE = "figure.png"
 
@@ -16,17 +16,17 @@ FIGURE = "figure.png"
 def save_run_figure(folder: Path) -> Path:
     """Draw a run folder's metrics into its figure.png.
 
-    Left: the risk of each training domain and each penalty term that was ever computed, logarithmic. Right:
-    accuracy on every domain, training dashed, evaluation solid.
+    Left: the risk of each training domain and each penalty term that was computed, logarithmic. Right: the accuracy on
+    every domain, training dashed, evaluation solid.
 
     Args:
-        folder: of the run, with metrics.jsonl.
+        folder: of the run.
 
     Returns:
-        The picture's path.
+        The path of the figure.
 
     Raises:
-        RunFailed: it could not be written.
+        RunFailed: the figure could not be written.
     """
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     steps = [line for line in lines if "loss" in line]
@@ -34,11 +34,11 @@ def save_run_figure(folder: Path) -> Path:
     name = json.loads((folder / "result.json").read_text())["name"]
     figure = Figure(figsize=(10, 4), layout="constrained")
     left, right = figure.subplots(1, 2, sharex=True)
-    # A domain has one colour in both pictures; penalties take the colours after the domains'.
+    # A domain has one color in both panels; penalties take the colors after the domains'.
     names = [(score["name"], score["split"]) for score in evaluations[0]["scores"]]
     _losses(left, steps, [name for name, split in names if split == "training"], first=len(names))
     _accuracies(right, evaluations, names)
-    figure.suptitle(literal(name), fontsize=12, fontweight="bold", x=0.01, ha="left")
+    heading(figure, literal(name))
     return save(figure, folder / FIGURE)
 
 
@@ -47,33 +47,29 @@ def _losses(axes: Axes, steps: list[dict[str, Any]], domains: list[str], first: 
     marker = "-" if len(steps) > 1 else "o"
     for index, name in enumerate(domains):
         curve = [line["domain_losses"][name] for line in steps]
-        axes.plot(at, curve, marker, label=f"risk, {literal(name)}", color=_color(index), linewidth=1.4)
+        axes.plot(at, curve, marker, label=f"risk, {literal(name)}", color=color_of(index), linewidth=1.4)
     negative = False
     for index, name in enumerate(steps[0]["terms"]):
-        # Weights change a thousandfold at the end of a warm-up; the term itself is what people follow.
+        # Without the weight, which changes a thousandfold at the end of a warm-up.
         terms = [(line["step"], line["terms"][name]) for line in steps]
         points = [(step, term["value"] / term["weight"]) for step, term in terms if term["weight"]]
         if points:
             label = literal(f"{name}, unweighted")
-            axes.plot(*zip(*points, strict=True), marker, label=label, color=_color(first + index), linewidth=1.4)
+            axes.plot(*zip(*points, strict=True), marker, label=label, color=color_of(first + index), linewidth=1.4)
             negative = negative or min(value for _, value in points) < 0
-    # A logarithmic axis has no place for what IRM's half batches may be.
+    # IRM's product of half batches may be negative.
     axes.set_yscale("symlog", linthresh=1e-4) if negative else axes.set_yscale("log")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     quiet(axes, "losses", "step", "value")
-    axes.legend(frameon=False, fontsize=9)
+    legend(axes)
 
 
 def _accuracies(axes: Axes, evaluations: list[dict[str, Any]], names: list[tuple[str, str]]) -> None:
     at = [line["step"] for line in evaluations]
     for index, (name, split) in enumerate(names):
         curve = [100 * line["scores"][index]["accuracy"] for line in evaluations]
-        label, style = literal(f"{name} ({split})"), "--" if split == "training" else "-"
-        axes.plot(at, curve, style, label=label, color=_color(index), marker="o", markersize=2.5, linewidth=1.4)
+        label, color = with_split(name, split), color_of(index)
+        axes.plot(at, curve, line_of(split), label=label, color=color, marker="o", markersize=2.5, linewidth=1.4)
     axes.set_ylim(0, 100)
     quiet(axes, "accuracy", "step", "%")
-    axes.legend(frameon=False, fontsize=9)
-
-
-def _color(index: int) -> str:
-    return COLORS[index % len(COLORS)]
+    legend(axes)

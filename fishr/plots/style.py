@@ -1,7 +1,8 @@
-"""What all figures share: colours that colour-blind people tell apart, quiet axes, atomic saving."""
+"""Shared parts of all figures: colors for color-blind readers, quiet axes, names as they are written, saving."""
 
 from io import BytesIO
 from pathlib import Path
+from typing import Literal
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -12,28 +13,29 @@ from fishr.files import write_atomically
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 
 
+def color_of(index: int) -> str:
+    return COLORS[index % len(COLORS)]
+
+
+def line_of(split: str) -> Literal["-", "--"]:
+    return "--" if split == "training" else "-"
+
+
 def literal(name: str) -> str:
-    r"""Return the text that matplotlib shows as a name is written.
+    r"""Return a text that matplotlib shows as the name is written; every text with a user's name passes through here.
 
-    Without it, a pair of dollar signs would be typeset as a formula, and a label that begins with "_" would be missing
-    from the legend. Every text that contains a name of the user's passes through here.
-
-    Args:
-        name: of a domain, run, method or file, or a text with such names in it and no formula.
-
-    Returns:
-        The name with escaped dollar signs, after a hair space if it begins with "_".
-
-    Example:
-        >>> literal("$x$"), literal("_a") == "\u200a_a", literal("photo")
-        ('\\$x\\$', True, 'photo')
+    Without it, a pair of dollar signs is typeset as a formula, and the legend leaves out a label that begins with "_".
     """
     escaped = name.replace("$", r"\$")
     return f"\u200a{escaped}" if escaped.startswith("_") else escaped
 
 
+def with_split(name: str, split: str) -> str:
+    return f"{literal(name)} ({split})"
+
+
 def quiet(axes: Axes, title: str, x: str, y: str) -> None:
-    """Title, labels, light grid, no box."""
+    """Set title and labels, a light grid, and no box."""
     axes.set_title(title, fontsize=11, loc="left")
     axes.set_xlabel(x)
     axes.set_ylabel(y)
@@ -42,13 +44,17 @@ def quiet(axes: Axes, title: str, x: str, y: str) -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def save(figure: Figure, path: Path) -> Path:
-    """Write a figure as PNG, whole or not at all.
+def heading(figure: Figure, text: str) -> None:
+    figure.suptitle(text, fontsize=12, fontweight="bold", x=0.01, ha="left")
 
-    Raises:
-        RunFailed: it could not be written.
-    """
+
+def legend(axes: Axes, size: int = 9) -> None:
+    axes.legend(frameon=False, fontsize=size)
+
+
+def save(figure: Figure, path: Path, **metadata: str) -> Path:
+    """Write a figure as PNG, whole or not at all."""
     buffer = BytesIO()
-    figure.savefig(buffer, format="png", dpi=130)
+    figure.savefig(buffer, format="png", dpi=130, metadata=metadata)
     write_atomically(path, buffer.getvalue())
     return path

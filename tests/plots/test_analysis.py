@@ -16,9 +16,8 @@ from fishr.data import Domain
 from fishr.diagnostics import Quantity
 from fishr.errors import InputError
 from fishr.losses import CrossEntropy
-from fishr.plots.analysis import check_figures, figures_key, save_analysis_figures
+from fishr.plots.analysis import check_figures, figures_key, history_figure, save_analysis_figures
 from fishr.plots.analysis_curvature import density_figure, scatter_figure, spectra_figure
-from fishr.plots.analysis_history import history_figure
 from fishr.plots.analysis_pairs import pairs_figure
 
 NAMES = ("art painting", "cartoon", "photo", "sketch")

@@ -20,10 +20,9 @@ from fishr.landscape import (
     save_surface,
 )
 from fishr.plots.landscape import check_pictures, picture_of, save_landscape_figures
-from fishr.plots.landscape_levels import shared_levels
+from fishr.plots.landscape_level_sets import level_set_figure
 from fishr.plots.landscape_lines import interpolation_figure, line_figure
-from fishr.plots.landscape_planes import contour_figure, level_set_figure
-from fishr.plots.landscape_surfaces import surface_figure
+from fishr.plots.landscape_planes import contour_figure, levels_of, surface_figure
 
 WEIGHTS = {"weight": torch.tensor([[3.0, 4.0], [1.0, 0.0]])}
 NAMES, SPLITS = ("photo", "sketch", "art", "cartoon", "quickdraw"), ("training", "training", "evaluation")
@@ -98,7 +97,7 @@ def test_contours_have_one_scale_and_one_colour_bar():
 def test_colours_are_the_risks():
     """The filled region that a point lies in is that of its own risk: no axis is transposed or flipped."""
     surface = _bowls(count=2)
-    levels = shared_levels(surface.scores.losses.numpy())
+    levels = levels_of(surface.scores.losses.numpy())
     panel = contour_figure(surface).axes[1]
     filled = panel.collections[0]
     for i, j in ((0, 4), (10, 4), (5, 0), (3, 7)):
@@ -256,7 +255,7 @@ def test_a_film_has_a_frame_for_each_checkpoint(tmp_path):
 
 
 def test_levels_are_ratios_where_the_risks_span_a_decade():
-    wide, narrow = shared_levels(np.array([0.01, 0.5, 1.0])), shared_levels(np.array([0.5, 0.7, 1.0]))
+    wide, narrow = levels_of(np.array([0.01, 0.5, 1.0])), levels_of(np.array([0.5, 0.7, 1.0]))
     assert wide.logarithmic
     np.testing.assert_allclose(np.diff(np.log(wide.edges)), np.log(100) / 30)
     assert not narrow.logarithmic
@@ -265,10 +264,10 @@ def test_levels_are_ratios_where_the_risks_span_a_decade():
 
 def test_an_outlier_does_not_take_all_colours():
     risks = np.append(np.linspace(1.0, 2.0, 200), 1e9)
-    levels = shared_levels(risks)
+    levels = levels_of(risks)
     assert levels.edges[-1] <= 2.0
     assert levels.above
-    assert not shared_levels(np.linspace(1.0, 2.0, 200)).above
+    assert not levels_of(np.linspace(1.0, 2.0, 200)).above
 
 
 def test_pictures_of_others_are_not_overwritten(tmp_path):

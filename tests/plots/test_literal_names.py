@@ -10,15 +10,15 @@ from matplotlib.text import Text
 from plots.test_analysis import _analysis, _history
 from plots.test_landscape import _between, _bowls, _lines
 
-from fishr.plots import benchmark, run, save_run_figure
+from fishr.plots import benchmark, landscape, run, save_run_figure
+from fishr.plots.analysis import history_figure
 from fishr.plots.analysis_curvature import density_figure, scatter_figure, spectra_figure
-from fishr.plots.analysis_history import history_figure
 from fishr.plots.analysis_pairs import pairs_figure
 from fishr.plots.benchmark import save_benchmark_figure
-from fishr.plots.landscape_film import save_film
+from fishr.plots.landscape import save_film
+from fishr.plots.landscape_level_sets import level_set_figure
 from fishr.plots.landscape_lines import interpolation_figure, line_figure
-from fishr.plots.landscape_planes import contour_figure, level_set_figure
-from fishr.plots.landscape_surfaces import surface_figure
+from fishr.plots.landscape_planes import contour_figure, surface_figure
 from fishr.plots.style import literal
 from fishr.protocols.domainbed.tables import Table, cell_of, row_of
 
@@ -76,11 +76,9 @@ def test_planes(plane, tmp_path, monkeypatch):
     check(level_set_figure(plane, 0.1), ("along $a$", "_b$b$", "_first"), legend=NAMES)
     check(surface_figure(plane), (*NAMES, "along $a$", "_b$b$", "$r$_1"))
     drawn = []
-    from fishr.plots import landscape_film
-
-    real = landscape_film.panels_of
-    monkeypatch.setattr(landscape_film, "panels_of", lambda surface: drawn.append(real(surface)) or drawn[-1])
-    save_film(plane, tmp_path / "film.gif")
+    real = landscape.panels_of
+    monkeypatch.setattr(landscape, "panels_of", lambda surface: drawn.append(real(surface)) or drawn[-1])
+    save_film(plane, plane.frames, tmp_path / "film.gif")
     check(drawn[0][0], NAMES)
 
 
