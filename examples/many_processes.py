@@ -1,4 +1,4 @@
-"""Your loop on many processes: each has some rows of every domain, and the penalty is that of all of them.
+"""Your loop on many processes: each has some samples of every domain, and the penalty is that of all samples.
 
 Run: torchrun --nproc-per-node 4 many_processes.py
 """
@@ -18,7 +18,7 @@ def train(ranks: fishr.Ranks) -> None:
     torch.manual_seed(0)
     network = nn.Sequential(nn.Flatten(), nn.Linear(128, 128), nn.ReLU())
     featurizer = network if ranks.alone else DistributedDataParallel(network)
-    head = nn.Linear(128, 2)  # not wrapped: its per-sample gradients are what the penalty is about
+    head = nn.Linear(128, 2)  # not wrapped: the penalty takes its per-sample gradients
     optimizer = torch.optim.SGD([*featurizer.parameters(), *head.parameters()], lr=0.1)
 
     penalty = fishr.Scaled(fishr.Fishr(ema=0.5, over_parameters="sum"), fishr.LinearSchedule(0.0, 10.0, steps=50))
@@ -37,5 +37,5 @@ def train(ranks: fishr.Ranks) -> None:
             print(f"step {step}: risk {seen.domain_losses.mean().item():.6f}, penalty {value.item():.6f}")
 
 
-with fishr.joined("cpu") as (ranks, device):  # "auto" for each process's own GPU; begun without torchrun, it is alone
+with fishr.joined("cpu") as (ranks, device):  # "auto": a GPU for each process; alone without torchrun
     train(ranks)

@@ -1,8 +1,8 @@
 """Micro-batches with the penalty of the whole batch, for a batch that is too large for the featurizer's memory.
 
-A penalty compares statistics of whole domains, so the mean of its values on micro-batches is another number. Here the
-featurizer sees one micro-batch at a time, while the head and the penalty see the features of all samples. The
-gradients are those of the whole batch. Run: python micro_batches.py
+A penalty compares statistics of whole domains, so the mean of its values on micro-batches is another quantity. Here the
+featurizer runs on one micro-batch at a time, head and penalty on the features of all samples. The gradients are those
+of the whole batch. Run: python micro_batches.py
 """
 
 import torch
@@ -25,20 +25,20 @@ state = penalty.init(fishr.Problem.of(head, domains=batch.domains))
 
 
 def loss_of(seen: fishr.Observation) -> tuple[torch.Tensor, torch.Tensor]:
-    """The loss and the penalty in it."""
+    """Return the loss and its penalty."""
     value, _ = penalty(seen, state, step=0)
     return seen.domain_losses.mean() + 1000 * value, value
 
 
 def whole() -> torch.Tensor:
-    """Backward pass of the whole batch at once; the penalty's value."""
+    """Differentiate the whole batch at once and return the penalty."""
     loss, value = loss_of(fishr.observe(featurizer, head, batch))
     loss.backward()
     return value
 
 
 def micro_batched() -> torch.Tensor:
-    """The same in micro-batches: the featurizer runs twice, and keeps the activations of one micro-batch at a time."""
+    """Do the same in micro-batches: the featurizer runs twice and keeps the activations of one micro-batch."""
     inputs = batch.inputs.chunk(MICRO_BATCHES)
     with torch.no_grad():
         features = torch.cat([featurizer(part) for part in inputs])
@@ -52,7 +52,7 @@ def micro_batched() -> torch.Tensor:
 
 
 def averaged() -> torch.Tensor:
-    """What not to do: a penalty for each micro-batch of every domain, averaged."""
+    """Average the penalties of micro-batches of every domain, which is wrong."""
     values = []
     parts = [rows.chunk(MICRO_BATCHES) for rows in batch.inputs.split(batch.sizes)]
     answers = [rows.chunk(MICRO_BATCHES) for rows in batch.labels.split(batch.sizes)]

@@ -1,7 +1,7 @@
-"""Your model, your loop: one more term and one more piece of state.
+"""Your model in your loop: one more term and one more piece of state.
 
-The digits of two training domains are coloured by their label, more reliably than their shape tells it. In the
-evaluation domain "reversed" the colour lies. Run: python own_loop.py
+In two training domains, the color of a digit agrees with its label more often than its shape does. In the evaluation
+domain "reversed" the color disagrees. Run: python own_loop.py
 """
 
 import torch
@@ -10,13 +10,13 @@ from torch import nn
 import fishr
 
 domains = fishr.data.ColoredDigits()(seed=0, data_dir=None)
-reversed_colours = domains.evaluation[0]
-# All rows at every step; fishr.data.Minibatch(size=64).draw(...) inside the loop would give new ones each time.
+reversed_colors = domains.evaluation[0]
+# All samples in every step; fishr.data.Minibatch(size=64).draw(...) in the loop would draw new ones each time.
 batch = fishr.data.FullBatch().draw(domains.training, torch.Generator())
 
 
 def train(weight: fishr.Schedule, steps: int = 200) -> nn.Module:
-    """A classifier trained with the penalty at a weight that may change with the step."""
+    """Return a classifier trained with the penalty at a scheduled weight."""
     torch.manual_seed(0)
     featurizer = nn.Sequential(nn.Flatten(), nn.Linear(128, 128), nn.ReLU(), nn.Linear(128, 128), nn.ReLU())
     head = nn.Linear(128, 2)
@@ -25,10 +25,10 @@ def train(weight: fishr.Schedule, steps: int = 200) -> nn.Module:
     penalty = fishr.Scaled(fishr.Fishr(ema=0.5, over_parameters="sum"), weight)
     state = penalty.init(fishr.Problem.of(head, domains=batch.domains))
     for step in range(steps):
-        seen = fishr.observe(featurizer, head, batch)  # lazy: what nobody reads is not computed
+        seen = fishr.observe(featurizer, head, batch)  # lazy: computes only what is read
         value, state = penalty(seen, state, step)
         loss = seen.domain_losses.mean() + value
-        loss = loss / max(1.0, weight(step))  # a large weight shrinks the risk in place of growing the gradient
+        loss = loss / max(1.0, weight(step))  # a large weight shrinks the risk instead of growing the gradient
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -36,7 +36,7 @@ def train(weight: fishr.Schedule, steps: int = 200) -> nn.Module:
 
 
 def accuracy(model: nn.Module, inputs: torch.Tensor, labels: torch.Tensor) -> float:
-    """Share of right answers."""
+    """Return the accuracy."""
     with torch.no_grad():
         return (model(inputs).argmax(1) == labels).float().mean().item()
 
@@ -47,5 +47,5 @@ for name, weight in {
 }.items():
     model = train(weight)
     seen = accuracy(model, batch.inputs, batch.labels)
-    unseen = accuracy(model, reversed_colours.inputs, reversed_colours.labels)
-    print(f"{name}: accuracy {seen:.3f} on the training domains, {unseen:.3f} with reversed colours")
+    unseen = accuracy(model, reversed_colors.inputs, reversed_colors.labels)
+    print(f"{name}: accuracy {seen:.3f} on the training domains, {unseen:.3f} with reversed colors")

@@ -1,8 +1,8 @@
-"""A penalty of your own: a frozen class when it has settings or memory, a plain function when it has neither.
+"""Your own penalty: a frozen class if it has settings or memory, a plain function if it has neither.
 
 Run: python own_penalty.py
 At the command line, from this folder: fishr train own_penalty.toml --plugin own_penalty
-There a term says ``kind = "own_penalty:MeanGradientGap"``; a file alone never runs code, --plugin allows it.
+The file names it as ``kind = "own_penalty:MeanGradientGap"``; --plugin allows to run its code.
 """
 
 from pathlib import Path
@@ -23,23 +23,23 @@ class MeanGradientGap:
     decay: float = 0.9
 
     def init(self, problem: fishr.Problem) -> Any:
-        """The average of nothing yet."""
+        """Return the first state."""
         return fishr.MovingAverage(self.decay).init(problem)
 
     def __call__(self, seen: fishr.Observation, state: Any, step: int) -> tuple[torch.Tensor, Any]:
-        """The value and the next state; nothing is changed in place."""
+        """Return the value and the next state."""
         average, state = fishr.MovingAverage(self.decay)(seen.moments.mean, state)
         return fishr.distance_to_mean(average), state
 
 
 def disagreement(seen: fishr.Observation) -> torch.Tensor:
-    """One minus the mean cosine between the domains' mean gradients."""
+    """Return one minus the mean cosine between the domains' mean gradients."""
     unit = torch.nn.functional.normalize(seen.moments.mean, dim=-1)
     return 1 - (unit @ unit.T).mean()
 
 
 def main() -> None:
-    """Alone, in a sum, and in a whole experiment from a file."""
+    """Use it alone, in a sum, and in an experiment from a file."""
     head = torch.nn.Linear(4, 2)
     batch = fishr.DomainBatch(torch.randn(6, 4), torch.tensor([0, 1, 0, 1, 0, 1]), sizes=(2, 4))
     penalty = MeanGradientGap()

@@ -1,6 +1,6 @@
-"""Only the blocks: gradient statistics of a head on cached features, without a model or a training loop.
+"""Gradient statistics of a head on cached features, without a network or a training loop.
 
-Three domains; the third one's features are spread twice as far. Run: python statistics_only.py
+The features of the third of three domains have twice the spread. Run: python statistics_only.py
 """
 
 import torch
@@ -18,7 +18,7 @@ with torch.no_grad():
     whole = fishr.gradient_moments(head, features, labels, sizes)
 print(f"variance: {tuple(whole.variance.shape)} [domain, parameter] of {', '.join(whole.layout.names)}")
 
-# The same from chunks that are seen one after the other: here a tenth of each domain at a time.
+# The same from chunks, here a tenth of each domain at a time.
 parts = []
 rows, answers = features.split(sizes), labels.split(sizes)
 with torch.no_grad():
@@ -30,20 +30,20 @@ merged = fishr.merge_moments(*parts)
 apart = (merged.variance - whole.variance).abs().max() / whole.variance.abs().max()
 print(f"merged: {merged.count} samples, variances differ from the whole's by {apart.item():.1e}")
 
-# How far the domains are apart: the Fishr penalty, the same without the loss's scale, and pair by pair.
+# Distances between the domains: the Fishr penalty, the same without the loss's scale, and by pairs.
 print(f"distance to mean: {fishr.distance_to_mean(whole.variance).item():.3e}")
 print(f"scale-free distance: {fishr.scale_free_distance(whole.variance).item():.3f}")
 print("pairwise distances:")
 for row in fishr.pairwise_distances(whole.variance):
     print("  " + "  ".join(f"{distance.item():.3e}" for distance in row))
 
-# Which parameters differ most: each column of a statistic belongs to one.
+# By parameter: each column of a statistic belongs to one.
 by_name = whole.layout.split(whole.variance)
 for name, variance in by_name.items():
     shares = variance.flatten(1).sum(1) / variance.flatten(1).sum(1)[0]
     print(f"total variance of the {name}, relative to domain 0: " + "  ".join(f"{s.item():.2f}" for s in shares))
 
-# Full covariances rather than their diagonals, through inner products of the gradients; no P×P matrix is built.
+# Full covariances instead of their diagonals, through inner products of gradients; no P×P matrix is stored.
 with torch.no_grad():
     products = fishr.covariance_products(fishr.gradient_gram(head, features, labels), sizes)
 print(f"distance to mean of the covariances: {fishr.distance_to_mean_of_products(products).item():.3e}")

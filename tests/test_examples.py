@@ -42,11 +42,11 @@ def numbers(pattern: str, text: str) -> list[tuple[float, ...]]:
     return [tuple(map(float, groups)) for groups in found]
 
 
-def test_own_loop_answers_by_the_shape_rather_than_the_colour(tmp_path: Path) -> None:
+def test_own_loop_answers_by_the_shape_rather_than_the_color(tmp_path: Path) -> None:
     said = output("own_loop.py", tmp_path)
-    pattern = ": accuracy N on the training domains, N with reversed colours"
+    pattern = ": accuracy N on the training domains, N with reversed colors"
     without, penalised = numbers(pattern, said)
-    # Colour alone is right in 85 % of the training rows and in 10 % of the reversed ones; three rows of four
+    # Color alone is right in 85 % of the training rows and in 10 % of the reversed ones; three rows of four
     # have the label that their shape says.
     assert without[0] > 0.85
     assert without[1] < 0.35
