@@ -159,12 +159,13 @@ def featured_experiment(
     )
 
 
-def featured_cache(path: Path, device: str = "cpu") -> Featured:
+def featured_cache(path: Path, device: str = "cpu", plugins: tuple[str, ...] = ()) -> Featured:
     """The domains of a feature cache.
 
     Args:
         path: a file that ``fishr cache features`` wrote.
         device: of the head.
+        plugins: modules that the head and the loss may name.
 
     Raises:
         InputError: the file cannot be read.
@@ -179,7 +180,7 @@ def featured_cache(path: Path, device: str = "cpu") -> Featured:
         (5, 390)
     """
     cache = open_features(path)
-    head, loss = head_of(cache)
+    head, loss = head_of(cache, plugins)
     return Featured(
         provenance=cache.provenance,
         text=cache.head["text"],

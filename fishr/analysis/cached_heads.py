@@ -7,50 +7,24 @@ from attrs import frozen
 from torch import nn
 
 from fishr.configuration import structure
+from fishr.configuration.problems import ConfigurationError
 from fishr.configuration.toml import parse_toml
 from fishr.data.caches import FeatureCache, GradientCache
 from fishr.errors import InputError
-from fishr.losses import BinaryCrossEntropy, CrossEntropy, Loss
-from fishr.models.heads import LinearHead, MLPHead
+from fishr.losses import Loss
+from fishr.models.heads import Head, LinearHead, MLPHead
 
 
 @frozen
 class HeadText:
-    """A head and its loss as a cache describes them.
+    """A head and its loss as a cache describes them."""
 
-    Args:
-        head: builds the module from features to logits.
-        loss: per-sample loss.
-
-    Example:
-        >>> HeadText(LinearHead(), CrossEntropy()).head
-        LinearHead(init='xavier')
-    """
-
-    head: LinearHead | MLPHead
-    loss: CrossEntropy | BinaryCrossEntropy
+    head: Head
+    loss: Loss
 
 
-def head_of(cache: FeatureCache | GradientCache) -> tuple[nn.Module, Loss]:
-    """The head that a cache describes, in eval mode on the CPU, and its loss.
-
-    Args:
-        cache: an open feature or gradient cache.
-
-    Raises:
-        InputError: it describes none that is known here, or parameters that are not finite.
-
-    Example:
-        >>> import tempfile
-        >>> from pathlib import Path
-        >>> from fishr.analysis.cache_writing import cache_features, featured_experiment
-        >>> from fishr.data.caches import open_features
-        >>> from fishr.protocols import colored_digits
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     written = cache_features(featured_experiment(colored_digits()), Path(folder, "digits.h5"))
-        ...     head_of(open_features(Path(folder, "digits.h5")))
-        (Linear(in_features=390, out_features=1, bias=True), BinaryCrossEntropy())
-    """
+def head_of(cache: FeatureCache | GradientCache, plugins: tuple[str, ...] = ()) -> tuple[nn.Module, Loss]:
+    """Return the head that a cache describes, in eval mode on the CPU, and its loss."""
     try:
         text, features, outputs = (cache.head[name] for name in ("text", "features", "outputs"))
         tensors = {name: torch.from_numpy(array) for name, array in cache.head["parameters"].items()}
@@ -58,13 +32,17 @@ def head_of(cache: FeatureCache | GradientCache) -> tuple[nn.Module, Loss]:
             raise TypeError("its text or its number of features is none")
     except (KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{cache.path}: it describes no head ({error}); make it again") from error
-    described = structure(parse_toml(text), HeadText)
-    widths = (features, *getattr(described.head, "widths", ()), outputs)
-    # Before a module is built, whose size the text alone decides.
-    size = sum((inputs + 1) * more for inputs, more in pairwise(widths))
     try:
-        if size != sum(tensor.numel() for tensor in tensors.values()):
-            raise RuntimeError
+        described = structure(parse_toml(text), HeadText, plugins)
+    except ConfigurationError as error:
+        raise ConfigurationError(error.problems, str(cache.path)) from error
+    try:
+        if isinstance(described.head, LinearHead | MLPHead):
+            # Before a module is built, whose size the text alone decides.
+            widths = (features, *getattr(described.head, "widths", ()), outputs)
+            size = sum((inputs + 1) * more for inputs, more in pairwise(widths))
+            if size != sum(tensor.numel() for tensor in tensors.values()):
+                raise RuntimeError
         module = described.head(features, outputs, torch.Generator())
         module.load_state_dict(tensors)
     except RuntimeError as error:

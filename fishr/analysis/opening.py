@@ -37,14 +37,14 @@ def open_subject(
 ) -> Subject:
     """Return the head, features and domains of a run folder's last checkpoint, or of a cache file.
 
-    A run has its network and its kept checkpoints as well; a cache needs neither the data nor plugins.
+    A run has its network and its kept checkpoints as well; a cache does not need the data.
 
     Args:
         path: a run folder, or a file that ``fishr cache features`` or ``fishr cache gradients`` wrote.
         data_dir: folder of the data files, for a run whose data has files.
         device: "cpu", "cuda" or "auto".
         domains: "all", or the names of some.
-        plugins: modules that the run's configuration may name.
+        plugins: modules that the configuration of the run, or the head and the loss of the cache, may name.
 
     Returns:
         The subject, with features in float32 or wider on the device.
@@ -74,7 +74,7 @@ def open_subject(
         raise InputError(f"{path}: not a run folder, it has no {CONFIGURATION}; give the folder that train made")
     if not path.exists():
         raise InputError(f"{path}: no such run or file; give a run folder or a cache that fishr wrote")
-    return from_cache(path, where, domains)
+    return from_cache(path, where, domains, plugins)
 
 
 def _from_run(
@@ -121,11 +121,11 @@ def _trajectory(folder: Path, text: str, device: torch.device) -> tuple[Snapshot
     return tuple(found)
 
 
-def from_cache(path: Path, device: torch.device, wanted: Names) -> Subject:
+def from_cache(path: Path, device: torch.device, wanted: Names, plugins: tuple[str, ...] = ()) -> Subject:
     """Return the head and the features of a cache, which has neither network nor trajectory."""
     cache = _opened(path)
     indices = _chosen([section.name for section in cache.sections], wanted, path)
-    head, loss = head_of(cast(FeatureCache, cache))
+    head, loss = head_of(cast(FeatureCache, cache), plugins)
     splits: list[Split] = [
         "training" if cache.sections[index].split == "training" else "evaluation" for index in indices
     ]

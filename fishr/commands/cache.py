@@ -106,8 +106,8 @@ def gradients(source: str, out: Path, per_sample: bool, style: str, **options: A
     from fishr.analysis.cache_writing import cache_gradients, featured_cache
 
     if Path(source).is_file() and Path(source).suffix != ".toml":
-        _refuse_beside_file("domain", "chunk", "data_dir", "set", "plugin")
-        featured = featured_cache(Path(source), options["device"])
+        _refuse_beside_file("domain", "chunk", "data_dir", "set")
+        featured = featured_cache(Path(source), options["device"], options["plugins"])
     else:
         featured = _featured(source, **options)
     with Bar(out, featured) as bar:

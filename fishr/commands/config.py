@@ -7,7 +7,7 @@ from fishr.commands.shared import experiment_argument, find_experiment, plugin_o
 
 @click.group(epilog="Example: fishr config show colored-mnist > run.toml")
 def config() -> None:
-    """Show a recipe's configuration as TOML, or check a file."""
+    """Show or check a configuration, or print its schema."""
 
 
 @config.command(
@@ -32,3 +32,17 @@ def validate(experiment: str, overrides: tuple[str, ...], plugins: tuple[str, ..
     """Check a configuration file; every problem is listed with its path."""
     found = find_experiment(experiment, overrides, plugins)
     click.echo(f"{experiment}: valid, {found.name}, {found.steps} steps")
+
+
+@config.command(
+    short_help="Print the JSON schema of a file.", epilog="Example: fishr config schema plan > plan.schema.json"
+)
+@click.argument("what", type=click.Choice(["experiment", "plan"]), default="experiment")
+def schema(what: str) -> None:
+    """Print the JSON schema of an experiment or of a sweep's plan, with which editors complete and check TOML files."""
+    from fishr.commands.rendering import as_json
+    from fishr.configuration import schema as schema_of
+    from fishr.sweeps.plan import Plan
+    from fishr.training import Experiment
+
+    click.echo(as_json(schema_of(Plan if what == "plan" else Experiment)))

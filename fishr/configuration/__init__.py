@@ -1,7 +1,8 @@
 """Configurations: TOML to frozen objects and back, strictly; no class here mirrors another."""
 
 from fishr.configuration.problems import ConfigurationError, Problem
+from fishr.configuration.schema import schema
 from fishr.configuration.structure import structure, unstructure
 from fishr.configuration.toml import apply_overrides, dumps, load
 
-__all__ = ["ConfigurationError", "Problem", "apply_overrides", "dumps", "load", "structure", "unstructure"]
+__all__ = ["ConfigurationError", "Problem", "apply_overrides", "dumps", "load", "schema", "structure", "unstructure"]

@@ -1,5 +1,6 @@
 """A featurizer that keeps the weights it begins with: those of another run, or the seed's first ones."""
 
+import inspect
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -179,6 +180,8 @@ cache the features of the experiment's own data, or change the experiment
 
 
 def _differences(theirs: Any, ours: Any) -> list[tuple[str, object, object]]:
+    if inspect.isfunction(ours):
+        return [("data", theirs, ours)]
     if type(theirs) is not type(ours):
         return [("data.kind", type(theirs).__name__, type(ours).__name__)]
     names = [field.name for field in attrs.fields(type(ours))]

@@ -61,3 +61,12 @@ def test_a_run_folder_explains_itself(call, finished):
     assert call("config", "validate", finished / "config.toml").code == 0
     assert call("config", "show", finished / "config.toml").out == (finished / "config.toml").read_text()
     assert json.loads((finished / "result.json").read_text())["steps"] == 7
+
+
+@pytest.mark.parametrize(
+    ("arguments", "title"), [((), "Experiment"), (("experiment",), "Experiment"), (("plan",), "Plan")]
+)
+def test_the_schema_is_json(call, arguments, title):
+    said = call("config", "schema", *arguments)
+    assert (said.code, said.err) == (0, "")
+    assert json.loads(said.out)["$ref"] == f"#/$defs/{title}"
