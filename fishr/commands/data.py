@@ -2,6 +2,8 @@
 
 import os
 import sys
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +15,7 @@ from fishr.errors import InputError, RunFailed
 if TYPE_CHECKING:
     from fishr.data.available import Entry
     from fishr.data.sources import Contents
+    from fishr.data.sources.downloading import Progress
 
 SHOWN = 3
 folder_option = click.option(
@@ -91,10 +94,7 @@ def info(name: str, data_dir: Path, style: str) -> None:
     help="Your own zip or tar file, in place of the published one; repeatable.",
 )
 @click.option(
-    "--duplicates",
-    type=PATH,
-    metavar="FILE",
-    help="File of images to leave out, one path ENVIRONMENT/CLASS/IMAGE a line.",
+    "--duplicates", type=PATH, metavar="FILE", help="File of images to leave out, one ENVIRONMENT/CLASS/IMAGE a line."
 )
 def download(name: str, data_dir: Path, archives: tuple[Path, ...], duplicates: Path | None) -> None:
     """Download a data set, check its files and lay them out; existing files are kept.
@@ -105,7 +105,7 @@ def download(name: str, data_dir: Path, archives: tuple[Path, ...], duplicates: 
     from fishr.data import download_mnist
     from fishr.data.available import entry_of
     from fishr.data.mnist_files import MIRROR
-    from fishr.data.sources import find_image_set, install
+    from fishr.data.sources import IMAGE_SETS, install
 
     found = entry_of(name, data_dir)
     if MIRROR in found.origin:
@@ -116,8 +116,8 @@ def download(name: str, data_dir: Path, archives: tuple[Path, ...], duplicates: 
         return
     if found.folder is None:
         raise InputError(f"{found.kind}: there is nothing to download; it needs {found.needs}")
-    with _Bar("B", f"{name}: interrupted; the same command resumes the download") as bar:
-        installed = install(find_image_set(found.kind), data_dir, archives, duplicates, progress=bar.update)
+    with _bar("B", f"{name}: interrupted; the same command resumes the download") as progress:
+        installed = install(IMAGE_SETS[found.kind], data_dir, archives, duplicates, progress=progress)
     for path, digest in installed.sums:
         click.echo(f"{digest}  {path}")
     for note in installed.notes:
@@ -137,15 +137,14 @@ def verify(source: str, data_dir: Path) -> None:
     """
     from fishr.data.available import entry_of
     from fishr.data.mnist_files import MIRROR, verify_mnist
-    from fishr.data.sources import find_image_set, verify_images
+    from fishr.data.sources import IMAGE_SETS, verify_images
 
-    expected, place = None, Path(source)
+    expected, place, found = None, Path(source), None
     try:
         found = None if os.sep in source else entry_of(source, data_dir)
     except InputError:
         if not place.exists():
             raise
-        found = None
     if found is not None:
         if MIRROR in found.origin:
             for path in verify_mnist(data_dir):
@@ -153,9 +152,9 @@ def verify(source: str, data_dir: Path) -> None:
             return
         if found.folder is None:
             raise InputError(f"{found.kind}: it has no images to verify; give the path of a folder or list")
-        expected, place = find_image_set(found.kind), found.folder
-    with _Bar("image", f"{place}: interrupted") as bar:
-        verified = verify_images(place, expected, lambda done, total: bar.update("reading", done, total))
+        expected, place = IMAGE_SETS[found.kind], found.folder
+    with _bar("image", f"{place}: interrupted") as progress:
+        verified = verify_images(place, expected, lambda done, total: progress("reading", done, total))
     if verified.unreadable:
         for each in verified.unreadable:
             click.echo(each.path)
@@ -168,32 +167,27 @@ def verify(source: str, data_dir: Path) -> None:
     click.echo(f"{place}: all {verified.images} images can be read")
 
 
-class _Bar:
-    """A progress bar on a terminal; an interruption raises a message."""
+@contextmanager
+def _bar(unit: str, interrupted: str) -> "Generator[Progress]":
+    """Show a progress bar on a terminal; an interruption raises a message."""
+    from tqdm import tqdm
 
-    def __init__(self, unit: str, interrupted: str) -> None:
-        from tqdm import tqdm
+    current = ""
+    with tqdm(unit=unit, unit_scale=unit == "B", disable=not sys.stderr.isatty()) as bar:
 
-        self._interrupted, self._what = interrupted, ""
-        self._bar = tqdm(unit=unit, unit_scale=unit == "B", disable=not sys.stderr.isatty())
+        def update(what: str, done: int, total: int | None) -> None:
+            nonlocal current
+            if what != current and not bar.disable:
+                current = what
+                bar.reset()
+                bar.set_description(what, refresh=False)
+            bar.total = total
+            bar.update(done - bar.n)
 
-    def __enter__(self) -> "_Bar":
-        return self
-
-    def update(self, what: str, done: int, total: int | None) -> None:
-        if self._bar.disable:
-            return
-        if self._what != what:
-            self._what = what
-            self._bar.reset()
-            self._bar.set_description(what, refresh=False)
-        self._bar.total = total
-        self._bar.update(done - self._bar.n)
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        self._bar.close()
-        if kind is KeyboardInterrupt:
-            raise RunFailed(self._interrupted) from None
+        try:
+            yield update
+        except KeyboardInterrupt:
+            raise RunFailed(interrupted) from None
 
 
 def _text(found: "Entry", contents: "tuple[Contents, ...]", problem: str) -> str:

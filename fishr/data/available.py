@@ -11,7 +11,7 @@ from attrs import frozen
 from fishr import data
 from fishr.data.images.folder_listing import LAYOUT
 from fishr.data.mnist import ANGLES, COLOR_NAMES
-from fishr.data.mnist_files import MIRROR, has_mnist
+from fishr.data.mnist_files import ALL, IMAGES, LABELS, MIRROR, find_mnist
 from fishr.data.sources.image_sets import IMAGE_SETS
 from fishr.data.sources.layouts import is_laid
 from fishr.errors import InputError
@@ -147,13 +147,20 @@ def _mnist(kind: str, description: str, data_dir: Path, environments: tuple[str,
         kind,
         description + (", by DomainBed's protocol" if whole else ""),
         f"MNIST/raw{', all four files' if whole else ''}: fishr data download mnist --data-dir {data_dir}",
-        has_mnist(data_dir, test=whole),
+        _finds(data_dir, ALL if whole else (IMAGES, LABELS)),
         environments,
         classes,
         origin=(MIRROR,),
         layout="MNIST/raw/FILE, each raw or .gz",
         by_hand="copy torchvision's MNIST/raw folder",
     )
+
+
+def _finds(data_dir: Path, names: tuple[str, ...]) -> bool:
+    try:
+        return bool(find_mnist(data_dir, names))
+    except InputError:
+        return False
 
 
 def _images(name: str, data_dir: Path) -> Entry:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fishr.data.domains import Domain, Domains
 from fishr.data.environments import Environments
-from fishr.data.mnist_files import TEST_IMAGES, TEST_LABELS, find_mnist, read_mnist
+from fishr.data.mnist_files import ALL, find_mnist, read_mnist
 from fishr.data.spurious_color import check_flips, check_remainder, colored, colored_domains
 from fishr.errors import InputError
 from fishr.paths import DATA
@@ -58,7 +58,7 @@ class ColoredMNIST:
 
     def __call__(self, seed: int, data_dir: Path | None) -> Domains:
         """Return the domains of one seed from the files in ``data_dir`` (default: the folder "data")."""
-        images, digits = map(torch.from_numpy, read_mnist(*find_mnist(data_dir or DATA), every=2))
+        images, digits = map(torch.from_numpy, read_mnist(find_mnist(data_dir or DATA), every=2))
         check_remainder(self.training_images, len(digits))
         generator = torch.Generator().manual_seed(seed)
         return colored_domains(
@@ -165,9 +165,8 @@ def rotated(images: Tensor, angle: float) -> Tensor:
 
 def all_digits(data_dir: Path | None) -> tuple[Tensor, Tensor]:
     """Return images [70000, 28, 28] uint8 and digits [70000] int64: MNIST's training digits, then its test digits."""
-    folder = data_dir or DATA
-    files = (find_mnist(folder), find_mnist(folder, TEST_IMAGES, TEST_LABELS))
-    images, digits = zip(*(read_mnist(*pair) for pair in files), strict=True)
+    files = find_mnist(data_dir or DATA, ALL)
+    images, digits = zip(read_mnist(files[:2]), read_mnist(files[2:]), strict=True)
     return torch.from_numpy(np.concatenate(images)), torch.from_numpy(np.concatenate(digits)).long()
 
 

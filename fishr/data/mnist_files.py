@@ -3,6 +3,7 @@
 import gzip
 import struct
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ IMAGES = "train-images-idx3-ubyte"
 LABELS = "train-labels-idx1-ubyte"
 TEST_IMAGES = "t10k-images-idx3-ubyte"
 TEST_LABELS = "t10k-labels-idx1-ubyte"
+ALL = (IMAGES, LABELS, TEST_IMAGES, TEST_LABELS)
 MIRROR = "https://ossci-datasets.s3.amazonaws.com/mnist/"
 # The sums that torchvision publishes for the same files.
 MD5 = {
@@ -34,37 +36,23 @@ _SIDE = 28
 _ADVICE = "move it away and get it again"
 
 
-def find_mnist(data_dir: Path, images: str = IMAGES, labels: str = LABELS) -> tuple[Path, Path]:
-    """Return the paths of images and labels, in ``data_dir/MNIST/raw`` or in ``data_dir``, raw or .gz."""
+def find_mnist(data_dir: Path, names: Sequence[str] = (IMAGES, LABELS)) -> list[Path]:
+    """Return the paths of files, in ``data_dir/MNIST/raw`` or in ``data_dir``, raw or .gz."""
     raw = data_dir / "MNIST" / "raw"
-    found = list[Path]()
-    missing = list[str]()
-    for name in (images, labels):
-        candidates = [place / (name + suffix) for place in (raw, data_dir) for suffix in ("", ".gz")]
-        existing = [path for path in candidates if path.is_file()]
-        found += existing[:1]
-        missing += [] if existing else [f"no {name} (or .gz)"]
+    places = [[place / (name + end) for place in (raw, data_dir) for end in ("", ".gz")] for name in names]
+    found = [next((path for path in paths if path.is_file()), None) for paths in places]
+    missing = [f"no {name} (or .gz)" for name, path in zip(names, found, strict=True) if path is None]
     if missing:
         raise InputError(
             f"MNIST: found {' and '.join(missing)} in {raw} or in {data_dir}; run `fishr data download mnist "
             f"--data-dir {data_dir}`, or copy torchvision's MNIST/raw folder to {raw}"
         )
-    return found[0], found[1]
+    return [path for path in found if path is not None]
 
 
-def has_mnist(data_dir: Path, test: bool = False) -> bool:
-    """Return whether the training files exist, and the test files too if ``test``."""
-    try:
-        find_mnist(data_dir)
-        if test:
-            find_mnist(data_dir, TEST_IMAGES, TEST_LABELS)
-    except InputError:
-        return False
-    return True
-
-
-def read_mnist(images_file: Path, labels_file: Path, every: int = 1) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+def read_mnist(files: Sequence[Path], every: int = 1) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """Return images [N, H, W], keeping every ``every``-th row and column of pixels, and labels [N] from 0 to 9."""
+    images_file, labels_file = files
     labels = read_labels(labels_file)
     images = read_images(images_file, every)
     if len(images) != len(labels):
@@ -177,7 +165,7 @@ def download_mnist(data_dir: Path) -> tuple[Path, ...]:
 
 def verify_mnist(data_dir: Path) -> tuple[Path, ...]:
     """Compare MNIST's four files, raw or .gz, with the published MD5 sums, and return their paths."""
-    files = (*find_mnist(data_dir), *find_mnist(data_dir, TEST_IMAGES, TEST_LABELS))
+    files = tuple(find_mnist(data_dir, ALL))
     sums = MD5 | RAW_MD5
     wrong = [path for path in files if digest_of(path, "md5") != sums[path.name]]
     if wrong:

@@ -129,7 +129,7 @@ def _receive(url: str, file: BinaryIO, part: Path, open_reply: Open, progress: P
                 file.seek(reply.start)
             write_atomically(memo, reply.tag.encode())
             progress(name, file.tell(), reply.length)
-            while chunk := _next(reply.chunks):
+            for chunk in reply.chunks:
                 file.write(chunk)
                 progress(name, file.tell(), reply.length)
     except _NetworkError as error:
@@ -195,13 +195,11 @@ def _network() -> Generator[None]:
         raise _NetworkError(_reason(error)) from None
 
 
-def _next(chunks: Iterator[bytes]) -> bytes:
-    with _network():
-        return next(chunks, b"")
-
-
 def _chunks(answer: BinaryIO) -> Iterator[bytes]:
-    while chunk := answer.read(CHUNK):
+    chunk = b"..."
+    while chunk:
+        with _network():
+            chunk = answer.read(CHUNK)
         yield chunk
 
 
