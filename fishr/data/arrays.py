@@ -13,7 +13,7 @@ from torch import Tensor
 
 from fishr.data.domains import Domain, Domains
 from fishr.data.value_checks import check_finite
-from fishr.errors import InputError, one_line
+from fishr.errors import InputError, reason
 from fishr.paths import in_data_folder
 
 Array = Tensor | NDArray[Any]
@@ -125,9 +125,8 @@ def _read(path: Path) -> Domain:
         raise
     except Exception as error:  # damaged bytes raise whatever zipfile, zlib and NumPy raise
         pickled = "allow_pickle" in str(error)
-        damage = f"damaged ({one_line(str(error)) or type(error).__name__})"
-        reason = "it holds pickled objects, which are never loaded" if pickled else damage
-        raise InputError(f"{path}: {reason}; {how} of plain numbers") from None
+        problem = "it holds pickled objects, which are never loaded" if pickled else f"damaged ({reason(error)})"
+        raise InputError(f"{path}: {problem}; {how} of plain numbers") from None
     return _domain(str(path), path.stem, found["inputs"], found["labels"])
 
 

@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 
 from attrs import frozen
 
-from fishr.errors import InputError, one_line
+from fishr.errors import InputError, reason
 
 CHUNK = 1 << 20
 _BAD_BYTES = (zlib.error, lzma.LZMAError, EOFError, RuntimeError, ValueError)
@@ -163,5 +163,4 @@ def _readable(path: Path) -> Generator[None]:
     try:
         yield
     except _DAMAGED as error:
-        reason = one_line(str(error)) or type(error).__name__
-        raise InputError(f"{path}: damaged ({reason}); download it again") from None
+        raise InputError(f"{path}: damaged ({reason(error)}); download it again") from None

@@ -12,7 +12,7 @@ from typing import BinaryIO
 
 from attrs import frozen
 
-from fishr.errors import InputError, RunFailed, one_line
+from fishr.errors import InputError, RunFailed, reason
 from fishr.files import present, sync_folder, write_atomically
 from fishr.locks import beside, locked, open_own
 
@@ -101,17 +101,17 @@ def _receive_from_drive(url: str, part: Path, progress: Callable[[int, int | Non
     try:
         gdown.download(url=url, output=str(part), quiet=True, resume=True, progress=progress, timeout=SECONDS)
     except (gdown.exceptions.DownloadError, OSError) as error:
-        raise RunFailed(f"{url}: not received ({_reason(error)}); try again, or {otherwise}") from None
+        raise RunFailed(f"{url}: not received ({reason(error)}); try again, or {otherwise}") from None
 
 
 def _receive_over_http(url: str, part: Path, open_reply: Open, progress: Progress, otherwise: str) -> None:
     """Connect anew as long as that brings bytes."""
     with os.fdopen(open_own(part, os.O_RDWR | os.O_CREAT | os.O_APPEND), "ab") as file:
         best = file.tell()
-        while reason := _receive(url, file, part, open_reply, progress):
+        while problem := _receive(url, file, part, open_reply, progress):
             if file.tell() <= best:
                 raise RunFailed(
-                    f"{url}: not received ({reason}); the same command resumes at byte {file.tell()}, or {otherwise}"
+                    f"{url}: not received ({problem}); the same command resumes at byte {file.tell()}, or {otherwise}"
                 )
             best = file.tell()
 
@@ -192,7 +192,7 @@ def _network() -> Generator[None]:
     try:
         yield
     except (OSError, HTTPException) as error:
-        raise _NetworkError(_reason(error)) from None
+        raise _NetworkError(reason(error)) from None
 
 
 def _chunks(answer: BinaryIO) -> Iterator[bytes]:
@@ -207,7 +207,3 @@ def _tag(headers: Message) -> str:
     """Return the strong entity tag, else the date: what If-Range takes."""
     tag = headers.get("ETag") or ""
     return tag if tag and not tag.startswith("W/") else headers.get("Last-Modified") or ""
-
-
-def _reason(error: BaseException) -> str:
-    return one_line(str(error)) or type(error).__name__

@@ -136,9 +136,9 @@ def read_sightings(path: Path) -> list[Sighting]:
         images = {image["id"]: (Path(image["file_name"]).name, str(image["location"])) for image in tree["images"]}
         pairs = [(images[each["image_id"]], names[each["category_id"]]) for each in tree["annotations"]]
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        reason = f"{type(error).__name__}: {one_line(str(error))}"
+        problem = f"{type(error).__name__}: {one_line(str(error))}"
         raise InputError(
-            f"{path.name}: no annotations in the COCO camera traps format ({reason}); "
+            f"{path.name}: no annotations in the COCO camera traps format ({problem}); "
             "get the archive from its publisher"
         ) from None
     return [Sighting(file, category, location) for (file, location), category in pairs]
