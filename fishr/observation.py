@@ -1,7 +1,8 @@
-"""What one step sees: a lazy view in which each quantity is computed at most once, on first reading."""
+"""The lazy view of a head on the samples of several domains, which penalties and diagnostics read."""
 
 from collections.abc import Callable
 from functools import cached_property
+from typing import TypeVar
 
 import torch
 from attrs import evolve, frozen
@@ -17,28 +18,47 @@ from fishr.statistics.pure_forward import checked_rows, twin
 from fishr.statistics.twice_differentiable import double_backward_kernels
 from fishr.types import HEAD, DomainBatch, GradientMoments, Layout, chained
 
+T = TypeVar("T", Tensor, GradientMoments)
+
+
+def _quantity(compute: Callable[["Observation"], T]) -> cached_property[T]:
+    """Return a cached property that is computed without a graph where the view has none."""
+
+    def read(seen: "Observation") -> T:
+        if seen.graph:
+            return compute(seen)
+        with torch.no_grad():
+            return compute(seen).detach()
+
+    read.__doc__ = compute.__doc__
+    return cached_property(read)
+
 
 @frozen(eq=False, slots=False)
 class Observation:
     """The features, logits, losses and gradient statistics of a batch; make one with ``observe``.
 
     Nothing is computed before it is read, and nothing twice. The head and all statistics run in float32 or wider,
-    also under autocast, which thereby reaches the featurizer alone. Features and logits update the modules' buffers
-    once, as a plain forward pass does; statistics start from the buffers as they were before and change nothing, so
-    that no quantity depends on what was read before it, whatever layers write in place.
+    also under autocast, which affects the featurizer alone. Features and logits update the modules' buffers once, as a
+    plain forward pass does; statistics start from the buffers as they were before and change nothing, so that no
+    quantity depends on the order of reading, even if layers write in place.
 
     Where several ranks share a batch, every quantity is that of all their samples together, in the order of one
-    process: risks and moments are summed over the ranks, rows are only gathered where they are read.
+    process: risks and moments are summed over the ranks, samples are gathered only where they are read.
 
     Args:
         featurizer: inputs to features.
         head: features to logits; statistics are of the gradients by its trainable parameters.
         batch: this rank's samples ordered by domain.
         loss: per-sample, unscaled.
-        route: how gradient moments are computed, see ``gradient_moments``.
+        route: of the gradient moments, see ``gradient_moments``.
         ranks: the processes that share the batch; all of them read the same quantities.
         given: this rank's features, where they are computed already.
         layers: whose gradients ``moments`` and ``gram`` are of: names below "featurizer" and "head".
+        graph: whether quantities have a graph to the modules' parameters.
+
+    Raises:
+        InputError: the head is no module, or the batch no ``DomainBatch``.
 
     Example:
         >>> batch = DomainBatch(torch.randn(6, 4), torch.tensor([0, 1, 0, 1, 0, 1]), sizes=(2, 4))
@@ -55,20 +75,20 @@ class Observation:
     ranks: Ranks = ALONE
     given: Tensor | None = None
     layers: tuple[str, ...] = HEAD
+    graph: bool = True
 
     def __attrs_post_init__(self) -> None:
-        """Refuse what only fails where it is read."""
         _check_type("head", self.head, nn.Module)
         _check_type("batch", self.batch, DomainBatch)
 
     @cached_property
     def own(self) -> "Observation":
-        """What this rank sees of its own samples alone; without other ranks the observation itself."""
+        """The view of this rank's own samples alone; without other ranks the observation itself."""
         return self if self.ranks.alone else evolve(self, ranks=ALONE)
 
     @cached_property
     def labels(self) -> Tensor:
-        """[N] or [N, C], what the loss reads."""
+        """[N] or [N, C]."""
         return self._together(self.batch.labels)
 
     @cached_property
@@ -82,8 +102,12 @@ class Observation:
         return self.batch.domains
 
     def by_domain(self, rows: Tensor) -> tuple[Tensor, ...]:
-        """Cut a tensor with a row for each sample into those of each domain."""
+        """Split a tensor with a row for each sample into those of each domain."""
         return rows.split(list(self.sizes))
+
+    def domain_means(self, values: Tensor) -> Tensor:
+        """Return the mean over each domain's samples, [K]."""
+        return torch.stack([part.mean() for part in self.by_domain(values)])
 
     @property
     def domain_samples(self) -> tuple[tuple[Tensor, Tensor], ...]:
@@ -97,7 +121,7 @@ class Observation:
 
     @property
     def module(self) -> nn.Module:
-        """What the gradients are taken of: the head, or with other ``layers`` featurizer and head as one module.
+        """The module whose gradients are taken: the head, or with other ``layers`` featurizer and head as one.
 
         Raises:
             InputError: a featurizer that is no module, so that it has no layers.
@@ -110,12 +134,12 @@ class Observation:
 
     @property
     def layout(self) -> Layout:
-        """Which parameters the gradients are of."""
+        """The parameters that the gradients are taken by."""
         return Layout.of(self.module, self._layers)
 
-    @cached_property
+    @_quantity
     def features(self) -> Tensor:
-        """[N, F], what the head reads, in the type of its parameters but float32 or wider."""
+        """[N, F], in the type of the head's parameters but float32 or wider."""
         if not self.ranks.alone:
             return self._together(self.own.features)
         found = self._featurized if self.given is None else self.given
@@ -124,7 +148,7 @@ class Observation:
             return features
         return features.to(torch.promote_types(self._head_type(features), torch.float32))
 
-    @cached_property
+    @_quantity
     def logits(self) -> Tensor:
         """[N, C], float32 or wider."""
         if not self.ranks.alone:
@@ -143,25 +167,25 @@ class Observation:
     def _head_type(self, features: Tensor) -> torch.dtype:
         return next((p.dtype for p in self.head.parameters() if p.is_floating_point()), features.dtype)
 
-    @cached_property
+    @_quantity
     def losses(self) -> Tensor:
         """[N], the loss of each sample."""
         return per_sample_losses(self.loss, self.logits, self.labels)
 
-    @cached_property
+    @_quantity
     def domain_losses(self) -> Tensor:
         """[K], the mean loss of each domain."""
         if self.ranks.alone:
-            return torch.stack([losses.mean() for losses in self.losses.split(list(self.sizes))])
-        sums = torch.stack([losses.sum() for losses in self.own.losses.split(list(self.own.sizes))])
+            return self.domain_means(self.losses)
+        sums = torch.stack([losses.sum() for losses in self.own.by_domain(self.own.losses)])
         return sum_over_ranks(sums, self.ranks) / sums.new_tensor(self.sizes)
 
-    @cached_property
+    @_quantity
     def deltas(self) -> Tensor:
         """[N, C], δ = ∂ℓ/∂logits of each sample, loss/logit."""
         return loss_deltas(self.loss, self.logits, self.labels)
 
-    @cached_property
+    @_quantity
     def moments(self) -> GradientMoments:
         """Moments of the head's per-sample gradients, [K, P]."""
         if not self.ranks.alone:
@@ -171,28 +195,28 @@ class Observation:
                 return linear_moments(self.deltas, self.features, self.sizes, bias=has_bias(self.head))
         inputs = self._inputs_of_module
         return gradient_moments(
-            self._module_before, inputs, self.labels, self.sizes, self.loss, self.route, layers=self._layers
+            self.module_before, inputs, self.labels, self.sizes, self.loss, self.route, layers=self._layers
         )
 
-    @cached_property
+    @_quantity
     def gram(self) -> Tensor:
         """[N, N], inner products of the head's per-sample gradients, (loss/parameter)²."""
         inputs = self._together(self._inputs_of_module) if self.layers != HEAD else self.features
         # BackPACK has no formula of its own for it.
         route = "functional" if self.route == "backpack" else self.route
-        return gradient_gram(self._module_before, inputs, self.labels, self.loss, self._layers, route)
+        return gradient_gram(self.module_before, inputs, self.labels, self.loss, self._layers, route)
 
     def detached(self) -> "Observation":
-        """The same observation without a graph to the featurizer: what was computed is kept, the rest comes on reading.
+        """Return the view without a graph: what was computed is kept, the rest is computed on reading.
 
-        Read it under ``torch.no_grad()`` to spare the head's graph as well, but ask for it outside, where features
-        and logits keep the graph that the observation itself needs.
+        Ask for it outside ``torch.no_grad()`` where the observation itself needs the graph of features and logits,
+        which both share.
         """
-        return self._detached
+        return self._detached if self.graph else self
 
     @cached_property
     def _detached(self) -> "Observation":
-        view = evolve(self)
+        view = evolve(self, graph=False)
         if not self.ranks.alone:
             vars(view)["own"] = self.own.detached()
             return view
@@ -205,6 +229,12 @@ class Observation:
         return view
 
     @property
+    def module_before(self) -> nn.Module:
+        """The module with the buffers that it had before features and logits were computed."""
+        before = self._buffers_before if self.ranks.alone else self.own._buffers_before
+        return twin(self.module, before) if before else self.module
+
+    @property
     def _featurized(self) -> Tensor:
         if self.layers == HEAD:
             return self.featurizer(self.batch.inputs)
@@ -214,15 +244,9 @@ class Observation:
 
     @cached_property
     def _buffers_before(self) -> dict[str, Tensor]:
-        """Buffers of the module whose gradients are taken, as they are on first reading."""
+        """Buffers of the module on first reading."""
         module = self.module if isinstance(self.featurizer, nn.Module) else self.head
         return {name: buffer.clone() for name, buffer in module.named_buffers()}
-
-    @property
-    def _module_before(self) -> nn.Module:
-        """The module with the buffers that it had before features and logits were computed."""
-        before = self._buffers_before if self.ranks.alone else self.own._buffers_before
-        return twin(self.module, before) if before else self.module
 
     @property
     def _layers(self) -> tuple[str, ...] | None:
@@ -237,7 +261,7 @@ class Observation:
         return counts_of_ranks(self.batch.sizes, self.ranks)
 
     def _together(self, rows: Tensor) -> Tensor:
-        """The rows of all ranks by domain, each domain's in the order of ranks."""
+        """Return the rows of all ranks by domain, each domain's in the order of ranks."""
         return rows if self.ranks.alone else domains_of_ranks(rows, self._sizes_of_ranks, self.ranks)
 
 
@@ -256,23 +280,20 @@ def observe(
     features: Tensor | None = None,
     layers: tuple[str, ...] = HEAD,
 ) -> Observation:
-    """A lazy view of what a model does on a batch of domains.
+    """Return a lazy view of a model on a batch of domains: reading a quantity computes it, once.
 
     Args:
         featurizer: inputs to features; ``torch.nn.Identity()`` for features that are cached.
         head: features to logits, the classifier whose gradients are matched.
         batch: samples ordered by domain.
         loss: per-sample, unscaled.
-        route: how gradient moments are computed, see ``gradient_moments``.
+        route: of the gradient moments, see ``gradient_moments``.
         ranks: the processes that share the batch, of which ``batch`` is this one's part, such as ``Ranks.of()``; with
             ``Ranks()`` the batch is this process's alone. None: the same, with a warning in a group of several.
         features: of the batch, where they are computed already; the featurizer is then not called.
         layers: whose gradients ``moments`` and ``gram`` are of: names below "featurizer" and "head", such as
             ``("featurizer.layer4", "head")``; ``("featurizer", "head")`` is the whole network. Other than the head's,
             they take a pass of their own through the network.
-
-    Returns:
-        An observation; reading one of its quantities computes it, once.
 
     Example:
         >>> batch = DomainBatch(torch.randn(6, 4), torch.tensor([0, 1, 0, 1, 0, 1]), sizes=(2, 4))

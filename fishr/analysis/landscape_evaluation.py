@@ -9,8 +9,7 @@ from attrs import evolve, frozen
 
 from fishr.analysis.landscape_plan import Plan
 from fishr.data.caches.unfinished import Parts
-from fishr.diagnostics.barrier import barrier
-from fishr.diagnostics.inconsistency import inconsistency
+from fishr.diagnostics.quantities.risk_grids import barrier, inconsistency
 from fishr.errors import InputError
 from fishr.files import present
 from fishr.landscape.plane import Scores

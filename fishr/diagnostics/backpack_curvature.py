@@ -25,7 +25,7 @@ _LAYERS = (
 # Elements of a square root of one layer's curvature, [width, n, width], that are held at a time.
 _ELEMENTS = 1 << 24
 
-Curvature = Literal["hessian", "ggn"]
+Kind = Literal["hessian", "ggn"]
 
 
 def has_backpack_curvature(head: nn.Module, features: Tensor, loss: Loss) -> bool:
@@ -33,13 +33,6 @@ def has_backpack_curvature(head: nn.Module, features: Tensor, loss: Loss) -> boo
 
     It has to see every operation, so that only a ``nn.Sequential`` of its own layers without hooks serves, each used
     once, on [N, F] where the first layer is linear.
-
-    Example:
-        >>> head = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
-        >>> has_backpack_curvature(head, torch.zeros(5, 3), CrossEntropy()), has_backpack_curvature(
-        ...     nn.Sequential(nn.Linear(3, 4), nn.GELU(), nn.Linear(4, 2)), torch.zeros(5, 3), CrossEntropy()
-        ... )
-        (True, False)
     """
     layers = list(_chain(head))
     known = all(type(layer) in _LAYERS and not _has_hooks(layer) for layer in layers) and type(head) is nn.Sequential
@@ -53,30 +46,15 @@ def has_backpack_curvature(head: nn.Module, features: Tensor, loss: Loss) -> boo
     return type(loss) is CrossEntropy
 
 
-def backpack_diagonal(head: nn.Module, features: Tensor, labels: Tensor, loss: Loss, curvature: Curvature) -> Tensor:
-    """The diagonal of ∇²R, or of its Gauss-Newton part (the Fisher for these losses), on the samples of one domain.
+def backpack_diagonal(head: nn.Module, features: Tensor, labels: Tensor, loss: Loss, kind: Kind) -> Tensor:
+    """Return diag ∇²R [P] of one domain's mean loss, or that of its Gauss-Newton part (the Fisher for these losses).
 
     The pass goes through a copy of the head, so that nothing stays on the user's module.
-
-    Args:
-        head: as ``has_backpack_curvature`` accepts it.
-        features: [n, ...] what the head reads.
-        labels: what the loss reads.
-        loss: ``CrossEntropy()`` or ``BinaryCrossEntropy()``.
-        curvature: ``"hessian"`` or ``"ggn"``.
-
-    Returns:
-        [P], loss/parameter², of the mean loss.
-
-    Example:
-        >>> head = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
-        >>> backpack_diagonal(head, torch.randn(5, 3), torch.zeros(5).long(), CrossEntropy(), "hessian").shape
-        torch.Size([26])
     """
     twin = _without_inplace(copy.deepcopy(head)).requires_grad_(True)
     names = Layout.of(head).names
     width = _width(twin, features)
-    extension = DiagHessian() if curvature == "hessian" else DiagGGNExact()
+    extension = DiagHessian() if kind == "hessian" else DiagGGNExact()
     binary = type(loss) is BinaryCrossEntropy
     criterion = nn.BCEWithLogitsLoss(reduction="sum") if binary else nn.CrossEntropyLoss(reduction="sum")
     handles_before = len(CTX.hook_handles)

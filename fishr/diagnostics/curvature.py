@@ -1,98 +1,212 @@
-"""Curvature of each domain's risk by the head's parameters: rows 6 to 8 of what is looked at.
+"""The Hessians of the domains' risks, on top of a view of a head on their samples."""
 
-A whole network is a head that reads the raw inputs: the same functions serve it.
-"""
+from collections.abc import Callable, Hashable
+from functools import cached_property
+from typing import Any, TypeVar
 
 import torch
+from attrs import field, frozen
+from torch import Tensor, nn
 
-from fishr.diagnostics.hessian import Estimate, together
-from fishr.diagnostics.inspection import Inspection, of_head
-from fishr.diagnostics.quantity import Quantity
-from fishr.diagnostics.sampling import jackknife
+from fishr.diagnostics import hessian
+from fishr.diagnostics.estimates import Estimate, Estimation, together
+from fishr.diagnostics.hessian import DenseHessian, Eigenpairs, Hessian, dense_hessian, detached_tensors
+from fishr.diagnostics.linear_hessian import LinearHessian
+from fishr.diagnostics.logit_curvature import LogitCurvature, logit_curvature
+from fishr.diagnostics.operator_hessian import OperatorHessian
+from fishr.errors import InputError
+from fishr.grad_mode import ordinary
+from fishr.losses import CrossEntropy, Loss, check_labels, per_sample_losses
+from fishr.observation import Observation
+from fishr.statistics.functional_moments import refuse_batch_statistics
+from fishr.statistics.linear_head import has_bias
+from fishr.statistics.moments import Route, resolve_route
+from fishr.statistics.pure_forward import pure_forward, refuse_module, twin
+from fishr.types import HEAD, DomainBatch, Layout, check_batch, whole_numbers
 
-
-@of_head
-def hessian_diagonal(seen: Inspection) -> Quantity:
-    """diag H_e of each domain, H_e = ∇²R_e.
-
-    Returns:
-        [K, P], loss/parameter².
-
-    Example:
-        >>> head, data = torch.nn.Linear(3, 2), (torch.randn(5, 3), torch.tensor([0, 1, 1, 0, 1]), (2, 3))
-        >>> hessian_diagonal(head, *data).value.shape
-        torch.Size([2, 8])
-    """
-    found, axes = seen.hessian_diagonals, ("domain", "parameter")
-    return Quantity("hessian_diagonal", found.value, axes, "loss/parameter²", found.route, found.error)
-
-
-@of_head
-def hessian_trace(seen: Inspection) -> Quantity:
-    """tr H_e of each domain.
-
-    Returns:
-        [K], loss/parameter².
-
-    Example:
-        >>> head, data = torch.nn.Linear(3, 2), (torch.randn(5, 3), torch.tensor([0, 1, 1, 0, 1]), (2, 3))
-        >>> hessian_trace(head, *data).value.shape
-        torch.Size([2])
-    """
-    found = traces(seen)
-    return Quantity("hessian_trace", found.value, ("domain",), "loss/parameter²", found.route, found.error)
+T = TypeVar("T")
 
 
-def traces(seen: Inspection) -> Estimate:
-    """[K], tr H_e: the sum of an exact diagonal, else an estimate of its own.
-
-    Example:
-        >>> head, data = torch.nn.Linear(3, 2), (torch.randn(5, 3), torch.tensor([0, 1, 1, 0, 1]), (2, 3))
-        >>> traces(Inspection(head, *data)).error
-    """
-    diagonals = seen.hessian_diagonals
-    if diagonals.error is not None:
-        return together([hessian.trace() for hessian in seen.hessians])
-    return Estimate(diagonals.value.sum(1), f"sum of the diagonal, {diagonals.route}")
+def _detached(seen: Observation) -> Observation:
+    return seen.detached()
 
 
-@of_head
-def top_eigenvalues(seen: Inspection, *, rank: int = 5) -> Quantity:
-    """The largest eigenvalues of each domain's Hessian, largest first.
+@frozen(eq=False, slots=False)
+class Curvature:
+    """Curvature of the domains' risks by the head's parameters, on the samples of a view.
+
+    Nothing is computed before it is read, and nothing twice. The head, its buffers and the features stay as they are.
+    The head of a whole network is the network itself, on the raw inputs.
 
     Args:
-        seen: the head and its data.
-        rank: how many; fewer where the matrix is smaller.
+        seen: the view; its version without a graph is kept.
+        estimation: effort and seed of what is estimated.
 
-    Returns:
-        [K, rank], loss/parameter²; the error is the residual norm ‖Hu − λu‖.
-
-    Example:
-        >>> head, data = torch.nn.Linear(3, 2), (torch.randn(5, 3), torch.tensor([0, 1, 1, 0, 1]), (2, 3))
-        >>> top_eigenvalues(head, *data, rank=2).value.shape
-        torch.Size([2, 2])
-    """
-    found = seen.tops(rank)
-    shared = min(len(pairs.values) for pairs in found)
-    values = torch.stack([pairs.values[:shared] for pairs in found])
-    residuals = torch.stack([pairs.residuals[:shared] for pairs in found])
-    route = "; ".join(dict.fromkeys(pairs.route for pairs in found))
-    return Quantity("top_eigenvalues", values, ("domain", "rank"), "loss/parameter²", route, residuals)
-
-
-@of_head
-def effective_rank(seen: Inspection) -> Quantity:
-    """(tr H_e)²/‖H_e‖_F²: how many equal eigenvalues would give the same trace and norm.
-
-    Returns:
-        [K], 1.
+    Raises:
+        InputError: the view is of other layers than the head's, the loss does not take the labels, or a layer in train
+            mode mixes the samples or draws at random.
 
     Example:
-        >>> head, data = torch.nn.Linear(3, 2), (torch.randn(5, 3), torch.tensor([0, 1, 1, 0, 1]), (2, 3))
-        >>> bool((effective_rank(head, *data).value >= 1).all())
-        True
+        >>> head, features, labels = nn.Linear(3, 2), torch.randn(5, 3), torch.tensor([0, 1, 1, 0, 1])
+        >>> curvature = Curvature.of(head, features, labels, sizes=(2, 3))
+        >>> curvature.seen.moments.variance.shape, len(curvature.hessians)
+        (torch.Size([2, 8]), 2)
     """
-    trace, norm = traces(seen), seen.squared_norms
-    value, error = jackknife(lambda t, n: t.square() / n, trace, norm)
-    route = f"trace: {trace.route}; norm: {norm.route}"
-    return Quantity("effective_rank", value, ("domain",), "1", route, error)
+
+    seen: Observation = field(converter=_detached)
+    estimation: Estimation = Estimation()  # noqa: RUF009 (immutable)
+    _known: dict[Hashable, Any] = field(factory=dict, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        if self.seen.layers != HEAD:
+            raise InputError(f"layers: got {self.seen.layers}, expected the head's alone; give the network as the head")
+        refuse_module(self.seen.head)
+        refuse_batch_statistics(self.seen.head)
+        _refuse_noise(self.seen.head)
+        # Some quantities never read the loss itself, and would be of labels that it does not take.
+        check_labels(self.seen.loss, self.seen.labels, self.seen.logits.shape[-1])
+
+    @classmethod
+    def of(
+        cls,
+        head: nn.Module,
+        features: Tensor,
+        labels: Tensor,
+        sizes: tuple[int, ...],
+        loss: Loss = CrossEntropy(),  # noqa: B008 (immutable)
+        estimation: Estimation = Estimation(),  # noqa: B008 (immutable)
+        route: Route = "auto",
+    ) -> "Curvature":
+        """Return the curvature of a head on features.
+
+        Args:
+            head: the module whose trainable parameters everything is taken by.
+            features: [N, ...] what the head reads, ordered by domain.
+            labels: what the loss reads.
+            sizes: samples of each domain, summing to N.
+            loss: per-sample, unscaled.
+            estimation: effort and seed of what is estimated.
+            route: of the moments of gradients, see ``gradient_moments``.
+
+        Raises:
+            InputError: as the class, and: the sizes do not fit, the head is not usable, or no parameter requires grad.
+        """
+        refuse_module(head)
+        Layout.of(head)
+        sizes = whole_numbers(sizes)
+        check_batch(features, labels, sizes)
+        batch = DomainBatch(ordinary(features), ordinary(labels), sizes)
+        # A twin, as the view's forward pass moves buffers.
+        return cls(Observation(nn.Identity(), twin(head), batch, loss, route, graph=False), estimation)
+
+    @cached_property
+    def head(self) -> nn.Module:
+        """The head with the buffers that it had before any forward pass of the view."""
+        return twin(self.seen.module_before)
+
+    @cached_property
+    def layout(self) -> Layout:
+        return self.seen.layout
+
+    @cached_property
+    def linear(self) -> bool:
+        """Whether the head is one plain linear layer on [N, F], for which everything has a closed form."""
+        return resolve_route(self.seen.head, "auto", self.seen.features) == "closed_form"
+
+    @cached_property
+    def of_logits(self) -> LogitCurvature:
+        """A_n of all samples."""
+        return logit_curvature(self.seen.loss, self.seen.logits, self.seen.labels)
+
+    @cached_property
+    def hessians(self) -> tuple[Hessian, ...]:
+        """The Hessian of each domain's risk: closed form, whole up to 2048 parameters, else by products."""
+        samples, loss = self.seen.domain_samples, self.seen.loss
+        if self.linear:
+            bias, curvatures = has_bias(self.head), self.of_logits.split(self.seen.sizes)
+            return tuple(LinearHessian(a, z, bias) for a, (z, _) in zip(curvatures, samples, strict=True))
+        if self.layout.size <= hessian.WHOLE_LIMIT:
+            return tuple(DenseHessian(dense_hessian(self.head, z, y, loss)) for z, y in samples)
+        return tuple(
+            OperatorHessian(self.head, z, y, loss, self.estimation, exact_diagonal=self._exact_diagonal_of(domain))
+            for domain, (z, y) in enumerate(samples)
+        )
+
+    @cached_property
+    def hessian_diagonals(self) -> Estimate:
+        """[K, P], diag H_e, exact but for large heads that BackPACK does not know."""
+        if self.has_backpack:
+            from fishr.diagnostics.backpack_curvature import backpack_diagonal
+
+            found = [backpack_diagonal(self.head, z, y, self.seen.loss, "hessian") for z, y in self.seen.domain_samples]
+            return Estimate(torch.stack(found), "BackPACK DiagHessian")
+        return together([hessian.diagonal() for hessian in self.hessians])
+
+    @cached_property
+    def has_backpack(self) -> bool:
+        """Whether BackPACK has the diagonals of this head, which is not linear."""
+        if self.linear:
+            return False
+        # Loaded only for heads that need it: importing BackPACK takes longer than many a closed form.
+        from fishr.diagnostics.backpack_curvature import has_backpack_curvature
+
+        return has_backpack_curvature(self.head, self.seen.features, self.seen.loss)
+
+    def _exact_diagonal_of(self, domain: int) -> Callable[[], Tensor] | None:
+        return (lambda: self.hessian_diagonals.value[domain]) if self.has_backpack else None
+
+    @cached_property
+    def hessian_traces(self) -> Estimate:
+        """[K], tr H_e: the sum of an exact diagonal, else an estimate of its own."""
+        diagonals = self.hessian_diagonals
+        if diagonals.error is not None:
+            return together([hessian.trace() for hessian in self.hessians])
+        return Estimate(diagonals.value.sum(1), f"sum of the diagonal, {diagonals.route}")
+
+    @cached_property
+    def hessian_products(self) -> Estimate:
+        """[K, K], ⟨H_A, H_B⟩."""
+        order, hessians = range(self.seen.domains), self.hessians
+        # Each pair once: the matrix is symmetric, also where its entries are estimates.
+        found = {(a, b): hessians[a].product(hessians[b]) for a in order for b in order if a < b}
+        found |= {(a, a): norm for a, norm in enumerate(self._squared_norms)}
+        return together([together([found[min(a, b), max(a, b)] for b in order]) for a in order])
+
+    @cached_property
+    def squared_norms(self) -> Estimate:
+        """[K], ‖H_e‖_F²."""
+        return together(self._squared_norms)
+
+    @cached_property
+    def _squared_norms(self) -> list[Estimate]:
+        return [hessian.product(hessian) for hessian in self.hessians]
+
+    def tops(self, rank: int) -> tuple[Eigenpairs, ...]:
+        """Return the ``rank`` largest eigenpairs of each domain's Hessian."""
+        if self._known.get("rank", 0) < rank:
+            # One more than asked for: the gap to the next eigenvalue says how well the eigenspace is known.
+            self._known["rank"] = rank + 1
+            self._known["tops"] = tuple(hessian.top(rank + 1) for hessian in self.hessians)
+        return tuple(pairs.first(rank) for pairs in self._known["tops"])
+
+    def once(self, key: tuple[object, ...], compute: Callable[[], T]) -> T:
+        """Return what was computed under the key, or compute it now: for what depends on options too."""
+        if key not in self._known:
+            self._known[key] = compute()
+        return self._known[key]
+
+    def risks_at(self, step: Tensor) -> Tensor:
+        """Return R_e(θ + δ) [K] for a step δ [P], differentiable by it; the head stays where it is."""
+        tensors = detached_tensors(self.head)
+        moved = {name: tensors[name] + part for name, part in self.layout.split(step).items()}
+        logits = pure_forward(self.head, self.seen.features, {**tensors, **moved})
+        return self.seen.domain_means(per_sample_losses(self.seen.loss, logits, self.seen.labels))
+
+
+def _refuse_noise(head: nn.Module) -> None:
+    for name, module in head.named_modules():
+        if isinstance(module, nn.modules.dropout._DropoutNd) and module.training and module.p:  # pyright: ignore[reportPrivateUsage]
+            raise InputError(
+                f"head layer {name or 'itself'!r}: {type(module).__qualname__} draws at random in train mode, "
+                "expected a head that gives the same answer twice; call .eval() on it"
+            )

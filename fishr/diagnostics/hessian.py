@@ -1,4 +1,4 @@
-"""What every Hessian of a domain's risk can be asked, however it is held: in closed form, whole, or as products."""
+"""The Hessian of a domain's risk: what every form of it answers, and the form held whole by ``torch.func``."""
 
 from collections.abc import Callable
 from functools import cached_property
@@ -6,27 +6,17 @@ from typing import Any, Protocol
 
 import torch
 from attrs import evolve, frozen
-from torch import Tensor
+from torch import Tensor, nn
 
+from fishr.diagnostics.estimates import Estimate
+from fishr.losses import Loss, per_sample_losses
+from fishr.statistics.functional_moments import refuse_batch_statistics
+from fishr.statistics.pure_forward import pure_forward
+from fishr.types import Layout
 
-@frozen(eq=False)
-class Estimate:
-    """A number or vector with the error it may have.
-
-    Args:
-        value: without graph.
-        route: how it was had.
-        error: estimate of the absolute error; None if exact up to rounding.
-        draws: [M, ...], the independent draws that ``value`` is the mean of; None if there are none.
-
-    Example:
-        >>> Estimate(torch.tensor(3.0), "whole matrix").error
-    """
-
-    value: Tensor
-    route: str
-    error: Tensor | None = None
-    draws: Tensor | None = None
+_WHOLE = "whole matrix"
+# Parameters up to which a Hessian is held whole: 32 MiB in float64, and one backward pass for each.
+WHOLE_LIMIT = 2048
 
 
 @frozen(eq=False, slots=False)
@@ -37,7 +27,7 @@ class Eigenpairs:
         values: [k], loss/parameter².
         coordinates: [r, k], the eigenvectors in an orthonormal basis of a subspace that holds them.
         residuals: [k], ‖Hu − λu‖: an eigenvalue lies within this of each value.
-        route: how they were had.
+        route: how they were computed.
         lift: from coordinates to parameters, [r, k] to [P, k]; None where they are the same.
 
     Example:
@@ -57,20 +47,15 @@ class Eigenpairs:
         return self.coordinates if self.lift is None else self.lift(self.coordinates)
 
     def first(self, rank: int) -> "Eigenpairs":
-        """The ``rank`` largest of them."""
-        return evolve(
-            self,
-            values=self.values[:rank],
-            coordinates=self.coordinates[:, :rank],
-            residuals=self.residuals[:rank],
-        )
+        """Return the ``rank`` largest."""
+        values, coordinates, residuals = self.values[:rank], self.coordinates[:, :rank], self.residuals[:rank]
+        return evolve(self, values=values, coordinates=coordinates, residuals=residuals)
 
 
 class Hessian(Protocol):
     """A symmetric P×P matrix, loss/parameter², of which only what is asked for is computed.
 
     Example:
-        >>> from fishr.diagnostics.dense_hessian import DenseHessian
         >>> matrix: Hessian = DenseHessian(torch.diag(torch.tensor([1.0, 3.0])))
         >>> matrix.trace().value
         tensor(4.)
@@ -83,7 +68,7 @@ class Hessian(Protocol):
 
     @property
     def like(self) -> Tensor:
-        """A tensor of the type and device that it works in."""
+        """A tensor of its type and device."""
         ...
 
     def apply(self, vectors: Tensor) -> Tensor:
@@ -98,35 +83,73 @@ class Hessian(Protocol):
         """0-dim."""
         ...
 
-    def squared_norm(self) -> Estimate:
-        """‖H‖_F², 0-dim."""
-        ...
-
     def product(self, other: Any) -> Estimate:
-        """⟨H, H'⟩ with a Hessian that is held in the same way, 0-dim."""
+        """⟨H, H'⟩ with a Hessian of the same form, 0-dim."""
         ...
 
     def top(self, rank: int) -> Eigenpairs:
-        """The ``rank`` largest eigenvalues and their vectors; fewer if the matrix is smaller."""
+        """Return the ``rank`` largest eigenvalues and their vectors; fewer if the matrix is smaller."""
         ...
 
 
-def together(estimates: list[Estimate]) -> Estimate:
-    """Estimates of equal shapes stacked, one a domain; those without error count as exact beside the others.
+@frozen(eq=False)
+class DenseHessian:
+    """A symmetric matrix [P, P], held whole."""
 
-    Example:
-        >>> both = together([Estimate(torch.tensor(1.0), "a"), Estimate(torch.tensor(2.0), "b", torch.tensor(0.1))])
-        >>> both.value, both.error, both.route
-        (tensor([1., 2.]), tensor([0.0000, 0.1000]), 'a; b')
-    """
-    value = torch.stack([each.value for each in estimates])
-    route = "; ".join(dict.fromkeys(part for each in estimates for part in each.route.split("; ")))
-    if all(each.error is None for each in estimates):
-        return Estimate(value, route)
-    zero = torch.zeros_like(estimates[0].value)
-    error = torch.stack([zero if each.error is None else each.error for each in estimates])
-    counts = [len(each.draws) for each in estimates if each.draws is not None]
-    if not counts:
-        return Estimate(value, route, error)
-    repeated = [each.value.expand(counts[0], *zero.shape) if each.draws is None else each.draws for each in estimates]
-    return Estimate(value, route, error, torch.stack(repeated, 1))
+    whole: Tensor
+
+    @property
+    def size(self) -> int:
+        return len(self.whole)
+
+    @property
+    def like(self) -> Tensor:
+        return self.whole
+
+    def apply(self, vectors: Tensor) -> Tensor:
+        return self.whole @ vectors
+
+    def diagonal(self) -> Estimate:
+        return Estimate(self.whole.diagonal(), _WHOLE)
+
+    def trace(self) -> Estimate:
+        return Estimate(self.whole.trace(), _WHOLE)
+
+    def product(self, other: "DenseHessian") -> Estimate:
+        return Estimate((self.whole * other.whole).sum(), _WHOLE)
+
+    def top(self, rank: int) -> Eigenpairs:
+        values, vectors = torch.linalg.eigh(self.whole)
+        values, vectors = values.flip(0)[:rank], vectors.flip(1)[:, :rank]
+        residuals = torch.linalg.vector_norm(self.whole @ vectors - vectors * values, dim=0)
+        return Eigenpairs(values, vectors, residuals, "eigh of the whole matrix")
+
+
+def detached_tensors(module: nn.Module) -> dict[str, Tensor]:
+    return {name: tensor.detach() for name, tensor in (*module.named_parameters(), *module.named_buffers())}
+
+
+def dense_hessian(head: nn.Module, features: Tensor, labels: Tensor, loss: Loss) -> Tensor:
+    """Return the Hessian [P, P] of the mean loss by the head's trainable parameters, for any head."""
+    refuse_batch_statistics(head)
+    layout, tensors = Layout.of(head), detached_tensors(head)
+    flat = torch.cat([tensors[name].flatten() for name in layout.names])
+
+    def risk(parameters: Tensor) -> Tensor:
+        logits = pure_forward(head, features, {**tensors, **layout.split(parameters)})
+        return per_sample_losses(loss, logits, labels).mean()
+
+    # One row after the other through ordinary autograd: recurrent layers, which torch cannot batch, serve as well.
+    with torch.enable_grad():
+        flat.requires_grad_()
+        (gradient,) = torch.autograd.grad(risk(flat), [flat], create_graph=True)
+        rows = [_row(entry, flat) for entry in gradient]
+    matrix = torch.stack(rows).detach()
+    return (matrix + matrix.T) / 2
+
+
+def _row(entry: Tensor, flat: Tensor) -> Tensor:
+    if not entry.requires_grad:
+        return torch.zeros_like(flat)
+    (row,) = torch.autograd.grad(entry, [flat], retain_graph=True, materialize_grads=True)
+    return row

@@ -11,10 +11,10 @@ import torch
 from attrs import evolve, frozen
 from torch import Tensor
 
-from fishr.diagnostics.dense_hessian import WHOLE_LIMIT, DenseHessian
-from fishr.diagnostics.eigenpairs import largest_eigenpairs
-from fishr.diagnostics.hessian import Eigenpairs, Estimate
+from fishr.diagnostics.estimates import Estimate
+from fishr.diagnostics.hessian import WHOLE_LIMIT, DenseHessian, Eigenpairs
 from fishr.diagnostics.logit_curvature import LogitCurvature
+from fishr.diagnostics.operators import largest_eigenpairs
 
 _CLOSED_FORM = "closed form of a linear head"
 # Elements of a block of a Gram matrix, or of the products of several columns, that are held at a time.
@@ -25,21 +25,7 @@ _EIGH_SIZE = 512
 
 @frozen(eq=False, slots=False)
 class LinearHessian:
-    """The Hessian of a linear head on the samples of one domain.
-
-    Args:
-        curvature: A_n of the n samples, [n, C] and so on.
-        features: [n, F].
-        bias: the head has a bias.
-
-    Example:
-        >>> from fishr.losses import CrossEntropy
-        >>> from fishr.diagnostics.logit_curvature import logit_curvature
-        >>> curvature = logit_curvature(CrossEntropy(), torch.zeros(1, 2), torch.tensor([0]))
-        >>> LinearHessian(curvature, torch.tensor([[2.0]]), bias=False).whole
-        tensor([[ 1., -1.],
-                [-1.,  1.]])
-    """
+    """The Hessian of a linear head on the n samples of one domain, from their A_n and features [n, F]."""
 
     curvature: LogitCurvature
     features: Tensor
@@ -47,7 +33,6 @@ class LinearHessian:
 
     @property
     def outputs(self) -> int:
-        """C."""
         return self.curvature.scale.shape[1]
 
     @property
@@ -57,7 +42,6 @@ class LinearHessian:
 
     @property
     def like(self) -> Tensor:
-        """A tensor of the type and device that it works in."""
         return self.features
 
     @cached_property
@@ -87,12 +71,8 @@ class LinearHessian:
         norms = self.features.square().sum(1) + float(self.bias)
         return Estimate((self.curvature.diagonal().sum(1) * norms).mean(), _CLOSED_FORM)
 
-    def squared_norm(self) -> Estimate:
-        """‖H‖_F², without a matrix of size P×P where that is the smaller work."""
-        return self.product(self)
-
     def product(self, other: "LinearHessian") -> Estimate:
-        """⟨H, H'⟩ = (1/nn') Σ tr(A_n A'_m)(z̃_n·z̃'_m)² of two domains, 0-dim; from whole matrices if smaller."""
+        """⟨H, H'⟩ = (1/nn') Σ tr(A_n A'_m)(z̃_n·z̃'_m)² of two domains, from whole matrices if that is less work."""
         if self.size <= min(WHOLE_LIMIT, len(self.features), len(other.features)):
             return Estimate((self.whole * other.whole).sum(), f"whole matrix, {_CLOSED_FORM}")
         total = self.features.new_zeros(())
@@ -105,12 +85,12 @@ class LinearHessian:
         return Estimate(value, f"Gram matrices of the samples, {_CLOSED_FORM}")
 
     def quadratic(self, deltas: Tensor, features: Tensor) -> Tensor:
-        """[N], gᵀH g for gradients g = δ ⊗ z̃ of samples, which need not be those of this domain."""
+        """[N], gᵀH g for gradients g = δ ⊗ z̃ of any samples."""
         inner = features @ self.features.T + float(self.bias)
         return (self.curvature.quadratics(deltas) * inner.square()).mean(1)
 
     def top(self, rank: int) -> Eigenpairs:
-        """The largest eigenvalues, in the span of the features: ``eigh`` if it is small, else scipy's ``eigsh``.
+        """The largest eigenvalues in the span of the features, by ``eigh`` if it is small, else by scipy's ``eigsh``.
 
         H is zero off R^C ⊗ span(z̃_n), so its eigenvalues are those of a matrix of size C·min(n, F̃).
         """
@@ -123,7 +103,7 @@ class LinearHessian:
 
     @cached_property
     def reduced(self) -> "tuple[LinearHessian, Callable[[Tensor], Tensor]]":
-        """The Hessian in an orthonormal basis of R^C ⊗ span(z̃_n), and the way from there to the parameters."""
+        """The Hessian in an orthonormal basis of R^C ⊗ span(z̃_n), and the map from there to the parameters."""
         spanned = self.extended if self._span is None else self._span[1].T.contiguous()
         return LinearHessian(self.curvature, spanned, bias=False), self._lift
 

@@ -1,4 +1,4 @@
-"""Second derivative of each sample's loss by its logits, A_n = ∂²ℓ_n/∂f∂f: what all curvature of a head starts from."""
+"""Second derivative of each sample's loss by its logits, A_n = ∂²ℓ_n/∂f∂f: the start of all curvature of a head."""
 
 from itertools import accumulate
 
@@ -11,20 +11,9 @@ from fishr.losses import BinaryCrossEntropy, CrossEntropy, Loss, per_sample_loss
 
 @frozen(eq=False)
 class LogitCurvature:
-    """A_n = diag(scale_n) − direction_n direction_nᵀ + whole_n, a symmetric C×C matrix for each sample.
+    """A_n = diag(scale_n) − direction_n direction_nᵀ + whole_n, a symmetric C×C matrix for each sample; None is zero.
 
     Softmax and logistic losses are a diagonal less a rank-one matrix, so nothing of size N·C² is made for them.
-
-    Args:
-        scale: [N, C], loss/logit².
-        direction: [N, C] or None for zero.
-        whole: [N, C, C] or None for zero.
-
-    Example:
-        >>> curvature = logit_curvature(CrossEntropy(), torch.zeros(1, 2), torch.tensor([0]))
-        >>> curvature.dense()
-        tensor([[[ 0.2500, -0.2500],
-                 [-0.2500,  0.2500]]])
     """
 
     scale: Tensor
@@ -81,34 +70,19 @@ class LogitCurvature:
         return found
 
     def rows(self, part: slice) -> "LogitCurvature":
-        """The curvature of some of the samples."""
         direction, whole = (None if tensor is None else tensor[part] for tensor in (self.direction, self.whole))
         return LogitCurvature(self.scale[part], direction, whole)
 
     def split(self, sizes: tuple[int, ...]) -> "tuple[LogitCurvature, ...]":
-        """The curvature of each domain's samples."""
         ends = list(accumulate(sizes))
         return tuple(self.rows(slice(end - size, end)) for size, end in zip(sizes, ends, strict=True))
 
 
 def logit_curvature(loss: Loss, logits: Tensor, labels: Tensor) -> LogitCurvature:
-    """A_n of a per-sample loss: diag(p) − ppᵀ for softmax, diag(σ(1−σ)) for logistic, else by ``torch.func``.
+    """Return A_n without graph: diag(p) − ppᵀ for softmax, diag(σ(1−σ)) for logistic, else by ``torch.func``.
 
     Under the first two A_n does not depend on the label, so that the Fisher (labels drawn from the model), the
     generalised Gauss-Newton matrix and, for a head that is linear in its parameters, the Hessian are the same matrix.
-
-    Args:
-        loss: per-sample loss.
-        logits: [N, C].
-        labels: what the loss reads.
-
-    Returns:
-        The matrices of all samples, loss/logit², without graph.
-
-    Example:
-        >>> logit_curvature(lambda f, y: (f - y).square().sum(1), torch.zeros(1, 2), torch.zeros(1, 2)).dense()
-        tensor([[[2., 0.],
-                 [0., 2.]]])
     """
     logits = logits.detach()
     if type(loss) is CrossEntropy:

@@ -11,17 +11,16 @@ import torch
 from attrs import frozen
 from torch import Tensor, nn
 
-from fishr.diagnostics.eigenpairs import largest_eigenpairs
-from fishr.diagnostics.hessian import Eigenpairs, Estimate
-from fishr.diagnostics.operators import Estimation, curvlinops_operator, quiet, repeated, seeded
-from fishr.diagnostics.sampling import averaged
+from fishr.diagnostics.estimates import Estimate, Estimation, averaged
+from fishr.diagnostics.hessian import Eigenpairs
+from fishr.diagnostics.operators import curvlinops_operator, largest_eigenpairs, quiet, repeated, seeded
 from fishr.losses import Loss, per_sample_losses
 from fishr.statistics.pure_forward import pure_forward
 from fishr.types import Layout
 
 
 class _MeanLoss(nn.Module):
-    """The mean of a per-sample loss in the form that curvlinops reads."""
+    """The mean of a per-sample loss, as curvlinops takes it."""
 
     reduction = "mean"
 
@@ -46,27 +45,11 @@ class _Pure(nn.Module):
 
 @frozen(eq=False, slots=False)
 class OperatorHessian:
-    """∇²R of a module on the samples of one domain, or its generalised Gauss-Newton matrix, by products alone.
+    """∇²R of any module on the samples of one domain, or its generalised Gauss-Newton matrix, by products alone.
 
-    Args:
-        module: any module that treats the rows of its input independently; all its parameters of one type.
-        inputs: [n, ...] what it reads.
-        labels: what the loss reads.
-        loss: per-sample.
-        estimation: how much is spent on estimates.
-        kind: ``"hessian"``, or ``"ggn"`` for the Gauss-Newton matrix, which has no negative eigenvalue for a convex
-            loss and is the Fisher for cross-entropy and logistic losses.
-        tolerance: relative accuracy of eigenvalues.
-        exact_diagonal: [P], computes diag ∇²R where that is possible; estimates of products use it.
-
-    Example:
-        >>> from fishr.losses import CrossEntropy
-        >>> hessian = OperatorHessian(nn.Linear(3, 2), torch.randn(5, 3), torch.zeros(5).long(), CrossEntropy())
-        >>> hessian.apply(torch.eye(8)).shape
-        torch.Size([8, 8])
-
-    Source:
-        Estimators of curvlinops: Epperly et al. 2024 (arXiv 2301.07825, XTrace and XDiag).
+    ``kind="ggn"`` has no negative eigenvalue for a convex loss and is the Fisher for cross-entropy and logistic losses.
+    ``tolerance`` is the relative accuracy of eigenvalues. ``exact_diagonal`` computes diag ∇²R [P] where that is
+    possible; estimates of products use it. The estimators are XTrace and XDiag (Epperly et al. 2024, arXiv 2301.07825).
     """
 
     module: nn.Module
@@ -80,12 +63,10 @@ class OperatorHessian:
 
     @property
     def size(self) -> int:
-        """P."""
         return Layout.of(self.module).size
 
     @property
     def like(self) -> Tensor:
-        """A tensor of the type and device that it works in."""
         return next(p for p in self.module.parameters() if p.requires_grad).detach()
 
     @cached_property
@@ -99,21 +80,14 @@ class OperatorHessian:
         return operator(_Pure(self.module), _MeanLoss(self.loss), parameters, list(chunks), check_deterministic=False)
 
     def apply(self, vectors: Tensor) -> Tensor:
-        """H V for [P, M]."""
         with quiet():
             return (self._operator @ vectors).detach()
 
     def diagonal(self) -> Estimate:
-        """[P], XDiag."""
         return self._estimate("xdiag", self._even)
 
     def trace(self) -> Estimate:
-        """XTrace."""
         return self._estimate("xtrace", self._even)
-
-    def squared_norm(self) -> Estimate:
-        """‖H‖_F² as the product with itself."""
-        return self.product(self)
 
     def product(self, other: "OperatorHessian") -> Estimate:
         """⟨H, H'⟩ = d·d' + E ((H − D)w)·((H' − D')w) over signs w, the same for all pairs of one seed.
@@ -138,7 +112,6 @@ class OperatorHessian:
         return None if self.exact_diagonal is None or self.kind == "ggn" else self.exact_diagonal()
 
     def top(self, rank: int) -> Eigenpairs:
-        """The largest eigenvalues, by scipy's ``eigsh``."""
         rank = min(rank, self.size - 1)
         route = f"curvlinops products, tolerance {self.tolerance:g}"
         return largest_eigenpairs(self.apply, self.size, self.like, rank, route, self.tolerance)

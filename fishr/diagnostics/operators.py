@@ -1,4 +1,4 @@
-"""Hessians as operators of curvlinops and scipy: their estimators and solvers serve every way of holding one."""
+"""Hessians as operators of curvlinops and scipy, for their estimators and solvers."""
 
 import warnings
 from collections.abc import Callable, Generator
@@ -6,42 +6,15 @@ from contextlib import contextmanager
 from typing import Any, cast
 
 import torch
-from attrs import frozen
 from torch import Tensor
 
-from fishr.diagnostics.hessian import Estimate, Hessian
-from fishr.diagnostics.sampling import averaged
-
-
-@frozen
-class Estimation:
-    """How much is spent where a quantity is estimated, and from which seed.
-
-    Args:
-        products: Hessian-vector products of one estimate.
-        repeats: independent estimates; their mean is reported, and its standard error. At least 2.
-        seed: of everything that is drawn; the global generators are left as they are.
-        chunk: samples of one pass through a module whose Hessian is known by products alone, which bounds memory.
-
-    Example:
-        >>> Estimation(repeats=8).products
-        24
-    """
-
-    products: int = 24
-    repeats: int = 4
-    seed: int = 0
-    chunk: int = 256
+from fishr.diagnostics.estimates import Estimate, Estimation, averaged
+from fishr.diagnostics.hessian import Eigenpairs, Hessian
 
 
 @contextmanager
 def quiet() -> Generator[None]:
-    """Without torch's own FutureWarning, set off on first use of curvlinops, and without that of its solver.
-
-    Example:
-        >>> with quiet():
-        ...     import curvlinops
-    """
+    """Silence torch's FutureWarning on the first use of curvlinops, and the warning of its unfinished solver."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*torch.jit.*", category=FutureWarning)
         # What the solver left undone is part of the stated error.
@@ -51,29 +24,21 @@ def quiet() -> Generator[None]:
 
 @contextmanager
 def seeded(like: Tensor, seed: int) -> Generator[None]:
-    """With torch's global generators, the only ones that curvlinops draws from, set to a seed; restored afterwards.
-
-    Example:
-        >>> with seeded(torch.zeros(1), 0):
-        ...     first = torch.rand(())
-        >>> with seeded(torch.zeros(1), 0):
-        ...     first == torch.rand(())
-        tensor(True)
-    """
+    """Seed torch's global generators, from which curvlinops draws, and restore them afterwards."""
     devices = [like.device] if like.device.type == "cuda" else []
     with torch.random.fork_rng(devices):
         torch.manual_seed(seed)
         yield
 
 
-def curvlinops_operator(hessian: Hessian) -> Any:
-    """The Hessian as a linear operator of curvlinops.
+def repeated(estimator: Callable[[], Tensor], like: Tensor, estimation: Estimation, route: str) -> Estimate:
+    """Return the mean of independent estimates, each drawn from torch's global generators."""
+    with quiet(), seeded(like, estimation.seed):
+        drawn = torch.stack([estimator().detach() for _ in range(estimation.repeats)])
+    return averaged(drawn, f"{route}, seed {estimation.seed}")
 
-    Example:
-        >>> from fishr.diagnostics.dense_hessian import DenseHessian
-        >>> curvlinops_operator(DenseHessian(torch.eye(3))) @ torch.ones(3)
-        tensor([1., 1., 1.])
-    """
+
+def curvlinops_operator(hessian: Hessian) -> Any:
     with quiet():
         from curvlinops._torch_base import PyTorchLinearOperator  # pyright: ignore[reportPrivateUsage]
 
@@ -85,14 +50,7 @@ def curvlinops_operator(hessian: Hessian) -> Any:
 
 
 def scipy_operator(apply: Callable[[Tensor], Tensor], size: int, like: Tensor) -> Any:
-    """V ↦ H V as a linear operator of scipy, on numpy vectors.
-
-    Example:
-        >>> import numpy
-        >>> operator = scipy_operator(lambda vectors: 2 * vectors, 3, torch.zeros(1, dtype=torch.float64))
-        >>> operator @ numpy.ones(3)
-        array([2., 2., 2.])
-    """
+    """Return V ↦ H V on numpy vectors of the type of ``like``."""
     from scipy.sparse.linalg import LinearOperator
 
     dtype = torch.zeros((), dtype=like.dtype).numpy().dtype
@@ -104,23 +62,24 @@ def scipy_operator(apply: Callable[[Tensor], Tensor], size: int, like: Tensor) -
     return cast(Any, LinearOperator)((size, size), matvec=product, matmat=product, rmatvec=product, dtype=dtype)
 
 
-def repeated(estimator: Callable[[], Tensor], like: Tensor, estimation: Estimation, route: str) -> Estimate:
-    """Return the mean of independent estimates.
+def largest_eigenpairs(
+    apply: Callable[[Tensor], Tensor], size: int, like: Tensor, rank: int, route: str, tolerance: float = 0.0
+) -> Eigenpairs:
+    """Return the ``rank`` algebraically largest eigenpairs by ``scipy.sparse.linalg.eigsh``, from a fixed start.
 
-    Args:
-        estimator: draws from torch's global generators.
-        like: on the device that is drawn on.
-        estimation: repeats and seed.
-        route: what the estimator is.
-
-    Returns:
-        Of the estimator's shape, with the error and the draws of ``averaged``.
-
-    Example:
-        >>> found = repeated(lambda: torch.randn(100).mean(), torch.zeros(1), Estimation(), "mean of 100")
-        >>> found.route, bool(found.value.abs() < 5 * found.error)
-        ('mean of 100, seed 0, error: the standard error of 4 draws (twice it covers 95 %)', True)
+    ``tolerance`` is the relative accuracy of the eigenvalues; 0 is that of the type.
     """
-    with quiet(), seeded(like, estimation.seed):
-        drawn = torch.stack([estimator().detach() for _ in range(estimation.repeats)])
-    return averaged(drawn, f"{route}, seed {estimation.seed}")
+    import numpy
+    from scipy.sparse.linalg import eigsh
+    from threadpoolctl import threadpool_limits
+
+    start = numpy.random.default_rng(0).standard_normal(size)
+    # ARPACK's own work is on short vectors: threads of numpy's BLAS would only take the cores from torch's products.
+    with quiet(), threadpool_limits(1, user_api="blas"):
+        operator = scipy_operator(apply, size, like)
+        found = cast(Any, eigsh)(
+            operator, k=rank, which="LA", v0=start.astype(operator.dtype), ncv=min(size, 3 * rank + 1), tol=tolerance
+        )
+    values, vectors = (torch.from_numpy(part[..., ::-1].copy()).to(like.device) for part in found)
+    residuals = torch.linalg.vector_norm(apply(vectors) - vectors * values, dim=0)
+    return Eigenpairs(values, vectors, residuals, f"scipy eigsh on {route}")

@@ -1,69 +1,30 @@
-"""A Hessian on its range: head Hessians are rank-deficient, and inverses are taken where there is curvature alone."""
+"""Hessians on their range: head Hessians are rank-deficient, and are inverted only where there is curvature."""
 
 import torch
-from attrs import evolve, frozen
+from attrs import evolve
 from torch import Tensor
 
-from fishr.diagnostics.dense_hessian import WHOLE_LIMIT, DenseHessian
-from fishr.diagnostics.hessian import Hessian
+from fishr.diagnostics.curvature import Curvature
+from fishr.diagnostics.hessian import WHOLE_LIMIT, DenseHessian, Hessian
 from fishr.diagnostics.linear_hessian import LinearHessian
 from fishr.diagnostics.operator_hessian import OperatorHessian
 
 
-@frozen(eq=False)
-class RangeSpace:
-    """Eigenpairs of a matrix with positive eigenvalues, and the ridge that is added to them.
+def whitener(matrix: Tensor, ridge: float) -> Tensor:
+    """Return W = U(Λ + r)^(−1/2) [P, k] with r = ridge·λ_max, so that WWᵀ is the inverse on the range.
 
-    Args:
-        values: [r], loss/parameter².
-        vectors: [P, r].
-        ridge: added to the values before they are inverted, loss/parameter².
-
-    Example:
-        >>> space = range_space(torch.diag(torch.tensor([4.0, 0.0])), ridge=0.0)
-        >>> space.values, space.whitener.abs()
-        (tensor([4.]), tensor([[0.5000],
-                [0.0000]]))
-    """
-
-    values: Tensor
-    vectors: Tensor
-    ridge: float
-
-    @property
-    def whitener(self) -> Tensor:
-        """[P, r], W = U(Λ + ridge)^(−1/2), with WWᵀ the inverse on the range."""
-        return self.vectors / (self.values + self.ridge).sqrt()
-
-
-def range_space(matrix: Tensor, ridge: float) -> RangeSpace:
-    """The part of a symmetric matrix with eigenvalues above rounding, P·ε·λ_max; flat and downward directions drop.
-
-    Args:
-        matrix: [P, P].
-        ridge: as a share of λ_max.
-
-    Returns:
-        The eigenpairs that stay, and the ridge in the matrix's unit.
-
-    Example:
-        >>> range_space(torch.diag(torch.tensor([4.0, 1.0, -1.0])), ridge=0.25).values
-        tensor([1., 4.])
+    The range has the eigenvalues above rounding, P·ε·λ_max; flat and downward directions drop.
     """
     values, vectors = torch.linalg.eigh(matrix)
     kept = values > len(matrix) * torch.finfo(matrix.dtype).eps * values[-1].clamp(min=0)
-    return RangeSpace(values[kept], vectors[:, kept], ridge * max(float(values[-1]), 0.0))
+    return vectors[:, kept] / (values[kept] + ridge * max(float(values[-1]), 0.0)).sqrt()
 
 
 def compact(hessian: Hessian) -> Hessian:
-    """The same matrix in the smallest coordinates known that hold its range, and without negative eigenvalues if large.
+    """Return the same matrix in the smallest known coordinates, and without negative eigenvalues if large.
 
-    A Hessian that is known by products alone may have negative eigenvalues, with which no iterative solver of linear
-    equations copes: its Gauss-Newton matrix takes its place.
-
-    Example:
-        >>> compact(DenseHessian(torch.eye(2))).size
-        2
+    A Hessian known by products alone may have negative eigenvalues, with which no iterative solver of linear equations
+    copes: its Gauss-Newton matrix takes its place.
     """
     if isinstance(hessian, LinearHessian):
         return hessian.reduced[0]
@@ -71,23 +32,18 @@ def compact(hessian: Hessian) -> Hessian:
 
 
 def stand_in(hessian: Hessian) -> str:
-    """What a route says where ``compact`` took another matrix; nothing for the Hessian itself.
-
-    Example:
-        >>> stand_in(DenseHessian(torch.eye(2)))
-        ''
-    """
+    """Return what a route says where ``compact`` took another matrix."""
     replaced = isinstance(hessian, OperatorHessian) and hessian.kind == "ggn"
     return "Gauss-Newton matrix in the place of H, " if replaced else ""
 
 
 def whole_if_small(hessian: Hessian) -> Tensor | None:
-    """[P, P] up to 2048 parameters, else None.
-
-    Example:
-        >>> whole_if_small(DenseHessian(torch.eye(1)))
-        tensor([[1.]])
-    """
     if isinstance(hessian, LinearHessian | DenseHessian) and hessian.size <= WHOLE_LIMIT:
         return hessian.whole
     return None
+
+
+def largest_eigenvalue(curvature: Curvature, domain: int, compacted: Hessian) -> Tensor:
+    """Return that of a domain's compact Hessian; a Gauss-Newton matrix that stands for it has its own eigenvalues."""
+    shared = isinstance(compacted, LinearHessian)
+    return (curvature.tops(1)[domain] if shared else compacted.top(1)).values[0]

@@ -143,9 +143,9 @@ def eigen_directions(
         >>> round(float(found.vectors[0]["weight"].square().sum() + found.vectors[0]["bias"].square().sum()), 4)
         1.0
     """
-    from fishr.diagnostics import Inspection
+    from fishr.diagnostics.curvature import Curvature
 
-    (pairs,) = Inspection(module, inputs, labels, (len(inputs),), loss).tops(2)
+    (pairs,) = Curvature.of(module, inputs, labels, (len(inputs),), loss).tops(2)
     if len(pairs.values) < 2:
         raise InputError(f"eigen: got {len(pairs.values)} eigenvector for {name!r}, expected 2; the head is too small")
     values, vectors, weights = pairs.values.tolist(), pairs.vectors.T, weights_of(module)

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from fishr.diagnostics.inconsistency import connected_region, inconsistency
+from fishr.diagnostics.quantities.risk_grids import connected_region, inconsistency
 from fishr.landscape.surface import Surface
 from fishr.plots.landscape_planes import draw_points
 from fishr.plots.style import color_of, heading, line_of, literal, with_split

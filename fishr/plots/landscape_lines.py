@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from fishr.diagnostics.barrier import barrier
+from fishr.diagnostics.quantities.risk_grids import barrier
 from fishr.landscape.surface import Surface
 from fishr.plots.landscape_planes import Array, title_of
 from fishr.plots.style import color_of, heading, line_of, literal, quiet, with_split

@@ -8,15 +8,14 @@ from typing import Any, cast
 import numpy as np
 import torch
 from attrs import asdict
-from torch import Tensor
 
 import fishr
 from fishr.data.caches import Parts, Tree, save_tree
 from fishr.errors import InputError
 from fishr.training.experiment import Experiment
+from fishr.training.head_statistics import head_statistics
 from fishr.training.keeping import Recording
 from fishr.training.loop import Started
-from fishr.training.moment import Moment, measure_moment
 from fishr.training.state import TrainingState
 from fishr.types import Layout
 
@@ -97,8 +96,8 @@ class Recorder:
             RunFailed: the record could not be written.
         """
         if self._recording.due(state.step, self._experiment.steps):
-            moment = measure_moment(self._model, self._experiment, state, self._domains, self._recording)
-            self._parts.write(state.step, moment_tree(moment))
+            found = head_statistics(self._model, self._experiment, state, self._domains, self._recording)
+            self._parts.write(state.step, arrays_of(found))
 
     def assemble(self) -> None:
         """Put all records together in ``statistics.h5``.
@@ -137,24 +136,15 @@ class Recorder:
             self._parts.remove()
 
 
-def moment_tree(moment: Moment) -> Tree:
-    """The record of a moment as arrays: float32 where it has a column a parameter, else float64.
-
-    Example:
-        >>> one = torch.ones(1, 1)
-        >>> moment = Moment(one[0], one[0], one, one, one, one[0], {"rex": one.sum()}, *(one.sum(),) * 3)
-        >>> moment_tree(moment)["penalties"]["rex"].dtype
-        dtype('float64')
-    """
+def arrays_of(statistics: dict[str, Any]) -> Tree:
+    """Return statistics as arrays, float32 where they have a column a parameter, else float64."""
     wide = {"mean", "variance", "hessian_diagonal", "weights"}
-
-    def array(value: Tensor, dtype: torch.dtype) -> Any:
-        return value.to(dtype).numpy(force=True)
-
-    tree = asdict(moment, recurse=False)
-    penalties = {name: array(value, torch.float64) for name, value in tree.pop("penalties").items()}
-    arrays = {k: array(v, torch.float32 if k in wide else torch.float64) for k, v in tree.items()}
-    return {**arrays, "penalties": penalties}
+    return {
+        name: arrays_of(value)
+        if isinstance(value, dict)
+        else value.to(torch.float32 if name in wide else torch.float64).numpy(force=True)
+        for name, value in statistics.items()
+    }
 
 
 def _stacked(trees: list[Tree]) -> Tree:

@@ -8,7 +8,7 @@ from cases import FLOAT64, HEADS, LOSSES, oracle_gradients
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from fishr.diagnostics import Inspection
+from fishr.diagnostics import Curvature
 from fishr.losses import Loss
 
 TIGHT = {"atol": 1e-8, "rtol": 1e-8}
@@ -29,8 +29,8 @@ class Dense:
         return self.head, self.features, self.labels, self.sizes, self.loss
 
     @property
-    def seen(self) -> Inspection:
-        return Inspection(*self.arguments)
+    def curvature(self) -> Curvature:
+        return Curvature.of(*self.arguments)
 
     @cached_property
     def parts(self) -> list[tuple[Tensor, Tensor]]:

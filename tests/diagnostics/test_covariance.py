@@ -14,7 +14,7 @@ def test_both_routes_are_those_of_the_whole_matrices(case: Dense, limit: int, mo
     monkeypatch.setattr(covariance, "WHOLE_LIMIT", limit)
     monkeypatch.setattr(covariance, "_CHUNK", 3)
     flat, curved = torch.stack(case.covariances).flatten(1), torch.stack(case.hessians).flatten(1)
-    inner, with_hessian = covariance_inner_products(case.seen), covariance_hessian_products(case.seen)
+    inner, with_hessian = covariance_inner_products(case.curvature), covariance_hessian_products(case.curvature)
     assert_close(inner.value, flat @ flat.T, **TIGHT)
     assert_close(with_hessian.value, (flat * curved).sum(1), **TIGHT)
     assert ("whole" in inner.route) == ("whole" in with_hessian.route) == (limit > 0)
@@ -24,7 +24,7 @@ def test_both_routes_are_those_of_the_whole_matrices(case: Dense, limit: int, mo
 def test_what_is_too_large_is_nan_and_says_why(name: str, limit: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(covariance, "WHOLE_LIMIT", 0)
     monkeypatch.setattr(covariance, name, limit)
-    seen = dense("two layers", "squared", (4, 4)).seen
+    seen = dense("two layers", "squared", (4, 4)).curvature
     for found in (covariance_inner_products(seen), covariance_hessian_products(seen)):
         assert found.value.isnan().all()
         assert found.route.startswith("not computed: ")
@@ -36,4 +36,4 @@ def test_per_sample_gradients_of_a_linear_head_need_not_be_held(monkeypatch: pyt
     monkeypatch.setattr(covariance, "GRADIENT_ELEMENTS", 1)
     case = dense("linear", "cross-entropy", (30, 12))
     flat = torch.stack(case.covariances).flatten(1)
-    assert_close(covariance_inner_products(case.seen).value, flat @ flat.T, **TIGHT)
+    assert_close(covariance_inner_products(case.curvature).value, flat @ flat.T, **TIGHT)

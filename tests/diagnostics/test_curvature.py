@@ -1,64 +1,108 @@
-"""Diagonal, trace, eigenvalues and effective rank of each domain's Hessian."""
+"""What diagnostics share, which Hessian is chosen, and what is refused."""
 
 import pytest
 import torch
+from cases import FLOAT64, LOSSES
 from diagnostics.dense import TIGHT, Dense, dense
+from torch import nn
 from torch.testing import assert_close
 
-from fishr.diagnostics import (
-    Estimation,
-    dense_hessian,
-    effective_rank,
-    hessian_diagonal,
-    hessian_trace,
-    top_eigenvalues,
-)
+import fishr.diagnostics
+from fishr.diagnostics import Curvature, Estimation, Quantity, hessian_diagonal, top_eigenvalues
+from fishr.diagnostics.hessian import DenseHessian
+from fishr.diagnostics.linear_hessian import LinearHessian
+from fishr.diagnostics.measurement import measure
+from fishr.diagnostics.operator_hessian import OperatorHessian
+from fishr.errors import InputError
 
 
-def test_they_are_those_of_the_dense_hessians(case: Dense) -> None:
-    seen = case.seen
-    traces = torch.stack([h.trace() for h in case.hessians])
-    norms = torch.stack([h.square().sum() for h in case.hessians])
-    eigenvalues = torch.stack([torch.linalg.eigvalsh(h).flip(0)[:3] for h in case.hessians])
-    assert_close(hessian_diagonal.of(seen).value, case.diagonals, **TIGHT)
-    assert_close(hessian_trace.of(seen).value, traces, **TIGHT)
-    assert_close(effective_rank.of(seen).value, traces.square() / norms, **TIGHT)
-    found = top_eigenvalues.of(seen, rank=3)
-    assert_close(found.value, eigenvalues[:, : found.value.shape[1]], **TIGHT)
-    assert found.error is not None
-    assert found.error.max() < 1e-10
+def test_everything_shared_is_that_of_the_dense_oracle(case: Dense) -> None:
+    curvature = case.curvature
+    seen = curvature.seen
+    assert_close(seen.domain_losses, case.risks, **TIGHT)
+    assert_close(seen.moments.mean, case.means, **TIGHT)
+    assert_close(seen.moments.variance, case.variances, **TIGHT)
+    assert_close(curvature.hessian_diagonals.value, case.diagonals, **TIGHT)
+    flat = torch.stack(case.hessians).flatten(1)
+    assert_close(curvature.hessian_products.value, flat @ flat.T, **TIGHT)
+    assert_close(curvature.squared_norms.value, flat.square().sum(1), **TIGHT)
+    assert curvature.hessian_diagonals.error is curvature.squared_norms.error is None
 
 
-def test_the_effective_rank_of_equal_eigenvalues_is_their_number() -> None:
-    case = dense("linear", "binary", (1, 5, 2))
-    assert_close(effective_rank.of(case.seen).value[0], torch.tensor(1.0).double(), **TIGHT)
+def test_nothing_has_a_graph_and_nothing_is_left_on_the_head(case: Dense) -> None:
+    before = [set(dir(p)) for p in case.head.parameters()]
+    curvature = case.curvature
+    seen = curvature.seen
+    for tensor in (seen.logits, seen.losses, seen.deltas, seen.gram, seen.domain_losses, seen.moments.variance):
+        assert not tensor.requires_grad
+    assert not curvature.hessian_diagonals.value.requires_grad
+    assert [set(dir(p)) for p in case.head.parameters()] == before
+    assert all(p.grad is None for p in case.head.parameters())
 
 
-def test_large_heads_are_estimated_within_their_errors(monkeypatch: pytest.MonkeyPatch) -> None:
-    case = dense("three layers", "cross-entropy", (30, 20))
-    monkeypatch.setattr(dense_hessian, "WHOLE_LIMIT", 10)
-    spend = Estimation(products=20, repeats=6)
-    diagonal, trace, rank, top = (
-        quantity(*case.arguments, spend)
-        for quantity in (hessian_diagonal, hessian_trace, effective_rank, top_eigenvalues)
-    )
-    traces = torch.stack([h.trace() for h in case.hessians])
-    norms = torch.stack([h.square().sum() for h in case.hessians])
-    for found, expected in ((trace, traces), (rank, traces.square() / norms)):
-        assert ((found.value - expected).abs() <= 5 * found.error).all()
-        assert (found.error < 0.5 * expected).all()
-    assert (diagonal.value - case.diagonals).norm() <= 2 * diagonal.error.norm() < case.diagonals.norm()
-    exact = torch.stack([torch.linalg.eigvalsh(h).flip(0)[:5] for h in case.hessians])
-    assert ((top.value - exact).abs() <= top.error + 1e-10).all()
-    assert "curvlinops xtrace" in trace.route
-    assert "curvlinops xdiag" in diagonal.route
-    assert "scipy eigsh" in top.route
+def test_a_hessian_is_held_in_the_cheapest_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert {type(h) for h in dense("linear", "squared", (1, 5, 2)).curvature.hessians} == {LinearHessian}
+    assert {type(h) for h in dense("two layers", "squared", (4, 4)).curvature.hessians} == {DenseHessian}
+    monkeypatch.setattr("fishr.diagnostics.hessian.WHOLE_LIMIT", 10)
+    assert {type(h) for h in dense("two layers", "squared", (4, 4)).curvature.hessians} == {OperatorHessian}
 
 
-def test_a_chain_that_backpack_knows_has_an_exact_trace_however_large(monkeypatch: pytest.MonkeyPatch) -> None:
-    case = dense("two layers", "cross-entropy", (1, 5, 2))
-    monkeypatch.setattr(dense_hessian, "WHOLE_LIMIT", 10)
-    found = hessian_trace(*case.arguments)
-    assert found.error is None
-    assert "BackPACK DiagHessian" in found.route
-    assert_close(found.value, case.diagonals.sum(1), **TIGHT)
+def test_a_quantity_reads_a_shared_view_or_the_data() -> None:
+    case = dense("linear", "cross-entropy", (4, 4))
+    seen = case.curvature
+    direct, shared = hessian_diagonal(*case.arguments), hessian_diagonal.of(seen)
+    assert torch.equal(direct.value, shared.value)
+    assert isinstance(shared, Quantity)
+    few = top_eigenvalues.of(seen, rank=2).value
+    more = top_eigenvalues.of(seen, rank=4).value
+    assert_close(more[:, :2], few, **TIGHT)
+    assert torch.equal(top_eigenvalues.of(seen, rank=2).value, more[:, :2])
+    spent = top_eigenvalues(*case.arguments, Estimation(seed=3), rank=2)
+    assert_close(spent.value, few, **TIGHT)
+
+
+def test_rows_in_any_order_within_a_domain_give_the_same() -> None:
+    case = dense("linear", "cross-entropy", (30, 12))
+    order = torch.cat([torch.randperm(30), 30 + torch.randperm(12)])
+    other = Curvature.of(case.head, case.features[order], case.labels[order], case.sizes, case.loss)
+    assert_close(other.seen.moments.variance, case.curvature.seen.moments.variance, **TIGHT)
+    assert_close(other.hessian_products.value, case.curvature.hessian_products.value, **TIGHT)
+
+
+def test_a_head_that_does_not_give_the_same_answer_twice_is_refused() -> None:
+    features, labels = torch.randn(4, 3, dtype=FLOAT64), LOSSES["cross-entropy"].labels(4)
+    noisy = nn.Sequential(nn.Dropout(0.5), nn.Linear(3, 3)).to(FLOAT64)
+    with pytest.raises(InputError, match=r"head layer '0': Dropout draws at random in train mode.*\.eval\(\)"):
+        Curvature.of(noisy, features, labels, (2, 2))
+    Curvature.of(noisy.eval(), features, labels, (2, 2))
+    mixing = nn.Sequential(nn.BatchNorm1d(3), nn.Linear(3, 3)).to(FLOAT64)
+    with pytest.raises(InputError, match="batch statistics mix the samples"):
+        Curvature.of(mixing, features, labels, (2, 2))
+
+
+def test_sizes_that_do_not_fit_and_frozen_heads_are_refused() -> None:
+    features, labels = torch.randn(4, 3), LOSSES["cross-entropy"].labels(4)
+    with pytest.raises(InputError, match="sizes: got"):
+        Curvature.of(nn.Linear(3, 3), features, labels, (2, 3))
+    with pytest.raises(InputError, match="no parameter that requires grad"):
+        Curvature.of(nn.Linear(3, 3).requires_grad_(False), features, labels, (2, 2))
+
+
+@pytest.mark.parametrize("head", [nn.Linear(3, 3), nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 3))])
+def test_labels_that_the_loss_does_not_take_are_refused_by_every_quantity(head: nn.Module) -> None:
+    """Curvature in closed form does not depend on the labels, and BackPACK's ended in torch's IndexError."""
+    for name in fishr.diagnostics.NAMES:
+        with pytest.raises(InputError, match="got labels from 1 to 3, expected whole numbers from 0 to 2"):
+            measure(head, torch.randn(4, 3), torch.tensor([1, 2, 3, 1]), (2, 2), names=(name,))
+
+
+def test_they_are_those_of_a_head_that_was_moved(case: Dense) -> None:
+    step = torch.randn_like(case.flat).requires_grad_()
+    moved = (case.flat + step.detach()).requires_grad_()
+    expected = torch.stack([case.risk(moved, domain) for domain in range(len(case.sizes))])
+    found = case.curvature.risks_at(step)
+    assert_close(found, expected, **TIGHT)
+    (by_step,) = torch.autograd.grad(found[0], [step])
+    (by_parameters,) = torch.autograd.grad(expected[0], [moved])
+    assert_close(by_step, by_parameters, **TIGHT)
+    assert all(p.grad is None for p in case.head.parameters())

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 from fishr import diagnostics
-from fishr.diagnostics import Estimation, Inspection, covariance, dense_hessian
+from fishr.diagnostics import Curvature, Estimation, covariance
 from fishr.diagnostics.operator_hessian import OperatorHessian
 
 SEEDS = 60
@@ -37,7 +37,7 @@ def case() -> Dense:
 
 @pytest.fixture(scope="module")
 def exact(case: Dense) -> dict[str, Tensor]:
-    seen = case.seen
+    seen = case.curvature
     return {name: getattr(diagnostics, name).of(seen).value for name in NAMES}
 
 
@@ -47,12 +47,12 @@ def estimated(case: Dense, exact: dict[str, Tensor]) -> dict[str, tuple[Tensor, 
     found = dict[str, list[tuple[Tensor, Tensor]]]()
     matrices = dict(zip(case.sizes, case.hessians, strict=True))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(dense_hessian, "WHOLE_LIMIT", 10)
+        patch.setattr("fishr.diagnostics.hessian.WHOLE_LIMIT", 10)
         patch.setattr(covariance, "WHOLE_LIMIT", 10)
         # The products are exact in either way; these are a hundred times as fast.
         patch.setattr(OperatorHessian, "apply", lambda self, vectors: matrices[len(self.inputs)] @ vectors)
         for seed in range(SEEDS):
-            seen = Inspection(*case.arguments, Estimation(seed=seed))
+            seen = Curvature.of(*case.arguments, Estimation(seed=seed))
             for name in NAMES:
                 quantity = getattr(diagnostics, name).of(seen)
                 found.setdefault(name, []).append((quantity.value, quantity.error))
@@ -85,7 +85,7 @@ def test_a_domain_beside_itself_is_exact(name: str, own: float, estimated: dict[
 
 
 def test_equal_domains_are_nearly_as_exact(case: Dense, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dense_hessian, "WHOLE_LIMIT", 10)
+    monkeypatch.setattr("fishr.diagnostics.hessian.WHOLE_LIMIT", 10)
     features, labels = case.parts[0]
     twice = (case.head, features.repeat(2, 1), labels.repeat(2), (30, 30), case.loss)
     for name, expected in (("hessian_distances", 0.0), ("hessian_cosines", 1.0)):
@@ -100,7 +100,7 @@ def test_cosines_of_a_network_are_good_to_some_hundredths(monkeypatch: pytest.Mo
     head = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3)).double()
     data = (head, torch.randn(60, 6).double(), torch.arange(60) % 3, (30, 30))
     truth = diagnostics.hessian_cosines(*data).value
-    monkeypatch.setattr(dense_hessian, "WHOLE_LIMIT", 10)
+    monkeypatch.setattr("fishr.diagnostics.hessian.WHOLE_LIMIT", 10)
     found = diagnostics.hessian_cosines(*data)
     assert found.error is not None
     assert 0 < float(found.error[0, 1]) < 0.05
@@ -129,7 +129,7 @@ def test_an_exact_diagonal_takes_its_part_out_of_the_error() -> None:
     apart = (features[:, 0] * features[:, 1]).mean()
     truth = diagonal.square().sum() + 2 * apart.square()
     # All that is left is the pair of entries beside the diagonal, whose square no sign can change.
-    assert_close(known.squared_norm().value, truth)
-    assert float(known.squared_norm().error) < 1e-12 < float(plain.squared_norm().error)
+    assert_close(known.product(known).value, truth)
+    assert float(known.product(known).error) < 1e-12 < float(plain.product(plain).error)
     gauss_newton = OperatorHessian(module, features, labels, squared, kind="ggn", exact_diagonal=lambda: diagonal)
-    assert gauss_newton.squared_norm().error > 1e-12
+    assert gauss_newton.product(gauss_newton).error > 1e-12

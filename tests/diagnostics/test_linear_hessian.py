@@ -33,7 +33,7 @@ def routes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> s
 @pytest.mark.parametrize("samples", [(4, 6), (12, 3), (1, 2)])
 def test_everything_is_that_of_the_dense_matrix(loss: str, bias: bool, samples: tuple[int, ...], routes: str) -> None:
     case = wide(loss, samples, bias)
-    found, expected = case.seen.hessians, case.hessians
+    found, expected = case.curvature.hessians, case.hessians
     size = len(case.flat)
     vectors = torch.randn(size, 3, dtype=FLOAT64)
     for hessian, matrix in zip(found, expected, strict=True):
@@ -43,16 +43,16 @@ def test_everything_is_that_of_the_dense_matrix(loss: str, bias: bool, samples: 
         assert_close(hessian.apply(vectors), matrix @ vectors, **TIGHT)
         assert_close(hessian.diagonal().value, matrix.diagonal(), **TIGHT)
         assert_close(hessian.trace().value, matrix.trace(), **TIGHT)
-        assert_close(hessian.squared_norm().value, matrix.square().sum(), **TIGHT)
+        assert_close(hessian.product(hessian).value, matrix.square().sum(), **TIGHT)
     assert_close(found[0].product(found[1]).value, (expected[0] * expected[1]).sum(), **TIGHT)
-    assert ("Gram" in found[0].squared_norm().route) or not routes.startswith("Gram")
+    assert ("Gram" in found[0].product(found[0]).route) or not routes.startswith("Gram")
 
 
 @pytest.mark.parametrize("loss", ["cross-entropy", "binary"])
 @pytest.mark.parametrize("samples", [(7,), (30,)])
 def test_top_eigenpairs_on_both_sides_of_the_span(loss: str, samples: tuple[int, ...], routes: str) -> None:
     case = wide(loss, samples)
-    (hessian,), (matrix,) = case.seen.hessians, case.hessians
+    (hessian,), (matrix,) = case.curvature.hessians, case.hessians
     found = hessian.top(2)
     expected = torch.linalg.eigvalsh(matrix).flip(0)[:2]
     assert_close(found.values, expected, **TIGHT)
@@ -64,7 +64,7 @@ def test_top_eigenpairs_on_both_sides_of_the_span(loss: str, samples: tuple[int,
 
 
 def test_more_eigenvalues_than_the_span_holds_are_not_made_up() -> None:
-    (hessian,) = wide("cross-entropy", (1,)).seen.hessians
+    (hessian,) = wide("cross-entropy", (1,)).curvature.hessians
     found = hessian.top(8)
     assert len(found.values) == 3  # one sample, three outputs
     assert found.values[2].abs() < 1e-12  # a shift of all logits changes nothing
@@ -72,8 +72,8 @@ def test_more_eigenvalues_than_the_span_holds_are_not_made_up() -> None:
 
 def test_quadratic_forms_of_gradients() -> None:
     case = wide("cross-entropy", (5, 4))
-    seen = case.seen
-    found = seen.hessians[0].quadratic(seen.deltas[5:], case.parts[1][0])
+    curvature = case.curvature
+    found = curvature.hessians[0].quadratic(curvature.seen.deltas[5:], case.parts[1][0])
     gradients = case.gradients[1]
     assert_close(found, ((gradients @ case.hessians[0]) * gradients).sum(1), **TIGHT)
 
@@ -81,7 +81,7 @@ def test_quadratic_forms_of_gradients() -> None:
 @pytest.mark.parametrize("samples", [(4, 6), (12, 3)])
 def test_another_domains_hessian_between_the_basis_vectors_of_one(samples: tuple[int, ...]) -> None:
     case = wide("cross-entropy", samples)
-    one, other = case.seen.hessians
+    one, other = case.curvature.hessians
     small, lift = one.reduced
     basis = lift(torch.eye(small.size, dtype=FLOAT64))
     assert_close(basis.T @ basis, torch.eye(small.size, dtype=FLOAT64), **TIGHT)
@@ -92,7 +92,7 @@ def test_another_domains_hessian_between_the_basis_vectors_of_one(samples: tuple
 def test_a_loss_twice_as_large_is_curved_twice_as_much() -> None:
     case = dense("linear", "squared", (1, 5, 2))
     doubled = Dense(case.head, case.features, case.labels, case.sizes, lambda f, y: 2 * case.loss(f, y))
-    for once, twice in zip(case.seen.hessians, doubled.seen.hessians, strict=True):
+    for once, twice in zip(case.curvature.hessians, doubled.curvature.hessians, strict=True):
         assert_close(twice.whole, 2 * once.whole, **TIGHT)
 
 
@@ -100,11 +100,11 @@ def test_rows_in_any_order_give_the_same_matrix() -> None:
     case = wide("cross-entropy", (8,))
     order = torch.randperm(8)
     shuffled = Dense(case.head, case.features[order], case.labels[order], (8,), case.loss)
-    assert_close(shuffled.seen.hessians[0].whole, case.seen.hessians[0].whole, **TIGHT)
+    assert_close(shuffled.curvature.hessians[0].whole, case.curvature.hessians[0].whole, **TIGHT)
 
 
 def test_float32_is_computed_in_float32() -> None:
     case = wide("cross-entropy", (6,))
-    seen = Dense(case.head.float(), case.features.float(), case.labels, (6,), case.loss).seen
-    assert seen.hessians[0].top(1).values.dtype is torch.float32
-    assert seen.hessians[0].squared_norm().value.dtype is torch.float32
+    curvature = Dense(case.head.float(), case.features.float(), case.labels, (6,), case.loss).curvature
+    assert curvature.hessians[0].top(1).values.dtype is torch.float32
+    assert curvature.hessians[0].product(curvature.hessians[0]).value.dtype is torch.float32

@@ -9,11 +9,11 @@ from cases import FLOAT64
 from diagnostics.dense import TIGHT
 from torch.testing import assert_close
 
-from fishr.diagnostics.dense_hessian import DenseHessian
-from fishr.diagnostics.eigenpairs import largest_eigenpairs
+from fishr.diagnostics.hessian import DenseHessian
 from fishr.diagnostics.operators import (
     Estimation,
     curvlinops_operator,
+    largest_eigenpairs,
     quiet,
     repeated,
     scipy_operator,
@@ -29,13 +29,13 @@ def matrix(size: int = 20) -> torch.Tensor:
 def test_products_pass_through_both_borders() -> None:
     hessian, vectors = DenseHessian(matrix()), torch.randn(20, 3, dtype=FLOAT64)
     operator = curvlinops_operator(hessian)
-    assert_close(operator @ vectors, hessian.matrix @ vectors, **TIGHT)
-    assert_close(operator @ vectors[:, 0], hessian.matrix @ vectors[:, 0], **TIGHT)
+    assert_close(operator @ vectors, hessian.whole @ vectors, **TIGHT)
+    assert_close(operator @ vectors[:, 0], hessian.whole @ vectors[:, 0], **TIGHT)
     for like in (torch.zeros(1, dtype=FLOAT64), torch.zeros(1)):
-        other = scipy_operator(lambda v: hessian.matrix.to(v.dtype) @ v, 20, like)
+        other = scipy_operator(lambda v: hessian.whole.to(v.dtype) @ v, 20, like)
         found = other @ vectors[:, 0].numpy().astype(other.dtype)
         assert found.dtype == other.dtype == like.numpy().dtype
-        numpy.testing.assert_allclose(found, hessian.matrix @ vectors[:, 0], rtol=1e-4, atol=1e-4)
+        numpy.testing.assert_allclose(found, hessian.whole @ vectors[:, 0], rtol=1e-4, atol=1e-4)
 
 
 def test_eigsh_finds_the_largest_not_the_farthest_from_zero() -> None:

@@ -6,22 +6,21 @@ from diagnostics.dense import TIGHT, dense
 from torch.testing import assert_close
 
 from fishr.diagnostics.operator_hessian import OperatorHessian
-from fishr.diagnostics.range_space import compact, range_space, whole_if_small
+from fishr.diagnostics.range_space import compact, whitener, whole_if_small
 
 
 def test_the_whitener_squares_to_the_pseudoinverse() -> None:
     half = torch.randn(6, 3, dtype=FLOAT64)
     matrix = half @ half.T
-    space = range_space(matrix, ridge=0.0)
-    assert_close(space.whitener @ space.whitener.T, torch.linalg.pinv(matrix), **TIGHT)
-    assert len(space.values) == 3
+    root = whitener(matrix, ridge=0.0)
+    assert_close(root @ root.T, torch.linalg.pinv(matrix), **TIGHT)
+    assert root.shape == (6, 3)
 
 
 def test_the_ridge_is_a_share_of_the_largest_eigenvalue_and_negative_ones_drop() -> None:
-    space = range_space(torch.diag(torch.tensor([-7.0, 0.0, 1.0, 4.0]).double()), ridge=0.5)
-    assert space.ridge == 2.0
-    assert_close(space.whitener.abs().sum(0).square(), torch.tensor([1 / 3, 1 / 6]).double(), **TIGHT)
-    assert range_space(-torch.eye(3), ridge=0.1).values.shape == (0,)
+    root = whitener(torch.diag(torch.tensor([-7.0, 0.0, 1.0, 4.0]).double()), ridge=0.5)
+    assert_close(root.abs().sum(0).square(), torch.tensor([1 / 3, 1 / 6]).double(), **TIGHT)
+    assert whitener(-torch.eye(3), ridge=0.1).shape == (3, 0)
 
 
 def test_what_is_known_by_products_alone_loses_its_negative_eigenvalues() -> None:

@@ -20,9 +20,9 @@ from fishr.ranks import ALONE, Ranks
 from fishr.training.compute import Compute
 from fishr.training.evaluation import evaluate
 from fishr.training.frozen_features import on_features
+from fishr.training.head_statistics import head_statistics
 from fishr.training.keeping import Recording
 from fishr.training.loop import Stepped, train
-from fishr.training.moment import measure_moment
 from fishr.training.objective import Objective
 from fishr.training.optimizers import SGD
 from fishr.training.state import build_model, first_state
@@ -142,7 +142,7 @@ def test_statistics_over_time_evaluate_the_same_penalty(plain):
     model = build_model(experiment, domains)
     state = first_state(experiment, model, 2)
     _, record = advance(model, experiment, state, domains.training)
-    moment = measure_moment(model, experiment, state, domains.training, Recording(every=1))
+    moment = head_statistics(model, experiment, state, domains.training, Recording(every=1))
     # The first value of a moving average with unit gradient is the statistic itself.
     assert float(moment.penalties["fishr"]) * 3.0 == pytest.approx(record.terms["fishr"].value, rel=1e-5)
 

@@ -11,9 +11,9 @@ from fishr.files import write_atomically
 from fishr.penalties import Total
 from fishr.training import recording as module
 from fishr.training.checkpoints import load
+from fishr.training.head_statistics import head_statistics
 from fishr.training.keeping import KEEPING, Keeping, Recording, kept_checkpoints
 from fishr.training.loop import Evaluated, Finished, Started, Stepped
-from fishr.training.moment import measure_moment
 from fishr.training.objective import Objective
 from fishr.training.recording import KIND, STATISTICS
 from fishr.training.records import run
@@ -72,7 +72,7 @@ def test_each_record_is_of_its_own_weights(experiment, tmp_path):
     for row, step in enumerate(found["steps"]):
         state = load(kept_checkpoints(tmp_path / "run")[step], template).state
         assert state.step == step
-        moment = measure_moment(model, experiment, state, domains.training, Recording(every=1, samples=11))
+        moment = head_statistics(model, experiment, state, domains.training, Recording(every=1, samples=11))
         for name, value in named_tensors(moment):
             table = found
             for part in name.split("."):

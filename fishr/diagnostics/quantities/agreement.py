@@ -1,0 +1,110 @@
+"""Agreement of the domains' gradients, and the effect of a step for one domain on the others."""
+
+import torch
+
+from fishr.diagnostics.curvature import Curvature
+from fishr.diagnostics.estimates import Estimate
+from fishr.diagnostics.registry import diagnostic
+from fishr.observation import Observation
+
+_MEANS = "mean gradient of each domain"
+_PAIRS = ("domain", "domain")
+
+
+@diagnostic("1", _PAIRS, section="agreement", cost=_MEANS, headline="cosine of the gradients, mean over pairs")
+def gradient_cosines(seen: Observation) -> Estimate:
+    """cos(g_A, g_B) for every pair of domains; NaN where a gradient is exactly zero.
+
+    Example:
+        >>> head, data = torch.nn.Linear(3, 2), (torch.randn(5, 3), torch.tensor([0, 1, 1, 0, 1]), (2, 3))
+        >>> gradient_cosines(head, *data).value.shape
+        torch.Size([2, 2])
+    """
+    units = seen.moments.mean / torch.linalg.vector_norm(seen.moments.mean, dim=1, keepdim=True)
+    return Estimate(units @ units.T, _MEANS)
+
+
+@diagnostic("(loss/parameter)²", _PAIRS, section="agreement", cost=_MEANS)
+def gradient_products(seen: Observation) -> Estimate:
+    """g_A·g_B for every pair of domains, which Fish maximizes.
+
+    Example:
+        >>> head, data = torch.nn.Linear(3, 2), (torch.randn(5, 3), torch.tensor([0, 1, 1, 0, 1]), (2, 3))
+        >>> gradient_products(head, *data).value.shape
+        torch.Size([2, 2])
+
+    Source:
+        Shi et al. 2021 (arXiv 2104.09937).
+    """
+    return Estimate(seen.moments.mean @ seen.moments.mean.T, _MEANS)
+
+
+@diagnostic("(loss/parameter)²", section="agreement", cost=_MEANS)
+def gradient_spread(seen: Observation) -> Estimate:
+    """Σ_e ‖g_e − ḡ‖², the IGA penalty.
+
+    Example:
+        >>> head, data = torch.nn.Linear(3, 2), (torch.randn(5, 3), torch.tensor([0, 1, 1, 0, 1]), (2, 3))
+        >>> gradient_spread(head, *data).axes
+        ()
+
+    Source:
+        Koyama and Yamaguchi 2020 (arXiv 2008.01883).
+    """
+    means = seen.moments.mean
+    return Estimate((means - means.mean(0)).square().sum(), _MEANS)
+
+
+@diagnostic("1", section="agreement", cost=_MEANS, headline="share of parameters whose gradients agree in sign")
+def sign_agreement(seen: Observation) -> Estimate:
+    """Share of parameters whose sign(g_e) is equal in all domains and not zero, the AND-mask's share.
+
+    Example:
+        >>> head, data = torch.nn.Linear(3, 2), (torch.randn(5, 3), torch.tensor([0, 1, 1, 0, 1]), (2, 3))
+        >>> bool(0 <= sign_agreement(head, *data).value <= 1)
+        True
+
+    Source:
+        Parascandolo et al. 2021 (arXiv 2009.00329).
+    """
+    agreed = seen.moments.mean.sign().sum(0).abs() == seen.domains
+    return Estimate(agreed.to(seen.losses.dtype).mean(), _MEANS)
+
+
+@diagnostic("loss", _PAIRS, section="agreement", cost="one forward pass a domain")
+def transfer(curvature: Curvature, *, eta: float = 0.1) -> Estimate:
+    """R_B(θ − η g_A) − R_B(θ) in row A, column B: below zero where A's step helps B.
+
+    Args:
+        curvature: the head and its data.
+        eta: η, parameter²/loss.
+
+    Example:
+        >>> head, data = torch.nn.Linear(3, 2), (torch.randn(5, 3), torch.tensor([0, 1, 1, 0, 1]), (2, 3))
+        >>> bool((transfer(head, *data, eta=0.01).value.diagonal() < 0).all())
+        True
+    """
+    seen = curvature.seen
+    with torch.no_grad():
+        rows = [curvature.risks_at(-eta * gradient) - seen.domain_losses for gradient in seen.moments.mean]
+    return Estimate(torch.stack(rows), f"risks after the step, η={eta:g}")
+
+
+@diagnostic("loss", _PAIRS, section="agreement", cost="one Hessian-vector product a pair")
+def transfer_second_order(curvature: Curvature, *, eta: float = 0.1) -> Estimate:
+    """−η g_A·g_B + ½η² g_AᵀH_B g_A, which is ``transfer`` to second order in η.
+
+    Args:
+        curvature: the head and its data.
+        eta: η, parameter²/loss.
+
+    Example:
+        >>> head, data = torch.nn.Linear(3, 2), (torch.randn(5, 3), torch.tensor([0, 1, 1, 0, 1]), (2, 3))
+        >>> close = transfer_second_order(head, *data, eta=0.01).value - transfer(head, *data, eta=0.01).value
+        >>> bool(close.abs().max() < 1e-4)
+        True
+    """
+    means = curvature.seen.moments.mean
+    curved = [(means.T * hessian.apply(means.T)).sum(0) for hessian in curvature.hessians]
+    value = -eta * (means @ means.T) + eta**2 / 2 * torch.stack(curved, 1)
+    return Estimate(value, f"gradients and Hessian products, η={eta:g}")

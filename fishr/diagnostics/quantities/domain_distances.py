@@ -1,0 +1,159 @@
+"""Distances between domains in gradient variance, gradient covariance and Hessian."""
+
+from collections.abc import Callable
+
+from attrs import evolve
+from torch import Tensor
+
+from fishr.diagnostics.covariance import covariance_inner_products
+from fishr.diagnostics.curvature import Curvature
+from fishr.diagnostics.estimates import Estimate, jackknife
+from fishr.diagnostics.registry import diagnostic
+from fishr.observation import Observation
+from fishr.statistics.distances import (
+    distance_to_mean,
+    pairwise_distances,
+    pairwise_distances_of_products,
+    scale_free_distance,
+)
+
+_VARIANCES = "moments of the per-sample gradients"
+_PAIRS = ("domain", "domain")
+_COST = "gradient variance"
+_EXACT = "linear heads, up to 2048 parameters"
+_PRODUCTS = "Gram matrices of the samples (linear), whole matrices, Hutchinson's estimator"
+
+
+@diagnostic("(loss/parameter)⁴", section="distances", cost=_COST)
+def variance_distance(seen: Observation) -> Estimate:
+    """(1/K) Σ_e ‖v_e − v̄‖², the Fishr penalty as a sum over parameters.
+
+    Example:
+        >>> import torch
+        >>> head, data = torch.nn.Linear(3, 2), (torch.randn(5, 3), torch.tensor([0, 1, 1, 0, 1]), (2, 3))
+        >>> variance_distance(head, *data).axes
+        ()
+
+    Source:
+        Ramé et al. 2022 (arXiv 2109.02934), equation 4.
+    """
+    return Estimate(distance_to_mean(seen.moments.variance, parameters="sum"), _VARIANCES)
+
+
+@diagnostic("(loss/parameter)⁴", _PAIRS, section="distances", cost=_COST)
+def variance_distances(seen: Observation) -> Estimate:
+    """‖v_A − v_B‖² for every pair of domains.
+
+    Example:
+        >>> import torch
+        >>> head, data = torch.nn.Linear(3, 2), (torch.randn(5, 3), torch.tensor([0, 1, 1, 0, 1]), (2, 3))
+        >>> variance_distances(head, *data).value.diagonal()
+        tensor([0., 0.])
+    """
+    return Estimate(pairwise_distances(seen.moments.variance), _VARIANCES)
+
+
+@diagnostic("1", section="distances", cost=_COST, headline="distance of gradient variances, scale-free (Fishr)")
+def variance_distance_scale_free(seen: Observation) -> Estimate:
+    """(1/K) Σ_e ‖v_e − v̄‖²/‖v̄‖²: comparable between heads and over training.
+
+    Example:
+        >>> import torch
+        >>> head, data = torch.nn.Linear(3, 2), (torch.randn(5, 3), torch.tensor([0, 1, 1, 0, 1]), (2, 3))
+        >>> variance_distance_scale_free(head, *data).unit
+        '1'
+    """
+    return Estimate(scale_free_distance(seen.moments.variance), _VARIANCES)
+
+
+@diagnostic("(loss/parameter)⁴", _PAIRS, section="distances", cost="whole matrices, Gram matrix of all samples")
+def covariance_distances(curvature: Curvature) -> Estimate:
+    """‖C_A − C_B‖_F² for every pair of domains.
+
+    Example:
+        >>> import torch
+        >>> head, data = torch.nn.Linear(3, 2), (torch.randn(5, 3), torch.tensor([0, 1, 1, 0, 1]), (2, 3))
+        >>> covariance_distances(head, *data).value.shape
+        torch.Size([2, 2])
+    """
+    products = covariance_inner_products(curvature)
+    return Estimate(pairwise_distances_of_products(products.value), products.route)
+
+
+@diagnostic("(loss/parameter²)²", _PAIRS, section="distances", exact="as hessian_diagonal", cost="diag H")
+def hessian_diagonal_distances(curvature: Curvature) -> Estimate:
+    """‖diag H_A − diag H_B‖² for every pair of domains.
+
+    Example:
+        >>> import torch
+        >>> head, data = torch.nn.Linear(3, 2), (torch.randn(5, 3), torch.tensor([0, 1, 1, 0, 1]), (2, 3))
+        >>> hessian_diagonal_distances(head, *data).value.diagonal()
+        tensor([0., 0.])
+    """
+    return _at_least_zero(pairwise_distances, curvature.hessian_diagonals)
+
+
+@diagnostic(
+    "1",
+    section="distances",
+    exact="as hessian_diagonal",
+    cost="diag H",
+    headline="distance of diagonal Hessians, scale-free",
+)
+def hessian_diagonal_distance_scale_free(curvature: Curvature) -> Estimate:
+    """(1/K) Σ_e ‖h_e − h̄‖²/‖h̄‖² of the diagonals h_e = diag H_e.
+
+    Example:
+        >>> import torch
+        >>> head, data = torch.nn.Linear(3, 2), (torch.randn(5, 3), torch.tensor([0, 1, 1, 0, 1]), (2, 3))
+        >>> hessian_diagonal_distance_scale_free(head, *data).unit
+        '1'
+    """
+    return _at_least_zero(scale_free_distance, curvature.hessian_diagonals)
+
+
+@diagnostic("(loss/parameter²)²", _PAIRS, section="distances", exact=_EXACT, cost=_PRODUCTS)
+def hessian_distances(curvature: Curvature) -> Estimate:
+    """‖H_A − H_B‖_F² for every pair of domains.
+
+    Example:
+        >>> import torch
+        >>> head, data = torch.nn.Linear(3, 2), (torch.randn(5, 3), torch.tensor([0, 1, 1, 0, 1]), (2, 3))
+        >>> hessian_distances(head, *data).value.shape
+        torch.Size([2, 2])
+    """
+    products = curvature.hessian_products
+    return jackknife(pairwise_distances_of_products, products, route=products.route)
+
+
+@diagnostic(
+    "1",
+    _PAIRS,
+    section="distances",
+    exact=_EXACT,
+    cost=_PRODUCTS,
+    headline="cosine of the Hessians, mean over pairs",
+)
+def hessian_cosines(curvature: Curvature) -> Estimate:
+    """⟨H_A, H_B⟩/(‖H_A‖‖H_B‖) for every pair of domains.
+
+    Example:
+        >>> import torch
+        >>> head, data = torch.nn.Linear(3, 2), (torch.randn(5, 3), torch.tensor([0, 1, 1, 0, 1]), (2, 3))
+        >>> hessian_cosines(head, *data).value.shape
+        torch.Size([2, 2])
+    """
+    products = curvature.hessian_products
+    return jackknife(_cosines_of_products, products, route=products.route)
+
+
+def _at_least_zero(distance: Callable[[Tensor], Tensor], diagonals: Estimate) -> Estimate:
+    found = jackknife(distance, diagonals, route=diagonals.route)
+    return evolve(found, value=found.value.clamp(min=0))
+
+
+def _cosines_of_products(products: Tensor) -> Tensor:
+    squares = products.diagonal()
+    norms = squares.sqrt()
+    # A matrix with itself: 1 without rounding, or NaN where it is zero.
+    return (products / (norms[:, None] * norms[None, :])).diagonal_scatter(squares / squares)

@@ -1,0 +1,124 @@
+"""Risk, gradient and gradient noise of each domain."""
+
+import torch
+
+from fishr.diagnostics.estimates import Estimate
+from fishr.diagnostics.registry import diagnostic
+from fishr.observation import Observation
+
+_MOMENTS = "moments of the per-sample gradients"
+_COST = "moments of the per-sample gradients: closed form (linear), BackPACK, ``torch.func``"
+
+
+@diagnostic("loss", ("domain",), section="gradients", cost="one forward pass")
+def risk(seen: Observation) -> Estimate:
+    """R_e, the mean loss of each domain.
+
+    Example:
+        >>> head, data = torch.nn.Linear(3, 2), (torch.randn(5, 3), torch.tensor([0, 1, 1, 0, 1]), (2, 3))
+        >>> risk(head, *data).axes
+        ('domain',)
+    """
+    return Estimate(seen.domain_losses, "mean over samples")
+
+
+@diagnostic("1", ("domain",), section="gradients", cost="one forward pass")
+def accuracy(seen: Observation) -> Estimate:
+    """Share of right predictions in each domain; NaN where the loss has no ``predictions``.
+
+    Example:
+        >>> head, data = torch.nn.Linear(3, 2), (torch.randn(5, 3), torch.tensor([0, 1, 1, 0, 1]), (2, 3))
+        >>> bool(0 <= accuracy(head, *data).value.min())
+        True
+    """
+    predictions = getattr(seen.loss, "predictions", None)
+    if predictions is None:
+        return Estimate(torch.full_like(seen.domain_losses, torch.nan), "not computed: the loss has no predictions")
+    right = (predictions(seen.logits) == seen.labels).to(seen.losses.dtype)
+    return Estimate(seen.domain_means(right), "mean over samples")
+
+
+@diagnostic("loss/parameter", ("domain",), section="gradients", cost=_COST)
+def gradient_norm(seen: Observation) -> Estimate:
+    """‖g_e‖, g_e = ∇R_e.
+
+    Where the pooled risk is least, the domains' gradients cancel and need not vanish.
+
+    Example:
+        >>> head, data = torch.nn.Linear(3, 2), (torch.randn(5, 3), torch.tensor([0, 1, 1, 0, 1]), (2, 3))
+        >>> gradient_norm(head, *data).value.shape
+        torch.Size([2])
+    """
+    return Estimate(torch.linalg.vector_norm(seen.moments.mean, dim=1), _MOMENTS)
+
+
+@diagnostic("(loss/parameter)²", ("domain", "parameter"), section="gradients", cost=_COST)
+def gradient_variance(seen: Observation) -> Estimate:
+    """v_e = diag C_e, C_e the covariance of the per-sample gradients, divided by n.
+
+    Example:
+        >>> head, data = torch.nn.Linear(3, 2), (torch.randn(5, 3), torch.tensor([0, 1, 1, 0, 1]), (2, 3))
+        >>> gradient_variance(head, *data).value.shape
+        torch.Size([2, 8])
+
+    Source:
+        Ramé et al. 2022 (arXiv 2109.02934), equation 3.
+    """
+    return Estimate(seen.moments.variance, _MOMENTS)
+
+
+@diagnostic("(loss/parameter)²", ("domain",), section="gradients", cost=_COST)
+def total_noise(seen: Observation) -> Estimate:
+    """tr C_e = mean ‖g_n‖² − ‖g_e‖².
+
+    Example:
+        >>> head, data = torch.nn.Linear(3, 2), (torch.randn(5, 3), torch.tensor([0, 1, 1, 0, 1]), (2, 3))
+        >>> total_noise(head, *data).value.shape
+        torch.Size([2])
+    """
+    return Estimate(seen.moments.variance.sum(1), _MOMENTS)
+
+
+@diagnostic("1", ("domain", "parameter"), section="gradients", cost=_COST)
+def signal_to_noise(seen: Observation) -> Estimate:
+    """g_e²/v_e of each parameter; infinite where the gradient does not vary, NaN where it is zero as well.
+
+    Example:
+        >>> head, data = torch.nn.Linear(3, 2), (torch.randn(5, 3), torch.tensor([0, 1, 1, 0, 1]), (2, 3))
+        >>> signal_to_noise(head, *data).value.shape
+        torch.Size([2, 8])
+    """
+    # Rounding leaves variances a little below zero, whose ratio would have the wrong sign.
+    return Estimate(seen.moments.mean.square() / seen.moments.variance.clamp(min=0), _MOMENTS)
+
+
+@diagnostic("samples", ("domain",), section="gradients", cost=_COST)
+def noise_scale(seen: Observation) -> Estimate:
+    """tr C_e/‖g_e‖², the simple noise scale: the batch size at which noise and signal are equal.
+
+    Example:
+        >>> head, data = torch.nn.Linear(3, 2), (torch.randn(5, 3), torch.tensor([0, 1, 1, 0, 1]), (2, 3))
+        >>> noise_scale(head, *data).unit
+        'samples'
+
+    Source:
+        McCandlish et al. 2018 (arXiv 1812.06162).
+    """
+    return Estimate(seen.moments.variance.sum(1) / seen.moments.mean.square().sum(1), _MOMENTS)
+
+
+@diagnostic("(loss/parameter)²", ("domain", "parameter"), section="gradients", cost=_COST)
+def empirical_fisher_diagonal(seen: Observation) -> Estimate:
+    """Diagonal of the empirical Fisher, mean g_n² with the data's labels.
+
+    It is the Fisher's diagonal only if the labels look drawn from the model.
+
+    Example:
+        >>> head, data = torch.nn.Linear(3, 2), (torch.randn(5, 3), torch.tensor([0, 1, 1, 0, 1]), (2, 3))
+        >>> empirical_fisher_diagonal(head, *data).value.shape
+        torch.Size([2, 8])
+
+    Source:
+        Kunstner et al. 2019 (arXiv 1905.12558), on its distance from the Fisher.
+    """
+    return Estimate(seen.moments.second_moment, _MOMENTS)

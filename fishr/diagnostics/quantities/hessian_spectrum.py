@@ -1,0 +1,169 @@
+"""Diagonal, trace, eigenvalues, spectral density and effective rank of each domain's Hessian H_e = ∇²R_e."""
+
+from math import log
+
+import torch
+from torch import Tensor
+
+from fishr.diagnostics.curvature import Curvature
+from fishr.diagnostics.estimates import Estimate, Estimation, jackknife, joined_routes
+from fishr.diagnostics.hessian import Hessian
+from fishr.diagnostics.operators import curvlinops_operator, largest_eigenpairs, quiet, repeated
+from fishr.diagnostics.range_space import whole_if_small
+from fishr.diagnostics.registry import diagnostic
+
+_MARGIN = 0.05
+_KAPPA = 3.0
+_SMALL = "up to 2048 parameters"
+
+
+@diagnostic(
+    "loss/parameter²",
+    ("domain", "parameter"),
+    section="curvature",
+    exact="linear heads, chains of BackPACK's layers, up to 2048 parameters",
+    cost="closed form (linear), BackPACK DiagHessian, whole matrix, curvlinops XDiag",
+    scopes=("head", "network"),
+)
+def hessian_diagonal(curvature: Curvature) -> Estimate:
+    """diag H_e of each domain.
+
+    Example:
+        >>> head, data = torch.nn.Linear(3, 2), (torch.randn(5, 3), torch.tensor([0, 1, 1, 0, 1]), (2, 3))
+        >>> hessian_diagonal(head, *data).value.shape
+        torch.Size([2, 8])
+    """
+    return curvature.hessian_diagonals
+
+
+@diagnostic(
+    "loss/parameter²",
+    ("domain",),
+    section="curvature",
+    exact="as hessian_diagonal",
+    cost="sum of the diagonal, curvlinops XTrace",
+    scopes=("head", "network"),
+)
+def hessian_trace(curvature: Curvature) -> Estimate:
+    """tr H_e of each domain.
+
+    Example:
+        >>> head, data = torch.nn.Linear(3, 2), (torch.randn(5, 3), torch.tensor([0, 1, 1, 0, 1]), (2, 3))
+        >>> hessian_trace(head, *data).value.shape
+        torch.Size([2])
+    """
+    return curvature.hessian_traces
+
+
+@diagnostic(
+    "loss/parameter²",
+    ("domain", "rank"),
+    section="curvature",
+    exact="up to the residuals",
+    cost="eigh in the span of the features or of the whole matrix, scipy eigsh on products",
+    scopes=("head", "network"),
+)
+def top_eigenvalues(curvature: Curvature, *, rank: int = 5) -> Estimate:
+    """The largest eigenvalues of H_e, largest first.
+
+    Args:
+        curvature: the head and its data.
+        rank: how many; fewer where the matrix is smaller.
+
+    Returns:
+        [K, rank], loss/parameter²; the error is the residual norm ‖Hu − λu‖.
+
+    Example:
+        >>> head, data = torch.nn.Linear(3, 2), (torch.randn(5, 3), torch.tensor([0, 1, 1, 0, 1]), (2, 3))
+        >>> top_eigenvalues(head, *data, rank=2).value.shape
+        torch.Size([2, 2])
+    """
+    found = curvature.tops(rank)
+    shared = min(len(pairs.values) for pairs in found)
+    values = torch.stack([pairs.values[:shared] for pairs in found])
+    residuals = torch.stack([pairs.residuals[:shared] for pairs in found])
+    return Estimate(values, joined_routes(pairs.route for pairs in found), residuals)
+
+
+@diagnostic(
+    "loss/parameter² and parameter²/loss",
+    ("domain", "eigenvalue and density", "point"),
+    section="curvature",
+    exact=f"{_SMALL}, up to the smoothing",
+    cost="all eigenvalues, stochastic Lanczos quadrature of curvlinops",
+    scopes=("network",),
+)
+def spectral_density(curvature: Curvature, *, points: int = 256) -> Estimate:
+    """p(λ) = (1/P) Σ_i N(λ; λ_i, σ²) with σ a small part of the spectrum's width, zeros included.
+
+    Args:
+        curvature: the head and its data.
+        points: of the grid, which spans each domain's spectrum and a margin.
+
+    Returns:
+        [K, 2, points]: λ, loss/parameter², and the density at it, parameter²/loss.
+
+    Example:
+        >>> head, data = torch.nn.Linear(3, 2), (torch.randn(5, 3), torch.tensor([0, 1, 1, 0, 1]), (2, 3))
+        >>> spectral_density(head, *data).value.shape
+        torch.Size([2, 2, 256])
+
+    Source:
+        Papyan 2020 (JMLR 21, 20-933), algorithm 2.
+    """
+    found = [_density(hessian, curvature.estimation, points) for hessian in curvature.hessians]
+    errors = [each.error for each in found if each.error is not None]
+    route = joined_routes(each.route for each in found)
+    return Estimate(torch.stack([each.value for each in found]), route, torch.stack(errors) if errors else None)
+
+
+@diagnostic(
+    "1",
+    ("domain",),
+    section="curvature",
+    exact="linear heads, up to 2048 parameters",
+    cost="trace and Frobenius norm",
+    scopes=("head", "network"),
+)
+def effective_rank(curvature: Curvature) -> Estimate:
+    """(tr H_e)²/‖H_e‖_F²: how many equal eigenvalues would give the same trace and norm.
+
+    Example:
+        >>> head, data = torch.nn.Linear(3, 2), (torch.randn(5, 3), torch.tensor([0, 1, 1, 0, 1]), (2, 3))
+        >>> bool((effective_rank(head, *data).value >= 1).all())
+        True
+    """
+    trace, norm = curvature.hessian_traces, curvature.squared_norms
+    return jackknife(lambda t, n: t.square() / n, trace, norm, route=f"trace: {trace.route}; norm: {norm.route}")
+
+
+def _density(hessian: Hessian, estimation: Estimation, points: int) -> Estimate:
+    """Return grid and density of one Hessian, [2, points]."""
+    lanczos = 2 * estimation.products
+    if (matrix := whole_if_small(hessian)) is not None:
+        values = torch.linalg.eigvalsh(matrix)
+        return Estimate(_smoothed(values, points, lanczos), "all eigenvalues, smoothed")
+    with quiet():
+        from curvlinops import lanczos_approximate_spectrum
+
+    # Not the library's own bounds: those start from numpy's global generator.
+    negated = largest_eigenpairs(lambda vectors: -hessian.apply(vectors), hessian.size, hessian.like, 1, "", 1e-2)
+    bounds = (-float(negated.values[0]), float(hessian.top(1).values[0]))
+    operator = curvlinops_operator(hessian)
+
+    def estimate() -> Tensor:
+        return torch.stack(lanczos_approximate_spectrum(operator, lanczos, points, 1, _KAPPA, bounds, _MARGIN))
+
+    return repeated(estimate, hessian.like, estimation, f"curvlinops lanczos_approximate_spectrum, {lanczos} products")
+
+
+def _smoothed(values: Tensor, points: int, lanczos: int) -> Tensor:
+    """Smooth as ``lanczos_approximate_spectrum``: the width of the Gaussians follows from the spectrum's width."""
+    low, high = values[0], values[-1]
+    # A spectrum of a single value still needs a width.
+    padding = torch.maximum(_MARGIN * (high - low), _MARGIN * values.abs().max() + torch.finfo(values.dtype).tiny)
+    steps = torch.linspace(0, 1, points, dtype=values.dtype, device=values.device)
+    grid = low - padding + (high - low + 2 * padding) * steps
+    sigma = (high - low + 2 * padding) / (lanczos - 1) / (8 * log(_KAPPA)) ** 0.5
+    bumps = torch.distributions.Normal(values.unsqueeze(1), sigma).log_prob(grid).exp()
+    return torch.stack([grid, bumps.mean(0)])

@@ -1,0 +1,187 @@
+"""Inconsistency of domains to second order."""
+
+from functools import partial
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from fishr.diagnostics.curvature import Curvature
+from fishr.diagnostics.estimates import Estimate, Quantity, jackknife, together
+from fishr.diagnostics.hessian import Hessian
+from fishr.diagnostics.linear_hessian import LinearHessian
+from fishr.diagnostics.operators import quiet, scipy_operator
+from fishr.diagnostics.range_space import compact, largest_eigenvalue, stand_in, whitener, whole_if_small
+from fishr.diagnostics.registry import diagnostic
+
+_EXACT = "as takeuchi; the gradients vanish by assumption"
+_COST = "generalised eigenproblem by eigh, or by scipy eigsh with conjugate gradients"
+_TOLERANCE = 1e-3
+# Dimensions, of the span of a linear head's features or of the parameters, up to which a pair takes seconds.
+SIZE_LIMIT = 16384
+
+
+@diagnostic("loss", section="inconsistency", exact=_EXACT, cost=_COST, headline="inconsistency to second order")
+def inconsistency_second_order(curvature: Curvature, *, epsilon: float = 0.1, ridge: float = 1e-3) -> Estimate:
+    """The largest entry of ``inconsistency_second_order_pairs`` with A ≠ B; 0 for a single domain.
+
+    Args:
+        curvature: the head and its data.
+        epsilon: ε, loss.
+        ridge: as a share of the largest eigenvalue of H_A.
+
+    Example:
+        >>> head, data = torch.nn.Linear(3, 2), (torch.randn(5, 3), torch.tensor([0, 1, 1, 0, 1]), (2, 3))
+        >>> inconsistency_second_order(head, *data).axes
+        ()
+    """
+    return _largest(inconsistency_second_order_pairs.of(curvature, epsilon=epsilon, ridge=ridge))
+
+
+@diagnostic("loss", ("domain", "domain"), section="inconsistency", exact=_EXACT, cost=_COST)
+def inconsistency_second_order_pairs(curvature: Curvature, *, epsilon: float = 0.1, ridge: float = 1e-3) -> Estimate:
+    """max(|Δ|, |Δ + ε λ_max((H_A + r)⁻¹H_B)|), Δ = R_B − R_A, on the range of H_A with r = ridge·λ_max(H_A).
+
+    It is how far R_B gets from R_A(θ) in the region ½δᵀH_Aδ ≤ ε if both gradients vanish at θ. Directions in which A
+    is not curved are projected out: along them B's risk would change without end. For a head that is not linear and
+    too large to hold its Hessian the Gauss-Newton matrices take the Hessians' place.
+
+    Args:
+        curvature: the head and its data.
+        epsilon: ε, loss.
+        ridge: as a share of the largest eigenvalue of H_A.
+
+    Returns:
+        [K, K], loss; row A, column B; NaN with the reason in the route where it is too large.
+
+    Example:
+        >>> head, data = torch.nn.Linear(3, 2), (torch.randn(5, 3), torch.tensor([0, 1, 1, 0, 1]), (2, 3))
+        >>> inconsistency_second_order_pairs(head, *data, epsilon=0.0).value.diagonal()
+        tensor([0., 0.])
+
+    Source:
+        Parascandolo et al. 2021 (arXiv 2009.00329) and Ramé et al. 2022 (arXiv 2109.02934).
+    """
+    found, risks = curvature.once(("ratios", ridge), partial(_ratios, curvature, ridge)), curvature.seen.domain_losses
+    value, error = _furthest(risks, epsilon * found.value), None
+    if found.error is not None:
+        # Without the term of the Hessians |Δ| is exact.
+        least = _furthest(risks, torch.zeros_like(value))
+        most = _furthest(risks, epsilon * (found.value + found.error))
+        error = torch.where(most > least, epsilon * found.error, 0.0)
+    return Estimate(value, f"ε={epsilon:g}, {found.route}", error)
+
+
+@diagnostic(
+    "loss",
+    section="inconsistency",
+    exact="as hessian_diagonal",
+    cost="diag H",
+    headline="inconsistency, diagonal proxy",
+)
+def inconsistency_diagonal_proxy(curvature: Curvature, *, epsilon: float = 0.1, ridge: float = 1e-3) -> Estimate:
+    """max over A ≠ B of max(|Δ|, |Δ + ε max_i h_B,i/(h_A,i + r)|) of the diagonals, r = ridge·max h_A: a proxy.
+
+    It sees the parameters' own axes alone and can be many times smaller than ``inconsistency_second_order``.
+
+    Args:
+        curvature: the head and its data.
+        epsilon: ε, loss.
+        ridge: as a share of the largest entry of h_A; entries of h_A that are not positive are left out.
+
+    Example:
+        >>> head, data = torch.nn.Linear(3, 2), (torch.randn(5, 3), torch.tensor([0, 1, 1, 0, 1]), (2, 3))
+        >>> inconsistency_diagonal_proxy(head, *data).axes
+        ()
+    """
+
+    def furthest(diagonals: Tensor) -> Tensor:
+        rows = list[Tensor]()
+        for own in diagonals:
+            ratios = diagonals / (own + ridge * own.max().clamp(min=0))
+            rows.append(ratios.masked_fill(own <= 0, -torch.inf).amax(1).clamp(min=0))
+        return _furthest(curvature.seen.domain_losses, epsilon * torch.stack(rows))
+
+    route = (
+        f"a proxy: axes of the parameters alone; {curvature.hessian_diagonals.route}, ε={epsilon:g}, ridge {ridge:g}"
+    )
+    return _largest(jackknife(furthest, curvature.hessian_diagonals, smooth=False, route=route))
+
+
+def _furthest(risks: Tensor, added: Tensor) -> Tensor:
+    """Return max(|Δ|, |Δ + added|) [K, K], Δ = R_B − R_A."""
+    difference = risks[None, :] - risks[:, None]
+    return torch.maximum(difference.abs(), (difference + added).abs())
+
+
+def _largest(pairs: Estimate | Quantity) -> Estimate:
+    others = ~torch.eye(len(pairs.value), dtype=torch.bool, device=pairs.value.device)
+    if not others.any():
+        return Estimate(pairs.value.new_zeros(()), pairs.route)
+    place = pairs.value[others].argmax()
+    error = None if pairs.error is None else pairs.error[others][place]
+    return Estimate(pairs.value[others][place], pairs.route, error)
+
+
+def _ratios(curvature: Curvature, ridge: float) -> Estimate:
+    order = range(curvature.seen.domains)
+    return together([together([_ratio(curvature, a, b, ridge) for b in order]) for a in order])
+
+
+def _ratio(curvature: Curvature, a: int, b: int, ridge: float) -> Estimate:
+    """Return λ_max((H_A + r)⁻¹H_B) on the range of H_A."""
+    own, other, risk = curvature.hessians[a], curvature.hessians[b], curvature.seen.domain_losses[a]
+    below = compact(own)
+    if isinstance(own, LinearHessian) and isinstance(other, LinearHessian):
+        above: Hessian = other.onto(own)
+    else:
+        above = compact(other)
+    matrices = whole_if_small(below), whole_if_small(above)
+    if matrices[0] is not None and matrices[1] is not None:
+        root = whitener(matrices[0], ridge)
+        values = torch.linalg.eigvalsh(root.T @ matrices[1] @ root)
+        value = values[-1] if len(values) else values.new_zeros(())
+        return Estimate(value, f"eigh on the range of H_A, ridge {ridge:g}·λ_max(H_A), its null space projected out")
+    if a == b:
+        value = torch.full_like(risk, 1 / (1 + ridge))
+        return Estimate(value, "λ/(λ + r) of a domain beside itself")
+    if below.size > SIZE_LIMIT:
+        reason = f"not computed: {below.size} > {SIZE_LIMIT} dimensions of curvature; take fewer samples"
+        return Estimate(torch.full_like(risk, torch.nan), reason)
+    return largest_ratio(below, above, ridge * float(largest_eigenvalue(curvature, a, below)), ridge)
+
+
+def largest_ratio(below: Hessian, above: Hessian, shift: float, ridge: float) -> Estimate:
+    """Return λ_max((A + shift)⁻¹B) by scipy's ``eigsh`` with conjugate gradients for the inverse.
+
+    A has no negative eigenvalues. The error is the residual r = Bu − λMu, M = A + shift, in the norm of the problem: an
+    eigenvalue lies within (rᵀM⁻¹r / uᵀMu)^½.
+    """
+    import numpy
+    from scipy.sparse.linalg import cg, eigsh
+    from threadpoolctl import threadpool_limits
+
+    size, like = below.size, below.like
+
+    def shifted(vectors: Tensor) -> Tensor:
+        return below.apply(vectors) + shift * vectors
+
+    with quiet(), threadpool_limits(1, user_api="blas"):
+        numerator, denominator = scipy_operator(above.apply, size, like), scipy_operator(shifted, size, like)
+
+        def solve(vectors: Tensor) -> Tensor:
+            right = vectors.squeeze(1).numpy(force=True)
+            return torch.from_numpy(cast(Any, cg)(denominator, right, rtol=_TOLERANCE / 10)[0]).unsqueeze(1)
+
+        start = numpy.random.default_rng(0).standard_normal(size).astype(numerator.dtype)
+        inverse = scipy_operator(solve, size, like)
+        _, vectors = cast(Any, eigsh)(
+            numerator, 1, denominator, which="LA", Minv=inverse, v0=start, ncv=min(size, 12), tol=_TOLERANCE
+        )
+    u = torch.from_numpy(vectors).to(like)
+    up, down = above.apply(u), shifted(u)
+    value = (u * up).sum() / (u * down).sum()
+    residual = up - value * down
+    error = ((residual * solve(residual).to(residual)).sum().clamp(min=0) / (u * down).sum()).sqrt()
+    route = f"{stand_in(below)}scipy eigsh, inverse by conjugate gradients, ridge {ridge:g}·λ_max(H_A)"
+    return Estimate(value, f"{route}, error: of the residual", error)

@@ -1,0 +1,90 @@
+"""Agreement of the gradient variance with the curvature that it stands for.
+
+Agreement of C with H is an empirical matter: C is the empirical Fisher less a rank-one matrix, and the empirical
+Fisher is the Fisher only if the labels look drawn from the model (Kunstner et al. 2019, arXiv 1905.12558).
+"""
+
+import torch
+from attrs import evolve
+from torch import Tensor
+
+from fishr.diagnostics.covariance import covariance_hessian_products, covariance_inner_products
+from fishr.diagnostics.curvature import Curvature
+from fishr.diagnostics.estimates import Estimate, jackknife
+from fishr.diagnostics.registry import diagnostic
+
+
+@diagnostic(
+    "1",
+    ("domain",),
+    section="curvature",
+    exact="as hessian_diagonal",
+    cost="gradient variance and diag H",
+    headline="cosine of variance and diagonal Hessian, mean over domains",
+)
+def variance_hessian_cosine(curvature: Curvature) -> Estimate:
+    """cos(v_e, diag H_e).
+
+    Returns:
+        [K], 1; NaN for a domain of a single sample, which has no variance.
+
+    Example:
+        >>> head, data = torch.nn.Linear(3, 2), (torch.randn(5, 3), torch.tensor([0, 1, 1, 0, 1]), (2, 3))
+        >>> variance_hessian_cosine(head, *data).value.shape
+        torch.Size([2])
+    """
+    variance, diagonals = curvature.seen.moments.variance, curvature.hessian_diagonals
+
+    def cosines(diagonal: Tensor) -> Tensor:
+        norms = torch.linalg.vector_norm(variance, dim=1) * torch.linalg.vector_norm(diagonal, dim=1)
+        return (variance * diagonal).sum(1) / norms
+
+    return _defined(curvature, jackknife(cosines, diagonals, route=diagonals.route))
+
+
+@diagnostic("1", ("domain",), section="curvature", exact="as hessian_diagonal", cost="gradient variance and diag H")
+def variance_hessian_error(curvature: Curvature) -> Estimate:
+    """‖v_e − diag H_e‖/‖diag H_e‖, the relative Frobenius error of the variance as the Hessian's diagonal.
+
+    Example:
+        >>> head, data = torch.nn.Linear(3, 2), (torch.randn(5, 3), torch.tensor([0, 1, 1, 0, 1]), (2, 3))
+        >>> variance_hessian_error(head, *data).value.shape
+        torch.Size([2])
+    """
+    variance, diagonals = curvature.seen.moments.variance, curvature.hessian_diagonals
+
+    def errors(diagonal: Tensor) -> Tensor:
+        return torch.linalg.vector_norm(variance - diagonal, dim=1) / torch.linalg.vector_norm(diagonal, dim=1)
+
+    return jackknife(errors, diagonals, route=diagonals.route)
+
+
+@diagnostic(
+    "1",
+    ("domain",),
+    section="curvature",
+    exact="linear heads, up to 2048 parameters",
+    cost="whole matrices, Gram matrices of the samples and products of H",
+    headline="cosine of covariance and Hessian, mean over domains",
+)
+def covariance_hessian_cosine(curvature: Curvature) -> Estimate:
+    """cos(C_e, H_e) = ⟨C_e, H_e⟩/(‖C_e‖‖H_e‖) of the whole matrices.
+
+    Returns:
+        [K], 1; NaN for a domain of a single sample, and with the reason in the route where it is too large.
+
+    Example:
+        >>> head, data = torch.nn.Linear(3, 2), (torch.randn(5, 3), torch.tensor([0, 1, 1, 0, 1]), (2, 3))
+        >>> covariance_hessian_cosine(head, *data).value.shape
+        torch.Size([2])
+    """
+    products, inner = covariance_hessian_products(curvature), covariance_inner_products(curvature)
+    norms = curvature.squared_norms
+    route = f"⟨C, H⟩: {products.route}; ‖C‖: {inner.route}; ‖H‖: {norms.route}"
+    found = jackknife(lambda square: products.value / (inner.value.diagonal() * square).sqrt(), norms, route=route)
+    return _defined(curvature, found)
+
+
+def _defined(curvature: Curvature, cosines: Estimate) -> Estimate:
+    single = torch.tensor([size == 1 for size in curvature.seen.sizes], device=cosines.value.device)
+    return evolve(cosines, value=cosines.value.masked_fill(single, torch.nan))

@@ -1,0 +1,190 @@
+"""The registry of diagnostics: each is one function of a view, declared once with its unit and axes."""
+
+from collections.abc import Callable
+from functools import wraps
+from importlib import import_module
+from inspect import signature
+from pkgutil import iter_modules
+from typing import Any, Concatenate, Literal, ParamSpec, Protocol
+
+from attrs import frozen
+from torch import Tensor, nn
+
+from fishr.diagnostics import quantities
+from fishr.diagnostics.curvature import Curvature
+from fishr.diagnostics.estimates import Estimate, Estimation, Quantity
+from fishr.errors import InputError
+from fishr.grad_mode import outside_inference_mode
+from fishr.losses import CrossEntropy, Loss
+from fishr.observation import Observation
+
+P = ParamSpec("P")
+Scope = Literal["head", "network", "grid"]
+
+# The order of tables, and the headings of docs/diagnostics.md; a section of another name comes last.
+SECTIONS = {
+    "gradients": "Risk, gradients and their noise",
+    "curvature": "Curvature",
+    "sharpness": "Sharpness",
+    "distances": "Distances between domains",
+    "agreement": "Agreement of gradients",
+    "inconsistency": "Inconsistency to second order",
+    "overlap": "Overlap of Hessians",
+    "landscape": "Risks on a landscape grid",
+}
+
+
+class Diagnostic(Protocol[P]):
+    """A diagnostic: called with a head and its data, or by ``of`` with a view that several diagnostics share."""
+
+    def __call__(
+        self,
+        head: nn.Module,
+        features: Tensor,
+        labels: Tensor,
+        sizes: tuple[int, ...],
+        loss: Loss = CrossEntropy(),  # noqa: B008 (immutable)
+        estimation: Estimation = Estimation(),  # noqa: B008 (immutable)
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> Quantity:
+        """Measure a head."""
+        ...
+
+    def of(self, view: Observation | Curvature, /, *args: P.args, **kwargs: P.kwargs) -> Quantity:
+        """Measure what a view shows."""
+        ...
+
+
+@frozen(eq=False)
+class Entry:
+    """A registered diagnostic.
+
+    Args:
+        function: the diagnostic.
+        unit: of its value; "1" for a pure number.
+        axes: of its value.
+        section: key of ``SECTIONS``.
+        exact: when its value is exact up to rounding.
+        cost: the cheapest route.
+        scopes: "head" for ``measure``, "network" for ``measure_network``, "grid" for risks on a landscape.
+        headline: title among the headlines of an analysis, where it is reduced to one number; None: it is not there.
+        options: names of its options.
+        place: module and line, which order the diagnostics of a section.
+    """
+
+    function: Any
+    unit: str
+    axes: tuple[str, ...]
+    section: str
+    exact: str
+    cost: str
+    scopes: tuple[Scope, ...]
+    headline: str | None
+    options: tuple[str, ...]
+    place: tuple[str, int]
+
+
+_ENTRIES = dict[str, Entry]()
+
+
+def diagnostic(
+    unit: str,
+    axes: tuple[str, ...] = (),
+    *,
+    section: str,
+    cost: str,
+    exact: str = "always",
+    scopes: tuple[Scope, ...] = ("head",),
+    headline: str | None = None,
+) -> Callable[
+    [Callable[Concatenate[Observation, P], Estimate] | Callable[Concatenate[Curvature, P], Estimate]], Diagnostic[P]
+]:
+    """Register a function of an ``Observation``, or of the ``Curvature`` on one, as a diagnostic.
+
+    Its options are keyword arguments with defaults; ``measure`` passes those that it knows by name. The first line of
+    its docstring is its formula in the documentation. The arguments are those of ``Entry``.
+
+    Raises:
+        InputError: another diagnostic has the name.
+
+    Example:
+        >>> import torch
+        >>> @diagnostic("1", ("domain",), section="gradients", cost="counted")
+        ... def samples(seen: Observation) -> Estimate:
+        ...     return Estimate(torch.tensor(seen.sizes), "counted")
+        >>> samples(nn.Linear(3, 2), torch.randn(5, 3), torch.tensor([0, 1, 1, 0, 1]), (2, 3)).value
+        tensor([2, 3])
+        >>> del _ENTRIES["samples"]
+    """
+
+    def register(function: Callable[..., Estimate]) -> Any:
+        first, *options = signature(function).parameters.values()
+
+        def of(view: Observation | Curvature, /, **given: Any) -> Quantity:
+            curvature = view if isinstance(view, Curvature) else Curvature(view)
+            found = function(curvature.seen if first.annotation is Observation else curvature, **given)
+            return Quantity(function.__name__, found.value, axes, unit, found.route, found.error)
+
+        @wraps(function)
+        @outside_inference_mode()
+        def measured(
+            head: nn.Module,
+            features: Tensor,
+            labels: Tensor,
+            sizes: tuple[int, ...],
+            loss: Loss = CrossEntropy(),  # noqa: B008 (immutable)
+            estimation: Estimation = Estimation(),  # noqa: B008 (immutable)
+            **given: Any,
+        ) -> Quantity:
+            return of(Curvature.of(head, features, labels, sizes, loss, estimation), **given)
+
+        vars(measured)["of"] = of
+        names = tuple(option.name for option in options)
+        _add(function, Entry(measured, unit, axes, section, exact, cost, scopes, headline, names, _place(function)))
+        return measured
+
+    return register
+
+
+def grid_diagnostic(
+    unit: str, axes: tuple[str, ...], *, section: str, cost: str, exact: str
+) -> Callable[[Callable[P, Estimate]], Callable[P, Quantity]]:
+    """Register a function of risks on a grid."""
+
+    def register(function: Callable[P, Estimate]) -> Callable[P, Quantity]:
+        @wraps(function)
+        def measured(*args: P.args, **kwargs: P.kwargs) -> Quantity:
+            found = function(*args, **kwargs)
+            return Quantity(function.__name__, found.value, axes, unit, found.route, found.error)
+
+        names = tuple(signature(function).parameters)
+        _add(function, Entry(measured, unit, axes, section, exact, cost, ("grid",), None, names, _place(function)))
+        return measured
+
+    return register
+
+
+def diagnostics(scope: Scope | None = None) -> dict[str, Entry]:
+    """Return all diagnostics by name, or those of one scope, in the order of tables."""
+    for module in iter_modules(quantities.__path__):
+        import_module(f"{quantities.__name__}.{module.name}")
+    sections = list(SECTIONS)
+
+    def order(item: tuple[str, Entry]) -> tuple[int, tuple[str, int]]:
+        section = item[1].section
+        return sections.index(section) if section in sections else len(sections), item[1].place
+
+    found = dict(sorted(_ENTRIES.items(), key=order))
+    return {name: entry for name, entry in found.items() if scope is None or scope in entry.scopes}
+
+
+def _add(function: Any, entry: Entry) -> None:
+    name = function.__name__
+    if name in _ENTRIES and _ENTRIES[name].place[0] != entry.place[0]:
+        raise InputError(f"diagnostic {name!r}: {_ENTRIES[name].place[0]} has one of this name; choose another name")
+    _ENTRIES[name] = entry
+
+
+def _place(function: Any) -> tuple[str, int]:
+    return function.__module__, function.__code__.co_firstlineno
