@@ -19,7 +19,13 @@ def test_a_table_of_all_ways(call, animals):
     title, header, _, *rows = said.out.splitlines()
     assert title == "data/animals: batches of 2 images of 8² of each environment, cpu, 1 threads"
     assert header.split() == ["images", "prepare", "inputs", "images/s", "times", "faster"]
-    pairs = [("files", "reader"), ("files", "device"), ("cache", "reader"), ("cache", "device"), ("held", "held")]
+    pairs = [
+        ("files", "reader"),
+        ("files", "device"),
+        ("cache", "reader"),
+        ("cache", "device"),
+        ("device_cache", "device_cache"),
+    ]
     expected = [[*pair, inputs] for inputs in ("augmented", "plain") for pair in pairs]
     assert [row.split()[:3] for row in rows] == expected
     assert rows[0].endswith("1.00 (1.00 to 1.00)")

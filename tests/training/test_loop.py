@@ -6,7 +6,7 @@ import torch
 
 from fishr.data.batches import Minibatch
 from fishr.data.domains import Domain, Domains
-from fishr.data.images.image_inputs import Pictures
+from fishr.data.images.image_inputs import ImageInputs
 from fishr.data.images.image_stores import ImageFiles
 from fishr.errors import InputError
 from fishr.training.checkpoints import load, save
@@ -79,7 +79,7 @@ def test_images_that_are_to_be_held_are_read_before_the_first_step(tmp_path):
 
     for name in ("a.png", "b.png"):
         Image.new("RGB", (9, 8), "red").save(tmp_path / name)
-    unread = Pictures(ImageFiles(tmp_path, ("a.png", "b.png")), size=8, prepare="held")
+    unread = ImageInputs(ImageFiles(tmp_path, ("a.png", "b.png")), size=8, prepare="device_cache")
     domain = Domain("photo", unread, torch.tensor([0, 1]))
     moved = domains_to(Domains((domain,), (), classes=2), torch.device("cpu"))
     for file in tmp_path.iterdir():

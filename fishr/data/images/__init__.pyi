@@ -1,12 +1,13 @@
 from .caching import cache_images
 from .image_data import ImageFolders, ImageList
-from .image_inputs import Pictures
+from .image_inputs import ImageInputs, Pictures
 from .image_stores import ImageFiles
 from .unreadable import Unreadable, find_unreadable
 
 __all__ = [
     "ImageFiles",
     "ImageFolders",
+    "ImageInputs",
     "ImageList",
     "Pictures",
     "Unreadable",

@@ -1,4 +1,4 @@
-"""Image files to an image cache: each decoded and resized once."""
+"""Write an image cache: decode and resize each image file once."""
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -10,7 +10,7 @@ import numpy as np
 
 import fishr
 from fishr.data.caches import Section, write_images
-from fishr.data.images.decoding import resized
+from fishr.data.images.decoding import as_image, resize
 from fishr.data.images.image_data import list_images
 from fishr.data.images.image_stores import ImageFiles
 from fishr.data.images.layout_warnings import warn_of_layout
@@ -24,21 +24,21 @@ _FILES_A_TASK = 256
 def cache_images(
     source: Path, out: Path, size: int, workers: int, progress: Callable[[int], object] = lambda images: None
 ) -> bool:
-    """Write every image of a folder or list into a file, resized; go on where a killed writer stopped.
+    """Write all images of a folder or list into one file, resized; a killed run resumes where it stopped.
 
     Args:
-        source: a folder or a list; see ``list_images``.
-        out: the file to make; its folder exists.
-        size: side of the resized images, pixels.
-        workers: threads that decode.
-        progress: is told the images of each part that is there.
+        source: A folder of ENVIRONMENT/CLASS/IMAGE, or a .csv, .json or .jsonl as :class:`ImageList` reads it.
+        out: The file to write; its folder exists.
+        size: Side of the resized images, pixels.
+        workers: Threads that decode.
+        progress: Called with the number of images of each part that is written.
 
     Returns:
-        Whether it was written; False if it was there already, made of the same.
+        Whether it was written; False if the same file exists already.
 
     Raises:
-        InputError: the source is refused, an image cannot be read, or a file made of something else is there.
-        RunFailed: it could not be written; the parts are kept.
+        InputError: The source is refused, an image cannot be read, or ``out`` was made of something else.
+        RunFailed: It could not be written; finished parts are kept.
 
     Example:
         >>> cache_images(Path("nowhere"), Path("images.h5"), size=224, workers=1)
@@ -57,7 +57,7 @@ ENVIRONMENT/CLASS/IMAGE
         def compute(domain: int, start: int, stop: int) -> np.ndarray:
             images = listed[domain].images
             return np.stack(
-                list(pool.map(lambda row: np.asarray(resized(images.image(row), size)), range(start, stop)))
+                list(pool.map(lambda row: np.asarray(resize(as_image(images.read(row)), size)), range(start, stop)))
             )
 
         return write_images(
@@ -74,7 +74,7 @@ ENVIRONMENT/CLASS/IMAGE
 def _provenance(
     listed: Sequence[Listed], classes: tuple[str, ...], size: int, pool: ThreadPoolExecutor
 ) -> dict[str, str | int | tuple[str, ...]]:
-    """What decides the pixels; where the files lie is no part of it."""
+    """Return what decides the pixels; the place of the files does not."""
     import PIL
 
     return {

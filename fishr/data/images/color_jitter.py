@@ -1,4 +1,4 @@
-"""Colours of a batch of images, each changed by its own draw, and their normalization, where the model computes."""
+"""Color jitter of a batch of images, each with its own draw, and normalization, on the model's device."""
 
 from collections.abc import Sequence
 
@@ -9,53 +9,37 @@ from fishr.data.images.augmentation import Augmentation
 from fishr.data.images.decoding import MEAN, STD
 
 LUMA = (0.2989, 0.587, 0.114)
-# Values of a piece that the caches of a CPU still hold from one operation to the next.
-_PIECE = 1 << 20
+# Values of a block that stay in a CPU's caches from one operation to the next.
+_BLOCK_VALUES = 1 << 20
 
 
-def colored(images: Tensor, augmentations: Sequence[Augmentation], out: Tensor | None = None) -> Tensor:
-    """Crops with their colours changed, each image's in its own order, as normalized inputs.
+def jitter_colors(images: Tensor, augmentations: Sequence[Augmentation], out: Tensor | None = None) -> Tensor:
+    """Jitter the colors of uint8 crops, each in its own order, and normalize them; return float32, in ``out``.
 
-    Brightness, contrast and saturation are three rounds of one blend over the whole batch, with factors of each image's
-    own; its hue is turned before the round that its order says. So every image has four changes, not four of each. A
-    CPU takes a few images at a time. What becomes of an image depends on no other.
-
-    Args:
-        images: [n, 3, height, width] uint8.
-        augmentations: drawn for each; their crops are not applied.
-        out: the same shape, float32, where the result is to lie; None: a new tensor.
-
-    Returns:
-        The same shape, float32, on the same device.
-
-    Example:
-        >>> from fishr.data.images.augmentation import draw_augmentation
-        >>> colored(torch.zeros(1, 3, 2, 2, dtype=torch.uint8), [draw_augmentation(0, 2, 2)])[0, :, 0, 0]
-        tensor([-2.1179, -2.0357, -1.8044])
-
-    Source:
-        torchvision's operations on floating-point tensors, up to rounding.
+    Equals torchvision's operations on floating-point tensors up to rounding. Brightness, contrast and saturation are
+    three rounds of one blend over the whole batch, with a factor for each image; the hue is turned before the round
+    given by the image's order. So every image has four changes instead of four of each. No image depends on another.
     """
     made = torch.empty(images.shape, device=images.device) if out is None else out
-    # Images of one order lie side by side, so that most rounds of a piece are of one kind.
+    # Images of one order are adjacent, so that most rounds of a block are of one kind.
     order = sorted(range(len(augmentations)), key=lambda row: _order(augmentations[row]))
-    several = _PIECE // images.shape[1:].numel() if images.device.type == "cpu" else len(order)
+    several = _BLOCK_VALUES // images.shape[1:].numel() if images.device.type == "cpu" else len(order)
     for start in range(0, len(order), max(1, several)):
         rows = order[start : start + max(1, several)]
         place = torch.tensor(rows, device=images.device)
         values = images.index_select(0, place).float()
-        made.index_copy_(0, place, _colored(values, [augmentations[row] for row in rows]))
+        made.index_copy_(0, place, _jitter(values, [augmentations[row] for row in rows]))
     return made
 
 
 def _order(drawn: Augmentation) -> tuple[bool, int, tuple[str, ...]]:
-    """Those that turn gray come first, then it goes by the place of the hue."""
+    """Sort key: gray images first, then the position of the hue."""
     names = tuple(name for name, _ in drawn.jitters)
     return not drawn.gray, names.index("hue"), names
 
 
-def _colored(values: Tensor, augmentations: Sequence[Augmentation]) -> Tensor:
-    """Of images in the order of ``_order``, from 0 to 255; changed in place."""
+def _jitter(values: Tensor, augmentations: Sequence[Augmentation]) -> Tensor:
+    """Jitter and normalize images sorted by ``_order``, from 0 to 255, in place."""
     device = values.device
     angles = torch.tensor([dict(drawn.jitters)["hue"] for drawn in augmentations], device=device).view(-1, 1, 1)
     blends = [[jitter for jitter in drawn.jitters if jitter[0] != "hue"] for drawn in augmentations]
@@ -69,7 +53,7 @@ def _colored(values: Tensor, augmentations: Sequence[Augmentation]) -> Tensor:
             _blend(values, rounds[number])
     gray = sum(drawn.gray for drawn in augmentations)
     if gray:
-        values[:gray] = _luma(values[:gray])
+        values[:gray] = _gray(values[:gray])
     scale, shift = ([1 / (255 * s) for s in STD], [-m / s for m, s in zip(MEAN, STD, strict=True)])
     return values.mul_(_column(scale, device)).add_(_column(shift, device))
 
@@ -81,13 +65,13 @@ def _runs(keys: Sequence[tuple[bool, int]]) -> list[tuple[int, int, tuple[bool, 
 
 
 def _blend(values: Tensor, jitters: Sequence[tuple[str, float]]) -> None:
-    """Each image mixed with black, its mean gray or its own gray picture, by its factor."""
+    """Mix each image with black, its mean gray or its own gray image, by its factor."""
     kinds = {kind for kind, _ in jitters}
     table = [[f, (1 - f) * (kind == "saturation"), (1 - f) * (kind == "contrast")] for kind, f in jitters]
     factor, own, mean = torch.tensor(table, device=values.device).view(-1, 3, 1, 1, 1).unbind(1)
     others = list[Tensor]()
     if "saturation" in kinds:
-        others.append(_luma(values).mul_(own))
+        others.append(_gray(values).mul_(own))
     if "contrast" in kinds:
         channels = values.mean((2, 3))
         others.append((channels * torch.tensor(LUMA, device=values.device)).sum(1).view(-1, 1, 1, 1) * mean)
@@ -97,7 +81,7 @@ def _blend(values: Tensor, jitters: Sequence[tuple[str, float]]) -> None:
     values.clamp_(0, 255)
 
 
-def _luma(values: Tensor) -> Tensor:
+def _gray(values: Tensor) -> Tensor:
     red, green, blue = values.split(1, 1)
     return (red * LUMA[0]).add_(green * LUMA[1]).add_(blue * LUMA[2])
 
@@ -105,9 +89,9 @@ def _luma(values: Tensor) -> Tensor:
 def _turn(values: Tensor, angles: Tensor) -> None:
     """Change the hue in place, by at most a third of the circle.
 
-    On the circle of 6 on which red, green and blue are at 0, 2 and 4, a colour of largest channel M, smallest m and
-    chroma C = M − m lies (M − R + G + B − 2m) / C from red, on green's side where G ≥ B. A channel is
-    m − C + C · min(max(d, 1), 2), where d is how far the hue is from what lies opposite to it, less or more than 3.
+    On a circle of length 6 with red at 0, green at 2 and blue at 4, a color of largest channel M, smallest m and chroma
+    C = M − m has its hue (M − R + G + B − 2m) / C from red, toward green if G ≥ B. A channel is
+    m − C + C · min(max(d, 1), 2), where d is the distance of the hue from the opposite of the channel, plus or minus 3.
     """
     red, green, blue = values.unbind(1)
     largest, smallest = torch.maximum(red, green), torch.minimum(red, green)
@@ -115,7 +99,7 @@ def _turn(values: Tensor, angles: Tensor) -> None:
     torch.minimum(smallest, blue, out=smallest)
     hue = (green + blue).sub_(smallest, alpha=2).sub_(red).add_(largest).copysign_(green - blue)
     chroma = largest.sub_(smallest)
-    # Where there is no colour the numerator is 0 too.
+    # Without color, the numerator is 0 too.
     hue.div_(chroma.clamp(min=1e-30)).add_(angles * 6)
     below = smallest.sub_(chroma)
     for channel, place in ((red, 0), (green, 2), (blue, -2)):

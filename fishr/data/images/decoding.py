@@ -1,4 +1,4 @@
-"""An image file as RGB pixels, and pixels as a network's inputs."""
+"""Decode image files to 8-bit RGB, and turn pixels into network inputs."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,12 +9,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fishr.errors import InputError
+from fishr.errors import InputError, one_line
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 Array = NDArray[np.uint8]
+# Of torchvision's ImageNet weights.
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 # Formats in which 16-bit gray has a defined range. Pillow opens it as "I;16" and its like, PPM and older PNG as "I".
@@ -23,41 +24,27 @@ _BITS, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 262, 339
 
 
 def decode(path: Path) -> "Image":
-    """Return a file's image in 8-bit RGB.
+    """Return a file's image in 8-bit RGB, without alpha.
 
-    Color and gray images of 8 bits are converted as Pillow does, without alpha. Of 16 bits the high byte is taken,
-    ``v >> 8``, which is what Pillow takes of 16-bit color; a TIFF of 12 bits is shifted by 4. Gray levels that a TIFF
-    stores with white as 0 are inverted. Floats, 32-bit and signed integers have no range that all programs agree on,
-    so they are refused.
-
-    Args:
-        path: of a file in a format that Pillow reads.
-
-    Raises:
-        InputError: it cannot be read, or its pixels have no defined range.
-
-    Example:
-        >>> decode(Path("nowhere.jpg"))
-        Traceback (most recent call last):
-            ...
-        fishr.errors.InputError: nowhere.jpg: cannot be read as an image (no such file or directory); delete or \
-replace it
+    Of 16 bits the high byte is taken, ``v >> 8``, as Pillow does for 16-bit color; a TIFF of 12 bits is shifted by 4.
+    Gray levels that a TIFF stores with white as 0 are inverted. Floats, 32-bit and signed integers have no range that
+    programs agree on, so they are refused.
     """
     from PIL import Image
 
     try:
         with Image.open(path) as image:
             image.load()
-            # An alpha channel is dropped; Pillow would warn of a palette's.
+            # Alpha is dropped; Pillow would warn of a palette's.
             image.info.pop("transparency", None)
             return _eight_bits(image).convert("RGB")
-    # Decoders raise whatever a damaged file makes them stumble over.
+    # Decoders raise anything on damaged files.
     except Exception as error:
         raise InputError(f"{path}: cannot be read as an image ({reason(error)}); delete or replace it") from error
 
 
 def brightest(path: Path) -> int | None:
-    """Return the largest gray value of a PNG or TIFF of 16 bits before it is scaled; None of any other file."""
+    """Return the largest gray value of a PNG or TIFF of 16 bits before it is scaled; None for other files."""
     from PIL import Image
 
     with Image.open(path) as image:
@@ -65,87 +52,47 @@ def brightest(path: Path) -> int | None:
         return int(np.asarray(image).max()) if sixteen and getattr(image, "tag_v2", {}).get(_BITS) != (12,) else None
 
 
-def resized(image: "Image", size: int) -> "Image":
-    """The whole image as a square, bilinear and antialiased; its proportions are not kept.
+def as_image(image: "Image | Array") -> "Image":
+    from PIL import Image
 
-    Args:
-        image: RGB.
-        size: side of the square, pixels.
+    return Image.fromarray(image) if isinstance(image, np.ndarray) else image
 
-    Example:
-        >>> from PIL import Image
-        >>> resized(Image.new("RGB", (20, 10)), 8).size
-        (8, 8)
-    """
+
+def resize(image: "Image", size: int) -> "Image":
+    """Return the whole image as a square, bilinear and antialiased; proportions are not kept."""
     from PIL.Image import Resampling
 
     return image.resize((size, size), Resampling.BILINEAR)
 
 
 def pixels(images: "Sequence[Image | Array]", size: int) -> Tensor:
-    """Images as numbers.
-
-    Args:
-        images: n, RGB, size × size; or such arrays [size, size, 3].
-        size: side of the images, pixels.
-
-    Returns:
-        [n, 3, size, size] uint8, channels last in memory.
-
-    Example:
-        >>> from PIL import Image
-        >>> pixels([Image.new("RGB", (2, 2), "white")], 2)[0, :, 0, 0]
-        tensor([255, 255, 255], dtype=torch.uint8)
-    """
+    """Return images [size, size, 3] as one tensor [n, 3, size, size] uint8, channels last in memory."""
     made = np.empty((len(images), size, size, 3), np.uint8)
     for row, image in enumerate(images):
         made[row] = np.asarray(image)
     return torch.from_numpy(made).permute(0, 3, 1, 2)
 
 
-def normalized(images: "Sequence[Image]", size: int) -> Tensor:
-    """Inputs of a network that was trained on ImageNet: from 0 to 1, less the mean, by the standard deviation.
-
-    Args:
-        images: n, RGB, size × size.
-        size: side of the images, pixels.
-
-    Returns:
-        [n, 3, size, size] float32.
-
-    Example:
-        >>> from PIL import Image
-        >>> normalized([Image.new("RGB", (2, 2), "white")], 2)[0, :, 0, 0]
-        tensor([2.2489, 2.4286, 2.6400])
-    """
-    return normalized_pixels(pixels(images, size))
-
-
-def normalized_pixels(images: Tensor, out: Tensor | None = None) -> Tensor:
-    """The same of 8-bit pixels, where they lie.
-
-    Args:
-        images: [n, 3, height, width] uint8.
-        out: the same shape, float32, where the result is to lie; None: a new tensor.
-
-    Returns:
-        The same shape, float32, on the same device.
-
-    Example:
-        >>> normalized_pixels(torch.full((1, 3, 2, 2), 255, dtype=torch.uint8))[0, :, 0, 0]
-        tensor([2.2489, 2.4286, 2.6400])
-
-    Source:
-        The means and deviations that torchvision's ImageNet weights are given with.
-    """
+def normalize(images: Tensor, out: Tensor | None = None) -> Tensor:
+    """Return uint8 images [n, 3, height, width] as float32 inputs in ImageNet's normalization."""
     if out is None:
         out = torch.empty(images.shape, device=images.device)
     mean, std = (torch.tensor(each, device=images.device).view(3, 1, 1) for each in (MEAN, STD))
     return out.copy_(images).div_(255).sub_(mean).div_(std)
 
 
+def reason(error: BaseException) -> str:
+    """Return why a file is no image, in a few words."""
+    from PIL import UnidentifiedImageError
+
+    if isinstance(error, UnidentifiedImageError):
+        return "not an image"
+    text = getattr(error, "strerror", None)
+    return str(text).lower() if text else one_line(str(error)) or type(error).__name__
+
+
 def _eight_bits(image: "Image") -> "Image":
-    """The same image with 8 bits a channel, where Pillow itself would clip its values at 255."""
+    """Return the image with 8 bits a channel, where Pillow would clip values at 255."""
     from PIL import Image
 
     kind, tags = str(image.format), getattr(image, "tag_v2", {})
@@ -158,18 +105,3 @@ def _eight_bits(image: "Image") -> "Image":
         )
     values = np.asarray(image) >> (tags.get(_BITS, (16,))[0] - 8)
     return Image.fromarray((255 - values if tags.get(_PHOTOMETRIC) == 0 else values).astype(np.uint8))
-
-
-def reason(error: BaseException) -> str:
-    """Why a file is no image, in a few words.
-
-    Example:
-        >>> reason(OSError("image file is truncated\\n(3 bytes not processed)"))
-        'image file is truncated (3 bytes not processed)'
-    """
-    from PIL import UnidentifiedImageError
-
-    if isinstance(error, UnidentifiedImageError):
-        return "not an image"
-    told = getattr(error, "strerror", None)
-    return str(told).lower() if told else " ".join(str(error).split()) or type(error).__name__

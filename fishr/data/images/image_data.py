@@ -9,7 +9,7 @@ from attrs import frozen
 from fishr.data.domains import Domain
 from fishr.data.environments import Environments
 from fishr.data.images.folder_listing import list_folder
-from fishr.data.images.image_inputs import Pictures, Prepare
+from fishr.data.images.image_inputs import ImageInputs, Prepare
 from fishr.data.images.image_stores import CachedImages, ImageFiles
 from fishr.data.images.layout_warnings import warn_of_layout
 from fishr.data.images.list_files import LIST_EXTENSIONS, list_file
@@ -172,7 +172,7 @@ def _assemble(
     )
     domains = list[Domain]()
     for each, rows in chosen:
-        inputs = Pictures(
+        inputs = ImageInputs(
             each.images, data.size, data.augment, data.augment_evaluation, rows=tuple(rows), prepare=data.prepare
         )
         domains.append(Domain(each.name, inputs, torch.tensor([classes[each.classes[row]] for row in rows])))

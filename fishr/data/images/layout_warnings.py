@@ -1,4 +1,4 @@
-"""Layouts that give other classes or fewer images than were meant: refused where that is sure, doubted elsewhere."""
+"""Folder layouts that give unintended classes or too few images: refuse the certain cases, warn of the others."""
 
 import warnings
 from collections import Counter, defaultdict
@@ -12,15 +12,7 @@ _SPLITS = {"train", "training", "val", "valid", "validation", "crossval", "test"
 
 
 def check_layout(root: Path, listed: Sequence[Listed]) -> None:
-    """Refuse what cannot be meant: a class none of whose files is read in one environment, and a level too many.
-
-    Args:
-        root: folder of the data set.
-        listed: its environments, as ``list_folder`` finds them.
-
-    Raises:
-        InputError: it is laid out so.
-    """
+    """Refuse a class none of whose files is read in one environment, and a folder level too many."""
     classes = {name for each in listed for name in each.classes}
     for folder, suffixes in _without_images(listed).items():
         if checked_name(root, folder.split("/")[1]) in classes:
@@ -33,49 +25,35 @@ def check_layout(root: Path, listed: Sequence[Listed]) -> None:
         raise InputError(f"{root}: {deep}; lay images as ENVIRONMENT/CLASS/IMAGE, or name the folder that has them so")
 
 
-def layout_doubts(root: Path, listed: Sequence[Listed]) -> tuple[str, ...]:
-    """Return what may not be meant in a layout that is taken.
-
-    Args:
-        root: folder of the data set; of anything else, such as a list, there are no doubts.
-        listed: its environments.
-
-    Returns:
-        A phrase each; empty if nothing is doubtful.
-
-    Example:
-        >>> from fishr.data.images.image_stores import ImageFiles
-        >>> images = ImageFiles(Path("."), ("val/dog/1.jpg", "val/cat/1.jpg"))
-        >>> layout_doubts(Path("."), [Listed("val", images, ("dog", "cat"))])
-        ('its environments are called val, as the splits of a data set are',)
-    """
+def layout_warnings(root: Path, listed: Sequence[Listed]) -> tuple[str, ...]:
+    """Return what may be unintended in a layout that is accepted, a phrase each."""
     if not root.is_dir():
         return ()
-    doubts = list[str]()
+    found = list[str]()
     if deep := _a_level_too_many(listed):
-        doubts.append(deep)
+        found.append(deep)
     if _are_splits(listed):
         names = ", ".join(each.name for each in listed)
-        doubts.append(f"its environments are called {names}, as the splits of a data set are")
-    doubts += [
+        found.append(f"its environments are called {names}, as the splits of a data set are")
+    found += [
         f"{folder} has no image that is read, but {_counted(suffixes)}"
         for folder, suffixes in _without_images(listed).items()
     ]
     passed = Counter(_suffix(name) for each in listed for name in each.skipped)
     pictures = {suffix: count for suffix, count in passed.items() if _is_picture(suffix)}
     if pictures:
-        doubts.append(f"images are passed over, of other formats or beside the classes: {_counted(pictures)}")
-    return tuple(doubts)
+        found.append(f"images are passed over, of other formats or beside the classes: {_counted(pictures)}")
+    return tuple(found)
 
 
 def warn_of_layout(root: Path, listed: Sequence[Listed]) -> None:
-    """Issue a warning of each doubt, before work begins on the images."""
-    for doubt in layout_doubts(root, listed):
-        warnings.warn(f"{root}: {doubt}; see `fishr data verify {root}`", stacklevel=2)
+    """Warn of what may be unintended in a folder, before work on its images begins."""
+    for warning in layout_warnings(root, listed):
+        warnings.warn(f"{root}: {warning}; see `fishr data verify {root}`", stacklevel=2)
 
 
 def _without_images(listed: Sequence[Listed]) -> dict[str, Counter[str]]:
-    """Suffixes of the files in folders of classes that have no image, by ENVIRONMENT/CLASS as on disk."""
+    """Return the suffixes of the files in class folders without images, by ENVIRONMENT/CLASS as on disk."""
     found = defaultdict[str, Counter[str]](Counter)
     for each in listed:
         taken = {_top(name) for name in each.images.names}
@@ -86,7 +64,7 @@ def _without_images(listed: Sequence[Listed]) -> dict[str, Counter[str]]:
 
 
 def _a_level_too_many(listed: Sequence[Listed]) -> str:
-    """Whether all images lie one folder deeper, in folders of the same names in each class."""
+    """Return a phrase if all images are one folder deeper, in folders of the same names in each class."""
     inside = defaultdict[str, set[str]](set)
     for each in listed:
         for name in each.images.names:

@@ -40,7 +40,7 @@ def list_file(path: Path, names: Sequence[str] | None = None) -> tuple[Listed, .
 
 
 def _entries(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Each entry with where it stands."""
+    """Yield each entry with its position in the file."""
     known = path.suffix.lower() in LIST_EXTENSIONS
     if not path.is_file() or not known:
         got = f"got a list called {path.name!r}" if path.is_file() else "no such file"

@@ -1,4 +1,4 @@
-"""The images of environments, listed but unread; which environments and rows of them are taken."""
+"""Listed images of environments: names, classes, and the choice of environments and samples."""
 
 import unicodedata
 from collections.abc import Mapping, Sequence
@@ -14,20 +14,7 @@ IMAGE_EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".t
 
 @frozen(eq=False)
 class Listed:
-    """The images of one environment.
-
-    Args:
-        name: of the environment.
-        images: n of them.
-        classes: [n], the name of each image's class.
-        skipped: names of files beside them that are no images which are read.
-
-    Example:
-        >>> from pathlib import Path
-        >>> from fishr.data.images.image_stores import ImageFiles
-        >>> Listed("photo", ImageFiles(Path("PACS"), ("photo/dog/1.jpg",)), ("dog",)).classes
-        ('dog',)
-    """
+    """Images of one environment, unread, with the class name of each and the names of skipped files."""
 
     name: str
     images: Images
@@ -35,51 +22,24 @@ class Listed:
     skipped: tuple[str, ...] = ()
 
 
-def chosen_environments(where: object, found: Sequence[str], wanted: Sequence[str] | None) -> tuple[str, ...]:
-    """The environments that are taken, in the order of their indices.
-
-    Args:
-        where: what has them, for the message.
-        found: names of those there are.
-        wanted: names of those to take, in this order, in any of Unicode's forms; None: all, sorted.
-
-    Raises:
-        InputError: one that is wanted is not there.
-
-    Example:
-        >>> chosen_environments("PACS", ["photo", "art"], ["photo", "sketch"])
-        Traceback (most recent call last):
-            ...
-        fishr.errors.InputError: PACS: it has no environment 'sketch', expected photo and sketch; it has art and photo
-    """
-    if wanted is None:
+def chosen_environments(where: object, found: Sequence[str], names: Sequence[str] | None) -> tuple[str, ...]:
+    """Return the names of the environments in the order of their indices: as given, or all, sorted."""
+    if names is None:
         return tuple(sorted(found))
-    wanted = [checked_name("environments", name) for name in wanted]
-    missing = sorted(set(wanted) - set(found))
+    chosen = [checked_name("environments", name) for name in names]
+    missing = sorted(set(chosen) - set(found))
     if missing:
         raise InputError(
             f"{where}: it has no environment {_and([repr(name) for name in missing])}, expected "
-            f"{_and(sorted(wanted))}; it has {_and(sorted(found)) or 'none'}"
+            f"{_and(sorted(chosen))}; it has {_and(sorted(found)) or 'none'}"
         )
-    return tuple(wanted)
+    return tuple(chosen)
 
 
 def class_names(where: object, environments: Sequence[Listed]) -> tuple[str, ...]:
-    """The classes of all environments together, sorted, so that a label means the same in each.
+    """Return the classes of all environments together, sorted, so that a label means the same in each.
 
-    Args:
-        where: what has them, for the message.
-        environments: any of which may lack a class.
-
-    Raises:
-        InputError: fewer than two; or two that differ in case alone and are never in one environment, so that one is
-            likely meant.
-
-    Example:
-        >>> class_names("PACS", [])
-        Traceback (most recent call last):
-            ...
-        fishr.errors.InputError: PACS: got no class, expected at least 2 to tell apart
+    Refuse fewer than two, and two that differ in case alone and never occur in one environment.
     """
     classes = sorted({name for environment in environments for name in environment.classes})
     if len(classes) < 2:
@@ -90,18 +50,10 @@ def class_names(where: object, environments: Sequence[Listed]) -> tuple[str, ...
 
 
 def rows_taken(classes: Sequence[str], samples: int | None) -> list[int]:
-    """So many rows of an environment, the same in every run, in their order.
+    """Return that many rows of an environment, sorted, the same in every run.
 
-    The first row of each class in a fixed random order is taken, so that no class is lost while there is room; the
+    The first row of each class in a fixed random order comes first, so that no class is lost if there is room; the
     next rows in that order fill up.
-
-    Args:
-        classes: the class of each row.
-        samples: how many rows at most; None: all.
-
-    Example:
-        >>> rows_taken(["cat"] * 50 + ["dog"], samples=3)
-        [11, 29, 50]
     """
     count = len(classes)
     if samples is None or samples >= count:
@@ -134,39 +86,17 @@ def _and(names: Sequence[str]) -> str:
 
 
 def checked_name(where: object, name: str) -> str:
-    """Return the name of an environment or class in Unicode's composed form (NFC); macOS writes the other one.
-
-    Args:
-        where: what has it, for the message.
-        name: as the system gives it.
-
-    Raises:
-        InputError: it is no UTF-8.
-
-    Example:
-        >>> checked_name("data", "cafe\u0301") == "caf\u00e9"
-        True
-    """
+    """Return the name of an environment or class in Unicode's composed form (NFC); macOS writes the other one."""
     if portable(name) != name:
         raise InputError(f"{where}: got the name {portable(name)}, which is not UTF-8; rename it")
     return unicodedata.normalize("NFC", name)
 
 
 def portable(name: str) -> str:
-    """Return the name of a file as text that any program can store: bytes that are not UTF-8 become ``\\udcXX``.
-
-    Example:
-        >>> portable("caf" + chr(0xDCE9) + ".png")
-        'caf\\\\udce9.png'
-    """
+    """Return a file name as text that any program can store: a byte that is not UTF-8 becomes ``\\udcXX``."""
     return name.encode(errors="backslashreplace").decode()
 
 
 def folded(name: str) -> str:
-    """Return what names have in common that differ in case or Unicode's form alone.
-
-    Example:
-        >>> folded("Caf\u00c9") == folded("cafe\u0301")
-        True
-    """
+    """Return the same text for names that differ only in case or Unicode form."""
     return unicodedata.normalize("NFC", unicodedata.normalize("NFD", name).casefold())

@@ -1,4 +1,4 @@
-"""Whether image files can be read, found out before a run needs them."""
+"""Find image files that cannot be read, before a run needs them."""
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -12,17 +12,17 @@ from fishr.errors import InputError
 _LISTED = 10
 _THREADS = 8
 _FILES_A_TASK = 256
-# Files that passed in this process, as they were then, so that a sweep's jobs do not look again.
+# Files that passed in this process, with size and time, so that a sweep's jobs do not check them again.
 _passed = set[tuple[str, int, int]]()
 
 
 @frozen
 class Unreadable:
-    """A file that is no whole image.
+    """An image file that cannot be read completely.
 
     Args:
-        path: of the file.
-        reason: in a few words.
+        path: Path of the file.
+        reason: Why, in a few words.
 
     Example:
         >>> Unreadable(Path("photo/dog/1.jpg"), "empty file").reason
@@ -36,18 +36,15 @@ class Unreadable:
 def find_unreadable(
     paths: Sequence[Path], full: bool = False, progress: Callable[[int], object] = lambda files: None
 ) -> tuple[Unreadable, ...]:
-    """The files that are no whole images.
+    """Return the files that are no complete images, in their order.
 
-    Without ``full`` the header and, of JPEG and PNG, the mark at the end are looked at, which finds what was cut short,
-    and other formats are decoded; files that passed in this process and have not changed are not looked at again.
+    Without ``full``, a JPEG or PNG is checked by its header and its end, which finds truncated files; other formats are
+    decoded. Files that passed in this process and have not changed are not checked again.
 
     Args:
-        paths: of the files.
-        full: decode every file, which finds damage inside as well.
-        progress: is told numbers of files that were looked at.
-
-    Returns:
-        The unreadable ones, in their order.
+        paths: Paths of the files.
+        full: Decode every file, which finds damage inside as well.
+        progress: Called with the number of files just checked.
 
     Example:
         >>> find_unreadable([Path("nowhere.jpg")])
@@ -55,33 +52,19 @@ def find_unreadable(
     """
     tasks = [paths[start : start + _FILES_A_TASK] for start in range(0, len(paths), _FILES_A_TASK)]
 
-    def look(task: Sequence[Path]) -> list[Unreadable]:
+    def check(task: Sequence[Path]) -> list[Unreadable]:
         return [Unreadable(path, problem) for path in task if (problem := _problem(path, full))]
 
     found = list[Unreadable]()
     with ThreadPoolExecutor(_THREADS) as pool:
-        for task, problems in zip(tasks, pool.map(look, tasks), strict=True):
+        for task, problems in zip(tasks, pool.map(check, tasks), strict=True):
             found += problems
             progress(len(task))
     return tuple(found)
 
 
 def check_readable(paths: Sequence[Path]) -> None:
-    """Refuse files that are no whole images, all in one error.
-
-    Args:
-        paths: of the files.
-
-    Raises:
-        InputError: some cannot be read.
-
-    Example:
-        >>> check_readable([Path("nowhere.jpg")])
-        Traceback (most recent call last):
-            ...
-        fishr.errors.InputError: 1 of 1 images cannot be read: nowhere.jpg (no such file or directory); delete or \
-replace them, or run `fishr data verify`
-    """
+    """Refuse files that are no complete images, all in one error."""
     found = find_unreadable(paths)
     if found:
         shown = ", ".join(f"{each.path} ({each.reason})" for each in found[:_LISTED])
@@ -109,7 +92,7 @@ def _problem(path: Path, full: bool) -> str:
 
 
 def _looks_whole(path: Path) -> bool:
-    """Whether header and end are those of a whole JPEG or PNG; anything else is to be decoded."""
+    """Return whether header and end are those of a complete JPEG or PNG; other formats must be decoded."""
     from PIL import Image
 
     endings = {"JPEG": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82"}
@@ -121,6 +104,6 @@ def _looks_whole(path: Path) -> bool:
         with path.open("rb") as file:
             file.seek(-len(ending), 2)
             return file.read() == ending
-    # Whatever is wrong, decoding says it better.
+    # Decoding gives the better reason.
     except Exception:
         return False

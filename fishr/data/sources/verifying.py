@@ -9,7 +9,7 @@ from attrs import frozen
 from fishr.data.images.decoding import brightest
 from fishr.data.images.image_data import list_images
 from fishr.data.images.image_stores import ImageFiles
-from fishr.data.images.layout_warnings import layout_doubts
+from fishr.data.images.layout_warnings import layout_warnings
 from fishr.data.images.listed_images import Listed, class_names
 from fishr.data.images.unreadable import Unreadable, find_unreadable
 from fishr.data.sources.image_sets import ImageSet
@@ -107,7 +107,7 @@ def verify_images(
 
     advance(0)
     unreadable = find_unreadable(paths, full=True, progress=advance)
-    notes = (*layout_doubts(source, listed), *notes_of(contents), *(() if unreadable else _dark(listed)))
+    notes = (*layout_warnings(source, listed), *notes_of(contents), *(() if unreadable else _dark(listed)))
     return Verified(contents, unreadable, notes)
 
 

@@ -10,7 +10,7 @@ from fishr.data.caches import open_images, verify
 from fishr.data.environments import seed_hash
 from fishr.data.images import ImageFolders, ImageList, cache_images
 from fishr.data.images.augmentation import augment, draw_augmentation
-from fishr.data.images.decoding import decode, normalized, resized
+from fishr.data.images.decoding import decode, normalize, pixels, resize
 from fishr.errors import InputError
 
 
@@ -39,7 +39,7 @@ def test_training_crops_are_cut_out_of_the_resized_image(folder, cached):
     inputs = ImageFolders("animals", size=20, cache=str(cached))(0, None).domains[1].inputs
     drawn = draw_augmentation(9, 20, 20)
     path = folder / inputs.images.names[2]
-    assert torch.equal(inputs.read([2], [9]), normalized([augment(resized(decode(path), 20), drawn, 20)], 20))
+    assert torch.equal(inputs.read([2], [9]), normalize(pixels([augment(resize(decode(path), 20), drawn, 20)], 20)))
 
 
 def test_evaluation_that_is_augmented_has_the_files_draws(folder, cached):
@@ -49,8 +49,8 @@ def test_evaluation_that_is_augmented_has_the_files_draws(folder, cached):
     assert files.images.names == from_cache.images.names
     assert not torch.equal(from_cache.read([0]), from_cache.plain().read([0]))
     drawn = draw_augmentation(seed_hash("evaluation", files.images.names[3]), 20, 20)
-    by_hand = augment(resized(decode(files.images.path(3)), 20), drawn, 20)
-    assert torch.equal(from_cache.read([3]), normalized([by_hand], 20))
+    by_hand = augment(resize(decode(files.images.path(3)), 20), drawn, 20)
+    assert torch.equal(from_cache.read([3]), normalize(pixels([by_hand], 20)))
 
 
 def test_environments_and_samples_choose_as_with_files(folder, cached):

@@ -10,7 +10,7 @@ from torchvision.transforms.v2 import functional as F
 
 from fishr.data.images import color_jitter
 from fishr.data.images.augmentation import JITTERS, Augmentation, draw_augmentation
-from fishr.data.images.color_jitter import colored
+from fishr.data.images.color_jitter import jitter_colors
 from fishr.data.images.decoding import MEAN, STD
 
 # Of values from 0 to 1: some roundings of float32 after each other, where 8-bit images have steps of 4e-3.
@@ -40,7 +40,7 @@ def _theirs(image, drawn):
 
 
 def _worst(images, drawn):
-    made = colored(images, drawn)
+    made = jitter_colors(images, drawn)
     assert (made.shape, made.dtype) == (images.shape, torch.float32)
     theirs = torch.stack([_theirs(image, one) for image, one in zip(images, drawn, strict=True)])
     return float(((made - theirs) * torch.tensor(STD).view(3, 1, 1)).abs().max())
@@ -71,7 +71,7 @@ def test_each_change_alone(name, factor, seed):
 
 def test_without_changes_pixels_stay():
     images = _batch(2)
-    same = colored(images, [Augmentation(0, 0, 15, 17, False, tuple(NEUTRAL.items()), False)] * 2)
+    same = jitter_colors(images, [Augmentation(0, 0, 15, 17, False, tuple(NEUTRAL.items()), False)] * 2)
     values = (same * torch.tensor(STD).view(3, 1, 1) + torch.tensor(MEAN).view(3, 1, 1)) * 255
     assert (values - images).abs().max() < 1e-3
 
@@ -79,23 +79,23 @@ def test_without_changes_pixels_stay():
 def test_what_becomes_of_an_image_depends_on_no_other(monkeypatch):
     """The same bits in any batch, place, size of pieces and number of threads."""
     images, drawn = _batch(40, 19, 23), _drawn(range(40))
-    whole = colored(images, drawn)
+    whole = jitter_colors(images, drawn)
     for row in (0, 7, 39):
-        assert torch.equal(colored(images[row : row + 1], drawn[row : row + 1])[0], whole[row])
+        assert torch.equal(jitter_colors(images[row : row + 1], drawn[row : row + 1])[0], whole[row])
     order = torch.randperm(40)
-    assert torch.equal(colored(images[order], [drawn[row] for row in order]), whole[order])
+    assert torch.equal(jitter_colors(images[order], [drawn[row] for row in order]), whole[order])
     for piece in (1, 3 * 19 * 23 * 5, 10**9):
-        monkeypatch.setattr(color_jitter, "_PIECE", piece)
-        assert torch.equal(colored(images, drawn), whole)
+        monkeypatch.setattr(color_jitter, "_BLOCK_VALUES", piece)
+        assert torch.equal(jitter_colors(images, drawn), whole)
 
 
 def test_threads_change_no_bit():
     """Of an image large enough that threads share it, more threads than it has channels."""
     images, drawn = _batch(1, 201, 203), _drawn(range(1))
-    alone = colored(images, drawn)
+    alone = jitter_colors(images, drawn)
     try:
         torch.set_num_threads(5)
-        assert torch.equal(colored(images, drawn), alone)
+        assert torch.equal(jitter_colors(images, drawn), alone)
     finally:
         torch.set_num_threads(1)
 
@@ -103,15 +103,15 @@ def test_threads_change_no_bit():
 def test_inputs_stay_as_they_are_and_may_have_any_strides():
     images, drawn = _batch(5), _drawn(range(5))
     before = images.clone()
-    made = colored(images, drawn)
+    made = jitter_colors(images, drawn)
     assert torch.equal(images, before)
-    assert torch.equal(colored(images.contiguous(memory_format=torch.channels_last), drawn), made)
-    assert colored(images[:0], []).shape == (0, 3, 15, 17)
+    assert torch.equal(jitter_colors(images.contiguous(memory_format=torch.channels_last), drawn), made)
+    assert jitter_colors(images[:0], []).shape == (0, 3, 15, 17)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_on_a_device_as_on_the_cpu():
     images, drawn = _batch(40), _drawn(range(40))
-    there = colored(images.cuda(), drawn)
+    there = jitter_colors(images.cuda(), drawn)
     assert there.is_cuda
-    assert torch.allclose(there.cpu(), colored(images, drawn), atol=1e-4)
+    assert torch.allclose(there.cpu(), jitter_colors(images, drawn), atol=1e-4)

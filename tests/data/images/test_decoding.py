@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 from torchvision import transforms as T
 
-from fishr.data.images.decoding import decode, normalized, resized
+from fishr.data.images.decoding import decode, normalize, pixels, resize
 from fishr.errors import InputError
 
 
@@ -18,7 +18,7 @@ def test_plain_inputs_are_torchvisions_to_the_bit(tmp_path, draw, size, mode):
     steps = [T.Resize((24, 24)), T.ToTensor(), T.Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])]
     with Image.open(path) as image:
         expected = T.Compose(steps)(image.convert("RGB"))
-    made = normalized([resized(decode(path), 24)], 24)
+    made = normalize(pixels([resize(decode(path), 24)], 24))
     assert made.dtype == torch.float32
     assert made.is_contiguous()
     assert torch.equal(made[0], expected)
@@ -117,11 +117,11 @@ def test_pixels_without_a_range_are_refused(tmp_path, content, mode):
 
 
 def test_batches_of_any_size():
-    assert normalized([], 5).shape == (0, 3, 5, 5)
+    assert normalize(pixels([], 5)).shape == (0, 3, 5, 5)
     pictures = [Image.new("RGB", (5, 5), colour) for colour in ("red", "blue")]
-    batch = normalized(pictures, 5)
+    batch = normalize(pixels(pictures, 5))
     assert batch.shape == (2, 3, 5, 5)
-    assert torch.equal(batch[1:], normalized(pictures[1:], 5))
+    assert torch.equal(batch[1:], normalize(pixels(pictures[1:], 5)))
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 
 from fishr.data.images import ImageFolders, ImageList, cache_images
 from fishr.data.images.folder_listing import list_folder
-from fishr.data.images.layout_warnings import layout_doubts
+from fishr.data.images.layout_warnings import layout_warnings
 from fishr.data.sources import verify_images
 from fishr.errors import InputError
 
@@ -51,7 +51,7 @@ def _refusal(root):
 
 def _doubts(root):
     """What training and caching warn of, and verifying notes."""
-    doubts = layout_doubts(root, list_folder(root))
+    doubts = layout_warnings(root, list_folder(root))
     for use in (
         lambda: ImageFolders(str(root), size=8)(0, None),
         lambda: cache_images(root, root.parent / "wards.h5", size=8, workers=1),
@@ -69,7 +69,7 @@ def test_a_usual_layout_has_no_doubts(wards):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         ImageFolders("wards", size=8)(0, wards.parent)
-    assert layout_doubts(wards, list_folder(wards)) == ()
+    assert layout_warnings(wards, list_folder(wards)) == ()
 
 
 def test_one_class_in_both_forms_of_unicode(wards):
@@ -123,7 +123,7 @@ def test_what_systems_leave_is_no_environment_and_no_class(wards, name):
         (place / name).mkdir()
         shutil.copy(wards / "north" / "ill" / "0.png", place / name / "0.png")
     assert _classes(wards) == before
-    assert layout_doubts(wards, list_folder(wards)) == ()
+    assert layout_warnings(wards, list_folder(wards)) == ()
 
 
 def test_a_level_too_many(tmp_path, draw):
@@ -149,7 +149,7 @@ def test_folders_of_patients_are_no_doubt(wards):
         (place / f"patient {number}").mkdir()
         for image in place.glob("*.png"):
             image.rename(place / f"patient {number}" / image.name)
-    assert layout_doubts(wards, list_folder(wards)) == ()
+    assert layout_warnings(wards, list_folder(wards)) == ()
 
 
 def test_splits_as_environments(tmp_path, draw):

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fishr.data.images.listed_images import chosen_environments, rows_taken
+from fishr.data.images.listed_images import checked_name, chosen_environments, class_names, folded, portable, rows_taken
 from fishr.errors import InputError
 
 
@@ -31,6 +31,7 @@ def test_rows_taken_are_spread():
     rows = rows_taken(["a"] * 500 + ["b"] * 500, 100)
     assert 30 < sum(row < 500 for row in rows) < 70
     assert rows_taken(["a"] * 3, None) == [0, 1, 2]
+    assert rows_taken(["cat"] * 50 + ["dog"], samples=3) == [11, 29, 50]
 
 
 def test_environments_are_sorted_unless_named_and_must_be_there():
@@ -38,3 +39,14 @@ def test_environments_are_sorted_unless_named_and_must_be_there():
     assert chosen_environments("x", ["b", "c", "a"], ("c", "a")) == ("c", "a")
     with pytest.raises(InputError, match="x: it has no environment 'd' and 'e', expected d and e; it has b"):
         chosen_environments("x", ["b"], ("e", "d"))
+
+
+def test_one_class_is_none():
+    with pytest.raises(InputError, match="PACS: got no class, expected at least 2 to tell apart"):
+        class_names("PACS", [])
+
+
+def test_names_have_one_form():
+    assert checked_name("data", "cafe\u0301") == "caf\u00e9"
+    assert portable("caf" + chr(0xDCE9) + ".png") == "caf\\udce9.png"
+    assert folded("Caf\u00c9") == folded("cafe\u0301")

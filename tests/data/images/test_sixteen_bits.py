@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from fishr.data.images import ImageFolders, ImageList, cache_images, find_unreadable
-from fishr.data.images.decoding import normalized_pixels
+from fishr.data.images.decoding import normalize
 from fishr.data.reading import tensor_of
 from fishr.data.sources import verify_images
 from fishr.errors import InputError
@@ -30,7 +30,7 @@ def rays(tmp_path):
     return tmp_path
 
 
-@pytest.mark.parametrize("prepare", ["reader", "device", "held"])
+@pytest.mark.parametrize("prepare", ["reader", "device", "device_cache"])
 @pytest.mark.parametrize("cached", [False, True])
 @pytest.mark.parametrize("source", ["rays", "rays.csv"])
 def test_every_way_takes_the_high_byte(rays, source, cached, prepare):
@@ -45,7 +45,7 @@ def test_every_way_takes_the_high_byte(rays, source, cached, prepare):
             [torch.from_numpy((np.asarray(Image.open(path)) >> 8).astype(np.uint8)) for path in files]
         )
         made = tensor_of(domain.inputs.to(torch.device("cpu")))
-        assert torch.equal(made, normalized_pixels(expected[:, None].expand(-1, 3, -1, -1)))
+        assert torch.equal(made, normalize(expected[:, None].expand(-1, 3, -1, -1)))
     assert verify_images(rays / source).unreadable == ()
 
 
