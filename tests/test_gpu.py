@@ -45,7 +45,7 @@ def test_steps_are_those_of_a_cpu() -> None:
         {"precision": "fp16"},
         {"channels_last": True},
         {"compile": True},
-        {"pieces": 3},
+        {"micro_batches": 3},
     ],
     ids=str,
 )

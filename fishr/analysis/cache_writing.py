@@ -32,13 +32,12 @@ from fishr.statistics.functional_moments import per_sample_gradients
 from fishr.statistics.linear_head import is_plain_linear
 from fishr.statistics.merge import merge_moments
 from fishr.statistics.moments import gradient_moments
-from fishr.training.checkpoint_path import checkpoint_of
-from fishr.training.checkpoints import check_experiment, load
+from fishr.training.checkpoints import load
+from fishr.training.compute import resolve_device
 from fishr.training.experiment import Experiment
-from fishr.training.folders import CONFIGURATION
 from fishr.training.frozen_features import domain_features
-from fishr.training.loop import domains_to, resolve_device
 from fishr.training.model import place
+from fishr.training.run_folder import CONFIGURATION, checkpoint_of
 from fishr.training.state import TrainingState, build_model, first_state, state_to
 from fishr.types import GradientMoments, Layout
 
@@ -105,7 +104,7 @@ def featured_experiment(
         ['gray']
     """
     where = resolve_device(device)
-    data = domains_to(experiment.data(experiment.seed, data_dir), where)
+    data = experiment.data(experiment.seed, data_dir).to(where)
     model = build_model(experiment, data)
     if folder is None:
         state = first_state(experiment, model, len(data.training))
@@ -257,9 +256,7 @@ def _digest(tensors: dict[str, Tensor]) -> str:
 
 
 def _trained(folder: Path, device: torch.device) -> TrainingState:
-    path = checkpoint_of(folder)
-    checkpoint = load(path)
-    check_experiment(path, checkpoint, (folder / CONFIGURATION).read_bytes().decode())
+    checkpoint = load(checkpoint_of(folder), experiment_text=(folder / CONFIGURATION).read_bytes().decode())
     return state_to(attrs.evolve(checkpoint.state, penalty=None), device)
 
 

@@ -14,14 +14,13 @@ from fishr.data.caches import FeatureCache, GradientCache, open_features, open_g
 from fishr.data.domains import Domain
 from fishr.errors import InputError
 from fishr.files import digest_of
-from fishr.training.checkpoint_path import checkpoint_of
-from fishr.training.checkpoints import check_experiment, load
+from fishr.training.artifacts import snapshots
+from fishr.training.checkpoints import load
+from fishr.training.compute import resolve_device
 from fishr.training.experiment import Experiment
-from fishr.training.folders import CONFIGURATION
 from fishr.training.frozen_features import domain_features
-from fishr.training.keeping import kept_checkpoints
-from fishr.training.loop import domains_to, resolve_device
 from fishr.training.model import place
+from fishr.training.run_folder import CONFIGURATION, checkpoint_of
 from fishr.training.state import build_model, first_state, state_to, without_optimizer
 
 Names = Literal["all"] | tuple[str, ...]
@@ -82,15 +81,14 @@ def _from_run(
 ) -> Subject:
     experiment = load_configuration(folder / CONFIGURATION, Experiment, (), plugins)
     path = checkpoint_of(folder)
-    data = domains_to(experiment.data(experiment.seed, data_dir), device)
+    data = experiment.data(experiment.seed, data_dir).to(device)
     everything = (*data.training, *data.evaluation)
     indices = _chosen([domain.name for domain in everything], wanted, folder)
     splits: list[Split] = ["training" if index < len(data.training) else "evaluation" for index in indices]
 
     model = build_model(experiment, data)
-    checkpoint = load(path, without_optimizer(first_state(experiment, model, len(data.training))))
     text = (folder / CONFIGURATION).read_bytes().decode()
-    check_experiment(path, checkpoint, text)
+    checkpoint = load(path, without_optimizer(first_state(experiment, model, len(data.training))), text)
     state = state_to(checkpoint.state, device)
     place(model, state.parameters, state.buffers)
     model.both().eval()
@@ -113,10 +111,8 @@ def _from_run(
 
 def _trajectory(folder: Path, text: str, device: torch.device) -> tuple[Snapshot, ...]:
     found = list[Snapshot]()
-    for path in kept_checkpoints(folder):
-        kept = load(path)
-        check_experiment(path, kept, text)
-        state = kept.state
+    for path in snapshots(folder):
+        state = load(path, experiment_text=text).state
         found.append(Snapshot(state.step, {name: p.to(device) for name, p in state.parameters.items()}))
     return tuple(found)
 

@@ -78,7 +78,7 @@ def data(
     from fishr.data.images import ImageFolders, ImageList
     from fishr.data.images.list_files import LIST_EXTENSIONS
     from fishr.data.images.throughput import measure, ways_of
-    from fishr.training.loop import resolve_device
+    from fishr.training.compute import resolve_device
 
     if workers is not None:
         torch.set_num_threads(workers)

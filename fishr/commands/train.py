@@ -82,7 +82,7 @@ def train(
     colored-digits-erm, -irm, -vrex. FILE is a configuration as `fishr config show RECIPE` prints it.
     """
     from fishr.configuration import dumps
-    from fishr.training import Keeping
+    from fishr.training import Artifacts
 
     if resume is not None:
         given = {
@@ -100,14 +100,14 @@ def train(
         if resume is not None:
             # A run goes on under the very text it was begun with.
             load_run(resume, plugins)
-            return Choice((resume / "config.toml").read_bytes().decode(), resume, Keeping())
+            return Choice((resume / "config.toml").read_bytes().decode(), resume, Artifacts())
         options = {"seed": seed, "compute.precision": precision}
         named = (f"{name}={value}" for name, value in options.items() if value is not None)
         chosen = find_experiment(experiment, (*overrides, *named), plugins)
         if on_features is not None:
             chosen = _on_features(chosen, on_features, plugins)
         recording = None if record_statistics is None else _recording(record_statistics)
-        keep = Keeping(statistics=recording, checkpoints=keep_checkpoints)
+        keep = Artifacts(statistics=recording, checkpoints=keep_checkpoints)
         return Choice(dumps(chosen), out or _fresh_folder(chosen.name), keep)
 
     train_together(choose, resume is not None, data_dir, device, style, plugins)

@@ -13,7 +13,7 @@ from fishr.errors import InputError, RunFailed
 
 if TYPE_CHECKING:
     from fishr.ranks import Ranks
-    from fishr.training import Experiment, Keeping
+    from fishr.training import Artifacts, Experiment
 
 
 class Choice(NamedTuple):
@@ -21,7 +21,7 @@ class Choice(NamedTuple):
 
     text: str
     folder: Path
-    keep: "Keeping"
+    keep: "Artifacts"
 
 
 def train_together(
@@ -44,7 +44,8 @@ def train_together(
     from fishr.configuration import structure
     from fishr.configuration.toml import parse_toml
     from fishr.ranks import RankLost
-    from fishr.training import Experiment, NotFinite, Refused, agreed, from_first, joined
+    from fishr.training import Experiment, NotFinite, joined
+    from fishr.training.launch import Refused, agreed, from_first
 
     choice: Choice | None = None
     with joined(device) as (ranks, where):

@@ -120,6 +120,10 @@ class Domain:
         picked = self.inputs[chosen] if isinstance(self.inputs, Tensor) else self.inputs.select(indices)
         return evolve(self, name=name or self.name, inputs=picked, labels=self.labels[chosen])
 
+    def to(self, device: torch.device) -> "Domain":
+        """Return the domain with its tensors on a device."""
+        return evolve(self, inputs=self.inputs.to(device), labels=self.labels.to(device))
+
 
 @frozen(eq=False)
 class Domains:
@@ -172,6 +176,11 @@ class Domains:
     def shape(self) -> tuple[int, ...]:
         """Shape of one input, without the axis of samples."""
         return tuple(self.training[0].inputs.shape[1:])
+
+    def to(self, device: torch.device) -> "Domains":
+        """Return the domains with their tensors on a device."""
+        training, evaluation = (tuple(one.to(device) for one in part) for part in (self.training, self.evaluation))
+        return evolve(self, training=training, evaluation=evaluation)
 
 
 class DataSet(Protocol):

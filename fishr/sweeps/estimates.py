@@ -16,15 +16,15 @@ from fishr.protocols.domainbed.job import Job
 from fishr.sweeps.execution import with_cached_features
 from fishr.sweeps.job_results import dump_lines, result_lines, told_of
 from fishr.sweeps.plan import Keep
+from fishr.training.compute import resolve_device
 from fishr.training.evaluation import DomainScore, evaluate
 from fishr.training.experiment import Experiment
-from fishr.training.feeding import source_of
-from fishr.training.loop import domains_to, resolve_device
 from fishr.training.model import Model
-from fishr.training.records import score_entries, step_entry
+from fishr.training.prefetch import source_of
+from fishr.training.runs import score_entries, step_entry
 from fishr.training.state import TrainingState, build_model, first_state, without_optimizer
 from fishr.training.step import StepRecord, advance
-from fishr.training.trees import named_tensors
+from fishr.training.tensor_trees import named_tensors
 
 # Of a file system; and of a checkpoint's file beside each tensor's numbers: its name, place and alignment.
 _BLOCK, _HEADER = 4096, 400
@@ -244,9 +244,9 @@ def _costs(
 ) -> tuple[tuple[float, float, float], Footprint]:
     """Seconds of a job's beginning, of one of its steps and of one of its evaluations; and what it takes of disk."""
     experiment = with_cached_features(job.experiment())
-    domains = domains_to(experiment.data(experiment.seed, data_dir), device)
+    domains = experiment.data(experiment.seed, data_dir).to(device)
     begun = time.perf_counter()
-    domains = domains_to(experiment.data(experiment.seed, data_dir), device)
+    domains = experiment.data(experiment.seed, data_dir).to(device)
     model = build_model(experiment, domains)
     state = first_state(experiment, model, len(domains.training))
     start = time.perf_counter() - begun

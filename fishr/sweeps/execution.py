@@ -36,12 +36,12 @@ from fishr.sweeps.job_files import (
 )
 from fishr.sweeps.job_results import best_validation, dump_lines, lines_after_divergence, result_lines, told_of
 from fishr.sweeps.plan import Keep
-from fishr.training.checkpoint_path import CHECKPOINT, RESULT
 from fishr.training.checkpoints import drop_optimizer
+from fishr.training.compute import resolve_device
 from fishr.training.experiment import Experiment
-from fishr.training.folders import CONFIGURATION, existing_folder, is_in_use, new_folder
-from fishr.training.loop import Finished, Stepped, resolve_device
-from fishr.training.records import METRICS, run
+from fishr.training.loop import Finished, Stepped
+from fishr.training.run_folder import CHECKPOINT, CONFIGURATION, METRICS, RESULT, existing_folder, is_in_use, new_folder
+from fishr.training.runs import run
 from fishr.training.state import initial_state
 from fishr.training.step import NotFinite
 

@@ -16,7 +16,7 @@ from fishr.protocols.domainbed.job import Job
 from fishr.protocols.domainbed.records import JobKey
 from fishr.sweeps.job_files import DONE
 from fishr.sweeps.plan import Part, Plan, first_difference
-from fishr.training.checkpoint_path import JOB
+from fishr.training.run_folder import JOB
 
 PLAN, JOBS, REPLACED = "plan.toml", "jobs", "replaced"
 _BUSY = "another process works on this sweep; wait for it to end, or choose another --out"

@@ -9,7 +9,7 @@ from attrs import frozen
 
 from fishr.errors import InputError
 from fishr.files import write_atomically
-from fishr.training.folders import LineFile
+from fishr.training.run_folder import LineFile
 
 DONE, FAILED, LOG = "done", "failed.json", "log.txt"
 _LINES, _BYTES = 20, 8192

@@ -23,7 +23,7 @@ from fishr.sweeps.execution import Conditions, JobDone, JobFailed, JobRetried, S
 from fishr.sweeps.folder import job_folder, write_job
 from fishr.sweeps.job_files import Outcome, write_failure
 from fishr.sweeps.worker import READY
-from fishr.training.loop import resolve_device
+from fishr.training.compute import resolve_device
 
 
 @frozen(eq=False)

@@ -1,10 +1,12 @@
-"""Checkpoints: the training state in one file that is whole or absent."""
+"""Checkpoints: the training state in one file that is whole or absent, and checked before anything is built from it."""
 
 import io
 import math
-from collections.abc import Iterator, Mapping
+import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, cast
+from zipfile import ZIP_STORED, BadZipFile, ZipFile
 
 import attrs
 import torch
@@ -15,19 +17,24 @@ from torch.serialization import get_crc32_options, set_crc32_options
 from fishr.errors import InputError
 from fishr.files import write_atomically
 from fishr.training.optimizers import OptimizerState
+from fishr.training.run_folder import same_configuration
 from fishr.training.state import TrainingState, without_optimizer
 from fishr.training.step import NotFinite
-from fishr.training.stored import FORMAT, VERSION, read_checkpoint
-from fishr.training.trees import plain, restored
+from fishr.training.tensor_trees import is_dense, plain, restored
+
+FORMAT = "fishr checkpoint"
+VERSION = 1
+_ENTRIES, _DEPTH = 1_000_000, 100
+_DIRECTORY = 0x10  # file attribute of DOS
 
 
 @frozen(eq=False)
 class Checkpoint:
-    """What a checkpoint holds.
+    """Content of a checkpoint file.
 
     Args:
         state: the training state, on the CPU.
-        experiment_text: the configuration it was made with, as TOML.
+        experiment_text: the configuration of the run, as TOML.
         position: bytes of the run's metrics file that belong to the state.
         seconds: spent training so far.
 
@@ -49,9 +56,9 @@ def save(path: Path, state: TrainingState, experiment_text: str, position: int =
     weights under "parameters".
 
     Args:
-        path: where; its folder exists. One process at a time writes it.
-        state: what to save.
-        experiment_text: the configuration, as TOML.
+        path: file in a folder that exists; one process at a time writes it.
+        state: training state.
+        experiment_text: the configuration of the run, as TOML.
         position: bytes of the run's metrics file that belong to the state.
         seconds: spent training so far.
 
@@ -69,8 +76,8 @@ def save(path: Path, state: TrainingState, experiment_text: str, position: int =
         ...     torch.load(Path(folder) / "checkpoint.pt", weights_only=True)["step"]
         0
     """
-    for name, total in _not_finite(state.parameters):
-        raise NotFinite(state.step, f"parameter {name}", total)
+    if bad := _not_finite(state):
+        raise NotFinite(state.step, f"parameter {bad[0]}", bad[1])
     head = {"format": FORMAT, "version": VERSION}
     rest = {"experiment_text": experiment_text, "position": position, "seconds": seconds}
     buffer = io.BytesIO()
@@ -84,20 +91,21 @@ def save(path: Path, state: TrainingState, experiment_text: str, position: int =
     write_atomically(path, buffer.getvalue())
 
 
-def load(path: Path, template: TrainingState | None = None) -> Checkpoint:
+def load(path: Path, template: TrainingState | None = None, experiment_text: str | None = None) -> Checkpoint:
     """Read a checkpoint.
 
     Args:
         path: a file that ``save`` wrote.
-        template: a state of the same experiment, such as its initial one, in whose types the state comes
-            back; without it the penalties' records come back as dicts, which serve to look but not to go on.
+        template: a state of the same experiment, such as its initial one. The result has the template's types;
+            without it, records of penalties are dicts, and no run can go on from them.
+        experiment_text: the configuration that the checkpoint has to be of, as TOML; None accepts any.
 
     Returns:
-        What was saved, on the CPU.
+        The content, on the CPU.
 
     Raises:
-        InputError: no such file, one that is damaged or of another program or version, or a state that does
-            not fit the template.
+        InputError: no such file, one that is damaged or of another program or version, a state that does not fit
+            the template, or another configuration.
 
     Example:
         >>> load(Path("nowhere.pt"))
@@ -116,62 +124,157 @@ def load(path: Path, template: TrainingState | None = None) -> Checkpoint:
             raise InputError(f"{path}: scale: made in another precision than the configuration's; resume with its own")
         fields = {name: restored(fields[name], getattr(template, name), f"{path}: {name}") for name in names}
     state = TrainingState(**fields)
-    for name, total in _not_finite(state.parameters):
-        raise InputError(f"{path}: damaged, parameter {name} is {total}; use another checkpoint")
-    return Checkpoint(state, **{name: tree[name] for name in rest})
-
-
-def drop_optimizer(path: Path) -> None:
-    """Write a checkpoint again without the optimizer's memory: it can be evaluated, but no run goes on from it.
-
-    Args:
-        path: a file that ``save`` wrote.
-
-    Raises:
-        InputError: no such file, or one that is damaged.
-        RunFailed: the file could not be written; the previous one is kept.
-
-    Example:
-        >>> import tempfile
-        >>> from fishr.protocols import colored_digits
-        >>> from fishr.training.loop import train
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     path = Path(folder) / "checkpoint.pt"
-        ...     save(path, next(train(colored_digits())).state, "")
-        ...     drop_optimizer(path)
-        ...     load(path).state.optimizer
-        OptimizerState(steps=(), moments={})
-    """
-    made = load(path)
-    save(path, without_optimizer(made.state), made.experiment_text, made.position, made.seconds)
-
-
-def check_experiment(path: Path, checkpoint: Checkpoint, experiment_text: str) -> None:
-    """Refuse a checkpoint of another experiment, whose weights may fit all the same.
-
-    Args:
-        path: of the checkpoint.
-        checkpoint: what it holds.
-        experiment_text: the configuration it is to have been made with, as TOML.
-
-    Raises:
-        InputError: it was made with another one.
-
-    Example:
-        >>> from fishr.protocols import colored_digits
-        >>> from fishr.training.loop import train
-        >>> state = next(train(colored_digits())).state
-        >>> check_experiment(Path("checkpoint.pt"), Checkpoint(state, "seed = 0"), "seed = 0")
-    """
-    if checkpoint.experiment_text != experiment_text:
+    if bad := _not_finite(state):
+        raise InputError(f"{path}: damaged, parameter {bad[0]} is {bad[1]}; use another checkpoint")
+    if experiment_text is not None and not same_configuration(tree["experiment_text"], experiment_text):
         raise InputError(
             f"{path}: was made with another configuration than the config.toml beside it; "
             "put back the files that belong together, or start anew under another name"
         )
+    return Checkpoint(state, **{name: tree[name] for name in rest})
 
 
-def _not_finite(parameters: Mapping[str, Tensor]) -> Iterator[tuple[str, float]]:
-    for name, parameter in parameters.items():
+def drop_optimizer(path: Path) -> None:
+    """Write a checkpoint again without the optimizer's state: it can be evaluated, but not resumed."""
+    made = load(path)
+    save(path, without_optimizer(made.state), made.experiment_text, made.position, made.seconds)
+
+
+def _not_finite(state: TrainingState) -> tuple[str, float] | None:
+    for name, parameter in state.parameters.items():
         total = float(parameter.detach().sum(dtype=torch.float64))
         if not math.isfinite(total):
-            yield name, total
+            return name, total
+    return None
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """Return a checkpoint as plain values and tensors on the CPU; nothing in the file is executed."""
+    if path.is_symlink() and not path.exists():
+        raise InputError(f"{path}: is a link that leads nowhere; put the checkpoint back, or remove the link")
+    if not path.is_file():
+        raise InputError(f"{path}: no such checkpoint; give the path of a checkpoint.pt in a run folder")
+    try:
+        with path.open("rb") as file:
+            _check_archive(file)
+            file.seek(0)
+            tree: object = torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:  # zipfile and torch raise all kinds of errors on bytes that are not their own
+        raise InputError(
+            f"{path}: not a readable checkpoint (damaged, cut short, or another program's file); use another one"
+        ) from error
+    if not isinstance(tree, dict) or cast(dict[str, Any], tree).get("format") != FORMAT:
+        raise InputError(f"{path}: not a checkpoint of fishr; give the path of a checkpoint.pt in a run folder")
+    found = cast(dict[str, Any], tree)
+    if found.get("version") != VERSION:
+        raise InputError(
+            f"{path}: got a checkpoint of version {found.get('version')}, expected {VERSION}; "
+            "use the version of fishr that wrote it"
+        )
+    missing = [name for name in _EXPECTED if name not in found]
+    problem = f"it lacks {', '.join(missing)}" if missing else _problem(found)
+    if problem:
+        raise InputError(f"{path}: damaged, {problem}; use another checkpoint")
+    return found
+
+
+def _check_archive(file: BinaryIO) -> None:
+    """Compare each entry of a zip archive with its CRC; torch checks none of them."""
+    with ZipFile(file) as archive:
+        entries = archive.infolist()
+        # A compressed entry, or many that overlap, could be larger than memory. Of a directory torch returns
+        # uninitialized memory.
+        stored = all(entry.compress_type == ZIP_STORED and entry.compress_size == entry.file_size for entry in entries)
+        directory = any(entry.is_dir() or entry.external_attr & _DIRECTORY for entry in entries)
+        if not stored or directory or sum(entry.file_size for entry in entries) > os.fstat(file.fileno()).st_size:
+            raise BadZipFile("not an archive that torch.save wrote")
+        damaged = archive.testzip()
+        if damaged is not None:
+            raise BadZipFile(f"{damaged} is damaged")
+
+
+def _problem(tree: dict[str, Any]) -> str:
+    """Return the first thing that is wrong with a file's content, or an empty text."""
+    pending: list[tuple[str, Any, int]] = [("", tree, 0)]
+    count = 0
+    # With a stack and a limit: a few bytes can describe a tree of endless depth, or of endlessly many entries.
+    while pending:
+        name, part, depth = pending.pop()
+        count += 1
+        if count > _ENTRIES or depth > _DEPTH:
+            return f"it has more than {_ENTRIES} entries or {_DEPTH} levels"
+        if isinstance(part, dict):
+            children = cast(dict[Any, Any], part)
+            if not all(type(key) is str for key in children):
+                return f"{name} has a key that is no text"
+            pending += [(f"{name}.{key}" if name else key, child, depth + 1) for key, child in children.items()]
+        elif type(part) in (tuple, list):
+            pending += [(f"{name}.{index}", child, depth + 1) for index, child in enumerate(cast(list[Any], part))]
+        elif isinstance(part, Tensor):
+            if not is_dense(part):
+                return f"{name} is a tensor whose values overlap or have gaps between them"
+        elif type(part) not in (bool, int, float, str, type(None)):
+            return f"{name} is a {type(part).__name__}, expected a tensor, a number, text or None"
+    for name, (fits, expected) in _EXPECTED.items():
+        if not fits(tree[name]):
+            return f"{name} is not {expected}"
+    return ""
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and value >= 0
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float) and value >= 0 and math.isfinite(value)
+
+
+def _is_named_tensors(value: Any) -> bool:
+    return isinstance(value, dict) and all(isinstance(part, Tensor) for part in cast(dict[str, Any], value).values())
+
+
+def _is_optimizer(value: Any) -> bool:
+    match value:
+        case {"steps": tuple() as steps, "moments": dict() as moments, **rest} if not rest:
+            counts = cast(tuple[Any, ...], steps)
+            lists = cast(dict[str, Any], moments).values()
+            return all(map(_is_count, counts)) and all(_is_tensors(each, len(counts)) for each in lists)
+        case _:
+            return False
+
+
+def _is_tensors(value: Any, length: int) -> bool:
+    tensors = cast(tuple[Any, ...], value)
+    return type(value) is tuple and len(tensors) == length and all(isinstance(part, Tensor) for part in tensors)
+
+
+def _is_generator(value: Any) -> bool:
+    try:
+        torch.Generator().set_state(value)
+    except (RuntimeError, TypeError):
+        return False
+    return True
+
+
+def _is_scale(value: Any) -> bool:
+    match value:
+        case None:
+            return True
+        case {"value": factor, "steps": steps, **rest} if not rest:
+            return _is_number(factor) and factor > 0 and _is_count(steps)
+        case _:
+            return False
+
+
+_EXPECTED: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "step": (_is_count, "a whole number of at least 0"),
+    "parameters": (_is_named_tensors, "tensors by name"),
+    "buffers": (_is_named_tensors, "tensors by name"),
+    "optimizer": (_is_optimizer, "counts of at least 0 and as many tensors"),
+    "penalty": (lambda value: True, ""),
+    "generator": (_is_generator, "the state of a generator of random numbers"),
+    "scale": (_is_scale, "None or a factor greater than 0 with a count"),
+    "experiment_text": (lambda value: type(value) is str, "text"),
+    "position": (_is_count, "a whole number of at least 0"),
+    "seconds": (_is_number, "a finite number of at least 0"),
+}

@@ -1,4 +1,4 @@
-"""How the numbers of an experiment are computed: in which precision, layout and pieces, compiled or not."""
+"""How the numbers of an experiment are computed: device, precision, memory layout, micro-batches and seeds."""
 
 from collections.abc import Generator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -7,10 +7,13 @@ from typing import Any, Literal, get_args
 import torch
 from attrs import field, frozen
 
+from fishr.errors import InputError
 from fishr.training.checks import one_of, whole
 
 Precision = Literal["fp32", "tf32", "bf16", "fp16"]
 _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
+FIRST, LEAST = 2.0**16, 2.0**-10
+_GROWTH_AFTER = 2000
 
 
 def _precision(compute: object, attribute: Any, value: Precision) -> None:
@@ -19,17 +22,17 @@ def _precision(compute: object, attribute: Any, value: Precision) -> None:
 
 @frozen
 class Compute:
-    """How a step is computed; what it computes is the same up to rounding, and the defaults round least.
+    """Settings of a step that change its result by rounding only; the defaults round least.
 
     Weights, head, losses and gradient statistics are float32 or wider in every precision.
 
     Args:
-        precision: of the featurizer's passes. ``"fp32"``; ``"tf32"``, which multiplies matrices with 10 bits of
-            mantissa on a GPU that can; ``"bf16"`` and ``"fp16"``, which run it under autocast. With ``"fp16"`` the
-            gradient that enters the featurizer is multiplied by a scale that adapts, and its result divided, so that
-            losses and penalties are never scaled.
-        pieces: that a batch goes through the featurizer in, to hold the activations of one at a time. Loss, penalties
-            and their moments are those of the whole batch. Above 1 it costs one more forward pass.
+        precision: of the featurizer's passes. ``"fp32"``; ``"tf32"`` multiplies matrices with 10 bits of mantissa on a
+            GPU that can; ``"bf16"`` and ``"fp16"`` run under autocast. With ``"fp16"`` an adaptive scale multiplies
+            the gradient that enters the featurizer and divides the result; losses and penalties are never scaled.
+        micro_batches: number of parts in which a batch passes through the featurizer, so that only one part's
+            activations are in memory. Loss, penalties and gradient moments are those of the whole batch. More than one
+            part costs one more forward pass.
         channels_last: keep images and convolutions in the memory layout that tensor cores read.
         compile: compile the featurizer by ``torch.compile`` in the first step.
 
@@ -37,20 +40,20 @@ class Compute:
         InputError: a setting outside its range.
 
     Example:
-        >>> Compute(precision="bf16").pieces
+        >>> Compute(precision="bf16").micro_batches
         1
 
     Source:
-        Pieces: Gao et al. 2021 (arXiv 2101.06983), who cache the gradient of representations.
+        Micro-batches: Gao et al. 2021 (arXiv 2101.06983), who cache the gradient of representations.
     """
 
     precision: Precision = field(default="fp32", validator=_precision)
-    pieces: int = field(default=1, validator=whole(1))
+    micro_batches: int = field(default=1, validator=whole(1), metadata={"formerly": "pieces"})
     channels_last: bool = False
     compile: bool = False
 
     def autocast(self, device: torch.device) -> AbstractContextManager[object]:
-        """The context of a forward pass of the featurizer: autocast to 16 bits, or nothing.
+        """Return the context of the featurizer's forward pass: autocast to 16 bits, or nothing.
 
         Example:
             >>> with Compute().autocast(torch.device("cpu")):
@@ -62,7 +65,7 @@ class Compute:
         return torch.autocast(device.type, dtype=_AUTOCAST[self.precision])
 
     def products(self) -> AbstractContextManager[None]:
-        """The context of the featurizer's passes, forward and backward: how float32 matrices are multiplied.
+        """Return the context of the featurizer's passes, forward and backward, for float32 matrix products.
 
         Example:
             >>> with Compute(precision="tf32").products():
@@ -74,13 +77,7 @@ class Compute:
 
 @contextmanager
 def products(precision: Literal["ieee", "tf32"]) -> Generator[None]:
-    """Within it a GPU multiplies and convolves float32 in that precision; torch's own default convolves in tf32.
-
-    Example:
-        >>> with products("ieee"):
-        ...     torch.backends.cudnn.conv.fp32_precision
-        'ieee'
-    """
+    """Multiply and convolve float32 in a precision on GPUs; torch's default convolves in tf32."""
     matmul: Any = torch.backends.cuda.matmul
     convolution: Any = torch.backends.cudnn.conv  # pyright: ignore[reportAttributeAccessIssue]
     before = matmul.fp32_precision, convolution.fp32_precision
@@ -89,3 +86,65 @@ def products(precision: Literal["ieee", "tf32"]) -> Generator[None]:
         yield
     finally:
         matmul.fp32_precision, convolution.fp32_precision = before
+
+
+@frozen
+class GradientScale:
+    """Factor of the gradient that enters a 16-bit featurizer, and the updates since it last changed.
+
+    Source: Micikevicius et al. 2018 (arXiv 1710.03740), section 3.2; the numbers are those of torch's ``GradScaler``.
+    """
+
+    value: float = FIRST
+    steps: int = 0
+
+    def after(self, finite: bool) -> "GradientScale":
+        """Return the next scale: half after a gradient that is not finite, twice after 2,000 in a row that are."""
+        if not finite:
+            return GradientScale(self.value / 2)
+        if self.steps + 1 == _GROWTH_AFTER:
+            return GradientScale(self.value * 2)
+        return GradientScale(self.value, self.steps + 1)
+
+
+@contextmanager
+def seeded(seed: int, device: torch.device) -> Generator[None]:
+    """Seed torch's global generators for a device; restore them afterwards. Draws on the CPU are always seeded."""
+    cuda, mps = device.type == "cuda", device.type == "mps"
+    before = torch.mps.get_rng_state() if mps else None
+    try:
+        with torch.random.fork_rng([device] if cuda else [], device_type="cuda"):
+            torch.default_generator.manual_seed(seed)
+            if cuda:
+                with torch.cuda.device(device):
+                    torch.cuda.manual_seed(seed)
+            elif mps:
+                torch.mps.manual_seed(seed)
+            yield
+    finally:
+        if before is not None:
+            torch.mps.set_rng_state(before)
+
+
+def resolve_device(name: str) -> torch.device:
+    """Return the device of a name.
+
+    Args:
+        name: "cpu", "cuda", "cuda:1", "mps" (Apple's GPU), or "auto" for the GPU where there is one.
+
+    Raises:
+        InputError: no such device here.
+
+    Example:
+        >>> resolve_device("cpu")
+        device(type='cpu')
+    """
+    gpus = torch.cuda.device_count()
+    mps = torch.backends.mps.is_available()
+    if name == "auto":
+        return torch.device("cuda" if gpus else "mps" if mps else "cpu")
+    here = ["auto", "cpu", *(f"cuda:{index}" for index in range(gpus)), *(["mps"] if mps else [])]
+    if name not in (*here, *(["cuda"] if gpus else [])):
+        reason = "" if gpus or mps else ": no GPU was found"
+        raise InputError(f"device: got {name!r}, expected {', '.join(here[:-1])} or {here[-1]}{reason}")
+    return torch.device(name)

@@ -1,5 +1,6 @@
-"""Scores of a state on whole domains."""
+"""Scores of a state, or of a run folder's checkpoint, on whole domains."""
 
+from pathlib import Path
 from typing import Literal
 
 import torch
@@ -9,9 +10,12 @@ from fishr.data.domains import Domain, Domains
 from fishr.data.reading import chunks
 from fishr.losses import per_sample_losses, predictions_of
 from fishr.ranks import ALONE, Ranks, add_over_ranks
+from fishr.training.checkpoints import load
+from fishr.training.compute import resolve_device
 from fishr.training.experiment import Experiment
 from fishr.training.model import Model, evaluating, place
-from fishr.training.state import TrainingState
+from fishr.training.run_folder import CONFIGURATION, checkpoint_of
+from fishr.training.state import TrainingState, build_model, first_state, state_to, without_optimizer
 
 Split = Literal["training", "evaluation"]
 
@@ -106,3 +110,41 @@ def _score(model: Model, experiment: Experiment, domain: Domain, split: Split, c
         total += torch.stack([losses.to(total.dtype).sum(), right.to(total.dtype).sum()])
     mean = add_over_ranks(total, ranks).cpu() / samples
     return DomainScore(domain.name, split, float(mean[0]), float(mean[1]), samples, domain.environment)
+
+
+def score_checkpoint(
+    experiment: Experiment, folder: Path, data_dir: Path | None = None, device: str = "cpu"
+) -> tuple[int, tuple[DomainScore, ...]]:
+    """Score a run folder's last checkpoint on every domain of the experiment's data.
+
+    Args:
+        experiment: the folder's.
+        folder: run folder.
+        data_dir: folder of data files, for data that has files.
+        device: as for ``train``.
+
+    Returns:
+        The checkpoint's step and the scores.
+
+    Raises:
+        InputError: no checkpoint, one of another experiment, or missing data.
+
+    Example:
+        >>> import tempfile, attrs
+        >>> from fishr.protocols import colored_digits
+        >>> from fishr.training.runs import run
+        >>> experiment = attrs.evolve(colored_digits(), steps=1)
+        >>> with tempfile.TemporaryDirectory() as parent:
+        ...     events = list(run(experiment, Path(parent, "run"), experiment_text=""))
+        ...     step, scores = score_checkpoint(experiment, Path(parent, "run"))
+        >>> step, [score.name for score in scores]
+        (1, ['flip 0.2', 'flip 0.1', 'reversed', 'gray'])
+    """
+    path = checkpoint_of(folder)
+    where = resolve_device(device)
+    domains = experiment.data(experiment.seed, data_dir).to(where)
+    model = build_model(experiment, domains)
+    template = without_optimizer(first_state(experiment, model, len(domains.training)))
+    checkpoint = load(path, template, (folder / CONFIGURATION).read_bytes().decode())
+    state = state_to(checkpoint.state, where)
+    return state.step, evaluate(model, experiment, state, domains)

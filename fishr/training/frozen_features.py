@@ -18,11 +18,11 @@ from fishr.models.featurizers import MLP, Featurizer
 from fishr.models.frozen import FrozenFeaturizer, block_of, features_by_block, in_blocks
 from fishr.paths import typed_path
 from fishr.statistics.moments import at_least_float32
-from fishr.training.checkpoint_path import checkpoint_of
+from fishr.training.checkpoints import read_checkpoint
 from fishr.training.experiment import Experiment
 from fishr.training.model import Model, evaluating, place
+from fishr.training.run_folder import checkpoint_of
 from fishr.training.state import TrainingState
-from fishr.training.stored import read_checkpoint
 
 _PREFIX = "featurizer."
 

@@ -16,9 +16,9 @@ from fishr.observation import Observation, observe
 from fishr.penalties import Penalty, Scaled
 from fishr.ranks import ALONE
 from fishr.statistics import scale_free_distance
+from fishr.training.artifacts import Recording
 from fishr.training.experiment import Experiment
 from fishr.training.frozen_features import domain_features
-from fishr.training.keeping import Recording
 from fishr.training.model import Model, evaluating, place
 from fishr.training.state import TrainingState
 from fishr.types import HEAD, DomainBatch

@@ -13,7 +13,7 @@ import torch.distributed as dist
 from fishr.errors import InputError
 from fishr.paths import access_message
 from fishr.ranks import ALONE, RankLost, Ranks, losing_ranks
-from fishr.training.loop import resolve_device
+from fishr.training.compute import resolve_device
 
 Value = TypeVar("Value")
 _LAST_TENSORS = 0.2

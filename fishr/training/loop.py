@@ -3,18 +3,18 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-import attrs
 import torch
 from attrs import frozen
 
-from fishr.data.domains import Domain, Domains
+from fishr.data.domains import Domains
 from fishr.errors import InputError
 from fishr.losses import check_labels, outputs_of
 from fishr.ranks import ALONE, Ranks
+from fishr.training.compute import resolve_device
 from fishr.training.evaluation import DomainScore, evaluate
 from fishr.training.experiment import Experiment
-from fishr.training.feeding import source_of
 from fishr.training.model import Model
+from fishr.training.prefetch import source_of
 from fishr.training.state import TrainingState, build_model, first_state, state_to
 from fishr.training.step import StepRecord, advance
 
@@ -143,10 +143,10 @@ def train(
     where = resolve_device(device)
     domains = domains or experiment.data(experiment.seed, data_dir)
     _check_labels(experiment, domains)
-    domains = domains_to(domains, where)
+    domains = domains.to(where)
     model = build_model(experiment, domains)
     if not ranks.alone:
-        refuse_batch_statistics(model)
+        refuse_split_batch_norm(model)
     if state is None:
         state = first_state(experiment, model, len(domains.training))
     elif state.step > experiment.steps:
@@ -180,64 +180,11 @@ def _check_labels(experiment: Experiment, domains: Domains) -> None:
             raise InputError(f"domain {domain.name!r}: {error}") from None
 
 
-def resolve_device(name: str) -> torch.device:
-    """The device of a name.
-
-    Args:
-        name: "cpu", "cuda", "cuda:1", "mps" (Apple's GPU), or "auto" for the GPU where there is one.
-
-    Returns:
-        A device that exists.
-
-    Raises:
-        InputError: no such device here.
-
-    Example:
-        >>> resolve_device("cpu")
-        device(type='cpu')
-    """
-    gpus = torch.cuda.device_count()
-    mps = torch.backends.mps.is_available()
-    if name == "auto":
-        return torch.device("cuda" if gpus else "mps" if mps else "cpu")
-    here = ["auto", "cpu", *(f"cuda:{index}" for index in range(gpus)), *(["mps"] if mps else [])]
-    if name not in (*here, *(["cuda"] if gpus else [])):
-        reason = "" if gpus or mps else ": no GPU was found"
-        raise InputError(f"device: got {name!r}, expected {', '.join(here[:-1])} or {here[-1]}{reason}")
-    return torch.device(name)
-
-
-def refuse_batch_statistics(model: Model) -> None:
-    """Refuse batch normalization in train mode, which would take the statistics of each rank's rows alone.
-
-    Raises:
-        InputError: it names the layer.
-
-    Example:
-        >>> refuse_batch_statistics(Model(torch.nn.BatchNorm1d(3).eval(), torch.nn.Linear(3, 2)))
-    """
+def refuse_split_batch_norm(model: Model) -> None:
+    """Refuse batch normalization in train mode, which would normalize by each rank's samples alone."""
     for name, module in model.both().named_modules():
         if isinstance(module, torch.nn.modules.batchnorm._BatchNorm) and module.training:  # pyright: ignore
             raise InputError(
                 f"{name}: got batch normalization by the statistics of a batch, of which each rank has a part alone; "
                 "freeze it, use group normalization, or train on one rank"
             )
-
-
-def domains_to(domains: Domains, device: torch.device) -> Domains:
-    """The domains with their tensors on a device.
-
-    Example:
-        >>> from fishr.data import ColoredDigits
-        >>> domains_to(ColoredDigits()(0, None), torch.device("cpu")).training[0].labels.device
-        device(type='cpu')
-    """
-
-    def moved(part: tuple[Domain, ...]) -> tuple[Domain, ...]:
-        return tuple(_moved(domain, device) for domain in part)
-
-    return attrs.evolve(domains, training=moved(domains.training), evaluation=moved(domains.evaluation))
-
-
-def _moved(domain: Domain, device: torch.device) -> Domain:
-    return attrs.evolve(domain, inputs=domain.inputs.to(device), labels=domain.labels.to(device))

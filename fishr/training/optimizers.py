@@ -215,3 +215,13 @@ def _merged(tensors: Parameters, taken: list[int], new: list[Tensor]) -> Paramet
 
 def _counted(steps: tuple[int, ...], taken: list[int]) -> tuple[int, ...]:
     return tuple(count + (index in taken) for index, count in enumerate(steps))
+
+
+def clipped(gradients: Gradients, most: float) -> Gradients:
+    """Return gradients times min(1, most / (‖g‖ + 1e-6)), to the bits of ``torch.nn.utils.clip_grad_norm_``."""
+    norms = [torch.linalg.vector_norm(gradient) for gradient in gradients if gradient is not None]
+    if not norms:
+        return gradients
+    # As in torch, on the device: asking whether the norm is too large would wait for it.
+    scale = (most / (torch.linalg.vector_norm(torch.stack(norms)) + 1e-6)).clamp(max=1.0)
+    return tuple(None if gradient is None else gradient * scale for gradient in gradients)

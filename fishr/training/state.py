@@ -10,11 +10,11 @@ from torch import Tensor
 from fishr.data.domains import Domains
 from fishr.errors import InputError
 from fishr.losses import outputs_of
+from fishr.training.compute import GradientScale
 from fishr.training.experiment import Experiment
 from fishr.training.model import Model
 from fishr.training.optimizers import OptimizerState
-from fishr.training.scale import GradientScale
-from fishr.training.trees import require_tree, to_device
+from fishr.training.tensor_trees import require_tree, to_device
 from fishr.types import HEAD, Layout, Problem, chained
 
 _INITIALIZATION, _BATCHES = 0, 1

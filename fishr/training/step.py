@@ -1,6 +1,9 @@
 """One update of everything: a pure function of the training state."""
 
 import math
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import cast
 
 import torch
 from attrs import frozen
@@ -10,18 +13,14 @@ from fishr.data.domains import Domain
 from fishr.errors import RunFailed
 from fishr.observation import observe
 from fishr.ranks import ALONE, Ranks, mean_over_ranks
-from fishr.training.clipping import clipped
-from fishr.training.compute import products
+from fishr.training.compute import LEAST, Compute, GradientScale, products, seeded
 from fishr.training.experiment import Experiment
-from fishr.training.feeding import Feed, step_seed
 from fishr.training.model import Model, place
 from fishr.training.objective import Loss
-from fishr.training.optimizers import Gradients
-from fishr.training.passes import added, pass_through
-from fishr.training.scale import LEAST, GradientScale
-from fishr.training.seeding import seeded
+from fishr.training.optimizers import Gradients, clipped
+from fishr.training.prefetch import Prefetch, step_seed
 from fishr.training.state import TrainingState
-from fishr.training.trees import require_tree
+from fishr.training.tensor_trees import require_tree
 from fishr.types import HEAD, DomainBatch
 
 
@@ -91,24 +90,24 @@ def advance(
     model: Model,
     experiment: Experiment,
     state: TrainingState,
-    source: tuple[Domain, ...] | DomainBatch | Feed,
+    source: tuple[Domain, ...] | DomainBatch | Prefetch,
     ranks: Ranks = ALONE,
 ) -> tuple[TrainingState, StepRecord]:
-    """One step: draw a batch, measure, update.
+    """One step: draw a batch, compute loss and gradients, update.
 
-    A pure function of ``state`` and ``source``: neither changes, and ``model`` is only the place to compute in.
-    No ``.grad`` is written and torch's global generators are left as they were.
+    A pure function of ``state`` and ``source``: neither changes, and ``model`` is only the workspace. No ``.grad`` is
+    written, and torch's global generators are restored.
 
     Args:
         model: the experiment's modules, on the state's device.
         experiment: the run.
         state: from ``initial_state`` or the previous step.
-        source: the training domains to draw the batch from, the batch itself, or what gives the same batches.
+        source: the training domains to draw the batch from, a batch, or prefetched batches.
         ranks: the processes that share the batch; a batch that is given is this one's part. All of them call with
             the same state, and get the same.
 
     Returns:
-        The next state and the step's numbers.
+        The next state and the numbers of the step.
 
     Raises:
         RankLost: another rank is gone.
@@ -127,20 +126,46 @@ def advance(
     """
     generator = torch.Generator()
     generator.set_state(state.generator)
-    batch = _batch(experiment, source, generator, ranks)
+    match source:
+        case DomainBatch():
+            batch = source
+        case Prefetch():
+            batch = source(generator)
+        case _:
+            batch = experiment.batches.draw(source, generator, ranks)
     # Of another stream on each rank, so that their random layers differ.
     seed = step_seed(generator) + (ranks.number << 20)
 
     place(model, state.parameters, state.buffers)
     trainable = {name: p for name, p in model.parameters().items() if p.requires_grad}
-    measured = _measure(model, experiment, state, batch, tuple(trainable.values()), seed, ranks)
-    gradients = mean_over_ranks(measured.gradients, ranks)
+    parameters = tuple(trainable.values())
+    with seeded(seed, batch.inputs.device):
+        # Moments of the featurizer's layers read the inputs again, which its forward pass may overwrite.
+        inputs = batch.inputs if experiment.layers == HEAD else batch.inputs.clone()
+        features, vjp = featurize(model, experiment.compute, inputs, parameters, seed)
+        route, layers = experiment.route or "auto", experiment.layers
+        seen = observe(
+            model.featurizer, model.head, batch, experiment.loss, route, ranks, features=features, layers=layers
+        )
+        with products("ieee"):
+            loss, penalty = experiment.objective.evaluate(seen, parameters, state.penalty, state.step)
+            wanted = (*parameters, features) if features.requires_grad else parameters
+            gradients = cast(Gradients, torch.autograd.grad(loss.total, wanted, allow_unused=True))
+        if features.requires_grad:
+            *gradients, by_features = gradients
+            if by_features is not None:
+                gradients = _added(gradients, vjp(by_features, 1.0 if state.scale is None else state.scale.value))
+    domain_losses = seen.domain_losses.detach()
+    # The optimizer needs the memory.
+    del seen, features, vjp
+
+    gradients = mean_over_ranks(tuple(gradients), ranks)
     usable = None if state.scale is None else _all_finite(gradients)
     if experiment.clip_norm is not None:
         gradients = clipped(gradients, experiment.clip_norm)
     # Reading the numbers waits for the device, so it comes after all of its work is queued.
-    record = _record(state.step, measured.loss, measured.domain_losses)
-    require_tree(measured.penalty, "penalty state")
+    record = _record(state.step, loss, domain_losses)
+    require_tree(penalty, "penalty state")
 
     weights, memory = tuple(state.parameters[name] for name in trainable), state.optimizer
     if state.step == experiment.objective.fresh_optimizer_at:
@@ -152,76 +177,77 @@ def advance(
         parameters=state.parameters | dict(zip(trainable, weights, strict=True)),
         buffers={name: buffer.detach().clone() for name, buffer in model.buffers().items()},
         optimizer=memory,
-        penalty=measured.penalty,
+        penalty=penalty,
         generator=generator.get_state(),
         scale=None if state.scale is None else _next_scale(state.scale, bool(usable), state.step),
     )
     return after, record
 
 
-@frozen(eq=False)
-class _Measured:
-    """A batch's loss, the penalties' next state, and this rank's gradients, one a weight."""
-
-    loss: Loss
-    domain_losses: Tensor
-    penalty: object
-    gradients: Gradients
+Vjp = Callable[[Tensor, float], Gradients]
 
 
-def _measure(
-    model: Model,
-    experiment: Experiment,
-    state: TrainingState,
-    batch: DomainBatch,
-    weights: tuple[Tensor, ...],
-    seed: int,
-    ranks: Ranks,
-) -> _Measured:
-    with seeded(seed, batch.inputs.device):
-        # Moments of the featurizer's layers read the inputs again, which its pass may overwrite.
-        inputs = batch.inputs if experiment.layers == HEAD else batch.inputs.clone()
-        passed = pass_through(model.featurizer, experiment.compute, inputs, weights, seed, model.call)
-        seen = observe(
-            model.featurizer,
-            model.head,
-            batch,
-            experiment.loss,
-            experiment.moments_route,
-            ranks,
-            features=passed.features,
-            layers=experiment.layers,
-        )
-        with products("ieee"):
-            loss, penalty = experiment.objective.evaluate(seen, weights, state.penalty, state.step)
-            gradients, by_features = _gradients(loss.total, weights, passed.features)
-        if by_features is not None:
-            scale = 1.0 if state.scale is None else state.scale.value
-            gradients = added(gradients, passed.pull(by_features, scale))
-    return _Measured(loss, seen.domain_losses, penalty, gradients)
+def featurize(
+    model: Model, compute: Compute, inputs: Tensor, parameters: tuple[Tensor, ...], seed: int
+) -> tuple[Tensor, Vjp]:
+    """Return a batch's features, a leaf of the graph, and their vector-Jacobian product by the parameters.
+
+    The product is called once, with ∂loss/∂features and the loss scale, which is applied in the featurizer's backward
+    pass only. The objective between the two sees the features of the whole batch, so that a batch can pass through the
+    featurizer in micro-batches, or be shared by ranks, and no penalty knows. Buffers are updated once; the random
+    layers of a micro-batch draw the same in both of its passes.
+    """
+    if compute.channels_last and inputs.ndim == 4:
+        inputs = inputs.contiguous(memory_format=torch.channels_last)
+
+    def forward(part: Tensor) -> Tensor:
+        with compute.products(), compute.autocast(part.device):
+            return model.call(part)
+
+    def vjp(features: Tensor, gradient: Tensor, scale: float) -> Gradients:
+        if not features.requires_grad:
+            return (None,) * len(parameters)
+        scaled = gradient if scale == 1 else gradient * scale
+        with compute.products():
+            grad = torch.autograd.grad(features, parameters, scaled.to(features.dtype), allow_unused=True)
+        found = cast(Gradients, grad)
+        return found if scale == 1 else tuple(None if g is None else g / scale for g in found)
+
+    parts = inputs.tensor_split(min(compute.micro_batches, len(inputs)))
+    if len(parts) == 1:
+        features = forward(inputs)
+        return _leaf(features.detach(), features.requires_grad), partial(vjp, features)
+
+    with torch.no_grad():
+        found = list[Tensor]()
+        for index, part in enumerate(parts):
+            with seeded(seed + 1 + index, part.device):
+                # A copy, because the featurizer may work in place, and the second pass reads the part again.
+                found.append(forward(part.clone()))
+    kept = [buffer.detach().clone() for buffer in model.featurizer.buffers()]
+
+    def vjp_of_parts(gradient: Tensor, scale: float) -> Gradients:
+        total: Gradients = (None,) * len(parameters)
+        for index, (part, of_part) in enumerate(zip(parts, gradient.split([len(p) for p in parts]), strict=True)):
+            with seeded(seed + 1 + index, part.device):
+                features = forward(part)
+            total = _added(total, vjp(features, of_part, scale))
+        for buffer, before in zip(model.featurizer.buffers(), kept, strict=True):
+            buffer.data = before
+        return total
+
+    return _leaf(torch.cat(found), any(p.requires_grad for p in model.featurizer.parameters())), vjp_of_parts
 
 
-def _batch(
-    experiment: Experiment,
-    source: tuple[Domain, ...] | DomainBatch | Feed,
-    generator: torch.Generator,
-    ranks: Ranks,
-) -> DomainBatch:
-    match source:
-        case DomainBatch():
-            return source
-        case Feed():
-            return source(generator)
-        case _:
-            return experiment.batches.draw(source, generator, ranks)
+def _leaf(features: Tensor, trained: bool) -> Tensor:
+    if not features.is_floating_point():
+        return features
+    wide = features.to(torch.promote_types(features.dtype, torch.float32))
+    return wide.requires_grad_(trained)
 
 
-def _gradients(total: Tensor, weights: tuple[Tensor, ...], features: Tensor) -> tuple[Gradients, Tensor | None]:
-    """By the weights directly, as the head's, and by the features."""
-    if not features.requires_grad:
-        return torch.autograd.grad(total, weights, allow_unused=True), None
-    *direct, by_features = torch.autograd.grad(total, (*weights, features), allow_unused=True)
-    return tuple(direct), by_features
+def _added(left: Sequence[Tensor | None], right: Gradients) -> Gradients:
+    return tuple(b if a is None else a if b is None else a + b for a, b in zip(left, right, strict=True))
 
 
 def _all_finite(gradients: Gradients) -> Tensor:

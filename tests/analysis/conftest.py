@@ -12,7 +12,7 @@ from fishr.losses import CrossEntropy
 from fishr.models.featurizers import MLP
 from fishr.protocols import colored_digits
 from fishr.training import run
-from fishr.training.keeping import Keeping
+from fishr.training.artifacts import Artifacts
 
 
 @pytest.fixture(scope="session")
@@ -25,7 +25,7 @@ def experiment():
 def run_folder(tmp_path_factory, experiment):
     """A finished run that kept its checkpoints, for reading only."""
     folder = tmp_path_factory.mktemp("runs") / "short"
-    for _ in run(experiment, folder, experiment_text=dumps(experiment), keep=Keeping(checkpoints=True)):
+    for _ in run(experiment, folder, experiment_text=dumps(experiment), keep=Artifacts(checkpoints=True)):
         pass
     return folder
 

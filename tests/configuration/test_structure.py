@@ -294,3 +294,11 @@ def test_the_table_stays_as_it_is():
     given = table()
     structure(given, Trial, families=FAMILIES)
     assert given == table()
+
+
+def test_a_renamed_key_is_read_under_its_earlier_name():
+    from fishr.training.compute import Compute
+
+    assert structure({"pieces": 2}, Compute) == structure({"micro_batches": 2}, Compute) == Compute(micro_batches=2)
+    with pytest.raises(ConfigurationError, match="pieces: unknown key"):
+        structure({"pieces": 2, "micro_batches": 2}, Compute)

@@ -14,7 +14,7 @@ from fishr.penalties import ERM, Fishr, Scaled, StepSchedule, Total, VREx
 from fishr.training.experiment import Experiment
 from fishr.training.objective import Objective
 from fishr.training.optimizers import SGD, Adam
-from fishr.training.trees import named_tensors
+from fishr.training.tensor_trees import named_tensors
 
 
 @attrs.frozen

@@ -8,12 +8,11 @@ import pytest
 import torch
 
 from fishr.errors import InputError, RunFailed
-from fishr.training import stored
-from fishr.training.checkpoints import FORMAT, load, save
+from fishr.training import checkpoints
+from fishr.training.checkpoints import FORMAT, load, read_checkpoint, save
 from fishr.training.loop import train
 from fishr.training.state import initial_state
 from fishr.training.step import NotFinite
-from fishr.training.stored import read_checkpoint
 
 
 @pytest.fixture
@@ -127,7 +126,7 @@ def _leaves(tree):
 
 def test_each_flipped_bit_is_noticed_or_harmless(tmp_path, monkeypatch):
     """Of all entries, names, sizes and paddings; with the state of a generator of 16 bytes, for the time it takes."""
-    monkeypatch.setitem(stored._EXPECTED, "generator", (lambda value: True, ""))
+    monkeypatch.setitem(checkpoints._EXPECTED, "generator", (lambda value: True, ""))
     path = tmp_path / "checkpoint.pt"
     torch.save(TINY, path)
     content, noticed = bytearray(path.read_bytes()), 0

@@ -10,10 +10,9 @@ from fishr.data.batches import Minibatch
 from fishr.data.digits import ColoredDigits
 from fishr.errors import InputError
 from fishr.models.featurizers import MNISTCNN
-from fishr.training.compute import Compute, products
+from fishr.training.compute import FIRST, LEAST, Compute, GradientScale, products
 from fishr.training.objective import Objective
 from fishr.training.optimizers import SGD
-from fishr.training.scale import FIRST, LEAST, GradientScale
 from fishr.training.state import build_model, first_state
 from fishr.training.step import NotFinite, advance
 
@@ -57,7 +56,7 @@ class Wide:
     ("change", "message"),
     [
         ({"precision": "float16"}, "precision: got 'float16', expected 'fp32' or 'tf32' or 'bf16' or 'fp16'"),
-        ({"pieces": 0}, "pieces: got 0, expected a whole number of at least 1"),
+        ({"micro_batches": 0}, "micro_batches: got 0, expected a whole number of at least 1"),
     ],
 )
 def test_what_is_no_way_to_compute_is_refused(change, message):
@@ -80,11 +79,11 @@ def test_products_are_multiplied_as_said_and_torch_is_left_as_it_was(precision):
     assert [backend.fp32_precision for backend in backends] == before
 
 
-@pytest.mark.parametrize("pieces", [2, 3, 7])
-def test_pieces_give_the_step_of_the_whole_batch(plain, pieces):
-    # Fishr's variance, a moving average and weight decay are of all samples together, so they tell pieces apart.
+@pytest.mark.parametrize("parts", [2, 3, 7])
+def test_micro_batches_give_the_step_of_the_whole_batch(plain, parts):
+    # Fishr's variance, a moving average and weight decay are of all samples together, so they tell parts apart.
     _, whole, records = _wide(plain)
-    model, cut, others = _wide(attrs.evolve(plain, compute=Compute(pieces=pieces)))
+    model, cut, others = _wide(attrs.evolve(plain, compute=Compute(micro_batches=parts)))
     for name, weight in whole.parameters.items():
         torch.testing.assert_close(cut.parameters[name], weight, rtol=1e-9, atol=1e-11)
     for one, other in zip(records, others, strict=True):
@@ -92,17 +91,17 @@ def test_pieces_give_the_step_of_the_whole_batch(plain, pieces):
     assert model.featurizer.training
 
 
-def test_pieces_hold_the_activations_of_one_at_a_time(plain):
+def test_micro_batches_hold_the_activations_of_one_at_a_time(plain):
     held = {}
-    for pieces in (1, 4):
-        experiment = attrs.evolve(plain, compute=Compute(pieces=pieces), batches=Minibatch(size=40))
+    for parts in (1, 4):
+        experiment = attrs.evolve(plain, compute=Compute(micro_batches=parts), batches=Minibatch(size=40))
         domains = experiment.data(experiment.seed, None)
         model = build_model(experiment, domains)
         state = first_state(experiment, model, 2)
         sizes = []
         model.featurizer[-1].register_forward_hook(lambda *call, sizes=sizes: sizes.append(_rows(call[2])))
         advance(model, experiment, state, domains.training)
-        held[pieces] = sizes
+        held[parts] = sizes
     # Each piece twice: without a graph, and with one.
     assert held == {1: [(80, True)], 4: [(20, False)] * 4 + [(20, True)] * 4}
 
@@ -111,9 +110,9 @@ def _rows(features):
     return len(features), features.requires_grad
 
 
-def test_random_layers_and_running_means_of_pieces_are_those_of_one_pass_each(everything):
+def test_random_layers_and_running_means_of_micro_batches_are_those_of_one_pass_each(everything):
     """Dropout draws in the second pass what it drew in the first, and batch normalization counts each piece once."""
-    experiment = attrs.evolve(everything, compute=Compute(pieces=3))
+    experiment = attrs.evolve(everything, compute=Compute(micro_batches=3))
     drawn = []
     domains = experiment.data(experiment.seed, None)
     model = build_model(experiment, domains)

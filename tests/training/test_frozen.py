@@ -9,7 +9,7 @@ from fishr.models.featurizers import MLP
 from fishr.training.frozen_features import Frozen
 from fishr.training.loop import Stepped, train
 from fishr.training.optimizers import SGD, Adam
-from fishr.training.records import run
+from fishr.training.runs import run
 from fishr.training.state import build_model
 
 

@@ -17,11 +17,11 @@ from fishr.models.initialization import xavier_linear
 from fishr.observation import observe
 from fishr.penalties import Fishr, Scaled, Total, explain
 from fishr.ranks import ALONE, Ranks
+from fishr.training.artifacts import Recording
 from fishr.training.compute import Compute
 from fishr.training.evaluation import evaluate
 from fishr.training.frozen_features import on_features
 from fishr.training.head_statistics import head_statistics
-from fishr.training.keeping import Recording
 from fishr.training.loop import Stepped, train
 from fishr.training.objective import Objective
 from fishr.training.optimizers import SGD
@@ -60,7 +60,9 @@ class FirstLayerInPlace:
 
 
 @pytest.mark.parametrize(
-    "changes", [{"layers": WHOLE}, {"layers": ("head",)}, {"layers": ("head",), "compute": Compute(pieces=2)}], ids=str
+    "changes",
+    [{"layers": WHOLE}, {"layers": ("head",)}, {"layers": ("head",), "compute": Compute(micro_batches=2)}],
+    ids=str,
 )
 def test_a_first_layer_in_place_changes_neither_the_step_nor_the_data(plain, same, changes):
     """Images are read again by the moments, by the second pass of a piece, and by the next evaluation."""

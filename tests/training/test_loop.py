@@ -10,7 +10,8 @@ from fishr.data.images.image_inputs import ImageInputs
 from fishr.data.images.image_stores import ImageFiles
 from fishr.errors import InputError
 from fishr.training.checkpoints import load, save
-from fishr.training.loop import Evaluated, Finished, Started, Stepped, domains_to, resolve_device, train
+from fishr.training.compute import resolve_device
+from fishr.training.loop import Evaluated, Finished, Started, Stepped, train
 from fishr.training.state import initial_state
 
 
@@ -81,7 +82,7 @@ def test_images_that_are_to_be_held_are_read_before_the_first_step(tmp_path):
         Image.new("RGB", (9, 8), "red").save(tmp_path / name)
     unread = ImageInputs(ImageFiles(tmp_path, ("a.png", "b.png")), size=8, prepare="device_cache")
     domain = Domain("photo", unread, torch.tensor([0, 1]))
-    moved = domains_to(Domains((domain,), (), classes=2), torch.device("cpu"))
+    moved = Domains((domain,), (), classes=2).to(torch.device("cpu"))
     for file in tmp_path.iterdir():
         file.unlink()
     assert moved.training[0].inputs.read([1]).shape == (1, 3, 8, 8)

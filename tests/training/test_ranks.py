@@ -16,7 +16,7 @@ from fishr.models.heads import LinearHead, MLPHead
 from fishr.penalties import ERM, IRM, Fishr, Scaled, Stateless, Total, VREx
 from fishr.ranks import ALONE, Ranks
 from fishr.training.experiment import Experiment
-from fishr.training.loop import Evaluated, Finished, Started, Stepped, refuse_batch_statistics, train
+from fishr.training.loop import Evaluated, Finished, Started, Stepped, refuse_split_batch_norm, train
 from fishr.training.model import Model
 from fishr.training.objective import Objective
 from fishr.training.optimizers import SGD
@@ -180,8 +180,8 @@ def refusal(ranks: Ranks, arguments):
 def test_batch_normalization_is_refused_by_name_where_each_rank_would_have_its_own():
     norm = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4))
     with pytest.raises(InputError, match=r"^featurizer\.1: got batch normalization .* freeze it"):
-        refuse_batch_statistics(Model(norm, nn.Linear(4, 2)))
-    refuse_batch_statistics(Model(norm.eval(), nn.Linear(4, 2)))
+        refuse_split_batch_norm(Model(norm, nn.Linear(4, 2)))
+    refuse_split_batch_norm(Model(norm.eval(), nn.Linear(4, 2)))
     assert on_ranks(2, refuses_normalization) == [True, True]
 
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fishr.errors import InputError
-from fishr.training.trees import map_tensors, named_tensors, plain, require_tree, restored
+from fishr.training.tensor_trees import named_tensors, plain, require_tree, restored, to_device
 
 
 @attrs.frozen(eq=False)
@@ -71,8 +71,8 @@ def test_a_tree_survives_the_file(tree):
 
 @settings(deadline=None)
 @given(trees)
-def test_mapping_the_identity_changes_nothing(tree):
-    assert _equal(map_tensors(lambda tensor: tensor, tree), tree)
+def test_moving_to_the_own_device_changes_nothing(tree):
+    assert _equal(to_device(tree, torch.device("cpu")), tree)
 
 
 def test_every_tensor_has_its_path():

@@ -12,9 +12,9 @@ from attrs import asdict
 import fishr
 from fishr.data.caches import Parts, Tree, save_tree
 from fishr.errors import InputError
+from fishr.training.artifacts import Recording
 from fishr.training.experiment import Experiment
 from fishr.training.head_statistics import head_statistics
-from fishr.training.keeping import Recording
 from fishr.training.loop import Started
 from fishr.training.state import TrainingState
 from fishr.types import Layout
@@ -42,10 +42,10 @@ class Recorder:
         >>> import tempfile, attrs
         >>> from fishr.protocols import colored_digits
         >>> from fishr.data.caches import load_tree
-        >>> from fishr.training.keeping import Keeping
-        >>> from fishr.training.records import run
+        >>> from fishr.training.artifacts import Artifacts
+        >>> from fishr.training.runs import run
         >>> with tempfile.TemporaryDirectory() as parent:
-        ...     keep = Keeping(statistics=Recording(every=2))
+        ...     keep = Artifacts(statistics=Recording(every=2))
         ...     experiment, folder = attrs.evolve(colored_digits(), steps=3), Path(parent, "run")
         ...     events = list(run(experiment, folder, experiment_text="", keep=keep))
         ...     load_tree(folder / "statistics.h5", KIND)["steps"]

@@ -12,7 +12,7 @@ from fishr.models import MLP
 from fishr.protocols import colored_digits
 from fishr.ranks import Ranks
 from fishr.training import Stepped, train
-from fishr.training.feeding import AHEAD, Feed, source_of, step_seed
+from fishr.training.prefetch import AHEAD, Prefetch, source_of, step_seed
 
 
 @frozen(eq=False)
@@ -85,7 +85,7 @@ def _drawn(domains, generator, steps):
 
 def test_a_feed_gives_what_each_step_would_draw():
     domains, one, other = _domains(), torch.Generator().manual_seed(3), torch.Generator().manual_seed(3)
-    feed = Feed(Minibatch(6), domains)
+    feed = Prefetch(Minibatch(6), domains)
     for expected in _drawn(domains, one, 7):
         batch = feed(other)
         step_seed(other)
@@ -105,7 +105,7 @@ def test_successive_steps_read_each_batch_once():
             return super().read(rows, seeds)
 
     domains = tuple(evolve(domain, inputs=Counted(domain.inputs.rows)) for domain in _domains())
-    feed, generator = Feed(Minibatch(6), domains), torch.Generator().manual_seed(3)
+    feed, generator = Prefetch(Minibatch(6), domains), torch.Generator().manual_seed(3)
     for _ in range(7):
         feed(generator)
         step_seed(generator)
@@ -118,7 +118,7 @@ def test_successive_steps_read_each_batch_once():
 def test_ranks_read_their_shares_of_the_rows_and_seeds_of_one(count):
     domains, whole = _domains(), torch.Generator().manual_seed(3)
     generators = [torch.Generator().manual_seed(3) for _ in range(count)]
-    feeds = [Feed(Minibatch(6), domains, Ranks(number, count)) for number in range(count)]
+    feeds = [Prefetch(Minibatch(6), domains, Ranks(number, count)) for number in range(count)]
     for expected in _drawn(domains, whole, 5):
         parts = [feed(generator) for feed, generator in zip(feeds, generators, strict=True)]
         for generator in generators:
@@ -129,7 +129,7 @@ def test_ranks_read_their_shares_of_the_rows_and_seeds_of_one(count):
 
 
 def test_a_feed_goes_on_from_any_state():
-    domains, feed = _domains(), Feed(Minibatch(6), _domains())
+    domains, feed = _domains(), Prefetch(Minibatch(6), _domains())
     generator = torch.Generator().manual_seed(3)
     feed(generator)
     for seed in (8, 3, 3):
@@ -163,12 +163,12 @@ def test_a_run_on_files_sees_their_augmentation():
 
 def test_each_source_is_the_cheapest():
     experiment = _experiment()
-    assert isinstance(source_of(experiment, _domains()), Feed)
+    assert isinstance(source_of(experiment, _domains()), Prefetch)
     held = _domains(lazy=False)
     assert source_of(experiment, held) is held
     assert source_of(attrs.evolve(experiment, batches=FullBatch()), held).sizes == (50, 50)
     mixed = (held[0], _domains()[1])
-    assert isinstance(source_of(experiment, mixed), Feed)
+    assert isinstance(source_of(experiment, mixed), Prefetch)
 
 
 def test_a_file_that_cannot_be_read_stops_the_run():

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from fishr.data.caches import load_tree
-from fishr.training import kept_checkpoints
+from fishr.training import snapshots
 
 ROOT = Path(__file__).resolve().parents[2]
 KEEP = ("--record-statistics", "every=3,samples=20,epsilon=0.05", "--keep-checkpoints")
@@ -26,7 +26,7 @@ def test_a_run_that_keeps_is_the_run_that_does_not(call, home, short_fishr, fini
         assert (kept / name).read_bytes() == (finished_once / name).read_bytes(), name
     added = {path.name for path in kept.iterdir()} - {path.name for path in finished_once.iterdir()}
     assert added == {"statistics.h5", "keeping.json", "checkpoints"}
-    assert [path.name for path in kept_checkpoints(kept)] == [f"{step:06d}.pt" for step in (0, 2, 4, 6, 7)]
+    assert [path.name for path in snapshots(kept)] == [f"{step:06d}.pt" for step in (0, 2, 4, 6, 7)]
     found = _statistics(kept)
     assert found["steps"].tolist() == [0, 3, 6, 7]
     assert found["count"].tolist() == [20, 20]

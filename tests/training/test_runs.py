@@ -15,7 +15,7 @@ from fishr.penalties import Scaled, Total
 from fishr.training.checkpoints import load
 from fishr.training.loop import Finished, Started, Stepped
 from fishr.training.optimizers import SGD
-from fishr.training.records import run
+from fishr.training.runs import run
 from fishr.training.step import NotFinite
 
 TEXT = 'name = "a run"\n'
@@ -118,12 +118,26 @@ def test_half_a_line_is_cut_off(plain, tmp_path):
 def test_a_finished_run_yields_its_result_alone(plain, tmp_path, monkeypatch):
     whole = list(_go(plain, tmp_path / "run"))
     before = {f.name: (f.read_bytes(), f.stat().st_mtime_ns) for f in (tmp_path / "run").iterdir()}
-    monkeypatch.setattr("fishr.training.records.train", None)
+    monkeypatch.setattr("fishr.training.runs.train", None)
     (finished,) = _go(plain, tmp_path / "run", resume=True)
     assert isinstance(finished, Finished)
     assert finished.scores == whole[-1].scores
     assert torch.equal(finished.state.parameters["head.weight"], whole[-1].state.parameters["head.weight"])
     assert {f.name: (f.read_bytes(), f.stat().st_mtime_ns) for f in (tmp_path / "run").iterdir()} == before
+
+
+def test_a_run_of_version_0_1_goes_on_under_the_new_name_of_its_key(plain, tmp_path):
+    before, after = "[compute]\npieces = 1\n", "[compute]\nmicro_batches = 1\n"
+    going = run(plain, tmp_path / "run", experiment_text=before)
+    assert [next(going) for _ in range(6)]
+    going.close()
+    whole = list(run(plain, tmp_path / "run", experiment_text=after, resume=True))
+    assert whole[0].state.step == 3
+    assert (tmp_path / "run" / "config.toml").read_text() == before
+    (finished,) = run(plain, tmp_path / "run", experiment_text=after, resume=True)
+    assert finished.state.step == plain.steps
+    with pytest.raises(InputError, match="differs from the configuration given"):
+        next(run(plain, tmp_path / "run", experiment_text=after.replace("1", "2"), resume=True))
 
 
 def test_an_existing_folder_is_refused(plain, tmp_path):
@@ -285,7 +299,7 @@ import attrs, torch
 torch.set_num_threads(1)
 from fishr.protocols import colored_digits
 from fishr.models.featurizers import MLP
-from fishr.training.records import run
+from fishr.training.runs import run
 experiment = attrs.evolve(
     colored_digits(), featurizer=MLP(widths=(8,)), steps=4000, evaluate_every=7, checkpoint_every=3
 )

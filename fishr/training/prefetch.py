@@ -37,7 +37,7 @@ class _Ahead:
     drawn: Drawn
 
 
-class Feed:
+class Prefetch:
     """The batches of successive steps, each the one that its step would draw itself.
 
     It holds nothing that a step depends on: asked with a generator in any other state, it begins there.
@@ -49,7 +49,7 @@ class Feed:
 
     Example:
         >>> domain = Domain("only", torch.arange(9.0).unsqueeze(1), torch.zeros(9, dtype=torch.int64))
-        >>> feed, generator = Feed(Minibatch(size=2), (domain,)), torch.Generator().manual_seed(0)
+        >>> feed, generator = Prefetch(Minibatch(size=2), (domain,)), torch.Generator().manual_seed(0)
         >>> own = Minibatch(size=2).draw((domain,), torch.Generator().manual_seed(0))
         >>> torch.equal(feed(generator).inputs, own.inputs)
         True
@@ -89,7 +89,7 @@ class Feed:
 
 def source_of(
     experiment: Experiment, domains: tuple[Domain, ...], ranks: Ranks = ALONE
-) -> tuple[Domain, ...] | DomainBatch | Feed:
+) -> tuple[Domain, ...] | DomainBatch | Prefetch:
     """Where the steps of a run get their batches from, at the least cost.
 
     Args:
@@ -111,4 +111,4 @@ def source_of(
         return batches.draw(domains, torch.Generator(), ranks)
     if not hasattr(batches, "begin") or all(isinstance(domain.inputs, Tensor) for domain in domains):
         return domains
-    return Feed(batches, domains, ranks)
+    return Prefetch(batches, domains, ranks)

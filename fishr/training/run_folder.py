@@ -1,66 +1,37 @@
-"""Run folders: made in one piece, never overwritten, used by one process at a time."""
+"""Run folders: the names of their files, their locks, and files of lines that survive a kill."""
 
+import json
 import os
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from fishr.errors import InputError, RunFailed
 from fishr.files import partial_folder, present, put_folder, write_atomically
 from fishr.locks import LOCK, beside, is_locked, locked, open_own
-from fishr.training.keeping import Keeping
+from fishr.training.artifacts import Artifacts
 
-CONFIGURATION = "config.toml"
+CONFIGURATION, METRICS, CHECKPOINT, RESULT = "config.toml", "metrics.jsonl", "checkpoint.pt", "result.json"
+JOB = "job.toml"  # in a folder that is a job of a sweep
 _BUSY = "another process is training in it; wait for it to end, or choose another name"
 
 
 def check_absent(folder: Path) -> None:
-    """Refuse a folder that exists.
-
-    Args:
-        folder: where a new run is wanted.
-
-    Raises:
-        InputError: something is there.
-
-    Example:
-        >>> check_absent(Path("no-such-run"))
-    """
+    """Refuse a folder that exists."""
     if present(folder):
         raise InputError(f"{folder}: exists already; resume it with --resume {folder}, or choose another name")
 
 
 @contextmanager
-def new_folder(
-    folder: Path,
-    experiment_text: str,
-    keeping: Keeping = Keeping(),  # noqa: B008 (immutable)
-) -> Generator[None]:
-    """A new run folder that holds its configuration, locked while the context lasts.
-
-    It is prepared beside its place and renamed, so a run folder never lacks its configuration.
-
-    Args:
-        folder: where; its parents are made.
-        experiment_text: the configuration, as TOML.
-        keeping: what the run keeps on its way, kept in the folder too.
-
-    Raises:
-        InputError: the folder exists, or cannot be made there.
-
-    Example:
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as parent:
-        ...     with new_folder(Path(parent) / "run", "seed = 0"):
-        ...         print((Path(parent) / "run" / "config.toml").read_text())
-        seed = 0
-    """
+def new_folder(folder: Path, experiment_text: str, keep: Artifacts = Artifacts()) -> Generator[None]:  # noqa: B008
+    """Make a run folder with its configuration and lock it; it is renamed into place, so it never lacks either."""
     check_absent(folder)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with locked(beside(folder), folder, _BUSY), partial_folder(folder) as partial:
             check_absent(folder)
-            keeping.save(partial)
+            keep.save(partial)
             write_atomically(partial / CONFIGURATION, experiment_text.encode())
             put_folder(partial, folder)
     except (OSError, RunFailed) as error:
@@ -72,27 +43,12 @@ def new_folder(
 
 @contextmanager
 def existing_folder(folder: Path, experiment_text: str) -> Generator[None]:
-    """A run folder that was made before, locked while the context lasts.
-
-    Args:
-        folder: where it is.
-        experiment_text: the configuration it is to have.
-
-    Raises:
-        InputError: no run is there, it has another configuration, or another process is at work in it.
-
-    Example:
-        >>> with existing_folder(Path("run"), "seed = 0"):
-        ...     pass
-        Traceback (most recent call last):
-            ...
-        fishr.errors.InputError: run: no run is there to resume (it has no config.toml); start it without --resume
-    """
+    """Lock a run folder that has this configuration."""
     path = folder / CONFIGURATION
     if not path.is_file():
         raise InputError(f"{folder}: no run is there to resume (it has no {CONFIGURATION}); start it without --resume")
     with locked(folder / LOCK, folder, _BUSY):
-        if path.read_bytes() != experiment_text.encode():
+        if not same_configuration(path.read_bytes().decode(errors="replace"), experiment_text):
             raise InputError(
                 f"{folder}: its {CONFIGURATION} differs from the configuration given; "
                 "resume with its own, or choose another name"
@@ -100,37 +56,39 @@ def existing_folder(folder: Path, experiment_text: str) -> Generator[None]:
         yield
 
 
-def is_in_use(folder: Path) -> bool:
-    """Return whether a process works in a run folder.
+def same_configuration(one: str, other: str) -> bool:
+    """Return whether two TOML texts are equal up to keys that were renamed."""
+    one, other = (text.replace("\npieces = ", "\nmicro_batches = ") for text in (one, other))
+    return one == other
 
-    Example:
-        >>> is_in_use(Path("no-such-run"))
-        False
-    """
+
+def is_in_use(folder: Path) -> bool:
+    """Return whether a process works in a run folder."""
     return is_locked(folder / LOCK)
 
 
+def checkpoint_of(folder: Path) -> Path:
+    """Return the path of a run's checkpoint; where it is missing, the error says whether a sweep dropped it."""
+    path = folder / CHECKPOINT
+    if present(path):
+        return path
+    try:
+        result: dict[str, Any] = json.loads((folder / RESULT).read_bytes())
+        failed = f", and its run failed ({result['message']})" if result["status"] == "failed" else ""
+    except (OSError, ValueError, KeyError, TypeError):
+        raise InputError(f"{folder}: no {CHECKPOINT} yet; go on with the run until it has made one") from None
+    if not (folder / JOB).is_file():
+        raise InputError(f"{folder}: no {CHECKPOINT}, though its run has ended; put it back, or train again elsewhere")
+    raise InputError(
+        f'{folder}: its weights were not kept{failed}; set keep = "weights" in the plan of its sweep, '
+        "remove this folder and run the sweep again"
+    )
+
+
 class LineFile:
-    """A file of lines that grows at its end; what is written survives the death of the process.
-
-    Args:
-        path: where.
-        position: bytes to keep of what is there already; the rest is cut off.
-
-    Raises:
-        InputError: the file is shorter than ``position``.
-        RunFailed: it could not be written.
-
-    Example:
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as folder, LineFile(Path(folder) / "metrics.jsonl") as lines:
-        ...     lines.append("{}")
-        ...     lines.position
-        3
-    """
+    """A file of lines that grows at its end, cut to ``position`` bytes when it is opened."""
 
     def __init__(self, path: Path, position: int = 0) -> None:
-        """Open the file and cut it to ``position``."""
         self._path = path
         with self._reported():
             size = path.stat().st_size if path.exists() else 0
@@ -145,15 +103,13 @@ class LineFile:
         self.position = position
 
     def __enter__(self) -> "LineFile":
-        """Itself."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Close the file."""
         self._file.close()
 
     def append(self, line: str) -> None:
-        """Write a line and its end."""
+        """Write a line, which survives the death of the process."""
         rest = line.encode() + b"\n"
         with self._reported():
             while rest:
@@ -162,7 +118,7 @@ class LineFile:
                 rest = rest[written:]
 
     def sync(self) -> None:
-        """Make what was written survive a power cut."""
+        """Make the lines survive a power cut."""
         with self._reported():
             os.fsync(self._file.fileno())
 

@@ -7,20 +7,19 @@ import torch
 
 from fishr.data.caches import load_tree
 from fishr.errors import InputError, RunFailed
-from fishr.files import write_atomically
 from fishr.penalties import Total
-from fishr.training import recording as module
+from fishr.training import recorder as module
+from fishr.training.artifacts import ARTIFACTS, Artifacts, Recording, snapshots
 from fishr.training.checkpoints import load
 from fishr.training.head_statistics import head_statistics
-from fishr.training.keeping import KEEPING, Keeping, Recording, kept_checkpoints
 from fishr.training.loop import Evaluated, Finished, Started, Stepped
 from fishr.training.objective import Objective
-from fishr.training.recording import KIND, STATISTICS
-from fishr.training.records import run
+from fishr.training.recorder import KIND, STATISTICS
+from fishr.training.runs import run
 from fishr.training.state import build_model, first_state
-from fishr.training.trees import named_tensors
+from fishr.training.tensor_trees import named_tensors
 
-KEEP = Keeping(Recording(every=2, samples=11), checkpoints=True)
+KEEP = Artifacts(Recording(every=2, samples=11), checkpoints=True)
 
 
 def _run(experiment, folder, keep=KEEP, **options):
@@ -70,7 +69,7 @@ def test_each_record_is_of_its_own_weights(experiment, tmp_path):
     model = build_model(experiment, domains)
     template = first_state(experiment, model, 2)
     for row, step in enumerate(found["steps"]):
-        state = load(kept_checkpoints(tmp_path / "run")[step], template).state
+        state = load(snapshots(tmp_path / "run")[step], template).state
         assert state.step == step
         moment = head_statistics(model, experiment, state, domains.training, Recording(every=1, samples=11))
         for name, value in named_tensors(moment):
@@ -103,7 +102,7 @@ def test_it_says_what_it_is_of(plain, tmp_path):
 
 
 def test_all_rows_unless_told_otherwise(plain, tmp_path):
-    list(_run(plain, tmp_path / "run", Keeping(Recording(every=50))))
+    list(_run(plain, tmp_path / "run", Artifacts(Recording(every=50))))
     found = _statistics(tmp_path / "run")
     assert found["count"].tolist() == [100, 100]
     assert found["provenance"]["samples"] is None
@@ -112,11 +111,11 @@ def test_all_rows_unless_told_otherwise(plain, tmp_path):
 
 def test_the_run_is_the_same_with_and_without(experiment, tmp_path, bits):
     with_ = list(_run(experiment, tmp_path / "with"))[-1].state
-    without = list(_run(experiment, tmp_path / "without", Keeping()))[-1].state
+    without = list(_run(experiment, tmp_path / "without", Artifacts()))[-1].state
     assert bits(with_) == bits(without)
     assert (tmp_path / "with" / "metrics.jsonl").read_bytes() == (tmp_path / "without" / "metrics.jsonl").read_bytes()
     files = {path.name for path in (tmp_path / "with").iterdir()}
-    assert files - {path.name for path in (tmp_path / "without").iterdir()} == {STATISTICS, KEEPING, "checkpoints"}
+    assert files - {path.name for path in (tmp_path / "without").iterdir()} == {STATISTICS, ARTIFACTS, "checkpoints"}
 
 
 @pytest.mark.parametrize("step", [1, 2, 3, 4, 5, 6, 7])
@@ -169,7 +168,7 @@ def test_killed_in_its_last_moments(plain, tmp_path, moment, monkeypatch):
     list(_run(plain, tmp_path / "untouched"))
     with monkeypatch.context() as patch:
         if moment == "assembled":
-            patch.setattr("fishr.training.records._write_result", dies)
+            patch.setattr("fishr.training.runs._write_result", dies)
         else:
             patch.setattr(module.Recorder, "clear", dies)
         with pytest.raises(Killed):
@@ -215,9 +214,7 @@ def test_a_full_disk_fails_the_run_and_keeps_its_checkpoint(plain, tmp_path, mon
 
 def test_settings_that_were_changed_by_hand_are_refused(plain, tmp_path):
     _cut(plain, tmp_path / "cut", 5)
-    write_atomically(
-        tmp_path / "cut" / KEEPING, Keeping(Recording(every=2, samples=12), checkpoints=True).text().encode()
-    )
+    Artifacts(Recording(every=2, samples=12), checkpoints=True).save(tmp_path / "cut")
     with pytest.raises(InputError):
         list(run(plain, tmp_path / "cut", experiment_text="text", resume=True))
 
@@ -230,6 +227,6 @@ def test_without_penalties_there_are_none(plain, tmp_path):
 
 def test_events_are_those_of_the_run(plain, tmp_path):
     kinds = [type(event) for event in _run(plain, tmp_path / "run")]
-    assert kinds == [type(event) for event in _run(plain, tmp_path / "other", Keeping())]
+    assert kinds == [type(event) for event in _run(plain, tmp_path / "other", Artifacts())]
     assert kinds[0] is Started
     assert kinds[-2:] == [Evaluated, Finished]

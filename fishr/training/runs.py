@@ -20,21 +20,28 @@ from fishr.data.domains import Domains
 from fishr.errors import InputError
 from fishr.files import present, remove_leftovers, write_atomically
 from fishr.ranks import ALONE, RankLost, Ranks
-from fishr.training.checkpoint_path import CHECKPOINT, RESULT, checkpoint_of
-from fishr.training.checkpoints import Checkpoint, check_experiment, load, save
+from fishr.training.artifacts import SNAPSHOTS, Artifacts, keep_snapshot, load_artifacts, snapshot_path
+from fishr.training.checkpoints import Checkpoint, load, save
+from fishr.training.compute import resolve_device
 from fishr.training.evaluation import DomainScore
 from fishr.training.experiment import Experiment
-from fishr.training.folders import LineFile, check_absent, existing_folder, new_folder
-from fishr.training.keeping import CHECKPOINTS, Keeping, keep_checkpoint, kept_path, load_keeping
 from fishr.training.launch import agreed, from_first
-from fishr.training.loop import Evaluated, Event, Finished, Started, Stepped, resolve_device, train
+from fishr.training.loop import Evaluated, Event, Finished, Started, Stepped, train
+from fishr.training.run_folder import (
+    CHECKPOINT,
+    METRICS,
+    RESULT,
+    LineFile,
+    check_absent,
+    checkpoint_of,
+    existing_folder,
+    new_folder,
+)
 from fishr.training.state import TrainingState, initial_state
 from fishr.training.step import NotFinite, StepRecord
 
 if TYPE_CHECKING:
-    from fishr.training.recording import Recorder
-
-METRICS = "metrics.jsonl"
+    from fishr.training.recorder import Recorder
 
 
 def run(
@@ -45,7 +52,7 @@ def run(
     data_dir: Path | None = None,
     device: str = "cpu",
     resume: bool = False,
-    keep: Keeping = Keeping(),  # noqa: B008 (immutable)
+    keep: Artifacts = Artifacts(),  # noqa: B008 (immutable)
     ranks: Ranks = ALONE,
 ) -> Generator[Event]:
     """Train in a folder: the events of ``train``, each recorded before it is yielded.
@@ -114,15 +121,15 @@ class _Prepared:
 
     domains: Domains
     start: Checkpoint | Finished | None
-    keep: Keeping
+    keep: Artifacts
 
 
 @contextmanager
 def _resumed(
-    experiment: Experiment, folder: Path, text: str, data_dir: Path | None, keep: Keeping
+    experiment: Experiment, folder: Path, text: str, data_dir: Path | None, keep: Artifacts
 ) -> Generator[_Prepared]:
     with existing_folder(folder, text):
-        keep = load_keeping(folder)
+        keep = load_artifacts(folder)
         domains = experiment.data(experiment.seed, data_dir)
         start = _finished(folder, text)
         if start is None:
@@ -134,7 +141,7 @@ def _resumed(
 
 @contextmanager
 def _begun(
-    experiment: Experiment, folder: Path, text: str, data_dir: Path | None, keep: Keeping
+    experiment: Experiment, folder: Path, text: str, data_dir: Path | None, keep: Artifacts
 ) -> Generator[_Prepared]:
     check_absent(folder)
     # What cannot be trained leaves no folder behind.
@@ -179,7 +186,7 @@ def _recorded(
                     if done % experiment.checkpoint_every == 0 or done == experiment.steps:
                         _checkpoint(folder, made, metrics)
                         if keep.checkpoints:
-                            keep_checkpoint(folder / CHECKPOINT, done)
+                            keep_snapshot(folder / CHECKPOINT, done)
                     if recorder:
                         recorder.record(event.state)
                     last, event = made, attrs.evolve(event, seconds=seconds)
@@ -223,16 +230,16 @@ def _checkpoint(folder: Path, made: Checkpoint, metrics: LineFile) -> None:
     save(folder / CHECKPOINT, made.state, made.experiment_text, made.position, made.seconds)
 
 
-def _recorder(folder: Path, experiment: Experiment, text: str, keep: Keeping, step: int) -> "Recorder | None":
+def _recorder(folder: Path, experiment: Experiment, text: str, keep: Artifacts, step: int) -> "Recorder | None":
     if keep.statistics is None:
         return None
     # Here, because HDF5 takes long to load and most runs record nothing.
-    from fishr.training.recording import Recorder
+    from fishr.training.recorder import Recorder
 
     return Recorder(folder, experiment, text, keep.statistics, step)
 
 
-def _clear_records(folder: Path, experiment: Experiment, text: str, keep: Keeping) -> None:
+def _clear_records(folder: Path, experiment: Experiment, text: str, keep: Artifacts) -> None:
     """Remove what a run that was killed in its very last moment left of its records."""
     recorder = _recorder(folder, experiment, text, keep, step=0)
     if recorder is not None and recorder.has_parts():
@@ -241,19 +248,18 @@ def _clear_records(folder: Path, experiment: Experiment, text: str, keep: Keepin
 
 def _keep_first(folder: Path, state: TrainingState, text: str) -> None:
     """Keep the checkpoint that a run begins or goes on with: killed in between, it may not be kept yet."""
-    (folder / CHECKPOINTS).mkdir(exist_ok=True)
+    (folder / SNAPSHOTS).mkdir(exist_ok=True)
     if state.step:
-        keep_checkpoint(folder / CHECKPOINT, state.step)
+        keep_snapshot(folder / CHECKPOINT, state.step)
     else:
-        save(kept_path(folder, 0), state, text)
+        save(snapshot_path(folder, 0), state, text)
 
 
 def _last_checkpoint(folder: Path, text: str, initial: TrainingState, steps: int) -> Checkpoint:
     start = Checkpoint(initial, text)
     # A link that leads nowhere is a lost checkpoint, not a run that has none yet.
     if present(folder / CHECKPOINT):
-        start = load(folder / CHECKPOINT, initial)
-        check_experiment(folder / CHECKPOINT, start, text)
+        start = load(folder / CHECKPOINT, initial, text)
         if start.state.step > steps:
             raise InputError(
                 f"{folder / CHECKPOINT}: damaged, step is {start.state.step}, expected at most {steps}; "
@@ -277,9 +283,7 @@ def _finished(folder: Path, text: str) -> Finished | None:
         scores = tuple(_score(entry) for entry in result["scores"])
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(f"{path}: not a result that fishr wrote; remove it to go on from the checkpoint") from error
-    last = load(checkpoint_of(folder))
-    check_experiment(folder / CHECKPOINT, last, text)
-    return Finished(last.state, scores)
+    return Finished(load(checkpoint_of(folder), experiment_text=text).state, scores)
 
 
 def _write_result(

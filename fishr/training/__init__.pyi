@@ -1,0 +1,62 @@
+from .artifacts import Artifacts, Keeping, Recording, kept_checkpoints, snapshots
+from .checkpoints import Checkpoint, load, save
+from .compute import Compute, resolve_device
+from .evaluation import DomainScore, evaluate, score_checkpoint
+from .experiment import Experiment
+from .explanation import LossExplanation, explain_objective, loss_outline
+from .frozen_features import Frozen, domain_features, on_features
+from .launch import joined
+from .loop import Evaluated, Event, Finished, Started, Stepped, train
+from .model import Model, place
+from .objective import Loss, Objective
+from .optimizers import SGD, Adam, Optimizer, OptimizerState
+from .runs import run
+from .state import TrainingState, build_model, first_state, initial_state
+from .step import NotFinite, StepRecord, TermRecord, advance
+
+__all__ = [
+    "SGD",
+    "Adam",
+    "Artifacts",
+    "Checkpoint",
+    "Compute",
+    "DomainScore",
+    "Evaluated",
+    "Event",
+    "Experiment",
+    "Finished",
+    "Frozen",
+    "Keeping",
+    "Loss",
+    "LossExplanation",
+    "Model",
+    "NotFinite",
+    "Objective",
+    "Optimizer",
+    "OptimizerState",
+    "Recording",
+    "Started",
+    "StepRecord",
+    "Stepped",
+    "TermRecord",
+    "TrainingState",
+    "advance",
+    "build_model",
+    "domain_features",
+    "evaluate",
+    "explain_objective",
+    "first_state",
+    "initial_state",
+    "joined",
+    "kept_checkpoints",
+    "load",
+    "loss_outline",
+    "on_features",
+    "place",
+    "resolve_device",
+    "run",
+    "save",
+    "score_checkpoint",
+    "snapshots",
+    "train",
+]

@@ -1,0 +1,113 @@
+"""What a run keeps beside its last checkpoint and its metrics: statistics over time, and snapshots of the weights."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import attrs
+from attrs import field, frozen
+from attrs.validators import optional
+
+from fishr.errors import InputError, RunFailed
+from fishr.files import copy_atomically, present, write_atomically
+from fishr.training.checks import number, whole
+
+ARTIFACTS, SNAPSHOTS = "keeping.json", "checkpoints"
+
+
+@frozen
+class Recording:
+    """Statistics of the head that a run records over time.
+
+    Args:
+        every: steps between two records; the first and the last weights are always recorded.
+        samples: number of samples of each training domain, the first ones; None takes all.
+        epsilon: ε of the inconsistency, loss.
+
+    Raises:
+        InputError: a number outside its range.
+
+    Example:
+        >>> Recording(every=50).due(step=100, last=130), Recording(every=50).due(step=130, last=130)
+        (True, True)
+    """
+
+    every: int = field(validator=whole(1))
+    samples: int | None = field(default=None, validator=optional(whole(1)))
+    epsilon: float = field(default=0.1, validator=number())
+
+    def due(self, step: int, last: int) -> bool:
+        """Return whether a run of ``last`` updates records the weights after ``step`` of them."""
+        return step % self.every == 0 or step == last
+
+
+@frozen
+class Artifacts:
+    """What a run keeps on the way; none of it changes the run.
+
+    Args:
+        statistics: which statistics to record; None records none.
+        checkpoints: keep a snapshot of every checkpoint, not the last one alone.
+
+    Example:
+        >>> Artifacts(Recording(every=50)).statistics.every
+        50
+    """
+
+    statistics: Recording | None = None
+    checkpoints: bool = False
+
+    def save(self, folder: Path) -> None:
+        """Write the settings into a run folder; a run that keeps nothing has no such file."""
+        if self != Artifacts():
+            text = json.dumps(attrs.asdict(self), sort_keys=True) + "\n"
+            write_atomically(folder / ARTIFACTS, text.encode())
+
+
+def load_artifacts(folder: Path) -> Artifacts:
+    """Return the settings that a run folder was made with."""
+    path = folder / ARTIFACTS
+    if not present(path):
+        return Artifacts()
+    try:
+        found: dict[str, Any] = json.loads(path.read_bytes())
+        statistics = found["statistics"]
+        return Artifacts(None if statistics is None else Recording(**statistics), bool(found["checkpoints"]))
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise InputError(f"{path}: not what fishr wrote; start the run anew under another name") from error
+
+
+def keep_snapshot(checkpoint: Path, step: int) -> None:
+    """Keep a run's checkpoint under its step too, as a hard link where the file system has them."""
+    kept = snapshot_path(checkpoint.parent, step)
+    try:
+        kept.parent.mkdir(exist_ok=True)
+        copy_atomically(checkpoint, kept)
+    except OSError as error:
+        raise RunFailed(f"{kept}: could not be written ({error.strerror}); {checkpoint} is kept") from error
+
+
+def snapshot_path(folder: Path, step: int) -> Path:
+    """Return the path of a step's snapshot in a run folder."""
+    return folder / SNAPSHOTS / f"{step:06d}.pt"
+
+
+def snapshots(folder: Path) -> tuple[Path, ...]:
+    """Return the checkpoints that a run kept on the way, in the order of their steps.
+
+    Args:
+        folder: run folder.
+
+    Returns:
+        Their paths; none where the run kept only its last checkpoint.
+
+    Example:
+        >>> snapshots(Path("no-such-run"))
+        ()
+    """
+    found = [path for path in (folder / SNAPSHOTS).glob("*.pt") if path.stem.isdecimal()]
+    return tuple(sorted(found, key=lambda path: int(path.stem)))
+
+
+# Names of version 0.1.
+Keeping, kept_checkpoints = Artifacts, snapshots
