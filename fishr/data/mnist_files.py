@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from fishr.errors import InputError, RunFailed
+from fishr.errors import InputError, RunFailed, reason
 from fishr.files import digest_of, present
 
 IMAGES = "train-images-idx3-ubyte"
@@ -106,7 +106,7 @@ def _content(path: Path) -> bytes:
     except (gzip.BadGzipFile, zlib.error) as error:
         raise InputError(f"{path}: not a whole gzip file ({error}); {_ADVICE}") from None
     except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror or error}); check the file") from None
+        raise InputError(f"{path}: cannot be read ({reason(error)}); check the file") from None
 
 
 def download_mnist(data_dir: Path) -> tuple[Path, ...]:
@@ -144,9 +144,7 @@ def download_mnist(data_dir: Path) -> tuple[Path, ...]:
         folder.mkdir(parents=True, exist_ok=True)
         missing = [name for name in MD5 if not _is_right(folder / name)]
     except OSError as error:
-        raise InputError(
-            f"{folder}: cannot be used ({error.strerror or error}); give a folder you can write to"
-        ) from None
+        raise InputError(f"{folder}: cannot be used ({reason(error)}); give a folder you can write to") from None
     by_hand = f"copy torchvision's MNIST/raw folder to {folder}"
 
     def check(part: Path) -> None:

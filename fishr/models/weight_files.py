@@ -1,7 +1,7 @@
 """Weights from local files; nothing is downloaded."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import cast
 
@@ -67,15 +67,20 @@ def load_weights(module: nn.Module, given: Mapping[str, Tensor], source: object)
     Counters of batches may be absent, as in old files. ``source`` names the tensors in errors.
     """
     own = module.state_dict()
+    counters = {name: value for name, value in own.items() if name.endswith("num_batches_tracked")}
+    for name, got, expected in misfits(own, {**counters, **given}):
+        raise InputError(
+            f"weights: {source} has shape {got} for {name}, expected {expected}; give those of the same network"
+        )
+    module.load_state_dict({**counters, **given})
+
+
+def misfits(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> Iterator[tuple[str, object, object]]:
+    """Yield each name whose shapes differ, with the given shape and the own one; "none" where a name is absent."""
     for name in dict.fromkeys([*own, *given]):
-        if name not in given and name.endswith("num_batches_tracked"):
-            continue
         got, expected = (tuple(part[name].shape) if name in part else "none" for part in (given, own))
         if got != expected:
-            raise InputError(
-                f"weights: {source} has shape {got} for {name}, expected {expected}; give those of the same network"
-            )
-    module.load_state_dict({**own, **given})
+            yield name, got, expected
 
 
 def _read(path: Path) -> object:

@@ -16,6 +16,7 @@ from fishr.data.reading import chunks
 from fishr.errors import InputError
 from fishr.models.featurizers import MLP, Featurizer
 from fishr.models.frozen import FrozenFeaturizer, block_of, features_by_block, in_blocks
+from fishr.models.weight_files import misfits
 from fishr.paths import typed_path
 from fishr.statistics.moments import at_least_float32
 from fishr.training.checkpoints import read_checkpoint
@@ -78,14 +79,11 @@ def _fill(module: nn.Module, path: Path) -> None:
     tree = read_checkpoint(file)
     found: dict[str, Tensor] = {**tree["parameters"], **tree["buffers"]}
     given = {name.removeprefix(_PREFIX): value for name, value in found.items() if name.startswith(_PREFIX)}
-    own = module.state_dict()
-    for name in dict.fromkeys([*own, *given]):
-        got, expected = (tuple(part[name].shape) if name in part else "none" for part in (given, own))
-        if got != expected:
-            raise InputError(
-                f"featurizer: {file} has shape {got} for {name}, expected {expected}; "
-                "give the featurizer that the run was trained with"
-            )
+    for name, got, expected in misfits(module.state_dict(), given):
+        raise InputError(
+            f"featurizer: {file} has shape {got} for {name}, expected {expected}; "
+            "give the featurizer that the run was trained with"
+        )
     module.load_state_dict(given)
 
 

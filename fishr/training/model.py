@@ -7,6 +7,7 @@ from attrs import frozen
 from torch import Tensor, nn
 
 from fishr.errors import InputError
+from fishr.models.weight_files import misfits
 
 
 @frozen(eq=False)
@@ -102,11 +103,8 @@ def evaluating(model: Model) -> Generator[None]:
 
 
 def _check_fit(own: "dict[str, nn.Parameter] | dict[str, Tensor]", given: dict[str, Tensor], kind: str) -> None:
-    for name in [*own, *(name for name in given if name not in own)]:
-        expected = tuple(own[name].shape) if name in own else "none"
-        got = tuple(given[name].shape) if name in given else "none"
-        if got != expected:
-            raise InputError(
-                f"{kind} {name}: got shape {got} in the state, expected {expected} as in the model; "
-                "use the state with the experiment that made it"
-            )
+    for name, got, expected in misfits(own, given):
+        raise InputError(
+            f"{kind} {name}: got shape {got} in the state, expected {expected} as in the model; "
+            "use the state with the experiment that made it"
+        )

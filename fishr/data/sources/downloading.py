@@ -70,9 +70,7 @@ def download(
                 if not part.exists():
                     _tag_file(part).unlink(missing_ok=True)
     except OSError as error:
-        raise RunFailed(
-            f"{path}: cannot be written ({error.strerror or error}); free some space or mend the folder"
-        ) from None
+        raise RunFailed(f"{path}: cannot be written ({reason(error)}); free some space or mend the folder") from None
 
 
 def partial_file(path: Path) -> Path:

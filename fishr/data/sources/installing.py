@@ -13,7 +13,7 @@ from fishr.data.sources.downloading import OTHERWISE, Progress, download
 from fishr.data.sources.image_sets import ImageSet
 from fishr.data.sources.layouts import is_laid
 from fishr.data.sources.verifying import contents_of, notes_of, problems_of
-from fishr.errors import InputError, RunFailed
+from fishr.errors import InputError, RunFailed, reason
 from fishr.files import digest_of, partial_folder, present, put_folder
 from fishr.locks import beside, locked
 from fishr.paths import check_writable
@@ -103,9 +103,7 @@ def install(
                 notes += (_leave_out(work / "laid", unwanted, left_out),)
             put_folder(work / "laid", folder)
     except OSError as error:
-        raise RunFailed(
-            f"{folder}: cannot be written ({error.strerror or error}); free some space or mend the folder"
-        ) from None
+        raise RunFailed(f"{folder}: cannot be written ({reason(error)}); free some space or mend the folder") from None
     return Installed(folder, sums or tuple((path, digest_of(path)) for path in archives), notes)
 
 
@@ -120,9 +118,7 @@ def obtain(
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(
-            f"{folder}: cannot be used ({error.strerror or error}); give a folder you can write to"
-        ) from None
+        raise InputError(f"{folder}: cannot be used ({reason(error)}); give a folder you can write to") from None
     found = list[tuple[Path, str]]()
     for name, address in archives.items():
         path = folder / name
