@@ -1,15 +1,29 @@
 """``fishr sweep``."""
 
+import shlex
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from fishr.commands.shared import COUNT, PATH, data_dir_option, device_option, format_option, plugin_option, set_option
+from fishr.commands.shared import (
+    COUNT,
+    PATH,
+    data_dir_option,
+    device_option,
+    format_option,
+    given_options,
+    plugin_option,
+    set_option,
+)
 from fishr.commands.sweep_collect import collect
 from fishr.commands.sweep_features import features
-from fishr.errors import InputError
+from fishr.errors import InputError, RunFailed
+
+if TYPE_CHECKING:
+    from fishr.sweeps.plan import Part, Plan
 
 plan_argument = click.argument("plan_file", type=PATH, metavar="PLAN.toml")
 folder_argument = click.argument("folder", type=PATH, metavar="FOLDER")
@@ -17,7 +31,7 @@ workers_option = click.option(
     "--workers",
     type=COUNT,
     metavar="N",
-    help="Processes (default: as many as there are cores for, or one a GPU).",
+    help="Processes (default: cores / threads of the plan, or one per GPU).",
 )
 jobs_per_gpu_option = click.option(
     "--jobs-per-gpu", type=COUNT, default=1, show_default=True, help="Jobs that share a GPU."
@@ -25,11 +39,11 @@ jobs_per_gpu_option = click.option(
 
 
 def working_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """What ``run`` and ``resume`` share."""
+    """Add the options that ``run`` and ``resume`` share."""
     options = (
         workers_option,
         jobs_per_gpu_option,
-        click.option("--retry-failed", is_flag=True, help="Try jobs again that were given up."),
+        click.option("--retry-failed", is_flag=True, help="Retry the jobs that were given up."),
         click.option(
             "--ray",
             metavar="ADDRESS",
@@ -50,14 +64,14 @@ def working_options(command: Callable[..., Any]) -> Callable[..., Any]:
 def sweep() -> None:
     """Run the jobs of a plan: data sets × algorithms × test environments × hyper-parameter draws × trials.
 
-    Jobs run in parallel, on this machine or a cluster. Stop a sweep when you like, or lose a machine: what was done
-    stays done, and interrupted jobs go on from their checkpoints to the same results.
+    Jobs run in parallel, on this machine or a cluster. A sweep can be stopped at any time, or lose a machine: finished
+    jobs are kept, and interrupted ones resume from their checkpoints to bit-identical results.
     """
 
 
-@sweep.command(short_help="Say what a plan will cost.", epilog="Example: fishr sweep plan examples/sweep.toml")
+@sweep.command(short_help="Estimate the cost of a plan.", epilog="Example: fishr sweep plan examples/sweep.toml")
 @plan_argument
-@click.option("--no-calibration", is_flag=True, help="Only count; no data are needed then.")
+@click.option("--no-calibration", is_flag=True, help="Only count; needs no data.")
 @workers_option
 @jobs_per_gpu_option
 @data_dir_option
@@ -96,15 +110,13 @@ def plan(
 @sweep.command(short_help="Run a plan.", epilog="Example: fishr sweep run examples/sweep.toml --out runs/sweep")
 @plan_argument
 @click.option("--out", type=PATH, required=True, metavar="FOLDER", help="Folder of the sweep.")
-@click.option(
-    "--replace-plan", is_flag=True, help="Let this plan take the place of the folder's; finished jobs are kept."
-)
+@click.option("--replace-plan", is_flag=True, help="Replace the plan of the folder; finished jobs are kept.")
 @click.option(
     "--slurm",
     metavar="KEY=VALUE,...",
-    help="Only write FOLDER/slurm/array.sh, with these options of sbatch, time in minutes; submit it yourself.",
+    help="Only write FOLDER/slurm/array.sh with these sbatch options (time in minutes), without submitting it.",
 )
-@click.option("--array", type=COUNT, metavar="N", help="Tasks of the Slurm array, each a part.")
+@click.option("--array", type=COUNT, metavar="N", help="Number of tasks of the Slurm array.")
 @working_options
 @set_option
 def run(
@@ -116,11 +128,10 @@ def run(
     overrides: tuple[str, ...],
     **options: Any,
 ) -> None:
-    """Run the jobs of a plan in a folder; the same command goes on where it stopped.
+    """Run the jobs of a plan in a folder; the same command resumes it.
 
     The folder holds the plan and, in jobs/, a run folder for each job, with results.jsonl as DomainBed writes it.
     """
-    from fishr.commands.sweep_work import work, write_slurm
     from fishr.configuration import load
     from fishr.sweeps.folder import check_plan
     from fishr.sweeps.plan import Plan
@@ -130,35 +141,32 @@ def run(
     chosen = load(plan_file, Plan, overrides, options["plugins"])
     if not replace_plan:
         check_plan(out, chosen, options["plugins"])
-    if slurm is not None and array is not None:
-        write_slurm(out, chosen, replace_plan, slurm, array, **options)
+    if slurm is None or array is None:
+        _work(out, chosen, None, replace_plan, **options)
     else:
-        work(out, chosen, None, replace_plan, **options)
+        _write_slurm(out, chosen, replace_plan, slurm, array, **options)
 
 
-@sweep.command(
-    short_help="Go on with a sweep.", epilog="Example: fishr sweep resume runs/sweep --workers 4 --retry-failed"
-)
+@sweep.command(short_help="Resume a sweep.", epilog="Example: fishr sweep resume runs/sweep --workers 4 --retry-failed")
 @folder_argument
 @click.option("--part", metavar="I/N", help="Only every N-th job from the I-th on, 0 ≤ I < N; parts may run at once.")
 @working_options
 def resume(folder: Path, part: str | None, plugins: tuple[str, ...], **options: Any) -> None:
-    """Go on with the sweep of a folder, by its own plan."""
-    from fishr.commands.sweep_work import work
+    """Resume the sweep of a folder, with the folder's own plan."""
     from fishr.sweeps.folder import read_plan
     from fishr.sweeps.plan import parse_part
 
     chosen = None if part is None else parse_part(part)
-    work(folder, read_plan(folder, plugins), chosen, False, plugins=plugins, **options)
+    _work(folder, read_plan(folder, plugins), chosen, False, plugins=plugins, **options)
 
 
-@sweep.command(short_help="Say how far a sweep is.", epilog="Example: fishr sweep status runs/sweep --failed")
+@sweep.command(short_help="Show the progress of a sweep.", epilog="Example: fishr sweep status runs/sweep --failed")
 @folder_argument
-@click.option("--watch", is_flag=True, help="Again every two seconds, until nothing is left to do.")
-@click.option("--failed", is_flag=True, help="Show the jobs that were given up, with their last lines.")
+@click.option("--watch", is_flag=True, help="Repeat every two seconds until the sweep is done.")
+@click.option("--failed", is_flag=True, help="Show the jobs that were given up, with the end of their logs.")
 @format_option
 def status(folder: Path, watch: bool, failed: bool, style: str) -> None:
-    """Count the jobs of a sweep that are done, running, failed and waiting, while it runs or afterwards."""
+    """Count the done, running, failed and waiting jobs of a sweep, while it runs or afterwards."""
     import sys
     import time
 
@@ -167,7 +175,7 @@ def status(folder: Path, watch: bool, failed: bool, style: str) -> None:
     from fishr.sweeps.folder import planned_keys
     from fishr.sweeps.progress import Seen, progress
 
-    keys, seen, told = planned_keys(folder), Seen(), ""
+    keys, seen, shown = planned_keys(folder), Seen(), ""
     while True:
         found = progress(folder, keys, seen)
         if style == "json":
@@ -177,16 +185,93 @@ def status(folder: Path, watch: bool, failed: bool, style: str) -> None:
         if watch and sys.stdout.isatty():
             click.clear()
             click.echo(text)
-        elif text != told:
+        elif text != shown:
             click.echo(text)
-        told = text
+        shown = text
         if not watch or found.total.running + found.total.waiting == 0:
             return
         try:
             time.sleep(2)
         except KeyboardInterrupt:
-            # Nothing was interrupted but the watching.
             return
+
+
+def _work(
+    folder: Path,
+    plan: "Plan",
+    part: "Part | None",
+    replace: bool,
+    *,
+    workers: int | None,
+    jobs_per_gpu: int,
+    retry_failed: bool,
+    ray: str | None,
+    data_dir: Path | None,
+    device: str,
+    plugins: tuple[str, ...],
+) -> None:
+    """Run the jobs that are left of a sweep or of a part of it, and show the progress."""
+    from fishr.commands.sweep_tables import follow, progress_table
+    from fishr.sweeps.execution import Conditions, check_input
+    from fishr.sweeps.folder import jobs_left, sweep_folder
+    from fishr.sweeps.pool import run_local, slots
+    from fishr.sweeps.progress import progress
+    from fishr.sweeps.ray_cluster import run_on_ray
+
+    if ray is not None and workers is not None:
+        raise InputError("--workers: got it together with --ray, which uses all of its cluster; drop one of them")
+    jobs = plan.jobs() if part is None else part.share(plan.jobs())
+    # The devices of a cluster are not this machine's.
+    check_input(jobs_left(folder, jobs, retry_failed), data_dir, "cpu" if ray else device)
+    with sweep_folder(folder, plan, part, replace, plugins):
+        left = jobs_left(folder, jobs, retry_failed)
+        conditions = Conditions(folder, plan.threads, plan.keep, data_dir, device)
+        if ray is None:
+            places = slots(plan.threads, device, workers, jobs_per_gpu)[: len(left)]
+            events = run_local(left, conditions, places, plugins)
+        else:
+            events = run_on_ray(left, conditions, ray, jobs_per_gpu, plugins)
+        try:
+            with closing(events):
+                follow(events, done=len(jobs) - len(left), jobs=len(jobs))
+        except KeyboardInterrupt:
+            raise RunFailed(f"{folder}: interrupted; go on with {_resume(folder)}") from None
+    found = progress(folder, (job.key for job in jobs))
+    click.echo(progress_table(found))
+    if found.failures:
+        first = found.failures[0]
+        count = f"all {len(jobs)}" if len(found.failures) == len(jobs) else f"{len(found.failures)} of {len(jobs)}"
+        raise RunFailed(
+            f"{folder}: {count} jobs failed (first {first.key}: {first.failure.message}); see them by "
+            f"{shlex.join(['fishr', 'sweep', 'status', str(folder)])} --failed, try them again by "
+            f"{_resume(folder, retry_failed=True)}"
+        )
+
+
+def _write_slurm(
+    folder: Path, plan: "Plan", replace: bool, slurm: str, tasks: int, *, plugins: tuple[str, ...], **options: Any
+) -> None:
+    """Prepare a sweep for a Slurm array, and show the command that submits it."""
+    from fishr.sweeps.execution import check_input
+    from fishr.sweeps.folder import jobs_left, sweep_folder
+    from fishr.sweeps.slurm import array_script, parse_options, write_script
+
+    if options["ray"] is not None:
+        raise InputError("--ray: got it together with --slurm; drop one of them")
+    arguments = given_options("workers", "jobs_per_gpu", "retry_failed", "data_dir", "device", "plugins")
+    text = array_script(folder, tasks, parse_options(slurm), arguments)
+    # The devices of the nodes are not this machine's.
+    check_input(jobs_left(folder, plan.jobs(), options["retry_failed"]), options["data_dir"])
+    with sweep_folder(folder, plan, replace=replace, plugins=plugins):
+        script = write_script(folder, text)
+    click.echo(f"sbatch {script}")
+
+
+def _resume(folder: Path, retry_failed: bool = False) -> str:
+    """Return the command that continues a sweep, with the options that were given to this one."""
+    given = given_options("part", "workers", "jobs_per_gpu", "ray", "data_dir", "device", "plugins")
+    retry = ["--retry-failed"] if retry_failed or given_options("retry_failed") else []
+    return shlex.join(["fishr", "sweep", "resume", str(folder), *given, *retry])
 
 
 sweep.add_command(collect)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     type=click.Choice(["training", "leave-one-out", "oracle", "all"]),
     default="all",
     show_default=True,
-    help="How hyper-parameters and steps are chosen.",
+    help="Selection of hyper-parameters and steps.",
 )
 @click.option(
     "--as",
@@ -36,12 +36,12 @@ if TYPE_CHECKING:
     type=click.Choice(["text", "markdown", "latex", "csv", "json"]),
     default="text",
     show_default=True,
-    help="How tables are written; csv and json have all digits.",
+    help="Format of the tables; csv and json have all digits.",
 )
 @click.option("--out", type=PATH, help="New file of the tables (default: standard output).")
 @click.option("--figure", type=PATH, metavar="FILE.png", help="New file of a figure.")
-@click.option("--published", is_flag=True, help="Put the published averages of ERM and Fishr below.")
-@click.option("--worst", is_flag=True, help="Put the worst environment's accuracy beside the average.")
+@click.option("--published", is_flag=True, help="Add the published averages of ERM and Fishr.")
+@click.option("--worst", is_flag=True, help="Add the worst environment's accuracy beside the average.")
 def collect(
     folders: tuple[Path, ...],
     selection: str,
@@ -51,10 +51,10 @@ def collect(
     published: bool,
     worst: bool,
 ) -> None:
-    """Choose hyper-parameters as DomainBed does, and make its tables, of a sweep that may be still running.
+    """Make DomainBed's tables of a sweep, which may still be running, with its selection of hyper-parameters.
 
-    FOLDER is a sweep folder of fishr or of DomainBed. Several stand beside each other, row by row. Runs of different
-    settings in one folder are refused. What a cell lacks is said on standard error.
+    FOLDER is a sweep folder of fishr or of DomainBed; several stand side by side, row by row. Runs with different
+    settings in one folder are refused. The jobs that cells lack are listed on standard error.
     """
     _check_new(out, figure)
     from fishr.files import write_atomically
@@ -63,11 +63,12 @@ def collect(
     from fishr.protocols.domainbed.rendering import gap_lines, render
     from fishr.protocols.domainbed.selection import SELECTIONS
     from fishr.protocols.domainbed.tables import AVERAGES
-    from fishr.sweeps.folder import expected_keys
+    from fishr.sweeps.folder import is_sweep, planned_keys
 
     named = dict(zip(_names(folders), folders, strict=True))
     sweeps = {name: read_records(folder) for name, folder in named.items()}
-    planned = {name: expected_keys(folder) for name, folder in named.items()}
+    # A folder of DomainBed has no plan.
+    planned = {name: planned_keys(folder) if is_sweep(folder) else None for name, folder in named.items()}
     tables = _tables(sweeps, planned, list(SELECTIONS) if selection == "all" else [selection])
     notes = [f"{name}: protocol {read.protocol}, {len(read.keys)} jobs" for name, read in sweeps.items()]
     gaps = gap_lines([table for table in tables if table.name != AVERAGES])
@@ -104,7 +105,7 @@ def _check_new(out: Path | None, figure: Path | None) -> None:
 
 
 def _names(folders: tuple[Path, ...]) -> list[str]:
-    """Short names that tell the folders apart."""
+    """Return short names that distinguish the folders."""
     # Path.resolve raises an error of its own for links that lead round in a circle.
     places = [Path(os.path.realpath(folder)) for folder in folders]
     if len(set(places)) < len(folders):
@@ -116,7 +117,7 @@ def _names(folders: tuple[Path, ...]) -> list[str]:
 def _tables(
     sweeps: "Mapping[str, Records]", planned: "Mapping[str, Collection[JobKey] | None]", selections: "Sequence[str]"
 ) -> "list[Table]":
-    """Every selection's tables of data sets and of averages; rows bear the sweep's name if there are several."""
+    """Return every selection's tables of data sets and of averages; rows bear the sweep's name if there are several."""
     from fishr.protocols.domainbed.collection import averages_table, dataset_tables, side_by_side
 
     named = {name: list["Table"]() for name in sweeps}

@@ -13,8 +13,8 @@ from fishr.errors import InputError
     epilog="Example: fishr sweep features plan.toml --dataset PACS -o pacs-features.h5 --data-dir data",
 )
 @click.argument("plan", type=PATH, metavar="PLAN.toml")
-@click.option("--dataset", metavar="NAME", help="Which of the plan's (default: its only one).")
-@click.option("-o", "--out", type=PATH, required=True, metavar="FILE", help="HDF5 file to make.")
+@click.option("--dataset", metavar="NAME", help="A data set of the plan (default: its only one).")
+@click.option("-o", "--out", type=PATH, required=True, metavar="FILE", help="New HDF5 file.")
 @data_dir_option
 @device_option
 @format_option
@@ -28,10 +28,10 @@ def features(
     style: str,
     plugins: tuple[str, ...],
 ) -> None:
-    """Compute the features of a data set's whole environments once, by the network that the plan's settings name.
+    """Compute the features of a data set's whole environments once, with the network of the plan's settings.
 
-    Put the file into the plan, under [settings.features], and its sweep trains heads alone: in seconds a job. The
-    images are not augmented. Killed, the same command goes on with it.
+    With the file under [settings.features] of the plan, the sweep trains heads alone, in seconds a job. Images are not
+    augmented. The same command resumes an interrupted one.
     """
     from fishr.analysis.cache_writing import cache_features, featured_experiment
     from fishr.commands.cache import Bar, tell

@@ -1,4 +1,4 @@
-"""How a sweep looks: a bar on a terminal, a line a job in a pipe, tables of what there is and what is done."""
+"""Sweeps as text and JSON: events as a bar or lines, estimates and progress as tables."""
 
 import sys
 from collections.abc import Iterable, Sequence
@@ -19,13 +19,7 @@ _MINUTE, _HOUR, _DAY = 60, 3600, 86400
 
 
 def follow(events: "Iterable[SweepEvent]", done: int, jobs: int) -> None:
-    """Show events on stderr: a progress bar on a terminal, a line a job elsewhere.
-
-    Args:
-        events: of a sweep.
-        done: jobs that are not among them.
-        jobs: of the whole sweep.
-    """
+    """Show events on stderr, with ``done`` of the ``jobs`` done before: a bar on a terminal, a line a job elsewhere."""
     from fishr.sweeps.execution import JobDone, JobFailed
 
     terminal, failed = sys.stderr.isatty(), 0
@@ -57,12 +51,7 @@ def _line(event: "SweepEvent", done: int, jobs: int) -> str:
 
 
 def duration(seconds: float) -> str:
-    """A time as people say it.
-
-    Example:
-        >>> duration(4.26), duration(75), duration(4000), duration(100000)
-        ('4.3 s', '1 min 15 s', '1 h 6 min', '1 d 3 h')
-    """
+    """Return a time such as 4.3 s, 1 min 15 s, 1 h 6 min or 1 d 3 h."""
     if seconds < _MINUTE:
         return f"{seconds:.1f} s"
     for unit, smaller, long, short in ((_DAY, _HOUR, "d", "h"), (_HOUR, _MINUTE, "h", "min"), (_MINUTE, 1, "min", "s")):
@@ -72,22 +61,12 @@ def duration(seconds: float) -> str:
 
 
 def size(count: int) -> str:
-    """Bytes as people say them.
-
-    Example:
-        >>> size(900), size(12_300_000), size(3_210_000_000)
-        ('0.0 MB', '12.3 MB', '3.2 GB')
-    """
+    """Return bytes in MB or GB."""
     return f"{count / 1e9:,.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
 
 
 def estimate_table(found: "Sequence[Estimate]", workers: int | None) -> str:
-    """What a plan will cost, as a table for people.
-
-    Args:
-        found: by data set and algorithm.
-        workers: that share the work; None: nothing was measured.
-    """
+    """Return estimates as a table; ``workers`` is None if nothing was measured."""
     from fishr.sweeps.estimates import total_of
 
     total = total_of(found)
@@ -108,7 +87,7 @@ def estimate_table(found: "Sequence[Estimate]", workers: int | None) -> str:
 
 
 def estimate_object(found: "Sequence[Estimate]", workers: int | None) -> dict[str, Any]:
-    """The same as plain values for JSON: seconds are of computation, one job after another; footprints are bytes."""
+    """Return estimates for JSON: seconds of computation, one job after another; footprints in bytes."""
     from fishr.sweeps.estimates import total_of
 
     rows = [attrs.asdict(e) for e in found]
@@ -126,16 +105,16 @@ def _costs(estimate: "Estimate", workers: int | None) -> list[str]:
 
 
 def progress_table(found: "Progress") -> str:
-    """How far a sweep is, as a table for people."""
+    """Return the progress as a table."""
     headers = ("data set", "algorithm", "jobs", "done", "running", "failed", "waiting", "best validation")
     total = found.total
     cells = [_cells(row) for row in (*found.rows, total)]
     text = tabulate(cells, headers, disable_numparse=True, colalign=("left", "left", *["right"] * 6))
     rest = total.running + total.waiting
-    said = f"{total.done} of {total.jobs} jobs done"
+    summary = f"{total.done} of {total.jobs} jobs done"
     if rest and found.seconds_left is not None:
-        said += f"; about {duration(found.seconds_left)} left with {max(1, total.running)} at work"
-    return f"{text}\n\n{said}"
+        summary += f"; about {duration(found.seconds_left)} left with {max(1, total.running)} at work"
+    return f"{text}\n\n{summary}"
 
 
 def _cells(row: "Row") -> list[str]:
@@ -144,7 +123,7 @@ def _cells(row: "Row") -> list[str]:
 
 
 def progress_object(found: "Progress") -> dict[str, Any]:
-    """The same as plain values for JSON."""
+    """Return the progress for JSON."""
     failures = [{"job": str(one.key), "folder": one.name} | attrs.asdict(one.failure) for one in found.failures]
     return {
         "rows": [attrs.asdict(row) for row in found.rows],
@@ -155,7 +134,7 @@ def progress_object(found: "Progress") -> dict[str, Any]:
 
 
 def failure_text(folder: Path, found: "Progress") -> str:
-    """The jobs that were given up, each with its message and its last lines."""
+    """Return the jobs that were given up, each with its message and the end of its log."""
     from fishr.sweeps.folder import JOBS
 
     parts = [

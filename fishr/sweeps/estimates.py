@@ -1,4 +1,4 @@
-"""Time, disk and memory that a sweep will take, estimated from a few steps of each kind of job."""
+"""Time, disk and memory of a sweep, estimated from a few steps and a part of one evaluation of each kind of job."""
 
 import json
 import time
@@ -14,7 +14,7 @@ from fishr.configuration import dumps
 from fishr.data.domains import Domains
 from fishr.protocols.domainbed.job import Job
 from fishr.sweeps.execution import with_cached_features
-from fishr.sweeps.job_results import dump_lines, result_lines, told_of
+from fishr.sweeps.job_results import common_entries, dump_lines, result_lines
 from fishr.sweeps.plan import Keep
 from fishr.training.compute import resolve_device
 from fishr.training.evaluation import DomainScore, evaluate
@@ -26,6 +26,7 @@ from fishr.training.state import TrainingState, build_model, first_state, withou
 from fishr.training.step import StepRecord, advance
 from fishr.training.tensor_trees import named_tensors
 
+_ENOUGH, _STEPS, _SAMPLES = 0.5, 20, 32  # seconds; steps at most; samples of each domain at first
 # Of a file system; and of a checkpoint's file beside each tensor's numbers: its name, place and alignment.
 _BLOCK, _HEADER = 4096, 400
 
@@ -35,14 +36,10 @@ class Footprint:
     """Bytes that jobs take.
 
     Args:
-        kept: on disk, of all of them when they are finished.
-        checkpoint: on disk, of one that runs, its largest checkpoint.
-        memory: of one process that runs them, at most; None: not known on this system.
-        gpu_memory: of one process, at most; None: no GPU.
-
-    Example:
-        >>> Footprint(kept=10, checkpoint=4, memory=7).disk(workers=2)
-        26
+        kept: On disk, of all jobs when they are finished.
+        checkpoint: On disk, of one running job, its largest checkpoint.
+        memory: Of one process that runs them, at most; None: unknown on this system.
+        gpu_memory: Of one process, at most; None: no GPU.
     """
 
     kept: int
@@ -55,82 +52,15 @@ class Footprint:
         return self.kept + 2 * workers * self.checkpoint
 
 
-def job_footprint(
-    job: Job, state: TrainingState, record: StepRecord, scores: Sequence[DomainScore], keep: Keep
-) -> Footprint:
-    """Return the footprint of one job, without memory.
-
-    Args:
-        job: any.
-        state: of it, after a step.
-        record: of that step.
-        scores: of one evaluation.
-        keep: what the job keeps when it is finished.
-    """
-    trained = [score.name for score in scores if score.split == "training"]
-    step = json.dumps(step_entry(record, trained), sort_keys=True)
-    evaluation = json.dumps({"step": job.steps, "scores": score_entries(scores)}, sort_keys=True)
-    told = told_of(job, threads=1, mem_gb=0.0)
-    (line,) = result_lines(job, [step, evaluation], {record.step: 0.123456}, told)
-    metrics = job.steps * (len(step) + 1) + job.evaluations * (len(evaluation) + 1)
-    sizes = [
-        job.evaluations * len(dump_lines([line])),
-        len(evaluation) + _BLOCK // 2,
-        *(len(dumps(one).encode()) for one in (job, job.experiment())),
-        *(1, 1),  # done, and the folder itself
-        *([metrics, checkpoint_bytes(without_optimizer(state))] if keep == "weights" else []),
-    ]
-    return Footprint(sum(-size // _BLOCK * -_BLOCK for size in sizes), checkpoint_bytes(state))
-
-
-def checkpoint_bytes(state: TrainingState) -> int:
-    """Return the size of a checkpoint's file, within a few percent for megabytes.
-
-    Example:
-        >>> from fishr.protocols import colored_digits
-        >>> from fishr.training.state import initial_state
-        >>> experiment = colored_digits()
-        >>> state = initial_state(experiment, experiment.data(experiment.seed, None))
-        >>> round(checkpoint_bytes(state) / checkpoint_bytes(without_optimizer(state)), 1)
-        3.0
-    """
-    return sum(tensor.nbytes + _HEADER for _, tensor in named_tensors(state))
-
-
-def peak_memory() -> int | None:
-    """Return the bytes of memory that this process has held at most so far; None where the system does not say."""
-    status = Path("/proc/self/status")
-    try:
-        words = next(line.split() for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
-    except (OSError, StopIteration):
-        return None
-    return int(words[1]) * 1024
-
-
-def peak_gpu_memory(device: torch.device) -> int | None:
-    """Return the bytes that this process has reserved on a GPU at most so far; None without one."""
-    return torch.cuda.max_memory_reserved(device) if device.type == "cuda" else None
-
-
-_ENOUGH, _STEPS, _ROWS = 0.5, 20, 32  # seconds; steps at most; rows of each domain at first
-
-
 @frozen
 class Estimate:
-    """Jobs of one data set and algorithm, and what they will cost.
+    """Work and cost of the jobs of one data set and method.
 
     Args:
-        dataset: by name.
-        algorithm: by name.
-        jobs: how many.
-        steps: of all of them.
-        evaluations: of all of them.
-        seconds: of all of them, one after another; None: not measured.
-        footprint: on disk and in memory; None: not measured.
-
-    Example:
-        >>> Estimate("PACS", "ERM", jobs=240, steps=1_200_240, evaluations=4_320).seconds is None
-        True
+        steps: Of all jobs.
+        evaluations: Of all jobs.
+        seconds: Of all jobs, one after another; None: not measured.
+        footprint: None: not measured.
     """
 
     dataset: str
@@ -143,35 +73,22 @@ class Estimate:
 
 
 def count_work(jobs: Iterable[Job]) -> tuple[Estimate, ...]:
-    """What there is to do by data set and algorithm, in the plan's order; nothing is measured.
-
-    Args:
-        jobs: of a plan.
-
-    Example:
-        >>> count_work([Job("PACS", "ERM", (0,), draw, 0) for draw in range(3)])[0].evaluations
-        54
-    """
-    return tuple(
-        Estimate(*key, len(cell), sum(job.steps for job in cell), sum(job.evaluations for job in cell))
-        for key, cell in _cells(jobs).items()
-    )
+    """Return the work by data set and method, in the plan's order, without measuring."""
+    return tuple(_counted(cell) for cell in _cells(jobs))
 
 
 def total_of(found: Sequence[Estimate]) -> Estimate:
-    """The sum of estimates; checkpoint and memory are the largest, since every worker may run any job.
-
-    Args:
-        found: all measured, or none.
-
-    Example:
-        >>> total_of([Estimate("PACS", "ERM", 1, 10, 2, 3.0), Estimate("PACS", "Fishr", 1, 10, 2, 5.0)]).seconds
-        8.0
-    """
-    seconds = [e.seconds for e in found if e.seconds is not None]
+    """Return the sum of estimates, and their largest checkpoint and memory, since every worker may run any job."""
     counts = (sum(e.jobs for e in found), sum(e.steps for e in found), sum(e.evaluations for e in found))
+    seconds = [e.seconds for e in found if e.seconds is not None]
     parts = [e.footprint for e in found if e.footprint is not None]
-    return Estimate("total", "", *counts, sum(seconds) if seconds else None, _together(parts) if parts else None)
+    footprint = Footprint(
+        kept=sum(part.kept for part in parts),
+        checkpoint=max((part.checkpoint for part in parts), default=0),
+        memory=max((part.memory for part in parts if part.memory is not None), default=None),
+        gpu_memory=max((part.gpu_memory for part in parts if part.gpu_memory is not None), default=None),
+    )
+    return Estimate("total", "", *counts, sum(seconds) if seconds else None, footprint if parts else None)
 
 
 def calibrate(
@@ -181,68 +98,47 @@ def calibrate(
     threads: int = 1,
     keep: Keep = "results",
 ) -> Iterator[Estimate]:
-    """The same with seconds, disk and memory, each as soon as it is measured: on one job of each kind, of about the
-    mean batch size.
+    """Yield the same with seconds, disk and memory, measured on one job of each kind, of about the mean batch size.
 
-    Steps are timed with every penalty at its full weight, so jobs with a long warm-up take less. Memory is the most
-    that this process held so far, with a checkpoint about to be written.
-
-    Args:
-        jobs: of a plan.
-        data_dir: where data files lie.
-        device: "cpu", "cuda" or "auto".
-        threads: of each job.
-        keep: what finished jobs keep.
-
-    Raises:
-        InputError: data or weights that are missing.
-
-    Example:
-        >>> list(calibrate([]))
-        []
+    Steps are timed with every penalty at its full weight, so jobs with a long warm-up take less. Memory is the peak of
+    this process so far, plus a checkpoint about to be written.
     """
     where, before = resolve_device(device), torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        for estimate, cell in zip(count_work(jobs := tuple(jobs)), _cells(jobs).values(), strict=True):
-            sizes = [float(job.hparams["batch_size"]) for job in cell]
-            usual = min(cell, key=lambda job: abs(job.hparams["batch_size"] - fmean(sizes)))
+        for cell in _cells(jobs):
+            mean = fmean(float(job.hparams["batch_size"]) for job in cell)
+            usual = min(cell, key=lambda job: abs(job.hparams["batch_size"] - mean))
             (start, step, evaluation), one = _costs(usual, data_dir, where, keep)
-            seconds = start * estimate.jobs + step * estimate.steps + evaluation * estimate.evaluations
-            held = peak_memory()
+            counted, peak = _counted(cell), peak_memory()
             footprint = attrs.evolve(
                 one,
-                kept=one.kept * estimate.jobs,
-                memory=None if held is None else held + one.checkpoint,
-                gpu_memory=peak_gpu_memory(where),
+                kept=one.kept * counted.jobs,
+                memory=None if peak is None else peak + one.checkpoint,
+                gpu_memory=torch.cuda.max_memory_reserved(where) if where.type == "cuda" else None,
             )
-            yield attrs.evolve(estimate, seconds=seconds, footprint=footprint)
+            seconds = start * counted.jobs + step * counted.steps + evaluation * counted.evaluations
+            yield attrs.evolve(counted, seconds=seconds, footprint=footprint)
     finally:
         torch.set_num_threads(before)
 
 
-def _cells(jobs: Iterable[Job]) -> dict[tuple[str, str], list[Job]]:
+def _cells(jobs: Iterable[Job]) -> list[list[Job]]:
     cells = dict[tuple[str, str], list[Job]]()
     for job in jobs:
         cells.setdefault((job.dataset, job.algorithm), []).append(job)
-    return cells
+    return list(cells.values())
 
 
-def _together(parts: Sequence[Footprint]) -> Footprint:
-    memory = [part.memory for part in parts if part.memory is not None]
-    gpu_memory = [part.gpu_memory for part in parts if part.gpu_memory is not None]
-    return Footprint(
-        kept=sum(part.kept for part in parts),
-        checkpoint=max(part.checkpoint for part in parts),
-        memory=max(memory, default=None),
-        gpu_memory=max(gpu_memory, default=None),
-    )
+def _counted(cell: Sequence[Job]) -> Estimate:
+    steps, evaluations = sum(job.steps for job in cell), sum(job.evaluations for job in cell)
+    return Estimate(cell[0].dataset, cell[0].algorithm, len(cell), steps, evaluations)
 
 
 def _costs(
     job: Job, data_dir: Path | None, device: torch.device, keep: Keep
 ) -> tuple[tuple[float, float, float], Footprint]:
-    """Seconds of a job's beginning, of one of its steps and of one of its evaluations; and what it takes of disk."""
+    """Return the seconds of a job's start, of one of its steps and of one of its evaluations; and its footprint."""
     experiment = with_cached_features(job.experiment())
     domains = experiment.data(experiment.seed, data_dir).to(device)
     begun = time.perf_counter()
@@ -260,7 +156,7 @@ def _costs(
 def _timed_step(
     experiment: Experiment, model: Model, state: TrainingState, domains: Domains
 ) -> tuple[float, TrainingState, StepRecord]:
-    """Seconds of a step, the state after it and its record."""
+    """Return the seconds of a step, the state after it and its record."""
     source = source_of(experiment, domains.training)
     begun, done = 0.0, -1
     while True:
@@ -277,19 +173,52 @@ def _timed_step(
 def _timed_evaluation(
     experiment: Experiment, model: Model, state: TrainingState, domains: Domains
 ) -> tuple[float, tuple[DomainScore, ...]]:
-    """Seconds of an evaluation, and the scores of a part of one."""
-    everything = (*domains.training, *domains.evaluation)
-    total, rows, seconds = sum(len(domain.labels) for domain in everything), _ROWS, 0.0
+    """Return the seconds of an evaluation, and the scores of a part of one."""
+    everything, trained = (*domains.training, *domains.evaluation), len(domains.training)
+    total, samples, seconds = sum(len(domain.labels) for domain in everything), _SAMPLES, 0.0
     while True:
-        some = [domain.part(range(min(rows, len(domain.labels)))) for domain in everything]
+        some = [domain.part(range(min(samples, len(domain.labels)))) for domain in everything]
         count = sum(len(domain.labels) for domain in some)
+        part = Domains(tuple(some[:trained]), tuple(some[trained:]), domains.classes)
         begun = time.perf_counter()
-        trained = len(domains.training)
-        scores = evaluate(
-            model, experiment, state, Domains(tuple(some[:trained]), tuple(some[trained:]), domains.classes)
-        )
+        scores = evaluate(model, experiment, state, part)
         # The first one warms up.
         if seconds and (time.perf_counter() - begun > _ENOUGH / 4 or count == total):
             return (time.perf_counter() - begun) * total / count, scores
         seconds = time.perf_counter() - begun
-        rows = 2 * rows
+        samples = 2 * samples
+
+
+def job_footprint(
+    job: Job, state: TrainingState, record: StepRecord, scores: Sequence[DomainScore], keep: Keep
+) -> Footprint:
+    """Return the footprint of one job on disk, from its state after a step, that step, and one evaluation."""
+    trained = [score.name for score in scores if score.split == "training"]
+    step = json.dumps(step_entry(record, trained), sort_keys=True)
+    evaluation = json.dumps({"step": job.steps, "scores": score_entries(scores)}, sort_keys=True)
+    common = common_entries(job, threads=1, mem_gb=0.0)
+    (line,) = result_lines(job, [step, evaluation], {record.step: 0.123456}, common)
+    metrics = job.steps * (len(step) + 1) + job.evaluations * (len(evaluation) + 1)
+    sizes = [
+        job.evaluations * len(dump_lines([line])),
+        len(evaluation) + _BLOCK // 2,
+        *(len(dumps(one).encode()) for one in (job, job.experiment())),
+        *(1, 1),  # done, and the folder itself
+        *([metrics, checkpoint_bytes(without_optimizer(state))] if keep == "weights" else []),
+    ]
+    return Footprint(sum(-size // _BLOCK * -_BLOCK for size in sizes), checkpoint_bytes(state))
+
+
+def checkpoint_bytes(state: TrainingState) -> int:
+    """Return the size of a checkpoint's file, within a few percent for megabytes."""
+    return sum(tensor.nbytes + _HEADER for _, tensor in named_tensors(state))
+
+
+def peak_memory() -> int | None:
+    """Return the peak memory of this process so far, bytes; None where the system does not say."""
+    status = Path("/proc/self/status")
+    try:
+        words = next(line.split() for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
+    except (OSError, StopIteration):
+        return None
+    return int(words[1]) * 1024

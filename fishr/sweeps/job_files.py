@@ -1,4 +1,4 @@
-"""Files beside a job's run: its outcome, failure, log and step times."""
+"""Files that say how far a job is: its outcome, its failure, the end of its log, and the times of its steps."""
 
 import json
 from contextlib import suppress
@@ -11,25 +11,20 @@ from fishr.errors import InputError
 from fishr.files import write_atomically
 from fishr.training.run_folder import LineFile
 
-DONE, FAILED, LOG = "done", "failed.json", "log.txt"
+DONE, FAILED, LOG, TIMES = "done", "failed.json", "log.txt", "times.jsonl"
 _LINES, _BYTES = 20, 8192
 
 
 @frozen
 class Outcome:
-    """What became of a job; a failure has a message.
+    """Result of a job.
 
     Args:
-        seconds: it took, over all its interruptions.
-        validation: its best accuracy on the held-out splits of the environments it trained on, 0 to 1.
-        diverged: the step whose loss was not finite, after which DomainBed's records are known without training; None:
-            it trained to its end.
-        message: why it failed; None: it did not.
-        broken: whether its process may have been left unable to run another one.
-
-    Example:
-        >>> Outcome(message="out of memory").done
-        False
+        seconds: Over all its interruptions.
+        validation: Best accuracy on the held-out splits of the environments it trained on, 0 to 1.
+        diverged: The step whose loss was not finite; None: it trained to its end.
+        message: Why it failed; None: it did not.
+        broken: Whether its process may be unable to run another job.
     """
 
     seconds: float = 0.0
@@ -40,23 +35,26 @@ class Outcome:
 
     @property
     def done(self) -> bool:
-        """Whether the job has its results."""
         return self.message is None
 
 
+@frozen
+class Failure:
+    """Why a job has no results: a line, its tries in this run of the sweep, and the last lines of its log."""
+
+    message: str
+    tries: int
+    log: tuple[str, ...] = ()
+
+
+def write_outcome(folder: Path, outcome: Outcome) -> None:
+    """Write the file that marks a job as done."""
+    done = {"seconds": outcome.seconds, "validation": outcome.validation, "diverged": outcome.diverged}
+    write_atomically(folder / DONE, json.dumps(done).encode())
+
+
 def read_outcome(folder: Path) -> Outcome | None:
-    """What a finished job came to; None of one that is not finished.
-
-    Args:
-        folder: of the job.
-
-    Raises:
-        InputError: the file that says so is damaged.
-
-    Example:
-        >>> read_outcome(Path("no-such-job")) is None
-        True
-    """
+    """Return the outcome of a finished job; None: it is not finished."""
     try:
         found = json.loads((folder / DONE).read_bytes())
         return Outcome(float(found["seconds"]), float(found["validation"]), found["diverged"])
@@ -66,73 +64,16 @@ def read_outcome(folder: Path) -> Outcome | None:
         raise InputError(f"{folder / DONE}: not what fishr wrote; remove it to have the job finished again") from error
 
 
-@frozen
-class Failure:
-    """Why a job has no results.
-
-    Args:
-        message: one line.
-        tries: how often it was tried in the last run of the sweep.
-        log: the last lines that it printed.
-
-    Example:
-        >>> Failure("step 3: risk is nan", tries=1).log
-        ()
-    """
-
-    message: str
-    tries: int
-    log: tuple[str, ...] = ()
-
-
 def write_failure(folder: Path, message: str, tries: int) -> Failure:
-    """Keep in a job's folder why it failed, with the end of its log.
-
-    Args:
-        folder: of the job; it is made where it is absent.
-        message: one line.
-        tries: how often it was tried in this run of the sweep.
-
-    Raises:
-        RunFailed: it could not be written.
-
-    Example:
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     _ = Path(folder, "log.txt").write_text("warming up\\n")
-        ...     failure = write_failure(Path(folder), "out of memory", tries=2)
-        ...     failure.log, read_failure(Path(folder)) == failure
-        (('warming up',), True)
-    """
-    failure = Failure(message, tries, last_lines(folder / LOG))
+    """Write why a job failed, with the end of its log."""
+    failure = Failure(message, tries, _last_lines(folder / LOG))
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(folder / FAILED, (json.dumps(attrs.asdict(failure), indent=2) + "\n").encode())
     return failure
 
 
-def is_failed(folder: Path) -> bool:
-    """Whether a job was given up.
-
-    Example:
-        >>> is_failed(Path("no-such-job"))
-        False
-    """
-    return (folder / FAILED).exists()
-
-
 def read_failure(folder: Path) -> Failure | None:
-    """Why a job failed; None if it did not.
-
-    Args:
-        folder: of the job.
-
-    Raises:
-        InputError: the file that says so is damaged.
-
-    Example:
-        >>> read_failure(Path("no-such-job")) is None
-        True
-    """
+    """Return why a job failed; None: it did not."""
     try:
         found = json.loads((folder / FAILED).read_bytes())
         return Failure(str(found["message"]), int(found["tries"]), tuple(map(str, found["log"])))
@@ -142,13 +83,7 @@ def read_failure(folder: Path) -> Failure | None:
         raise InputError(f"{folder / FAILED}: not what fishr wrote; remove it to try the job again") from error
 
 
-def last_lines(path: Path) -> tuple[str, ...]:
-    """The end of a text file; nothing of one that is absent.
-
-    Example:
-        >>> last_lines(Path("nowhere.txt"))
-        ()
-    """
+def _last_lines(path: Path) -> tuple[str, ...]:
     try:
         with path.open("rb") as file:
             file.seek(max(0, path.stat().st_size - _BYTES))
@@ -157,42 +92,18 @@ def last_lines(path: Path) -> tuple[str, ...]:
         return ()
 
 
-TIMES = "times.jsonl"
-
-
-def append_to(folder: Path) -> LineFile:
-    """Open a job's times to go on at their end.
-
-    Example:
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as parent, append_to(Path(parent)) as times:
-        ...     times.append(time_line(0, 0.25))
-        ...     read_times(Path(parent))
-        {0: 0.25}
-    """
+def open_times(folder: Path) -> LineFile:
+    """Open the times of a job's steps to append to them."""
     path = folder / TIMES
     return LineFile(path, path.stat().st_size if path.exists() else 0)
 
 
 def time_line(step: int, seconds: float) -> str:
-    """Return the line of a step.
-
-    Example:
-        >>> time_line(0, 0.25)
-        '[0, 0.25]'
-    """
     return json.dumps([step, round(seconds, 6)])
 
 
 def read_times(folder: Path) -> dict[int, float]:
-    """Return the seconds of each step; the last measurement counts, of a step that was repeated after an interruption.
-
-    A line that a kill cut short is left out.
-
-    Example:
-        >>> read_times(Path("no-such-job"))
-        {}
-    """
+    """Return the seconds of each step; a step repeated after an interruption counts once, a cut line not at all."""
     found, path = dict[int, float](), folder / TIMES
     for line in path.read_text().splitlines() if path.exists() else ():
         with suppress(ValueError, TypeError):

@@ -1,4 +1,4 @@
-"""How far a sweep is, from its files alone."""
+"""Progress of a sweep, from its files alone."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -16,22 +16,13 @@ TOTAL = "total"
 
 @frozen
 class Row:
-    """Jobs of one data set and algorithm, or of all.
+    """Numbers of jobs of one data set and method, or of all ("total").
 
     Args:
-        dataset: by name, or "total".
-        algorithm: by name; empty in the total.
-        done: jobs with results.
-        running: jobs that a process works on.
-        failed: jobs that were given up.
-        waiting: jobs that have not begun, or were interrupted.
-        best: the best accuracy of a finished job on the held-out splits it was selected by, 0 to 1; None: none is done.
-        seconds: of computation left, were each of the rest to take what the finished ones took on average, those of
-            the same data set and algorithm where there are some; None: nothing is done.
-
-    Example:
-        >>> Row("PACS", "ERM", done=3, running=1, failed=0, waiting=2).jobs
-        6
+        waiting: Jobs that have not begun, or were interrupted.
+        best: Best accuracy of a finished job on the held-out splits it was selected by, 0 to 1; None: none is done.
+        seconds: Computation left, if each job takes the mean of the finished ones, of the same data set and method if
+            there are some; None: nothing is done.
     """
 
     dataset: str
@@ -45,23 +36,12 @@ class Row:
 
     @property
     def jobs(self) -> int:
-        """All of them."""
         return self.done + self.running + self.failed + self.waiting
 
 
 @frozen
 class FailedJob:
-    """A job that was given up.
-
-    Args:
-        key: of the job.
-        name: of its folder in jobs/.
-        failure: what its folder says of it.
-
-    Example:
-        >>> FailedJob(JobKey("PACS", "ERM", (0,), 0, 0), "5f3a", Failure("risk is nan", tries=1)).failure.tries
-        1
-    """
+    """A job that was given up: its key, the name of its folder, and its failure."""
 
     key: JobKey
     name: str
@@ -70,16 +50,7 @@ class FailedJob:
 
 @frozen(eq=False)
 class Seen:
-    """What was read of a sweep before, so that a sweep that is watched reads no file twice; it grows.
-
-    Args:
-        keys: of jobs, by the name of their folder.
-        outcomes: of finished jobs.
-
-    Example:
-        >>> Seen().outcomes
-        {}
-    """
+    """What was read before, so that watching a sweep reads no file twice: keys by folder name, and outcomes."""
 
     keys: dict[str, JobKey] = field(factory=dict[str, JobKey])
     outcomes: dict[JobKey, Outcome] = field(factory=dict[JobKey, Outcome])
@@ -87,17 +58,7 @@ class Seen:
 
 @frozen
 class Progress:
-    """How far a sweep is.
-
-    Args:
-        rows: by data set and algorithm, in the plan's order.
-        total: of all of them.
-        failures: of the jobs that were given up.
-
-    Example:
-        >>> Progress((), Row("total", "", 1, 0, 0, 0), ()).total.jobs
-        1
-    """
+    """Rows by data set and method in the plan's order, their total, and the jobs that were given up."""
 
     rows: tuple[Row, ...]
     total: Row
@@ -105,26 +66,12 @@ class Progress:
 
     @property
     def seconds_left(self) -> float | None:
-        """Until the end, were as many jobs at work as now; one where none is."""
+        """Time to the end with as many jobs at work as now, at least one."""
         return None if self.total.seconds is None else self.total.seconds / max(1, self.total.running)
 
 
 def progress(folder: Path, keys: Iterable[JobKey], seen: Seen | None = None) -> Progress:
-    """Return how far a sweep is, from its files; it may be running.
-
-    Args:
-        folder: of the sweep.
-        keys: of its plan.
-        seen: what was read before; None: nothing.
-
-    Raises:
-        InputError: a file is damaged.
-
-    Example:
-        >>> found = progress(Path("no-such-sweep"), [JobKey("PACS", "ERM", (0,), 0, 0)])
-        >>> found.total.waiting, found.seconds_left
-        (1, None)
-    """
+    """Return the progress of a sweep with these jobs; it may be running."""
     seen = seen or Seen()
     alive = is_worked_on(folder)
     begun = begun_jobs(folder, seen.keys)

@@ -13,9 +13,8 @@ import attrs
 from fishr.configuration import structure, unstructure
 from fishr.errors import InputError
 from fishr.protocols.domainbed.job import Job
-from fishr.sweeps.execution import Conditions, SweepEvent, attempt
+from fishr.sweeps.execution import Conditions, SweepEvent, attempt, settle
 from fishr.sweeps.job_files import Outcome
-from fishr.sweeps.pool import settled
 
 LOCAL, RUNNING = "local", "auto"
 RETRIES = 3
@@ -29,25 +28,10 @@ def run_on_ray(
     jobs_per_gpu: int = 1,
     plugins: tuple[str, ...] = (),
 ) -> Generator[SweepEvent]:
-    """Run jobs on a Ray cluster, each as a task; those of a node that is lost go on from their checkpoints elsewhere.
+    """Yield the ends of jobs that run as tasks of a Ray cluster; those of a lost node resume elsewhere.
 
-    Args:
-        jobs: to run, in the order in which they begin.
-        conditions: of the sweep; every node sees its folder, its data and this process's folder under the same paths.
-        address: of a cluster that runs, "HOST:PORT", or "auto" for the one of this machine; "local" starts one.
-        jobs_per_gpu: how many share a GPU.
-        plugins: modules whose penalties the jobs may name.
-
-    Yields:
-        What becomes of each job, in the order of their ends.
-
-    Raises:
-        InputError: Ray is not installed, there is no cluster at the address, or no node of it is large enough.
-        RunFailed: a file could not be written.
-
-    Example:
-        >>> list(run_on_ray([], Conditions(Path("sweep")), "auto"))
-        []
+    Every node sees the sweep's folder, the data and the working directory under the same paths. ``address`` is
+    HOST:PORT of a running cluster, "auto" for the one of this machine, or "local" to start one.
     """
     waiting = tuple(jobs)
     if not waiting:
@@ -66,7 +50,7 @@ def run_on_ray(
                 outcome, tries = Outcome(message=_last_line(error)), 1
             except ray.exceptions.RayError as error:
                 outcome, tries = Outcome(message=f"its process died: {_first_line(error)}"), RETRIES + 1
-            yield settled(job, tries, outcome, where)
+            yield settle(job, tries, outcome, where)
 
 
 def _task(table: Mapping[str, Any], conditions: Conditions, folder: str, plugins: tuple[str, ...]) -> Outcome:
@@ -77,7 +61,7 @@ def _task(table: Mapping[str, Any], conditions: Conditions, folder: str, plugins
 
 @contextmanager
 def _joined(address: str) -> Generator[Any]:
-    """Ray, connected to a cluster while the context lasts; what still runs then is ended."""
+    """Return Ray, connected to a cluster while the context lasts; tasks that still run then are ended."""
     # Ray puts the working directory first on the path of each worker, where any file would stand in for a module.
     with tempfile.TemporaryDirectory(prefix="fishr-") as empty:
         with chdir(empty):
@@ -110,7 +94,7 @@ def _connected(address: str) -> Any:
 
 
 def _check_answers(address: str) -> None:
-    """Ray itself would try for minutes."""
+    """Refuse an address where nothing answers; Ray itself would try for minutes."""
     host, _, port = address.rpartition(":")
     if not host or not port.isdecimal() or int(port) > 65535:
         raise InputError(f"--ray: got {address!r}, expected HOST:PORT, auto or local")
@@ -125,7 +109,7 @@ def _check_answers(address: str) -> None:
 
 
 def _resources(ray: Any, conditions: Conditions, jobs_per_gpu: int) -> tuple[dict[str, float], Conditions]:
-    """What each task asks for, and the conditions with the device that it gets; a task too large would wait forever."""
+    """Return the resources of each task, and the conditions with its device; refuse tasks that would wait forever."""
     nodes: list[dict[str, float]] = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     most = {name: max((node.get(name, 0.0) for node in nodes), default=0.0) for name in ("CPU", "GPU")}
     if most["CPU"] < conditions.threads:

@@ -11,25 +11,14 @@ from fishr.errors import InputError
 from fishr.files import write_atomically
 
 FOLDER, SCRIPT = "slurm", "array.sh"
-# What the script fixes itself, and what is no plain value.
+# Fixed by the script, or no plain value.
 _OURS = ("additional_parameters", "setup", "teardown", "srun_args", "use_srun", "stderr_to_stdout", "signal_delay_s")
 
 Value = str | int | bool
 
 
 def parse_options(text: str) -> dict[str, Value]:
-    """What a text such as "partition=gpu,time=60" asks of Slurm.
-
-    Args:
-        text: options of sbatch with underscores, each with its value; time in minutes.
-
-    Raises:
-        InputError: a part that is no KEY=VALUE.
-
-    Example:
-        >>> parse_options("partition=gpu,time=60,exclusive=true")
-        {'partition': 'gpu', 'time': 60, 'exclusive': True}
-    """
+    """Return the sbatch options of a text such as "partition=gpu,time=60": names with underscores, time in minutes."""
     found = dict[str, Value]()
     for part in filter(None, (one.strip() for one in text.split(","))):
         key, equals, value = (piece.strip() for piece in part.partition("="))
@@ -40,21 +29,10 @@ def parse_options(text: str) -> dict[str, Value]:
 
 
 def array_script(folder: Path, tasks: int, options: Mapping[str, Value], arguments: Sequence[str] = ()) -> str:
-    """The script that works on a sweep in an array of tasks.
+    """Return the script of an array of tasks, each of which works on one part of a sweep.
 
-    Args:
-        folder: of the sweep, which every node sees under the same path.
-        tasks: of the array; task I works on part I of so many.
-        options: of sbatch, by the names of submitit's SlurmExecutor.
-        arguments: further ones of ``fishr sweep resume``.
-
-    Raises:
-        InputError: submitit is not installed, or there is no such option.
-
-    Example:
-        >>> text = array_script(Path("sweep"), 8, {"partition": "gpu", "time": 60})
-        >>> [line for line in text.splitlines() if "array=" in line or "time=" in line]
-        ['#SBATCH --array=0-7%8', '#SBATCH --time=60']
+    Every node sees the folder under the same path. ``options`` are those of submitit's SlurmExecutor, ``arguments``
+    further ones of ``fishr sweep resume``.
     """
     given = shlex.join([*_program(), "sweep", "resume", str(folder.absolute())])
     command = f'{given} --part "$SLURM_ARRAY_TASK_ID"/{tasks} {shlex.join(arguments)}'.rstrip()
@@ -62,31 +40,14 @@ def array_script(folder: Path, tasks: int, options: Mapping[str, Value], argumen
 
 
 def write_script(folder: Path, text: str) -> Path:
-    """Keep the script in the sweep's folder, where its logs will be too; nothing is submitted.
-
-    Args:
-        folder: of the sweep.
-        text: from ``array_script``.
-
-    Returns:
-        Its path, FOLDER/slurm/array.sh.
-
-    Raises:
-        RunFailed: it could not be written.
-
-    Example:
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     write_script(Path(folder), "#!/bin/bash").name
-        'array.sh'
-    """
+    """Write the script into the sweep's folder, with its logs; nothing is submitted."""
     (folder / FOLDER).mkdir(exist_ok=True)
     write_atomically(folder / FOLDER / SCRIPT, text.encode())
     return folder / FOLDER / SCRIPT
 
 
 def _program() -> tuple[str, ...]:
-    """The installed script beside this interpreter, or the same without it."""
+    """Return the command of the installed script beside this interpreter, or of the same code without it."""
     script = Path(sys.executable).with_name("fishr")
     # -P: no file in the working directory stands in for a module.
     return (
@@ -103,7 +64,7 @@ def _script(folder: Path, command: str, tasks: int, options: Mapping[str, Value]
         ) from error
 
     class Writer(slurm.SlurmExecutor):
-        """Writes scripts on machines that have no Slurm themselves."""
+        """Writes scripts on machines without Slurm."""
 
         @classmethod
         def affinity(cls) -> int:

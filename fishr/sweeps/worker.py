@@ -1,7 +1,7 @@
 """``python -P -m fishr.sweeps.worker``: a process that runs one job after another, and dies with its parent.
 
-Jobs come in as lines of JSON on standard input; for each, one line goes out on standard output. What a job prints goes
-to its log. The first line out says that the process is ready.
+Jobs are lines of JSON on standard input, each answered by one line on standard output; the first line says that the
+process is ready. The output of jobs goes to their logs.
 """
 
 import ctypes
@@ -21,35 +21,30 @@ _PR_SET_PDEATHSIG = 1  # from Linux's prctl.h
 def main() -> None:
     """Run jobs until standard input ends.
 
-    The only argument is a JSON object: "parent", its process id; "plugins", modules whose penalties jobs may name; and
-    the fields of ``Conditions``.
+    The only argument is a JSON object: "parent", its process id; "plugins"; and the fields of ``Conditions``.
     """
     given: dict[str, Any] = json.loads(sys.argv[1])
-    _end_with_parent(given["parent"])
-    # An interruption in the terminal is the parent's to handle.
+    _end_with_parent(given.pop("parent"))
+    # The parent handles an interruption in the terminal.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
     lines = SimpleQueue[str]()
     Thread(target=_read, args=(lines,), daemon=True).start()
 
-    # Here, so that a parent that is gone is noticed while torch loads.
+    # Here, so that the end of the parent is noticed while torch loads.
     import attrs
 
     from fishr.configuration import structure
     from fishr.protocols.domainbed.job import Job
     from fishr.sweeps.execution import Conditions, attempt
 
-    conditions = Conditions(
-        Path(given["folder"]),
-        given["threads"],
-        given["keep"],
-        Path(given["data_dir"]) if given["data_dir"] else None,
-        given["device"],
-    )
+    plugins = given.pop("plugins")
+    folder, data_dir = Path(given.pop("folder")), given.pop("data_dir")
+    conditions = Conditions(folder, data_dir=Path(data_dir) if data_dir else None, **given)
     print(READY, file=answers)
     while True:
-        job = structure(json.loads(lines.get()), Job, given["plugins"])
+        job = structure(json.loads(lines.get()), Job, plugins)
         print(json.dumps(attrs.asdict(attempt(job, conditions))), file=answers)
 
 
@@ -65,7 +60,7 @@ def _end_with_parent(parent: int) -> None:
 def _read(lines: "SimpleQueue[str]") -> None:
     for line in sys.stdin:
         lines.put(line)
-    # Nobody is there to hear what a job would come to.
+    # Nobody is left to take answers.
     os._exit(0)
 
 

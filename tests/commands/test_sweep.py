@@ -369,7 +369,7 @@ def test_a_plan_that_cannot_run_is_refused(world, refused, change, part):
         (("run", "plan.toml", "--out", "s", "--slurm", "time=5", "--array", "5", "--ray", "auto"), "--ray"),
         (("run", "plan.toml", "--out", "s", "--ray", "auto", "--workers", "3"), "--workers"),
         (("resume", "absent"), "absent: no sweep is there"),
-        (("resume", "absent", "--part", "3/3"), "part: got 3/3"),
+        (("resume", "absent", "--part", "3/3"), "part: got '3/3'"),
         (("status", "absent"), "absent: no sweep is there"),
         (("plan", "absent.toml"), "absent.toml: no such file"),
     ],

@@ -97,7 +97,7 @@ def test_steps_and_evaluations_are_timed_for_what_they_are(plan, monkeypatch):
     monkeypatch.setattr(estimates, "evaluate", score)
     monkeypatch.setattr(estimates.time, "perf_counter", lambda: now[0])
     # Some rows of each part of an environment stand for all of them.
-    monkeypatch.setattr(estimates, "_ROWS", 4)
+    monkeypatch.setattr(estimates, "_SAMPLES", 4)
     warm = attrs.evolve(plan.settings, hparams={"batch_size": 8, "penalty_anneal_iters": 19})
     erm, fishr = calibrate(attrs.evolve(plan, settings=warm).jobs())
     # 160 steps; 32 evaluations of the 160 rows of four environments.

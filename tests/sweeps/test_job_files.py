@@ -5,7 +5,7 @@ import pytest
 from fishr.sweeps import execution
 from fishr.sweeps.execution import Conditions, attempt
 from fishr.sweeps.folder import job_folder
-from fishr.sweeps.job_files import append_to, read_times, time_line
+from fishr.sweeps.job_files import open_times, read_times, time_line
 from fishr.training import Stepped, loop, runs
 
 
@@ -75,12 +75,12 @@ def test_an_interrupted_job_keeps_the_times_of_the_steps_before(job, tmp_path, m
 
 
 def test_a_line_that_a_kill_cut_short_is_left_out_and_a_repeated_step_counts_once(tmp_path):
-    with append_to(tmp_path) as times:
+    with open_times(tmp_path) as times:
         times.append(time_line(0, 1.0))
         times.append(time_line(1, 2.0))
     with (tmp_path / "times.jsonl").open("a") as file:
         file.write("[2")
-    with append_to(tmp_path) as times:
+    with open_times(tmp_path) as times:
         times.append(time_line(1, 5.0))
         times.append(time_line(1, 4.0))
         times.append(time_line(2, 3.0))

@@ -9,7 +9,7 @@ from fishr.protocols.domainbed.settings import Settings
 from fishr.sweeps.execution import Conditions, attempt
 from fishr.sweeps.folder import job_folder
 from fishr.sweeps.job_files import read_outcome
-from fishr.sweeps.job_results import best_validation, dump_lines, result_lines, told_of
+from fishr.sweeps.job_results import best_validation, common_entries, dump_lines, result_lines
 from fishr.training import evaluate
 from fishr.training.state import build_model, first_state
 
@@ -40,7 +40,7 @@ METRICS = [
 @pytest.fixture
 def lines():
     job = Job("ColoredMNIST", "Fishr", (0,), 1, 2, Settings(steps=4, hparams={"batch_size": 16}))
-    return result_lines(job, METRICS, {0: 1.0, 2: 0.5, 3: 0.25}, told_of(job, threads=3, mem_gb=1.5))
+    return result_lines(job, METRICS, {0: 1.0, 2: 0.5, 3: 0.25}, common_entries(job, threads=3, mem_gb=1.5))
 
 
 def test_lines_are_domainbeds(lines):

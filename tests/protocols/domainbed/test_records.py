@@ -7,7 +7,7 @@ import pytest
 from fishr.errors import InputError
 from fishr.protocols.domainbed.job import Job
 from fishr.protocols.domainbed.records import JobKey, read_records
-from fishr.sweeps.job_results import dump_lines, result_lines, told_of
+from fishr.sweeps.job_results import common_entries, dump_lines, result_lines
 
 # A line as DomainBed's training script wrote it (shortened: hparams and args have more names).
 UPSTREAM = (
@@ -60,7 +60,7 @@ def test_what_our_sweeps_write(tmp_path):
     scores = [{"name": name, "accuracy": index / 8, "samples": 64} for index, name in enumerate(names)]
     step = {"step": 0, "loss": 0.7, "risk": 0.7, "l2": 0.0, "terms": {}, "domain_losses": {"env1_in": 0.7}}
     metrics = [json.dumps(step), json.dumps({"step": 1, "scores": scores})]
-    lines = result_lines(job, metrics, {0: 0.1}, told_of(job, threads=1, mem_gb=0.0))
+    lines = result_lines(job, metrics, {0: 0.1}, common_entries(job, threads=1, mem_gb=0.0))
     folder = tmp_path / "jobs" / job.name
     folder.mkdir(parents=True)
     (folder / "results.jsonl").write_bytes(dump_lines(lines))
