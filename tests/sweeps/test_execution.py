@@ -139,20 +139,14 @@ def test_weights_are_kept_only_where_they_are_wanted(job, conditions):
 @pytest.mark.parametrize("stop", ["before dropping", "after dropping"])
 def test_a_kill_between_results_and_done_loses_nothing(job, conditions, monkeypatch, whole, results_of, keep, stop):
     conditions, folder = attrs.evolve(conditions, keep=keep), job_folder(conditions.folder, job)
-    write = execution.write_atomically
 
     def killed(*arguments):
         raise KeyboardInterrupt
 
-    def writing(path, content):
-        if path.name == "done":
-            raise KeyboardInterrupt
-        write(path, content)
-
     if stop == "before dropping":
         monkeypatch.setattr(execution, "_conclude", killed)
     else:
-        monkeypatch.setattr(execution, "write_atomically", writing)
+        monkeypatch.setattr(execution, "write_outcome", killed)
     with pytest.raises(KeyboardInterrupt):
         attempt(job, conditions)
     monkeypatch.undo()
