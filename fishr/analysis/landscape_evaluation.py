@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from attrs import evolve, frozen
+from attrs import evolve
 
 from fishr.analysis.landscape_plan import Plan
 from fishr.data.caches.unfinished import Parts
@@ -71,24 +71,10 @@ def gathered(plan: Plan, parts: Parts) -> Surface:
     return evolve(surface, scores=Scores(losses[0], accuracies[0]), frames=frames)
 
 
-@frozen
-class Summary:
-    """A landscape in numbers.
-
-    Args:
-        columns: a number for each domain: risk and accuracy at θ*, the lowest and highest risk on the grid, and the
-            barrier of an interpolation.
-        inconsistency: of the training domains, loss; None with fewer than two, or if the grid has a hole.
-    """
-
-    columns: dict[str, tuple[float, ...]]
-    inconsistency: float | None
-
-
-def summarize(surface: Surface, epsilon: float = 0.1) -> Summary:
-    """Return the numbers of an evaluated surface; ε is that of the inconsistency."""
-    losses, center = surface.scores.losses, surface.center
-    at = (slice(None), center[0], center[1] if surface.plane else 0)
+def summary_of(surface: Surface) -> dict[str, list[float]]:
+    """Return a number for each domain: risk and accuracy at θ*, extremes on the grid, barrier of an interpolation."""
+    losses = surface.scores.losses
+    at = (slice(None), *surface.center, *(() if surface.plane else (0,)))
     columns = {
         "risk": losses[at],
         "lowest": losses.flatten(1).amin(1),
@@ -97,9 +83,13 @@ def summarize(surface: Surface, epsilon: float = 0.1) -> Summary:
     }
     if surface.directions.kind == "interpolation":
         columns["barrier"] = barrier(losses[..., 0]).value
-    numbers = {name: tuple(column.tolist()) for name, column in columns.items()}
-    training = losses[surface.training]
-    if len(training) < 2 or not torch.isfinite(training).all():
-        return Summary(numbers, None)
-    planes = [training] if surface.plane else training.unbind(2)
-    return Summary(numbers, max(float(inconsistency(plane, center, epsilon).value) for plane in planes))
+    return {name: column.tolist() for name, column in columns.items()}
+
+
+def training_inconsistency(surface: Surface, epsilon: float) -> float | None:
+    """Return the inconsistency of the training domains, loss; None with fewer than two, or if the grid has a hole."""
+    losses = surface.scores.losses[surface.training]
+    if len(losses) < 2 or not torch.isfinite(losses).all():
+        return None
+    planes = [losses] if surface.plane else losses.unbind(2)
+    return max(float(inconsistency(plane, surface.center, epsilon).value) for plane in planes)

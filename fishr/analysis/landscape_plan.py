@@ -76,24 +76,21 @@ def plan_landscape(subject: Subject, options: LandscapeOptions, second: Subject 
     axes = grid_axes(directions, options.grid, options.span)
     linear = is_plain_linear(module) and all(inputs.ndim == 2 for inputs, _ in samples)
 
-    def grid(plane: Plane, read: Callable[[], Samples] = lambda: samples) -> Callable[[Tensor, Tensor], Scores]:
-        def scores(xs: Tensor, ys: Tensor) -> Scores:
-            if linear:
-                return linear_scores(plane, read(), xs, ys, subject.seen.loss)
-            return network_scores(module, plane, read(), xs, ys, subject.seen.loss)
+    # A head moves on the features of the frame's own featurizer.
+    features = lru_cache(maxsize=1)(partial(_features_at, subject)) if options.parameters == "head" else None
 
-        return scores
+    def scores(plane: Plane, snapshot: Snapshot | None, xs: Tensor, ys: Tensor) -> Scores:
+        read = features(snapshot) if features and snapshot else samples
+        if linear:
+            return linear_scores(plane, read, xs, ys, subject.seen.loss)
+        return network_scores(module, plane, read, xs, ys, subject.seen.loss)
 
-    if len(axes) == 2:
-        grids = [grid(Plane(center, *directions.vectors))]
-    else:
-        grids = [grid(Plane(center, vector)) for vector in directions.vectors]
-    frames = _frames(subject) if options.animate else ()
-    features = lru_cache(maxsize=1)(partial(_features_at, subject))
-    for snapshot in frames:
-        plane = Plane(_moved(snapshot, options, center), *directions.vectors)
-        grids.append(grid(plane, partial(features, snapshot)) if options.parameters == "head" else grid(plane))
+    vectors = [directions.vectors] if len(axes) == 2 else [(vector,) for vector in directions.vectors]
+    grids = [partial(scores, Plane(center, *some), None) for some in vectors]
     shape = (len(subject.domains), len(axes[0]), len(axes[1]) if len(axes) == 2 else len(grids))
+    frames = _frames(subject) if options.animate else ()
+    for snapshot in frames:
+        grids.append(partial(scores, Plane(_moved(snapshot, options, center), *directions.vectors), snapshot))
     surface = Surface(
         directions,
         axes,

@@ -13,7 +13,6 @@ from fishr.commands.shared import COUNT, PATH, SEED, data_dir_option, device_opt
 from fishr.errors import InputError, RunFailed
 
 if TYPE_CHECKING:
-    from fishr.analysis.landscape_evaluation import Summary
     from fishr.analysis.landscape_plan import Plan
     from fishr.landscape.surface import Surface
 
@@ -76,7 +75,7 @@ def landscape(
     RUN_OR_FILE is a run folder, or a cache of features. SECOND gives the line between the two runs' weights. After a
     kill, the same command resumes; when finished, it draws the figures again.
     """
-    from fishr.analysis.landscape_evaluation import is_finished, summarize
+    from fishr.analysis.landscape_evaluation import is_finished
     from fishr.analysis.landscape_options import LandscapeOptions
     from fishr.analysis.landscape_plan import plan_landscape
     from fishr.analysis.opening import open_subject
@@ -98,10 +97,8 @@ def landscape(
     plan = plan_landscape(opened(subject), options, None if second is None else opened(second))
     if not is_finished(path, plan):
         _follow(plan, path)
-    surface = load_surface(path)
-    summary = summarize(surface, epsilon)
     files = [path, *save_landscape_figures(path, epsilon)]
-    click.echo((_json if style == "json" else _text)(surface, summary, epsilon, files))
+    click.echo((_json if style == "json" else _text)(load_surface(path), epsilon, files))
 
 
 def _points(grid: str, kind: str) -> tuple[int, ...]:
@@ -126,26 +123,30 @@ def _follow(plan: "Plan", path: Path) -> None:
         raise RunFailed(f"{path}: interrupted; the same command resumes it") from None
 
 
-def _text(surface: "Surface", summary: "Summary", epsilon: float, files: list[Path]) -> str:
+def _text(surface: "Surface", epsilon: float, files: list[Path]) -> str:
     from tabulate import tabulate
 
-    columns = [[f"{number:.4g}" for number in column] for column in summary.columns.values()]
+    from fishr.analysis.landscape_evaluation import summary_of, training_inconsistency
+
+    summary, inconsistency = summary_of(surface), training_inconsistency(surface, epsilon)
+    columns = [[f"{number:.4g}" for number in column] for column in summary.values()]
     rows = zip(surface.domains, surface.splits, *columns, strict=True)
-    table = tabulate(rows, ("domain", "split", *summary.columns), disable_numparse=True)
+    table = tabulate(rows, ("domain", "split", *summary), disable_numparse=True)
     lines = [f"{surface.directions.kind}: {', '.join(surface.directions.names)}", "", table, ""]
-    if summary.inconsistency is not None:
-        lines.append(f"inconsistency of the training domains: {summary.inconsistency:.4g} (ε = {epsilon:g})")
+    if inconsistency is not None:
+        lines.append(f"inconsistency of the training domains: {inconsistency:.4g} (ε = {epsilon:g})")
     return "\n".join([*lines, f"surface: {files[0]}", *(f"figure: {path}" for path in files[1:])])
 
 
-def _json(surface: "Surface", summary: "Summary", epsilon: float, files: list[Path]) -> str:
+def _json(surface: "Surface", epsilon: float, files: list[Path]) -> str:
+    from fishr.analysis.landscape_evaluation import summary_of, training_inconsistency
     from fishr.commands.rendering import as_json
 
-    directions = surface.directions
+    directions, summary = surface.directions, summary_of(surface)
     # JSON has neither infinity nor NaN.
-    columns = [[number if isfinite(number) else None for number in column] for column in summary.columns.values()]
+    columns = [[number if isfinite(number) else None for number in column] for column in summary.values()]
     rows = zip(surface.domains, surface.splits, *columns, strict=True)
-    names = ("name", "split", *summary.columns)
+    names = ("name", "split", *summary)
     return as_json(
         {
             "surface": str(files[0]),
@@ -155,6 +156,6 @@ def _json(surface: "Surface", summary: "Summary", epsilon: float, files: list[Pa
             "route": surface.route,
             "domains": [dict(zip(names, row, strict=True)) for row in rows],
             "epsilon": epsilon,
-            "inconsistency": summary.inconsistency,
+            "inconsistency": training_inconsistency(surface, epsilon),
         }
     )

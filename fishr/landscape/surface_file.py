@@ -90,11 +90,8 @@ def surface_tree(surface: Surface) -> Tree:
             )
         },
         "directions": {
-            "kind": directions.kind,
-            "seed": directions.seed,
-            "names": directions.names,
+            **{name: getattr(directions, name) for name in ("kind", "seed", "names", "labels")},
             "points": _array(directions.points),
-            "labels": directions.labels,
             "explained": np.array(directions.explained, dtype=np.float64),
         },
         "parameters": surface.parameters,

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from math import ceil
 from pathlib import Path
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -12,9 +13,11 @@ from matplotlib.ticker import MaxNLocator
 from fishr.plots.style import COLORS, literal, quiet, save
 from fishr.protocols.domainbed.published import PUBLISHED
 from fishr.protocols.domainbed.selection import SELECTIONS, TITLES
-from fishr.protocols.domainbed.tables import Cell, Table
+from fishr.protocols.domainbed.tables import Table
 
 _ACROSS = 4
+_DOT: Any = {"marker": "o", "markersize": 5}
+_DIAMOND: Any = {"marker": "D", "markersize": 5, "markerfacecolor": "white"}
 
 
 def save_benchmark_figure(averages: Sequence[Table], path: Path) -> Path:
@@ -44,8 +47,7 @@ def save_benchmark_figure(averages: Sequence[Table], path: Path) -> Path:
         _panel(axes, dataset, averages, labels)
     for axes in grid[len(datasets) :]:
         axes.set_visible(False)
-    published = any(row.source == PUBLISHED for table in averages for row in table.rows)
-    figure.legend(handles=_legend(averages, published), loc="outside lower center", ncols=2, frameon=False, fontsize=9)
+    figure.legend(handles=_legend(averages), loc="outside lower center", ncols=2, frameon=False, fontsize=9)
     return save(figure, path)
 
 
@@ -55,7 +57,9 @@ def _panel(axes: Axes, dataset: str, averages: Sequence[Table], labels: Sequence
         for row in table.rows:
             cell = dict(zip(table.columns, row.cells, strict=True)).get(dataset)
             if cell is not None and cell.mean is not None:
-                _dot(axes, cell, labels.index(row.label) + shift, _color(table.selection), row.source == PUBLISHED)
+                at, color = ([cell.mean], [labels.index(row.label) + shift]), _color(table.selection)
+                marker = _DIAMOND if row.source == PUBLISHED else _DOT
+                axes.errorbar(*at, xerr=cell.standard_error, color=color, capsize=2, linewidth=1.4, **marker)
     quiet(axes, literal(dataset), "accuracy ± standard error, %", "")
     axes.set_yticks(range(len(labels)), [literal(label) for label in labels])
     # The first algorithm is on top.
@@ -64,30 +68,15 @@ def _panel(axes: Axes, dataset: str, averages: Sequence[Table], labels: Sequence
     axes.xaxis.set_major_locator(MaxNLocator(4))
 
 
-def _dot(axes: Axes, cell: Cell, y: float, color: str, published: bool) -> None:
-    marker, face = ("D", "white") if published else ("o", color)
-    axes.errorbar(
-        [cell.mean or 0.0],
-        [y],
-        xerr=cell.standard_error,
-        fmt=marker,
-        color=color,
-        markerfacecolor=face,
-        markersize=5,
-        capsize=2,
-        linewidth=1.4,
-    )
-
-
-def _legend(averages: Sequence[Table], published: bool) -> list[Line2D]:
+def _legend(averages: Sequence[Table]) -> list[Line2D]:
     handles = [
-        Line2D([], [], color=_color(table.selection), marker="o", markersize=5, label=TITLES[table.selection])
+        Line2D([], [], color=_color(table.selection), label=TITLES[table.selection], **_DOT)
         for table in averages
         if any(cell and cell.mean is not None for row in table.rows for cell in row.cells)
     ]
-    diamond = Line2D([], [], color="black", marker="D", markersize=5, markerfacecolor="white", linestyle="")
-    diamond.set_label("published")
-    return [*handles, diamond] if published else handles
+    if any(row.source == PUBLISHED for table in averages for row in table.rows):
+        handles.append(Line2D([], [], color="black", linestyle="", label="published", **_DIAMOND))
+    return handles
 
 
 def _color(selection: str) -> str:

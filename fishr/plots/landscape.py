@@ -1,10 +1,11 @@
 """The figures of a landscape, from its file: which there are, and the film over checkpoints."""
 
-import tempfile
+from io import BytesIO
 from pathlib import Path
 
-from matplotlib.animation import PillowWriter
+import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from PIL import Image
 
 from fishr.errors import InputError
 from fishr.files import write_atomically
@@ -24,9 +25,6 @@ from fishr.plots.landscape_planes import (
 from fishr.plots.style import heading, literal, save
 
 _NAMES = ("contours", "inconsistency", "surface", "")
-_FRAMES_PER_SECOND = 4
-# The film pauses on its last frame.
-_LAST_FRAMES = 6
 
 
 def save_landscape_figures(path: Path, epsilon: float = 0.1) -> list[Path]:
@@ -80,22 +78,22 @@ def save_film(surface: Surface, frames: Frames, path: Path) -> Path:
     losses = frames.scores.losses.numpy()
     levels = levels_of(losses)
     figure, panels = panels_of(surface)
-    FigureCanvasAgg(figure)
-    writer = PillowWriter(fps=_FRAMES_PER_SECOND)
-    with tempfile.TemporaryDirectory() as folder:
-        film = Path(folder, "film.gif")
-        with writer.saving(figure, str(film), dpi=90):
-            for index, (step, frame) in enumerate(zip(frames.steps, losses, strict=True)):
-                for axes, risks, name in zip(panels, frame, surface.domains, strict=True):
-                    axes.clear()
-                    filled = draw_contours(axes, surface, risks, levels, own_lines=False)
-                    axes.set_title(f"{literal(name)}: {risks[surface.center]:.3g}", fontsize=10, loc="left")
-                    draw_star(axes)
-                    if index == 0 and axes is panels[-1]:
-                        add_bar(figure, panels, filled, levels)
-                heading(figure, f"risk after {step} steps")
-                for _ in range(_LAST_FRAMES if step == frames.steps[-1] else 1):
-                    writer.grab_frame()
-        content = film.read_bytes()
-    write_atomically(path, content)
+    figure.set_dpi(90)
+    canvas = FigureCanvasAgg(figure)
+    pictures = list[Image.Image]()
+    for step, frame in zip(frames.steps, losses, strict=True):
+        for axes, risks, name in zip(panels, frame, surface.domains, strict=True):
+            axes.clear()
+            filled = draw_contours(axes, surface, risks, levels, own_lines=False)
+            axes.set_title(f"{literal(name)}: {risks[surface.center]:.3g}", fontsize=10, loc="left")
+            draw_star(axes)
+            if not pictures and axes is panels[-1]:
+                add_bar(figure, panels, filled, levels)
+        heading(figure, f"risk after {step} steps")
+        canvas.draw()
+        pictures.append(Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB"))
+    # The film pauses on its last frame.
+    durations, film = [250] * (len(pictures) - 1) + [1500], BytesIO()
+    pictures[0].save(film, "GIF", save_all=True, append_images=pictures[1:], duration=durations, loop=0)
+    write_atomically(path, film.getvalue())
     return path

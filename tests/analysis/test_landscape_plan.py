@@ -9,7 +9,7 @@ from attrs import evolve
 from torch import nn
 
 from fishr.analysis import Network, Snapshot, Subject
-from fishr.analysis.landscape_evaluation import evaluate_plan, gathered, is_finished, summarize
+from fishr.analysis.landscape_evaluation import evaluate_plan, gathered, is_finished, summary_of, training_inconsistency
 from fishr.analysis.landscape_options import LandscapeOptions as Options
 from fishr.analysis.landscape_plan import plan_landscape
 from fishr.data import Domain
@@ -132,7 +132,7 @@ def test_an_interpolation_ends_in_the_second_run(tmp_path):
     losses = surface.scores.losses[..., 0]
     torch.testing.assert_close(losses[:, 0], _risks(one, one.trajectory[-1].parameters, one.network.inputs))
     torch.testing.assert_close(losses[:, -1], _risks(one, other.trajectory[-1].parameters, one.network.inputs))
-    assert summarize(surface).columns["barrier"] == tuple(barrier(losses).value.tolist())
+    assert summary_of(surface)["barrier"] == barrier(losses).value.tolist()
     assert surface.source["second"] == "other"
 
 
@@ -229,20 +229,22 @@ def test_parts_that_a_kill_left_beside_the_file_are_removed(tmp_path):
 
 def test_a_summary_is_read_off_the_grid(tmp_path):
     surface = _made(_subject(), Options("random", (5, 3), span=3.0), tmp_path / "a.h5")
-    found, losses = summarize(surface, 0.3), surface.scores.losses
-    assert found.columns["risk"] == tuple(losses[:, 2, 1].tolist())
-    assert found.columns["lowest"] == tuple(losses.amin((1, 2)).tolist())
-    assert found.columns["highest"] == tuple(losses.amax((1, 2)).tolist())
-    assert found.columns["accuracy"] == tuple(surface.scores.accuracies[:, 2, 1].tolist())
-    assert found.inconsistency == float(inconsistency(losses[:2], (2, 1), 0.3).value)
-    assert found.inconsistency != float(inconsistency(losses, (2, 1), 0.3).value)
-    assert "barrier" not in found.columns
+    losses = surface.scores.losses
+    assert summary_of(surface) == {
+        "risk": losses[:, 2, 1].tolist(),
+        "lowest": losses.amin((1, 2)).tolist(),
+        "highest": losses.amax((1, 2)).tolist(),
+        "accuracy": surface.scores.accuracies[:, 2, 1].tolist(),
+    }
+    found = training_inconsistency(surface, 0.3)
+    assert found == float(inconsistency(losses[:2], (2, 1), 0.3).value)
+    assert found != float(inconsistency(losses, (2, 1), 0.3).value)
 
 
 def test_a_single_training_domain_is_consistent_with_nothing(tmp_path):
     subject = _subject()
     alone = evolve(part(subject, (1, 2)), network=evolve(subject.network, inputs=subject.network.inputs[1:]))
-    assert summarize(_made(alone, Options("random", (3, 3)), tmp_path / "a.h5")).inconsistency is None
+    assert training_inconsistency(_made(alone, Options("random", (3, 3)), tmp_path / "a.h5"), 0.1) is None
 
 
 REFUSED = {
