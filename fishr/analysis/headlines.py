@@ -9,6 +9,12 @@ from torch import Tensor
 from fishr.analysis.report import Analysis
 from fishr.diagnostics.registry import diagnostics
 
+_OVER: dict[tuple[str, ...], str] = {
+    (): "",
+    ("domain",): ", mean over domains",
+    ("domain", "domain"): ", mean over pairs",
+}
+
 
 @frozen
 class Headline:
@@ -63,7 +69,7 @@ def headlines(analysis: Analysis) -> dict[str, Headline]:
         value, error = _reduced(quantity.value, quantity.axes, trained), None
         if quantity.error is not None:
             error = _reduced(quantity.error.expand_as(quantity.value), quantity.axes, trained)
-        found[name] = Headline(entry.headline, value, error, quantity.unit, quantity.route)
+        found[name] = Headline(entry.headline + _OVER[quantity.axes], value, error, quantity.unit, quantity.route)
     return found
 
 

@@ -9,7 +9,7 @@ from attrs import asdict
 
 from fishr.analysis.report import Analysis, Settings
 from fishr.data.caches import Tree, load_tree, save_tree
-from fishr.diagnostics.estimates import Quantity
+from fishr.diagnostics.uncertainty import Quantity
 from fishr.errors import InputError
 from fishr.types import Layout
 

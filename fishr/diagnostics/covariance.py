@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from fishr.diagnostics.curvature import Curvature
-from fishr.diagnostics.estimates import Estimate
 from fishr.diagnostics.hessian import WHOLE_LIMIT, DenseHessian
 from fishr.diagnostics.linear_hessian import LinearHessian
+from fishr.diagnostics.uncertainty import Estimate
 from fishr.statistics.distances import covariance_products
 from fishr.statistics.functional_moments import per_sample_gradients
 

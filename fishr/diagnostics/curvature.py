@@ -9,11 +9,11 @@ from attrs import field, frozen
 from torch import Tensor, nn
 
 from fishr.diagnostics import hessian
-from fishr.diagnostics.estimates import Estimate, Estimation, together
 from fishr.diagnostics.hessian import DenseHessian, Eigenpairs, Hessian, dense_hessian, detached_tensors
 from fishr.diagnostics.linear_hessian import LinearHessian
 from fishr.diagnostics.logit_curvature import LogitCurvature, logit_curvature
 from fishr.diagnostics.operator_hessian import OperatorHessian
+from fishr.diagnostics.uncertainty import Estimate, Estimation, together
 from fishr.errors import InputError
 from fishr.grad_mode import ordinary
 from fishr.losses import CrossEntropy, Loss, check_labels, per_sample_losses

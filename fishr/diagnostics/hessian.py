@@ -8,7 +8,7 @@ import torch
 from attrs import evolve, frozen
 from torch import Tensor, nn
 
-from fishr.diagnostics.estimates import Estimate
+from fishr.diagnostics.uncertainty import Estimate
 from fishr.losses import Loss, per_sample_losses
 from fishr.statistics.functional_moments import refuse_batch_statistics
 from fishr.statistics.pure_forward import pure_forward

@@ -11,10 +11,10 @@ import torch
 from attrs import evolve, frozen
 from torch import Tensor
 
-from fishr.diagnostics.estimates import Estimate
 from fishr.diagnostics.hessian import WHOLE_LIMIT, DenseHessian, Eigenpairs
 from fishr.diagnostics.logit_curvature import LogitCurvature
 from fishr.diagnostics.operators import largest_eigenpairs
+from fishr.diagnostics.uncertainty import Estimate
 
 _CLOSED_FORM = "closed form of a linear head"
 # Elements of a block of a Gram matrix, or of the products of several columns, that are held at a time.

@@ -6,8 +6,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from fishr.diagnostics.curvature import Curvature
-from fishr.diagnostics.estimates import Estimation, Quantity
 from fishr.diagnostics.registry import Entry, diagnostics
+from fishr.diagnostics.uncertainty import Estimation, Quantity
 from fishr.errors import InputError
 from fishr.grad_mode import outside_inference_mode
 from fishr.losses import CrossEntropy, Loss

@@ -11,9 +11,9 @@ import torch
 from attrs import frozen
 from torch import Tensor, nn
 
-from fishr.diagnostics.estimates import Estimate, Estimation, averaged
 from fishr.diagnostics.hessian import Eigenpairs
 from fishr.diagnostics.operators import curvlinops_operator, largest_eigenpairs, quiet, repeated, seeded
+from fishr.diagnostics.uncertainty import Estimate, Estimation, averaged
 from fishr.losses import Loss, per_sample_losses
 from fishr.statistics.pure_forward import pure_forward
 from fishr.types import Layout

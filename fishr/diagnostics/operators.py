@@ -8,8 +8,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from fishr.diagnostics.estimates import Estimate, Estimation, averaged
 from fishr.diagnostics.hessian import Eigenpairs, Hessian
+from fishr.diagnostics.uncertainty import Estimate, Estimation, averaged
 
 
 @contextmanager

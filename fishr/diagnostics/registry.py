@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from fishr.diagnostics import quantities
 from fishr.diagnostics.curvature import Curvature
-from fishr.diagnostics.estimates import Estimate, Estimation, Quantity
+from fishr.diagnostics.uncertainty import Estimate, Estimation, Quantity
 from fishr.errors import InputError
 from fishr.grad_mode import outside_inference_mode
 from fishr.losses import CrossEntropy, Loss
@@ -65,10 +65,8 @@ class Entry:
         unit: of its value; "1" for a pure number.
         axes: of its value.
         section: key of ``SECTIONS``.
-        exact: when its value is exact up to rounding.
-        cost: the cheapest route.
         scopes: "head" for ``measure``, "network" for ``measure_network``, "grid" for risks on a landscape.
-        headline: title among the headlines of an analysis, where it is reduced to one number; None: it is not there.
+        headline: title among the headlines of an analysis, which average it over domains or pairs; None: it is none.
         options: names of its options.
         place: module and line, which order the diagnostics of a section.
     """
@@ -77,8 +75,6 @@ class Entry:
     unit: str
     axes: tuple[str, ...]
     section: str
-    exact: str
-    cost: str
     scopes: tuple[Scope, ...]
     headline: str | None
     options: tuple[str, ...]
@@ -93,8 +89,6 @@ def diagnostic(
     axes: tuple[str, ...] = (),
     *,
     section: str,
-    cost: str,
-    exact: str = "always",
     scopes: tuple[Scope, ...] = ("head",),
     headline: str | None = None,
 ) -> Callable[
@@ -102,15 +96,16 @@ def diagnostic(
 ]:
     """Register a function of an ``Observation``, or of the ``Curvature`` on one, as a diagnostic.
 
-    Its options are keyword arguments with defaults; ``measure`` passes those that it knows by name. The first line of
-    its docstring is its formula in the documentation. The arguments are those of ``Entry``.
+    Its options are keyword arguments with defaults; ``measure`` passes those that it knows by name. Its docstring is
+    its entry in the documentation: the first line is the formula, "Route: … . Exact: … ." how it is computed, fastest
+    first, and when it is exact up to rounding. The arguments are those of ``Entry``.
 
     Raises:
         InputError: another diagnostic has the name.
 
     Example:
         >>> import torch
-        >>> @diagnostic("1", ("domain",), section="gradients", cost="counted")
+        >>> @diagnostic("1", ("domain",), section="gradients")
         ... def samples(seen: Observation) -> Estimate:
         ...     return Estimate(torch.tensor(seen.sizes), "counted")
         >>> samples(nn.Linear(3, 2), torch.randn(5, 3), torch.tensor([0, 1, 1, 0, 1]), (2, 3)).value
@@ -141,14 +136,14 @@ def diagnostic(
 
         vars(measured)["of"] = of
         names = tuple(option.name for option in options)
-        _add(function, Entry(measured, unit, axes, section, exact, cost, scopes, headline, names, _place(function)))
+        _add(function, Entry(measured, unit, axes, section, scopes, headline, names, _place(function)))
         return measured
 
     return register
 
 
 def grid_diagnostic(
-    unit: str, axes: tuple[str, ...], *, section: str, cost: str, exact: str
+    unit: str, axes: tuple[str, ...], *, section: str
 ) -> Callable[[Callable[P, Estimate]], Callable[P, Quantity]]:
     """Register a function of risks on a grid."""
 
@@ -159,7 +154,7 @@ def grid_diagnostic(
             return Quantity(function.__name__, found.value, axes, unit, found.route, found.error)
 
         names = tuple(signature(function).parameters)
-        _add(function, Entry(measured, unit, axes, section, exact, cost, ("grid",), None, names, _place(function)))
+        _add(function, Entry(measured, unit, axes, section, ("grid",), None, names, _place(function)))
         return measured
 
     return register

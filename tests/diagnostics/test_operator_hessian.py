@@ -7,8 +7,8 @@ from diagnostics.dense import TIGHT, Dense, dense
 from torch.testing import assert_close
 
 from fishr.diagnostics import Estimation
-from fishr.diagnostics.estimates import Estimate
 from fishr.diagnostics.operator_hessian import OperatorHessian
+from fishr.diagnostics.uncertainty import Estimate
 
 SPEND = Estimation(products=16, repeats=6, chunk=3)
 

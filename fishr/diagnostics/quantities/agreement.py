@@ -3,17 +3,19 @@
 import torch
 
 from fishr.diagnostics.curvature import Curvature
-from fishr.diagnostics.estimates import Estimate
 from fishr.diagnostics.registry import diagnostic
+from fishr.diagnostics.uncertainty import Estimate
 from fishr.observation import Observation
 
 _MEANS = "mean gradient of each domain"
 _PAIRS = ("domain", "domain")
 
 
-@diagnostic("1", _PAIRS, section="agreement", cost=_MEANS, headline="cosine of the gradients, mean over pairs")
+@diagnostic("1", _PAIRS, section="agreement", headline="cosine of the gradients")
 def gradient_cosines(seen: Observation) -> Estimate:
     """cos(g_A, g_B) for every pair of domains; NaN where a gradient is exactly zero.
+
+    Route: mean gradient of each domain. Exact: always.
 
     Example:
         >>> head, data = torch.nn.Linear(3, 2), (torch.randn(5, 3), torch.tensor([0, 1, 1, 0, 1]), (2, 3))
@@ -24,9 +26,11 @@ def gradient_cosines(seen: Observation) -> Estimate:
     return Estimate(units @ units.T, _MEANS)
 
 
-@diagnostic("(loss/parameter)²", _PAIRS, section="agreement", cost=_MEANS)
+@diagnostic("(loss/parameter)²", _PAIRS, section="agreement")
 def gradient_products(seen: Observation) -> Estimate:
     """g_A·g_B for every pair of domains, which Fish maximizes.
+
+    Route: mean gradient of each domain. Exact: always.
 
     Example:
         >>> head, data = torch.nn.Linear(3, 2), (torch.randn(5, 3), torch.tensor([0, 1, 1, 0, 1]), (2, 3))
@@ -39,9 +43,11 @@ def gradient_products(seen: Observation) -> Estimate:
     return Estimate(seen.moments.mean @ seen.moments.mean.T, _MEANS)
 
 
-@diagnostic("(loss/parameter)²", section="agreement", cost=_MEANS)
+@diagnostic("(loss/parameter)²", section="agreement")
 def gradient_spread(seen: Observation) -> Estimate:
     """Σ_e ‖g_e − ḡ‖², the IGA penalty.
+
+    Route: mean gradient of each domain. Exact: always.
 
     Example:
         >>> head, data = torch.nn.Linear(3, 2), (torch.randn(5, 3), torch.tensor([0, 1, 1, 0, 1]), (2, 3))
@@ -55,9 +61,11 @@ def gradient_spread(seen: Observation) -> Estimate:
     return Estimate((means - means.mean(0)).square().sum(), _MEANS)
 
 
-@diagnostic("1", section="agreement", cost=_MEANS, headline="share of parameters whose gradients agree in sign")
+@diagnostic("1", section="agreement", headline="share of parameters whose gradients agree in sign")
 def sign_agreement(seen: Observation) -> Estimate:
     """Share of parameters whose sign(g_e) is equal in all domains and not zero, the AND-mask's share.
+
+    Route: mean gradient of each domain. Exact: always.
 
     Example:
         >>> head, data = torch.nn.Linear(3, 2), (torch.randn(5, 3), torch.tensor([0, 1, 1, 0, 1]), (2, 3))
@@ -71,9 +79,11 @@ def sign_agreement(seen: Observation) -> Estimate:
     return Estimate(agreed.to(seen.losses.dtype).mean(), _MEANS)
 
 
-@diagnostic("loss", _PAIRS, section="agreement", cost="one forward pass a domain")
+@diagnostic("loss", _PAIRS, section="agreement")
 def transfer(curvature: Curvature, *, eta: float = 0.1) -> Estimate:
     """R_B(θ − η g_A) − R_B(θ) in row A, column B: below zero where A's step helps B.
+
+    Route: one forward pass a domain. Exact: always.
 
     Args:
         curvature: the head and its data.
@@ -90,9 +100,11 @@ def transfer(curvature: Curvature, *, eta: float = 0.1) -> Estimate:
     return Estimate(torch.stack(rows), f"risks after the step, η={eta:g}")
 
 
-@diagnostic("loss", _PAIRS, section="agreement", cost="one Hessian-vector product a pair")
+@diagnostic("loss", _PAIRS, section="agreement")
 def transfer_second_order(curvature: Curvature, *, eta: float = 0.1) -> Estimate:
     """−η g_A·g_B + ½η² g_AᵀH_B g_A, which is ``transfer`` to second order in η.
+
+    Route: one Hessian-vector product a pair. Exact: always.
 
     Args:
         curvature: the head and its data.

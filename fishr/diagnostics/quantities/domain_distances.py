@@ -7,8 +7,8 @@ from torch import Tensor
 
 from fishr.diagnostics.covariance import covariance_inner_products
 from fishr.diagnostics.curvature import Curvature
-from fishr.diagnostics.estimates import Estimate, jackknife
 from fishr.diagnostics.registry import diagnostic
+from fishr.diagnostics.uncertainty import Estimate, jackknife
 from fishr.observation import Observation
 from fishr.statistics.distances import (
     distance_to_mean,
@@ -19,14 +19,13 @@ from fishr.statistics.distances import (
 
 _VARIANCES = "moments of the per-sample gradients"
 _PAIRS = ("domain", "domain")
-_COST = "gradient variance"
-_EXACT = "linear heads, up to 2048 parameters"
-_PRODUCTS = "Gram matrices of the samples (linear), whole matrices, Hutchinson's estimator"
 
 
-@diagnostic("(loss/parameter)⁴", section="distances", cost=_COST)
+@diagnostic("(loss/parameter)⁴", section="distances")
 def variance_distance(seen: Observation) -> Estimate:
     """(1/K) Σ_e ‖v_e − v̄‖², the Fishr penalty as a sum over parameters.
+
+    Route: gradient variance. Exact: always.
 
     Example:
         >>> import torch
@@ -40,9 +39,11 @@ def variance_distance(seen: Observation) -> Estimate:
     return Estimate(distance_to_mean(seen.moments.variance, parameters="sum"), _VARIANCES)
 
 
-@diagnostic("(loss/parameter)⁴", _PAIRS, section="distances", cost=_COST)
+@diagnostic("(loss/parameter)⁴", _PAIRS, section="distances")
 def variance_distances(seen: Observation) -> Estimate:
     """‖v_A − v_B‖² for every pair of domains.
+
+    Route: gradient variance. Exact: always.
 
     Example:
         >>> import torch
@@ -53,9 +54,11 @@ def variance_distances(seen: Observation) -> Estimate:
     return Estimate(pairwise_distances(seen.moments.variance), _VARIANCES)
 
 
-@diagnostic("1", section="distances", cost=_COST, headline="distance of gradient variances, scale-free (Fishr)")
+@diagnostic("1", section="distances", headline="distance of gradient variances, scale-free (Fishr)")
 def variance_distance_scale_free(seen: Observation) -> Estimate:
     """(1/K) Σ_e ‖v_e − v̄‖²/‖v̄‖²: comparable between heads and over training.
+
+    Route: gradient variance. Exact: always.
 
     Example:
         >>> import torch
@@ -66,9 +69,11 @@ def variance_distance_scale_free(seen: Observation) -> Estimate:
     return Estimate(scale_free_distance(seen.moments.variance), _VARIANCES)
 
 
-@diagnostic("(loss/parameter)⁴", _PAIRS, section="distances", cost="whole matrices, Gram matrix of all samples")
+@diagnostic("(loss/parameter)⁴", _PAIRS, section="distances")
 def covariance_distances(curvature: Curvature) -> Estimate:
     """‖C_A − C_B‖_F² for every pair of domains.
+
+    Route: whole matrices, Gram matrix of all samples. Exact: always.
 
     Example:
         >>> import torch
@@ -80,9 +85,11 @@ def covariance_distances(curvature: Curvature) -> Estimate:
     return Estimate(pairwise_distances_of_products(products.value), products.route)
 
 
-@diagnostic("(loss/parameter²)²", _PAIRS, section="distances", exact="as hessian_diagonal", cost="diag H")
+@diagnostic("(loss/parameter²)²", _PAIRS, section="distances")
 def hessian_diagonal_distances(curvature: Curvature) -> Estimate:
     """‖diag H_A − diag H_B‖² for every pair of domains.
+
+    Route: diag H. Exact: as hessian_diagonal.
 
     Example:
         >>> import torch
@@ -93,15 +100,11 @@ def hessian_diagonal_distances(curvature: Curvature) -> Estimate:
     return _at_least_zero(pairwise_distances, curvature.hessian_diagonals)
 
 
-@diagnostic(
-    "1",
-    section="distances",
-    exact="as hessian_diagonal",
-    cost="diag H",
-    headline="distance of diagonal Hessians, scale-free",
-)
+@diagnostic("1", section="distances", headline="distance of diagonal Hessians, scale-free")
 def hessian_diagonal_distance_scale_free(curvature: Curvature) -> Estimate:
     """(1/K) Σ_e ‖h_e − h̄‖²/‖h̄‖² of the diagonals h_e = diag H_e.
+
+    Route: diag H. Exact: as hessian_diagonal.
 
     Example:
         >>> import torch
@@ -112,9 +115,12 @@ def hessian_diagonal_distance_scale_free(curvature: Curvature) -> Estimate:
     return _at_least_zero(scale_free_distance, curvature.hessian_diagonals)
 
 
-@diagnostic("(loss/parameter²)²", _PAIRS, section="distances", exact=_EXACT, cost=_PRODUCTS)
+@diagnostic("(loss/parameter²)²", _PAIRS, section="distances")
 def hessian_distances(curvature: Curvature) -> Estimate:
     """‖H_A − H_B‖_F² for every pair of domains.
+
+    Route: Gram matrices of the samples (linear), whole matrices, Hutchinson's estimator. Exact: linear heads, up to
+    2048 parameters.
 
     Example:
         >>> import torch
@@ -126,16 +132,12 @@ def hessian_distances(curvature: Curvature) -> Estimate:
     return jackknife(pairwise_distances_of_products, products, route=products.route)
 
 
-@diagnostic(
-    "1",
-    _PAIRS,
-    section="distances",
-    exact=_EXACT,
-    cost=_PRODUCTS,
-    headline="cosine of the Hessians, mean over pairs",
-)
+@diagnostic("1", _PAIRS, section="distances", headline="cosine of the Hessians")
 def hessian_cosines(curvature: Curvature) -> Estimate:
     """⟨H_A, H_B⟩/(‖H_A‖‖H_B‖) for every pair of domains.
+
+    Route: Gram matrices of the samples (linear), whole matrices, Hutchinson's estimator. Exact: linear heads, up to
+    2048 parameters.
 
     Example:
         >>> import torch

@@ -4,25 +4,22 @@ import torch
 from torch import Tensor, nn
 
 from fishr.diagnostics.curvature import Curvature
-from fishr.diagnostics.estimates import Estimate
 from fishr.diagnostics.hessian import detached_tensors
 from fishr.diagnostics.logit_curvature import LogitCurvature
 from fishr.diagnostics.registry import diagnostic
+from fishr.diagnostics.uncertainty import Estimate
 from fishr.statistics.pure_forward import pure_forward
 from fishr.types import Layout
 
 
-@diagnostic(
-    "(loss/parameter)²",
-    ("domain", "parameter"),
-    section="curvature",
-    cost="closed form (linear), BackPACK DiagGGNExact, Jacobians sample by sample",
-)
+@diagnostic("(loss/parameter)²", ("domain", "parameter"), section="curvature")
 def fisher_diagonal(curvature: Curvature) -> Estimate:
     """diag F_e, F_e the Fisher of the model's own label distribution.
 
     For cross-entropy and logistic losses F is the generalised Gauss-Newton matrix, and for a linear head also the
     Hessian, exactly. For any other loss this is the Gauss-Newton matrix, which need not be a Fisher.
+
+    Route: closed form (linear), BackPACK DiagGGNExact, Jacobians sample by sample. Exact: always.
 
     Example:
         >>> head, data = torch.nn.Linear(3, 2), (torch.randn(5, 3), torch.tensor([0, 1, 1, 0, 1]), (2, 3))

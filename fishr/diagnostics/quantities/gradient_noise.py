@@ -2,17 +2,18 @@
 
 import torch
 
-from fishr.diagnostics.estimates import Estimate
 from fishr.diagnostics.registry import diagnostic
+from fishr.diagnostics.uncertainty import Estimate
 from fishr.observation import Observation
 
 _MOMENTS = "moments of the per-sample gradients"
-_COST = "moments of the per-sample gradients: closed form (linear), BackPACK, ``torch.func``"
 
 
-@diagnostic("loss", ("domain",), section="gradients", cost="one forward pass")
+@diagnostic("loss", ("domain",), section="gradients")
 def risk(seen: Observation) -> Estimate:
     """R_e, the mean loss of each domain.
+
+    Route: one forward pass. Exact: always.
 
     Example:
         >>> head, data = torch.nn.Linear(3, 2), (torch.randn(5, 3), torch.tensor([0, 1, 1, 0, 1]), (2, 3))
@@ -22,9 +23,11 @@ def risk(seen: Observation) -> Estimate:
     return Estimate(seen.domain_losses, "mean over samples")
 
 
-@diagnostic("1", ("domain",), section="gradients", cost="one forward pass")
+@diagnostic("1", ("domain",), section="gradients")
 def accuracy(seen: Observation) -> Estimate:
     """Share of right predictions in each domain; NaN where the loss has no ``predictions``.
+
+    Route: one forward pass. Exact: always.
 
     Example:
         >>> head, data = torch.nn.Linear(3, 2), (torch.randn(5, 3), torch.tensor([0, 1, 1, 0, 1]), (2, 3))
@@ -38,11 +41,13 @@ def accuracy(seen: Observation) -> Estimate:
     return Estimate(seen.domain_means(right), "mean over samples")
 
 
-@diagnostic("loss/parameter", ("domain",), section="gradients", cost=_COST)
+@diagnostic("loss/parameter", ("domain",), section="gradients")
 def gradient_norm(seen: Observation) -> Estimate:
     """‖g_e‖, g_e = ∇R_e.
 
     Where the pooled risk is least, the domains' gradients cancel and need not vanish.
+
+    Route: moments of the per-sample gradients: closed form (linear), BackPACK, ``torch.func``. Exact: always.
 
     Example:
         >>> head, data = torch.nn.Linear(3, 2), (torch.randn(5, 3), torch.tensor([0, 1, 1, 0, 1]), (2, 3))
@@ -52,9 +57,11 @@ def gradient_norm(seen: Observation) -> Estimate:
     return Estimate(torch.linalg.vector_norm(seen.moments.mean, dim=1), _MOMENTS)
 
 
-@diagnostic("(loss/parameter)²", ("domain", "parameter"), section="gradients", cost=_COST)
+@diagnostic("(loss/parameter)²", ("domain", "parameter"), section="gradients")
 def gradient_variance(seen: Observation) -> Estimate:
     """v_e = diag C_e, C_e the covariance of the per-sample gradients, divided by n.
+
+    Route: moments of the per-sample gradients: closed form (linear), BackPACK, ``torch.func``. Exact: always.
 
     Example:
         >>> head, data = torch.nn.Linear(3, 2), (torch.randn(5, 3), torch.tensor([0, 1, 1, 0, 1]), (2, 3))
@@ -67,9 +74,11 @@ def gradient_variance(seen: Observation) -> Estimate:
     return Estimate(seen.moments.variance, _MOMENTS)
 
 
-@diagnostic("(loss/parameter)²", ("domain",), section="gradients", cost=_COST)
+@diagnostic("(loss/parameter)²", ("domain",), section="gradients")
 def total_noise(seen: Observation) -> Estimate:
     """tr C_e = mean ‖g_n‖² − ‖g_e‖².
+
+    Route: moments of the per-sample gradients: closed form (linear), BackPACK, ``torch.func``. Exact: always.
 
     Example:
         >>> head, data = torch.nn.Linear(3, 2), (torch.randn(5, 3), torch.tensor([0, 1, 1, 0, 1]), (2, 3))
@@ -79,9 +88,11 @@ def total_noise(seen: Observation) -> Estimate:
     return Estimate(seen.moments.variance.sum(1), _MOMENTS)
 
 
-@diagnostic("1", ("domain", "parameter"), section="gradients", cost=_COST)
+@diagnostic("1", ("domain", "parameter"), section="gradients")
 def signal_to_noise(seen: Observation) -> Estimate:
     """g_e²/v_e of each parameter; infinite where the gradient does not vary, NaN where it is zero as well.
+
+    Route: moments of the per-sample gradients: closed form (linear), BackPACK, ``torch.func``. Exact: always.
 
     Example:
         >>> head, data = torch.nn.Linear(3, 2), (torch.randn(5, 3), torch.tensor([0, 1, 1, 0, 1]), (2, 3))
@@ -92,9 +103,11 @@ def signal_to_noise(seen: Observation) -> Estimate:
     return Estimate(seen.moments.mean.square() / seen.moments.variance.clamp(min=0), _MOMENTS)
 
 
-@diagnostic("samples", ("domain",), section="gradients", cost=_COST)
+@diagnostic("samples", ("domain",), section="gradients")
 def noise_scale(seen: Observation) -> Estimate:
     """tr C_e/‖g_e‖², the simple noise scale: the batch size at which noise and signal are equal.
+
+    Route: moments of the per-sample gradients: closed form (linear), BackPACK, ``torch.func``. Exact: always.
 
     Example:
         >>> head, data = torch.nn.Linear(3, 2), (torch.randn(5, 3), torch.tensor([0, 1, 1, 0, 1]), (2, 3))
@@ -107,11 +120,13 @@ def noise_scale(seen: Observation) -> Estimate:
     return Estimate(seen.moments.variance.sum(1) / seen.moments.mean.square().sum(1), _MOMENTS)
 
 
-@diagnostic("(loss/parameter)²", ("domain", "parameter"), section="gradients", cost=_COST)
+@diagnostic("(loss/parameter)²", ("domain", "parameter"), section="gradients")
 def empirical_fisher_diagonal(seen: Observation) -> Estimate:
     """Diagonal of the empirical Fisher, mean g_n² with the data's labels.
 
     It is the Fisher's diagonal only if the labels look drawn from the model.
+
+    Route: moments of the per-sample gradients: closed form (linear), BackPACK, ``torch.func``. Exact: always.
 
     Example:
         >>> head, data = torch.nn.Linear(3, 2), (torch.randn(5, 3), torch.tensor([0, 1, 1, 0, 1]), (2, 3))

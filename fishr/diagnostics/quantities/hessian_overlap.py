@@ -4,20 +4,16 @@ import torch
 from torch import Tensor
 
 from fishr.diagnostics.curvature import Curvature
-from fishr.diagnostics.estimates import Estimate, jackknife, joined_routes
 from fishr.diagnostics.hessian import Eigenpairs
 from fishr.diagnostics.registry import diagnostic
+from fishr.diagnostics.uncertainty import Estimate, jackknife, joined_routes
 
 
-@diagnostic(
-    "1",
-    ("domain", "domain"),
-    section="overlap",
-    exact="up to the residuals and the gap to the next eigenvalue",
-    cost="the top eigenvectors",
-)
+@diagnostic("1", ("domain", "domain"), section="overlap")
 def eigenspace_overlaps(curvature: Curvature, *, rank: int = 5) -> Estimate:
     """‖U_AᵀU_B‖_F²/k for the top-k eigenspaces of every pair of domains: 1 for the same space, k/P for random ones.
+
+    Route: the top eigenvectors. Exact: up to the residuals and the gap to the next eigenvalue.
 
     Args:
         curvature: the head and its data.
@@ -46,11 +42,13 @@ def eigenspace_overlaps(curvature: Curvature, *, rank: int = 5) -> Estimate:
     return Estimate(cosines.sum(2) / used, route, error)
 
 
-@diagnostic("1", section="overlap", exact="as hessian_diagonal", cost="diag H")
+@diagnostic("1", section="overlap")
 def hessian_mean_gap(curvature: Curvature, *, floor: float = 1e-6) -> Estimate:
     """Σ_i log mean_e h_e,i − mean_e log h_e,i ≥ 0 of the diagonals: arithmetic against geometric mean over domains.
 
     Zero where all domains are curved alike; a direction that is flat in one domain and curved in another counts most.
+
+    Route: diag H. Exact: as hessian_diagonal.
 
     Args:
         curvature: the head and its data.

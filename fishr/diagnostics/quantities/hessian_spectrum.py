@@ -6,27 +6,22 @@ import torch
 from torch import Tensor
 
 from fishr.diagnostics.curvature import Curvature
-from fishr.diagnostics.estimates import Estimate, Estimation, jackknife, joined_routes
 from fishr.diagnostics.hessian import Hessian
 from fishr.diagnostics.operators import curvlinops_operator, largest_eigenpairs, quiet, repeated
 from fishr.diagnostics.range_space import whole_if_small
 from fishr.diagnostics.registry import diagnostic
+from fishr.diagnostics.uncertainty import Estimate, Estimation, jackknife, joined_routes
 
 _MARGIN = 0.05
 _KAPPA = 3.0
-_SMALL = "up to 2048 parameters"
 
 
-@diagnostic(
-    "loss/parameter²",
-    ("domain", "parameter"),
-    section="curvature",
-    exact="linear heads, chains of BackPACK's layers, up to 2048 parameters",
-    cost="closed form (linear), BackPACK DiagHessian, whole matrix, curvlinops XDiag",
-    scopes=("head", "network"),
-)
+@diagnostic("loss/parameter²", ("domain", "parameter"), section="curvature", scopes=("head", "network"))
 def hessian_diagonal(curvature: Curvature) -> Estimate:
     """diag H_e of each domain.
+
+    Route: closed form (linear), BackPACK DiagHessian, whole matrix, curvlinops XDiag. Exact: linear heads, chains of
+    BackPACK's layers, up to 2048 parameters.
 
     Example:
         >>> head, data = torch.nn.Linear(3, 2), (torch.randn(5, 3), torch.tensor([0, 1, 1, 0, 1]), (2, 3))
@@ -36,16 +31,11 @@ def hessian_diagonal(curvature: Curvature) -> Estimate:
     return curvature.hessian_diagonals
 
 
-@diagnostic(
-    "loss/parameter²",
-    ("domain",),
-    section="curvature",
-    exact="as hessian_diagonal",
-    cost="sum of the diagonal, curvlinops XTrace",
-    scopes=("head", "network"),
-)
+@diagnostic("loss/parameter²", ("domain",), section="curvature", scopes=("head", "network"))
 def hessian_trace(curvature: Curvature) -> Estimate:
     """tr H_e of each domain.
+
+    Route: sum of the diagonal, curvlinops XTrace. Exact: as hessian_diagonal.
 
     Example:
         >>> head, data = torch.nn.Linear(3, 2), (torch.randn(5, 3), torch.tensor([0, 1, 1, 0, 1]), (2, 3))
@@ -55,16 +45,11 @@ def hessian_trace(curvature: Curvature) -> Estimate:
     return curvature.hessian_traces
 
 
-@diagnostic(
-    "loss/parameter²",
-    ("domain", "rank"),
-    section="curvature",
-    exact="up to the residuals",
-    cost="eigh in the span of the features or of the whole matrix, scipy eigsh on products",
-    scopes=("head", "network"),
-)
+@diagnostic("loss/parameter²", ("domain", "rank"), section="curvature", scopes=("head", "network"))
 def top_eigenvalues(curvature: Curvature, *, rank: int = 5) -> Estimate:
     """The largest eigenvalues of H_e, largest first.
+
+    Route: eigh in the span of the features or of the whole matrix, scipy eigsh on products. Exact: up to the residuals.
 
     Args:
         curvature: the head and its data.
@@ -89,12 +74,13 @@ def top_eigenvalues(curvature: Curvature, *, rank: int = 5) -> Estimate:
     "loss/parameter² and parameter²/loss",
     ("domain", "eigenvalue and density", "point"),
     section="curvature",
-    exact=f"{_SMALL}, up to the smoothing",
-    cost="all eigenvalues, stochastic Lanczos quadrature of curvlinops",
     scopes=("network",),
 )
 def spectral_density(curvature: Curvature, *, points: int = 256) -> Estimate:
     """p(λ) = (1/P) Σ_i N(λ; λ_i, σ²) with σ a small part of the spectrum's width, zeros included.
+
+    Route: all eigenvalues, stochastic Lanczos quadrature of curvlinops. Exact: up to 2048 parameters, up to the
+    smoothing.
 
     Args:
         curvature: the head and its data.
@@ -117,16 +103,11 @@ def spectral_density(curvature: Curvature, *, points: int = 256) -> Estimate:
     return Estimate(torch.stack([each.value for each in found]), route, torch.stack(errors) if errors else None)
 
 
-@diagnostic(
-    "1",
-    ("domain",),
-    section="curvature",
-    exact="linear heads, up to 2048 parameters",
-    cost="trace and Frobenius norm",
-    scopes=("head", "network"),
-)
+@diagnostic("1", ("domain",), section="curvature", scopes=("head", "network"))
 def effective_rank(curvature: Curvature) -> Estimate:
     """(tr H_e)²/‖H_e‖_F²: how many equal eigenvalues would give the same trace and norm.
+
+    Route: trace and Frobenius norm. Exact: linear heads, up to 2048 parameters.
 
     Example:
         >>> head, data = torch.nn.Linear(3, 2), (torch.randn(5, 3), torch.tensor([0, 1, 1, 0, 1]), (2, 3))

@@ -7,32 +7,28 @@ from torch import Tensor
 
 from fishr.diagnostics.covariance import domain_gradients, whole_covariance
 from fishr.diagnostics.curvature import Curvature
-from fishr.diagnostics.estimates import Estimate, Estimation, averaged, jackknife, together
 from fishr.diagnostics.hessian import Hessian
 from fishr.diagnostics.linear_hessian import LinearHessian
 from fishr.diagnostics.operators import curvlinops_operator, quiet, seeded
 from fishr.diagnostics.range_space import compact, largest_eigenvalue, stand_in, whitener, whole_if_small
 from fishr.diagnostics.registry import diagnostic
+from fishr.diagnostics.uncertainty import Estimate, Estimation, averaged, jackknife, together
 from fishr.losses import per_sample_losses
 from fishr.statistics.pure_forward import pure_forward
 
 _TOLERANCE, _ITERATIONS = 1e-4, 1000
 
 
-@diagnostic(
-    "1",
-    ("domain",),
-    section="curvature",
-    exact="up to 2048 parameters (linear: dimensions of the span of the features)",
-    cost="eigh, conjugate gradients for random signs",
-    scopes=("head", "network"),
-)
+@diagnostic("1", ("domain",), section="curvature", scopes=("head", "network"))
 def takeuchi(curvature: Curvature, *, ridge: float = 1e-3) -> Estimate:
     """tr((H_e + r)⁻¹ C_e) on the range of H_e, with r = ridge·λ_max(H_e).
 
     It is a pure number where C = H, as for a model that is right. Small heads by the eigenvalues of H. Otherwise an
     estimate: (H + r)x̂ = x by conjugate gradients for random combinations x of the centred gradients with E xxᵀ = C;
     for heads that are not linear with the Gauss-Newton matrix in the place of H.
+
+    Route: eigh, conjugate gradients for random signs. Exact: up to 2048 parameters (linear: dimensions of the span of
+    the features).
 
     Args:
         curvature: the head and its data.
@@ -49,9 +45,11 @@ def takeuchi(curvature: Curvature, *, ridge: float = 1e-3) -> Estimate:
     return together([_of_domain(curvature, domain, ridge) for domain in range(curvature.seen.domains)])
 
 
-@diagnostic("1", ("domain",), section="curvature", exact="as hessian_diagonal", cost="gradient variance and diag H")
+@diagnostic("1", ("domain",), section="curvature")
 def takeuchi_diagonal(curvature: Curvature, *, ridge: float = 1e-3) -> Estimate:
     """Σ_i v_e,i/(h_e,i + r) of the diagonals, r = ridge·max h_e: ``takeuchi`` if both matrices were diagonal.
+
+    Route: gradient variance and diag H. Exact: as hessian_diagonal.
 
     Args:
         curvature: the head and its data.

@@ -5,18 +5,18 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from fishr.diagnostics.estimates import Estimate
 from fishr.diagnostics.registry import grid_diagnostic
+from fishr.diagnostics.uncertainty import Estimate
 from fishr.errors import InputError
 
-_EXACT = "on the points; a lower bound between them"
 
-
-@grid_diagnostic("loss", ("domain",), section="landscape", cost="risks on a line", exact=_EXACT)
+@grid_diagnostic("loss", ("domain",), section="landscape")
 def barrier(risks: Tensor, positions: Tensor | None = None) -> Estimate:
     """max_α R_e(θ_α) − ((1 − α) R_e(θ_0) + α R_e(θ_1)) along θ_α = (1 − α) θ_0 + α θ_1.
 
     On given points it is a lower bound of the maximum over the line. For a convex risk it is zero.
+
+    Route: risks on a line. Exact: on the points; a lower bound between them.
 
     Args:
         risks: [K, T], loss, from α = 0 to α = 1; NaN where not evaluated.
@@ -52,11 +52,13 @@ def barrier(risks: Tensor, positions: Tensor | None = None) -> Estimate:
     return Estimate(value, f"{risks.shape[1]} points of the line: a lower bound")
 
 
-@grid_diagnostic("loss", (), section="landscape", cost="risks on one grid", exact=_EXACT)
+@grid_diagnostic("loss", (), section="landscape")
 def inconsistency(risks: Tensor, centre: tuple[int, ...], epsilon: float) -> Estimate:
     """I^ε(θ*) = max over ordered pairs A ≠ B of max |R_B(θ) − R_A(θ*)| over the θ connected to θ* with A at par.
 
     A is at par where |R_A(θ) − R_A(θ*)| ≤ ε. On a grid it is a lower bound of the maximum over the plane or line.
+
+    Route: risks on one grid. Exact: on the points; a lower bound between them.
 
     Args:
         risks: [K, ...] risks of the domains on a grid of one or more axes, loss; NaN where not evaluated, and a point
@@ -84,9 +86,11 @@ def inconsistency(risks: Tensor, centre: tuple[int, ...], epsilon: float) -> Est
     return Estimate(value, pairs.route)
 
 
-@grid_diagnostic("loss", ("domain", "domain"), section="landscape", cost="risks on one grid", exact=_EXACT)
+@grid_diagnostic("loss", ("domain", "domain"), section="landscape")
 def inconsistency_pairs(risks: Tensor, centre: tuple[int, ...], epsilon: float) -> Estimate:
     """max |R_B(θ) − R_A(θ*)| over A's region, for every ordered pair (A, B).
+
+    Route: risks on one grid. Exact: on the points; a lower bound between them.
 
     Args:
         risks: [K, ...] as in ``inconsistency``.

@@ -7,23 +7,24 @@ import torch
 from torch import Tensor
 
 from fishr.diagnostics.curvature import Curvature
-from fishr.diagnostics.estimates import Estimate, Quantity, jackknife, together
 from fishr.diagnostics.hessian import Hessian
 from fishr.diagnostics.linear_hessian import LinearHessian
 from fishr.diagnostics.operators import quiet, scipy_operator
 from fishr.diagnostics.range_space import compact, largest_eigenvalue, stand_in, whitener, whole_if_small
 from fishr.diagnostics.registry import diagnostic
+from fishr.diagnostics.uncertainty import Estimate, Quantity, jackknife, together
 
-_EXACT = "as takeuchi; the gradients vanish by assumption"
-_COST = "generalised eigenproblem by eigh, or by scipy eigsh with conjugate gradients"
 _TOLERANCE = 1e-3
 # Dimensions, of the span of a linear head's features or of the parameters, up to which a pair takes seconds.
 SIZE_LIMIT = 16384
 
 
-@diagnostic("loss", section="inconsistency", exact=_EXACT, cost=_COST, headline="inconsistency to second order")
+@diagnostic("loss", section="inconsistency", headline="inconsistency to second order")
 def inconsistency_second_order(curvature: Curvature, *, epsilon: float = 0.1, ridge: float = 1e-3) -> Estimate:
     """The largest entry of ``inconsistency_second_order_pairs`` with A ≠ B; 0 for a single domain.
+
+    Route: generalised eigenproblem by eigh, or by scipy eigsh with conjugate gradients. Exact: as takeuchi; the
+    gradients vanish by assumption.
 
     Args:
         curvature: the head and its data.
@@ -38,13 +39,16 @@ def inconsistency_second_order(curvature: Curvature, *, epsilon: float = 0.1, ri
     return _largest(inconsistency_second_order_pairs.of(curvature, epsilon=epsilon, ridge=ridge))
 
 
-@diagnostic("loss", ("domain", "domain"), section="inconsistency", exact=_EXACT, cost=_COST)
+@diagnostic("loss", ("domain", "domain"), section="inconsistency")
 def inconsistency_second_order_pairs(curvature: Curvature, *, epsilon: float = 0.1, ridge: float = 1e-3) -> Estimate:
     """max(|Δ|, |Δ + ε λ_max((H_A + r)⁻¹H_B)|), Δ = R_B − R_A, on the range of H_A with r = ridge·λ_max(H_A).
 
     It is how far R_B gets from R_A(θ) in the region ½δᵀH_Aδ ≤ ε if both gradients vanish at θ. Directions in which A
     is not curved are projected out: along them B's risk would change without end. For a head that is not linear and
     too large to hold its Hessian the Gauss-Newton matrices take the Hessians' place.
+
+    Route: generalised eigenproblem by eigh, or by scipy eigsh with conjugate gradients. Exact: as takeuchi; the
+    gradients vanish by assumption.
 
     Args:
         curvature: the head and its data.
@@ -72,17 +76,13 @@ def inconsistency_second_order_pairs(curvature: Curvature, *, epsilon: float = 0
     return Estimate(value, f"ε={epsilon:g}, {found.route}", error)
 
 
-@diagnostic(
-    "loss",
-    section="inconsistency",
-    exact="as hessian_diagonal",
-    cost="diag H",
-    headline="inconsistency, diagonal proxy",
-)
+@diagnostic("loss", section="inconsistency", headline="inconsistency, diagonal proxy")
 def inconsistency_diagonal_proxy(curvature: Curvature, *, epsilon: float = 0.1, ridge: float = 1e-3) -> Estimate:
     """max over A ≠ B of max(|Δ|, |Δ + ε max_i h_B,i/(h_A,i + r)|) of the diagonals, r = ridge·max h_A: a proxy.
 
     It sees the parameters' own axes alone and can be many times smaller than ``inconsistency_second_order``.
+
+    Route: diag H. Exact: as hessian_diagonal.
 
     Args:
         curvature: the head and its data.

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from fishr.diagnostics.curvature import Curvature
-from fishr.diagnostics.estimates import Estimate, averaged, joined_routes
 from fishr.diagnostics.operators import seeded
 from fishr.diagnostics.registry import diagnostic
+from fishr.diagnostics.uncertainty import Estimate, averaged, joined_routes
 from fishr.losses import BinaryCrossEntropy, per_sample_losses
 from fishr.observation import Observation
 from fishr.statistics.linear_head import has_bias
@@ -20,14 +20,14 @@ from fishr.statistics.linear_head import has_bias
 _NODES = (64, 48)
 
 
-@diagnostic(
-    "loss", ("domain",), section="sharpness", exact="never, a lower bound", cost="20 gradients from each of 3 starts"
-)
+@diagnostic("loss", ("domain",), section="sharpness")
 def sharpness_worst(curvature: Curvature, *, rho: float = 0.05, steps: int = 20) -> Estimate:
     """max over ‖δ‖ ≤ ρ of R_e(θ + δ) − R_e(θ), from below: the best of several ascents.
 
     Each step goes to δ ← ρ∇R(θ + δ)/‖∇R(θ + δ)‖, which never lowers a convex risk. The ascents start along the gradient
     and both ways along the top eigenvector.
+
+    Route: 20 gradients from each of 3 starts. Exact: never, a lower bound.
 
     Args:
         curvature: the head and its data.
@@ -70,18 +70,15 @@ def _ascent(curvature: Curvature, domain: int, start: Tensor, rho: float, steps:
     return reached, gain
 
 
-@diagnostic(
-    "loss",
-    ("domain",),
-    section="sharpness",
-    exact="never, quadrature or draws with their error",
-    cost="logits of a linear head by quadrature or draws, parameters by draws",
-)
+@diagnostic("loss", ("domain",), section="sharpness")
 def sharpness_average(curvature: Curvature, *, rho: float = 0.05) -> Estimate:
     """E R_e(θ + δ) − R_e(θ) over δ ~ N(0, ρ²) in each parameter, so that ‖δ‖ is about ρ√P.
 
     A linear head's logits then are f_n + ρ‖z̃_n‖ξ with ξ ~ N(0, 1) in each output, whatever P: one-dimensional integrals
     for a logistic loss, and few-dimensional draws otherwise. Any other head is evaluated at drawn parameters.
+
+    Route: logits of a linear head by quadrature or draws, parameters by draws. Exact: never, quadrature or draws with
+    their error.
 
     Args:
         curvature: the head and its data.
@@ -101,9 +98,11 @@ def sharpness_average(curvature: Curvature, *, rho: float = 0.05) -> Estimate:
     return Estimate(found.value, f"{found.route}, ρ={rho:g}", found.error)
 
 
-@diagnostic("loss", ("domain",), section="sharpness", exact="as top_eigenvalues", cost="the top eigenvalue")
+@diagnostic("loss", ("domain",), section="sharpness")
 def sharpness_quadratic(curvature: Curvature, *, rho: float = 0.05) -> Estimate:
     """½ρ²λ_max(H_e), the worst rise to second order where the gradient vanishes.
+
+    Route: the top eigenvalue. Exact: as top_eigenvalues.
 
     Args:
         curvature: the head and its data.

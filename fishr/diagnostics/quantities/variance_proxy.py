@@ -10,20 +10,15 @@ from torch import Tensor
 
 from fishr.diagnostics.covariance import covariance_hessian_products, covariance_inner_products
 from fishr.diagnostics.curvature import Curvature
-from fishr.diagnostics.estimates import Estimate, jackknife
 from fishr.diagnostics.registry import diagnostic
+from fishr.diagnostics.uncertainty import Estimate, jackknife
 
 
-@diagnostic(
-    "1",
-    ("domain",),
-    section="curvature",
-    exact="as hessian_diagonal",
-    cost="gradient variance and diag H",
-    headline="cosine of variance and diagonal Hessian, mean over domains",
-)
+@diagnostic("1", ("domain",), section="curvature", headline="cosine of variance and diagonal Hessian")
 def variance_hessian_cosine(curvature: Curvature) -> Estimate:
     """cos(v_e, diag H_e).
+
+    Route: gradient variance and diag H. Exact: as hessian_diagonal.
 
     Returns:
         [K], 1; NaN for a domain of a single sample, which has no variance.
@@ -42,9 +37,11 @@ def variance_hessian_cosine(curvature: Curvature) -> Estimate:
     return _defined(curvature, jackknife(cosines, diagonals, route=diagonals.route))
 
 
-@diagnostic("1", ("domain",), section="curvature", exact="as hessian_diagonal", cost="gradient variance and diag H")
+@diagnostic("1", ("domain",), section="curvature")
 def variance_hessian_error(curvature: Curvature) -> Estimate:
     """‖v_e − diag H_e‖/‖diag H_e‖, the relative Frobenius error of the variance as the Hessian's diagonal.
+
+    Route: gradient variance and diag H. Exact: as hessian_diagonal.
 
     Example:
         >>> head, data = torch.nn.Linear(3, 2), (torch.randn(5, 3), torch.tensor([0, 1, 1, 0, 1]), (2, 3))
@@ -59,16 +56,11 @@ def variance_hessian_error(curvature: Curvature) -> Estimate:
     return jackknife(errors, diagonals, route=diagonals.route)
 
 
-@diagnostic(
-    "1",
-    ("domain",),
-    section="curvature",
-    exact="linear heads, up to 2048 parameters",
-    cost="whole matrices, Gram matrices of the samples and products of H",
-    headline="cosine of covariance and Hessian, mean over domains",
-)
+@diagnostic("1", ("domain",), section="curvature", headline="cosine of covariance and Hessian")
 def covariance_hessian_cosine(curvature: Curvature) -> Estimate:
     """cos(C_e, H_e) = ⟨C_e, H_e⟩/(‖C_e‖‖H_e‖) of the whole matrices.
+
+    Route: whole matrices, Gram matrices of the samples and products of H. Exact: linear heads, up to 2048 parameters.
 
     Returns:
         [K], 1; NaN for a domain of a single sample, and with the reason in the route where it is too large.

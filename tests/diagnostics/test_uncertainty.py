@@ -6,7 +6,7 @@ from cases import FLOAT64
 from torch import Tensor
 from torch.testing import assert_close
 
-from fishr.diagnostics.estimates import Estimate, averaged, jackknife, together
+from fishr.diagnostics.uncertainty import Estimate, averaged, jackknife, together
 from fishr.statistics.distances import pairwise_distances
 
 

@@ -1,0 +1,56 @@
+"""Write docs/diagnostics.md from the registry of diagnostics: python docs/diagnostics.py."""
+
+import inspect
+import re
+from pathlib import Path
+
+from fishr.diagnostics.registry import SECTIONS, Entry, diagnostics
+
+PAGE = Path(__file__).with_suffix(".md")
+HEAD = """# Diagnostics
+
+`fishr.diagnostics.measure` returns the quantities of a head, `measure_network` those of a whole network (marked
+*network*); `fishr analyze` prints both. Quantities of risks on a grid belong to a landscape (`fishr landscape`). Each
+is also a function of its own, such as `fishr.diagnostics.hessian_trace(head, features, labels, sizes)`.
+
+R_e is the mean loss of domain e at the weights θ, g_e = ∇R_e its gradient, C_e the covariance of the per-sample
+gradients g_n, v_e = diag C_e, H_e = ∇²R_e the Hessian and h_e its diagonal, all by the head's P parameters; A and B are
+two of the K domains. A quantity without the axis "domain" is of the training domains together. A quantity that is not
+exact has an error: twice the error covers the exact value in about 95 of 100 seeds.
+
+For cross-entropy and logistic losses the Fisher, with labels drawn from the model, is the Gauss-Newton matrix, and for
+a linear head also the Hessian, exactly. The empirical Fisher and C use the data's labels, so that their agreement with
+the Hessian is empirical: read the cosine beside the distance. Sharpness often fails to predict the error on other
+domains, or predicts it inversely: it is a description, not a score. Head Hessians are rank-deficient; they are inverted
+on their range, with the ridge in the route.
+
+This page is generated: `python docs/diagnostics.py`.
+"""
+
+
+def page() -> str:
+    """Return the page: a table for each section."""
+    found = diagnostics()
+    sections = [*SECTIONS, *dict.fromkeys(entry.section for entry in found.values() if entry.section not in SECTIONS)]
+    tables = [
+        f"\n## {SECTIONS.get(section, section)}\n\n"
+        "| quantity | formula | unit | axes | route, fastest first | exact | source |\n|---|---|---|---|---|---|---|\n"
+        + "".join(_row(name, entry) for name, entry in found.items() if entry.section == section)
+        for section in sections
+    ]
+    return HEAD + "".join(tables)
+
+
+def _row(name: str, entry: Entry) -> str:
+    text = inspect.getdoc(entry.function) or ""
+    formula = text.partition("\n\n")[0].rstrip(".")
+    route = re.search(r"Route: (.*?)\. Exact: (.*?)\.(?:\n\n|$)", text, re.DOTALL)
+    source = re.search(r"Source:\n    (.*?)\.?(?:\n\n|$)", text, re.DOTALL)
+    marked = f"`{name}`" + (" *network*" if "network" in entry.scopes else "")
+    cells = (marked, formula, entry.unit, " × ".join(entry.axes), *(route.groups() if route else ("", "")))
+    row = (*cells, source[1] if source else "")
+    return "| " + " | ".join(" ".join(cell.replace("|", "\\|").replace("``", "`").split()) for cell in row) + " |\n"
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf-8")

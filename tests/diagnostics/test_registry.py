@@ -1,0 +1,89 @@
+"""A diagnostic is one file: measured, among the headlines and in the documentation as soon as it is there."""
+
+import runpy
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+import fishr.diagnostics
+from fishr.analysis import Subject, analyse, headlines
+from fishr.data import Domain
+from fishr.diagnostics import measure, measure_network, quantities, registry
+from fishr.errors import InputError
+from fishr.losses import CrossEntropy
+
+PAGE = Path(__file__).parents[2] / "docs" / "diagnostics.py"
+MINE = '''
+"""Mine."""
+
+from fishr.diagnostics.curvature import Curvature
+from fishr.diagnostics.registry import diagnostic
+from fishr.diagnostics.uncertainty import Estimate
+
+
+@diagnostic("loss/parameter²", ("domain",), section="mine", scopes=("head", "network"), headline="scaled trace")
+def scaled_trace(curvature: Curvature, *, rho: float = 1.0) -> Estimate:
+    """ρ tr H_e.
+
+    Route: the trace. Exact: always.
+    """
+    traces = curvature.hessian_traces
+    return Estimate(rho * traces.value, traces.route)
+'''
+
+
+@pytest.fixture
+def mine(tmp_path, monkeypatch):
+    """A file beside those of the package, taken out again."""
+    registry.diagnostics()
+    monkeypatch.setattr(quantities, "__path__", [*quantities.__path__, str(tmp_path)])
+    monkeypatch.setattr(registry, "_ENTRIES", dict(registry._ENTRIES))
+    (tmp_path / "mine.py").write_text(MINE)
+    yield "scaled_trace"
+    vars(quantities).pop("mine", None)
+    sys.modules.pop(f"{quantities.__name__}.mine", None)
+
+
+def test_a_new_file_is_measured_with_its_options(mine):
+    data = (nn.Linear(3, 2), torch.randn(6, 3), torch.tensor([0, 1, 0, 1, 1, 0]), (2, 4))
+    found = measure(*data, rho=0.5)
+    assert list(found)[-1] == mine
+    assert fishr.diagnostics.NAMES[-1] == mine
+    assert (found[mine].unit, found[mine].axes) == ("loss/parameter²", ("domain",))
+    torch.testing.assert_close(found[mine].value, 0.5 * found["hessian_trace"].value)
+    torch.testing.assert_close(fishr.diagnostics.scaled_trace(*data).value, found["hessian_trace"].value)
+    assert mine in measure_network(*data)
+
+
+def test_it_is_analyzed_and_documented(mine):
+    domains = [Domain(name, torch.randn(6, 3), torch.tensor([0, 1, 0, 1, 1, 0])) for name in "ab"]
+    subject = Subject.from_domains("run", nn.Linear(3, 2), CrossEntropy(), domains, ("training",) * 2)
+    assert headlines(analyse(subject))[mine].title == "scaled trace, mean over domains"
+    assert "| `scaled_trace` *network* | ρ tr H_e | loss/parameter² | domain | the trace | always |" in page()
+
+
+def page():
+    return runpy.run_path(str(PAGE))["page"]()
+
+
+def test_the_committed_page_is_what_the_registry_says():
+    assert PAGE.with_suffix(".md").read_text(encoding="utf-8") == page(), "run: python docs/diagnostics.py"
+
+
+def test_every_diagnostic_is_documented():
+    rows = [line for line in page().splitlines() if line.startswith("| `")]
+    assert len(rows) == len(registry.diagnostics())
+    for row in rows:
+        cells = [cell.strip() for cell in row.strip("|").split(" | ")]
+        assert len(cells) == 7, row
+        assert all((cells[1], cells[2], cells[4], cells[5])), row
+        assert len(cells[1]) < 200, row
+
+
+def test_two_files_cannot_share_a_name(mine, tmp_path):
+    (tmp_path / "mine.py").write_text(MINE.replace("scaled_trace(", "risk("))
+    with pytest.raises(InputError, match=r"diagnostic 'risk': fishr.diagnostics.quantities.gradient_noise has one of"):
+        measure(nn.Linear(3, 2), torch.randn(2, 3), torch.tensor([0, 1]), (2,))
