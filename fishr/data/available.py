@@ -63,8 +63,8 @@ def catalog(data_dir: Path) -> tuple[Entry, ...]:
         data_dir: The data folder.
 
     Example:
-        >>> [entry.kind for entry in catalog(Path("no-such-folder")) if entry.ready]
-        ['ColoredDigits', 'Arrays', 'CachedFeatures', 'FeatureEnvironments', 'ImageFolders', 'ImageList']
+        >>> {entry.kind: entry.ready for entry in catalog(Path("no-such-folder"))}["RotatedMNIST"]
+        False
     """
     entries = (
         Entry(
