@@ -49,8 +49,8 @@ statistics = str(root / "fishr" / "statistics")
 path, route, passed, known, kept = [], [], set(), set(), []
 
 def profile(frame, event, argument):
-    if event == "call" and frame.f_code.co_filename.startswith(statistics) and frame.f_code.co_name[0] != "<":
-        path[:] = max(path, stack(frame), key=len)
+    if event == "c_call" and not path and "mm" in argument.__name__ and frame.f_code.co_filename.startswith(statistics):
+        path.extend(stack(frame))
     if event == "call" and frame.f_code.co_filename.startswith(package) and frame.f_code not in passed:
         code = frame.f_code
         for name in code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]:
