@@ -14,10 +14,13 @@ import torch
 from PIL import Image
 
 from fishr.analysis import open_subject
+from fishr.commands import main
 from fishr.landscape import load_surface
 
 ROOT = Path(__file__).resolve().parents[2]
 PLANE = ["contours", "inconsistency", "surface"]
+# Each domain is a panel of each figure.
+TWO = ("--domains", "flip 0.1", "--domains", "gray")
 
 
 @pytest.fixture(scope="session")
@@ -26,10 +29,11 @@ def kept_once(tmp_path_factory):
     parent = tmp_path_factory.mktemp("kept")
     for name, seed in (("one", 3), ("two", 4)):
         arguments = ["train", "colored-digits-erm", "--keep-checkpoints", "--seed", seed, "--out", parent / name]
-        for setting in ("steps=7", "checkpoint_every=2", "featurizer.widths=[8]"):
+        for setting in ("steps=7", "checkpoint_every=2", "featurizer.widths=[8]", "data.copies=1"):
             arguments += ["--set", setting]
-        done = subprocess.run([sys.executable, ROOT / "cli.py", *map(str, arguments)], capture_output=True, timeout=120)
-        assert done.returncode == 0, done.stderr
+        with pytest.raises(SystemExit) as done:
+            main([str(argument) for argument in arguments])
+        assert done.value.code == 0
     return parent
 
 
@@ -90,9 +94,10 @@ def test_json_is_the_same_in_numbers(runs, call):
     assert found["inconsistency"] > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["pca", "checkpoints", "eigen", "gradients"])
 def test_every_kind_of_plane(runs, call, kind):
-    said = call("landscape", "one", "--directions", kind, "--grid", 4, "-o", "mine.h5")
+    said = call("landscape", "one", "--directions", kind, "--grid", 4, "-o", "mine.h5", *TWO)
     assert said.code == 0, said
     assert load_surface(Path("mine.h5")).directions.kind == kind
     assert sorted(path.name for path in runs.iterdir() if path.is_file()) == [
@@ -123,13 +128,14 @@ def test_two_runs_are_interpolated_with_all_their_parameters(runs, call):
 
 
 def test_eigenvectors_of_a_named_domain(runs, call):
-    said = call("landscape", "one", "--directions", "eigen", "--of", "gray", "--grid", 3)
+    said = call("landscape", "one", "--directions", "eigen", "--of", "gray", "--grid", 3, *TWO)
     assert said.code == 0, said
     assert "eigenvector 1 of gray" in said.out
 
 
+@pytest.mark.slow
 def test_a_film_over_the_kept_checkpoints(runs, call):
-    said = call("landscape", "one", "--grid", 3, "--animate")
+    said = call("landscape", "one", "--grid", 3, "--animate", *TWO)
     assert said.code == 0, said
     assert load_surface(Path("one/landscape-random.h5")).frames.steps == (0, 2, 4, 6, 7)
     with Image.open("one/landscape-random.gif") as film:
@@ -137,22 +143,23 @@ def test_a_film_over_the_kept_checkpoints(runs, call):
     assert "figure: one/landscape-random.gif" in said.out
 
 
+@pytest.mark.slow
 def test_a_cache_needs_no_run(runs, call):
     assert call("cache", "features", "one", "-o", "features.h5").code == 0
     shutil.move("one", "away")
-    said = call("landscape", "features.h5", "--grid", 3)
+    said = call("landscape", "features.h5", "--grid", 3, *TWO)
     assert said.code == 0, said
     away = load_surface(Path("features.landscape-random.h5"))
-    assert call("landscape", "away", "--grid", 3).code == 0
+    assert call("landscape", "away", "--grid", 3, *TWO).code == 0
     torch.testing.assert_close(away.risks, load_surface(Path("away/landscape-random.h5")).risks)
 
 
 def test_the_same_again_draws_again_and_computes_nothing(runs, call):
-    assert call("landscape", "one", "--grid", 3).code == 0
+    assert call("landscape", "one", "--grid", 3, *TWO).code == 0
     surface, picture = Path("one/landscape-random.h5"), Path("one/landscape-random-contours.png")
     before = surface.stat().st_mtime_ns
     picture.unlink()
-    assert call("landscape", "one", "--grid", 3, "--epsilon", 0.5).code == 0
+    assert call("landscape", "one", "--grid", 3, "--epsilon", 0.5, *TWO).code == 0
     assert surface.stat().st_mtime_ns == before
     assert picture.is_file()
 
@@ -202,38 +209,40 @@ def test_what_cannot_be_used_is_refused_in_a_line(runs, refused, name):
     refused(runs, ["landscape", *arguments], part)
 
 
+@pytest.mark.slow
 def test_nothing_of_others_is_overwritten(runs, call, refused):
-    assert call("landscape", "one", "--grid", 3).code == 0
-    refused(runs, ["landscape", "one", "--grid", 5], "holds another landscape; choose another name")
+    assert call("landscape", "one", "--grid", 3, *TWO).code == 0
+    refused(runs, ["landscape", "one", "--grid", 5, *TWO], "holds another landscape; choose another name")
     Path("mine-surface.png").write_bytes(b"somebody's")
-    refused(runs, ["landscape", "one", "--grid", 3, "-o", "mine.h5"], "mine-surface.png: exists already")
+    refused(runs, ["landscape", "one", "--grid", 3, "-o", "mine.h5", *TWO], "mine-surface.png: exists already")
 
 
 def test_a_flipped_byte_is_noticed(runs, call, refused):
-    assert call("landscape", "one", "--grid", 9).code == 0
+    assert call("landscape", "one", "--grid", 5, *TWO).code == 0
     path = Path("one/landscape-random.h5")
     content, surface = bytearray(path.read_bytes()), load_surface(path)
     at = content.find(surface.scores.losses[0].numpy().tobytes()[8:24])
     content[at] ^= 1
     path.write_bytes(content)
-    refused(runs, ["landscape", "one", "--grid", 9], "one/landscape-random.h5: ")
+    refused(runs, ["landscape", "one", "--grid", 5, *TWO], "one/landscape-random.h5: ")
 
 
+@pytest.mark.slow
 def test_killed_it_goes_on(runs, call):
     """All parameters, a part a grid row: SIGKILL once some rows are there."""
-    arguments = ["landscape", "one", "--parameters", "all", "--grid", "30x8", "-o", "mine.h5"]
+    arguments = ["landscape", "one", "--parameters", "all", "--grid", "80x2", "-o", "mine.h5", *TWO]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     process = subprocess.Popen([sys.executable, str(ROOT / "cli.py"), *arguments], env=environment)
     parts = Path("mine.h5.parts")
     deadline = time.monotonic() + 100
     while not (parts.is_dir() and len(list(parts.glob("*.h5"))) >= 3) and time.monotonic() < deadline:
-        time.sleep(0.01)
+        time.sleep(0.001)
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert not Path("mine.h5").exists()
     kept = {path: path.stat().st_mtime_ns for path in sorted(parts.glob("*.h5"))[:3]}
     assert len(kept) == 3
-    assert call("landscape", "one", "--parameters", "all", "--grid", "30x9", "-o", "mine.h5").code == 2
+    assert call("landscape", "one", "--parameters", "all", "--grid", "80x3", "-o", "mine.h5", *TWO).code == 2
     assert {path: path.stat().st_mtime_ns for path in kept} == kept
     assert call(*arguments).code == 0
     assert not parts.exists()

@@ -33,7 +33,10 @@ def _analysis(name, domains=NAMES, training=3, seed=0):
     splits = tuple("training" if index < training else "evaluation" for index in range(len(domains)))
     made = tuple(domain(one, 20 + 3 * index) for index, one in enumerate(domains))
     source = {"path": name, "kind": "run", "key": f"{name}{seed}", "step": "5"}
-    return analyse(Subject.from_domains(name, nn.Linear(4, 3), CrossEntropy(), made, splits, source=source))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        head = nn.Linear(4, 3)
+    return analyse(Subject.from_domains(name, head, CrossEntropy(), made, splits, source=source))
 
 
 def _history(name, steps=(0, 10, 20), start=0.1):
@@ -44,9 +47,21 @@ def _history(name, steps=(0, 10, 20), start=0.1):
     return History(name, torch.tensor(steps), ones, {}, falling, 2 * falling, cosine, 3 * falling, finished=True)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def analyses():
     return [_analysis("erm"), _analysis("fishr", seed=1)]
+
+
+@pytest.fixture(scope="module")
+def pairs():
+    """An analysis of two domains."""
+    return [_analysis("erm", NAMES[:2], 2)]
+
+
+@pytest.fixture(scope="module")
+def alone():
+    """Two analyses of a single domain."""
+    return [_analysis(name, NAMES[:1], 1, seed) for seed, name in enumerate(("erm", "fishr"))]
 
 
 def _texts_apart(figure):
@@ -217,6 +232,7 @@ def test_a_history_of_one_record_or_with_zeros():
     np.testing.assert_array_equal(np.isnan(shown), [False, True, False])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("many", [False, True])
 def test_every_text_can_be_read(analyses, many):
     shown = analyses if many else analyses[:1]
@@ -225,8 +241,9 @@ def test_every_text_can_be_read(analyses, many):
         assert _texts_apart(figure) > 10
 
 
-def test_the_files(analyses, tmp_path):
-    paths = save_analysis_figures(analyses[:1], [_history("erm")], tmp_path / "new" / "figures")
+@pytest.mark.slow
+def test_the_files(pairs, tmp_path):
+    paths = save_analysis_figures(pairs[:1], [_history("erm")], tmp_path / "new" / "figures")
     assert [path.name for path in paths] == ["pairs.png", "curvature.png", "spectra.png", "history.png"]
     for path in paths:
         height, width, _ = imread(path).shape
@@ -235,22 +252,25 @@ def test_the_files(analyses, tmp_path):
         pixels = imread(path)[..., :3].reshape(-1, 3)
         assert len(np.unique(np.rint(pixels * 255) @ [65536, 256, 1])) > 50
     assert sorted(path.name for path in (tmp_path / "new" / "figures").iterdir()) == sorted(p.name for p in paths)
-    alone = _analysis("alone", ("photo",), 1)
-    paths = save_analysis_figures([alone], [], tmp_path / "alone")
+
+
+def test_a_single_domain_has_no_pairs(alone, tmp_path):
+    paths = save_analysis_figures(alone[:1], [], tmp_path / "alone")
     assert [path.name for path in paths] == ["curvature.png", "spectra.png"]
 
 
-def test_figures_of_another_analysis_stay(analyses, tmp_path):
-    save_analysis_figures(analyses[:1], [], tmp_path)
+@pytest.mark.slow
+def test_figures_of_another_analysis_stay(alone, tmp_path):
+    save_analysis_figures(alone[:1], [], tmp_path)
     before = {path: path.read_bytes() for path in tmp_path.iterdir()}
-    save_analysis_figures(analyses[:1], [], tmp_path)
+    save_analysis_figures(alone[:1], [], tmp_path)
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
-    others = (analyses[1:], analyses, [attrs.evolve(analyses[0], settings=Settings(seed=1))])
+    others = (alone[1:], alone, [attrs.evolve(alone[0], settings=Settings(seed=1))])
     for other in others:
-        with pytest.raises(InputError, match=r"pairs.png: is not of this analysis; choose another folder with --figu"):
+        with pytest.raises(InputError, match=r"curvature.png: is not of this analysis; choose another folder with --f"):
             save_analysis_figures(other, [], tmp_path)
         assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
-    save_analysis_figures(analyses[1:], [], tmp_path, replace=True)
+    save_analysis_figures(alone[1:], [], tmp_path, replace=True)
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} != before
 
 
@@ -263,7 +283,7 @@ def test_a_place_that_is_none(tmp_path):
         check_figures(tmp_path, figures_key([]))
 
 
-def test_a_figure_that_cannot_be_written(analyses, tmp_path):
+def test_a_figure_that_cannot_be_written(alone, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match=r"pairs.png: cannot be created, since .*file is not a folder"):
-        save_analysis_figures(analyses[:1], [], tmp_path / "file" / "figures")
+        save_analysis_figures(alone[:1], [], tmp_path / "file" / "figures")

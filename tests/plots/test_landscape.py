@@ -195,17 +195,17 @@ def test_an_interpolation_shows_its_barrier():
 @pytest.mark.parametrize(
     "surface",
     [
-        _bowls(shape=(1, 1)),
-        _bowls(shape=(1, 6)),
-        _bowls(shape=(6, 1)),
-        _bowls(shape=(2, 3)),
-        _bowls(floor=0.0),
+        _bowls(2, shape=(1, 1)),
+        _bowls(2, shape=(1, 6)),
+        _bowls(2, shape=(6, 1)),
+        _bowls(2, shape=(2, 3)),
+        _bowls(2, floor=0.0),
         _bowls(count=1),
         _bowls(count=5),
         _lines(1),
         _between([[1.0, 2.0]]),
         _between([[0.0, 0.0, 0.0]]),
-        _bowls(kind="gradients"),
+        _bowls(2, kind="gradients"),
     ],
     ids=["a point", "a row", "a column", "few", "zero", "one domain", "five", "a line", "ends", "zeros", "arrows"],
 )
@@ -222,14 +222,14 @@ def test_every_file_has_pictures(tmp_path, surface):
 
 @pytest.mark.parametrize("value", [0.0, 0.5, torch.nan, torch.inf])
 def test_flat_unevaluated_and_infinite_planes_have_pictures(tmp_path, value):
-    surface = _bowls()
+    surface = _bowls(2)
     surface.scores.losses[:] = value
     save_surface(tmp_path / "a.h5", surface)
     assert len(save_landscape_figures(tmp_path / "a.h5")) == 3
 
 
 def test_holes_are_left_empty(tmp_path):
-    surface = _bowls()
+    surface = _bowls(2)
     surface.scores.losses[:, 8:] = torch.nan
     save_surface(tmp_path / "a.h5", surface)
     save_landscape_figures(tmp_path / "a.h5")
@@ -238,6 +238,7 @@ def test_holes_are_left_empty(tmp_path):
     assert reach == pytest.approx(float(surface.axes[0][7]))
 
 
+@pytest.mark.slow
 def test_a_film_has_a_frame_for_each_checkpoint(tmp_path):
     save_surface(tmp_path / "a.h5", _bowls(count=2, frames=3))
     assert save_landscape_figures(tmp_path / "a.h5")[-1] == tmp_path / "a.gif"
