@@ -4,7 +4,7 @@ from .batches import Batches, FullBatch, FunctionBatches, Minibatch
 from .cached_features import CachedFeatures, FeatureEnvironments
 from .digits import ColoredDigits
 from .domains import DataSet, Domain, Domains
-from .environments import AllEnvironments, Environments, EnvironmentSource, HeldOut
+from .environments import AllEnvironments, DataSetEnvironments, Environments, EnvironmentSource, HeldOut
 from .images.image_data import ImageFolders, ImageList
 from .mnist import ColoredMNIST, DomainBedColoredMNIST, RotatedMNIST
 from .mnist_files import download_mnist
@@ -17,6 +17,7 @@ __all__ = [
     "ColoredDigits",
     "ColoredMNIST",
     "DataSet",
+    "DataSetEnvironments",
     "Domain",
     "DomainBedColoredMNIST",
     "Domains",

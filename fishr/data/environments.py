@@ -8,7 +8,7 @@ import numpy as np
 from attrs import evolve, frozen
 from torch import Tensor
 
-from fishr.data.domains import Domain, Domains
+from fishr.data.domains import DataSet, Domain, Domains
 from fishr.errors import InputError
 
 
@@ -127,6 +127,27 @@ class AllEnvironments:
         """Return the environments as training domains."""
         environments = self.source(seed, data_dir)
         return Domains(environments.domains, (), environments.classes)
+
+
+@frozen
+class DataSetEnvironments:
+    """Environments that are the domains of a data set: those for training, then those for evaluation.
+
+    Args:
+        data: Builds the domains.
+
+    Example:
+        >>> from fishr.data import ColoredDigits
+        >>> [domain.name for domain in DataSetEnvironments(ColoredDigits())(0, None).domains]
+        ['flip 0.2', 'flip 0.1', 'reversed', 'gray']
+    """
+
+    data: DataSet
+
+    def __call__(self, seed: int, data_dir: Path | None) -> Environments:
+        """Return the domains as environments."""
+        domains = self.data(seed, data_dir)
+        return Environments((*domains.training, *domains.evaluation), domains.classes)
 
 
 def check_test_environments(test: tuple[int, ...], names: tuple[str, ...] | None = None) -> None:

@@ -103,7 +103,7 @@ def planned_keys(folder: Path) -> tuple[JobKey, ...]:
     """Return the keys of the plan's jobs, in order, without importing plugins."""
     _check_is_sweep(folder)
     try:
-        return tuple(job.key for job in structure(_without_penalties(read_toml(folder / PLAN)), Plan).jobs())
+        return tuple(job.key for job in structure(_without_plugins(read_toml(folder / PLAN)), Plan).jobs())
     except ConfigurationError as error:
         raise ConfigurationError(error.problems, str(folder / PLAN)) from error
 
@@ -133,17 +133,26 @@ def _key(path: Path) -> JobKey:
         raise InputError(f"{path}: damaged; remove the folder of this job to have it run again") from error
 
 
-def _without_penalties(table: dict[str, Any]) -> dict[str, Any]:
-    """Return the plan with a penalty of ours in each method of one's own, which decides none of the keys."""
+def _without_plugins(table: dict[str, Any]) -> dict[str, Any]:
+    """Return the plan with classes of ours in place of those of plugins, which decide none of the keys."""
     settings: Any = table.get("settings")
-    methods: Any = settings.get("methods") if isinstance(settings, Mapping) else None
-    if not isinstance(methods, Mapping):
+    if not isinstance(settings, Mapping):
         return table
-    plain = {
-        name: {**cast(Mapping[str, Any], method), "penalty": {"kind": "ERM"}} if isinstance(method, Mapping) else method
-        for name, method in cast(Mapping[str, Any], methods).items()
-    }
-    return {**table, "settings": {**cast(Mapping[str, Any], settings), "methods": plain}}
+    plain = {key: value for key, value in _items(settings) if key not in ("head", "loss", "optimizer")}
+    if "featurizer" in plain:
+        plain["featurizer"] = {"kind": "MLP"}
+    for key, name, kind in (("methods", "penalty", "ERM"), ("own", "data", "ColoredDigits")):
+        if isinstance(plain.get(key), Mapping):
+            plain[key] = {one: _replaced(entry, name, kind) for one, entry in _items(plain[key])}
+    return {**table, "settings": plain}
+
+
+def _replaced(entry: Any, name: str, kind: str) -> Any:
+    return {**entry, name: {"kind": kind}} if isinstance(entry, Mapping) and name in entry else entry
+
+
+def _items(table: Any) -> Iterable[tuple[str, Any]]:
+    return cast(Mapping[str, Any], table).items()
 
 
 def _check_is_sweep(folder: Path) -> None:

@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from hashlib import sha256
 from types import FunctionType
-from typing import Any
+from typing import Any, cast
 
 import attrs
 from attrs import field, frozen
@@ -19,7 +19,7 @@ from fishr.protocols.domainbed.records import JobKey
 from fishr.protocols.domainbed.settings import Settings
 from fishr.training.checks import whole
 from fishr.training.experiment import Experiment
-from fishr.training.optimizers import Adam
+from fishr.training.optimizers import Adam, Optimizer
 
 
 @frozen
@@ -105,17 +105,17 @@ class Job:
         return Experiment(
             name=str(self.key),
             data=HeldOut(
-                settings.source(self.dataset, bool(hparams["data_augmentation"])),
+                settings.environments(self.dataset, bool(hparams["data_augmentation"])),
                 test=self.test_envs,
                 trial_seed=self.trial_seed,
                 holdout_fraction=settings.holdout_fraction,
                 data_seed=settings.data_seed,
             ),
-            featurizer=settings.featurizer(self.dataset, float(hparams["resnet_dropout"])),
-            head=LinearHead(init="torch"),
-            loss=CrossEntropy(),
+            featurizer=settings.network(self.dataset, float(hparams["resnet_dropout"])),
+            head=settings.head or LinearHead(init="torch"),
+            loss=settings.loss or CrossEntropy(),
             objective=settings.method(self.algorithm).objective(hparams, domains),
-            optimizer=Adam(lr=float(hparams["lr"]), weight_decay=float(hparams["weight_decay"])),
+            optimizer=_with_drawn(settings.optimizer or Adam(lr=1.0), hparams),
             batches=Minibatch(int(hparams["batch_size"]), replace=True),
             steps=self.steps,
             evaluate_every=self.evaluate_every,
@@ -132,10 +132,17 @@ def feature_experiment(dataset: str, settings: Settings) -> Experiment:
     return attrs.evolve(
         job.experiment(),
         name=f"{dataset} features",
-        data=AllEnvironments(bare.source(dataset, augment=False)),
-        featurizer=bare.featurizer(dataset, dropout=0.0),
+        data=AllEnvironments(bare.environments(dataset, augment=False)),
+        featurizer=bare.network(dataset, dropout=0.0),
         seed=0,
     )
+
+
+def _with_drawn(optimizer: Optimizer, hparams: Mapping[str, Value]) -> Optimizer:
+    """Return the optimizer with the drawn values in its fields of their names."""
+    known: Any = attrs.fields_dict(cast(Any, type(optimizer)))
+    drawn = {name: float(hparams[name]) for name in ("lr", "weight_decay") if name in known}
+    return attrs.evolve(cast(Any, optimizer), **drawn)
 
 
 def _content(record: Any) -> Any:

@@ -6,17 +6,21 @@ from attrs import Factory, field, frozen
 from attrs.validators import optional
 
 from fishr.data.cached_features import FeatureEnvironments
-from fishr.data.environments import EnvironmentSource
+from fishr.data.domains import DataSet
+from fishr.data.environments import DataSetEnvironments, EnvironmentSource
 from fishr.data.images.image_data import ImageFolders, ImageList
 from fishr.data.mnist import DomainBedColoredMNIST, RotatedMNIST
 from fishr.errors import InputError
+from fishr.losses import Loss
 from fishr.models.featurizers import MNISTCNN, FeatureDropout, Featurizer
+from fishr.models.heads import Head
 from fishr.models.resnet import ResNet
 from fishr.models.timm_backbone import TimmBackbone
 from fishr.protocols.domainbed.datasets import BENCHMARKS, Benchmark
 from fishr.protocols.domainbed.hyperparameters import Value, hyperparameters
 from fishr.protocols.domainbed.methods import METHODS, Method, OwnMethod
 from fishr.training.checks import number, one_of, whole
+from fishr.training.optimizers import Optimizer
 
 Protocol = Literal["domainbed-2021", "domainbed-2024"]
 Validation = Literal["clean", "augmented"]
@@ -31,24 +35,32 @@ class OwnData:
 
     Args:
         path: Folder of ENVIRONMENT/CLASS/IMAGE, or a .csv or .json list of images, relative to the data folder.
-        environments: Names, sorted, in the order of their indices; a plan must know how many there are.
+        environments: Names in the order of their indices, sorted for images; a plan must know how many there are.
         evaluate_every: Steps between two records.
+        data: Any data set instead of images at a path; its domains, for training and then for evaluation, are the
+            environments. ``Settings.featurizer`` must name the network.
 
     Raises:
-        InputError: There are fewer than two environments, or they are not sorted.
+        InputError: There are fewer than two environments, or they are not sorted; or not one of path and data.
 
     Example:
         >>> OwnData("hospitals", ("north", "south")).environments
         ('north', 'south')
     """
 
-    path: str
-    environments: tuple[str, ...]
+    path: str = ""
+    environments: tuple[str, ...] = ()
     evaluate_every: int = field(default=300, validator=whole(1))
+    data: DataSet | None = None
 
     def __attrs_post_init__(self) -> None:
-        if len(self.environments) < 2 or list(self.environments) != sorted(set(self.environments)):
-            raise InputError(f"environments: got {self.environments}, expected two or more names, once each and sorted")
+        if bool(self.path) == (self.data is not None):
+            raise InputError(f"path: got {self.path!r} with data = {self.data}, expected one of path and data")
+        names = set(self.environments)
+        if len(names) < 2 or len(names) < len(self.environments):
+            raise InputError(f"environments: got {self.environments}, expected two or more names, once each")
+        if self.path and list(self.environments) != sorted(names):
+            raise InputError(f"environments: got {self.environments}, expected sorted names, as folders are")
 
 
 @frozen
@@ -73,9 +85,14 @@ class Settings:
         images: By data set, a file of ``fishr cache images`` in place of its folder.
         own: Data sets of one's own by name.
         methods: Methods of one's own by name.
+        featurizer: Another network than the protocol's; None: the protocol's.
+        head: None: a linear head, initialized as torch does.
+        loss: None: cross-entropy.
+        optimizer: None: Adam. The drawn ``lr`` and ``weight_decay`` replace its fields of these names.
 
     Raises:
-        InputError: A setting is outside its range, no method has a hyper-parameter, or a name is the benchmark's.
+        InputError: A setting is outside its range, no method has a hyper-parameter, a name is the benchmark's, or data
+            of one's own lack a featurizer.
 
     Example:
         >>> Settings(steps=100, hparams={"batch_size": 16}).protocol
@@ -97,6 +114,10 @@ class Settings:
     images: dict[str, str] = Factory(dict[str, str])
     own: dict[str, OwnData] = Factory(dict[str, OwnData])
     methods: dict[str, OwnMethod] = Factory(dict[str, OwnMethod])
+    featurizer: Featurizer | None = None
+    head: Head | None = None
+    loss: Loss | None = None
+    optimizer: Optimizer | None = None
 
     def __attrs_post_init__(self) -> None:
         for name, known in (("protocol", get_args(Protocol)), ("validation", get_args(Validation))):
@@ -104,6 +125,9 @@ class Settings:
                 raise InputError(f"{name}: got {getattr(self, name)!r}, expected {' or '.join(map(repr, known))}")
         for name in (*(n for n in self.own if n in BENCHMARKS), *(n for n in self.methods if n in METHODS)):
             raise InputError(f"settings: got one of your own called {name!r}, as the benchmark's is; rename it")
+        for name, mine in self.own.items():
+            if mine.data is not None and self.featurizer is None and name not in self.features:
+                raise InputError(f"own.{name}: got data without a network, expected settings.featurizer to name it")
         self._check_hparams()
 
     def _check_hparams(self) -> None:
@@ -145,11 +169,13 @@ class Settings:
             )
         return BENCHMARKS[dataset]
 
-    def source(self, dataset: str, augment: bool = True) -> EnvironmentSource:
+    def environments(self, dataset: str, augment: bool = True) -> EnvironmentSource:
         """Return what builds a data set's environments; ``augment``: whether training images are augmented."""
         benchmark, samples = self.benchmark(dataset), self.samples
         if dataset in self.features:
             return FeatureEnvironments(self.features[dataset])
+        if dataset in self.own and (data := self.own[dataset].data) is not None:
+            return DataSetEnvironments(data)
         if dataset == "ColoredMNIST":
             return DomainBedColoredMNIST(samples)
         if dataset == "RotatedMNIST":
@@ -167,10 +193,12 @@ class Settings:
             cache=self.images.get(dataset),
         )
 
-    def featurizer(self, dataset: str, dropout: float) -> Featurizer:
+    def network(self, dataset: str, dropout: float) -> Featurizer:
         """Return the network before the head; ``dropout``: rate on its features, of images."""
         if dataset in self.features:
             return FeatureDropout(dropout)
+        if self.featurizer is not None:
+            return self.featurizer
         if self.benchmark(dataset).small:
             return MNISTCNN()
         if self.backbone is None and self.protocol == "domainbed-2024":

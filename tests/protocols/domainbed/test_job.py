@@ -3,7 +3,7 @@ import pytest
 
 from fishr.configuration import dumps, structure
 from fishr.configuration.toml import parse_toml
-from fishr.data import Minibatch
+from fishr.data import ColoredDigits, Minibatch
 from fishr.data.cached_features import FeatureEnvironments
 from fishr.data.images.image_data import ImageFolders, ImageList
 from fishr.data.mnist import RotatedMNIST
@@ -100,29 +100,29 @@ def test_experiments_can_be_written_and_read(dataset, algorithm):
 
 
 def test_networks_of_the_protocols():
-    assert Settings().featurizer("PACS", 0.1) == ResNet(50, "imagenet", freeze_norm=True, dropout=0.1)
+    assert Settings().network("PACS", 0.1) == ResNet(50, "imagenet", freeze_norm=True, dropout=0.1)
     later = Settings(protocol="domainbed-2024")
-    assert later.featurizer("PACS", 0.0) == TimmBackbone("resnet50.ram_in1k", pretrained=True, freeze_norm=False)
+    assert later.network("PACS", 0.0) == TimmBackbone("resnet50.ram_in1k", pretrained=True, freeze_norm=False)
     small = Settings(protocol="domainbed-2024", backbone="resnet18", weights="random")
-    assert small.featurizer("PACS", 0.0) == ResNet(18, "random", freeze_norm=False)
-    assert Settings(features={"PACS": "f.h5"}).featurizer("PACS", 0.5) == FeatureDropout(0.5)
+    assert small.network("PACS", 0.0) == ResNet(18, "random", freeze_norm=False)
+    assert Settings(features={"PACS": "f.h5"}).network("PACS", 0.5) == FeatureDropout(0.5)
 
 
 def test_sources_of_the_settings():
-    assert Settings(samples=9).source("RotatedMNIST") == RotatedMNIST(9)
-    assert Settings().source("PACS") == ImageFolders("PACS")
-    assert Settings(validation="augmented").source("PACS") == ImageFolders("PACS", augment_evaluation=True)
-    spawrious = Settings().source("SpawriousO2O_easy")
+    assert Settings(samples=9).environments("RotatedMNIST") == RotatedMNIST(9)
+    assert Settings().environments("PACS") == ImageFolders("PACS")
+    assert Settings(validation="augmented").environments("PACS") == ImageFolders("PACS", augment_evaluation=True)
+    spawrious = Settings().environments("SpawriousO2O_easy")
     assert spawrious.environments == ("Test", "SC_group_1", "SC_group_2")
-    plain = Settings(validation="augmented").source("PACS", augment=False)
+    plain = Settings(validation="augmented").environments("PACS", augment=False)
     assert plain == ImageFolders("PACS", augment=False)
-    assert Settings(images={"PACS": "i.h5"}, image_size=64).source("PACS") == ImageFolders(
+    assert Settings(images={"PACS": "i.h5"}, image_size=64).environments("PACS") == ImageFolders(
         "PACS", size=64, cache="i.h5"
     )
-    assert Settings(features={"PACS": "f.h5"}).source("PACS") == FeatureEnvironments("f.h5")
+    assert Settings(features={"PACS": "f.h5"}).environments("PACS") == FeatureEnvironments("f.h5")
     own = Settings(own={"x": OwnData("x.csv", ("a", "b")), "y": OwnData("y", ("a", "b"))})
-    assert own.source("x") == ImageList("x.csv", environments=("a", "b"))
-    assert own.source("y") == ImageFolders("y", environments=("a", "b"))
+    assert own.environments("x") == ImageList("x.csv", environments=("a", "b"))
+    assert own.environments("y") == ImageFolders("y", environments=("a", "b"))
 
 
 def test_fixed_hyperparameters_reach_the_experiment():
@@ -173,6 +173,7 @@ def test_jobs_that_could_not_run(arguments, message):
         ({"hparams": {"batch_size": True}}, "hparams: got batch_size = True"),
         ({"hparams": {"data_augmentation": 1}}, "hparams: got data_augmentation = 1, expected true or false"),
         ({"own": {"PACS": OwnData("x", ("a", "b"))}}, "one of your own called 'PACS'"),
+        ({"own": {"mine": OwnData(data=ColoredDigits(), environments=("a", "b"))}}, "own.mine: got data without a net"),
         ({"methods": {"ERM": OwnMethod(VREx())}}, "one of your own called 'ERM'"),
     ],
 )
@@ -181,7 +182,13 @@ def test_settings_that_make_no_sense(settings, message):
         Settings(**settings)
 
 
+@pytest.mark.parametrize("given", [{}, {"path": "x", "data": ColoredDigits()}])
+def test_data_of_ones_own_are_at_a_path_or_built(given):
+    with pytest.raises(InputError, match="expected one of path and data"):
+        OwnData(environments=("a", "b"), **given)
+
+
 @pytest.mark.parametrize("environments", [("a",), ("b", "a"), ("a", "a")])
 def test_environments_of_ones_own_are_in_order(environments):
-    with pytest.raises(InputError, match="expected two or more names, once each and sorted"):
+    with pytest.raises(InputError, match=r"environments: got .*, expected (two or more names, once each|sorted names)"):
         OwnData("x", environments)
