@@ -8,7 +8,6 @@ from attrs import frozen
 
 from fishr.data.domains import Domains
 from fishr.errors import InputError
-from fishr.losses import check_labels, outputs_of
 from fishr.ranks import ALONE, Ranks
 from fishr.training.compute import resolve_device
 from fishr.training.evaluation import DomainScore, evaluate
@@ -24,10 +23,10 @@ class Started:
     """Training begins, or goes on.
 
     Args:
-        state: where from.
+        state: state that the first step starts from.
         experiment: the run.
         domains: its data, on the device of the run.
-        model: the modules that the run computes with; between two events anyone may, and restores their modes.
+        model: the modules that the run computes with. Others may use them between two events, and restore their modes.
 
     Example:
         >>> from fishr.protocols import colored_digits
@@ -46,9 +45,9 @@ class Stepped:
     """One update was made.
 
     Args:
-        state: after it.
-        record: its numbers, of the weights before it.
-        seconds: the update took, with the reading of its batch; None where no run folder measured it.
+        state: after the update.
+        record: numbers of the step, at the weights before the update.
+        seconds: duration of the update with the reading of its batch; None outside a run folder.
 
     Example:
         >>> from fishr.protocols import colored_digits
@@ -64,11 +63,11 @@ class Stepped:
 
 @frozen
 class Evaluated:
-    """The weights were scored.
+    """The weights were evaluated.
 
     Args:
         step: updates made before.
-        scores: of the training domains, then of the evaluation domains.
+        scores: one for each training domain, then one for each evaluation domain.
 
     Example:
         >>> Evaluated(step=50, scores=()).step
@@ -84,8 +83,8 @@ class Finished:
     """All steps are made.
 
     Args:
-        state: the last one.
-        scores: those of the last evaluation.
+        state: the last state.
+        scores: of the last evaluation.
 
     Example:
         >>> from fishr.protocols import colored_digits
@@ -107,30 +106,31 @@ def train(
     state: TrainingState | None = None,
     domains: Domains | None = None,
     ranks: Ranks = ALONE,
+    model: Model | None = None,
 ) -> Iterator[Event]:
     """Run an experiment, as far as the events are consumed.
 
-    The events that follow a state depend on nothing but the state: what is resumed from the state of any
-    ``Stepped`` goes on as it would have gone, on a CPU to the same bits.
+    The events that follow a state depend on the state alone: on a CPU, training that goes on from the state of any
+    ``Stepped`` is bit-identical to training that was not interrupted.
 
     Args:
         experiment: the run.
-        data_dir: where data files lie, for data that has files.
+        data_dir: folder of data files, for data that has files.
         device: as for ``resolve_device``.
         state: where to go on from; None begins.
-        domains: the data, when it is built already; None builds the experiment's.
+        domains: the data, if it is built already.
         ranks: the processes that train together, each on its share of every batch. All of them call with the same
-            arguments but for the device, and their events are the same. How many there are changes a run by no more
-            than rounding, and by what random layers draw.
+            arguments but for the device, and get the same events. Their number changes a run by rounding only, and by
+            what random layers draw.
+        model: the experiment's modules on the device, if they are built already.
 
     Yields:
         Started, then Stepped for each step, Evaluated every ``evaluate_every`` steps and after the last one,
         and Finished.
 
     Raises:
-        InputError: a device that is absent, data that is missing, labels that the loss does not take, a state that is
-            not this experiment's; with other ranks, batch normalization by the statistics of a batch, of which each
-            rank has a part.
+        InputError: a device that is absent, missing data, labels that the loss does not take, a state of another
+            experiment; with several ranks, batch normalization by the statistics of a batch.
         RankLost: another rank is gone.
         NotFinite: a part of the loss is infinite or not a number.
 
@@ -142,9 +142,8 @@ def train(
     """
     where = resolve_device(device)
     domains = domains or experiment.data(experiment.seed, data_dir)
-    _check_labels(experiment, domains)
     domains = domains.to(where)
-    model = build_model(experiment, domains)
+    model = model or build_model(experiment, domains)
     if not ranks.alone:
         refuse_split_batch_norm(model)
     if state is None:
@@ -168,16 +167,6 @@ def train(
         state, record = advance(model, experiment, state, source, ranks)
         yield Stepped(state, record)
     yield Finished(state, scores)
-
-
-def _check_labels(experiment: Experiment, domains: Domains) -> None:
-    """Refuse label values that the loss does not take, before the first step; none is read during one."""
-    outputs = outputs_of(experiment.loss, domains.classes)
-    for domain in (*domains.training, *domains.evaluation):
-        try:
-            check_labels(experiment.loss, domain.labels, outputs)
-        except InputError as error:
-            raise InputError(f"domain {domain.name!r}: {error}") from None
 
 
 def refuse_split_batch_norm(model: Model) -> None:

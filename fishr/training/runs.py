@@ -5,7 +5,7 @@ import math
 import platform
 import shutil
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -27,6 +27,7 @@ from fishr.training.evaluation import DomainScore
 from fishr.training.experiment import Experiment
 from fishr.training.launch import agreed, from_first
 from fishr.training.loop import Evaluated, Event, Finished, Started, Stepped, train
+from fishr.training.model import Model
 from fishr.training.run_folder import (
     CHECKPOINT,
     METRICS,
@@ -37,7 +38,7 @@ from fishr.training.run_folder import (
     existing_folder,
     new_folder,
 )
-from fishr.training.state import TrainingState, initial_state
+from fishr.training.state import TrainingState, build_model, first_state, state_to
 from fishr.training.step import NotFinite, StepRecord
 
 if TYPE_CHECKING:
@@ -55,32 +56,30 @@ def run(
     keep: Artifacts = Artifacts(),  # noqa: B008 (immutable)
     ranks: Ranks = ALONE,
 ) -> Generator[Event]:
-    """Train in a folder: the events of ``train``, each recorded before it is yielded.
+    """Train in a run folder: the events of ``train``, each recorded before it is yielded.
 
-    The folder holds config.toml, metrics.jsonl (a line a step and a line an evaluation), checkpoint.pt and,
-    at the end, result.json; and what ``keep`` asks for: statistics.h5 at the end, checkpoints/ on the way. Killed
-    at any moment and resumed, a run on a CPU with as many threads leaves the same metrics, weights and statistics,
-    byte for byte, as one that was let through.
+    The folder holds config.toml, metrics.jsonl (a line a step and a line an evaluation), checkpoint.pt and, at the end,
+    result.json; with ``keep`` also statistics.h5 at the end and checkpoints/ on the way. On a CPU, a run that is killed
+    at any moment and resumed with as many threads has identical bits in metrics, weights and statistics.
 
     Args:
         experiment: the run.
-        folder: where; it must not exist, or with ``resume`` it must be that of this run.
-        experiment_text: the configuration as TOML, kept as config.toml.
-        data_dir: where data files lie, for data that has files.
+        folder: run folder; it must not exist, or with ``resume`` it must be that of this run.
+        experiment_text: the configuration as TOML, written to config.toml.
+        data_dir: folder of data files, for data that has files.
         device: as for ``train``.
-        resume: go on from the folder's checkpoint; a run that is finished yields its Finished alone.
-        keep: statistics over time and checkpoints on the way, neither of which changes the run; a run that is
-            resumed keeps what it was begun with.
-        ranks: the processes that train together. The first alone reads and writes the folder, which the others need
-            not see; a run may be resumed by another number of them.
+        resume: go on from the folder's checkpoint; a finished run yields only its Finished.
+        keep: statistics over time and snapshots, neither of which changes the run; a resumed run keeps what it was
+            begun with.
+        ranks: the processes that train together. Only the first reads and writes the folder; a run may be resumed by
+            another number of them.
 
     Yields:
         The events of ``train`` from the checkpoint on.
 
     Raises:
-        InputError: a folder that exists, or that cannot be resumed; what ``train`` refuses.
-        RunFailed: the loss or a parameter is not finite, or a file could not be written; the last checkpoint
-            is kept.
+        InputError: a folder that exists, or that cannot be resumed; input that ``train`` refuses.
+        RunFailed: the loss or a parameter is not finite, or a file could not be written; the last checkpoint is kept.
         Refused: one of the ranks refuses; on all of them.
         RankLost: another rank is gone; the first one has made a checkpoint of the last step.
 
@@ -94,140 +93,165 @@ def run(
         ...     sorted(path.name for path in folder.iterdir())
         ['checkpoint.pt', 'config.toml', 'metrics.jsonl', 'result.json']
     """
-    where = resolve_device(device)
+    where, text = resolve_device(device), experiment_text
     with ExitStack() as stack:
 
         def prepare() -> _Prepared:
+            kept = keep
+            if ranks.number == 0 and resume:
+                stack.enter_context(existing_folder(folder, text))
+                kept = load_artifacts(folder)
+            elif ranks.number == 0:
+                check_absent(folder)
+            domains = experiment.data(experiment.seed, data_dir)
+            finished = _finished(folder, text) if ranks.number == 0 and resume else None
+            if finished is not None:
+                return _Prepared(domains, None, finished, kept)
+            domains = domains.to(where)
+            model = build_model(experiment, domains)
             if ranks.number:
-                return _Prepared(experiment.data(experiment.seed, data_dir), None, keep)
-            opened = _resumed if resume else _begun
-            return stack.enter_context(opened(experiment, folder, experiment_text, data_dir, keep))
+                return _Prepared(domains, model, None, kept)
+            # On the CPU, from where the other ranks get it.
+            state = state_to(first_state(experiment, model, len(domains.training)), torch.device("cpu"))
+            if resume:
+                return _Prepared(domains, model, _last_checkpoint(folder, text, state, experiment.steps), kept)
+            # Only now: an experiment that cannot be trained leaves no folder behind.
+            stack.enter_context(new_folder(folder, text, kept))
+            stack.enter_context(_removed_if_refused(folder))
+            return _Prepared(domains, model, Checkpoint(state, text), kept)
 
         prepared = agreed(prepare, ranks)
         start = from_first(prepared.start, ranks)
         if isinstance(start, Finished):
+            if ranks.number == 0:
+                _clear_records(folder, experiment, text, prepared.keep)
             yield start
             return
         assert start is not None
-        events = train(experiment, device=str(where), state=start.state, domains=prepared.domains, ranks=ranks)
-        if ranks.number == 0:
-            events = _recorded(events, experiment, folder, experiment_text, prepared, start, where, ranks)
-        yield from events
+        events = train(experiment, None, str(where), start.state, prepared.domains, ranks, prepared.model)
+        if ranks.number:
+            yield from events
+            return
+        with _Journal(folder, experiment, prepared, start, where, ranks) as journal:
+            while True:
+                begun = time.monotonic()
+                event = next(events, None)
+                if event is None:
+                    return
+                yield journal.record(event, time.monotonic() - begun)
 
 
 @frozen(eq=False)
 class _Prepared:
-    """Data, where to go on from (None on all ranks but the first), and what is kept."""
+    """Data and modules on the device, where to go on from (None on all ranks but the first), and artifacts."""
 
     domains: Domains
+    model: Model | None
     start: Checkpoint | Finished | None
     keep: Artifacts
 
 
 @contextmanager
-def _resumed(
-    experiment: Experiment, folder: Path, text: str, data_dir: Path | None, keep: Artifacts
-) -> Generator[_Prepared]:
-    with existing_folder(folder, text):
-        keep = load_artifacts(folder)
-        domains = experiment.data(experiment.seed, data_dir)
-        start = _finished(folder, text)
-        if start is None:
-            start = _last_checkpoint(folder, text, initial_state(experiment, domains), experiment.steps)
+def _removed_if_refused(folder: Path) -> Generator[None]:
+    """Remove the folder of a run whose first step is refused: there is nothing to go on with."""
+    try:
+        yield
+    except InputError:
+        metrics = folder / METRICS
+        if not metrics.exists() or metrics.stat().st_size == 0:
+            shutil.rmtree(folder)
+        raise
+
+
+class _Journal:
+    """Writes the events of a run into its folder."""
+
+    def __init__(
+        self,
+        folder: Path,
+        experiment: Experiment,
+        prepared: _Prepared,
+        start: Checkpoint,
+        device: torch.device,
+        ranks: Ranks,
+    ) -> None:
+        self._folder, self._experiment, self._start, self._last = folder, experiment, start, start
+        self._keep, self._device, self._ranks = prepared.keep, device, ranks
+        self._names = [domain.name for domain in prepared.domains.training]
+        self._clock = time.monotonic()
+        self._recorder = _recorder(folder, experiment, start.experiment_text, prepared.keep, start.state.step)
+
+    def __enter__(self) -> "_Journal":
+        with ExitStack() as stack:
+            self._metrics = stack.enter_context(LineFile(self._folder / METRICS, self._start.position))
+            stack.enter_context(self._recorder or nullcontext())
+            self._open = stack.pop_all()
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        with self._open:
+            if isinstance(error, NotFinite):
+                self._write_result(status="failed", message=str(error), step=error.step, term=error.term)
+            elif isinstance(error, RankLost | GeneratorExit) and not self._ranks.alone:
+                # Nothing of this rank's work is to be lost with another.
+                self._checkpoint()
+
+    def record(self, event: Event, seconds: float) -> Event:
+        """Write an event that took so long to compute."""
+        recorder = self._recorder
+        if isinstance(event, Started):
+            if self._keep.checkpoints:
+                _keep_first(self._folder, event.state, self._start.experiment_text)
+            if recorder:
+                recorder.begin(event)
+        elif isinstance(event, Stepped):
+            self._metrics.append(_json(step_entry(event.record, self._names)))
+            state, done = event.state, event.state.step
+            self._last = Checkpoint(state, self._start.experiment_text, self._metrics.position, self._seconds)
+            if done % self._experiment.checkpoint_every == 0 or done == self._experiment.steps:
+                self._checkpoint()
+                if self._keep.checkpoints:
+                    keep_snapshot(self._folder / CHECKPOINT, done)
+            if recorder:
+                recorder.record(state)
+            return attrs.evolve(event, seconds=seconds)
+        elif isinstance(event, Evaluated):
+            self._metrics.append(_json({"step": event.step, "scores": score_entries(event.scores)}))
         else:
-            _clear_records(folder, experiment, text, keep)
-        yield _Prepared(domains, start, keep)
+            self._metrics.sync()
+            if recorder:
+                recorder.assemble()
+            self._write_result(status="finished", scores=score_entries(event.scores))
+            # Only now: killed before, the run goes on from its last step and assembles them again.
+            if recorder:
+                recorder.clear()
+        return event
 
+    @property
+    def _seconds(self) -> float:
+        return self._start.seconds + time.monotonic() - self._clock
 
-@contextmanager
-def _begun(
-    experiment: Experiment, folder: Path, text: str, data_dir: Path | None, keep: Artifacts
-) -> Generator[_Prepared]:
-    check_absent(folder)
-    # What cannot be trained leaves no folder behind.
-    domains = experiment.data(experiment.seed, data_dir)
-    start = Checkpoint(initial_state(experiment, domains), text)
-    with new_folder(folder, text, keep):
-        try:
-            yield _Prepared(domains, start, keep)
-        except InputError:
-            # Refused by its first step: there is nothing to go on with.
-            metrics = folder / METRICS
-            if not metrics.exists() or metrics.stat().st_size == 0:
-                shutil.rmtree(folder)
-            raise
+    def _checkpoint(self) -> None:
+        self._metrics.sync()
+        made = self._last
+        save(self._folder / CHECKPOINT, made.state, made.experiment_text, made.position, made.seconds)
 
-
-def _recorded(
-    events: Iterator[Event],
-    experiment: Experiment,
-    folder: Path,
-    text: str,
-    prepared: _Prepared,
-    start: Checkpoint,
-    device: torch.device,
-    ranks: Ranks,
-) -> Iterator[Event]:
-    names, keep = [domain.name for domain in prepared.domains.training], prepared.keep
-    clock, last = time.monotonic(), start
-    recorder = _recorder(folder, experiment, text, keep, start.state.step)
-    with LineFile(folder / METRICS, start.position) as metrics, recorder or nullcontext():
-        try:
-            for event, seconds in _timed(events):
-                if isinstance(event, Started):
-                    if keep.checkpoints:
-                        _keep_first(folder, event.state, text)
-                    if recorder:
-                        recorder.begin(event)
-                elif isinstance(event, Stepped):
-                    metrics.append(_json(step_entry(event.record, names)))
-                    done = event.state.step
-                    made = Checkpoint(event.state, text, metrics.position, start.seconds + time.monotonic() - clock)
-                    if done % experiment.checkpoint_every == 0 or done == experiment.steps:
-                        _checkpoint(folder, made, metrics)
-                        if keep.checkpoints:
-                            keep_snapshot(folder / CHECKPOINT, done)
-                    if recorder:
-                        recorder.record(event.state)
-                    last, event = made, attrs.evolve(event, seconds=seconds)
-                elif isinstance(event, Evaluated):
-                    metrics.append(_json({"step": event.step, "scores": score_entries(event.scores)}))
-                else:
-                    metrics.sync()
-                    if recorder:
-                        recorder.assemble()
-                    outcome = {"status": "finished", "scores": score_entries(event.scores)}
-                    total = start.seconds + time.monotonic() - clock
-                    _write_result(folder, experiment, device, ranks, total, outcome)
-                    # Only now: killed before, the run goes on from its last step and assembles them again.
-                    if recorder:
-                        recorder.clear()
-                yield event
-        except NotFinite as failure:
-            outcome = {"status": "failed", "message": str(failure), "step": failure.step, "term": failure.term}
-            _write_result(folder, experiment, device, ranks, start.seconds + time.monotonic() - clock, outcome)
-            raise
-        except (RankLost, GeneratorExit):
-            # Nothing of this rank's work is to be lost with another.
-            if not ranks.alone:
-                _checkpoint(folder, last, metrics)
-            raise
-
-
-def _timed(events: Iterator[Event]) -> Iterator[tuple[Event, float]]:
-    """Events with the seconds that each took to compute, without those that its reader spent before."""
-    while True:
-        begun = time.monotonic()
-        try:
-            event = next(events)
-        except StopIteration:
-            return
-        yield event, time.monotonic() - begun
-
-
-def _checkpoint(folder: Path, made: Checkpoint, metrics: LineFile) -> None:
-    metrics.sync()
-    save(folder / CHECKPOINT, made.state, made.experiment_text, made.position, made.seconds)
+    def _write_result(self, **outcome: Any) -> None:
+        result = {
+            "name": self._experiment.name,
+            "seed": self._experiment.seed,
+            "steps": self._experiment.steps,
+            "device": str(self._device),
+            "ranks": self._ranks.count,
+            "seconds": round(self._seconds, 3),
+            "versions": {
+                "python": platform.python_version(),
+                "torch": str(torch.__version__),
+                "fishr": fishr.__version__,
+                **{name: _version(name) for name in ("numpy", "backpack-for-pytorch")},
+            },
+        }
+        write_atomically(self._folder / RESULT, (_json(result | outcome, indent=2) + "\n").encode())
 
 
 def _recorder(folder: Path, experiment: Experiment, text: str, keep: Artifacts, step: int) -> "Recorder | None":
@@ -240,14 +264,14 @@ def _recorder(folder: Path, experiment: Experiment, text: str, keep: Artifacts, 
 
 
 def _clear_records(folder: Path, experiment: Experiment, text: str, keep: Artifacts) -> None:
-    """Remove what a run that was killed in its very last moment left of its records."""
+    """Remove the records that a run left that was killed between its result and its end."""
     recorder = _recorder(folder, experiment, text, keep, step=0)
     if recorder is not None and recorder.has_parts():
         recorder.clear()
 
 
 def _keep_first(folder: Path, state: TrainingState, text: str) -> None:
-    """Keep the checkpoint that a run begins or goes on with: killed in between, it may not be kept yet."""
+    """Keep the state that a run begins or goes on with as a snapshot: after a kill it may be missing."""
     (folder / SNAPSHOTS).mkdir(exist_ok=True)
     if state.step:
         keep_snapshot(folder / CHECKPOINT, state.step)
@@ -286,39 +310,14 @@ def _finished(folder: Path, text: str) -> Finished | None:
     return Finished(load(checkpoint_of(folder), experiment_text=text).state, scores)
 
 
-def _write_result(
-    folder: Path,
-    experiment: Experiment,
-    device: torch.device,
-    ranks: Ranks,
-    seconds: float,
-    outcome: dict[str, Any],
-) -> None:
-    result = {
-        "name": experiment.name,
-        "seed": experiment.seed,
-        "steps": experiment.steps,
-        "device": str(device),
-        "ranks": ranks.count,
-        "seconds": round(seconds, 3),
-        "versions": {
-            "python": platform.python_version(),
-            "torch": str(torch.__version__),
-            "fishr": fishr.__version__,
-            **{name: _version(name) for name in ("numpy", "backpack-for-pytorch")},
-        },
-    }
-    write_atomically(folder / RESULT, (_json(result | outcome, indent=2) + "\n").encode())
-
-
 def step_entry(record: StepRecord, names: Sequence[str]) -> dict[str, Any]:
-    """The line of a step in metrics.jsonl, as plain values."""
+    """Return the line of a step in metrics.jsonl as plain values."""
     entry = attrs.asdict(record)
     return entry | {"domain_losses": dict(zip(names, record.domain_losses, strict=True))}
 
 
 def score_entries(scores: Sequence[DomainScore]) -> list[dict[str, Any]]:
-    """The scores of an evaluation, as plain values for JSON."""
+    """Return the scores of an evaluation as plain values for JSON."""
     # JSON has no infinity: the loss of a model that diverged in its last step is null.
     entries = [attrs.asdict(score, filter=lambda _, value: value is not None) for score in scores]
     return [e | {"loss": e["loss"] if math.isfinite(e["loss"]) else None} for e in entries]

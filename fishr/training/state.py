@@ -9,7 +9,7 @@ from torch import Tensor
 
 from fishr.data.domains import Domains
 from fishr.errors import InputError
-from fishr.losses import outputs_of
+from fishr.losses import check_labels, outputs_of
 from fishr.training.compute import GradientScale
 from fishr.training.experiment import Experiment
 from fishr.training.model import Model
@@ -31,7 +31,7 @@ class TrainingState:
         optimizer: of the parameters that require grad, in their order.
         penalty: the objective's state.
         generator: uint8, on the CPU; state of the generator that batches and random layers draw from.
-        scale: of the featurizer's gradient, with 16-bit floats; else None.
+        scale: loss scale of the featurizer's backward pass with 16-bit floats; else None.
 
     Example:
         >>> from fishr.protocols import colored_digits
@@ -44,23 +44,26 @@ class TrainingState:
     step: int
     parameters: dict[str, Tensor]
     buffers: dict[str, Tensor]
-    optimizer: Any
+    optimizer: OptimizerState
     penalty: Any
     generator: Tensor
     scale: GradientScale | None = None
 
 
 def build_model(experiment: Experiment, domains: Domains) -> Model:
-    """The experiment's modules with their first weights, on the domains' device.
+    """Return the experiment's modules with their first weights, on the domains' device.
 
     The weights are drawn on the CPU, so that they are the same on every device.
 
     Args:
-        experiment: which featurizer and head, and the seed.
-        domains: for the shape of an input and the number of classes.
+        experiment: featurizer, head, loss and seed.
+        domains: for the shape of an input, the number of classes and the labels.
 
     Returns:
         The modules in train mode.
+
+    Raises:
+        InputError: labels that the loss does not take.
 
     Example:
         >>> from fishr.protocols import colored_digits
@@ -70,18 +73,22 @@ def build_model(experiment: Experiment, domains: Domains) -> Model:
     """
     shape, device = domains.shape, domains.training[0].labels.device
     generator = _generator(experiment.seed, _INITIALIZATION)
-    featurizer = experiment.featurizer(shape, generator)
+    featurizer, features = experiment.featurizer(shape, generator), experiment.featurizer.features(shape)
     outputs = outputs_of(experiment.loss, domains.classes)
-    head = experiment.head(experiment.featurizer.features(shape), outputs, generator)
-    compute = experiment.compute
+    for domain in (*domains.training, *domains.evaluation):
+        try:
+            check_labels(experiment.loss, domain.labels, outputs)
+        except InputError as error:
+            raise InputError(f"domain {domain.name!r}: {error}") from None
+    head = experiment.head(features, outputs, generator)
     featurizer = featurizer.to(device)
-    if compute.channels_last:
+    if experiment.compute.channels_last:
         featurizer = featurizer.to(memory_format=torch.channels_last)
-    return Model(featurizer, head.to(device), torch.compile(featurizer) if compute.compile else None)
+    return Model(featurizer, head.to(device), torch.compile(featurizer) if experiment.compute.compile else None)
 
 
 def initial_state(experiment: Experiment, domains: Domains) -> TrainingState:
-    """The state before the first step.
+    """Return the state before the first step.
 
     Args:
         experiment: the run; its seed decides weights and batches through two independent generators.
@@ -91,7 +98,8 @@ def initial_state(experiment: Experiment, domains: Domains) -> TrainingState:
         Step 0, on the domains' device.
 
     Raises:
-        InputError: nothing in the model can be trained, or a penalty's state is no tree of tensors.
+        InputError: labels that the loss does not take, nothing in the model can be trained, or a penalty's state is no
+            tree of tensors.
 
     Example:
         >>> from fishr.protocols import colored_digits
@@ -103,7 +111,7 @@ def initial_state(experiment: Experiment, domains: Domains) -> TrainingState:
 
 
 def first_state(experiment: Experiment, model: Model, domains: int) -> TrainingState:
-    """The state before the first step of a model that is built already; else as ``initial_state``.
+    """Return the state before the first step of a model that is built already; else as ``initial_state``.
 
     Example:
         >>> from fishr.protocols import colored_digits
@@ -130,26 +138,12 @@ def first_state(experiment: Experiment, model: Model, domains: int) -> TrainingS
 
 
 def state_to(state: TrainingState, device: torch.device) -> TrainingState:
-    """The state on a device; the generator's stays on the CPU.
-
-    Example:
-        >>> from fishr.protocols import colored_digits
-        >>> state = first_state(colored_digits(), Model(torch.nn.Flatten(), torch.nn.Linear(3, 1)), domains=2)
-        >>> state_to(state, torch.device("cpu")).parameters["head.bias"].device
-        device(type='cpu')
-    """
+    """Return the state on a device; the generator's stays on the CPU."""
     return evolve(to_device(state, device), generator=state.generator.cpu())
 
 
 def without_optimizer(state: TrainingState) -> TrainingState:
-    """The weights of a state without the optimizer's memory; as a template it fits a checkpoint with or without one.
-
-    Example:
-        >>> from fishr.protocols import colored_digits
-        >>> state = first_state(colored_digits(), Model(torch.nn.Flatten(), torch.nn.Linear(3, 1)), domains=2)
-        >>> without_optimizer(state).optimizer
-        OptimizerState(steps=(), moments={})
-    """
+    """Return the state without the optimizer's; as a template it fits a checkpoint with or without one."""
     return evolve(state, optimizer=OptimizerState((), {}))
 
 
