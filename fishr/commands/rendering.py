@@ -1,7 +1,7 @@
-"""How events and scores look: a bar on a terminal, lines in a pipe, tables at the end."""
+"""Rendering of events and scores: a bar on a terminal, lines in a pipe, tables at the end."""
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -13,41 +13,42 @@ if TYPE_CHECKING:
     from fishr.training import DomainScore, Event, StepRecord
 
 
-def follow(
-    events: "Iterable[Event]", steps: int, done: int = 0, label: str = "", opening: str = ""
-) -> "Iterator[Event]":
-    """Pass events on and show them on stderr: a progress bar on a terminal, a line an evaluation elsewhere.
+class Progress:
+    """Shows a run's events on stderr: a progress bar on a terminal, a line an evaluation elsewhere.
 
-    Args:
-        events: of a run.
-        steps: of the whole run.
-        done: of them before these events.
-        label: what stands before the bar or the line.
-        opening: lines that are shown above the first step's, unless the run goes on from a later one.
+    ``label`` stands before the bar or the line; ``opening`` is printed above the first step, unless the run is resumed.
     """
-    from fishr.training import Evaluated, Started, Stepped
 
-    terminal = sys.stderr.isatty()
-    last: StepRecord | None = None
-    pending = ""
-    with tqdm(total=steps, desc=label or None, unit="step", disable=not terminal, initial=done) as bar:
-        for event in events:
-            if isinstance(event, Started):
-                pending = "" if event.state.step else opening
-                bar.update(event.state.step - bar.n)
-            elif pending:
-                # Not before the first step: input that it refuses leaves one line, the error.
-                bar.write(pending, file=sys.stderr)
-                pending = ""
-            if isinstance(event, Stepped):
-                last = event.record
-                bar.set_postfix(_numbers(last), refresh=False)
-                bar.update(1)
-            elif isinstance(event, Evaluated) and not terminal:
-                parts = [f"step {event.step}/{steps}", *(f"{k} {v}" for k, v in _numbers(last).items())]
-                parts += [f"{score.title} {score.accuracy:.1%}" for score in event.scores]
-                click.echo("  ".join([label, *parts] if label else parts), err=True)
-            yield event
+    def __init__(self, steps: int, label: str = "", opening: str = "") -> None:
+        self._steps, self._label, self._opening, self._pending = steps, label, opening, ""
+        self._terminal = sys.stderr.isatty()
+        self._last: StepRecord | None = None
+
+    def __enter__(self) -> "Progress":
+        self._bar = tqdm(total=self._steps, desc=self._label or None, unit="step", disable=not self._terminal)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.close()
+
+    def show(self, event: "Event") -> None:
+        from fishr.training.loop import Evaluated, Started, Stepped
+
+        if isinstance(event, Started):
+            self._pending = "" if event.state.step else self._opening
+            self._bar.update(event.state.step - self._bar.n)
+        elif self._pending:
+            # Not before the first step: input that it refuses leaves one line, the error.
+            self._bar.write(self._pending, file=sys.stderr)
+            self._pending = ""
+        if isinstance(event, Stepped):
+            self._last = event.record
+            self._bar.set_postfix(_numbers(self._last), refresh=False)
+            self._bar.update(1)
+        elif isinstance(event, Evaluated) and not self._terminal:
+            parts = [f"step {event.step}/{self._steps}", *(f"{k} {v}" for k, v in _numbers(self._last).items())]
+            parts += [f"{score.title} {score.accuracy:.1%}" for score in event.scores]
+            click.echo("  ".join([self._label, *parts] if self._label else parts), err=True)
 
 
 def _numbers(record: "StepRecord | None") -> dict[str, str]:
@@ -57,13 +58,13 @@ def _numbers(record: "StepRecord | None") -> dict[str, str]:
 
 
 def score_table(scores: "Iterable[DomainScore]") -> str:
-    """Scores as a table for people."""
+    """Return scores as a table for people."""
     rows = [(s.title, s.split, s.samples, f"{s.accuracy:.1%}", f"{s.loss:.4f}") for s in scores]
     return tabulate(rows, ("domain", "split", "samples", "accuracy", "loss"), disable_numparse=True)
 
 
 def reproduction_table(rows: "Iterable[Row]", reproduction: "Reproduction") -> str:
-    """Measured beside published accuracies, as a Markdown table."""
+    """Return measured beside published accuracies, as a Markdown table."""
     from fishr.protocols.invariance import METHODS
     from fishr.reproductions import COLUMNS
 
@@ -78,7 +79,7 @@ def reproduction_table(rows: "Iterable[Row]", reproduction: "Reproduction") -> s
 
 
 def as_json(value: Any) -> str:
-    """One standard JSON object."""
+    """Return one standard JSON object."""
     import json
 
     return json.dumps(value, sort_keys=True, allow_nan=False)

@@ -26,7 +26,7 @@ def reproduce(
 
     Stop it when you like: the same command goes on where it stopped, restart by restart.
     """
-    from fishr.commands.rendering import as_json, follow, reproduction_table
+    from fishr.commands.rendering import Progress, as_json, reproduction_table
     from fishr.data import ColoredDigits, ColoredMNIST
     from fishr.files import write_atomically
     from fishr.plots.reproduction import save_reproduction_figure
@@ -42,8 +42,9 @@ def reproduce(
     for restart in restarts_of(table, folder, names, restarts):
         label = f"{restart.method} {restart.seed}"
         try:
-            for _ in follow(restart.run(data_dir, device), restart.experiment.steps, label=label):
-                pass
+            with Progress(restart.experiment.steps, label=label) as progress:
+                for event in restart.run(data_dir, device):
+                    progress.show(event)
         except NotFinite as failure:
             raise RunFailed(f"{restart.folder}: {failure}") from failure
         except KeyboardInterrupt:

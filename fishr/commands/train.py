@@ -1,9 +1,12 @@
 """``fishr train``."""
 
 import re
+import shlex
+from collections.abc import Generator
+from contextlib import closing, contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import click
 from click.core import ParameterSource
@@ -16,15 +19,24 @@ from fishr.commands.shared import (
     experiment_argument,
     find_experiment,
     format_option,
+    given_options,
     load_run,
     plugin_option,
     set_option,
 )
-from fishr.commands.train_together import Choice, train_together
-from fishr.errors import InputError
+from fishr.errors import InputError, RunFailed
 
 if TYPE_CHECKING:
-    from fishr.training import Experiment, Recording
+    from fishr.ranks import Ranks
+    from fishr.training import Artifacts, Event, Experiment, Recording
+
+
+class _Choice(NamedTuple):
+    """Configuration as TOML, run folder and artifacts."""
+
+    text: str
+    folder: Path
+    keep: "Artifacts"
 
 
 @click.command(
@@ -81,8 +93,11 @@ def train(
     RECIPE is colored-digits (the default) or colored-mnist, both with Fishr, or one of them with another method:
     colored-digits-erm, -irm, -vrex. FILE is a configuration as `fishr config show RECIPE` prints it.
     """
-    from fishr.configuration import dumps
-    from fishr.training import Artifacts
+    from fishr.commands.rendering import Progress
+    from fishr.configuration import dumps, structure
+    from fishr.configuration.toml import parse_toml
+    from fishr.training import Artifacts, Experiment, joined, loss_outline, run
+    from fishr.training.launch import agreed, from_first
 
     if resume is not None:
         given = {
@@ -96,11 +111,11 @@ def train(
         }
         _refuse_changes({name for name, is_given in given.items() if is_given})
 
-    def choose() -> Choice:
+    def choose() -> _Choice:
         if resume is not None:
             # A run goes on under the very text it was begun with.
             load_run(resume, plugins)
-            return Choice((resume / "config.toml").read_bytes().decode(), resume, Artifacts())
+            return _Choice((resume / "config.toml").read_bytes().decode(), resume, Artifacts())
         options = {"seed": seed, "compute.precision": precision}
         named = (f"{name}={value}" for name, value in options.items() if value is not None)
         chosen = find_experiment(experiment, (*overrides, *named), plugins)
@@ -108,9 +123,90 @@ def train(
             chosen = _on_features(chosen, on_features, plugins)
         recording = None if record_statistics is None else _recording(record_statistics)
         keep = Artifacts(statistics=recording, checkpoints=keep_checkpoints)
-        return Choice(dumps(chosen), out or _fresh_folder(chosen.name), keep)
+        return _Choice(dumps(chosen), out or _fresh_folder(chosen.name), keep)
 
-    train_together(choose, resume is not None, data_dir, device, style, plugins)
+    choice: _Choice | None = None
+    with joined(device) as (ranks, where):
+        try:
+            # Of several ranks the first chooses, prints and draws.
+            choice = from_first(agreed(lambda: choose() if ranks.number == 0 else None, ranks), ranks)
+            assert choice is not None
+            text, folder, keep = choice
+            table = parse_toml(text)
+            made = agreed(lambda: structure(table, Experiment, plugins), ranks)
+            events = run(
+                made,
+                folder,
+                experiment_text=text,
+                data_dir=data_dir,
+                device=where,
+                resume=resume is not None,
+                keep=keep,
+                ranks=ranks,
+            )
+            if ranks.number:
+                for _ in events:
+                    pass
+                return
+            # JSON is for programs, which find the weights in metrics.jsonl.
+            opening = "" if style == "json" else loss_outline(made.objective, made.steps)
+            last: Event | None = None
+            with _failures(folder), closing(events), Progress(made.steps, opening=opening) as progress:
+                for last in events:
+                    progress.show(last)
+            _report(folder, last, style)
+        except (InputError, RunFailed) as error:
+            shown = _shown(error, ranks, choice)
+            if shown is error:
+                raise
+            raise shown from error
+
+
+@contextmanager
+def _failures(folder: Path) -> Generator[None]:
+    """Name the run folder, and what is left in it, where a run fails or is interrupted."""
+    from fishr.training import NotFinite
+
+    try:
+        yield
+    except NotFinite as failure:
+        kept = "its last checkpoint is kept" if (folder / "checkpoint.pt").exists() else "it had no checkpoint yet"
+        raise RunFailed(f"{folder}: {failure}; {kept}") from failure
+    except KeyboardInterrupt:
+        remedy = f"; go on with fishr train {_resume(folder)}" if folder.exists() else ""
+        raise RunFailed(f"{folder}: interrupted{remedy}") from None
+
+
+def _shown(error: InputError | RunFailed, ranks: "Ranks", choice: _Choice | None) -> Exception:
+    """Return the error as a rank shows it: one for all where all have the same, else with the rank's number."""
+    from fishr.ranks import RankLost
+    from fishr.training import NotFinite
+    from fishr.training.launch import Refused
+
+    if isinstance(error, Refused | NotFinite):
+        return error if ranks.number == 0 else click.exceptions.Exit(2 if isinstance(error, InputError) else 1)
+    if ranks.alone:
+        return error
+    remedy = f"; go on with {_resume(choice.folder)}" if choice and isinstance(error, RankLost) else ""
+    kind = InputError if isinstance(error, InputError) else RankLost if isinstance(error, RankLost) else RunFailed
+    return kind(f"rank {ranks.number} of {ranks.count}: {error}{remedy}")
+
+
+def _report(folder: Path, last: "Event | None", style: str) -> None:
+    from fishr.commands.rendering import score_table
+    from fishr.plots.run import save_run_figure
+    from fishr.training import Finished
+
+    figure = save_run_figure(folder)
+    if style == "json":
+        click.echo((folder / "result.json").read_text(), nl=False)
+    else:
+        click.echo(f"{score_table(cast(Finished, last).scores)}\n\nrun: {folder}\nfigure: {figure}")
+
+
+def _resume(folder: Path) -> str:
+    """Return the options that go on with a run, among them those that were given to this one."""
+    return shlex.join(["--resume", str(folder), *given_options("data_dir", "device", "style", "plugins")])
 
 
 def _refuse_changes(given: set[str]) -> None:
@@ -120,7 +216,7 @@ def _refuse_changes(given: set[str]) -> None:
 
 
 def _recording(text: str) -> "Recording":
-    """What ``every=50,samples=200,epsilon=0.1`` asks for."""
+    """Return the recording of a text such as ``every=50,samples=200,epsilon=0.1``."""
     from fishr.training import Recording
 
     types = {"every": int, "samples": int, "epsilon": float}
@@ -140,7 +236,7 @@ def _recording(text: str) -> "Recording":
 
 
 def _on_features(experiment: "Experiment", path: Path, plugins: tuple[str, ...]) -> "Experiment":
-    """The same experiment without a featurizer, on cached features that are of its own data."""
+    """Return the experiment on cached features of its own data, without a featurizer."""
     from fishr.configuration import structure, unstructure
     from fishr.configuration.toml import parse_toml
     from fishr.data.caches import open_features
