@@ -52,12 +52,12 @@ def headlines(analysis: Analysis) -> dict[str, Headline]:
         In the order of tables; what needs two training domains is missing where there is one.
 
     Example:
-        >>> from fishr.analysis import Subject, analyse
+        >>> from fishr.analysis import Subject, analyze
         >>> from fishr.data import Domain
         >>> from fishr.losses import CrossEntropy
         >>> a, b = (Domain(n, torch.randn(8, 3), torch.arange(8) % 2) for n in "ab")
         >>> splits = ("training", "training")
-        >>> found = analyse(Subject.from_domains("mine", torch.nn.Linear(3, 2), CrossEntropy(), (a, b), splits))
+        >>> found = analyze(Subject.from_domains("mine", torch.nn.Linear(3, 2), CrossEntropy(), (a, b), splits))
         >>> headlines(found)["gradient_cosines"].title
         'cosine of the gradients, mean over pairs'
     """

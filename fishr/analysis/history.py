@@ -1,8 +1,10 @@
-"""What a run recorded while it trained: how far its domains were apart, step by step."""
+"""Statistics that a run recorded while it trained: how far its domains were apart at each step."""
 
 from collections.abc import Sequence
+from functools import reduce
+from operator import getitem
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -13,7 +15,7 @@ from fishr.data.caches import Parts, load_tree
 from fishr.errors import InputError
 
 STATISTICS, KIND = "statistics.h5", "fishr-statistics"
-# The curves of a history, and what they are for a person.
+# The curves of a history and their titles.
 CURVES = {
     "variance_distance": "distance of gradient variances, scale-free (Fishr)",
     "hessian_distance": "distance of diagonal Hessians, scale-free",
@@ -33,9 +35,9 @@ class History:
         penalties: [T] of each term, without its weight.
         variance_distance: [T], (1/K) Σ ‖v_e − v̄‖² / ‖v̄‖², v_e the variance of the head's per-sample gradients.
         hessian_distance: [T], the same of the diagonal of the head's Hessian.
-        cosine: [T, K], of v_e and diag H_e: how good a stand-in the variance is.
+        cosine: [T, K], of v_e and diag H_e.
         inconsistency: [T], loss, of the head's landscape on a fixed plane; a lower bound.
-        finished: whether the run had ended.
+        finished: whether the run has ended.
 
     Example:
         >>> zeros, ones = torch.zeros(2), torch.ones(2, 1)
@@ -55,13 +57,7 @@ class History:
 
 
 def load_history(folder: Path) -> History | None:
-    """The recorded statistics of a run folder; while it trains, those so far.
-
-    Args:
-        folder: of the run.
-
-    Returns:
-        The history, or None for a run that recorded nothing.
+    """Return the recorded statistics of a run folder, while it trains those so far; None if it recorded nothing.
 
     Raises:
         InputError: the records are damaged or another program's.
@@ -82,12 +78,7 @@ def load_history(folder: Path) -> History | None:
 
 def _read(path: Path, name: str, trees: Sequence[dict[str, Any]], finished: bool = True) -> History:
     def column(*keys: str) -> Tensor:
-        found = list[Any]()
-        for tree in trees:
-            value: Any = tree
-            for key in keys:
-                value = value[key]
-            found.append(value)
+        found = [reduce(getitem, keys, cast(Any, tree)) for tree in trees]
         return torch.from_numpy(np.asarray(found[0] if finished else found))
 
     try:

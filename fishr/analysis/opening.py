@@ -152,7 +152,7 @@ def _opened(path: Path) -> FeatureCache | GradientCache:
     if cache.form != "factors":
         raise InputError(
             f"{path}: got gradients as {cache.form}, without the features they are of, expected factors; "
-            "analyse the run or its cache of features"
+            "analyze the run or its cache of features"
         )
     return cache
 

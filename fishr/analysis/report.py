@@ -1,4 +1,4 @@
-"""Everything the diagnostics say about a subject's head, and on request its network, as one frozen record."""
+"""All diagnostics of a subject's head, and on request of its network, as one frozen record."""
 
 import copy
 import zlib
@@ -10,7 +10,7 @@ from attrs import field, frozen
 from torch import Tensor, nn
 
 import fishr
-from fishr.analysis.subject import Network, Split, Subject
+from fishr.analysis.subject import Split, Subject
 from fishr.data.reading import tensor_of
 from fishr.diagnostics.measurement import measure, measure_network
 from fishr.diagnostics.uncertainty import Estimation, Quantity
@@ -26,12 +26,12 @@ def _at_least_two(settings: object, attribute: Any, value: int | None) -> None:
 
 @frozen
 class Settings:
-    """What an analysis looks at.
+    """Settings of an analysis.
 
     Args:
-        samples: rows of each domain at most, drawn without replacement; None for all of them.
-        seed: decides which rows, in each domain by itself, and the random vectors of estimates.
-        network: whether the whole network is measured as well as the head.
+        samples: most samples of each domain, drawn without replacement; None for all.
+        seed: of the draw in each domain, and of the random vectors of estimates.
+        network: whether to measure the whole network as well as the head.
         rank: eigenvalues of each domain's Hessian of the head.
 
     Raises:
@@ -52,32 +52,22 @@ class Settings:
 
 @frozen(eq=False)
 class Analysis:
-    """What was found.
+    """Measured quantities of a subject.
 
     Args:
         name: of the subject.
         source: of the subject: path, kind, key and step.
-        loss: its class.
-        settings: what was asked for.
-        domains: names of the K domains; training domains first.
+        loss: name of its class.
+        settings: of the analysis.
+        domains: titles of the K domains; training domains first.
         splits: "training" or "evaluation" of each.
-        rows: of each domain, how many there are.
-        samples: of these, how many were looked at.
+        rows: samples of each domain.
+        samples: how many of them were measured.
         layout: which column of a [K, P] quantity is which head parameter.
-        quantities: of the head, by name. The axis "domain" runs over all domains; a quantity without that axis says
-            something of the training domains together.
+        quantities: of the head, by name. The axis "domain" runs over all domains; a quantity without it is of the
+            training domains together.
         network: of all parameters, in the same way; empty unless asked for.
         library: version of fishr.
-
-    Example:
-        >>> from fishr.data import Domain
-        >>> from fishr.losses import CrossEntropy
-        >>> flat, hilly = (Domain(n, torch.randn(8, 3), torch.arange(8) % 2) for n in ("flat", "hilly"))
-        >>> head, splits = torch.nn.Linear(3, 2), ("training", "evaluation")
-        >>> subject = Subject.from_domains("mine", head, CrossEntropy(), (flat, hilly), splits)
-        >>> found = analyse(subject, Settings(samples=6))
-        >>> found.rows, found.samples, found.quantities["gradient_variance"].value.shape
-        ((8, 8), (6, 6), torch.Size([2, 8]))
     """
 
     name: str
@@ -95,47 +85,51 @@ class Analysis:
 
     @property
     def training(self) -> tuple[str, ...]:
-        """Names of the training domains."""
+        """Titles of the training domains."""
         return tuple(name for name, split in zip(self.domains, self.splits, strict=True) if split == "training")
 
 
-def analyse(subject: Subject, settings: Settings = Settings()) -> Analysis:
+def analyze(subject: Subject, settings: Settings = Settings()) -> Analysis:
     """Measure a subject: each domain, each pair of domains, and the training domains together.
 
     Args:
-        subject: a head, domains of features, and for ``settings.network`` a network.
-        settings: which rows, and whether the network too.
+        subject: a head on domains of features, and for ``settings.network`` a network.
+        settings: number of samples, and whether to measure the network.
 
     Returns:
-        All of ``fishr.diagnostics.measure``, computed in float64.
+        All quantities of ``fishr.diagnostics.measure``, in float64.
 
     Raises:
-        InputError: the subject has no training domain, or no network where it is asked for.
+        InputError: the subject has no training domain, or no network where one is asked for.
 
     Example:
         >>> from fishr.data import Domain
         >>> from fishr.losses import CrossEntropy
-        >>> steep, hilly = (Domain(n, torch.randn(8, 3), torch.arange(8) % 2) for n in ("steep", "hilly"))
-        >>> head, splits = torch.nn.Linear(3, 2), ("training", "training")
-        >>> subject = Subject.from_domains("mine", head, CrossEntropy(), (steep, hilly), splits)
-        >>> analyse(subject).quantities["variance_distances"].axes
-        ('domain', 'domain')
+        >>> flat, hilly = (Domain(n, torch.randn(8, 3), torch.arange(8) % 2) for n in ("flat", "hilly"))
+        >>> head, splits = nn.Linear(3, 2), ("training", "evaluation")
+        >>> found = analyze(Subject.from_domains("mine", head, CrossEntropy(), (flat, hilly), splits), Settings(6))
+        >>> found.rows, found.samples, found.quantities["variance_distances"].axes
+        ((8, 8), (6, 6), ('domain', 'domain'))
     """
     _check(subject, settings)
-    picked = [pick(name, rows, settings) for name, rows in zip(subject.domains, subject.seen.sizes, strict=True)]
+    seen = subject.seen
+    picked = [pick(name, rows, settings) for name, rows in zip(subject.domains, seen.sizes, strict=True)]
     return Analysis(
         name=subject.name,
         source=subject.source,
-        loss=getattr(subject.seen.loss, "__name__", type(subject.seen.loss).__name__),
+        loss=getattr(seen.loss, "__name__", type(seen.loss).__name__),
         settings=settings,
         domains=subject.titles,
         splits=subject.splits,
-        rows=subject.seen.sizes,
-        samples=tuple(len(rows) for rows in picked),
-        layout=subject.seen.layout,
+        rows=seen.sizes,
+        samples=tuple(map(len, picked)),
+        layout=seen.layout,
         quantities=_of_head(subject, picked, settings),
-        network=_of_network(subject.network, subject, picked, settings) if settings.network and subject.network else {},
+        network=_of_network(subject, picked, settings) if settings.network else {},
     )
+
+
+analyse = analyze  # its name until 0.2
 
 
 def pick(domain: str, rows: int, settings: Settings) -> Tensor:
@@ -149,49 +143,38 @@ def pick(domain: str, rows: int, settings: Settings) -> Tensor:
 def _check(subject: Subject, settings: Settings) -> None:
     if "training" not in subject.splits:
         got = ", ".join(subject.domains)
-        raise InputError(f"{subject.name}: got no training domain among {got}, expected at least one to analyse")
+        raise InputError(f"{subject.name}: got no training domain among {got}, expected at least one to analyze")
     if settings.network and subject.network is None:
         raise InputError(
             f"{subject.name}: got a cache, which holds features alone, expected a run for the whole network; "
-            "analyse the run folder, or leave the network out"
+            "analyze the run folder, or leave the network out"
         )
 
 
 def _of_head(subject: Subject, picked: list[Tensor], settings: Settings) -> dict[str, Quantity]:
     # In float64: what Fishr makes equal differs by less than float32 can tell.
-    head = copy.deepcopy(subject.seen.head).double()
-    parts = [
-        (features[rows].double(), labels[rows])
-        for (features, labels), rows in zip(subject.seen.domain_samples, picked, strict=True)
-    ]
-    found = _measured(head, parts, subject, settings)
+    head, seen = copy.deepcopy(subject.seen.head).double(), subject.seen
+    chosen = zip(seen.domain_samples, picked, strict=True)
+    parts = [(features[rows].double(), labels[rows]) for (features, labels), rows in chosen]
+
+    def measured(parts: list[tuple[Tensor, Tensor]], names: list[str] | None = None) -> dict[str, Quantity]:
+        features, labels = (torch.cat(column) for column in zip(*parts, strict=True))
+        sizes = tuple(len(part) for _, part in parts)
+        return measure(head, features, labels, sizes, seen.loss, names=names, rank=settings.rank, seed=settings.seed)
+
+    found = measured(parts)
     if "evaluation" not in subject.splits:
         return found
-    trained_on = [part for part, split in zip(parts, subject.splits, strict=True) if split == "training"]
     together = [name for name, quantity in found.items() if "domain" not in quantity.axes]
-    return found | _measured(head, trained_on, subject, settings, together)
+    return found | measured(parts[: subject.splits.count("training")], together)
 
 
-def _measured(
-    head: nn.Module,
-    parts: list[tuple[Tensor, Tensor]],
-    subject: Subject,
-    settings: Settings,
-    names: list[str] | None = None,
-) -> dict[str, Quantity]:
-    features, labels = (torch.cat(column) for column in zip(*parts, strict=True))
-    sizes = tuple(len(part) for _, part in parts)
-    return measure(
-        head, features, labels, sizes, subject.seen.loss, names=names, rank=settings.rank, seed=settings.seed
-    )
-
-
-def _of_network(network: Network, subject: Subject, picked: list[Tensor], settings: Settings) -> dict[str, Quantity]:
-    # In its own type: what is estimated here is off by more than rounding, and float64 takes twice as long.
-    whole = nn.Sequential(network.featurizer, subject.seen.head)
-    samples = zip(subject.seen.domain_samples, picked, strict=True)
-    labels = torch.cat([labels[rows] for (_, labels), rows in samples])
-    read = [tensor_of(one, rows.tolist()) for one, rows in zip(network.inputs, picked, strict=True)]
-    inputs = torch.cat(read).to(labels.device)
-    sizes = tuple(len(rows) for rows in picked)
-    return measure_network(whole, inputs, labels, sizes, subject.seen.loss, estimation=Estimation(seed=settings.seed))
+def _of_network(subject: Subject, picked: list[Tensor], settings: Settings) -> dict[str, Quantity]:
+    # In its own type: estimates here are off by more than rounding, and float64 takes twice as long.
+    network, seen = subject.network, subject.seen
+    assert network is not None
+    labels = torch.cat([part[rows] for part, rows in zip(seen.by_domain(seen.labels), picked, strict=True)])
+    inputs = torch.cat([tensor_of(one, rows.tolist()) for one, rows in zip(network.inputs, picked, strict=True)])
+    whole, sizes = nn.Sequential(network.featurizer, seen.head), tuple(map(len, picked))
+    estimation = Estimation(seed=settings.seed)
+    return measure_network(whole, inputs.to(labels.device), labels, sizes, seen.loss, estimation=estimation)

@@ -1,4 +1,4 @@
-"""An analysis as an HDF5 file, to look at later and elsewhere."""
+"""An analysis as an HDF5 file."""
 
 from pathlib import Path
 from typing import Any
@@ -17,25 +17,20 @@ KIND = "fishr-analysis"
 
 
 def save_analysis(path: Path, analysis: Analysis, *, replace: bool = False) -> None:
-    """Write an analysis.
-
-    Args:
-        path: where.
-        analysis: what was found.
-        replace: whether a file that is there gives way.
+    """Write an analysis, over a file that is there if ``replace``.
 
     Raises:
         InputError: a file is there and is not to be replaced.
-        RunFailed: it could not be written; what was there is kept.
+        RunFailed: it could not be written; the earlier file is kept.
 
     Example:
         >>> import tempfile
-        >>> from fishr.analysis import Subject, analyse
+        >>> from fishr.analysis import Subject, analyze
         >>> from fishr.data import Domain
         >>> from fishr.losses import CrossEntropy
         >>> flat = Domain("flat", torch.randn(8, 3), torch.arange(8) % 2)
         >>> head = torch.nn.Linear(3, 2)
-        >>> found = analyse(Subject.from_domains("mine", head, CrossEntropy(), (flat,), ("training",)))
+        >>> found = analyze(Subject.from_domains("mine", head, CrossEntropy(), (flat,), ("training",)))
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     save_analysis(Path(folder, "analysis.h5"), found)
         ...     load_analysis(Path(folder, "analysis.h5")).domains
@@ -45,13 +40,10 @@ def save_analysis(path: Path, analysis: Analysis, *, replace: bool = False) -> N
 
 
 def load_analysis(path: Path) -> Analysis:
-    """Read an analysis that ``save_analysis`` wrote; the same numbers to the bit.
-
-    Args:
-        path: of the file.
+    """Read an analysis that ``save_analysis`` wrote; the numbers have identical bits.
 
     Raises:
-        InputError: no such file, or not a whole analysis of a version that is known here.
+        InputError: no such file, or not a whole analysis of a known version.
 
     Example:
         >>> load_analysis(Path("nowhere.h5"))
@@ -63,82 +55,16 @@ def load_analysis(path: Path) -> Analysis:
     try:
         return _analysis(tree)
     except (KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{path}: a damaged analysis ({type(error).__name__}: {error}); analyse again") from error
-
-
-def _tree(analysis: Analysis) -> Tree:
-    layout = analysis.layout
-    return {
-        "subject": {"name": analysis.name, "loss": analysis.loss, **analysis.source},
-        "settings": asdict(analysis.settings),
-        "domains": analysis.domains,
-        "splits": analysis.splits,
-        "rows": np.array(analysis.rows),
-        "samples": np.array(analysis.samples),
-        "layout": {
-            "names": layout.names,
-            "shapes": {
-                n: np.array(shape, dtype=np.int64) for n, shape in zip(layout.names, layout.shapes, strict=True)
-            },
-        },
-        "quantities": {name: _quantity_tree(quantity) for name, quantity in analysis.quantities.items()},
-        "network": {name: _quantity_tree(quantity) for name, quantity in analysis.network.items()},
-        "library": analysis.library,
-    }
-
-
-def _quantity_tree(quantity: Quantity) -> Tree:
-    return {
-        "value": quantity.value.numpy(force=True),
-        "axes": quantity.axes,
-        "unit": quantity.unit,
-        "route": quantity.route,
-        "error": None if quantity.error is None else quantity.error.numpy(force=True),
-    }
-
-
-def _analysis(tree: dict[str, Any]) -> Analysis:
-    subject = dict[str, str](tree["subject"])
-    names = tuple(tree["layout"]["names"])
-    shapes = tree["layout"]["shapes"]
-    return Analysis(
-        name=subject.pop("name"),
-        loss=subject.pop("loss"),
-        source=subject,
-        settings=Settings(**tree["settings"]),
-        domains=tuple(tree["domains"]),
-        splits=tuple(tree["splits"]),
-        rows=tuple(int(n) for n in tree["rows"]),
-        samples=tuple(int(n) for n in tree["samples"]),
-        layout=Layout(names, tuple(tuple(int(n) for n in shapes[name]) for name in names)),
-        quantities={name: _quantity(name, part) for name, part in tree["quantities"].items()},
-        network={name: _quantity(name, part) for name, part in tree["network"].items()},
-        library=tree["library"],
-    )
-
-
-def _quantity(name: str, tree: dict[str, Any]) -> Quantity:
-    value, error = torch.from_numpy(np.asarray(tree["value"])), tree["error"]
-    route, unit, axes = tree["route"], tree["unit"], tuple(tree["axes"])
-    return Quantity(name, value, axes, unit, route, None if error is None else torch.from_numpy(np.asarray(error)))
+        raise InputError(f"{path}: a damaged analysis ({type(error).__name__}: {error}); analyze again") from error
 
 
 def may_replace(path: Path, source: dict[str, str], settings: Settings, *, replace: bool = False) -> bool:
-    """Whether there is a result at a path that the one of a source and settings may replace.
+    """Return whether a result is there that the analysis of a source with some settings may replace.
 
-    The same analysis made again finds the same, so it may; another one needs ``replace``; what is no analysis stays.
-
-    Args:
-        path: of the result.
-        source: of the subject that is to be analysed.
-        settings: of the analysis.
-        replace: whether an analysis of another source or other settings gives way.
-
-    Returns:
-        False where nothing is there.
+    The same analysis may, as it finds the same numbers; another one needs ``replace``; any other file stays.
 
     Raises:
-        InputError: another analysis is there, something that is none, or the folder does not exist.
+        InputError: another analysis or another file is there, or the folder does not exist.
 
     Example:
         >>> may_replace(Path("nothing-there.h5"), {"key": "", "step": "3"}, Settings())
@@ -158,3 +84,52 @@ def may_replace(path: Path, source: dict[str, str], settings: Settings, *, repla
             f"{there.settings}; choose another place with -o, or give it up with --replace"
         )
     return True
+
+
+def _tree(analysis: Analysis) -> Tree:
+    names, shapes = analysis.layout.names, analysis.layout.shapes
+    return {
+        "subject": {"name": analysis.name, "loss": analysis.loss, **analysis.source},
+        "settings": asdict(analysis.settings),
+        "domains": analysis.domains,
+        "splits": analysis.splits,
+        "rows": np.array(analysis.rows),
+        "samples": np.array(analysis.samples),
+        "layout": {
+            "names": names,
+            "shapes": {name: np.array(shape, dtype=np.int64) for name, shape in zip(names, shapes, strict=True)},
+        },
+        "quantities": {name: _quantity_tree(quantity) for name, quantity in analysis.quantities.items()},
+        "network": {name: _quantity_tree(quantity) for name, quantity in analysis.network.items()},
+        "library": analysis.library,
+    }
+
+
+def _quantity_tree(quantity: Quantity) -> Tree:
+    tree = asdict(quantity, filter=lambda attribute, _: attribute.name != "name", recurse=False)
+    return tree | {k: v.numpy(force=True) for k, v in tree.items() if isinstance(v, torch.Tensor)}
+
+
+def _analysis(tree: dict[str, Any]) -> Analysis:
+    subject = dict[str, str](tree["subject"])
+    names, shapes = tuple(tree["layout"]["names"]), tree["layout"]["shapes"]
+    return Analysis(
+        name=subject.pop("name"),
+        loss=subject.pop("loss"),
+        source=subject,
+        settings=Settings(**tree["settings"]),
+        domains=tuple(tree["domains"]),
+        splits=tuple(tree["splits"]),
+        rows=tuple(map(int, tree["rows"])),
+        samples=tuple(map(int, tree["samples"])),
+        layout=Layout(names, tuple(tuple(map(int, shapes[name])) for name in names)),
+        quantities={name: _quantity(name, part) for name, part in tree["quantities"].items()},
+        network={name: _quantity(name, part) for name, part in tree["network"].items()},
+        library=tree["library"],
+    )
+
+
+def _quantity(name: str, tree: dict[str, Any]) -> Quantity:
+    value, error = (None if tree[k] is None else torch.from_numpy(np.asarray(tree[k])) for k in ("value", "error"))
+    assert value is not None
+    return Quantity(name, value, tuple(tree["axes"]), tree["unit"], tree["route"], error)

@@ -1,7 +1,7 @@
 """``fishr analyze``."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -9,7 +9,7 @@ from fishr.commands.shared import PATH, SEED, data_dir_option, device_option, fo
 from fishr.errors import InputError
 
 if TYPE_CHECKING:
-    from fishr.analysis import Analysis, History, Settings
+    from fishr.analysis import Analysis, History
 
 
 @click.command(
@@ -20,16 +20,12 @@ if TYPE_CHECKING:
 @click.argument("second", type=PATH, metavar="[SECOND]", required=False)
 @click.option("-o", "--out", type=PATH, help="HDF5 result (default: RUN/analysis.h5 or FILE.analysis.h5).")
 @click.option("--figures", type=PATH, help="Folder of the figures (default: beside the result).")
+@click.option("--samples", type=click.IntRange(min=2), metavar="N", help="Most samples of each domain (default: all).")
+@click.option("--seed", type=SEED, default=0, show_default=True, help="Seed of the draw of samples.")
 @click.option(
-    "--samples", type=click.IntRange(min=2), metavar="N", help="Rows of each domain at most (default: all of them)."
+    "--network", is_flag=True, help="Also measure the whole network; for runs only, minutes a domain if it is large."
 )
-@click.option("--seed", type=SEED, default=0, show_default=True, help="Decides which rows.")
-@click.option(
-    "--network",
-    is_flag=True,
-    help="Measure the whole network too: of runs alone, and minutes a domain where it is large.",
-)
-@click.option("--replace", is_flag=True, help="Let a result and figures of another source or other settings give way.")
+@click.option("--replace", is_flag=True, help="Replace a result and figures of another source or other settings.")
 @data_dir_option
 @device_option
 @format_option
@@ -50,60 +46,36 @@ def analyze(
 ) -> None:
     """Measure the gradients, Fisher and Hessian of a head on each domain and between domains.
 
-    RUN_OR_FILE is a run folder, whose last checkpoint is looked at, or a cache of features or gradients. With SECOND,
-    the two stand side by side, with the ratio of each headline number; figures are then drawn with --figures alone.
-    The same analysis made again replaces its result; another one is refused unless --replace.
+    RUN_OR_FILE is a run folder, whose last checkpoint is measured, or a cache of features or gradients. SECOND is
+    shown beside it, with the ratio of each headline number; figures are then drawn only with --figures. Repeating an
+    analysis replaces its result; another analysis is refused unless --replace.
     """
-    from fishr.analysis import Settings
-
-    settings = Settings(samples=samples, seed=seed, network=network)
-    paths = (subject,) if second is None else (subject, second)
-    if out is not None and second is not None:
-        raise InputError("--out: got it with two subjects, each of which has its own result; drop one of them")
-    _analyze(
-        paths, settings, out, figures, replace, style, {"data_dir": data_dir, "device": device, "plugins": plugins}
-    )
-
-
-def _analyze(
-    paths: tuple[Path, ...],
-    settings: "Settings",
-    out: Path | None,
-    figures: Path | None,
-    replace: bool,
-    style: str,
-    options: dict[str, Any],
-) -> None:
     import attrs
 
-    from fishr.analysis import analyse, load_analysis, load_history, may_replace, open_subject, save_analysis
+    from fishr.analysis import Settings, load_analysis, load_history, may_replace, open_subject, save_analysis
+    from fishr.analysis import analyze as measured
     from fishr.plots.analysis import check_figures, figures_key, save_analysis_figures
 
-    subjects = [open_subject(path, **options) for path in paths]
+    settings = Settings(samples=samples, seed=seed, network=network)
+    if out is not None and second is not None:
+        raise InputError("--out: got it with two subjects, each of which has its own result; drop one of them")
+    paths = [subject] if second is None else [subject, second]
+    subjects = [open_subject(path, data_dir=data_dir, device=device, plugins=plugins) for path in paths]
     histories = [history for path in paths if (history := load_history(path)) is not None]
-    results = [out or _result_of(path) for path in paths]
-    folder = figures or (results[0].with_suffix("") if len(paths) == 1 else None)
-    # What would be refused at the end is refused before the work.
-    replaced = [
-        may_replace(result, subject.source, settings, replace=replace)
-        for subject, result in zip(subjects, results, strict=True)
-    ]
+    results = [out or (p / "analysis.h5" if p.is_dir() else p.with_suffix(".analysis.h5")) for p in paths]
+    folder = figures or (results[0].with_suffix("") if second is None else None)
+    # Refuse before the work what would be refused after it.
+    opened = list(zip(results, subjects, strict=True))
+    replaced = [may_replace(result, one.source, settings, replace=replace) for result, one in opened]
     if folder is not None:
-        key = figures_key([(subject.source, attrs.asdict(settings)) for subject in subjects])
+        key = figures_key([(one.source, attrs.asdict(settings)) for one in subjects])
         check_figures(folder, key, replace=replace)
 
-    for subject, result, there in zip(subjects, results, replaced, strict=True):
-        save_analysis(result, analyse(subject, settings), replace=there)
+    for (result, one), there in zip(opened, replaced, strict=True):
+        save_analysis(result, measured(one, settings), replace=there)
     analyses = [load_analysis(result) for result in results]
     drawn = [] if folder is None else save_analysis_figures(analyses, histories, folder, replace=replace)
-    if style == "json":
-        click.echo(_json(analyses, histories, results, drawn))
-    else:
-        click.echo(_text(analyses, histories, results, drawn))
-
-
-def _result_of(path: Path) -> Path:
-    return path / "analysis.h5" if path.is_dir() else path.with_suffix(".analysis.h5")
+    click.echo((_json if style == "json" else _text)(analyses, histories, results, drawn))
 
 
 def _text(analyses: "list[Analysis]", histories: "list[History]", results: list[Path], drawn: list[Path]) -> str:
@@ -120,10 +92,12 @@ def _json(analyses: "list[Analysis]", histories: "list[History]", results: list[
     from fishr.commands.analysis_tables import analysis_object, finite, history_object
     from fishr.commands.rendering import as_json
 
-    told = [analysis_object(analysis) | {"result": str(path)} for analysis, path in zip(analyses, results, strict=True)]
+    found = [
+        analysis_object(analysis) | {"result": str(path)} for analysis, path in zip(analyses, results, strict=True)
+    ]
     rest = {"figures": [str(path) for path in drawn], "histories": [history_object(history) for history in histories]}
-    if len(told) == 1:
-        return as_json(told[0] | rest)
+    if len(found) == 1:
+        return as_json(finite(found[0] | rest))
     one, two = (headlines(analysis) for analysis in analyses)
-    ratios = {name: finite(ratio(headline, two[name])) for name, headline in one.items() if name in two}
-    return as_json({"subjects": told, "ratios": ratios} | rest)
+    ratios = {name: ratio(headline, two[name]) for name, headline in one.items() if name in two}
+    return as_json(finite({"subjects": found, "ratios": ratios} | rest))

@@ -7,12 +7,12 @@ import pytest
 import torch
 from analysis.subjects import part
 
-from fishr.analysis import Headline, analyse, headlines, ratio
+from fishr.analysis import Headline, analyze, headlines, ratio
 
 
 def test_they_are_of_the_training_domains(subject):
-    found = headlines(analyse(subject))
-    alone = headlines(analyse(part(subject, (0, 1))))
+    found = headlines(analyze(subject))
+    alone = headlines(analyze(part(subject, (0, 1))))
     assert found.keys() == alone.keys()
     assert {"variance_distance_scale_free", "hessian_diagonal_distance_scale_free", "gradient_cosines"} <= found.keys()
     for name, headline in found.items():
@@ -20,7 +20,7 @@ def test_they_are_of_the_training_domains(subject):
 
 
 def test_against_the_definition(subject):
-    analysis = analyse(subject)
+    analysis = analyze(subject)
     found = headlines(analysis)
     variance = analysis.quantities["gradient_variance"].value[:2]
     hessian = analysis.quantities["hessian_diagonal"].value[:2]
@@ -36,7 +36,7 @@ def test_against_the_definition(subject):
 
 
 def test_an_error_goes_with_its_number(subject):
-    analysis = analyse(subject)
+    analysis = analyze(subject)
     cosine = analysis.quantities["variance_hessian_cosine"]
     known = attrs.evolve(cosine, error=torch.tensor([0.1, 0.3, 9.0], dtype=torch.float64))
     found = headlines(attrs.evolve(analysis, quantities=analysis.quantities | {cosine.name: known}))
@@ -55,4 +55,4 @@ def test_ratio():
 
 def test_one_training_domain_has_no_pairs(subject):
     one = part(subject, (0,))
-    assert "gradient_cosines" not in headlines(analyse(one))
+    assert "gradient_cosines" not in headlines(analyze(one))

@@ -6,7 +6,7 @@ import torch
 from analysis.subjects import part
 from torch import nn
 
-from fishr.analysis import Network, Settings, analyse
+from fishr.analysis import Network, Settings, analyze
 from fishr.analysis.report import pick
 from fishr.diagnostics import measure
 from fishr.errors import InputError
@@ -27,7 +27,7 @@ def _close(one, other):
 
 
 def test_everything_is_there_in_float64(subject):
-    found = analyse(subject)
+    found = analyze(subject)
     assert found.quantities.keys() == _measured(subject).keys()
     assert {q.value.dtype for q in found.quantities.values()} == {torch.float64}
     assert (found.name, found.loss, found.domains) == ("mine", "CrossEntropy", ("photo", "sketch", "clip art"))
@@ -38,7 +38,7 @@ def test_everything_is_there_in_float64(subject):
 
 def test_domains_by_themselves_and_in_pairs(subject):
     """What is said of a domain or a pair does not depend on which other domains are there."""
-    found = analyse(subject).quantities
+    found = analyze(subject).quantities
     pair = _measured(subject, (0, 2))
     for name, quantity in pair.items():
         if quantity.axes[:1] != ("domain",):
@@ -52,7 +52,7 @@ def test_domains_by_themselves_and_in_pairs(subject):
 
 
 def test_together_means_the_training_domains(subject):
-    found = analyse(subject).quantities
+    found = analyze(subject).quantities
     training = _measured(subject, (0, 1))
     everything = _measured(subject)
     together = [name for name, quantity in found.items() if "domain" not in quantity.axes]
@@ -65,12 +65,12 @@ def test_together_means_the_training_domains(subject):
 
 def test_rows_that_are_drawn(subject):
     settings = Settings(samples=8, seed=4)
-    found = analyse(subject, settings)
+    found = analyze(subject, settings)
     assert (found.rows, found.samples) == ((9, 12, 7), (8, 8, 7))
     rows = [pick(name, rows, settings) for name, rows in zip(subject.domains, subject.seen.sizes, strict=True)]
     expected = _measured(subject, rows=rows)
     _close(found.quantities["gradient_variance"], expected["gradient_variance"])
-    whole = analyse(subject).quantities["gradient_variance"].value
+    whole = analyze(subject).quantities["gradient_variance"].value
     assert not torch.allclose(found.quantities["gradient_variance"].value[1], whole[1])
     torch.testing.assert_close(found.quantities["gradient_variance"].value[2], whole[2])
 
@@ -92,7 +92,7 @@ def test_which_rows_are_drawn():
 
 def test_the_head_is_not_touched(subject):
     before = {name: weight.clone() for name, weight in subject.seen.head.state_dict().items()}
-    analyse(subject)
+    analyze(subject)
     after = subject.seen.head.state_dict()
     assert all(torch.equal(before[name], after[name]) for name in before)
     assert {weight.dtype for weight in after.values()} == {torch.float32}
@@ -101,7 +101,7 @@ def test_the_head_is_not_touched(subject):
 
 def test_a_single_training_domain(subject):
     one = part(subject, (0,))
-    found = analyse(one).quantities
+    found = analyze(one).quantities
     assert found["variance_distances"].value.shape == (1, 1)
     assert found["variance_distance_scale_free"].value == 0
 
@@ -111,7 +111,7 @@ def test_a_network_is_measured_from_its_inputs(subject):
     flip = nn.Linear(4, 4, bias=False).requires_grad_(False)
     flip.weight.copy_(-torch.eye(4))
     network = Network(flip, tuple(-features for features, _ in subject.seen.domain_samples))
-    found = analyse(attrs.evolve(subject, network=network), Settings(network=True, samples=8))
+    found = analyze(attrs.evolve(subject, network=network), Settings(network=True, samples=8))
     assert {"hessian_trace", "top_eigenvalues", "spectral_density"} <= found.network.keys()
     trace = found.quantities["hessian_trace"].value
     torch.testing.assert_close(found.network["hessian_trace"].value.double(), trace, rtol=1e-4, atol=1e-6)
@@ -120,9 +120,9 @@ def test_a_network_is_measured_from_its_inputs(subject):
 
 def test_refused(subject):
     with pytest.raises(InputError, match="mine: got no training domain among photo, sketch, clip art, expected at le"):
-        analyse(attrs.evolve(subject, splits=("evaluation",) * 3))
+        analyze(attrs.evolve(subject, splits=("evaluation",) * 3))
     with pytest.raises(InputError, match="mine: got a cache, which holds features alone, expected a run for the whole"):
-        analyse(subject, Settings(network=True))
+        analyze(subject, Settings(network=True))
     for samples in (1, 0, -3, 2.0, True):
         with pytest.raises(InputError, match="samples: got"):
             Settings(samples=samples)

@@ -6,7 +6,7 @@ import attrs
 import pytest
 import torch
 
-from fishr.analysis import Settings, analyse, load_analysis, may_replace, save_analysis
+from fishr.analysis import Settings, analyze, load_analysis, may_replace, save_analysis
 from fishr.data.caches import load_tree, save_tree
 from fishr.diagnostics import Quantity
 from fishr.errors import InputError
@@ -14,7 +14,7 @@ from fishr.errors import InputError
 
 @pytest.fixture
 def analysis(subject):
-    return analyse(subject, Settings(samples=8))
+    return analyze(subject, Settings(samples=8))
 
 
 def _same(one, other):
@@ -67,7 +67,7 @@ def test_a_file_that_lacks_something(analysis, tmp_path):
     tree = load_tree(tmp_path / "a.h5", "fishr-analysis")
     del tree["quantities"]["risk"]["unit"]
     save_tree(tmp_path / "b.h5", "fishr-analysis", tree)
-    with pytest.raises(InputError, match=r"b.h5: a damaged analysis \(KeyError: 'unit'\); analyse again"):
+    with pytest.raises(InputError, match=r"b.h5: a damaged analysis \(KeyError: 'unit'\); analyze again"):
         load_analysis(tmp_path / "b.h5")
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 import fishr.diagnostics
-from fishr.analysis import Subject, analyse, headlines
+from fishr.analysis import Subject, analyze, headlines
 from fishr.data import Domain
 from fishr.diagnostics import measure, measure_network, quantities, registry
 from fishr.errors import InputError
@@ -61,7 +61,7 @@ def test_a_new_file_is_measured_with_its_options(mine):
 def test_it_is_analyzed_and_documented(mine):
     domains = [Domain(name, torch.randn(6, 3), torch.tensor([0, 1, 0, 1, 1, 0])) for name in "ab"]
     subject = Subject.from_domains("run", nn.Linear(3, 2), CrossEntropy(), domains, ("training",) * 2)
-    assert headlines(analyse(subject))[mine].title == "scaled trace, mean over domains"
+    assert headlines(analyze(subject))[mine].title == "scaled trace, mean over domains"
     assert "| `scaled_trace` *network* | ρ tr H_e | loss/parameter² | domain | the trace | always |" in page()
 
 

@@ -11,7 +11,7 @@ from matplotlib.image import imread
 from matplotlib.text import Text
 from torch import nn
 
-from fishr.analysis import History, Settings, Subject, analyse
+from fishr.analysis import History, Settings, Subject, analyze
 from fishr.data import Domain
 from fishr.diagnostics import Quantity
 from fishr.errors import InputError
@@ -36,7 +36,7 @@ def _analysis(name, domains=NAMES, training=3, seed=0):
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         head = nn.Linear(4, 3)
-    return analyse(Subject.from_domains(name, head, CrossEntropy(), made, splits, source=source))
+    return analyze(Subject.from_domains(name, head, CrossEntropy(), made, splits, source=source))
 
 
 def _history(name, steps=(0, 10, 20), start=0.1):
