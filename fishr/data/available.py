@@ -66,6 +66,7 @@ def catalog(data_dir: Path) -> tuple[Entry, ...]:
         >>> {entry.kind: entry.ready for entry in catalog(Path("no-such-folder"))}["RotatedMNIST"]
         False
     """
+    cached = "a file of fishr cache features RUN -o FILE.h5"
     entries = (
         Entry(
             "ColoredDigits",
@@ -79,40 +80,11 @@ def catalog(data_dir: Path) -> tuple[Entry, ...]:
         _mnist("DomainBedColoredMNIST", "all of MNIST with a spurious color", data_dir, COLOR_NAMES, 2),
         _mnist("RotatedMNIST", "all of MNIST, rotated", data_dir, tuple(f"{angle} degrees" for angle in ANGLES), 10),
         *(_images(name, data_dir) for name in IMAGE_SETS),
-        Entry(
-            "Arrays",
-            "your own domains",
-            "one .npz a domain, with inputs and labels",
-            layout="FILE.npz, one a domain",
-            by_hand="numpy.savez(path, inputs=..., labels=...)",
-        ),
-        Entry(
-            "CachedFeatures",
-            "features of a frozen network",
-            "a file of fishr cache features",
-            layout="FILE.h5",
-            by_hand="fishr cache features RUN -o FILE.h5",
-        ),
-        Entry(
-            "FeatureEnvironments",
-            "features of a frozen network, as environments to hold out",
-            "a file of fishr cache features",
-            layout="FILE.h5",
-        ),
-        Entry(
-            "ImageFolders",
-            "your own images in folders",
-            f"a folder {LAYOUT}",
-            layout=f"FOLDER/{LAYOUT}",
-            by_hand="check it with fishr data verify FOLDER",
-        ),
-        Entry(
-            "ImageList",
-            "your own images in a list",
-            "a .csv, .json or .jsonl",
-            layout="FILE.csv with the header environment,class,path, or the same as .json or .jsonl",
-            by_hand="check it with fishr data verify FILE.csv",
-        ),
+        Entry("Arrays", "your own domains", 'one .npz a domain: numpy.savez("FILE.npz", inputs=..., labels=...)'),
+        Entry("CachedFeatures", "features of a frozen network", cached),
+        Entry("FeatureEnvironments", "features of a frozen network, as environments to hold out", cached),
+        Entry("ImageFolders", "your own images in folders", f"a folder {LAYOUT}; check it: fishr data verify FOLDER"),
+        Entry("ImageList", "your own images in a list", "a .csv, .json or .jsonl of environment, class and path"),
     )
     return (*entries, *_others({entry.kind for entry in entries}))
 

@@ -1,10 +1,11 @@
 """Domains of MNIST: ColoredMNIST of the IRM paper, and DomainBed's DomainBedColoredMNIST and RotatedMNIST."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from attrs import frozen
+from attrs import field, frozen
 from PIL import Image
 from torch import Tensor
 
@@ -19,6 +20,11 @@ FLIPS = (0.1, 0.2, 0.9)
 COLOR_NAMES = ("+90%", "+80%", "-90%")
 ANGLES = (0, 15, 30, 45, 60, 75)
 LABEL_NOISE = 0.25
+
+
+def _at_least_one(record: object, attribute: Any, value: int | None) -> None:
+    if value is not None and value < 1:
+        raise InputError(f"{attribute.name}: got {value}, expected at least 1 sample of each environment")
 
 
 @frozen
@@ -96,10 +102,7 @@ class DomainBedColoredMNIST:
         Gulrajani and Lopez-Paz, In search of lost domain generalization, ICLR 2021.
     """
 
-    samples: int | None = None
-
-    def __attrs_post_init__(self) -> None:
-        _check_samples(self.samples)
+    samples: int | None = field(default=None, validator=_at_least_one)
 
     def __call__(self, seed: int, data_dir: Path | None) -> Environments:
         """Return the environments of one seed from MNIST's four files in ``data_dir``."""
@@ -139,10 +142,7 @@ class RotatedMNIST:
         Ghifary et al., ICCV 2015, in the form of Gulrajani and Lopez-Paz, ICLR 2021.
     """
 
-    samples: int | None = None
-
-    def __attrs_post_init__(self) -> None:
-        _check_samples(self.samples)
+    samples: int | None = field(default=None, validator=_at_least_one)
 
     def __call__(self, seed: int, data_dir: Path | None) -> Environments:
         """Return the environments of one seed from MNIST's four files in ``data_dir``."""
@@ -168,8 +168,3 @@ def all_digits(data_dir: Path | None) -> tuple[Tensor, Tensor]:
     files = find_mnist(data_dir or DATA, ALL)
     images, digits = zip(read_mnist(files[:2]), read_mnist(files[2:]), strict=True)
     return torch.from_numpy(np.concatenate(images)), torch.from_numpy(np.concatenate(digits)).long()
-
-
-def _check_samples(samples: int | None) -> None:
-    if samples is not None and samples < 1:
-        raise InputError(f"samples: got {samples}, expected at least 1 sample of each environment")

@@ -1,11 +1,11 @@
 """The featurizer protocol, and the small featurizers: MLP, MNISTCNN and FeatureDropout."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from math import prod
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
-from attrs import frozen
+from attrs import field, frozen
 from torch import nn
 
 from fishr.errors import InputError
@@ -73,6 +73,26 @@ class FunctionFeaturizer:
             return self.function(shape, torch.Generator()).eval()(torch.zeros(1, *shape)).shape[1]
 
 
+def image_channels(network: str, shape: tuple[int, ...]) -> int:
+    """Return C of inputs that must be images (C, H, W)."""
+    if len(shape) != 3 or min(shape) < 1:
+        raise InputError(f"{network}: got inputs of shape {shape}, expected images (channels, height, width); use MLP")
+    return shape[0]
+
+
+def widths_of_layers(record: object, attribute: Any, value: tuple[int, ...]) -> None:
+    """Refuse layers without features."""
+    for width in value:
+        if width < 1:
+            raise InputError(f"{attribute.name}: got {width}, expected at least 1 feature in each layer")
+
+
+def dropout_rate(record: object, attribute: Any, value: float) -> None:
+    """Refuse a rate outside 0 to 1, and 1 itself."""
+    if not 0 <= value < 1:
+        raise InputError(f"{attribute.name}: got {value}, expected at least 0 and less than 1")
+
+
 @frozen
 class MLP:
     """Featurizer that flattens its input and applies Linear and ReLU layers.
@@ -93,10 +113,7 @@ class MLP:
         The default is the network of Arjovsky et al., arXiv 1907.02893, section 5.2, without its last layer.
     """
 
-    widths: tuple[int, ...] = (390, 390)
-
-    def __attrs_post_init__(self) -> None:
-        check_widths(self.widths)
+    widths: tuple[int, ...] = field(default=(390, 390), validator=widths_of_layers)
 
     def __call__(self, shape: tuple[int, ...], generator: torch.Generator) -> nn.Module:
         """Return the module from inputs [N, *shape] to features [N, F], with weights drawn from the generator."""
@@ -157,10 +174,7 @@ class FeatureDropout:
         ([0.0, 2.0], 4)
     """
 
-    rate: float = 0.0
-
-    def __attrs_post_init__(self) -> None:
-        check_rate("rate", self.rate)
+    rate: float = field(default=0.0, validator=dropout_rate)
 
     def __call__(self, shape: tuple[int, ...], generator: torch.Generator) -> nn.Module:
         """Return the module from inputs [N, *shape] to features [N, F]; it has no weights."""
@@ -169,23 +183,3 @@ class FeatureDropout:
     def features(self, shape: tuple[int, ...]) -> int:
         """Return F, the number of features for inputs [N, *shape]."""
         return prod(shape)
-
-
-def image_channels(network: str, shape: tuple[int, ...]) -> int:
-    """Return C of inputs that must be images (C, H, W)."""
-    if len(shape) != 3 or min(shape) < 1:
-        raise InputError(f"{network}: got inputs of shape {shape}, expected images (channels, height, width); use MLP")
-    return shape[0]
-
-
-def check_widths(widths: Sequence[int]) -> None:
-    """Refuse layers without features."""
-    for width in widths:
-        if width < 1:
-            raise InputError(f"widths: got {width}, expected at least 1 feature in each layer")
-
-
-def check_rate(name: str, rate: float) -> None:
-    """Refuse a dropout rate outside 0 to 1, and 1 itself."""
-    if not 0 <= rate < 1:
-        raise InputError(f"{name}: got {rate}, expected at least 0 and less than 1")

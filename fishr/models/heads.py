@@ -3,11 +3,11 @@
 from typing import Literal, Protocol
 
 import torch
-from attrs import frozen
+from attrs import field, frozen
 from torch import nn
 
 from fishr.errors import InputError
-from fishr.models.featurizers import check_widths
+from fishr.models.featurizers import widths_of_layers
 from fishr.models.initialization import hidden_layers, seeded_by, xavier_linear
 
 
@@ -82,12 +82,11 @@ class MLPHead:
         torch.Size([5, 2])
     """
 
-    widths: tuple[int, ...] = (390,)
+    widths: tuple[int, ...] = field(default=(390,), validator=widths_of_layers)
 
     def __attrs_post_init__(self) -> None:
         if not self.widths:
             raise InputError("widths: got none, expected at least one hidden layer; use LinearHead for none")
-        check_widths(self.widths)
 
     def __call__(self, features: int, outputs: int, generator: torch.Generator) -> nn.Module:
         """Return the module from features [N, F] to logits [N, outputs], with weights drawn from the generator."""

@@ -4,11 +4,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from attrs import frozen
+from attrs import field, frozen
 from torch import Tensor, nn
 
 from fishr.errors import InputError
-from fishr.models.featurizers import check_rate, image_channels
+from fishr.models.featurizers import dropout_rate, image_channels
 from fishr.models.frozen import freeze_norm
 from fishr.models.initialization import seeded_by
 from fishr.models.weight_files import hub_file, load_weights, read_weights
@@ -49,14 +49,13 @@ class ResNet:
     depth: Literal[18, 50] = 50
     weights: str = "imagenet"
     freeze_norm: bool = True
-    dropout: float = 0.0
+    dropout: float = field(default=0.0, validator=dropout_rate)
 
     def __attrs_post_init__(self) -> None:
         if self.depth not in _FEATURES:
             raise InputError(f"depth: got {self.depth}, expected 18 or 50")
         if not self.weights:
             raise InputError('weights: got "", expected "imagenet", "random" or the path of a file')
-        check_rate("dropout", self.dropout)
 
     def __call__(self, shape: tuple[int, ...], generator: torch.Generator) -> nn.Module:
         """Return the module from images [N, C, H, W] to features [N, F].

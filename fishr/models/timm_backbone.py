@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from attrs import frozen
+from attrs import field, frozen
 from torch import nn
 
 from fishr.errors import InputError
-from fishr.models.featurizers import check_rate, image_channels
+from fishr.models.featurizers import dropout_rate, image_channels
 from fishr.models.frozen import freeze_norm
 from fishr.models.initialization import seeded_by
 from fishr.models.weight_files import hub_file, read_weights
@@ -48,7 +48,7 @@ class TimmBackbone:
     name: str
     pretrained: bool = True
     freeze_norm: bool = False
-    dropout: float = 0.0
+    dropout: float = field(default=0.0, validator=dropout_rate)
     weights: str | None = None
 
     def __attrs_post_init__(self) -> None:
@@ -56,7 +56,6 @@ class TimmBackbone:
             raise InputError(
                 f"weights: got {self.weights!r} with pretrained = false, expected none; leave one of them out"
             )
-        check_rate("dropout", self.dropout)
 
     def __call__(self, shape: tuple[int, ...], generator: torch.Generator) -> nn.Module:
         """Return the module from images [N, C, H, W] to features [N, F].

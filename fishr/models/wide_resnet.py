@@ -1,12 +1,12 @@
 """Wide residual networks for small images."""
 
 import torch
-from attrs import frozen
+from attrs import field, frozen
 from torch import Tensor, nn
 from torch.nn.functional import relu
 
 from fishr.errors import InputError
-from fishr.models.featurizers import check_rate, image_channels
+from fishr.models.featurizers import dropout_rate, image_channels
 
 _STEM = 16
 _STRIDES = (1, 2, 2)
@@ -40,14 +40,13 @@ class WideResNet:
 
     depth: int = 16
     width: int = 2
-    dropout: float = 0.0
+    dropout: float = field(default=0.0, validator=dropout_rate)
 
     def __attrs_post_init__(self) -> None:
         if self.depth < 10 or self.depth % 6 != 4:
             raise InputError(f"depth: got {self.depth}, expected 6n + 4 layers such as 10, 16, 28 or 40")
         if self.width < 1:
             raise InputError(f"width: got {self.width}, expected a whole number of at least 1")
-        check_rate("dropout", self.dropout)
 
     def __call__(self, shape: tuple[int, ...], generator: torch.Generator) -> nn.Module:
         """Return the module from images [N, C, H, W] to features [N, 64k], with weights drawn from the generator.

@@ -12,7 +12,7 @@ from fishr.data.digits import ColoredDigits
 from fishr.errors import InputError
 
 
-def pictures_of(domain) -> list[bytes]:
+def images_of(domain) -> list[bytes]:
     """Each row without its colour: the channels' sum, since one of them is zero."""
     return [np.rint(row.sum(0).numpy() * 16).astype(np.uint8).tobytes() for row in domain.inputs]
 
@@ -31,28 +31,27 @@ def test_shapes_names_and_ranges():
 
 @settings(max_examples=10, deadline=None)
 @given(seed=st.integers(0, 2**32))
-def test_every_picture_is_used_once(seed):
+def test_every_image_is_used_once(seed):
     domains = ColoredDigits()(seed, None)
-    used = [picture for domain in (*domains.training, domains.evaluation[0]) for picture in pictures_of(domain)]
-    original = [picture.astype(np.uint8).tobytes() for picture in load_digits().images]
+    used = [image for domain in (*domains.training, domains.evaluation[0]) for image in images_of(domain)]
+    original = [image.astype(np.uint8).tobytes() for image in load_digits().images]
     assert sorted(used) == sorted(original)
 
 
 def test_clean_labels_count_the_digits_below_five():
-    # load_digits documents 178, 182, 177, 183, 181 pictures of the digits 0 to 4.
+    # load_digits documents 178, 182, 177, 183, 181 images of the digits 0 to 4.
     domains = ColoredDigits(label_noise=0.0)(seed=1, data_dir=None)
     labels = torch.cat([domain.labels for domain in (*domains.training, domains.evaluation[0])])
     assert labels.sum() == 178 + 182 + 177 + 183 + 181
 
 
-def test_labels_belong_to_their_pictures():
+def test_labels_belong_to_their_images():
     data = load_digits()
     known = {
-        picture.astype(np.uint8).tobytes(): int(digit < 5)
-        for picture, digit in zip(data.images, data.target, strict=True)
+        image.astype(np.uint8).tobytes(): int(digit < 5) for image, digit in zip(data.images, data.target, strict=True)
     }
     for domain in ColoredDigits(label_noise=0.0)(seed=2, data_dir=None).training:
-        assert [known[picture] for picture in pictures_of(domain)] == domain.labels.tolist()
+        assert [known[image] for image in images_of(domain)] == domain.labels.tolist()
 
 
 @settings(max_examples=10, deadline=None)
@@ -95,11 +94,11 @@ def test_wrong_probabilities_are_refused_at_once():
 @given(seed=st.integers(0, 2**32), copies=st.integers(2, 5), flips=st.sampled_from([(0.2, 0.1), (0.3, 0.2, 0.1)]))
 def test_each_training_image_makes_several_samples_in_one_domain(seed, copies, flips):
     data = ColoredDigits(flips=flips, training_images=200, copies=copies)(seed, None)
-    counts = [Counter(pictures_of(domain)) for domain in data.training]
+    counts = [Counter(images_of(domain)) for domain in data.training]
     assert {count for counted in counts for count in counted.values()} == {copies}
     assert len(set().union(*counts)) == sum(map(len, counts)) == 200
-    assert len(set(pictures_of(data.evaluation[0]))) == 1797 - 200
-    assert not set(pictures_of(data.evaluation[0])) & set().union(*counts)
+    assert len(set(images_of(data.evaluation[0]))) == 1797 - 200
+    assert not set(images_of(data.evaluation[0])) & set().union(*counts)
 
 
 def test_copies_draw_label_noise_and_color_of_their_own():

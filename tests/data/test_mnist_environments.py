@@ -14,14 +14,14 @@ SEED = 1295264072
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Files like MNIST's, of 600 and 100 random pictures."""
+    """Files like MNIST's, of 600 and 100 random images."""
     home = tmp_path_factory.mktemp("mnist")
     raw = home / "MNIST" / "raw"
     raw.mkdir(parents=True)
     random = np.random.default_rng(0)
     for stem, count in (("train", 600), ("t10k", 100)):
-        pictures = random.integers(0, 256, (count, 28, 28), np.uint8)
-        (raw / f"{stem}-images-idx3-ubyte").write_bytes(struct.pack(">4I", 2051, count, 28, 28) + pictures.tobytes())
+        images = random.integers(0, 256, (count, 28, 28), np.uint8)
+        (raw / f"{stem}-images-idx3-ubyte").write_bytes(struct.pack(">4I", 2051, count, 28, 28) + images.tobytes())
         labels = random.integers(0, 10, count, np.uint8)
         (raw / f"{stem}-labels-idx1-ubyte").write_bytes(struct.pack(">2I", 2049, count) + labels.tobytes())
     return home
@@ -47,11 +47,11 @@ def _bernoulli(p, size):
 def test_colored_is_domainbeds_to_the_bit(folder, digits):
     torch.manual_seed(SEED)
     order = torch.randperm(700)
-    pictures, numbers = digits[0][order], digits[1][order]
+    images, numbers = digits[0][order], digits[1][order]
     found = DomainBedColoredMNIST()(SEED, folder)
     assert found.classes == 2
     for index, flip in enumerate((0.1, 0.2, 0.9)):
-        own, labels = pictures[index::3], (numbers[index::3] < 5).float()
+        own, labels = images[index::3], (numbers[index::3] < 5).float()
         labels = (labels - _bernoulli(0.25, len(labels))).abs()
         colors = (labels - _bernoulli(flip, len(labels))).abs()
         both = torch.stack([own, own], dim=1)
@@ -70,11 +70,11 @@ def test_rotated_is_domainbeds_to_the_bit(folder, digits):
     assert found.classes == 10
     for index, angle in enumerate(ANGLES):
         rows = order[index::6][:5]
-        for row, picture in zip(rows, found.domains[index].inputs, strict=True):
+        for row, image in zip(rows, found.domains[index].inputs, strict=True):
             turned = F.rotate(
                 F.to_pil_image(digits[0][row]), angle, interpolation=F.InterpolationMode.BILINEAR, fill=(0,)
             )
-            assert torch.equal(picture, F.to_tensor(turned))
+            assert torch.equal(image, F.to_tensor(turned))
         assert torch.equal(found.domains[index].labels, digits[1][rows])
 
 
@@ -89,10 +89,10 @@ def test_fewer_samples_are_the_first_of_all(folder):
 
 
 def test_turning_is_counter_clockwise_and_keeps_the_size():
-    picture = torch.zeros(1, 5, 5, dtype=torch.uint8)
-    picture[0, 0, 2] = 255  # top middle
-    assert rotated(picture, 90)[0, 0].argmax().item() == 2 * 5  # left middle
-    assert rotated(picture, 0)[0, 0, 0, 2] == 1
+    image = torch.zeros(1, 5, 5, dtype=torch.uint8)
+    image[0, 0, 2] = 255  # top middle
+    assert rotated(image, 90)[0, 0].argmax().item() == 2 * 5  # left middle
+    assert rotated(image, 0)[0, 0, 0, 2] == 1
 
 
 @pytest.mark.parametrize("data", [DomainBedColoredMNIST, RotatedMNIST])
@@ -104,8 +104,8 @@ def test_refusals(data, tmp_path):
 
 
 def test_the_real_digits(mnist_dir):
-    pictures, numbers = all_digits(mnist_dir)
-    assert pictures.shape == (70_000, 28, 28)
+    images, numbers = all_digits(mnist_dir)
+    assert images.shape == (70_000, 28, 28)
     # The first labels of MNIST's two files, as everyone who has seen them knows.
     assert numbers[:5].tolist() == [5, 0, 4, 1, 9]
     assert numbers[60_000:60_005].tolist() == [7, 2, 1, 0, 4]

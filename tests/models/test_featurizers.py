@@ -3,7 +3,8 @@ import torch
 from torch import nn
 
 from fishr.errors import InputError
-from fishr.models.featurizers import MLP, MNISTCNN, FeatureDropout, check_rate, check_widths
+from fishr.models.featurizers import MLP, MNISTCNN, FeatureDropout
+from fishr.models.resnet import ResNet
 
 
 def test_the_default_mlp_is_the_irm_network():
@@ -41,8 +42,6 @@ def test_one_seed_is_one_mlp():
 @pytest.mark.parametrize("widths", [(0,), (3, -1)])
 def test_layers_without_features_are_refused(widths):
     with pytest.raises(InputError, match=f"widths: got {widths[-1]}, expected at least 1 feature"):
-        check_widths(widths)
-    with pytest.raises(InputError, match=f"widths: got {widths[-1]}"):
         MLP(widths)
 
 
@@ -124,4 +123,4 @@ def test_a_rate_that_is_none_is_refused(rate):
     with pytest.raises(InputError, match=r"^rate: got .*, expected at least 0 and less than 1$"):
         FeatureDropout(rate)
     with pytest.raises(InputError, match=r"^dropout: got "):
-        check_rate("dropout", rate)
+        ResNet(dropout=rate)

@@ -12,7 +12,7 @@ from fishr.data.sources.checksums import check_and_record, read_sums
 from fishr.data.sources.downloading import OTHERWISE, Progress, download
 from fishr.data.sources.image_sets import ImageSet
 from fishr.data.sources.layouts import is_laid
-from fishr.data.sources.verifying import contents_of, notes_of, problems_of
+from fishr.data.sources.verifying import check_contents, contents_of, notes_of
 from fishr.errors import InputError, RunFailed, reason
 from fishr.files import digest_of, partial_folder, present, put_folder
 from fishr.locks import beside, locked
@@ -176,8 +176,7 @@ def _lay(image_set: ImageSet, unpacked: Path, laid: Path, listed: str) -> tuple[
         contents = contents_of(list_folder(laid))
     except InputError as error:
         raise InputError(f"{listed}: {str(error).replace(str(laid), 'what it holds')}") from None
-    if problems := problems_of(contents, image_set):
-        raise InputError(f"{listed}: not {image_set.name}, {'; '.join(problems)}; see fishr data info {image_set.name}")
+    check_contents(contents, image_set, listed)
     return (*notes, *notes_of(contents))
 
 

@@ -88,9 +88,8 @@ def verify_images(
     """
     listed = list_images(source)
     contents = contents_of(listed)
-    problems = problems_of(contents, expected) if expected else ()
-    if expected and problems:
-        raise InputError(f"{source}: not {expected.name}, {'; '.join(problems)}; see fishr data info {expected.name}")
+    if expected:
+        check_contents(contents, expected, source)
     class_names(source, listed)
     paths = [
         each.images.path(row)
@@ -116,8 +115,8 @@ def contents_of(listed: Sequence[Listed]) -> tuple[Contents, ...]:
     return tuple(Contents(each.name, dict(sorted(Counter(each.classes).items())), len(each.skipped)) for each in listed)
 
 
-def problems_of(contents: Sequence[Contents], expected: ImageSet) -> tuple[str, ...]:
-    """Return a phrase for each difference between images and the data set they should be."""
+def check_contents(contents: Sequence[Contents], expected: ImageSet, source: object) -> None:
+    """Refuse images that are not those of a data set."""
     found, environments = [each.environment for each in contents], expected.environments
     classes = {name for each in contents for name in each.classes}
     problems = [f"{each.folder} is missing" for each in environments if not any(map(each.is_called, found))]
@@ -126,7 +125,8 @@ def problems_of(contents: Sequence[Contents], expected: ImageSet) -> tuple[str, 
     ]
     if len(classes) != expected.classes:
         problems.append(f"{len(classes)} classes, expected {expected.classes}")
-    return tuple(problems)
+    if problems:
+        raise InputError(f"{source}: not {expected.name}, {'; '.join(problems)}; see fishr data info {expected.name}")
 
 
 def notes_of(contents: Sequence[Contents]) -> tuple[str, ...]:

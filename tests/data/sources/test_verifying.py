@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from fishr.data.sources import find_image_set, verify_images
-from fishr.data.sources.verifying import Contents, contents_of, problems_of
+from fishr.data.sources.verifying import Contents, check_contents, contents_of
 from fishr.errors import InputError
 
 PACS = attrs.evolve(find_image_set("PACS"), classes=2)
@@ -77,7 +77,7 @@ def test_another_layout_is_refused_before_anything_is_decoded(folder: Path):
 
 def test_problems_of_what_is_right():
     there = [Contents(name.upper(), {"cat": 1, "dog": 1}) for name in NAMES]
-    assert problems_of(there, PACS) == ()
+    check_contents(there, PACS, "PACS")
 
 
 def test_contents_of_real_images():
@@ -87,5 +87,5 @@ def test_contents_of_real_images():
     from fishr.data.images.folder_listing import list_folder
 
     contents = contents_of(list_folder(beside))
-    assert problems_of(contents, find_image_set("PACS")) == ()
+    check_contents(contents, find_image_set("PACS"), "PACS")
     assert {count for each in contents for count in each.classes.values()} == {24}
