@@ -28,10 +28,7 @@ def is_finished(path: Path, plan: Plan) -> bool:
 
 
 def evaluate_plan(plan: Plan, path: Path) -> Iterator[tuple[int, int]]:
-    """Evaluate a landscape into a file and yield the number of finished parts and of all parts.
-
-    Parts that a killed process has finished are not evaluated again.
-    """
+    """Evaluate what a killed process has not finished into a file; yield the numbers of finished and of all parts."""
     parts = Parts(path, KIND, plan.key)
     if not is_finished(path, plan):
         with parts:

@@ -12,26 +12,20 @@ from fishr.landscape.directions import Kind
 
 @frozen
 class LandscapeOptions:
-    """Options of a landscape; as JSON they are part of its file.
-
-    Args:
-        kind: of the directions.
-        grid: points of each axis.
-        span: reach of the axes, see ``grid_axes``.
-        parameters: parameters that move: the head's, on fixed features, or all.
-        seed: of random directions.
-        of: the domain of the eigenvectors, or the two of the gradients; empty for the first.
-        lines: number of lines, for kind "line".
-        animate: also evaluate the plane around each kept checkpoint.
-    """
+    """Options of a landscape; their names and values are part of its file, as JSON."""
 
     kind: Kind
+    # Points of each axis.
     grid: tuple[int, ...]
+    # Reach of the axes, see ``grid_axes``.
     span: float = 1.0
+    # Those that move: the head's, on fixed features, or all.
     parameters: Literal["head", "all"] = "head"
     seed: int = 0
+    # The domain of the eigenvectors, or the two of the gradients; empty for the first.
     of: tuple[str, ...] = ()
     lines: int = 5
+    # Also evaluate the plane around each kept checkpoint.
     animate: bool = False
 
     def __attrs_post_init__(self) -> None:

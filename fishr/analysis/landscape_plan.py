@@ -38,16 +38,12 @@ _MOST_FRAMES = 48
 
 @frozen(eq=False)
 class Plan:
-    """A landscape before its evaluation.
-
-    Args:
-        surface: with NaN for all scores.
-        grids: scores at values of α and β, of the plane and its frames, or of each line.
-        rows: values of α in one part.
-    """
+    """A landscape before its evaluation: its surface has NaN for all scores."""
 
     surface: Surface
+    # Scores at values of α and β: of the plane and its frames, or of each line.
     grids: tuple[Callable[[Tensor, Tensor], Scores], ...]
+    # Values of α in one part.
     rows: int
 
     @property

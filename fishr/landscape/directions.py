@@ -3,7 +3,7 @@
 from typing import Literal
 
 import torch
-from attrs import Factory, frozen
+from attrs import Factory, evolve, frozen
 from torch import Tensor, nn
 
 from fishr.errors import InputError
@@ -111,8 +111,7 @@ def random_lines(weights: Weights, seed: int, count: int = 5) -> Directions:
         >>> random_lines({"weight": torch.ones(2, 2)}, seed=0, count=3).kind
         'line'
     """
-    found = random_directions(weights, seed, count)
-    return Directions("line", found.vectors, found.names, seed)
+    return evolve(random_directions(weights, seed, count), kind="line")
 
 
 def eigen_directions(
@@ -213,10 +212,7 @@ def domain_gradient(module: nn.Module, inputs: Tensor, labels: Tensor, loss: Los
 
 
 def orthonormal(vectors: Tensor, refusal: str) -> Tensor:
-    """Return an orthonormal basis [2, P] of the plane of two vectors, or raise InputError if they span none.
-
-    The first axis is along the first vector; the second vector has a positive coordinate on the second axis.
-    """
+    """Return axes [2, P]: the first along the first vector, the second on the side of the second vector."""
     lengths = torch.linalg.vector_norm(vectors, dim=1)
     first, rest = vectors[0] / lengths[0], vectors[1]
     # Twice: the first projection leaves a rounding error that is large beside a short rest.

@@ -95,12 +95,11 @@ def affine_logits(plane: Plane, features: Tensor) -> Tensor:
 
 @frozen(eq=False)
 class _Margins:
-    """R losses log(1 + Σ_m exp t_rm) with margins t = base + α·first + β·second, each [R, M], float64.
+    """R losses log(1 + Σ_m exp t_rm) with margins t = base + α·first + β·second, each [R, M], float64."""
 
-    For cross-entropy t_nc = f_nc − f_ny, with −∞ in the label's own column. For the logistic loss t = f where the
-    label is 0 and −f where it is 1, one loss an output. A prediction is correct where all margins are negative, or
-    zero where ``wins_ties`` [R, M].
-    """
+    # For cross-entropy t_nc = f_nc − f_ny, with −∞ in the label's own column. For the logistic loss t = f where the
+    # label is 0 and −f where it is 1, one loss an output. A prediction is correct where all margins are negative, or
+    # zero where ``wins_ties`` [R, M].
 
     base: Tensor
     first: Tensor
@@ -149,10 +148,8 @@ def _loss_sums(margins: _Margins, xs: Tensor, ys: Tensor) -> Tensor:
 
 
 def _hit_counts(margins: _Margins, xs: Tensor, ys: Tensor) -> Tensor:
-    """Return [nx, ny], the number of correct predictions at each point.
-
-    At a given β each margin is negative on one side of one value of α, so a prediction is correct on an interval.
-    """
+    """Return [nx, ny], the number of correct predictions at each point."""
+    # At a given β each margin is negative on one side of one value of α, so a prediction is correct on an interval.
     total = torch.zeros(len(xs), len(ys), dtype=torch.float64, device=margins.base.device)
     for base, first, second, wins_ties in margins.blocks(torch.arange(len(margins.base), device=total.device), xs, ys):
         slope, wins = first.unsqueeze(1), wins_ties.unsqueeze(1)

@@ -11,10 +11,11 @@ from fishr.data.caches.encoding import Tree
 from fishr.data.caches.hdf5 import load_tree, save_tree
 from fishr.errors import InputError
 from fishr.landscape.directions import Directions
-from fishr.landscape.plane import Scores, Weights
+from fishr.landscape.plane import Scores
 from fishr.landscape.surface import Frames, Surface
 
 KIND = "fishr-surface"
+_SCORES = ("loss", "accuracy")
 
 
 def save_surface(path: Path, surface: Surface) -> None:
@@ -111,33 +112,20 @@ def surface_tree(surface: Surface) -> Tree:
 
 
 def _surface(tree: Any) -> Surface:
-    plane, parameters, kept = "ycoordinates" in tree, tree["parameters"], tree["directions"]
-    arrays = [tree["xdirection"], *([tree["ydirection"]] if plane else tree["lines"].values())]
-    vectors: list[Weights] = [
-        {name: torch.from_numpy(vector[str(index)]) for index, name in enumerate(parameters)} for vector in arrays
-    ]
+    names, kept, frames = tree["parameters"], tree["directions"], tree.get("frames")
+    arrays = [tree["xdirection"], *([tree["ydirection"]] if "ydirection" in tree else tree["lines"].values())]
+    vectors = ({name: torch.from_numpy(vector[str(index)]) for index, name in enumerate(names)} for vector in arrays)
+    points, explained = torch.from_numpy(kept["points"]), tuple(kept["explained"].tolist())
     domains = [tree["domains"][str(index)] for index in range(len(tree["domains"]))]
-    frames = tree.get("frames")
     return Surface(
-        Directions(
-            kept["kind"],
-            tuple(vectors),
-            kept["names"],
-            kept["seed"],
-            torch.from_numpy(kept["points"]),
-            kept["labels"],
-            tuple(kept["explained"].tolist()),
-        ),
+        Directions(kept["kind"], tuple(vectors), kept["names"], kept["seed"], points, kept["labels"], explained),
         tuple(torch.from_numpy(tree[name]) for name in ("xcoordinates", "ycoordinates") if name in tree),
         tuple(domain["name"] for domain in domains),
         tuple(domain["split"] for domain in domains),
-        Scores(*(torch.stack([torch.from_numpy(d[name]) for d in domains]) for name in ("loss", "accuracy"))),
-        parameters,
+        Scores(*(torch.from_numpy(np.stack([domain[name] for domain in domains])) for name in _SCORES)),
+        names,
         tree["route"],
-        frames
-        and Frames(
-            tuple(frames["steps"].tolist()), Scores(*(torch.from_numpy(frames[n]) for n in ("loss", "accuracy")))
-        ),
+        frames and Frames(tuple(frames["steps"].tolist()), Scores(*(torch.from_numpy(frames[n]) for n in _SCORES))),
         tree["source"],
         tree["settings"],
     )

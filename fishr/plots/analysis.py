@@ -80,11 +80,7 @@ def check_figures(folder: Path, key: str, *, replace: bool = False) -> None:
 
 
 def history_figure(histories: Sequence[History]) -> Figure:
-    """Draw the recorded statistics of runs, a color a run.
-
-    Both distances are divided by the squared norm of the domains' mean. The cosine of variance and Hessian diagonal is
-    a line for the domains' mean and a band from the lowest domain to the highest.
-    """
+    """Draw the recorded statistics of runs, a color a run; of the cosine, the domains' mean and range."""
     figure = Figure(figsize=(11, 7), layout="constrained")
     (variance, hessian), (inconsistency, cosine) = figure.subplots(2, 2, sharex=True)
 

@@ -18,11 +18,7 @@ _PANELS_A_ROW = 4
 
 
 def scatter_figure(analyses: Sequence[Analysis]) -> Figure:
-    """Draw, for each domain, the gradient variance against the Hessian's diagonal, a point a head parameter.
-
-    The two are equal on the dashed line. Axes are logarithmic and shared. Parameters for which one of the two is not
-    positive, or below a billionth of the domain's largest, are counted in the panel. Each analysis begins a row.
-    """
+    """Draw, for each domain, the gradient variance against the Hessian's diagonal, a point a head parameter."""
     rows = [
         (a, range(start, min(start + _PANELS_A_ROW, len(a.domains))))
         for a in analyses
@@ -41,7 +37,7 @@ def scatter_figure(analyses: Sequence[Analysis]) -> Figure:
                 axes.set_ylabel(f"{literal(analysis.name)}\ngradient variance v", fontsize=10)
             if row == len(rows) - 1:
                 axes.set_xlabel("diagonal Hessian h", fontsize=10)
-    # The axes are shared.
+    # The two are equal on the dashed line; the axes are shared.
     (left, right), (bottom, top) = grid[0, 0].get_xlim(), grid[0, 0].get_ylim()
     ends = max(left, bottom), min(right, top)
     for axes in grid.flat:
@@ -67,10 +63,7 @@ def _scatter(axes: Axes, analysis: Analysis, index: int) -> None:
 
 
 def spectra_figure(analyses: Sequence[Analysis]) -> Figure:
-    """Draw the largest eigenvalues of each domain's Hessian by rank, logarithmic; negative ones are hollow.
-
-    Those below a billionth of the largest, zero up to rounding, are beneath the axis.
-    """
+    """Draw the largest eigenvalues of each domain's Hessian by rank, logarithmic; negative ones are hollow."""
     most = max(analysis.quantities["top_eigenvalues"].value.shape[-1] for analysis in analyses)
     domains = max(len(analysis.domains) for analysis in analyses)
     width = min(max(4.5, 0.09 * most * (domains + 1) + 1.5), 12 / len(analyses))
@@ -90,7 +83,7 @@ def spectra_figure(analyses: Sequence[Analysis]) -> Figure:
         quiet(axes, f"{literal(analysis.name)}: largest eigenvalues of the head's Hessians", "rank", "")
         legend(axes)
     grid[0].set_ylabel("eigenvalue, loss/parameter²")
-    # The axis is shared.
+    # Eigenvalues that are zero up to rounding are beneath the shared axis.
     low, high = grid[0].get_ylim()
     grid[0].set_ylim(max(low, _SMALLEST * high), high)
     return figure

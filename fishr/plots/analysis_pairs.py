@@ -14,7 +14,7 @@ from fishr.plots.style import literal
 
 Matrix = NDArray[np.float64]
 
-# Title, formula, quantity over pairs, and for a distance the quantity of each domain that makes it scale-free.
+# Title, formula, quantity over pairs, and for a distance the quantity whose mean makes it scale-free.
 _PANELS = (
     ("gradient variances", r"$\|v_A - v_B\|^2 \,/\, \|\bar{v}\|^2$", "variance_distances", "gradient_variance"),
     ("diagonal Hessians", r"$\|h_A - h_B\|^2 \,/\, \|\bar{h}\|^2$", "hessian_diagonal_distances", "hessian_diagonal"),
@@ -26,10 +26,7 @@ _LEGIBLE = 8
 
 
 def pairs_figure(analyses: Sequence[Analysis]) -> Figure:
-    """Draw a row of heat maps an analysis, with the same colors for a quantity in every row.
-
-    Distances are divided by the squared norm of the training domains' mean, so that analyses are comparable.
-    """
+    """Draw a row of heat maps an analysis, with the same colors for a quantity in every row."""
     side = max(2.5, 0.55 * min(max(len(analysis.domains) for analysis in analyses), 12))
     figure = Figure(figsize=(side * len(_PANELS) + 2.2, side * len(analyses) + 2.2), layout="constrained")
     grid = figure.subplots(len(analyses), len(_PANELS), squeeze=False)

@@ -16,10 +16,7 @@ from fishr.plots.style import color_of, heading, line_of, literal, with_split
 
 
 def level_set_figure(surface: Surface, epsilon: float) -> Figure:
-    """Draw where each domain's risk is close to that at θ*, |R_e − R_e*| ≤ ε, on at least two points a side.
-
-    Where one domain's region reaches far beyond another's, its risk does not notice a change of the other's.
-    """
+    """Draw where each domain's risk is close to that at θ*, |R_e − R_e*| ≤ ε, over at least two points a side."""
     figure = Figure(figsize=(9, 5), layout="constrained")
     axes = figure.subplots()
     xs, ys = (axis.numpy() for axis in surface.axes)

@@ -57,10 +57,7 @@ class Levels:
 
 
 def levels_of(risks: Array) -> Levels:
-    """Return levels from the lowest to about the highest risk, spaced by ratio if the risks span nearly a decade.
-
-    The risks are those of all domains and, in a film, all frames; NaN where not evaluated.
-    """
+    """Return levels from the lowest to about the highest risk, spaced by ratio if the risks span nearly a decade."""
     finite = risks[np.isfinite(risks)]
     if not finite.size:
         return Levels(np.linspace(0, 1, _COUNT), logarithmic=False, above=False)
@@ -155,13 +152,11 @@ def title_of(surface: Surface) -> str:
 
 
 def draw_contours(axes: Axes, surface: Surface, risks: Array, levels: Levels, own_lines: bool = True) -> Any:
-    """Fill one panel, and return what a color bar needs; a single row or column is drawn as cells.
-
-    Lines are at labelled risks of the panel's own, or else where the colors change.
-    """
+    """Fill one panel, with lines at labelled risks of its own or where the colors change; return it for the bar."""
     xs, ys = (axis.numpy() for axis in surface.axes)
     shown = np.ma.masked_invalid(np.maximum(risks, levels.edges[0])).T
     if min(len(xs), len(ys)) < 2:
+        # A single row or column has no contours.
         return axes.pcolormesh(_edges(xs), _edges(ys), shown, cmap=COLORMAP, norm=levels.norm)
     extend = "max" if levels.above else "neither"
     filled = axes.contourf(xs, ys, shown, levels.edges, cmap=COLORMAP, norm=levels.norm, extend=extend)

@@ -87,11 +87,7 @@ def _bars(axes: Axes, rows: Sequence[Row], best: float) -> None:
 
 
 def _images(axes: Axes, groups: tuple[tuple[str, str, tuple[Domain, ...]], ...], note: str) -> None:
-    """Draw the first images of each domain in a row, label "below five" left, "five and above" right.
-
-    A group is a heading, its color in the other panel, and its domains, with inputs [N, 2, H, W] from 0 to 1 and labels
-    1 (digit below five) and 0. One unit of the axes is an image.
-    """
+    """Draw the first images of each domain in a row; a group is a heading, its color among the bars, and domains."""
     right = _EACH + _GAP
     for left, label in ((0, "label 0 to 4: orange"), (right, "label 5 to 9: blue")):
         axes.text(left + _EACH / 2, 0, label, ha="center", va="bottom", fontsize=10)

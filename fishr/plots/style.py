@@ -22,10 +22,8 @@ def line_of(split: str) -> Literal["-", "--"]:
 
 
 def literal(name: str) -> str:
-    r"""Return a text that matplotlib shows as the name is written; every text with a user's name passes through here.
-
-    Without it, a pair of dollar signs is typeset as a formula, and the legend leaves out a label that begins with "_".
-    """
+    r"""Return a text that matplotlib shows as the name is written; all texts with a user's names pass through here."""
+    # Else a pair of dollar signs is typeset as a formula, and the legend leaves out a label that begins with "_".
     escaped = name.replace("$", r"\$")
     return f"\u200a{escaped}" if escaped.startswith("_") else escaped
 
