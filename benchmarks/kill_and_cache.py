@@ -38,7 +38,7 @@ def start(kind: str, folder: Path) -> "subprocess.Popen[str]":
 
 def write(kind: str, folder: Path) -> None:
     """What the process does: the command that a person would give, with small parts."""
-    import fishr.data.caches.feature_cache as features
+    import fishr.data.caches.domain_rows as features
     from fishr.commands import main
 
     features.PART_BYTES = _PART_BYTES

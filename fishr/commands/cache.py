@@ -1,5 +1,6 @@
 """``fishr cache``."""
 
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ from fishr.commands.shared import (
     find_experiment,
     find_images,
     format_option,
+    given_options,
     image_size_option,
     image_source_argument,
     plugin_option,
@@ -25,9 +27,9 @@ if TYPE_CHECKING:
     from fishr.analysis.cache_writing import Featured
     from fishr.data.caches import Description
 
-out_option = click.option("-o", "--out", type=PATH, required=True, metavar="FILE", help="HDF5 file to make.")
+out_option = click.option("-o", "--out", type=PATH, required=True, metavar="FILE", help="HDF5 file to write.")
 domain_option = click.option(
-    "--domain", "domains", multiple=True, metavar="NAME", help="Cache this domain alone (default: all); repeatable."
+    "--domain", "domains", multiple=True, metavar="NAME", help="Cache this domain only (default: all); repeatable."
 )
 chunk_option = click.option(
     "--chunk",
@@ -35,16 +37,16 @@ chunk_option = click.option(
     default=8192,
     show_default=True,
     metavar="N",
-    help="Rows in one pass through the featurizer; fewer need less memory.",
+    help="Samples in one pass through the featurizer; fewer need less memory.",
 )
 
 
 @click.group(
-    short_help="Keep features and gradients in HDF5 files.",
+    short_help="Write features, gradients and images to HDF5 files.",
     epilog="Example: fishr cache features runs/fishr -o features.h5",
 )
 def cache() -> None:
-    """Keep features and gradients in HDF5 files that need neither the data nor the network."""
+    """Write features, gradients and images to HDF5 files, which need neither the data nor the network."""
 
 
 @cache.command(
@@ -58,7 +60,7 @@ def cache() -> None:
     type=click.Choice(["float32", "float16"]),
     default="float32",
     show_default=True,
-    help="In which features are stored; float16 halves the file.",
+    help="Type of the stored features; float16 halves the file.",
 )
 @domain_option
 @chunk_option
@@ -70,9 +72,9 @@ def cache() -> None:
 def features(source: str, out: Path, dtype: Any, style: str, **options: Any) -> None:
     """Compute features, logits and labels of each domain once, part by part.
 
-    RUN_OR_RECIPE is a run folder, whose last checkpoint has the weights, or a recipe or TOML file, of which the
-    seed's first weights are taken. Killed, the same command goes on with it. A file made of the same is left as it
-    is, one made of anything else is refused, and the first setting that differs is named.
+    RUN_OR_RECIPE is a run folder, whose last checkpoint has the weights, or a recipe or TOML file, for the first
+    weights of its seed. After a kill, the same command resumes. An existing file made of the same settings is kept; one
+    made of other settings is refused with the first setting that differs.
     """
     from fishr.analysis.cache_writing import cache_features
 
@@ -83,12 +85,12 @@ def features(source: str, out: Path, dtype: Any, style: str, **options: Any) -> 
 
 
 @cache.command(
-    short_help="Keep the gradients of a run's head.",
+    short_help="Write the gradients of a run's head.",
     epilog="Example: fishr cache gradients features.h5 -o gradients.h5",
 )
 @click.argument("source", metavar="RUN_OR_FILE")
 @out_option
-@click.option("--per-sample", is_flag=True, help="Keep the gradient of each sample by each parameter; large.")
+@click.option("--per-sample", is_flag=True, help="Store the gradient of each sample by each parameter; large.")
 @domain_option
 @chunk_option
 @data_dir_option
@@ -97,16 +99,17 @@ def features(source: str, out: Path, dtype: Any, style: str, **options: Any) -> 
 @set_option
 @plugin_option
 def gradients(source: str, out: Path, per_sample: bool, style: str, **options: Any) -> None:
-    """Keep what the head's gradient statistics follow from.
+    """Write what the head's gradient statistics are computed from.
 
-    Of a linear head these are its factors, features and the loss's derivative by the logits, from which every
-    per-sample gradient follows; of any other head means and variances in each domain. RUN_OR_FILE is a run folder, a
-    feature cache (other options then do not apply), a recipe or a TOML file.
+    For a linear head these are its factors, features and the loss's derivative by the logits, which give every
+    per-sample gradient; for other heads means and variances in each domain. RUN_OR_FILE is a run folder, a feature
+    cache (other options then do not apply), a recipe or a TOML file.
     """
     from fishr.analysis.cache_writing import cache_gradients, featured_cache
 
     if Path(source).is_file() and Path(source).suffix != ".toml":
-        _refuse_beside_file("domain", "chunk", "data_dir", "set")
+        if given := given_options("domains", "chunk", "data_dir", "overrides"):
+            raise InputError(f"{given[0]}: got it together with a feature cache, whose rows are computed; drop one")
         featured = featured_cache(Path(source), options["device"], options["plugins"])
     else:
         featured = _featured(source, **options)
@@ -115,19 +118,46 @@ def gradients(source: str, out: Path, per_sample: bool, style: str, **options: A
     tell(out, written, style)
 
 
-@cache.command(short_help="Say what a file holds.", epilog="Example: fishr cache info features.h5 --format json")
+@cache.command(
+    short_help="Decode and resize images once.",
+    epilog="Example: fishr cache images PACS -o data/pacs.h5 --size 224",
+)
+@image_source_argument
+@out_option
+@image_size_option
+@click.option("--workers", type=COUNT, metavar="N", help="Threads that decode (default: one per processor).")
+@data_dir_option
+@format_option
+def images(source: str, out: Path, size: int, workers: int | None, data_dir: Path | None, style: str) -> None:
+    """Decode and resize the images of a data set once, part by part.
+
+    NAME_OR_PATH is a name of `fishr data list`, a folder of ENVIRONMENT/CLASS/IMAGE, or a .csv, .json or .jsonl with
+    environment, class and path of each image. The file replaces the images: evaluation reads the same inputs from it;
+    training crops are cut out of the resized images. While it is written it takes twice its space. After a kill, the
+    same command resumes. An existing file made of the same settings is kept; one made of other settings is refused with
+    the first setting that differs.
+    """
+    from fishr.data.images import cache_images
+
+    place = find_images(source, data_dir)
+    with Bar(out) as bar:
+        written = cache_images(place, out, size, workers or os.cpu_count() or 1, bar.update)
+    tell(out, written, style)
+
+
+@cache.command(short_help="Describe a file.", epilog="Example: fishr cache info features.h5 --format json")
 @click.argument("file", type=PATH, metavar="FILE")
 @format_option
 def info(file: Path, style: str) -> None:
-    """Say what a file of any kind holds, and what it was made of."""
+    """Print what a file of any kind holds, and what it was made of."""
     from fishr.commands.rendering import as_json
     from fishr.data.caches import describe
 
     description = describe(file)
-    click.echo(as_json(as_object(file, description)) if style == "json" else as_text(file, description))
+    click.echo(as_json(_as_object(file, description)) if style == "json" else _as_text(file, description))
 
 
-@cache.command(short_help="Read every byte of a file.", epilog="Example: fishr cache verify features.h5")
+@cache.command(short_help="Check every byte of a file.", epilog="Example: fishr cache verify features.h5")
 @click.argument("file", type=PATH, metavar="FILE")
 def verify(file: Path) -> None:
     """Read every byte of a file of any kind, and compare it with what was written."""
@@ -136,25 +166,64 @@ def verify(file: Path) -> None:
     problems = verify(file)
     if problems:
         raise InputError(f"{file}: damaged ({'; '.join(problems)}); make it again")
-    found = describe(file)
-    click.echo(f"{file}: every byte of its {len(found.elements)} data sets is as it was written")
+    click.echo(f"{file}: every byte of its {len(describe(file).elements)} data sets is as it was written")
 
 
 @cache.command(
-    short_help="Put feature caches together.",
+    short_help="Merge feature caches.",
     epilog="Example: fishr cache merge photo.h5 sketch.h5 -o features.h5",
 )
 @click.argument("files", type=PATH, nargs=-1, required=True, metavar="FILE FILE...")
 @out_option
 @format_option
 def merge(files: tuple[Path, ...], out: Path, style: str) -> None:
-    """Put feature caches that differ in their domains alone into one file, training domains first."""
+    """Merge feature caches that differ only in their domains into one file, training domains first."""
     from fishr.data.caches import merge_features
 
     existed = out.exists()
     with Bar(out) as bar:
         merge_features(files, out, bar.update)
     tell(out, not existed, style)
+
+
+class Bar:
+    """Progress bar on a terminal; an interruption prints how to resume."""
+
+    def __init__(self, out: Path, featured: "Featured | None" = None) -> None:
+        from tqdm import tqdm
+
+        total = None if featured is None else sum(section.rows for section in featured.sections)
+        self._out = out
+        self._bar = tqdm(total=total, unit="row", unit_scale=True, disable=not sys.stderr.isatty())
+        self.update = self._bar.update
+
+    def __enter__(self) -> "Bar":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._bar.close()
+        if kind is KeyboardInterrupt:
+            raise RunFailed(f"{self._out}: interrupted; the same command goes on with it") from None
+
+
+def tell(out: Path, written: bool, style: str) -> None:
+    """Print what a file holds, and whether it was written or existed."""
+    from fishr.commands.rendering import as_json
+    from fishr.data.caches import describe
+
+    description = describe(out)
+    if style == "json":
+        found = _as_object(out, description) | {"written": written}
+        del found["elements"]
+        click.echo(as_json(found))
+        return
+    rows = sum(section.rows for section in description.sections)
+    what = f"{len(description.sections)} domains, {rows} rows"
+    if description.header.kind == "fishr-images":
+        size, classes = description.provenance["size"], len(description.provenance["classes"])
+        what = f"{len(description.sections)} environments, {classes} classes, {rows} images of {size} × {size} pixels"
+    what = f"{what}, {description.bytes / 2**20:.1f} MiB"
+    click.echo(f"{out}: {what}" if written else f"{out}: is there already, made of the same; {what}")
 
 
 def _featured(
@@ -180,116 +249,7 @@ def _featured(
     return featured_experiment(experiment, folder, data_dir=data_dir, device=device, domains=domains, chunk=chunk)
 
 
-def _refuse_beside_file(*names: str) -> None:
-    from click.core import ParameterSource
-
-    context = click.get_current_context()
-    for parameter in context.command.params:
-        option = parameter.opts[0].removeprefix("--").replace("-", "_")
-        given = context.get_parameter_source(str(parameter.name)) is not ParameterSource.DEFAULT
-        if option in names and given:
-            raise InputError(
-                f"{parameter.opts[0]}: got it together with a feature cache, whose rows are computed; drop one of them"
-            )
-
-
-@cache.command(
-    short_help="Decode and resize images once.",
-    epilog="Example: fishr cache images PACS -o data/pacs.h5 --size 224",
-)
-@image_source_argument
-@click.option("-o", "--out", type=PATH, required=True, metavar="FILE", help="HDF5 file to make.")
-@image_size_option
-@click.option(
-    "--workers",
-    type=COUNT,
-    metavar="N",
-    help="Threads that decode (default: one a processor).",
-)
-@data_dir_option
-@format_option
-def images(source: str, out: Path, size: int, workers: int | None, data_dir: Path | None, style: str) -> None:
-    """Decode and resize the images of a data set once, part by part.
-
-    NAME_OR_PATH is one of `fishr data list`, a folder of ENVIRONMENT/CLASS/IMAGE, or a .csv, .json or .jsonl with
-    environment, class and path of each image. Evaluation reads the same inputs from the file as from the
-    images, which it does not need; training crops are cut out of the resized images. While it is made it takes its
-    space twice. Killed, the same command goes on with it. A file made of the same is left as it is, one made of
-    anything else is refused, and the first setting that differs is named.
-    """
-    import os
-
-    from fishr.commands.cache import Bar
-    from fishr.data.images import cache_images
-
-    place = find_images(source, data_dir)
-    with Bar(out) as bar:
-        written = cache_images(place, out, size, workers or os.cpu_count() or 1, bar.update)
-    _tell(out, written, style)
-
-
-def _tell(out: Path, written: bool, style: str) -> None:
-    import attrs
-
-    from fishr.commands.rendering import as_json
-    from fishr.data.caches import open_images
-
-    cache = open_images(out)
-    size = out.stat().st_size
-    if style == "json":
-        domains = [attrs.asdict(section) for section in cache.sections]
-        told = {"file": str(out), "key": cache.key, "provenance": cache.provenance, "domains": domains}
-        click.echo(as_json(told | {"bytes": size, "written": written}))
-        return
-    rows = sum(section.rows for section in cache.sections)
-    what = (
-        f"{len(cache.sections)} environments, {len(cache.classes)} classes, {rows} images of {cache.size} × "
-        f"{cache.size} pixels, {size / 2**20:.1f} MiB"
-    )
-    click.echo(f"{out}: {what}" if written else f"{out}: is there already, made of the same; {what}")
-
-
-class Bar:
-    """A progress bar on a terminal; an interruption says how to go on."""
-
-    def __init__(self, out: Path, featured: "Featured | None" = None) -> None:
-        from tqdm import tqdm
-
-        total = None if featured is None else sum(section.rows for section in featured.sections)
-        self._out = out
-        self._bar = tqdm(total=total, unit="row", unit_scale=True, disable=not sys.stderr.isatty())
-
-    def __enter__(self) -> "Bar":
-        return self
-
-    def update(self, rows: int) -> None:
-        """Move on by so many rows."""
-        self._bar.update(rows)
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        self._bar.close()
-        if kind is KeyboardInterrupt:
-            raise RunFailed(f"{self._out}: interrupted; the same command goes on with it") from None
-
-
-def tell(out: Path, written: bool, style: str) -> None:
-    """Say what a file holds now that it is made, or that it was there already."""
-    from fishr.commands.rendering import as_json
-    from fishr.data.caches import describe
-
-    description = describe(out)
-    if style == "json":
-        told = as_object(out, description) | {"written": written}
-        del told["elements"]
-        click.echo(as_json(told))
-        return
-    rows = sum(section.rows for section in description.sections)
-    what = f"{len(description.sections)} domains, {rows} rows, {description.bytes / 2**20:.1f} MiB"
-    click.echo(f"{out}: {what}" if written else f"{out}: is there already, made of the same; {what}")
-
-
-def as_object(file: Path, description: "Description") -> dict[str, Any]:
-    """A description as an object for JSON."""
+def _as_object(file: Path, description: "Description") -> dict[str, Any]:
     import attrs
 
     found = attrs.asdict(description)
@@ -297,8 +257,7 @@ def as_object(file: Path, description: "Description") -> dict[str, Any]:
     return {"file": str(file), **header, **found, "domains": sections}
 
 
-def as_text(file: Path, description: "Description") -> str:
-    """A description as tables for people."""
+def _as_text(file: Path, description: "Description") -> str:
     from tabulate import tabulate
 
     header = description.header

@@ -75,7 +75,7 @@ def test_neither_chunks_nor_parts_change_a_bit(run_folder, experiment, path, chu
     cache_features(featured_experiment(experiment, run_folder), path)
     whole = open_features(path)
     # The smallest parts there are.
-    monkeypatch.setattr("fishr.data.caches.feature_cache.PART_BYTES", 1)
+    monkeypatch.setattr("fishr.data.caches.domain_rows.PART_BYTES", 1)
     other = path.with_name("other.h5")
     cache_features(featured_experiment(experiment, run_folder, chunk=chunk), other)
     for index in range(4):
@@ -150,7 +150,7 @@ def test_gradients_are_those_of_one_sample_after_the_other(small, path, tmp_path
     # Several parts, and several passes within each.
     monkeypatch.setattr("fishr.analysis.cache_writing._MOMENT_ROWS", 20)
     monkeypatch.setattr("fishr.analysis.cache_writing._GRADIENT_BYTES", 4000)
-    monkeypatch.setattr("fishr.data.caches.feature_cache.PART_BYTES", 1)
+    monkeypatch.setattr("fishr.data.caches.domain_rows.PART_BYTES", 1)
     assert cache_gradients(featured, path, per_sample)
     assert not cache_gradients(featured, path, per_sample)
     cache = open_gradients(path)

@@ -1,4 +1,4 @@
-"""What a file of ours holds, and whether it still holds what was written."""
+"""Describe what a file of ours holds, and verify every byte of it."""
 
 from hashlib import sha256
 from pathlib import Path
@@ -12,8 +12,9 @@ from fishr.data.caches.domain_rows import Section, read_sections
 from fishr.data.caches.encoding import HASH, TYPE, Damaged, attribute, entry, read_element, read_rows
 from fishr.data.caches.feature_cache import open_features
 from fishr.data.caches.gradient_cache import GradientCache, open_gradients
-from fishr.data.caches.hdf5 import UNREADABLE, Header, header_of, one_line, opened
+from fishr.data.caches.hdf5 import UNREADABLE, Header, header_of, opened
 from fishr.data.caches.image_cache import open_images
+from fishr.errors import reason
 
 _BYTES = 1 << 24
 SECTIONED = ("fishr-features", "fishr-gradients", "fishr-images")
@@ -21,19 +22,7 @@ SECTIONED = ("fishr-features", "fishr-gradients", "fishr-images")
 
 @frozen
 class Element:
-    """A data set in a file.
-
-    Args:
-        name: its path in the file.
-        encoding: "array", "text", "texts" or "number".
-        type: of a value, such as "float32".
-        shape: of the array; none for a single value.
-        bytes: it takes in the file.
-
-    Example:
-        >>> Element("/domains/0/ids", "array", "int64", (750,), 6004).shape
-        (750,)
-    """
+    """A data set of a file: path, encoding, type such as "float32", shape, and bytes on disk."""
 
     name: str
     encoding: str
@@ -47,16 +36,12 @@ class Description:
     """What a file holds.
 
     Args:
-        header: kind, version and writer.
-        key: hash of everything that decides the rows; None of a kind that has none.
-        provenance: what the content was made of; empty of a kind that has none.
-        sections: the domains, of features and gradients.
-        elements: every data set, in the file's order.
-        bytes: of the file.
-
-    Example:
-        >>> Description(Header("fishr-surface", 1, "0.1.0"), None, {}, (), (), 3000).bytes
-        3000
+        header: Kind, version and writer.
+        key: Hash of everything that decides the rows; None for kinds without a key.
+        provenance: What the content was made of; empty for kinds without it.
+        sections: The domains; none for kinds without domains.
+        elements: All data sets, in the file's order.
+        bytes: Size of the file.
     """
 
     header: Header
@@ -68,17 +53,14 @@ class Description:
 
 
 def describe(path: Path) -> Description:
-    """What a file holds; its arrays are not read.
-
-    Args:
-        path: of a file of any kind.
+    """Return what a file of any kind holds; its arrays are not read.
 
     Raises:
-        InputError: absent, another program's, newer, incomplete, or its structure is damaged.
+        InputError: The file is absent, of another program, newer, incomplete, or its structure is damaged.
 
     Example:
         >>> import tempfile
-        >>> from fishr.data.caches.hdf5 import save_tree
+        >>> from fishr.data.caches import save_tree
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     save_tree(Path(folder, "a.h5"), "fishr-surface", {"loss": np.zeros((2, 3))})
         ...     describe(Path(folder, "a.h5")).elements[0].shape
@@ -97,21 +79,18 @@ def describe(path: Path) -> Description:
 
 
 def verify(path: Path) -> tuple[str, ...]:
-    """Read every byte of a file, a few MiB at a time, compare it with its hash, and check that values can be.
-
-    Args:
-        path: of a file of any kind.
+    """Read every byte of a file, a few MiB at a time, compare it with its hash, and check the values.
 
     Returns:
-        A line for each data set that is not what was written; none where all are.
+        A line for each data set that is damaged.
 
     Raises:
-        InputError: absent, another program's, newer, incomplete, or its structure is damaged; or features, gradients
-            or labels that no data set has.
+        InputError: The file is absent, of another program, newer, incomplete, or its structure is damaged; or features,
+            gradients or labels are impossible.
 
     Example:
         >>> import tempfile
-        >>> from fishr.data.caches.hdf5 import save_tree
+        >>> from fishr.data.caches import save_tree
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     save_tree(Path(folder, "a.h5"), "fishr-surface", {"loss": np.zeros((2, 3))})
         ...     verify(Path(folder, "a.h5"))
@@ -126,7 +105,7 @@ def verify(path: Path) -> tuple[str, ...]:
 
 
 def _check_values(path: Path, kind: str) -> None:
-    """Check labels, shapes and floats as those who read the file do."""
+    """Check labels, shapes and floats as readers of the file do."""
     if kind == "fishr-images":
         images = open_images(path)
         for index in range(len(images.sections)):
@@ -158,7 +137,7 @@ def _problem(dataset: h5py.Dataset) -> str:
     except Damaged as error:
         return str(error)
     except UNREADABLE as error:
-        return f"{dataset.name}: {one_line(error)}"
+        return f"{dataset.name}: {reason(error)}"
 
 
 def _hash(dataset: h5py.Dataset) -> str:

@@ -1,6 +1,6 @@
-"""How values lie in an HDF5 group: each element with its encoding and, where it holds data, the hash of its bytes.
+"""Encode values in an HDF5 group: each element with its encoding and, if it holds data, the hash of its bytes.
 
-Everything is written by its plain meaning (numbers, text, arrays); nothing is ever pickled or unpickled.
+The values are numbers, text and arrays; nothing is pickled or unpickled.
 """
 
 from collections.abc import Mapping
@@ -24,20 +24,11 @@ _LONGEST_ATTRIBUTE = 1 << 12
 
 
 class Damaged(Exception):
-    """What a file holds is not what was written into it."""
+    """A file holds something else than was written into it."""
 
 
 def write_tree(group: h5py.Group, tree: Mapping[str, Any], where: str = "") -> None:
-    """Write the entries of a tree into a group.
-
-    Args:
-        group: an open group without these names.
-        tree: names to arrays, texts, numbers, tuples of texts, None, or trees of such.
-        where: the group's path, for errors.
-
-    Raises:
-        InputError: a name or a value that has no encoding.
-    """
+    """Write arrays, texts, numbers, tuples of texts, None and mappings into a group at ``where``."""
     for key, value in tree.items():
         at = f"{where}/{key}"
         if not key or "/" in key or "\0" in key or key in (".", ".."):
@@ -64,20 +55,12 @@ def write_tree(group: h5py.Group, tree: Mapping[str, Any], where: str = "") -> N
 
 
 def read_tree(group: h5py.Group) -> Tree:
-    """Read the entries of a group, each checked against its hash.
-
-    Raises:
-        Damaged: an element of an unknown encoding, or with other bytes than were written.
-    """
+    """Return the entries of a group, each checked against its hash."""
     return {str(key): read_element(group, str(key)) for key in group}
 
 
 def read_element(group: h5py.Group, key: str) -> Any:
-    """Read one entry of a group.
-
-    Raises:
-        Damaged: an unknown encoding, or other bytes than were written.
-    """
+    """Return one entry of a group, checked against its hash."""
     item: Any = entry(group, key)
     found, edition = attribute(item, TYPE), attribute(item, EDITION)
     if edition != VERSION:
@@ -100,11 +83,7 @@ def read_element(group: h5py.Group, key: str) -> Any:
 
 
 def entry(group: h5py.Group, key: str) -> Any:
-    """An entry that lies in this very file: a link could lead to another one, or in a circle.
-
-    Raises:
-        Damaged: it is missing, or a link.
-    """
+    """Return an entry of this very file; a link could lead to another file, or in a circle."""
     if key not in group:
         raise Damaged(f"{group.name}: it lacks {key}")
     if not isinstance(group.get(key, getlink=True), h5py.HardLink):
@@ -113,11 +92,7 @@ def entry(group: h5py.Group, key: str) -> Any:
 
 
 def read_rows(dataset: h5py.Dataset, start: int = 0, stop: int | None = None) -> Array:
-    """Rows of a dataset; HDF5 checks each chunk it reads, where the dataset is in chunks.
-
-    Raises:
-        Damaged: the shape promises more than is stored, or the type is none of ours.
-    """
+    """Return rows of a dataset; HDF5 checks each chunk that it reads."""
     if dataset.dtype.kind not in "biufS":
         raise Damaged(f"{dataset.name}: got type {dataset.dtype}, expected numbers or text")
     if dataset.external:
@@ -129,7 +104,7 @@ def read_rows(dataset: h5py.Dataset, start: int = 0, stop: int | None = None) ->
 
 
 def create_rows(group: h5py.Group, key: str, rows: int, like: Array) -> h5py.Dataset:
-    """An empty dataset of so many rows like an array's, in full-width chunks that HDF5 checks; its hash follows."""
+    """Create an empty dataset with rows like an array's, in full-width chunks that HDF5 checks; the hash follows."""
     shape = (rows, *like.shape[1:])
     width = max(1, like.dtype.itemsize * int(np.prod(shape[1:])))
     # Wide rows, such as images, are read one by one, in any order.
@@ -139,7 +114,7 @@ def create_rows(group: h5py.Group, key: str, rows: int, like: Array) -> h5py.Dat
 
 
 def stamp(item: h5py.Group | h5py.Dataset, encoding: str, digest: str | None = None) -> None:
-    """Say what an element is and, for data, the hash of its bytes."""
+    """Set the encoding of an element and, for data, the hash of its bytes."""
     set_text(item, TYPE, encoding)
     item.attrs[EDITION] = VERSION
     if digest is not None:
@@ -147,12 +122,12 @@ def stamp(item: h5py.Group | h5py.Dataset, encoding: str, digest: str | None = N
 
 
 def set_text(item: h5py.Group | h5py.Dataset, name: str, value: str) -> None:
-    """An attribute of fixed length: it lies in the element's header, which has a checksum; HDF5's heap has none."""
+    """Set an attribute of fixed length: it is in the element's header, which has a checksum; HDF5's heap has none."""
     item.attrs.create(name, _text([value], name)[0])
 
 
 def attribute(item: h5py.Group | h5py.Dataset, name: str) -> str | int | bool | None:
-    """An attribute as ``set_text`` or a number wrote it; None where there is none of this kind."""
+    """Return an attribute that is text or a number; None if there is none of this kind."""
     try:
         found = item.attrs.get_id(name)
     except KeyError:
@@ -165,22 +140,14 @@ def attribute(item: h5py.Group | h5py.Dataset, name: str) -> str | int | bool | 
 
 
 def checked_array(value: Array, where: str) -> Array:
-    """The array in C order and little-endian.
-
-    Raises:
-        InputError: its type has no encoding.
-    """
+    """Return the array in C order and little-endian; refuse a type without encoding."""
     if value.dtype.kind not in "biuf" or value.dtype.itemsize > 8:
         raise InputError(f"{where}: got an array of {value.dtype}, expected bool, integers or float16 to float64")
     return np.require(value, value.dtype.newbyteorder("<"), "C")
 
 
 def structure_digest(group: h5py.Group) -> str:
-    """Hash over names, encodings, types, shapes and hashes of everything in a group.
-
-    Raises:
-        Damaged: an element without an encoding.
-    """
+    """Return a hash over names, encodings, types, shapes and hashes of everything in a group."""
     lines: list[str] = []
 
     def visit(name: str, item: Any) -> None:

@@ -1,4 +1,4 @@
-"""Gradient caches: what the per-sample gradients of a head follow from, or they themselves, and their moments."""
+"""Gradient caches: factors of a head's per-sample gradients, or the gradients themselves, and their moments."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,8 +12,6 @@ from fishr.data.caches.domain_rows import (
     Section,
     check_columns,
     check_moments,
-    check_rows,
-    classes_of,
     read_columns,
     read_mapping,
     read_origin,
@@ -28,33 +26,23 @@ from fishr.statistics.merge import merge_moments
 from fishr.types import GradientMoments, Layout
 
 KIND = "fishr-gradients"
-# Rows of each domain, by form; moments have none.
-COLUMNS = {
-    "factors": ("features", "deltas", "labels", "ids"),
-    "moments": (),
-    "per-sample": ("gradients", "labels", "ids"),
-}
+FORMS = ("factors", "moments", "per-sample")
 _ROWS = 8192
 
 
 @frozen(eq=False)
 class GradientCache:
-    """A file of gradients, read on demand; it is open only while something is read.
+    """A file of gradients, read on demand and open only while something is read.
 
     Args:
-        path: of the file.
-        key: hash of everything that decides its rows.
-        provenance: what that is.
-        head: the head's description, its number of outputs and its parameters.
+        path: The file.
+        key: Hash of everything that decides its rows.
+        provenance: What that is.
+        head: The head's description, its number of outputs and its parameters.
         form: "factors" (features z and δ = ∂ℓ/∂logits of a linear head, whose per-sample gradients are δ ⊗ z and
             δ), "moments" (means and variances alone), or "per-sample" (moments, and the gradients themselves).
-        layout: which column of a statistic is which parameter.
-        sections: the domains.
-
-    Example:
-        >>> cache = GradientCache(Path("nowhere.h5"), "0123", {}, {}, "moments", Layout(("weight",), ((2,),)), ())
-        >>> cache.layout.size
-        2
+        layout: Which column of a statistic is which parameter.
+        sections: The domains.
     """
 
     path: Path
@@ -66,33 +54,31 @@ class GradientCache:
     sections: tuple[Section, ...]
 
     def domain(self, index: int, start: int = 0, stop: int | None = None) -> dict[str, Array]:
-        """Rows of a domain.
+        """Return rows of a domain.
 
-        Of factors: features [n, F], deltas [n, C], labels [n] and ids [n]; of per-sample gradients: gradients [n, P],
-        labels and ids; of moments there are none.
+        Factors: features [n, F], deltas [n, C], labels [n] and ids [n]. Per-sample gradients: gradients [n, P], labels
+        and ids. Moments have no rows.
 
         Args:
-            index: of the domain in ``sections``.
-            start: the first row.
-            stop: the row after the last one; None: to the end.
+            index: Index of the domain in ``sections``.
+            start: First row.
+            stop: Row after the last one; None: to the end.
 
         Raises:
-            InputError: no such domain, a value that is not finite, or the file is damaged or another one by now.
+            InputError: No such domain, a value is not finite, or the file is damaged or was replaced.
         """
-        rows = read_columns(self.path, KIND, self.key, index, COLUMNS[self.form], start, stop)
-        check_rows(self.path, self.sections[index].name, rows, start)
-        return rows
+        return read_columns(self.path, KIND, self.key, index, tuple(_columns(self.form, self.layout)), start, stop)
 
     def moments(self) -> GradientMoments:
-        """Moments of the per-sample gradients in each domain, float64: those stored, or of factors the closed form.
+        """Return the moments of each domain's per-sample gradients, float64: as stored, or of factors in closed form.
 
         Raises:
-            InputError: the file is damaged or another one by now, or values are not finite.
+            InputError: A value is not finite, or the file is damaged or was replaced.
         """
-        rows = [_together(list(self._moments(index))) for index in range(len(self.sections))]
-        counts = tuple(row.count[0] for row in rows)
+        parts = [list(self._moments(index)) for index in range(len(self.sections))]
+        rows = [merge_moments(*part) if len(part) > 1 else part[0] for part in parts]
         mean, variance = (torch.cat([getattr(row, name) for row in rows]) for name in ("mean", "variance"))
-        return GradientMoments(counts, mean, variance, self.layout)
+        return GradientMoments(tuple(row.count[0] for row in rows), mean, variance, self.layout)
 
     def _moments(self, index: int) -> Iterator[GradientMoments]:
         if self.form == "factors":
@@ -108,14 +94,11 @@ class GradientCache:
 
 
 def open_gradients(path: Path) -> GradientCache:
-    """A file that ``fishr cache gradients`` wrote, its rows still unread.
-
-    Args:
-        path: of the file.
+    """Open a file of ``fishr cache gradients``; its rows are read on demand.
 
     Raises:
-        InputError: absent, another program's, of another kind, newer, incomplete or damaged, or with labels that are
-            no classes.
+        InputError: The file is absent, of another program or kind, newer, incomplete or damaged, or a label is no
+            class.
 
     Example:
         >>> open_gradients(Path("nowhere.h5"))
@@ -125,23 +108,19 @@ def open_gradients(path: Path) -> GradientCache:
     """
     with opened(path, KIND) as file:
         (provenance, key), head, form = read_origin(file), read_mapping(file, "head"), read_element(file, "form")
-        if form not in COLUMNS:
-            raise InputError(f"{path}: got gradients of form {form!r}, expected one of {', '.join(COLUMNS)}")
+        if form not in FORMS:
+            raise InputError(f"{path}: got gradients of form {form!r}, expected one of {', '.join(FORMS)}")
         stored = read_element(file, "layout")
         shapes = tuple(tuple(int(n) for n in stored["shapes"][name]) for name in stored["names"])
         layout, sections = Layout(stored["names"], shapes), read_sections(file)
-        classes = classes_of(whole_number(head, "outputs", "head"))
-        check_columns(path, file, sections, _columns(form, layout), classes)
+        # A single output tells two classes apart.
+        check_columns(path, file, sections, _columns(form, layout), max(2, whole_number(head, "outputs", "head")))
         return GradientCache(path, key, provenance, head, form, layout, sections)
 
 
 def _columns(form: str, layout: Layout) -> dict[str, tuple[int, ...]]:
-    """Shapes of a row of each column."""
+    """Return the shape of a row of each column; moments have none."""
     if form == "factors":
         outputs, features = layout.shapes[0]
         return {"features": (features,), "deltas": (outputs,), "labels": (), "ids": ()}
     return {"gradients": (layout.size,), "labels": (), "ids": ()} if form == "per-sample" else {}
-
-
-def _together(parts: list[GradientMoments]) -> GradientMoments:
-    return merge_moments(*parts) if len(parts) > 1 else parts[0]

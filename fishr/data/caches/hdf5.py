@@ -1,4 +1,4 @@
-"""HDF5 files that are either whole or absent, written by one process at a time and checked when opened."""
+"""HDF5 files that are whole or absent, written by one process at a time and checked when opened."""
 
 import errno
 import os
@@ -24,29 +24,19 @@ from fishr.data.caches.encoding import (
     structure_digest,
     write_tree,
 )
-from fishr.errors import InputError
+from fishr.errors import InputError, reason
 from fishr.files import fill_atomically, present
 from fishr.locks import beside, locked
 
 KINDS = ("fishr-features", "fishr-gradients", "fishr-statistics", "fishr-analysis", "fishr-surface", "fishr-images")
 _COMPLETE, _DIGEST, _LIBRARY = "complete", "digest", "library"
-# What h5py raises on bytes that are not what they should be.
+# Raised by h5py on damaged bytes.
 UNREADABLE = (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError, MemoryError, OverflowError)
 
 
 @frozen
 class Header:
-    """What a file says of itself.
-
-    Args:
-        kind: such as "fishr-features".
-        version: of the kind's layout.
-        library: version of fishr that wrote it.
-
-    Example:
-        >>> Header("fishr-features", 1, "0.1.0").kind
-        'fishr-features'
-    """
+    """Kind of a file, such as "fishr-features", version of its layout, and version of the fishr that wrote it."""
 
     kind: str
     version: int
@@ -54,12 +44,11 @@ class Header:
 
 
 class _Disk(FileIO):
-    """A file that tells of a full disk at the end: HDF5 cannot be stopped half-way, and crashes if it is."""
+    """A file that reports a full disk at the end: HDF5 cannot stop half-way, and crashes if it is made to."""
 
     _failure: OSError | None = None
 
     def write(self, data: Any) -> int:
-        """Write all bytes, or remember why not."""
         rest = memoryview(data).cast("B")
         size = len(rest)
         try:
@@ -70,7 +59,6 @@ class _Disk(FileIO):
         return size
 
     def truncate(self, size: int | None = None) -> int:
-        """Set the size, or remember why not."""
         try:
             return super().truncate(size)
         except OSError as error:
@@ -84,24 +72,12 @@ class _Disk(FileIO):
 
 
 def sole_writer(path: Path) -> AbstractContextManager[None]:
-    """Keep other writers away from a path while the context lasts."""
+    """Keep other writers away from a path during the context."""
     return locked(beside(path), path, "another process is writing it; wait for it to end, or choose another name")
 
 
 def write_whole(path: Path, kind: str, version: int, fill: Callable[[h5py.File], None]) -> None:
-    """Make a file beside its place, verify it, and put it there in one step.
-
-    The caller holds the lock of the path, or of the folder it is alone in.
-
-    Args:
-        path: where.
-        kind: of the file.
-        version: of the kind's layout.
-        fill: writes the content into the open file.
-
-    Raises:
-        RunFailed: it could not be written; what was there is kept.
-    """
+    """Write a file beside its place, verify it, and move it there; the caller holds the lock of the path or folder."""
 
     def write(whole: BinaryIO) -> None:
         try:
@@ -116,32 +92,23 @@ def write_whole(path: Path, kind: str, version: int, fill: Callable[[h5py.File],
                         set_text(file, _DIGEST, _digest(file))
                         file.attrs[_COMPLETE] = True
                 finally:
-                    # A full disk is the reason of whatever HDF5 says after it.
+                    # A full disk is the reason of any later error of HDF5.
                     disk.check()
         except InputError:  # A value without an encoding.
             raise
         except (OSError, RuntimeError, ValueError) as error:
-            raise OSError(one_line(error)) from error
+            raise OSError(reason(error)) from error
 
     fill_atomically(path, write, lambda partial: _verify(partial, kind, version))
 
 
 @contextmanager
 def opened(path: Path, kind: str | None, version: int = 1) -> Generator[h5py.File]:
-    """A file of ours, open for reading; whatever is wrong with it, then or while it is read, is one line.
-
-    Args:
-        path: of the file.
-        kind: that it must have; None: any.
-        version: of the kind's layout that is understood.
-
-    Raises:
-        InputError: absent, another program's, of another kind, newer, incomplete or damaged.
-    """
+    """Open a file of ours for reading, of this kind or any; errors, also of later reads, are one line."""
     if not path.is_file():
         raise InputError(f"{path}: no such file; give the path of a file that fishr wrote")
     try:
-        # A file under its final name never changes, so that readers need no lock, which some file systems lack.
+        # A file under its final name never changes, so readers need no lock, which some file systems lack.
         with h5py.File(path, "r", locking=False) as file:
             _check(file, path, kind, version)
             yield file
@@ -150,7 +117,7 @@ def opened(path: Path, kind: str | None, version: int = 1) -> Generator[h5py.Fil
     except InputError:
         raise
     except PermissionError as error:
-        # HDF5 puts a text of its own in the place of the system's.
+        # HDF5 replaces the system's text.
         raise InputError(f"{path}: cannot be read ({os.strerror(errno.EACCES)}); ask for access, or copy it") from error
     except UNREADABLE as error:
         if not h5py.is_hdf5(path):
@@ -161,16 +128,11 @@ def opened(path: Path, kind: str | None, version: int = 1) -> Generator[h5py.Fil
                 f"after a crash of that process remove its mark with h5clear --status {path}"
             ) from error
         if "unable to lock file" in str(error):
-            raise InputError(f"{path}: cannot be locked ({one_line(error)}); unset HDF5_USE_FILE_LOCKING") from error
-        raise InputError(f"{path}: cut short or damaged ({one_line(error)}); make it again") from error
+            raise InputError(f"{path}: cannot be locked ({reason(error)}); unset HDF5_USE_FILE_LOCKING") from error
+        raise InputError(f"{path}: cut short or damaged ({reason(error)}); make it again") from error
 
 
 def header_of(file: h5py.File) -> Header:
-    """What an open file says of itself.
-
-    Raises:
-        Damaged: it says nothing.
-    """
     match attribute(file, TYPE), attribute(file, EDITION), attribute(file, _LIBRARY):
         case str() as kind, int() as version, str() as library:
             return Header(kind, version, library)
@@ -208,32 +170,19 @@ def _verify(path: Path, kind: str, version: int) -> None:
         raise OSError(f"what was written cannot be read: {error}") from error
 
 
-def one_line(error: BaseException) -> str:
-    """The reason of an error in one line.
-
-    Example:
-        >>> one_line(OSError("cannot\\nread"))
-        'cannot read'
-    """
-    # An OSError of the system has a plain reason; HDF5's own texts are long and come last.
-    reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return " ".join(reason.split())
-
-
 def save_tree(path: Path, kind: str, tree: Mapping[str, Any], *, version: int = 1, replace: bool = False) -> None:
     """Write a tree to a file that is whole or absent.
 
     Args:
-        path: where; its folder exists.
-        kind: what the file is, such as "fishr-analysis".
-        tree: names to NumPy arrays, texts, numbers, tuples of texts, None, or trees of such.
-        version: of the kind's layout.
-        replace: whether a file that is there gives way, once the new one is whole.
+        path: The file; its folder exists.
+        kind: Kind of the file, such as "fishr-analysis".
+        tree: Names to NumPy arrays, texts, numbers, tuples of texts, None, or trees of such.
+        version: Version of the kind's layout.
+        replace: Replace an existing file once the new one is whole.
 
     Raises:
-        InputError: something is there and is not to be replaced, another process is writing it, or the tree holds
-            what has no encoding.
-        RunFailed: it could not be written; what was there is kept.
+        InputError: The file exists and must not be replaced, another process is writing it, or a value has no encoding.
+        RunFailed: It could not be written; what was there is kept.
 
     Example:
         >>> import tempfile
@@ -249,18 +198,10 @@ def save_tree(path: Path, kind: str, tree: Mapping[str, Any], *, version: int = 
 
 
 def load_tree(path: Path, kind: str, *, version: int = 1) -> Tree:
-    """Read a tree, every byte checked.
-
-    Args:
-        path: of the file.
-        kind: that it must have.
-        version: of the kind's layout.
-
-    Returns:
-        What was saved, arrays as NumPy arrays.
+    """Return what ``save_tree`` wrote, every byte checked.
 
     Raises:
-        InputError: absent, another program's, of another kind, newer, incomplete or damaged.
+        InputError: The file is absent, of another program or kind, newer, incomplete or damaged.
 
     Example:
         >>> load_tree(Path("nowhere.h5"), "fishr-analysis")
@@ -273,20 +214,10 @@ def load_tree(path: Path, kind: str, *, version: int = 1) -> Tree:
 
 
 def read_header(path: Path) -> Header:
-    """Kind, version and writer of any file of ours.
-
-    Args:
-        path: of the file.
+    """Return kind, version and writer of a file of any kind.
 
     Raises:
-        InputError: absent, another program's, newer, incomplete or damaged.
-
-    Example:
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     save_tree(Path(folder, "a.h5"), "fishr-analysis", {})
-        ...     read_header(Path(folder, "a.h5")).kind
-        'fishr-analysis'
+        InputError: The file is absent, of another program, newer, incomplete or damaged.
     """
     with opened(path, None) as file:
         return header_of(file)

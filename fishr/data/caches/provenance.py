@@ -1,4 +1,4 @@
-"""What a cache was made of: a key that stands for it, and the first field in which two differ."""
+"""Provenance of a cache: its key, and the first field in which two differ."""
 
 import json
 import tomllib
@@ -9,23 +9,16 @@ from typing import Any
 
 from fishr.errors import InputError
 
-# When and where it was made changes no row beyond rounding.
-_TOLD_ONLY = ("created", "device")
-# The last part of a version mends faults.
+# Time and device change no row beyond rounding.
+_INFORMATIVE = ("created", "device")
+# The last part of a version is for bug fixes.
 _VERSIONS = ("library", "torch")
 
 
 def cache_key(provenance: Mapping[str, Any]) -> str:
-    """Hash of everything in a provenance that decides what the rows are.
+    """Return the hash of everything in a provenance that decides the rows, 64 hexadecimal digits.
 
-    Time and device of the making are left out, versions count without their last part, and the order of the
-    domains' names is free.
-
-    Args:
-        provenance: names to texts, numbers and tuples of texts.
-
-    Returns:
-        64 hexadecimal digits.
+    Time and device are left out, versions count without their last part, and the order of the domains is free.
 
     Example:
         >>> cache_key({"seed": 0, "torch": "2.9.0"}) == cache_key({"torch": "2.9.1+cpu", "seed": 0, "created": "now"})
@@ -39,17 +32,17 @@ def cache_key(provenance: Mapping[str, Any]) -> str:
 def check_fit(
     path: Path, found: Mapping[str, Any], wanted: Mapping[str, Any], *, but: Collection[str] = (), remedy: str = ""
 ) -> None:
-    """Refuse a cache that was made of something else than is wanted, and name the first field that differs.
+    """Refuse a cache that was made of something else than expected, and name the first field that differs.
 
     Args:
-        path: of the cache, for the message.
-        found: its provenance.
-        wanted: the provenance it is to have, whose order is that of the comparison.
-        but: fields that may differ.
-        remedy: what the message says to do.
+        path: The cache, for the message.
+        found: Its provenance.
+        wanted: The expected provenance, compared in this order.
+        but: Fields that may differ.
+        remedy: What to do, for the message.
 
     Raises:
-        InputError: they differ in what decides the rows.
+        InputError: They differ in what decides the rows.
 
     Example:
         >>> check_fit(Path("a.h5"), {"data": "flips = [0.1]"}, {"data": "flips = [0.2]"})
@@ -63,12 +56,12 @@ settings it was made with
         if field in but or one.get(field) == other.get(field):
             continue
         name, got, expected = _difference(field, one.get(field), other.get(field))
-        does = remedy or "choose another name, or use the settings it was made with"
-        raise InputError(f"{path}: made with {name} = {_shown(got)}, expected {_shown(expected)}; {does}")
+        advice = remedy or "choose another name, or use the settings it was made with"
+        raise InputError(f"{path}: made with {name} = {_shown(got)}, expected {_shown(expected)}; {advice}")
 
 
 def _decisive(provenance: Mapping[str, Any]) -> dict[str, Any]:
-    kept = {name: value for name, value in provenance.items() if name not in _TOLD_ONLY}
+    kept = {name: value for name, value in provenance.items() if name not in _INFORMATIVE}
     for name in _VERSIONS:
         if name in kept:
             kept[name] = ".".join(str(kept[name]).split(".")[:2])
@@ -76,7 +69,7 @@ def _decisive(provenance: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _difference(field: str, found: Any, wanted: Any) -> tuple[str, Any, Any]:
-    """The field, or the setting in it where both are TOML; with its two values."""
+    """Return the field, or the setting in it if both values are TOML, with its two values."""
     try:
         one, other = (dict(_settings(tomllib.loads(text), field)) for text in (found, wanted))
     except (tomllib.TOMLDecodeError, TypeError, AttributeError):
@@ -84,7 +77,7 @@ def _difference(field: str, found: Any, wanted: Any) -> tuple[str, Any, Any]:
     for name in dict.fromkeys([*other, *one]):
         if one.get(name) != other.get(name):
             return name, one.get(name), other.get(name)
-    # The same settings in other words.
+    # The same settings, written differently.
     return field, found, wanted
 
 

@@ -1,8 +1,8 @@
-"""Work that takes long, in numbered parts: each a small file that is whole or absent, so that a kill loses one."""
+"""Unfinished files in numbered parts: each a small file that is whole or absent, so that a kill loses one."""
 
 import re
 from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Self
 
@@ -15,17 +15,17 @@ _PART = re.compile(r"[0-9]{6,}\.h5")
 
 
 class Parts:
-    """The parts of a file that is being made, in the folder ``<path>.parts`` beside it.
+    """The parts of a file in the making, in the folder ``<path>.parts`` beside it.
 
-    Used as a context it keeps other processes away; ``existing`` looks at unfinished work without that.
+    As a context it locks out other processes; ``existing`` reads unfinished work without a lock.
 
     Args:
-        path: of the file that the parts will make.
-        kind: of that file.
-        key: text that decides the content, such as the hash of its settings; parts of another key are refused.
+        path: The file that the parts make.
+        kind: Kind of that file.
+        key: Text that decides the content, such as the hash of its settings; parts of another key are refused.
 
     Raises:
-        InputError: on entering, another process is at work, or the parts there have another key.
+        InputError: On entering, another process is at work, or the parts have another key.
 
     Example:
         >>> import tempfile
@@ -36,52 +36,44 @@ class Parts:
     """
 
     def __init__(self, path: Path, kind: str, key: str) -> None:
-        """Nothing is touched yet."""
         self._path, self._kind, self._key = path, kind, key
         self._folder = _folder(path)
-        self._lock: AbstractContextManager[None] | None = None
+        self._lock = ExitStack()
 
     @staticmethod
     def existing(path: Path) -> "Parts | None":
-        """The parts of a path, to be read while they may still grow; None where there are none."""
+        """Return the parts of a path, which may still grow; None if there are none."""
         files = _files(_folder(path))
         if not files:
             return None
         with opened(next(iter(files.values())), None) as file:
-            kind, key = header_of(file).kind, read_element(file, "key")
-        return Parts(path, kind, key)
+            return Parts(path, header_of(file).kind, read_element(file, "key"))
 
     def __enter__(self) -> Self:
-        """Lock the parts, and check that they are of this key."""
-        lock = sole_writer(self._path)
-        lock.__enter__()
-        try:
+        """Lock the parts, and check that they have this key."""
+        with ExitStack() as stack:
+            stack.enter_context(sole_writer(self._path))
             if self._folder.is_symlink():
                 raise InputError(f"{self._folder}: is a link, expected a folder; remove it, or choose another name")
             for number in self.done[:1]:
                 self.read(number)
-        except BaseException:
-            lock.__exit__(None, None, None)
-            raise
-        self._lock = lock
+            self._lock = stack.pop_all()
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Let others have them."""
-        if self._lock is not None:
-            self._lock.__exit__(None, None, None)
-            self._lock = None
+        """Release the lock."""
+        self._lock.close()
 
     @property
     def done(self) -> tuple[int, ...]:
-        """Numbers of the parts that are there, in their order."""
+        """Numbers of the existing parts, ascending."""
         return tuple(_files(self._folder))
 
     def write(self, index: int, tree: Mapping[str, Any]) -> None:
-        """Write a part, whole or not at all; one of the same number gives way.
+        """Write a part, whole or not at all; it replaces one of the same number.
 
         Raises:
-            RunFailed: it could not be written; what was there is kept.
+            RunFailed: It could not be written; what was there is kept.
         """
         content = {"key": self._key, "part": tree}
         try:
@@ -91,15 +83,13 @@ class Parts:
         write_whole(self._file(index), self._kind, 1, lambda file: write_tree(file, content))
 
     def read(self, index: int) -> Tree:
-        """A part, every byte checked.
+        """Return a part, every byte checked.
 
         Raises:
-            InputError: it is missing, damaged, or of another key.
+            InputError: It is missing, damaged, or of another key.
         """
-        path = self._file(index)
-        with opened(path, self._kind) as file:
-            key = read_element(file, "key")
-            if key != self._key:
+        with opened(self._file(index), self._kind) as file:
+            if read_element(file, "key") != self._key:
                 raise InputError(
                     f"{self._folder}: holds unfinished work with other settings; finish that with its own, "
                     "remove the folder, or choose another name"
@@ -107,10 +97,10 @@ class Parts:
             return read_tree(file["part"])  # pyright: ignore[reportArgumentType]
 
     def remove(self) -> None:
-        """Remove all parts, once the file they make stands.
+        """Remove all parts, after the whole file is written.
 
         Raises:
-            RunFailed: one could not be removed.
+            RunFailed: One could not be removed.
         """
         try:
             for path in _files(self._folder).values():

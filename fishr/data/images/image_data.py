@@ -136,9 +136,9 @@ def list_cache(path: Path, size: int, names: Sequence[str] | None = None) -> tup
     cached = ImageRows(path, found.key)
     listed = list[Listed]()
     for name in chosen_environments(path, list(domains), names):
-        rows = found.domain(domains[name])
-        classes = tuple(found.classes[label] for label in rows.labels.tolist())
-        listed.append(Listed(name, CachedImages(cached, domains[name], rows.paths), classes))
+        paths, labels = found.domain(domains[name])
+        classes = tuple(found.classes[label] for label in labels.tolist())
+        listed.append(Listed(name, CachedImages(cached, domains[name], paths), classes))
     return tuple(listed)
 
 

@@ -6,7 +6,7 @@ import torch
 from cases import oracle_moments
 from torch import nn
 
-from fishr.data.caches import Content, Section, open_gradients, save_tree, write_domains
+from fishr.data.caches import Section, open_gradients, save_tree, write_domains
 from fishr.errors import InputError
 from fishr.losses import CrossEntropy, loss_deltas
 from fishr.types import Layout
@@ -14,18 +14,20 @@ from fishr.types import Layout
 SIZES = (20_000, 9)
 
 
-def _content(form, head, parts, columns, summary=None):
+def _write(path, form, head, parts, columns, part_rows, summary=None):
     layout = Layout.of(head)
     shapes = {name: np.array(shape) for name, shape in zip(layout.names, layout.shapes, strict=True)}
-    return Content(
+    write_domains(
+        path,
         "fishr-gradients",
         {"form": form},
         {"text": "", "outputs": 2},
         [Section(f"domain {i}", "training", n) for i, n in enumerate(SIZES)],
         lambda domain, start, stop: {name: column[start:stop] for name, column in parts[domain].items()},
         columns,
-        summary,
-        {"form": form, "layout": {"names": layout.names, "shapes": shapes}},
+        part_rows,
+        summary=summary,
+        more={"form": form, "layout": {"names": layout.names, "shapes": shapes}},
     )
 
 
@@ -42,7 +44,7 @@ def test_moments_of_factors_are_those_of_the_gradients(tmp_path, bias):
         features.append(z)
         labels.append(y)
     path = tmp_path / "gradients.h5"
-    write_domains(path, _content("factors", head, parts, ("features", "deltas", "labels", "ids")), part_rows=4096)
+    _write(path, "factors", head, parts, ("features", "deltas", "labels", "ids"), part_rows=4096)
     found = open_gradients(path).moments()
     # The oracle goes sample by sample: the small domain in full, the large one through its outer products.
     small = oracle_moments(head, features[1], labels[1], SIZES[1:], CrossEntropy())
@@ -65,8 +67,7 @@ def test_stored_moments_come_back(tmp_path):
         index = SIZES.index(total)
         return {"count": total, "mean": values[index], "variance": 2 * values[index]}
 
-    content = _content("moments", head, [{"ids": np.arange(n)} for n in SIZES], (), summary)
-    write_domains(path, content, part_rows=5000)
+    _write(path, "moments", head, [{"ids": np.arange(n)} for n in SIZES], (), 5000, summary)
     cache = open_gradients(path)
     assert [section.rows for section in cache.sections] == list(SIZES)
     found = cache.moments()

@@ -39,7 +39,7 @@ def write(path, compute=pixels, provenance=PROVENANCE, **more):
 
 @pytest.fixture(autouse=True)
 def small_parts(monkeypatch):
-    monkeypatch.setattr("fishr.data.caches.feature_cache.PART_BYTES", 1)
+    monkeypatch.setattr("fishr.data.caches.domain_rows.PART_BYTES", 1)
 
 
 @pytest.fixture
@@ -54,10 +54,10 @@ def test_what_is_written_is_read(file):
     assert cache.provenance["images_sha256"] == "1" * 64
     rows = ImageRows(file, cache.key)
     for domain, count in enumerate(ROWS):
-        known = cache.domain(domain)
-        assert known.labels.tolist() == [row % 2 for row in range(count)]
-        assert known.labels.dtype == np.int64
-        assert known.paths[-1] == f"{SECTIONS[domain].name}/ä{count - 1}.jpg"
+        paths, labels = cache.domain(domain)
+        assert labels.tolist() == [row % 2 for row in range(count)]
+        assert labels.dtype == np.int64
+        assert paths[-1] == f"{SECTIONS[domain].name}/ä{count - 1}.jpg"
         for row in (0, count - 1, count // 2):
             assert np.array_equal(rows.read(domain, row), pixels(domain, row, row + 1)[0])
     assert verify(file) == ()
@@ -115,7 +115,7 @@ def test_killed_in_earnest_it_goes_on(tmp_path):
     script = f"""
 import os, signal, sys
 sys.path.insert(0, {str(Path(__file__).parent)!r})
-import fishr.data.caches.feature_cache as features
+import fishr.data.caches.domain_rows as features
 features.PART_BYTES = 1
 from test_image_cache import write
 from pathlib import Path
@@ -177,7 +177,7 @@ def test_threads_and_pickles(file):
 
 
 def _sum(rows):
-    return int(rows.read(1, 4).sum()), rows._open.process == os.getpid()
+    return int(rows.read(1, 4).sum()), rows._open[0] == os.getpid()
 
 
 def test_a_fork_opens_its_own(file):
