@@ -13,7 +13,7 @@ from fishr.commands.shared import PATH, format_option
 from fishr.errors import InputError, RunFailed
 
 if TYPE_CHECKING:
-    from fishr.data.available import Entry
+    from fishr.data.data_catalog import Entry
     from fishr.data.sources import Contents
     from fishr.data.sources.downloading import Progress
 
@@ -60,7 +60,7 @@ def info(name: str, data_dir: Path, style: str) -> None:
     import attrs
 
     from fishr.commands.rendering import as_json
-    from fishr.data.available import entry_of
+    from fishr.data.data_catalog import entry_of
     from fishr.data.images.image_data import list_images
     from fishr.data.sources.verifying import contents_of
 
@@ -103,7 +103,7 @@ def download(name: str, data_dir: Path, archives: tuple[Path, ...], duplicates: 
     their SHA-256 sums in SHA256SUMS. After an interruption, the same command resumes.
     """
     from fishr.data import download_mnist
-    from fishr.data.available import entry_of
+    from fishr.data.data_catalog import entry_of
     from fishr.data.mnist_files import MIRROR
     from fishr.data.sources import IMAGE_SETS, install
 
@@ -135,7 +135,7 @@ def verify(source: str, data_dir: Path) -> None:
     prints a table of images by class and environment, the number of files that were passed over, and notes on doubts.
     If images cannot be read, it prints their paths instead, one a line.
     """
-    from fishr.data.available import entry_of
+    from fishr.data.data_catalog import entry_of
     from fishr.data.mnist_files import MIRROR, verify_mnist
     from fishr.data.sources import IMAGE_SETS, verify_images
 

@@ -149,7 +149,7 @@ def find_images(source: str, data_dir: Path | None) -> Path:
     Raises:
         InputError: No path, or nothing is there but the data folder has it.
     """
-    from fishr.data.available import catalog, entry_of
+    from fishr.data.data_catalog import catalog, entry_of
 
     path, folder = typed_path(source), data_dir or DATA
     if source.lower() in {entry.kind.lower() for entry in catalog(folder)}:

@@ -1,7 +1,7 @@
 from .arrays import Arrays, from_arrays
-from .available import Entry, catalog, catalogue
 from .batches import Batches, FullBatch, FunctionBatches, Minibatch
 from .cached_features import CachedFeatures, FeatureEnvironments
+from .data_catalog import Entry, catalog, catalogue
 from .digits import ColoredDigits
 from .domains import DataSet, Domain, Domains
 from .environments import AllEnvironments, DataSetEnvironments, Environments, EnvironmentSource, HeldOut

@@ -1,5 +1,6 @@
 """Install an image data set: download its archives, unpack and lay them out, then rename the folder in one step."""
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -8,17 +9,17 @@ from attrs import frozen
 
 from fishr.data.images.folder_listing import list_folder
 from fishr.data.sources.archives import check_space, is_archive, unpack
-from fishr.data.sources.checksums import check_and_record, read_sums
 from fishr.data.sources.downloading import OTHERWISE, Progress, download
 from fishr.data.sources.image_sets import ImageSet
 from fishr.data.sources.layouts import is_laid
 from fishr.data.sources.verifying import check_contents, contents_of, notes_of
 from fishr.errors import InputError, RunFailed, reason
-from fishr.files import digest_of, partial_folder, present, put_folder
+from fishr.files import digest_of, partial_folder, present, put_folder, write_atomically
 from fishr.locks import beside, locked
 from fishr.paths import check_writable
 
 FOLDER = "archives"
+SUMS = "SHA256SUMS"  # in the form that ``sha256sum --check`` reads
 Fetch = Callable[[str, Path, Callable[[Path], object], Progress], None]
 """From (address, path, check of the whole file, progress) to the file at that path."""
 
@@ -139,6 +140,38 @@ def _check(part: Path, name: str, address: str) -> None:
         what = "a web page, as of a quota that is used up or a login" if page else "neither a zip nor a tar archive"
         raise RunFailed(f"{address}: the downloaded file is {what}; try again later, or {OTHERWISE}")
     check_and_record(part, name)
+
+
+def read_sums(folder: Path) -> dict[str, str]:
+    """Return the sums in a folder's SHA256SUMS by file name, none if there is no such file."""
+    path = folder / SUMS
+    if not path.exists():
+        return {}
+    found = dict[str, str]()
+    for number, line in enumerate(path.read_text().splitlines(), 1):
+        parts = re.fullmatch(r"([0-9a-f]{64}) [ *](.+)", line)
+        if parts is None:
+            raise InputError(f"{path}: line {number} is not a SHA-256 sum and a file name; mend or remove it")
+        found[parts[2]] = parts[1]
+    return found
+
+
+def check_and_record(file: Path, name: str) -> str:
+    """Compare a file's sum with the one recorded for a name, record it if it is the first, and return it."""
+    got = digest_of(file)
+    where = file.parent / SUMS
+    with locked(beside(where), where, "another process is writing it; try again"):
+        recorded = read_sums(file.parent)
+        expected = recorded.get(name, got)
+        if name not in recorded:
+            lines = [f"{digest}  {each}\n" for each, digest in sorted({**recorded, name: got}.items())]
+            write_atomically(where, "".join(lines).encode())
+    if got != expected:
+        raise RunFailed(
+            f"{file}: its SHA-256 is {got}, expected {expected} as {where} records; remove the file to download it "
+            "again, or the line to accept it"
+        )
+    return got
 
 
 def read_left_out(path: Path) -> tuple[PurePosixPath, ...]:

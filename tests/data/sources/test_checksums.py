@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from fishr.data.sources.checksums import check_and_record, read_sums
+from fishr.data.sources.installing import check_and_record, read_sums
 from fishr.errors import InputError, RunFailed
 from fishr.files import digest_of
 

@@ -10,8 +10,7 @@ import attrs
 import pytest
 
 from fishr.data.sources import find_image_set, install, installing
-from fishr.data.sources.checksums import read_sums
-from fishr.data.sources.installing import obtain
+from fishr.data.sources.installing import obtain, read_sums
 from fishr.data.sources.layouts import Environment, is_laid
 from fishr.errors import InputError, RunFailed
 from fishr.files import digest_of

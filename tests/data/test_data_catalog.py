@@ -6,7 +6,7 @@ import pytest
 from attrs import frozen
 
 from fishr.data import Entry, catalog
-from fishr.data.available import entry_of
+from fishr.data.data_catalog import entry_of
 from fishr.data.mnist_files import IMAGES, LABELS, TEST_IMAGES, TEST_LABELS
 from fishr.data.sources import IMAGE_SETS
 from fishr.errors import InputError
