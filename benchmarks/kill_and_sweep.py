@@ -53,11 +53,11 @@ def write_plan(parent: Path, draws: int, steps: int) -> Path:
     return plan
 
 
-def start(plan: Path, folder: Path) -> subprocess.Popen[str]:
+def start(plan: Path, folder: Path, workers: int = 2) -> subprocess.Popen[str]:
     """A process that begins a sweep or goes on with it."""
     begun = (folder / "plan.toml").exists()
     arguments = ("resume", str(folder)) if begun else ("run", str(plan), "--out", str(folder))
-    return start_python("cli.py", "sweep", *arguments, "--workers", "2", "--device", "cpu")
+    return start_python("cli.py", "sweep", *arguments, "--workers", str(workers), "--device", "cpu")
 
 
 def untouched(plan: Path, folder: Path) -> float:
@@ -85,7 +85,7 @@ def after(seconds: float) -> Callable[[], bool]:
     return passed
 
 
-def killed(plan: Path, folder: Path, due: Callable[[], bool], victim: str) -> str | None:
+def killed(plan: Path, folder: Path, due: Callable[[], bool], victim: str, workers: int = 2) -> str | None:
     """Go on with a sweep and kill a process of it.
 
     Args:
@@ -100,22 +100,20 @@ def killed(plan: Path, folder: Path, due: Callable[[], bool], victim: str) -> st
     Raises:
         Mismatch: a worker outlived its scheduler, or the scheduler its worker's death badly.
     """
-    with start(plan, folder) as process:
+    with start(plan, folder, workers) as process:
         wait(process, lambda: bool(_workers(folder)))
         wait(process, due)
-        workers = _workers(folder)
-        if process.poll() is not None or not workers:
+        alive = _workers(folder)
+        if process.poll() is not None or not alive:
             ended(process)
             return None
         if victim == "worker":
-            os.kill(workers[0], signal.SIGKILL)
+            os.kill(alive[0], signal.SIGKILL)
             # Its job goes on in another process; only then is the whole stopped.
-            wait(process, lambda: bool(set(_workers(folder)) - set(workers)))
+            wait(process, lambda: bool(set(_workers(folder)) - set(alive)))
             if process.poll() not in (None, 0):
                 raise Mismatch(f"a sweep whose worker was killed ended with exit code {process.returncode}")
-            process.terminate()
-        else:
-            process.kill()
+        process.kill()
         process.communicate()
     deadline = time.monotonic() + _GONE_WITHIN
     while left := _workers(folder):

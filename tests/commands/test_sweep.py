@@ -15,6 +15,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from fishr.sweeps.execution import attempt, settle
+
 ROOT = Path(__file__).resolve().parents[2]
 PLAN = """
 datasets = ["PACS"]
@@ -59,26 +61,34 @@ def world(home):
 
 @pytest.fixture(scope="module")
 def swept_once(tmp_path_factory):
-    """A finished sweep, for reading only."""
+    """A finished sweep, for reading only, run by a scheduler and a worker; and what it printed."""
     place = make_world(tmp_path_factory.mktemp("swept"))
-    run_in(place, "sweep", "run", "plan.toml", "--out", "sweep", *WORK)
-    return place
-
-
-def run_in(place, *arguments):
-    command = [sys.executable, str(ROOT / "cli.py"), *map(str, arguments)]
-    subprocess.run(command, cwd=place, check=True, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True)
+    command = [sys.executable, ROOT / "cli.py", "sweep", "run", "plan.toml", "--out", "sweep", *WORK]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    said = subprocess.run(list(map(str, command)), cwd=place, env=environment, capture_output=True, text=True)
+    return place, said
 
 
 @pytest.fixture
-def swept(swept_once, home):
+def in_process(monkeypatch):
+    """Jobs run in this process: that workers do the same is tested of the pool."""
+
+    def run_here(jobs, conditions, slots, plugins=()):
+        for job in jobs:
+            yield settle(job, 1, attempt(job, conditions), conditions)
+
+    monkeypatch.setattr("fishr.sweeps.pool.run_local", run_here)
+
+
+@pytest.fixture
+def swept(swept_once, home, in_process):
     """A copy of a finished sweep, called "sweep", in the working directory, with its plan and data."""
-    shutil.copytree(swept_once, home, dirs_exist_ok=True)
+    shutil.copytree(swept_once[0], home, dirs_exist_ok=True)
     return home
 
 
 @pytest.fixture
-def broken(world, call):
+def broken(world, call, in_process):
     """A sweep whose jobs fail: IRM needs two rows of each domain."""
     text = PLAN.replace("batch_size = 8", "batch_size = 1").replace('["ERM", "Fishr"]', '["IRM"]')
     (world / "plan.toml").write_text(text.replace("draws = 1", "draws = 1\ntest_envs = [[0], [1]]"))
@@ -108,7 +118,8 @@ def test_plan_counts(world, call):
     ]
 
 
-def test_plan_estimates(world, call):
+def test_plan_estimates(world, call, monkeypatch):
+    monkeypatch.setattr("fishr.sweeps.estimates._ENOUGH", 0.05)
     said = call("sweep", "plan", "plan.toml", "--workers", 2, "--device", "cpu", "--format", "json")
     found = json.loads(said.out)
     assert found["workers"] == 2
@@ -130,14 +141,14 @@ def test_the_example_is_the_benchmark(call):
     }
 
 
-def test_run_leaves_a_line_a_job_and_a_table(world, call):
-    said = call("sweep", "run", "plan.toml", "--out", "sweep", *WORK)
-    assert said.code == 0
-    lines = said.err.splitlines()
+def test_run_leaves_a_line_a_job_and_a_table(swept_once):
+    world, said = swept_once
+    assert said.returncode == 0
+    lines = said.stderr.splitlines()
     assert len(lines) == 8
     assert re.fullmatch(r"1/8  PACS ERM test 0 draw 0 trial 0  done in \d\.\d s, validation \d+\.\d%", lines[0])
     assert lines[-1].startswith("8/8  PACS Fishr test 3")
-    assert re.search(r"total +8 +8 +0 +0 +0 +\d+\.\d%\n\n8 of 8 jobs done\n$", said.out)
+    assert re.search(r"total +8 +8 +0 +0 +0 +\d+\.\d%\n\n8 of 8 jobs done\n$", said.stdout)
     assert len(results(world / "sweep")) == 8
     assert all(len(lines) == 4 for lines in results(world / "sweep").values())
 
@@ -197,7 +208,7 @@ def test_status_and_tables_need_no_code_of_the_plan(swept, call):
 
 
 @pytest.fixture
-def one_job(world, call):
+def one_job(world, call, in_process):
     """Run a plan of a single job, and return its folder."""
 
     def run(**settings):
@@ -211,6 +222,7 @@ def one_job(world, call):
     return run
 
 
+@pytest.mark.slow
 def test_kept_weights_can_be_evaluated_and_analysed(one_job, call):
     """And the tables name the environments."""
     job = one_job(keep="weights")
@@ -261,7 +273,7 @@ def test_failures_are_told_and_retried(broken, call):
     assert (retried.code, retried.err.count("failed: IRM")) == (1, 2)
 
 
-def test_a_job_that_diverges_is_done(world, call):
+def test_a_job_that_diverges_is_done(world, call, in_process):
     (world / "plan.toml").write_text(PLAN.replace("batch_size = 8", "batch_size = 8, lr = 3e37"))
     said = call("sweep", "run", "plan.toml", "--out", "sweep", *WORK)
     assert said.code == 0
@@ -307,6 +319,7 @@ def test_slurm_writes_a_script_and_submits_nothing(world, call):
     assert list((world / "sweep" / "jobs").iterdir()) == []
 
 
+@pytest.mark.slow
 def test_ctrl_c_is_one_line_and_loses_nothing(swept, call):
     """The terminal interrupts the scheduler and its workers alike."""
     (swept / "my data").mkdir()

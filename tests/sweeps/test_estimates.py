@@ -9,6 +9,12 @@ from fishr.sweeps.folder import job_folder
 from fishr.training import Stepped
 
 
+@pytest.fixture(autouse=True)
+def brief(monkeypatch):
+    """Measure for a shorter time than a person would."""
+    monkeypatch.setattr(estimates, "_ENOUGH", 0.02)
+
+
 def on_disk(folder):
     """Bytes of a folder in blocks of 4096, as most file systems have them."""
     return sum(-path.stat().st_size // 4096 * -4096 for path in (folder, *folder.rglob("*")))

@@ -69,6 +69,7 @@ def test_a_plan_is_read_back_and_its_jobs_are_experiments(plan, tmp_path):
     assert load("run.toml", Experiment, plugins=PLUGINS) == experiment
 
 
+@pytest.mark.slow
 def test_a_sweep_in_processes_is_that_of_an_interrupted_one_and_needs_no_code_for_its_table(
     plan, tmp_path, monkeypatch, results_of
 ):

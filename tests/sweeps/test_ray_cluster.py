@@ -26,6 +26,7 @@ def two_nodes():
     made.shutdown()
 
 
+@pytest.mark.slow
 @needs_ray
 @pytest.mark.filterwarnings("ignore")  # Ray's own processes and pipes
 def test_a_node_that_is_lost_changes_nothing(two_nodes, tmp_path, plan, whole, results_of):
