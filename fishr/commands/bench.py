@@ -23,14 +23,16 @@ if TYPE_CHECKING:
 
 @click.group(epilog="Example: fishr bench data PACS --cache pacs.h5")
 def bench() -> None:
-    """Measure on this machine what a run would be bound by."""
+    """Measure on this machine what limits a run."""
 
 
 @bench.command(
     short_help="Measure images a second.", epilog="Example: fishr bench data PACS --cache pacs.h5 --batch 32"
 )
 @image_source_argument
-@click.option("--cache", type=PATH, metavar="FILE", help="Its images in a file of `fishr cache images`, measured too.")
+@click.option(
+    "--cache", type=PATH, metavar="FILE", help="File of `fishr cache images` with the same images, measured too."
+)
 @image_size_option
 @click.option("--batch", type=COUNT, default=32, show_default=True, help="Images of each environment in a batch.")
 @click.option(
@@ -39,14 +41,14 @@ def bench() -> None:
     default=500,
     show_default=True,
     metavar="N",
-    help="Take N images of each environment at most.",
+    help="Largest number of images of each environment.",
 )
 @click.option("--rounds", type=click.IntRange(2, 1000), default=5, show_default=True, help="Turns of each way.")
 @click.option(
     "--workers",
     type=COUNT,
     metavar="N",
-    help="Threads that read, and that a CPU computes with (default: as torch has them).",
+    help="Threads for reading and for CPU computation (default: torch's).",
 )
 @device_option
 @data_dir_option
@@ -63,14 +65,14 @@ def data(
     data_dir: Path | None,
     style: str,
 ) -> None:
-    """Measure how many images a second become inputs of a model, by each way there is.
+    """Measure how many images a second become inputs of a model, for each way to read them.
 
-    NAME_OR_PATH is one of `fishr data list`, a folder of ENVIRONMENT/CLASS/IMAGE, or a .csv, .json or .jsonl with
-    environment, class and path of each image. Batches are drawn and read ahead as in training, and the
-    ways take turns: medians and quartiles over the rounds are given, and how many times faster a way is than reading
-    files and augmenting image by image. After the first round files come from the system's memory, not from the disk.
+    NAME_OR_PATH is a name of `fishr data list`, a folder of ENVIRONMENT/CLASS/IMAGE, or a .csv, .json or .jsonl with
+    environment, class and path of each image. Batches are drawn and read ahead as in training, and the ways take turns.
+    The table has medians and quartiles over the rounds, and the speedup over reading files and augmenting them image by
+    image. After the first round, files come from the system's memory, not from the disk.
 
-    `prepare` is a setting of ImageFolders and ImageList: "reader", "device" or "held".
+    `prepare` is a setting of ImageFolders and ImageList: "reader", "device" or "device_cache".
     """
     import torch
 
@@ -85,7 +87,7 @@ def data(
     where, threads = resolve_device(device), torch.get_num_threads()
     place = find_images(source, data_dir)
     is_list = place.suffix.lower() in LIST_EXTENSIONS
-    # A configuration's relative paths would start at the data folder.
+    # Relative paths of a configuration would start at the data folder.
     chosen = (ImageList if is_list else ImageFolders)(str(place.absolute()), size=size, samples=rows)
     cached = None if cache is None else str(cache.absolute())
     speeds = measure(ways_of(chosen, data_dir, where, cached), batch, rounds)
@@ -100,38 +102,31 @@ def data(
 def _table(speeds: "Sequence[Speed]") -> str:
     from tabulate import tabulate
 
+    header = ("images", "prepare", "inputs", "images/s", "times faster")
     rows = [
         (
             entry["images"],
             entry["prepare"],
             "augmented" if entry["augmented"] else "plain",
-            _spread(entry["images_per_second"], ",.0f"),
-            _spread(entry["times_faster"], ".2f"),
+            "{median:,.0f} ({low:,.0f} to {high:,.0f})".format_map(entry["images_per_second"]),
+            "{median:.2f} ({low:.2f} to {high:.2f})".format_map(entry["times_faster"]),
         )
         for entry in _entries(speeds)
     ]
-    header = ("images", "prepare", "inputs", "images/s", "times faster")
     return tabulate(rows, header, disable_numparse=True)
 
 
 def _entries(speeds: "Sequence[Speed]") -> list[dict[str, Any]]:
-    """Augmented inputs first; each way is compared to that of files and readers, augmented or plain as it is."""
+    """Return augmented inputs first; each way is compared to files read by "reader", augmented or plain as it is."""
+    import attrs
+
     bases = {s.way.augmented: s for s in speeds if (s.way.images, s.way.prepare) == ("files", "reader")}
+    names = ("low", "median", "high")
     return [
         {
-            "images": speed.way.images,
-            "prepare": speed.way.prepare,
-            "augmented": speed.way.augmented,
-            "images_per_second": _named(speed.quartiles),
-            "times_faster": _named(speed.over(bases[speed.way.augmented])),
+            **attrs.asdict(speed.way),
+            "images_per_second": dict(zip(names, speed.quartiles, strict=True)),
+            "times_faster": dict(zip(names, speed.over(bases[speed.way.augmented]), strict=True)),
         }
         for speed in sorted(speeds, key=lambda speed: not speed.way.augmented)
     ]
-
-
-def _named(quartiles: tuple[float, float, float]) -> dict[str, float]:
-    return dict(zip(("low", "median", "high"), quartiles, strict=True))
-
-
-def _spread(numbers: dict[str, float], form: str) -> str:
-    return f"{numbers['median']:{form}} ({numbers['low']:{form}} to {numbers['high']:{form}})"

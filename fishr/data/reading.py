@@ -1,4 +1,4 @@
-"""Rows of domains as tensors: those of a tensor at once, those of files by one pool of threads, ahead of their use."""
+"""Samples of domains as tensors: indexed from a tensor, or read from files ahead of use by one pool of threads."""
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -21,23 +21,14 @@ _ROWS_A_TASK = 8
 
 @frozen(eq=False)
 class Reading:
-    """Inputs that threads are making.
-
-    Args:
-        tasks: of the rows, in their order.
-        together: from what the tasks return to the inputs.
-    """
+    """Inputs in the making: tasks of the pool, and a function that joins their results."""
 
     tasks: tuple[Future[Tensor], ...]
-    together: Callable[[list[Tensor]], Tensor]
+    join: Callable[[list[Tensor]], Tensor]
 
     def result(self) -> Tensor:
-        """Inputs [n, ...] on their device, once all are made.
-
-        Raises:
-            InputError: one cannot be read.
-        """
-        return self.together([task.result() for task in self.tasks])
+        """Return the inputs [n, ...] on their device, once all are read."""
+        return self.join([task.result() for task in self.tasks])
 
 
 def begin_reading(
@@ -47,25 +38,17 @@ def begin_reading(
     device: torch.device = CPU,
     out: Tensor | None = None,
 ) -> Reading:
-    """Hand rows to the pool of threads that all domains share; it has as many threads as torch computes with.
+    """Begin to read rows, at least one, in the pool of threads that all domains share.
 
-    Args:
-        inputs: where from.
-        rows: which, at least one.
-        seeds: of their augmentation; None: to be evaluated.
-        device: where to. For a CPU the threads finish them too, each a few images at a time, which its cache holds; to
-            a CUDA device they copy beside what it computes, from pinned memory.
-        out: [n, ...] on a CPU, where the inputs are to lie; None: a new tensor.
-
-    Returns:
-        What will be the inputs.
+    ``seeds`` has the seed of each row's augmentation; None: for evaluation. On a CPU the threads also finish the
+    inputs, a few at a time so that they stay in its caches, in ``out`` [n, ...] if given. To a CUDA device they copy
+    from pinned memory, concurrently with its computation.
     """
     if device.type == "cpu":
         made = torch.empty(len(rows), *inputs.shape[1:], dtype=inputs.dtype) if out is None else out
         return Reading(_in_tasks(_make, inputs, rows, seeds, made), lambda _: made)
-    tasks = _in_tasks(partial(_copy, device), inputs, rows, seeds)
 
-    def together(parts: list[Tensor]) -> Tensor:
+    def join(parts: list[Tensor]) -> Tensor:
         if device.type == "cuda":
             here = torch.cuda.current_stream(device)
             here.wait_stream(_copying(device))
@@ -73,78 +56,47 @@ def begin_reading(
                 part.record_stream(here)
         return inputs.finish(torch.cat(parts), rows, seeds)
 
-    return Reading(tasks, together)
+    return Reading(_in_tasks(partial(_copy, device), inputs, rows, seeds), join)
 
 
 def unfinished(inputs: LazyInputs, rows: Sequence[int]) -> Tensor:
-    """What is read of rows to be evaluated, as it is before it is finished: [n, ...] on the CPU.
-
-    Raises:
-        InputError: one cannot be read.
-    """
-    tasks = _in_tasks(lambda inputs, some, _: inputs.read(some), inputs, rows, None)
-    return torch.cat([task.result() for task in tasks])
+    """Return what is read of rows for evaluation, before it is finished: [n, ...] on the CPU."""
+    return torch.cat(
+        [task.result() for task in _in_tasks(lambda inputs, some, _: inputs.read(some), inputs, rows, None)]
+    )
 
 
 def chunks(domain: Domain, most: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
-    """A domain's rows from one on, in pieces that fit a forward pass; files of the next are read meanwhile.
+    """Yield inputs and labels of a domain from row ``start`` on, in order, while files of the next chunk are read.
 
-    Args:
-        domain: n rows.
-        most: rows of a piece at most; large inputs come in fewer, of which it is a multiple of 64 unless ``most`` is
-            less than that.
-        start: the first row.
-
-    Yields:
-        Inputs and labels on the labels' device, never augmented unless the inputs always are.
-
-    Example:
-        >>> domain = Domain("photo", torch.zeros(5, 3), torch.tensor([0, 1, 0, 1, 1]))
-        >>> [labels.tolist() for _, labels in chunks(domain, most=2, start=1)]
-        [[1, 0], [1, 1]]
+    A chunk has ``most`` rows at most; fewer if inputs are large, then a multiple of 64 unless ``most`` is less. Inputs
+    are augmented only if evaluation inputs always are.
     """
-    rows, inputs, labels = min(most, _rows_in(domain)), domain.inputs, domain.labels
-    pieces = [range(first, min(first + rows, len(labels))) for first in range(start, len(labels), rows)]
-    if isinstance(inputs, Tensor):
-        for piece in pieces:
+    width = domain.inputs.shape[1:].numel() * domain.inputs.dtype.itemsize
+    rows = min(most, max(BLOCK, _CHUNK_BYTES // width // BLOCK * BLOCK))
+    inputs, labels, ahead = domain.inputs, domain.labels, deque[Reading]()
+    spans = [range(first, min(first + rows, len(labels))) for first in range(start, len(labels), rows)]
+    for index, span in enumerate(spans):
+        if isinstance(inputs, Tensor):
             # A copy, because a featurizer may work in place.
-            yield inputs[piece.start : piece.stop].clone(), labels[piece.start : piece.stop]
-        return
-    ahead = deque[Reading]()
-    for index, piece in enumerate(pieces):
-        while len(ahead) < 2 and index + len(ahead) < len(pieces):
-            ahead.append(begin_reading(inputs, pieces[index + len(ahead)], device=labels.device))
-        yield ahead.popleft().result(), labels[piece.start : piece.stop]
+            yield inputs[span.start : span.stop].clone(), labels[span.start : span.stop]
+            continue
+        while len(ahead) < 2 and index + len(ahead) < len(spans):
+            ahead.append(begin_reading(inputs, spans[index + len(ahead)], device=labels.device))
+        yield ahead.popleft().result(), labels[span.start : span.stop]
 
 
 def tensor_of(inputs: Tensor | LazyInputs, rows: Sequence[int] | None = None) -> Tensor:
-    """Inputs in one tensor: those of a tensor where it lies, those of files on the CPU.
-
-    Args:
-        inputs: N of them.
-        rows: which; None: all.
-
-    Returns:
-        [n, ...].
-
-    Example:
-        >>> tensor_of(torch.eye(3), [2])
-        tensor([[0., 0., 1.]])
-    """
+    """Return inputs, or some rows, in one tensor [n, ...]: of a tensor on its device, of files on the CPU."""
     if isinstance(inputs, Tensor):
         return inputs if rows is None else inputs[torch.as_tensor(rows, device=inputs.device)]
     return begin_reading(inputs, range(len(inputs)) if rows is None else rows).result()
 
 
-def _rows_in(domain: Domain) -> int:
-    width = domain.inputs.shape[1:].numel() * domain.inputs.dtype.itemsize
-    return max(BLOCK, _CHUNK_BYTES // width // BLOCK * BLOCK)
-
-
 def _in_tasks(
     work: Callable[..., Tensor], inputs: LazyInputs, rows: Sequence[int], seeds: Sequence[int] | None, *outs: Tensor
 ) -> tuple[Future[Tensor], ...]:
-    """A few rows a task, with their seeds and their part of each out."""
+    """Submit a few rows a task, with their seeds and their part of each output buffer."""
     tasks = list[Future[Tensor]]()
     for start in range(0, len(rows), _ROWS_A_TASK):
         some = slice(start, start + _ROWS_A_TASK)
@@ -158,10 +110,10 @@ def _make(inputs: LazyInputs, rows: Sequence[int], seeds: Sequence[int] | None, 
 
 
 def _copy(device: torch.device, inputs: LazyInputs, rows: Sequence[int], seeds: Sequence[int] | None) -> Tensor:
-    beside: AbstractContextManager[object] = nullcontext()
+    stream: AbstractContextManager[object] = nullcontext()
     if device.type == "cuda":
-        beside = torch.cuda.stream(_copying(device))
-    with beside:
+        stream = torch.cuda.stream(_copying(device))
+    with stream:
         read = inputs.read(rows, seeds)
         if device.type == "cuda" and read.device.type == "cpu":
             return read.pin_memory().to(device, non_blocking=True)
@@ -174,19 +126,19 @@ def _copying(device: torch.device) -> torch.cuda.Stream:
 
 
 def _compute_alone() -> None:
-    # A thread takes the process's number when it is first asked for it, also over one that was set before.
+    # A thread takes over the process's number when it first asks for it, even if it set its own before.
     torch.get_num_threads()
     torch.set_num_threads(1)
 
 
 @cache
 def _pool() -> ThreadPoolExecutor:
-    """Threads of which each computes by itself: teams of their own would fight for the same processors."""
+    """Create threads that each compute alone; teams of their own would compete for the same processors."""
     count = torch.get_num_threads()
     pool = ThreadPoolExecutor(count, "fishr-reading", initializer=_compute_alone)
-    begun = Barrier(count)
-    for task in [pool.submit(begun.wait) for _ in range(count)]:
+    started = Barrier(count)
+    for task in [pool.submit(started.wait) for _ in range(count)]:
         task.result()
-    # What a thread sets for itself is also what threads that begin later find.
+    # A thread's number is also taken over by threads that start later.
     torch.set_num_threads(count)
     return pool

@@ -1,4 +1,4 @@
-"""Values that inputs and labels can have, checked alike in arrays, domains and files."""
+"""Checks of inputs and labels, shared by arrays, domains and files."""
 
 import torch
 from torch import Tensor
@@ -7,26 +7,8 @@ from fishr.errors import InputError
 
 
 def check_finite(where: str, what: str, values: Tensor, remedy: str, first: int = 0) -> None:
-    """Refuse a value that is NaN or infinite, and name its row.
-
-    Args:
-        where: what holds the values, for the message.
-        what: one of them, such as "an input".
-        values: [n, ...] of any float type.
-        remedy: what the message says to do.
-        first: number of the first row.
-
-    Raises:
-        InputError: one is not finite.
-
-    Example:
-        >>> check_finite("a.npz", "an input", torch.tensor([1.0, torch.inf]), "drop such rows")
-        Traceback (most recent call last):
-            ...
-        fishr.errors.InputError: a.npz: an input of row 1 is NaN, infinite or beyond float32, expected finite numbers; \
-drop such rows
-    """
-    # A sum is finite only if each value is; an overflow costs a second look.
+    """Refuse values [n, ...] of which one, such as "an input", is NaN or infinite; ``first`` is the number of row 0."""
+    # A sum is finite only if each value is; after an overflow, all values are checked.
     if torch.isfinite(values.sum()):
         return
     wrong = ~torch.isfinite(values)
@@ -38,24 +20,7 @@ drop such rows
 
 
 def check_classes(where: str, labels: Tensor, classes: int, remedy: str | None = None) -> None:
-    """Refuse a label that is no class.
-
-    Args:
-        where: what holds the labels, for the message.
-        labels: [n] int64.
-        classes: C; labels are from 0 to C - 1.
-        remedy: what the message says to do; None: what is likely.
-
-    Raises:
-        InputError: one is outside.
-
-    Example:
-        >>> check_classes("domain 'photo'", torch.tensor([1, 2]), classes=2)
-        Traceback (most recent call last):
-            ...
-        fishr.errors.InputError: domain 'photo': got label 2, expected whole numbers from 0 to 1, for 2 classes; if \
-labels start at 1, subtract 1
-    """
+    """Refuse a label [n] int64 outside 0 to C - 1, with a remedy; None: the likely one."""
     if not len(labels):
         return
     lowest, highest = (int(bound) for bound in torch.aminmax(labels))

@@ -1,4 +1,4 @@
-"""A featurizer that does not learn: in eval mode, without a graph, and each row to the same bits in any batch."""
+"""Modules that do not learn: features by blocks of rows, the frozen featurizer, frozen batch normalization."""
 
 from collections.abc import Callable
 from functools import cache
@@ -13,19 +13,16 @@ _TRIALS = 5
 
 
 def features_by_block(featurizer: Callable[[Tensor], Tensor], inputs: Tensor, block: int | None = None) -> Tensor:
-    """Features of rows, each to the bits it has in any other batch.
+    """Return features [N, F] without a graph; each row has the same bits in any batch.
 
-    Matrix products of different sizes round differently, so every pass is over exactly 64 rows; the last pass
-    repeats its last row. Some products round by a row's place in memory as well (layers of few outputs whose
-    inputs are no multiple of 4). Passes over copies of random rows tell, and then the rows go one by one.
+    Matrix products of different sizes round differently, so every pass has exactly 64 rows; the last pass repeats its
+    last row. Some products also round by a row's place in memory (layers with few outputs whose inputs are no multiple
+    of 4). Passes over copies of random rows detect this, and then rows are computed one by one.
 
     Args:
-        featurizer: in eval mode, so that a row's features depend on no other row.
-        inputs: [N, ...] of any number of rows, at least one.
-        block: what ``block_of`` says of it, for whoever asks once for many inputs; None: it is asked here.
-
-    Returns:
-        [N, F] as the featurizer returns them, without a graph.
+        featurizer: In eval mode, so that a row's features depend on no other row.
+        inputs: [N, ...], at least one row.
+        block: Rows of a pass, for repeated calls; None: determined here.
 
     Example:
         >>> featurizer, inputs = nn.Linear(8, 16), torch.randn(100, 8)
@@ -38,23 +35,13 @@ def features_by_block(featurizer: Callable[[Tensor], Tensor], inputs: Tensor, bl
 
 
 def in_blocks(module: Callable[[Tensor], Tensor], inputs: Tensor, block: int = BLOCK) -> Tensor:
-    """A module's rows, computed in passes of exactly ``block`` rows; the last pass repeats its last row.
+    """Apply a row-wise module [n, ...] → [n, ...] to rows [N, ...] in passes of exactly ``block`` rows.
 
-    Args:
-        module: from [n, ...] to [n, ...], row by row.
-        inputs: [N, ...], at least one row.
-        block: rows of a pass.
-
-    Returns:
-        [N, ...].
-
-    Example:
-        >>> in_blocks(lambda rows: rows.cumsum(0), torch.ones(5, 1), block=2).flatten()
-        tensor([1., 2., 1., 2., 1.])
+    The last pass repeats its last row.
     """
     parts: list[Tensor] = []
     for rows in inputs.split(block):
-        # A copy, because a view may begin anywhere in memory.
+        # A copy, because a view may start anywhere in memory.
         full = torch.empty((block, *rows.shape[1:]), dtype=rows.dtype, device=rows.device)
         full[: len(rows)] = rows
         full[len(rows) :] = rows[-1:]
@@ -63,10 +50,12 @@ def in_blocks(module: Callable[[Tensor], Tensor], inputs: Tensor, block: int = B
 
 
 class FrozenFeaturizer(nn.Module):
-    """A featurizer whose weights stay as they are: no parameter requires grad, and it never leaves eval mode.
+    """A featurizer with constant weights: no parameter requires grad, and it stays in eval mode.
+
+    Each row of features has the same bits in any batch.
 
     Args:
-        inner: from inputs [N, ...] to features [N, F]; it is frozen in place.
+        inner: Module from inputs [N, ...] to features [N, F]; frozen in place.
 
     Example:
         >>> frozen = FrozenFeaturizer(nn.Sequential(nn.Linear(8, 16), nn.Dropout()))
@@ -81,7 +70,7 @@ class FrozenFeaturizer(nn.Module):
         self._blocks: dict[tuple[object, ...], int] = {}
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Features [N, F] without a graph."""
+        """Return features [N, F] without a graph."""
         device = inputs.device
         autocast = torch.get_autocast_dtype(device.type) if torch.is_autocast_enabled(device.type) else None
         key = (device, inputs.dtype, tuple(inputs.shape[1:]), autocast)
@@ -91,25 +80,16 @@ class FrozenFeaturizer(nn.Module):
             return in_blocks(self.inner, inputs, self._blocks[key])
 
     def train(self, mode: bool = True) -> "FrozenFeaturizer":
-        """Set its own mode; what is inside stays in eval mode."""
+        """Set the module's own mode; the inner module stays in eval mode."""
         self.training = mode
         return self
 
 
 def block_of(featurizer: Callable[[Tensor], Tensor], inputs: Tensor) -> int:
-    """How many rows may share a pass: 64 where a row's bits do not depend on its place among them, else 1.
-
-    Args:
-        featurizer: in eval mode.
-        inputs: [N, ...], of which only shape, type and place count.
-
-    Example:
-        >>> block_of(nn.Linear(8, 16), torch.zeros(1, 8))
-        64
-    """
+    """Return how many rows may share a pass: 64 if a row's bits do not depend on its place among them, else 1."""
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
-        # Four random rows show it in 19 of 20 networks that do, so several fours are tried.
+        # Four random rows detect it in 19 of 20 such networks, so several fours are tried.
         for _ in range(_TRIALS):
             rows = torch.randn((BLOCK // _COPIES, *inputs.shape[1:]), generator=generator)
             copies = rows.to(inputs.device, inputs.dtype).repeat_interleave(_COPIES, 0)
@@ -124,16 +104,13 @@ Module = TypeVar("Module", bound=nn.Module)
 
 
 def freeze_norm(module: Module) -> Module:
-    """Keep every batch normalization of a module in eval mode for good; scale and shift still train.
+    """Keep every batch normalization of a module in eval mode permanently; scale and shift still train.
 
-    Nothing takes it out of eval mode: neither ``train()`` nor code that sets each module's ``training``. Names of
-    parameters and buffers stay the same. Other normalizations keep no statistics, so there is nothing to freeze.
+    Neither ``train()`` nor code that sets ``training`` of each module changes it. Names of parameters and buffers stay
+    the same. Other normalizations keep no statistics.
 
     Args:
-        module: changed in place.
-
-    Returns:
-        The same module.
+        module: Changed in place, and returned.
 
     Example:
         >>> import torch
@@ -149,7 +126,7 @@ def freeze_norm(module: Module) -> Module:
 
 
 class _EvalOnly:
-    """Goes before a module's class: training mode is off, whatever it is set to."""
+    """Mixin before a module's class: training mode is off, whatever it is set to."""
 
     @property
     def training(self) -> bool:
@@ -160,7 +137,7 @@ class _EvalOnly:
         pass
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # Copies and pickles name the class that can be imported, and make this one of it again.
+        # Copies and pickles name the importable class, and derive this one from it again.
         return _empty, (type(self).__bases__[1],), vars(self)
 
 

@@ -1,4 +1,4 @@
-"""A featurizer that keeps the weights it begins with: those of another run, or the seed's first ones."""
+"""Heads on features that do not change: the frozen featurizer, features of whole domains, training on cached ones."""
 
 import inspect
 from collections.abc import Iterator, Mapping
@@ -30,18 +30,17 @@ _PREFIX = "featurizer."
 
 @frozen
 class Frozen:
-    """Featurizer that does not learn: eval mode, no graph, each row to the same bits in any batch.
+    """Featurizer with constant weights: eval mode, no graph, each row with the same bits in any batch.
 
-    Its weights are part of the training state like all others, so a checkpoint holds them. It draws nothing from
-    the generator, so that the head starts as it would on cached features.
+    The weights are part of the training state, so a checkpoint holds them. The generator does not advance, so that the
+    head starts as it would on cached features.
 
     Args:
-        inner: the featurizer it is, as in the run that its weights come from.
-        weights: a run folder or a checkpoint with trained weights; a relative path starts at the working
-            directory. None: the seed's first weights.
+        inner: The featurizer, as in the run that the weights come from.
+        weights: A run folder or a checkpoint; relative to the working directory. None: the seed's first weights.
 
     Raises:
-        InputError: when called, no such checkpoint, or one of another featurizer.
+        InputError: When called: no such checkpoint, or one of another featurizer.
 
     Example:
         >>> from fishr.models import MLP
@@ -59,7 +58,7 @@ class Frozen:
     weights: str | None = None
 
     def __call__(self, shape: tuple[int, ...], generator: torch.Generator) -> nn.Module:
-        """Module from inputs [N, *shape] to features [N, F]; the generator stays as it is."""
+        """Return the module from inputs [N, *shape] to features [N, F]; the generator does not advance."""
         own = torch.Generator(generator.device)
         own.set_state(generator.get_state())
         module = self.inner(shape, own)
@@ -68,7 +67,7 @@ class Frozen:
         return FrozenFeaturizer(module)
 
     def features(self, shape: tuple[int, ...]) -> int:
-        """F, the number of features for inputs [N, *shape]."""
+        """Return F, the number of features for inputs [N, *shape]."""
         return self.inner.features(shape)
 
 
@@ -90,21 +89,18 @@ def _fill(module: nn.Module, path: Path) -> None:
 def domain_features(
     model: Model, experiment: Experiment, state: TrainingState, domain: Domain, chunk: int = 8192, start: int = 0
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """What the featurizer makes of a domain, and the head of that, in eval mode and without a graph.
+    """Yield features [n, F] and logits [n, C] of a domain, float32 or wider, in order, in eval mode without a graph.
 
-    The bits of a row's features depend neither on ``chunk`` nor on ``start``, and a frozen featurizer gives the same
-    in training. Those of its logits neither, as long as both are multiples of 64.
+    A row's features have the same bits for any ``chunk`` and ``start``, and in training with a frozen featurizer; its
+    logits do if both are multiples of 64.
 
     Args:
-        model: the experiment's modules, on the domain's device; their modes are restored before each yield.
-        experiment: for its precision.
-        state: the weights.
-        domain: n rows.
-        chunk: rows of each pair that is yielded at most, which bounds memory; large inputs come in fewer.
-        start: the row to begin at.
-
-    Yields:
-        Features [rows, F] and logits [rows, C], float32 or wider, in the domain's order.
+        model: The experiment's modules, on the domain's device; their modes are restored before each yield.
+        experiment: For its precision.
+        state: The weights.
+        domain: The samples.
+        chunk: Largest number of rows of a pair, which bounds memory; fewer if inputs are large.
+        start: First row.
 
     Example:
         >>> from fishr.protocols import colored_digits
@@ -129,31 +125,28 @@ def domain_features(
         yield features, logits
 
 
-# What says the same at greater length, and what the features do not depend on.
+# Redundant entries, and entries that the features do not depend on.
 _FREE = ("experiment", "created", "device")
 
 
 def on_features(
     experiment: Experiment, path: Path, key: str, provenance: Mapping[str, object], data: Any, seed: int
 ) -> Experiment:
-    """The experiment with nothing before its head, on a file of features of its own data.
+    """Return the experiment with nothing before its head, on a file of features of its own data.
 
-    Head, loss, objective, optimizer, batches and steps stay. Its training ends in the same bits as one through
-    ``Frozen`` with the featurizer that the features were computed with.
+    Head, loss, objective, optimizer, batches and steps stay. The weights after training are bit-identical to training
+    through ``Frozen`` with the featurizer that computed the features.
 
     Args:
-        experiment: whose head is to be trained.
-        path: of the features.
-        key: theirs, which a run that is resumed will expect.
-        provenance: what else it will expect, to say what differs where the key does.
-        data: the data settings that they were computed from.
-        seed: likewise.
-
-    Returns:
-        An experiment whose data are the features.
+        experiment: The experiment whose head is trained.
+        path: The file of features.
+        key: Its key, which a resumed run expects.
+        provenance: Entries that a resumed run expects too, to name what differs if the key does.
+        data: The data settings that the features were computed from.
+        seed: The seed that they were computed with.
 
     Raises:
-        InputError: the features are of other data or of another seed than the experiment's.
+        InputError: The features are of other data or of another seed than the experiment's.
 
     Example:
         >>> from fishr.protocols import colored_digits

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from fishr.data.cached_features import CachedFeatures
+from fishr.data.cached_features import CachedFeatures, provenance_texts
 from fishr.data.caches import save_tree
 from fishr.errors import InputError
 
@@ -125,3 +125,8 @@ def test_a_flipped_bit_is_noticed(file):
     file.write_bytes(content)
     with pytest.raises(InputError, match="damaged"):
         CachedFeatures(str(file))(0, None)
+
+
+def test_a_provenance_as_texts():
+    texts = provenance_texts({"seed": 3, "domains": ("photo", "art"), "transform": None})
+    assert texts == {"seed": "3", "domains": "art, photo"}
