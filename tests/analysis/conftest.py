@@ -35,7 +35,7 @@ def _domain(name, rows, generator):
     return Domain(name, inputs, torch.randint(3, (rows,), generator=generator))
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def subject():
     """A linear head on two training domains and one for evaluation."""
     generator = torch.Generator().manual_seed(1)

@@ -12,7 +12,7 @@ from fishr.diagnostics import Quantity
 from fishr.errors import InputError
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def analysis(subject):
     return analyze(subject, Settings(samples=8))
 

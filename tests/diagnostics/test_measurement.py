@@ -31,8 +31,9 @@ OPTIONS = {"rank": 2, "ridge": 0.01, "rho": 0.2, "eta": 0.3, "epsilon": 0.05}
 def test_each_is_its_own_function_with_the_same_options(case: Dense) -> None:
     found = measure(*case.arguments, **OPTIONS)
     assert tuple(found) == NAMES
+    shared = case.curvature
     for name, quantity in found.items():
-        alone = getattr(fishr.diagnostics, name)(*case.arguments, **TAKES.get(name, {}))
+        alone = getattr(fishr.diagnostics, name).of(shared, **TAKES.get(name, {}))
         assert quantity.name == alone.name == name
         assert torch.allclose(quantity.value, alone.value, rtol=1e-9, atol=1e-12, equal_nan=True), name
         assert len(quantity.axes) == quantity.value.ndim
@@ -41,6 +42,16 @@ def test_each_is_its_own_function_with_the_same_options(case: Dense) -> None:
         assert not quantity.value.requires_grad
         if quantity.error is not None:
             torch.broadcast_shapes(quantity.error.shape, quantity.value.shape)
+
+
+@pytest.mark.parametrize("names", [("linear", "cross-entropy", (4, 4)), ("two layers", "binary", (4, 4))])
+def test_each_is_called_with_the_head_as_with_a_view(names: tuple[str, str, tuple[int, ...]]) -> None:
+    case = dense(*names)
+    shared = case.curvature
+    for name in NAMES:
+        function, options = getattr(fishr.diagnostics, name), TAKES.get(name, {})
+        alone, of_view = function(*case.arguments, **options), function.of(shared, **options)
+        assert torch.allclose(alone.value, of_view.value, rtol=1e-9, atol=1e-12, equal_nan=True), name
 
 
 @pytest.mark.parametrize("head", ["first layer in place", "functions in place", "spectral norm", "moving statistics"])
@@ -135,7 +146,7 @@ def test_estimates_and_exact_matrices_agree_within_the_stated_errors(
     case = Dense(network, torch.randn(50, 4, dtype=FLOAT64), labels, (30, 20), loss)
     exact = measure_network(*case.arguments, rank=3, ridge=0.05)
     assert all(exact[name].error is None for name in ("hessian_diagonal", "hessian_trace", "effective_rank"))
-    monkeypatch.setattr("fishr.diagnostics.hessian.WHOLE_LIMIT", 10)
+    case.grow(monkeypatch)
     found = measure_network(*case.arguments, rank=3, ridge=0.05, estimation=Estimation(16, 4, chunk=40))
     for name in ("hessian_trace", "effective_rank", "top_eigenvalues"):
         assert ((found[name].value - exact[name].value).abs() <= 6 * found[name].error + 1e-9).all(), name
@@ -146,9 +157,10 @@ def test_estimates_and_exact_matrices_agree_within_the_stated_errors(
     assert all(p.grad is None for p in network.parameters())
 
 
-def test_an_estimate_is_the_same_twice() -> None:
-    network = nn.Sequential(nn.Linear(40, 60), nn.GELU(), nn.Linear(60, 3)).to(FLOAT64)
-    data = (network, torch.randn(20, 40, dtype=FLOAT64), torch.randint(3, (20,)), (8, 12))
+def test_an_estimate_is_the_same_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fishr.diagnostics.hessian.WHOLE_LIMIT", 10)
+    network = nn.Sequential(nn.Linear(6, 5), nn.GELU(), nn.Linear(5, 3)).to(FLOAT64)
+    data = (network, torch.randn(20, 6, dtype=FLOAT64), torch.randint(3, (20,)), (8, 12))
     spend = Estimation(products=6, repeats=2)
     first, second = (measure_network(*data, rank=2, ridge=0.1, estimation=spend) for _ in range(2))
     for name, quantity in first.items():

@@ -37,8 +37,9 @@ def test_products_are_those_of_the_dense_matrices_also_in_chunks(head: str, loss
         assert_close(gauss_newton.apply(vectors), case.gauss_newtons[domain] @ vectors, **TIGHT)
 
 
-def test_estimates_keep_within_their_errors() -> None:
+def test_estimates_keep_within_their_errors(monkeypatch: pytest.MonkeyPatch) -> None:
     case = dense("three layers", "cross-entropy", (30, 20))
+    case.grow(monkeypatch)
     one, other = operator(case, 0), operator(case, 1)
     within(one.trace(), case.hessians[0].trace())
     within(one.product(one), case.hessians[0].square().sum())
@@ -55,8 +56,9 @@ def test_eigenvalues_keep_within_their_residuals() -> None:
     assert (found.residuals < 1e-2 * found.values[0]).all()
 
 
-def test_the_seed_alone_decides_what_is_drawn() -> None:
+def test_the_seed_alone_decides_what_is_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
     case = dense("three layers", "cross-entropy", (30, 20))
+    case.grow(monkeypatch)
     torch.manual_seed(3)
     state = torch.get_rng_state()
     first = operator(case).trace().value

@@ -77,7 +77,7 @@ def test_estimates_keep_within_their_errors(monkeypatch: pytest.MonkeyPatch) -> 
         hessian_diagonal_distance_scale_free,
     )
     exact = [quantity(*case.arguments).value for quantity in estimated]
-    monkeypatch.setattr("fishr.diagnostics.hessian.WHOLE_LIMIT", 10)
+    case.grow(monkeypatch)
     for quantity, expected in zip(estimated, exact, strict=True):
         found = quantity(*case.arguments, Estimation(products=24, repeats=6))
         assert found.error is not None

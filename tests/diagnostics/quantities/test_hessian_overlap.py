@@ -66,7 +66,7 @@ def test_equal_domains_have_no_gap_and_flat_directions_count_most() -> None:
 def test_the_error_of_an_overlap_is_that_of_its_eigenvectors(monkeypatch: pytest.MonkeyPatch) -> None:
     case = dense("three layers", "cross-entropy", (30, 20))
     exact = eigenspace_overlaps.of(case.curvature, rank=2).value
-    monkeypatch.setattr("fishr.diagnostics.hessian.WHOLE_LIMIT", 10)
+    case.grow(monkeypatch)
     found = eigenspace_overlaps.of(case.curvature, rank=2)
     assert found.error is not None
     assert (found.error.diagonal() == 0).all()

@@ -36,7 +36,7 @@ def test_the_effective_rank_of_equal_eigenvalues_is_their_number() -> None:
 
 def test_large_heads_are_estimated_within_their_errors(monkeypatch: pytest.MonkeyPatch) -> None:
     case = dense("three layers", "cross-entropy", (30, 20))
-    monkeypatch.setattr("fishr.diagnostics.hessian.WHOLE_LIMIT", 10)
+    case.grow(monkeypatch)
     spend = Estimation(products=20, repeats=6)
     diagonal, trace, rank, top = (
         quantity(*case.arguments, spend)
@@ -78,7 +78,7 @@ def test_it_holds_all_eigenvalues_once() -> None:
 
 def test_lanczos_finds_the_same_mass_within_its_error(monkeypatch: pytest.MonkeyPatch) -> None:
     case = dense("three layers", "cross-entropy", (30, 20))
-    monkeypatch.setattr("fishr.diagnostics.hessian.WHOLE_LIMIT", 5)
+    case.grow(monkeypatch, 5)
     found = spectral_density(*case.arguments, Estimation(products=4, repeats=30), points=512)
     assert found.error is not None
     for (grid, density), (_, error), hessian in zip(found.value, found.error, case.hessians, strict=True):

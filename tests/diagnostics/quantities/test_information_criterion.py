@@ -66,7 +66,7 @@ def test_the_covariance_is_that_of_centred_gradients() -> None:
 
 def test_other_heads_by_their_gauss_newton_matrix(monkeypatch: pytest.MonkeyPatch) -> None:
     case = dense("three layers", "cross-entropy", (30, 20))
-    monkeypatch.setattr("fishr.diagnostics.hessian.WHOLE_LIMIT", 10)
+    case.grow(monkeypatch)
     found = takeuchi(*case.arguments, Estimation(products=256), ridge=RIDGE)
     tops = [torch.linalg.eigvalsh(g)[-1] for g in case.gauss_newtons]
     matrices = zip(case.gauss_newtons, tops, case.covariances, strict=True)

@@ -97,7 +97,7 @@ def test_iterations_give_the_same_within_their_error(monkeypatch: pytest.MonkeyP
 
 def test_large_heads_by_their_gauss_newton_matrices(monkeypatch: pytest.MonkeyPatch) -> None:
     case = dense("three layers", "cross-entropy", (30, 20))
-    monkeypatch.setattr("fishr.diagnostics.hessian.WHOLE_LIMIT", 10)
+    case.grow(monkeypatch)
     found = inconsistency_second_order_pairs(*case.arguments, epsilon=EPSILON, ridge=RIDGE)
     expected = oracle(case, case.gauss_newtons)
     assert ((found.value - expected).abs() <= 2 * found.error + 1e-3 * expected).all()

@@ -42,7 +42,7 @@ def test_a_model_that_is_right_has_a_covariance_like_its_hessian() -> None:
 def test_estimates_keep_within_their_errors(monkeypatch: pytest.MonkeyPatch) -> None:
     case = dense("three layers", "cross-entropy", (30, 20))
     exact = [quantity(*case.arguments).value for quantity in (variance_hessian_cosine, variance_hessian_error)]
-    monkeypatch.setattr("fishr.diagnostics.hessian.WHOLE_LIMIT", 10)
+    case.grow(monkeypatch)
     spend = Estimation(products=20, repeats=6)
     for quantity, expected in zip((variance_hessian_cosine, variance_hessian_error), exact, strict=True):
         found = quantity(*case.arguments, spend)
