@@ -4,6 +4,8 @@ import json
 import re
 import shutil
 import struct
+from contextlib import redirect_stdout
+from io import StringIO
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +16,8 @@ from fishr.analysis import load_analysis, load_history, open_subject
 from fishr.analysis.report import Settings, pick
 from fishr.commands import main
 from fishr.data.caches import save_tree
+
+pytestmark = pytest.mark.slow
 
 FIGURES = ["curvature.png", "history.png", "pairs.png", "spectra.png"]
 DOMAINS = ["flip 0.2", "flip 0.1", "reversed", "gray"]
@@ -47,6 +51,17 @@ def cache_once(tmp_path_factory, runs_once):
     path = tmp_path_factory.mktemp("cached") / "mine-features.h5"
     _made("cache", "features", runs_once / "mine", "-o", path)
     return path
+
+
+@pytest.fixture(scope="session")
+def analyzed_once(tmp_path_factory, runs_once):
+    """Both of them analyzed side by side, and what that said; for reading only."""
+    home = Path(shutil.copytree(runs_once, tmp_path_factory.mktemp("beside"), dirs_exist_ok=True))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(home)
+        with redirect_stdout(StringIO()) as out:
+            _made("analyze", "erm", "mine", "--figures", "both")
+    return home, out.getvalue()
 
 
 @pytest.fixture
@@ -139,12 +154,12 @@ def test_json_is_one_object(call, runs):
     ]
 
 
-def test_a_cache_gives_the_numbers_of_its_run(call, runs, cache_once):
-    shutil.copy(cache_once, runs)
-    for subject in ("mine", "mine-features.h5"):
-        said = call("analyze", subject)
-        assert said.code == 0, said
-    one, other = load_analysis(Path("mine/analysis.h5")), load_analysis(Path("mine-features.analysis.h5"))
+def test_a_cache_gives_the_numbers_of_its_run(call, home, analyzed_once, cache_once):
+    shutil.copy(cache_once, home)
+    said = call("analyze", "mine-features.h5")
+    assert said.code == 0, said
+    one = load_analysis(analyzed_once[0] / "mine" / "analysis.h5")
+    other = load_analysis(Path("mine-features.analysis.h5"))
     assert (one.domains, one.splits, one.rows, one.layout) == (other.domains, other.splits, other.rows, other.layout)
     assert one.quantities.keys() == other.quantities.keys()
     for name, quantity in one.quantities.items():
@@ -152,13 +167,13 @@ def test_a_cache_gives_the_numbers_of_its_run(call, runs, cache_once):
             quantity.value, other.quantities[name].value, rtol=1e-6, atol=1e-12, equal_nan=True, msg=name
         )
     assert other.source["kind"] == "features"
-    assert (runs / "mine-features.analysis" / "pairs.png").exists()
-    assert not (runs / "mine-features.analysis" / "history.png").exists()
+    assert (home / "mine-features.analysis" / "pairs.png").exists()
+    assert not (home / "mine-features.analysis" / "history.png").exists()
 
 
-def test_recorded_statistics_end_where_the_analysis_begins(call, runs):
-    assert call("analyze", "mine").code == 0
-    found, history = load_analysis(Path("mine/analysis.h5")).quantities, load_history(Path("mine"))
+def test_recorded_statistics_end_where_the_analysis_begins(analyzed_once):
+    run = analyzed_once[0] / "mine"
+    found, history = load_analysis(run / "analysis.h5").quantities, load_history(run)
     assert float(history.variance_distance[-1]) == pytest.approx(
         float(found["variance_distance_scale_free"].value), rel=1e-3
     )
@@ -169,11 +184,10 @@ def test_recorded_statistics_end_where_the_analysis_begins(call, runs):
     assert history.cosine[-1].tolist() == pytest.approx(cosine, rel=1e-4)
 
 
-def test_two_side_by_side(call, runs):
-    said = call("analyze", "erm", "mine", "--figures", "both")
-    assert said.code == 0, said
-    erm, mine = (load_analysis(Path(name, "analysis.h5")).quantities for name in ("erm", "mine"))
-    lines = said.out.splitlines()
+def test_two_side_by_side(analyzed_once):
+    home, said = analyzed_once
+    erm, mine = (load_analysis(home / name / "analysis.h5").quantities for name in ("erm", "mine"))
+    lines = said.splitlines()
     for start, name in (
         ("distance of gradient variances", "variance_distance_scale_free"),
         ("distance of diagonal Hessians", "hessian_diagonal_distance_scale_free"),
@@ -182,26 +196,30 @@ def test_two_side_by_side(call, runs):
         one, two = float(erm[name].value), float(mine[name].value)
         assert cells[1:4] == [f"{one:.4g}", f"{two:.4g}", f"{one / two:.3g}×"]
     assert any("erm / mine" in line for line in lines)
-    assert sorted(path.name for path in (runs / "both").iterdir()) == FIGURES
-    assert not (runs / "erm" / "analysis").exists()
+    assert sorted(path.name for path in (home / "both").iterdir()) == FIGURES
+    assert not (home / "erm" / "analysis").exists()
 
-    told = _strict(call("analyze", "erm", "mine", "--format", "json").out)
+
+def test_json_of_two_has_their_ratios(call, runs):
+    told = _strict(call("analyze", "erm", "mine", "--format", "json", "--samples", 30).out)
     assert [subject["name"] for subject in told["subjects"]] == ["erm", "mine"]
     name = "variance_distance_scale_free"
-    assert told["ratios"][name] == pytest.approx(float(erm[name].value / mine[name].value))
+    erm, mine = (load_analysis(Path(run, "analysis.h5")).quantities[name].value for run in ("erm", "mine"))
+    assert told["ratios"][name] == pytest.approx(float(erm / mine))
     assert told["figures"] == []
 
 
-def test_the_same_again_is_no_trouble_and_other_settings_ask(call, runs, refused, snapshot):
-    def contents():
-        return {path: found and found[0] for path, found in snapshot(runs).items()}
+def test_the_same_again_is_no_trouble_and_other_settings_ask(call, home, analyzed_once, refused, snapshot):
+    shutil.copytree(analyzed_once[0], home, dirs_exist_ok=True)
 
-    assert call("analyze", "mine").code == 0
+    def contents():
+        return {path: found and found[0] for path, found in snapshot(home).items()}
+
     first = contents()
-    said = call("analyze", "mine")
+    said = call("analyze", "erm", "mine", "--figures", "both")
     assert said.code == 0, said
     assert contents() == first
-    refused(runs, ["analyze", "mine", "--samples", "50"], "mine/analysis.h5: holds another analysis, of mine at step 7")
+    refused(home, ["analyze", "mine", "--samples", "50"], "mine/analysis.h5: holds another analysis, of mine at step 7")
     said = call("analyze", "mine", "--samples", "50", "--replace")
     assert said.code == 0, said
     assert load_analysis(Path("mine/analysis.h5")).samples == (50,) * 4
