@@ -283,6 +283,23 @@ class Problem:
         first = next(p for p in head.parameters() if p.requires_grad)
         return cls(layout, domains, torch.promote_types(first.dtype, torch.float32), first.device)
 
+    def require_domains(self, name: str, least: int) -> None:
+        """Refuse fewer training domains than a penalty compares; without this, it would silently stay zero.
+
+        Args:
+            name: name of the penalty, for the message.
+            least: fewest domains that it is defined on.
+
+        Raises:
+            InputError: there are fewer.
+        """
+        if self.domains < least:
+            domains = "domain" if self.domains == 1 else "domains"
+            raise InputError(
+                f"{name}: got {self.domains} training {domains}, expected at least {least} to compare; "
+                "train on more domains, or without the penalty"
+            )
+
     def zeros(self) -> Tensor:
         """Return zeros [K, P], the first state of a running statistic."""
         return torch.zeros(self.domains, self.layout.size, dtype=self.dtype, device=self.device)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from fishr.errors import InputError
 from fishr.observation import Observation
-from fishr.penalties.penalty import Penalty, least_domains, require_domains
+from fishr.penalties.penalty import Penalty, least_domains
 from fishr.penalties.schedules import Constant, Schedule
 from fishr.types import Problem
 
@@ -95,7 +95,7 @@ class Scaled:
 
     def init(self, problem: Problem) -> Any:
         """Return the penalty's state; refuse fewer domains than it needs."""
-        require_domains(type(self.penalty).__name__, self.penalty, problem)
+        problem.require_domains(type(self.penalty).__name__, self.least_domains)
         return self.penalty.init(problem)
 
     def __call__(self, seen: Observation, state: Any, step: int) -> tuple[Tensor, Any]:
@@ -160,7 +160,7 @@ class Total:
     def init(self, problem: Problem) -> dict[str, Any]:
         """Return the terms' states by name; refuse fewer domains than a term needs."""
         for name, penalty in self.terms.items():
-            require_domains(name, penalty, problem)
+            problem.require_domains(name, getattr(penalty, "least_domains", 1))
         return {name: penalty.init(problem) for name, penalty in self.terms.items()}
 
     def __call__(self, seen: Observation, state: dict[str, Any], step: int) -> tuple[Tensor, dict[str, Any]]:

@@ -9,7 +9,6 @@ from torch import Tensor
 from fishr.errors import InputError
 from fishr.observation import Observation
 from fishr.penalties.moving_average import Average, Gain, MovingAverage
-from fishr.penalties.penalty import require_domains
 from fishr.statistics.distances import (
     Reduction,
     covariance_products,
@@ -75,7 +74,7 @@ class Fishr:
 
     def init(self, problem: Problem) -> Average | tuple[()]:
         """Return the moving average's state, or none; refuse fewer than two domains."""
-        require_domains("Fishr", self, problem)
+        problem.require_domains("Fishr", self.least_domains)
         return MovingAverage(self.ema, self.gain).init(problem) if self.ema else ()
 
     def __call__(self, seen: Observation, state: Average | tuple[()], step: int) -> tuple[Tensor, Average | tuple[()]]:

@@ -1,10 +1,9 @@
-"""The penalty protocol, and the number of training domains that a penalty needs."""
+"""The penalty protocol."""
 
 from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor
 
-from fishr.errors import InputError
 from fishr.observation import Observation
 from fishr.types import Problem
 
@@ -57,14 +56,3 @@ class Risk(Penalty, Protocol):
 def least_domains(penalty: object) -> int:
     """Return the fewest training domains that a penalty is defined on."""
     return getattr(penalty, "least_domains", 1)
-
-
-def require_domains(name: str, penalty: object, problem: Problem) -> None:
-    """Refuse fewer domains than a penalty needs: one that compares domains would silently stay zero."""
-    least = least_domains(penalty)
-    if problem.domains < least:
-        domains = "domain" if problem.domains == 1 else "domains"
-        raise InputError(
-            f"{name}: got {problem.domains} training {domains}, expected at least {least} to compare; "
-            "train on more domains, or without the penalty"
-        )

@@ -7,7 +7,6 @@ from attrs.validators import in_
 from torch import Tensor
 
 from fishr.observation import Observation
-from fishr.penalties.penalty import require_domains
 from fishr.types import Problem
 
 
@@ -37,7 +36,7 @@ class VREx:
 
     def init(self, problem: Problem) -> tuple[()]:
         """Return no state; refuse fewer than two domains."""
-        require_domains("VREx", self, problem)
+        problem.require_domains("VREx", self.least_domains)
         return ()
 
     def __call__(self, seen: Observation, state: tuple[()], step: int) -> tuple[Tensor, tuple[()]]:

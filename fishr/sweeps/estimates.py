@@ -19,8 +19,8 @@ from fishr.sweeps.plan import Keep
 from fishr.training.compute import resolve_device
 from fishr.training.evaluation import DomainScore, evaluate
 from fishr.training.experiment import Experiment
+from fishr.training.loop import batch_source
 from fishr.training.model import Model
-from fishr.training.prefetch import source_of
 from fishr.training.runs import score_entries, step_entry
 from fishr.training.state import TrainingState, build_model, first_state, without_optimizer
 from fishr.training.step import StepRecord, advance
@@ -157,7 +157,7 @@ def _timed_step(
     experiment: Experiment, model: Model, state: TrainingState, domains: Domains
 ) -> tuple[float, TrainingState, StepRecord]:
     """Return the seconds of a step, the state after it and its record."""
-    source = source_of(experiment, domains.training)
+    source = batch_source(experiment, domains.training)
     begun, done = 0.0, -1
     while True:
         # The same weights with the next batch. Reading the step's numbers waits for the device.

@@ -80,3 +80,15 @@ def one_of(*choices: str) -> Validator:
             raise InputError(f"{attribute.name}: got {value!r}, expected {expected}")
 
     return check
+
+
+def text_line(record: Any, attribute: Any, value: str) -> None:
+    """Refuse an empty text, or one of several lines."""
+    if not value.strip() or "\n" in value:
+        raise InputError(f"{attribute.name}: got {value!r}, expected one line of text; name the experiment")
+
+
+def layer_names(record: Any, attribute: Any, value: tuple[str, ...]) -> None:
+    """Refuse no layers, or a text in place of several."""
+    if not value or isinstance(value, str):
+        raise InputError(f'{attribute.name}: got {value!r}, expected names of layers, such as "featurizer" or "head"')

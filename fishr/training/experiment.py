@@ -1,32 +1,19 @@
 """An experiment: everything that decides a run, as one frozen value."""
 
-from typing import Any
-
 from attrs import field, frozen
 from attrs.validators import optional
 
 from fishr.data.batches import Batches
 from fishr.data.domains import DataSet
-from fishr.errors import InputError
 from fishr.losses import Loss
 from fishr.models.featurizers import Featurizer
 from fishr.models.heads import Head
 from fishr.statistics.moments import Route
-from fishr.training.checks import number, whole
+from fishr.training.checks import layer_names, number, text_line, whole
 from fishr.training.compute import Compute
 from fishr.training.objective import Objective
 from fishr.training.optimizers import Optimizer
 from fishr.types import HEAD
-
-
-def _named(experiment: object, attribute: Any, value: str) -> None:
-    if not value.strip() or "\n" in value:
-        raise InputError(f"name: got {value!r}, expected one line of text; name the experiment")
-
-
-def _layers(experiment: object, attribute: Any, value: tuple[str, ...]) -> None:
-    if not value or isinstance(value, str):
-        raise InputError(f'layers: got {value!r}, expected names of layers, such as "featurizer" or "head"')
 
 
 @frozen
@@ -66,7 +53,7 @@ class Experiment:
         fishr.errors.InputError: steps: got 0, expected a whole number of at least 1
     """
 
-    name: str = field(validator=_named)
+    name: str = field(validator=text_line)
     data: DataSet
     featurizer: Featurizer
     head: Head
@@ -79,7 +66,7 @@ class Experiment:
     evaluate_from: int = field(default=0, validator=whole(0))
     checkpoint_every: int = field(default=100, validator=whole(1))
     clip_norm: float | None = field(default=None, validator=optional(number(above=True)))
-    layers: tuple[str, ...] = field(default=HEAD, validator=_layers)
+    layers: tuple[str, ...] = field(default=HEAD, validator=layer_names)
     route: Route | None = None
     compute: Compute = field(factory=Compute)
     seed: int = field(default=0, validator=whole(0, most=2**63 - 1))

@@ -2,20 +2,23 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from attrs import frozen
+from torch import Tensor
 
-from fishr.data.domains import Domains
+from fishr.data.domains import Domain, Domains
 from fishr.errors import InputError
 from fishr.ranks import ALONE, Ranks
 from fishr.training.compute import resolve_device
 from fishr.training.evaluation import DomainScore, evaluate
 from fishr.training.experiment import Experiment
 from fishr.training.model import Model
-from fishr.training.prefetch import source_of
+from fishr.training.prefetch import Prefetch
 from fishr.training.state import TrainingState, build_model, first_state, state_to
 from fishr.training.step import StepRecord, advance
+from fishr.types import DomainBatch
 
 
 @frozen(eq=False)
@@ -154,7 +157,7 @@ def train(
         state = state_to(state, where)
     yield Started(state, experiment, domains, model)
 
-    source = source_of(experiment, domains.training, ranks)
+    source = batch_source(experiment, domains.training, ranks)
     # An evaluation belongs to the state it scores, so that a resumed run makes it where it is due.
     scores: tuple[DomainScore, ...] = ()
     while True:
@@ -167,6 +170,18 @@ def train(
         state, record = advance(model, experiment, state, source, ranks)
         yield Stepped(state, record)
     yield Finished(state, scores)
+
+
+def batch_source(
+    experiment: Experiment, domains: tuple[Domain, ...], ranks: Ranks = ALONE
+) -> tuple[Domain, ...] | DomainBatch | Prefetch:
+    """Return the cheapest source of a run's batches: a fixed batch, batches read ahead from files, or the domains."""
+    batches: Any = experiment.batches
+    if getattr(batches, "fixed", False):
+        return batches.draw(domains, torch.Generator(), ranks)
+    if not hasattr(batches, "begin") or all(isinstance(domain.inputs, Tensor) for domain in domains):
+        return domains
+    return Prefetch(batches, domains, ranks)
 
 
 def refuse_split_batch_norm(model: Model) -> None:

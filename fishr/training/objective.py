@@ -1,4 +1,4 @@
-"""What a step minimizes: the risk, weight decay in the loss, and named penalties."""
+"""The objective of a step: the risk, weight decay in the loss, and named penalties."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -12,7 +12,7 @@ from fishr.errors import InputError
 from fishr.observation import Observation
 from fishr.penalties.combinators import Term, Total, has_memory
 from fishr.penalties.erm import ERM
-from fishr.penalties.penalty import Risk, require_domains
+from fishr.penalties.penalty import Risk
 from fishr.training.checks import number, whole
 from fishr.types import Problem
 
@@ -22,10 +22,10 @@ class Loss:
     """The parts of one step's loss.
 
     Args:
-        total: what is minimized, a 0-dim tensor with its graph.
-        risk: the training error, before any rescaling.
+        total: the minimized loss, 0-dim, with its graph.
+        risk: training error, before any rescaling.
         l2: l2 · Σ‖w‖², before any rescaling.
-        terms: each penalty's weighted value and weight, before any rescaling.
+        terms: weighted value and weight of each penalty, before any rescaling.
 
     Example:
         >>> one = torch.tensor(1.0)
@@ -53,9 +53,9 @@ class Objective:
         risk: the training error; ``ERM`` averages it over domains or samples.
         penalty: the named penalties.
         l2: factor of the squared norm of all parameters that are trained.
-        rescale: divide the whole loss by the largest current weight once that exceeds 1, so that a large
-            weight shrinks the other terms in place of growing the gradient.
-        fresh_optimizer_at: the step before whose update the optimizer's state is made anew; None: never.
+        rescale: divide the whole loss by the largest current weight once that exceeds 1, so that a large weight
+            shrinks the other terms instead of growing the gradient.
+        fresh_optimizer_at: the step before whose update the optimizer's state is reset; None never resets it.
 
     Raises:
         InputError: a number outside its range, or a penalty named risk, l2 or loss.
@@ -79,23 +79,19 @@ class Objective:
     rescale: bool = False
     fresh_optimizer_at: int | None = field(default=None, validator=optional(whole(0)))
 
-    def init(self, problem: Problem) -> Any:
-        """The penalties' state before the first step; a risk without memory has no part in it."""
-        require_domains("risk", self.risk, problem)
-        risk, states = self.risk.init(problem), self.penalty.init(problem)
-        return states | {"risk": risk} if has_memory(risk) else states
+    def init(self, problem: Problem) -> dict[str, Any]:
+        """Return the penalties' state before the first step; a risk without memory has no part in it."""
+        states = Total(**self.penalty.terms, risk=self.risk).init(problem)
+        return states if has_memory(states["risk"]) else {name: states[name] for name in self.penalty.terms}
 
     def evaluate(self, seen: Observation, parameters: Iterable[Tensor], state: Any, step: int) -> tuple[Loss, Any]:
-        """The loss of one batch.
+        """Return the loss of one batch and the penalties' next state.
 
         Args:
             seen: the observed batch.
-            parameters: those of featurizer and head that are trained.
+            parameters: of featurizer and head, those that are trained.
             state: the penalties' state, from ``init`` or the previous step.
             step: updates made so far, for the schedules.
-
-        Returns:
-            The loss's parts, and the penalties' next state.
         """
         risk, remembered = self.risk(seen, state.get("risk", ()), step)
         terms, states = self.penalty.evaluate(seen, state, step)
@@ -107,11 +103,11 @@ class Objective:
         for term in terms.values():
             total = total + term.value
         if self.rescale:
-            total = total / self.divisor(term.weight for term in terms.values())
+            total = total / max([1.0, *(term.weight for term in terms.values())])
         return Loss(total, risk, l2, terms), state
 
     def divisor(self, weights: Iterable[float]) -> float:
-        """What the whole loss is divided by when its terms have such weights.
+        """Return the divisor of the whole loss when its terms have such weights.
 
         Example:
             >>> Objective(rescale=True).divisor([10.0, 0.5]), Objective().divisor([10.0, 0.5])

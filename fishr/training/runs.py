@@ -94,6 +94,7 @@ def run(
         ['checkpoint.pt', 'config.toml', 'metrics.jsonl', 'result.json']
     """
     where, text = resolve_device(device), experiment_text
+    journal = _Journal(folder, experiment, text, where, ranks)
     with ExitStack() as stack:
 
         def prepare() -> _Prepared:
@@ -124,7 +125,7 @@ def run(
         start = from_first(prepared.start, ranks)
         if isinstance(start, Finished):
             if ranks.number == 0:
-                _clear_records(folder, experiment, text, prepared.keep)
+                journal.clear_records(prepared.keep)
             yield start
             return
         assert start is not None
@@ -132,7 +133,7 @@ def run(
         if ranks.number:
             yield from events
             return
-        with _Journal(folder, experiment, prepared, start, where, ranks) as journal:
+        with journal.opened(prepared, start):
             while True:
                 begun = time.monotonic()
                 event = next(events, None)
@@ -166,48 +167,41 @@ def _removed_if_refused(folder: Path) -> Generator[None]:
 class _Journal:
     """Writes the events of a run into its folder."""
 
-    def __init__(
-        self,
-        folder: Path,
-        experiment: Experiment,
-        prepared: _Prepared,
-        start: Checkpoint,
-        device: torch.device,
-        ranks: Ranks,
-    ) -> None:
-        self._folder, self._experiment, self._start, self._last = folder, experiment, start, start
-        self._keep, self._device, self._ranks = prepared.keep, device, ranks
+    def __init__(self, folder: Path, experiment: Experiment, text: str, device: torch.device, ranks: Ranks) -> None:
+        self._folder, self._experiment, self._text = folder, experiment, text
+        self._device, self._ranks = device, ranks
+
+    @contextmanager
+    def opened(self, prepared: _Prepared, start: Checkpoint) -> Generator[None]:
+        """Write into the folder while the context lasts, and leave a result or a checkpoint where it ends early."""
+        self._start = self._last = start
         self._names = [domain.name for domain in prepared.domains.training]
         self._clock = time.monotonic()
-        self._recorder = _recorder(folder, experiment, start.experiment_text, prepared.keep, start.state.step)
-
-    def __enter__(self) -> "_Journal":
-        with ExitStack() as stack:
-            self._metrics = stack.enter_context(LineFile(self._folder / METRICS, self._start.position))
-            stack.enter_context(self._recorder or nullcontext())
-            self._open = stack.pop_all()
-        return self
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        with self._open:
-            if isinstance(error, NotFinite):
-                self._write_result(status="failed", message=str(error), step=error.step, term=error.term)
-            elif isinstance(error, RankLost | GeneratorExit) and not self._ranks.alone:
+        self._keep, self._recorder = prepared.keep, self._recording(prepared.keep, start.state.step)
+        with LineFile(self._folder / METRICS, start.position) as self._metrics, self._recorder or nullcontext():
+            try:
+                yield
+            except NotFinite as failure:
+                self._write_result(status="failed", message=str(failure), step=failure.step, term=failure.term)
+                raise
+            except (RankLost, GeneratorExit):
                 # Nothing of this rank's work is to be lost with another.
-                self._checkpoint()
+                if not self._ranks.alone:
+                    self._checkpoint()
+                raise
 
     def record(self, event: Event, seconds: float) -> Event:
         """Write an event that took so long to compute."""
         recorder = self._recorder
         if isinstance(event, Started):
             if self._keep.checkpoints:
-                _keep_first(self._folder, event.state, self._start.experiment_text)
+                _keep_first(self._folder, event.state, self._text)
             if recorder:
                 recorder.begin(event)
         elif isinstance(event, Stepped):
             self._metrics.append(_json(step_entry(event.record, self._names)))
             state, done = event.state, event.state.step
-            self._last = Checkpoint(state, self._start.experiment_text, self._metrics.position, self._seconds)
+            self._last = Checkpoint(state, self._text, self._metrics.position, self._seconds)
             if done % self._experiment.checkpoint_every == 0 or done == self._experiment.steps:
                 self._checkpoint()
                 if self._keep.checkpoints:
@@ -226,6 +220,20 @@ class _Journal:
             if recorder:
                 recorder.clear()
         return event
+
+    def clear_records(self, keep: Artifacts) -> None:
+        """Remove the records that a run left that was killed between its result and its end."""
+        recorder = self._recording(keep, step=0)
+        if recorder is not None and recorder.has_parts():
+            recorder.clear()
+
+    def _recording(self, keep: Artifacts, step: int) -> "Recorder | None":
+        if keep.statistics is None:
+            return None
+        # Here, because HDF5 takes long to load and most runs record nothing.
+        from fishr.training.recorder import Recorder
+
+        return Recorder(self._folder, self._experiment, self._text, keep.statistics, step)
 
     @property
     def _seconds(self) -> float:
@@ -252,22 +260,6 @@ class _Journal:
             },
         }
         write_atomically(self._folder / RESULT, (_json(result | outcome, indent=2) + "\n").encode())
-
-
-def _recorder(folder: Path, experiment: Experiment, text: str, keep: Artifacts, step: int) -> "Recorder | None":
-    if keep.statistics is None:
-        return None
-    # Here, because HDF5 takes long to load and most runs record nothing.
-    from fishr.training.recorder import Recorder
-
-    return Recorder(folder, experiment, text, keep.statistics, step)
-
-
-def _clear_records(folder: Path, experiment: Experiment, text: str, keep: Artifacts) -> None:
-    """Remove the records that a run left that was killed between its result and its end."""
-    recorder = _recorder(folder, experiment, text, keep, step=0)
-    if recorder is not None and recorder.has_parts():
-        recorder.clear()
 
 
 def _keep_first(folder: Path, state: TrainingState, text: str) -> None:

@@ -148,6 +148,8 @@ def advance(
             model.featurizer, model.head, batch, experiment.loss, route, ranks, features=features, layers=layers
         )
         with products("ieee"):
+            # The head's forward pass, once for all that reads its logits.
+            _ = seen.logits
             loss, penalty = experiment.objective.evaluate(seen, parameters, state.penalty, state.step)
             wanted = (*parameters, features) if features.requires_grad else parameters
             gradients = cast(Gradients, torch.autograd.grad(loss.total, wanted, allow_unused=True))

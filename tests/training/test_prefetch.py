@@ -12,7 +12,8 @@ from fishr.models import MLP
 from fishr.protocols import colored_digits
 from fishr.ranks import Ranks
 from fishr.training import Stepped, train
-from fishr.training.prefetch import AHEAD, Prefetch, source_of, step_seed
+from fishr.training.loop import batch_source
+from fishr.training.prefetch import AHEAD, Prefetch, step_seed
 
 
 @frozen(eq=False)
@@ -163,12 +164,12 @@ def test_a_run_on_files_sees_their_augmentation():
 
 def test_each_source_is_the_cheapest():
     experiment = _experiment()
-    assert isinstance(source_of(experiment, _domains()), Prefetch)
+    assert isinstance(batch_source(experiment, _domains()), Prefetch)
     held = _domains(lazy=False)
-    assert source_of(experiment, held) is held
-    assert source_of(attrs.evolve(experiment, batches=FullBatch()), held).sizes == (50, 50)
+    assert batch_source(experiment, held) is held
+    assert batch_source(attrs.evolve(experiment, batches=FullBatch()), held).sizes == (50, 50)
     mixed = (held[0], _domains()[1])
-    assert isinstance(source_of(experiment, mixed), Prefetch)
+    assert isinstance(batch_source(experiment, mixed), Prefetch)
 
 
 def test_a_file_that_cannot_be_read_stops_the_run():
