@@ -33,7 +33,7 @@ RAW_MD5 = {
     TEST_LABELS: "27ae3e4e09519cfbb04c329615203637",
 }
 _SIDE = 28
-_ADVICE = "move it away and get it again"
+_ADVICE = "move it away and download it again"
 
 
 def find_mnist(data_dir: Path, names: Sequence[str] = (IMAGES, LABELS)) -> list[Path]:
@@ -58,7 +58,7 @@ def read_mnist(files: Sequence[Path], every: int = 1) -> tuple[NDArray[np.uint8]
     if len(images) != len(labels):
         raise InputError(
             f"{images_file}: {len(images)} images but {len(labels)} labels in {labels_file}; "
-            "expected two files that belong together"
+            "expected files of one data set"
         )
     return images, labels
 

@@ -62,7 +62,7 @@ def check_members(path: Path, found: Iterable[Member]) -> int:
         place = _place(member.name)
         if not problem and member.kind == "file":
             if place in files:
-                problem = "comes twice"
+                problem = "is repeated"
             files.add(place)
             folders.update(place.parents)
             total += member.size
@@ -71,7 +71,7 @@ def check_members(path: Path, found: Iterable[Member]) -> int:
                 f"{path}: {member.name!r} {problem}; nothing was unpacked, get the archive from its publisher"
             )
     for place in sorted(files & folders):
-        raise InputError(f"{path}: {str(place)!r} is a file and a folder at once; nothing was unpacked")
+        raise InputError(f"{path}: {str(place)!r} is both a file and a folder; nothing was unpacked")
     return total
 
 
@@ -117,10 +117,10 @@ def _problem(member: Member) -> str:
     if member.kind not in ("file", "folder"):
         return f"is {member.kind}, expected plain files and folders"
     if "\0" in member.name or re.match(r"[A-Za-z]:", member.name):
-        return "is no portable path"
+        return "is not a portable path"
     place = _place(member.name)
     if place.is_absolute() or ".." in place.parts:
-        return "leads out of its folder"
+        return "leaves its folder"
     if member.kind == "file" and not place.name:
         return "has no name"
     return ""

@@ -70,7 +70,9 @@ def download(
                 if not part.exists():
                     _tag_file(part).unlink(missing_ok=True)
     except OSError as error:
-        raise RunFailed(f"{path}: cannot be written ({reason(error)}); free some space or mend the folder") from None
+        raise RunFailed(
+            f"{path}: cannot be written ({reason(error)}); free some space or fix its permissions"
+        ) from None
 
 
 def partial_file(path: Path) -> Path:
@@ -139,7 +141,7 @@ def _receive(url: str, file: BinaryIO, part: Path, open_reply: Open, progress: P
         got = file.tell()
         file.truncate(0)
         file.seek(0)
-        return f"{got} bytes came, expected {reply.length}"
+        return f"{got} bytes received, expected {reply.length}"
     if reply.length is not None and file.tell() < reply.length:
         return f"the connection ended at byte {file.tell()} of {reply.length}"
     return ""

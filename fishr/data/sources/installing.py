@@ -104,7 +104,9 @@ def install(
                 notes += (_leave_out(work / "laid", unwanted, left_out),)
             put_folder(work / "laid", folder)
     except OSError as error:
-        raise RunFailed(f"{folder}: cannot be written ({reason(error)}); free some space or mend the folder") from None
+        raise RunFailed(
+            f"{folder}: cannot be written ({reason(error)}); free some space or fix its permissions"
+        ) from None
     return Installed(folder, sums or tuple((path, digest_of(path)) for path in archives), notes)
 
 
@@ -151,7 +153,7 @@ def read_sums(folder: Path) -> dict[str, str]:
     for number, line in enumerate(path.read_text().splitlines(), 1):
         parts = re.fullmatch(r"([0-9a-f]{64}) [ *](.+)", line)
         if parts is None:
-            raise InputError(f"{path}: line {number} is not a SHA-256 sum and a file name; mend or remove it")
+            raise InputError(f"{path}: line {number} is not a SHA-256 sum and a file name; fix or remove it")
         found[parts[2]] = parts[1]
     return found
 
@@ -208,7 +210,7 @@ def _lay(image_set: ImageSet, unpacked: Path, laid: Path, listed: str) -> tuple[
         notes = image_set.relay(unpacked, laid, image_set.environments)
         contents = contents_of(list_folder(laid))
     except InputError as error:
-        raise InputError(f"{listed}: {str(error).replace(str(laid), 'what it holds')}") from None
+        raise InputError(f"{listed}: {str(error).replace(str(laid), 'its content')}") from None
     check_contents(contents, image_set, listed)
     return (*notes, *notes_of(contents))
 

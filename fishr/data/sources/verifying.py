@@ -143,6 +143,6 @@ def _dark(listed: Sequence[Listed]) -> Iterator[str]:
             found = [brightest(each.images.path(row)) for row in range(min(_PROBED, len(each.images.names)))]
             if all(value is not None and value < _TWELVE_BITS for value in found):
                 yield (
-                    f"{each.name}: its first images have 16 bits but no value above {_TWELVE_BITS - 1}, so that they "
+                    f"{each.name}: its first images have 16 bits but no value above {_TWELVE_BITS - 1}, so they "
                     "become dark; scale them to the full range"
                 )

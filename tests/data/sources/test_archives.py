@@ -75,13 +75,13 @@ def test_the_content_says_what_an_archive_is_not_the_name(tmp_path: Path):
 @pytest.mark.parametrize(
     ("name", "problem"),
     [
-        ("/etc/passwd", "leads out of its folder"),
-        ("../passwd", "leads out of its folder"),
-        ("photo/../../passwd", "leads out of its folder"),
-        ("..\\passwd", "leads out of its folder"),
-        ("\\\\server\\share", "leads out of its folder"),
-        ("C:/passwd", "is no portable path"),
-        ("c:passwd", "is no portable path"),
+        ("/etc/passwd", "leaves its folder"),
+        ("../passwd", "leaves its folder"),
+        ("photo/../../passwd", "leaves its folder"),
+        ("..\\passwd", "leaves its folder"),
+        ("\\\\server\\share", "leaves its folder"),
+        ("C:/passwd", "is not a portable path"),
+        ("c:passwd", "is not a portable path"),
     ],
 )
 def test_paths_that_lead_out_are_refused(tmp_path: Path, name, problem):
@@ -132,10 +132,10 @@ def test_an_encrypted_zip_is_refused(tmp_path: Path):
 @pytest.mark.parametrize(
     ("names", "problem"),
     [
-        (["photo/1", "photo/1"], "'photo/1' comes twice"),
-        (["photo/1", "./photo//1"], "'./photo//1' comes twice"),
-        (["photo/1", "photo\\1"], "comes twice"),
-        (["photo", "photo/1"], "'photo' is a file and a folder at once"),
+        (["photo/1", "photo/1"], "'photo/1' is repeated"),
+        (["photo/1", "./photo//1"], "'./photo//1' is repeated"),
+        (["photo/1", "photo\\1"], "is repeated"),
+        (["photo", "photo/1"], "'photo' is both a file and a folder"),
     ],
 )
 def test_names_that_come_twice_are_refused(tmp_path: Path, names, problem):

@@ -247,7 +247,7 @@ def test_more_bytes_than_promised_are_not_kept(tmp_path: Path):
     def generous(url, start, tag):
         return nullcontext(Reply(iter([b"1234"]), start=0, length=3, tag=""))
 
-    with pytest.raises(RunFailed, match=r"4 bytes came, expected 3"):
+    with pytest.raises(RunFailed, match=r"4 bytes received, expected 3"):
         download("http://a", tmp_path / "a", check=print, open_reply=generous)
     assert list(tmp_path.iterdir()) == []
 

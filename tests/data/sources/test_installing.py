@@ -91,8 +91,8 @@ def test_something_else_in_its_place_is_left(tmp_path: Path, archive: Path, make
         (FILES[4:], "no folder art_painting"),
         ([name for name in FILES if "cat" not in name], "not PACS, 1 classes, expected 2; see fishr data info PACS"),
         ([*FILES, "photo/bird/1.jpg"], "not PACS, 3 classes, expected 2"),
-        ([name.replace(".jpg", ".txt") for name in FILES], "what it holds: it has no images"),
-        (["../up.jpg", *FILES], "leads out of its folder"),
+        ([name.replace(".jpg", ".txt") for name in FILES], "its content: it has no images"),
+        (["../up.jpg", *FILES], "leaves its folder"),
     ],
 )
 def test_an_archive_of_something_else_leaves_nothing(tmp_path: Path, names, problem):
