@@ -3,7 +3,6 @@
 import re
 import sys
 from functools import partial
-from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -65,10 +64,8 @@ def landscape(
     epsilon: float,
     animate: bool,
     out: Path | None,
-    data_dir: Path | None,
-    device: str,
     style: str,
-    plugins: tuple[str, ...],
+    **source: Any,
 ) -> None:
     """Evaluate every domain's risk on a line or plane through weight space, into an HDF5 file with figures beside it.
 
@@ -93,7 +90,7 @@ def landscape(
         raise InputError(f"{path}: its folder does not exist; make it first")
     check_pictures(path)
     chosen: Any = "all" if domains in ((), ("all",)) else domains
-    opened = partial(open_subject, domains=chosen, data_dir=data_dir, device=device, plugins=plugins)
+    opened = partial(open_subject, domains=chosen, **source)
     plan = plan_landscape(opened(subject), options, None if second is None else opened(second))
     if not is_finished(path, plan):
         _follow(plan, path)
@@ -140,13 +137,11 @@ def _text(surface: "Surface", epsilon: float, files: list[Path]) -> str:
 
 def _json(surface: "Surface", epsilon: float, files: list[Path]) -> str:
     from fishr.analysis.landscape_evaluation import summary_of, training_inconsistency
+    from fishr.commands.analysis_tables import finite
     from fishr.commands.rendering import as_json
 
     directions, summary = surface.directions, summary_of(surface)
-    # JSON has neither infinity nor NaN.
-    columns = [[number if isfinite(number) else None for number in column] for column in summary.values()]
-    rows = zip(surface.domains, surface.splits, *columns, strict=True)
-    names = ("name", "split", *summary)
+    names, rows = ("name", "split", *summary), zip(surface.domains, surface.splits, *summary.values(), strict=True)
     return as_json(
         {
             "surface": str(files[0]),
@@ -154,7 +149,7 @@ def _json(surface: "Surface", epsilon: float, files: list[Path]) -> str:
             "directions": {name: getattr(directions, name) for name in ("kind", "names", "seed", "explained")},
             "grid": [len(axis) for axis in surface.axes],
             "route": surface.route,
-            "domains": [dict(zip(names, row, strict=True)) for row in rows],
+            "domains": finite([dict(zip(names, row, strict=True)) for row in rows]),
             "epsilon": epsilon,
             "inconsistency": training_inconsistency(surface, epsilon),
         }

@@ -10,7 +10,11 @@ from fishr.data.domains import Domain
 from fishr.data.reading import tensor_of
 from fishr.diagnostics.quantities.hessian_spectrum import hessian_diagonal
 from fishr.diagnostics.quantities.risk_grids import inconsistency
-from fishr.landscape import Plane, axis, linear_scores, network_scores, random_directions, weights_of
+from fishr.landscape.directions import random_directions
+from fishr.landscape.grid import axis
+from fishr.landscape.linear_surface import linear_scores
+from fishr.landscape.network_surface import network_scores
+from fishr.landscape.plane import Plane, weights_of
 from fishr.losses import predictions_of
 from fishr.observation import Observation, observe
 from fishr.penalties import Penalty, Scaled
