@@ -127,7 +127,7 @@ _WORDS: tuple[tuple[Any, Callable[[Any], str] | None, str], ...] = (
     (float, lambda value: repr(float(value)), "a decimal number"),
     (str, text_value, "a string"),
     (date | time, lambda value: value.isoformat(), "a date or time"),
-    (list | tuple, None, "an array"),
+    ((list, tuple), None, "an array"),
     (Mapping, None, "a table"),
     (type(None), None, "nothing"),
 )

@@ -259,7 +259,7 @@ def _written_member(value: Any, family: Family, families: tuple[Family, ...]) ->
         return value
     try:
         if cls is family.exported(family.number):
-            return _scalar(*attrs.astuple(value), float)
+            return _scalar(attrs.astuple(value)[0], float)
         kind = cls.__name__ if family.builtin(cls.__name__) is cls else plugin_name(named)
         if ":" in kind:
             family.check(named, kind)
@@ -344,7 +344,7 @@ SCALARS: dict[Any, str] = {
 }
 
 
-def _scalar(value: Any, declared: Any) -> Any:
+def _scalar(value: object, declared: Any) -> Any:
     """Return a scalar as it is; of numbers and paths, as the declared type."""
     if get_origin(declared) is Literal:
         if any(type(value) is type(known) and value == known for known in get_args(declared)):
@@ -352,22 +352,22 @@ def _scalar(value: Any, declared: Any) -> Any:
         raise unexpected(value, one_of(get_args(declared)) + suggestion(value, get_args(declared)))
     if declared not in SCALARS:
         raise _unsupported(declared)
-    held: Any = {float: int | float, Path: str}.get(declared, declared)
+    got, held = cast(Any, value), {float: (int, float), Path: (str,)}.get(declared, (declared,))
     if (
         not isinstance(value, held)
         or isinstance(value, bool) is not (declared is bool)
-        or (declared is Path and not value)
+        or (declared is Path and not got)
     ):
         raise unexpected(value, SCALARS[declared])
-    if declared is int and not -(2**63) <= value < 2**63:
+    if declared is int and not -(2**63) <= got < 2**63:
         raise unexpected(value, "a whole number of at most 64 bits")
-    if declared is float and not isinstance(value, float) and abs(value) >= 2**1024:
+    if declared is float and not isinstance(value, float) and abs(got) >= 2**1024:
         raise unexpected(value, "a number that is at most about 1.8e308")
-    if declared is float and not math.isfinite(value):
+    if declared is float and not math.isfinite(got):
         raise unexpected(value, "a finite number")
-    if held is str and ("\0" in value or any("\ud800" <= character <= "\udfff" for character in value)):
-        raise unexpected(value, "text without NUL characters" if "\0" in value else "text that UTF-8 can encode")
-    return declared(value) if held is not declared else value
+    if held == (str,) and ("\0" in got or any("\ud800" <= character <= "\udfff" for character in got)):
+        raise unexpected(value, "text without NUL characters" if "\0" in got else "text that UTF-8 can encode")
+    return declared(got) if declared in (float, Path) else value
 
 
 def _unsupported(declared: Any) -> ConfigurationError:
