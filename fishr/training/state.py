@@ -72,7 +72,7 @@ def build_model(experiment: Experiment, domains: Domains) -> Model:
         >>> build_model(experiment, experiment.data(experiment.seed, None)).head
         Linear(in_features=390, out_features=1, bias=True)
     """
-    shape, device = returned("data", domains, Domains).shape, domains.training[0].labels.device
+    shape, device = domains.shape, domains.training[0].labels.device
     generator = _generator(experiment.seed, _INITIALIZATION)
     featurizer = returned("featurizer", experiment.featurizer(shape, generator), nn.Module)
     features = experiment.featurizer.features(shape)

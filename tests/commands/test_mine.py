@@ -117,7 +117,7 @@ def test_the_parts_are_swept(folder: Path):
     (folder / "plan.toml").write_text(PLAN)
     finish(folder, "sweep", "run", "plan.toml", "--out", "sweep")
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    collect = [*FISHR, "sweep", "collect", "sweep", "--format", "json"]
+    collect = [*FISHR, "sweep", "collect", "sweep"]
     done = subprocess.run(collect, cwd=folder, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "Rings" in done.stdout
