@@ -62,14 +62,7 @@ class ColoredDigits:
         check_remainder(self.training_images, len(digits.target))
         generator = torch.Generator().manual_seed(seed)
         order = torch.randperm(len(digits.target), generator=generator)
-        return colored_domains(
-            images=torch.as_tensor(digits.images).float() / 16,
-            digits=torch.as_tensor(digits.target),
-            training=order[: self.training_images],
-            evaluation=order[self.training_images :],
-            flips=self.flips,
-            test_flip=self.test_flip,
-            label_noise=self.label_noise,
-            generator=generator,
-            copies=self.copies,
-        )
+        training, evaluation = order[: self.training_images], order[self.training_images :]
+        images, labels = torch.as_tensor(digits.images).float() / 16, torch.as_tensor(digits.target)
+        chances = (self.flips, self.test_flip, self.label_noise)
+        return colored_domains(images, labels, training, evaluation, *chances, generator, self.copies)
