@@ -47,6 +47,7 @@ def evaluate_parts(plan: Plan, parts: Parts) -> Iterator[tuple[int, int]]:
         if number not in done:
             found = plan.grids[index](xs[row : row + plan.rows], plan.ys)
             scores = {"losses": found.losses.numpy(), "accuracies": found.accuracies.numpy()}
+            # In the files, a grid's number is called its sheet.
             parts.write(number, {"sheet": index, "row": row, **scores})
             done.add(number)
             yield len(done), len(work)

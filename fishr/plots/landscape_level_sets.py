@@ -35,7 +35,7 @@ def level_set_figure(surface: Surface, epsilon: float) -> Figure:
         share = float(region.double().mean())
         label = f"{with_split(name, split)}\nR* = {float(start):.3g}; {share:.0%} of the plane"
         handles.append(Line2D([], [], color=color, linestyle=line, linewidth=1.8, label=label))
-    handles.append(Patch(facecolor="grey", alpha=0.3, label="|R − R*| ≤ ε\nline: R* + ε, dotted: R* − ε"))
+    handles.append(Patch(facecolor="gray", alpha=0.3, label="|R − R*| ≤ ε\nline: R* + ε, dotted: R* − ε"))
     _zoom(axes, surface, reached)
     draw_points(axes, surface)
     axes.set_xlabel(literal(surface.directions.names[0]))

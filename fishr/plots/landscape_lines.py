@@ -25,7 +25,7 @@ def line_figure(surface: Surface) -> Figure:
             color, label = color_of(index), with_split(name, split)
             axes.fill_between(xs, lines.min(1), lines.max(1), color=color, alpha=0.13, linewidth=0)
             axes.plot(xs, lines.mean(1), _style(split, xs), label=label, color=color, linewidth=1.6)
-        axes.axvline(0, color="grey", linewidth=0.8, linestyle=":")
+        axes.axvline(0, color="gray", linewidth=0.8, linestyle=":")
     _finish(left, right, "α", losses)
     band = "line: mean, band: lowest to highest" if count > 1 else "one direction"
     right.set_title(f"accuracy ({band})", fontsize=11, loc="left")

@@ -154,6 +154,7 @@ def test_a_cache_needs_no_run(runs, call):
     torch.testing.assert_close(away.risks, load_surface(Path("away/landscape-random.h5")).risks)
 
 
+@pytest.mark.slow
 def test_the_same_again_draws_again_and_computes_nothing(runs, call):
     assert call("landscape", "one", "--grid", 3, *TWO).code == 0
     surface, picture = Path("one/landscape-random.h5"), Path("one/landscape-random-contours.png")

@@ -119,7 +119,7 @@ def test_heat_maps_hold_the_pairs(analyses):
         np.testing.assert_array_equal(images[2], q["hessian_cosines"].value.numpy())
         np.testing.assert_array_equal(images[3], q["gradient_cosines"].value.numpy())
     for column in range(4):
-        # The same colour says the same number in every row.
+        # The same color says the same number in every row.
         one, other = (panels[4 * row + column].get_images()[0] for row in (0, 1))
         assert (one.norm.vmin, one.norm.vmax) == (other.norm.vmin, other.norm.vmax)
     assert panels[2].get_images()[0].norm.vmin == -1
@@ -135,7 +135,7 @@ def test_heat_maps_say_their_numbers(analyses):
 
 
 def test_domains_that_agree_to_the_bit(analyses):
-    """A logarithmic colour has no place for zero."""
+    """A logarithmic color has no place for zero."""
     q = analyses[0].quantities
     name = "variance_distances"
     zero = attrs.evolve(q[name], value=torch.zeros_like(q[name].value))

@@ -40,7 +40,7 @@ def draw(tmp_path, monkeypatch):
 
 
 def dots(axes):
-    """(x, y, colour, marker) of every dot, and the ends of its error bar."""
+    """(x, y, color, marker) of every dot, and the ends of its error bar."""
     found = []
     for container in axes.containers:
         line, _, bars = container.lines

@@ -82,7 +82,7 @@ def _texts(figure):
     return [text.get_text() for text in figure.findobj(Text)]
 
 
-def test_contours_have_one_scale_and_one_colour_bar():
+def test_contours_have_one_scale_and_one_color_bar():
     figure = contour_figure(_bowls())
     panels = [axes for axes in figure.axes if axes.get_title(loc="left")]
     assert len(panels) == 3
@@ -94,7 +94,7 @@ def test_contours_have_one_scale_and_one_colour_bar():
     assert figure.get_suptitle() == "risk around mine (head parameters)"
 
 
-def test_colours_are_the_risks():
+def test_colors_are_the_risks():
     """The filled region that a point lies in is that of its own risk: no axis is transposed or flipped."""
     surface = _bowls(count=2)
     levels = levels_of(surface.scores.losses.numpy())
@@ -263,7 +263,7 @@ def test_levels_are_ratios_where_the_risks_span_a_decade():
     np.testing.assert_allclose(narrow.edges[[0, -1]], [0.5, 1.0])
 
 
-def test_an_outlier_does_not_take_all_colours():
+def test_an_outlier_does_not_take_all_colors():
     risks = np.append(np.linspace(1.0, 2.0, 200), 1e9)
     levels = levels_of(risks)
     assert levels.edges[-1] <= 2.0

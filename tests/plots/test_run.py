@@ -77,7 +77,7 @@ def test_curves_are_the_metrics(draw):
         assert [text.get_text() for text in axes.get_legend().get_texts()] == list(_curves(axes))
 
 
-def test_a_domain_has_one_colour(draw):
+def test_a_domain_has_one_color(draw):
     left, right = draw([_step(0), _evaluation(1)]).axes
     losses, accuracies = _curves(left), _curves(right)
     for name in DOMAINS[:2]:
