@@ -5,6 +5,8 @@ names, and it removes no others. It follows no links.
 """
 
 import hashlib
+import json
+import math
 import os
 import re
 import secrets
@@ -12,7 +14,7 @@ import shutil
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO, cast
 
 from fishr.errors import RunFailed
 from fishr.locks import is_at, open_own, try_lock
@@ -134,6 +136,19 @@ def sync_folder(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def json_text(value: Any) -> str:
+    """Return a value as JSON on one line; infinity and NaN, which JSON lacks, become null."""
+
+    def finite(one: Any) -> Any:
+        if isinstance(one, dict):
+            return {key: finite(item) for key, item in cast(dict[Any, Any], one).items()}
+        if isinstance(one, list | tuple):
+            return [finite(item) for item in cast(list[Any], one)]
+        return None if isinstance(one, float) and not math.isfinite(one) else one
+
+    return json.dumps(finite(value), sort_keys=True, allow_nan=False)
 
 
 def digest_of(path: Path, algorithm: str = "sha256") -> str:

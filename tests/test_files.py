@@ -10,6 +10,7 @@ from fishr.files import (
     copy_atomically,
     digest_of,
     fill_atomically,
+    json_text,
     partial_folder,
     present,
     put_folder,
@@ -182,3 +183,8 @@ def test_checksums_are_those_of_the_standard(tmp_path):
     (tmp_path / "a").write_bytes(b"abc")
     assert digest_of(tmp_path / "a") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
     assert digest_of(tmp_path / "a", "md5") == "900150983cd24fb0d6963f7d28e17f72"
+
+
+def test_json_has_null_for_numbers_that_it_lacks():
+    value = {"b": [1.5, float("nan")], "a": (float("inf"), 2, None, "text"), "c": {"d": float("-inf")}}
+    assert json_text(value) == '{"a": [null, 2, null, "text"], "b": [1.5, null], "c": {"d": null}}'

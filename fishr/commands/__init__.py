@@ -34,15 +34,11 @@ from fishr.paths import access_message, is_device_failure
 )
 @click.version_option(__version__)
 def cli() -> None:
-    """Train with gradient variances that match across domains (Fishr), and look at what that did."""
+    """Train with gradient variances that match across domains (Fishr), and analyze the result."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run a command and exit: 0, 1 for a run that failed, 2 for input that cannot be used; errors in one line.
-
-    Args:
-        arguments: what follows the program's name; by default the process's own.
-    """
+    """Run a command and exit: 0, 1 for a run that failed, 2 for input that cannot be used; errors on one line."""
     _open_streams()
     keep_freed_memory()
     warnings.showwarning = _show_warning
@@ -53,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _open_streams() -> None:
-    """Give standard streams that are closed the null device."""
+    """Open the null device in place of standard streams that are closed."""
     for number, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
         if getattr(sys, name) is None:
             # Otherwise the next file that is opened gets the number, and what libraries in C print.
@@ -78,7 +74,7 @@ def _exit_code(arguments: Sequence[str] | None) -> int:
     except (click.Abort, KeyboardInterrupt):
         return _fail("interrupted", 1)
     except BrokenPipeError:
-        # Whoever read the output has enough; nothing can be said to them any more.
+        # The reader of the output has gone.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except OSError as error:

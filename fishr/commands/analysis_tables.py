@@ -108,15 +108,6 @@ def history_object(history: "History") -> dict[str, Any]:
     }
 
 
-def finite(value: Any) -> Any:
-    """Replace numbers that JSON lacks by null."""
-    if isinstance(value, dict):
-        return {key: finite(one) for key, one in value.items()}
-    if isinstance(value, list | tuple):
-        return [finite(one) for one in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
 def _objects(quantities: "dict[str, Quantity]") -> dict[str, Any]:
     return {
         name: {

@@ -89,15 +89,15 @@ def _text(analyses: "list[Analysis]", histories: "list[History]", results: list[
 
 def _json(analyses: "list[Analysis]", histories: "list[History]", results: list[Path], drawn: list[Path]) -> str:
     from fishr.analysis import headlines, ratio
-    from fishr.commands.analysis_tables import analysis_object, finite, history_object
-    from fishr.commands.rendering import as_json
+    from fishr.commands.analysis_tables import analysis_object, history_object
+    from fishr.files import json_text
 
     found = [
         analysis_object(analysis) | {"result": str(path)} for analysis, path in zip(analyses, results, strict=True)
     ]
     rest = {"figures": [str(path) for path in drawn], "histories": [history_object(history) for history in histories]}
     if len(found) == 1:
-        return as_json(finite(found[0] | rest))
+        return json_text(found[0] | rest)
     one, two = (headlines(analysis) for analysis in analyses)
     ratios = {name: ratio(headline, two[name]) for name, headline in one.items() if name in two}
-    return as_json(finite({"subjects": found, "ratios": ratios} | rest))
+    return json_text({"subjects": found, "ratios": ratios} | rest)

@@ -76,10 +76,10 @@ def data(
     """
     import torch
 
-    from fishr.commands.rendering import as_json
     from fishr.data.images import ImageFolders, ImageList
     from fishr.data.images.list_files import LIST_EXTENSIONS
     from fishr.data.images.throughput import measure, ways_of
+    from fishr.files import json_text
     from fishr.training.compute import resolve_device
 
     if workers is not None:
@@ -96,7 +96,7 @@ def data(
         click.echo(f"{title}, {where}, {threads} threads\n{_table(speeds)}")
         return
     settings = {"source": source, "size": size, "batch": batch, "threads": threads}
-    click.echo(as_json(settings | {"device": str(where), "ways": _entries(speeds)}))
+    click.echo(json_text(settings | {"device": str(where), "ways": _entries(speeds)}))
 
 
 def _table(speeds: "Sequence[Speed]") -> str:

@@ -150,11 +150,11 @@ def images(source: str, out: Path, size: int, workers: int | None, data_dir: Pat
 @format_option
 def info(file: Path, style: str) -> None:
     """Print what a file of any kind holds, and what it was made of."""
-    from fishr.commands.rendering import as_json
     from fishr.data.caches import describe
+    from fishr.files import json_text
 
     description = describe(file)
-    click.echo(as_json(_as_object(file, description)) if style == "json" else _as_text(file, description))
+    click.echo(json_text(_as_object(file, description)) if style == "json" else _as_text(file, description))
 
 
 @cache.command(short_help="Check every byte of a file.", epilog="Example: fishr cache verify features.h5")
@@ -208,14 +208,14 @@ class Bar:
 
 def tell(out: Path, written: bool, style: str) -> None:
     """Print what a file holds, and whether it was written or existed."""
-    from fishr.commands.rendering import as_json
     from fishr.data.caches import describe
+    from fishr.files import json_text
 
     description = describe(out)
     if style == "json":
         found = _as_object(out, description) | {"written": written}
         del found["elements"]
-        click.echo(as_json(found))
+        click.echo(json_text(found))
         return
     rows = sum(section.rows for section in description.sections)
     what = f"{len(description.sections)} domains, {rows} rows"

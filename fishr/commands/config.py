@@ -40,9 +40,9 @@ def validate(experiment: str, overrides: tuple[str, ...], plugins: tuple[str, ..
 @click.argument("what", type=click.Choice(["experiment", "plan"]), default="experiment")
 def schema(what: str) -> None:
     """Print the JSON schema of an experiment or of a sweep's plan, with which editors complete and check TOML files."""
-    from fishr.commands.rendering import as_json
     from fishr.configuration import schema as schema_of
+    from fishr.files import json_text
     from fishr.sweeps.plan import Plan
     from fishr.training import Experiment
 
-    click.echo(as_json(schema_of(Plan if what == "plan" else Experiment)))
+    click.echo(json_text(schema_of(Plan if what == "plan" else Experiment)))

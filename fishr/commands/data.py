@@ -36,13 +36,13 @@ def list_data(data_dir: Path, style: str) -> None:
     import attrs
     from tabulate import tabulate
 
-    from fishr.commands.rendering import as_json
     from fishr.data import catalog
+    from fishr.files import json_text
 
     entries = catalog(data_dir)
     if style == "json":
         keys = attrs.filters.include("kind", "description", "needs", "ready")
-        click.echo(as_json([attrs.asdict(entry, filter=keys) for entry in entries]))
+        click.echo(json_text([attrs.asdict(entry, filter=keys) for entry in entries]))
         return
     rows = [(e.kind, e.description, e.needs, "yes" if e.ready else "no") for e in entries]
     click.echo(tabulate(rows, ("kind", "description", "needs", "ready")))
@@ -59,10 +59,10 @@ def info(name: str, data_dir: Path, style: str) -> None:
     """
     import attrs
 
-    from fishr.commands.rendering import as_json
     from fishr.data.data_catalog import entry_of
     from fishr.data.images.image_data import list_images
     from fishr.data.sources.verifying import contents_of
+    from fishr.files import json_text
 
     found = entry_of(name, data_dir)
     contents, problem = (), ""
@@ -74,7 +74,7 @@ def info(name: str, data_dir: Path, style: str) -> None:
     if style == "json":
         images = {each.environment: dict(each.classes) for each in contents}
         folder = None if found.folder is None else str(found.folder)
-        click.echo(as_json({**attrs.asdict(found), "folder": folder, "images": images, "problem": problem or None}))
+        click.echo(json_text({**attrs.asdict(found), "folder": folder, "images": images, "problem": problem or None}))
         return
     click.echo(_text(found, contents, problem))
 

@@ -17,13 +17,14 @@ def evaluate(run: Path, data_dir: Path | None, device: str, style: str, plugins:
     """Score the last checkpoint of a run folder on every domain of its data."""
     import attrs
 
-    from fishr.commands.rendering import as_json, score_table
+    from fishr.commands.rendering import score_table
+    from fishr.files import json_text
     from fishr.training import score_checkpoint
 
     step, scores = score_checkpoint(load_run(run, plugins), run, data_dir, device)
     if style == "json":
         entries = [attrs.asdict(score, filter=lambda _, value: value is not None) for score in scores]
-        click.echo(as_json({"run": str(run), "step": step, "scores": entries}))
+        click.echo(json_text({"run": str(run), "step": step, "scores": entries}))
         return
     click.echo(f"{run} after {step} steps\n")
     click.echo(score_table(scores))

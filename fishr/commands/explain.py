@@ -35,8 +35,8 @@ def explain(
     """Say what the loss is made of at a step: weights, what each term reads, what graph and state it keeps."""
     import attrs
 
-    from fishr.commands.rendering import as_json
+    from fishr.files import json_text
     from fishr.training import explain_objective
 
     explanation = explain_objective(find_experiment(experiment, overrides, plugins), step, data_dir)
-    click.echo(as_json(attrs.asdict(explanation)) if style == "json" else str(explanation))
+    click.echo(json_text(attrs.asdict(explanation)) if style == "json" else str(explanation))

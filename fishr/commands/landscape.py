@@ -137,19 +137,18 @@ def _text(surface: "Surface", epsilon: float, files: list[Path]) -> str:
 
 def _json(surface: "Surface", epsilon: float, files: list[Path]) -> str:
     from fishr.analysis.landscape_evaluation import summary_of, training_inconsistency
-    from fishr.commands.analysis_tables import finite
-    from fishr.commands.rendering import as_json
+    from fishr.files import json_text
 
     directions, summary = surface.directions, summary_of(surface)
     names, rows = ("name", "split", *summary), zip(surface.domains, surface.splits, *summary.values(), strict=True)
-    return as_json(
+    return json_text(
         {
             "surface": str(files[0]),
             "figures": [str(path) for path in files[1:]],
             "directions": {name: getattr(directions, name) for name in ("kind", "names", "seed", "explained")},
             "grid": [len(axis) for axis in surface.axes],
             "route": surface.route,
-            "domains": finite([dict(zip(names, row, strict=True)) for row in rows]),
+            "domains": [dict(zip(names, row, strict=True)) for row in rows],
             "epsilon": epsilon,
             "inconsistency": training_inconsistency(surface, epsilon),
         }

@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 from tabulate import tabulate
@@ -76,10 +76,3 @@ def reproduction_table(rows: "Iterable[Row]", reproduction: "Reproduction") -> s
         for row in rows
     ]
     return tabulate(cells, headers + published, tablefmt="github", disable_numparse=True)
-
-
-def as_json(value: Any) -> str:
-    """Return one standard JSON object."""
-    import json
-
-    return json.dumps(value, sort_keys=True, allow_nan=False)

@@ -1,4 +1,4 @@
-"""What several commands share: options, and how an experiment is named."""
+"""Options that several commands share, and the experiments and images that arguments name."""
 
 from collections.abc import Callable
 from difflib import get_close_matches
@@ -96,11 +96,7 @@ plugin_option = click.option(
 
 
 def given_options(*names: str) -> list[str]:
-    """Return those options of the running command that its caller gave, as words of a command line.
-
-    Args:
-        names: of the command's parameters; the others are left out.
-    """
+    """Return those of some options that the running command was given, as words of a command line."""
     context, words = click.get_current_context(), list[str]()
     for option in context.command.params:
         name = option.name
@@ -115,16 +111,7 @@ def given_options(*names: str) -> list[str]:
 
 
 def find_experiment(name: str, overrides: tuple[str, ...], plugins: tuple[str, ...]) -> "Experiment":
-    """The experiment of a recipe's name or of a TOML file, with its overrides.
-
-    Args:
-        name: a recipe, or the path of a file.
-        overrides: texts ``a.b.c=value``.
-        plugins: modules whose penalties may be named.
-
-    Raises:
-        InputError: neither a recipe nor a file, or a configuration with problems.
-    """
+    """Return the experiment of a recipe or TOML file, with overrides ``a.b.c=value``."""
     from fishr.configuration import apply_overrides, load, structure, unstructure
     from fishr.protocols import recipes
     from fishr.training import Experiment
@@ -140,15 +127,7 @@ def find_experiment(name: str, overrides: tuple[str, ...], plugins: tuple[str, .
 
 
 def find_images(source: str, data_dir: Path | None) -> Path:
-    """Return the place of images: of a data set by its name, in the data folder, or a path as it is typed.
-
-    Args:
-        source: One of ``fishr data list``, or the path of a folder or list.
-        data_dir: The data folder; None: ``data``.
-
-    Raises:
-        InputError: No path, or nothing is there but the data folder has it.
-    """
+    """Return the path of images: of a data set of ``fishr data list`` in the data folder, or a path as typed."""
     from fishr.data.data_catalog import catalog, entry_of
 
     path, folder = typed_path(source), data_dir or DATA
@@ -163,11 +142,7 @@ def find_images(source: str, data_dir: Path | None) -> Path:
 
 
 def load_run(folder: Path, plugins: tuple[str, ...]) -> "Experiment":
-    """The experiment of a run folder.
-
-    Raises:
-        InputError: the folder is not one, or its configuration cannot be read.
-    """
+    """Return the experiment of a run folder."""
     from fishr.configuration import load
     from fishr.training import Experiment
 

@@ -91,9 +91,9 @@ def plan(
     plugins: tuple[str, ...],
 ) -> None:
     """Count a plan's jobs, steps and evaluations, and estimate time, disk and memory from a few steps of each kind."""
-    from fishr.commands.rendering import as_json
     from fishr.commands.sweep_tables import estimate_object, estimate_table
     from fishr.configuration import load
+    from fishr.files import json_text
     from fishr.sweeps.estimates import calibrate, count_work
     from fishr.sweeps.plan import Plan
     from fishr.sweeps.pool import slots
@@ -104,7 +104,7 @@ def plan(
     else:
         count = len(slots(chosen.threads, device, workers, jobs_per_gpu))
         found = tuple(calibrate(chosen.jobs(), data_dir, device, chosen.threads, chosen.keep))
-    click.echo(as_json(estimate_object(found, count)) if style == "json" else estimate_table(found, count))
+    click.echo(json_text(estimate_object(found, count)) if style == "json" else estimate_table(found, count))
 
 
 @sweep.command(short_help="Run a plan.", epilog="Example: fishr sweep run examples/sweep.toml --out runs/sweep")
@@ -170,8 +170,8 @@ def status(folder: Path, watch: bool, failed: bool, style: str) -> None:
     import sys
     import time
 
-    from fishr.commands.rendering import as_json
     from fishr.commands.sweep_tables import failure_text, progress_object, progress_table
+    from fishr.files import json_text
     from fishr.sweeps.folder import planned_keys
     from fishr.sweeps.progress import Seen, progress
 
@@ -179,7 +179,7 @@ def status(folder: Path, watch: bool, failed: bool, style: str) -> None:
     while True:
         found = progress(folder, keys, seen)
         if style == "json":
-            text = as_json(progress_object(found))
+            text = json_text(progress_object(found))
         else:
             text = progress_table(found) + (failure_text(folder, found) if failed else "")
         if watch and sys.stdout.isatty():

@@ -17,13 +17,12 @@ from fishr.sweeps.execution import with_cached_features
 from fishr.sweeps.job_results import common_entries, dump_lines, result_lines
 from fishr.sweeps.plan import Keep
 from fishr.training.compute import resolve_device
-from fishr.training.evaluation import DomainScore, evaluate
+from fishr.training.evaluation import DomainScore, evaluate, score_entries
 from fishr.training.experiment import Experiment
 from fishr.training.loop import batch_source
 from fishr.training.model import Model
-from fishr.training.runs import score_entries, step_entry
 from fishr.training.state import TrainingState, build_model, first_state, without_optimizer
-from fishr.training.step import StepRecord, advance
+from fishr.training.step import StepRecord, advance, step_entry
 from fishr.training.tensor_trees import named_tensors
 
 _ENOUGH, _STEPS, _SAMPLES = 0.5, 20, 32  # seconds; steps at most; samples of each domain at first

@@ -8,7 +8,7 @@ import attrs
 from attrs import field, frozen
 from attrs.validators import optional
 
-from fishr.errors import InputError, RunFailed
+from fishr.errors import InputError, RunFailed, reason
 from fishr.files import copy_atomically, present, write_atomically
 from fishr.training.checks import number, whole
 
@@ -84,7 +84,7 @@ def keep_snapshot(checkpoint: Path, step: int) -> None:
         kept.parent.mkdir(exist_ok=True)
         copy_atomically(checkpoint, kept)
     except OSError as error:
-        raise RunFailed(f"{kept}: could not be written ({error.strerror}); {checkpoint} is kept") from error
+        raise RunFailed(f"{kept}: could not be written ({reason(error)}); {checkpoint} is kept") from error
 
 
 def snapshot_path(folder: Path, step: int) -> Path:

@@ -1,10 +1,12 @@
 """Scores of a state, or of a run folder's checkpoint, on whole domains."""
 
+import math
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
-from attrs import evolve, frozen
+from attrs import asdict, frozen
 
 from fishr.data.domains import Domain, Domains
 from fishr.data.reading import chunks
@@ -15,22 +17,22 @@ from fishr.training.compute import resolve_device
 from fishr.training.experiment import Experiment
 from fishr.training.model import Model, evaluating, place
 from fishr.training.run_folder import CONFIGURATION, checkpoint_of
-from fishr.training.state import TrainingState, build_model, first_state, state_to
+from fishr.training.state import TrainingState, build_model, first_state, state_to, without_optimizer
 
 Split = Literal["training", "evaluation"]
 
 
 @frozen
 class DomainScore:
-    """How well a model does on one domain.
+    """Loss and accuracy on one domain.
 
     Args:
-        name: the domain's.
-        split: whether the domain was trained on.
-        loss: mean over its samples.
+        name: of the domain.
+        split: "training" if the domain was trained on, else "evaluation".
+        loss: mean over the samples.
         accuracy: share of samples whose predicted class is the label, 0 to 1.
-        samples: rows of the domain.
-        environment: that the domain is a part of; None: as its name says.
+        samples: number of samples.
+        environment: environment that the domain is a part of; None if it is one itself.
 
     Example:
         >>> DomainScore("reversed", "evaluation", loss=0.7, accuracy=0.58, samples=497).accuracy
@@ -46,8 +48,20 @@ class DomainScore:
 
     @property
     def title(self) -> str:
-        """The name for tables and figures: with that of its environment."""
+        """Name for tables and figures, with that of the environment."""
         return self.name if self.environment is None else f"{self.name} ({self.environment})"
+
+
+def score_entries(scores: Sequence[DomainScore]) -> list[dict[str, Any]]:
+    """Return scores as plain values for JSON, which has no infinity: the loss of a model that diverged is null."""
+    entries = [asdict(score, filter=lambda _, value: value is not None) for score in scores]
+    return [e | {"loss": e["loss"] if math.isfinite(e["loss"]) else None} for e in entries]
+
+
+def score_of(entry: dict[str, Any]) -> DomainScore:
+    """Return the score of an entry."""
+    loss: Any = math.nan if entry["loss"] is None else entry["loss"]
+    return DomainScore(**(entry | {"loss": loss}))
 
 
 def evaluate(
@@ -58,18 +72,18 @@ def evaluate(
     chunk: int = 8192,
     ranks: Ranks = ALONE,
 ) -> tuple[DomainScore, ...]:
-    """Loss and accuracy on each domain, in eval mode and without a graph.
+    """Return loss and accuracy on each domain, in eval mode and without a graph.
 
     Args:
         model: the experiment's modules, on the domains' device; their modes are restored.
         experiment: for its loss and precision.
         state: the weights.
-        domains: what to score.
-        chunk: rows of one forward pass at most, which bounds memory; large inputs take fewer.
-        ranks: the processes that share each domain's rows; all of them call, and get the same.
+        domains: the data.
+        chunk: most samples of one forward pass, which bounds memory; large inputs take fewer.
+        ranks: the processes that share each domain's samples; all of them call, and get the same.
 
     Returns:
-        The training domains' scores, then the evaluation domains', in their order.
+        One score for each training domain, then one for each evaluation domain.
 
     Raises:
         RankLost: another rank is gone.
@@ -144,7 +158,7 @@ def score_checkpoint(
     where = resolve_device(device)
     domains = experiment.data(experiment.seed, data_dir).to(where)
     model = build_model(experiment, domains)
-    template = evolve(first_state(experiment, model, len(domains.training)), optimizer=None)
+    template = without_optimizer(first_state(experiment, model, len(domains.training)))
     checkpoint = load(path, template, (folder / CONFIGURATION).read_bytes().decode())
     state = state_to(checkpoint.state, where)
     return state.step, evaluate(model, experiment, state, domains)

@@ -1,4 +1,4 @@
-"""Processes that ``torchrun`` began as one run: how they meet, agree and hear that one of them is gone."""
+"""Processes that ``torchrun`` started as one run: joining, agreeing, and the loss of one of them."""
 
 import os
 import signal
@@ -20,21 +20,21 @@ _LAST_TENSORS = 0.2
 
 
 class Refused(InputError):
-    """What one rank cannot use, on all ranks: the first of them says it for all."""
+    """Input that one rank refuses, raised on all ranks with the message of the first that does."""
 
 
 @contextmanager
 def joined(device: str) -> Generator[tuple[Ranks, str]]:
-    """The ranks of this process, begun as ``torchrun`` says in the environment, and the device of this one.
+    """Join the processes that ``torchrun`` started, as its environment variables say.
 
-    Within it, the launcher's request to end (SIGTERM), which follows the death of a rank, is a ``RankLost``; after that
-    the process is left the time to say so.
+    Within the context, the launcher's SIGTERM, which follows the death of a rank, raises ``RankLost``; a second one is
+    ignored, so that the process can report it.
 
     Args:
         device: as for ``resolve_device``; "cuda", and "auto" where there is a GPU, are each rank's own GPU.
 
     Yields:
-        All ranks and the device's name; ``ALONE`` and the given one for a process that no launcher began.
+        The ranks and the name of this rank's device; ``ALONE`` and ``device`` without a launcher.
 
     Raises:
         InputError: a device that is absent.
@@ -58,7 +58,7 @@ def joined(device: str) -> Generator[tuple[Ranks, str]]:
             dist.init_process_group("nccl" if where.type == "cuda" else "gloo")
         yield Ranks.of(), str(where)
     except RankLost:
-        # What is left of the group cannot be taken leave of, and the process is about to end.
+        # After a peer failed, destroy_process_group would hang; the process is about to end.
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         raise
     except BaseException:
@@ -70,9 +70,8 @@ def joined(device: str) -> Generator[tuple[Ranks, str]]:
 def _leave(before: Any) -> None:
     signal.signal(signal.SIGTERM, before)
     if dist.is_initialized():
-        # Where something else holds the group too, as torch's compiler does, gloo's threads outlive it. They drop their
-        # last tensors with Python's lock, which an interpreter that ends gives to nobody: the process would abort with
-        # all its work done.
+        # Where something else holds the group too, as torch's compiler does, gloo's threads outlive it. They need
+        # Python's lock to release their last tensors; after the interpreter has ended, the process would abort.
         time.sleep(_LAST_TENSORS)
         dist.destroy_process_group()
 
@@ -83,23 +82,7 @@ def _end(*_: object) -> None:
 
 
 def agreed(make: Callable[[], Value], ranks: Ranks) -> Value:
-    """What each rank makes for itself, once all of them have made theirs.
-
-    Args:
-        make: called once.
-        ranks: who takes part; all of them must call.
-
-    Returns:
-        This rank's.
-
-    Raises:
-        Refused: one of them could not; on all of them.
-        RankLost: one of them is gone.
-
-    Example:
-        >>> agreed(lambda: 3, ALONE)
-        3
-    """
+    """Return this rank's result once all ranks have theirs; raise ``Refused`` on all where one refuses its input."""
     if ranks.alone:
         return make()
     value: Any = None
@@ -118,19 +101,7 @@ def agreed(make: Callable[[], Value], ranks: Ranks) -> Value:
 
 
 def from_first(value: Value, ranks: Ranks) -> Value:
-    """The first rank's value, on all ranks.
-
-    Args:
-        value: anything that can be pickled; those of other ranks are not read.
-        ranks: who takes part; all of them must call.
-
-    Raises:
-        RankLost: one of them is gone.
-
-    Example:
-        >>> from_first("runs/one", ALONE)
-        'runs/one'
-    """
+    """Return the first rank's value, which can be pickled, on all ranks."""
     if ranks.alone:
         return value
     values: list[Any] = [value if ranks.number == 0 else None]

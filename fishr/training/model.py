@@ -1,4 +1,4 @@
-"""The modules a run computes with: a workspace whose numbers always come from a training state."""
+"""The modules that a run computes with: a workspace whose numbers come from a training state."""
 
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
@@ -14,8 +14,8 @@ from fishr.models.weight_files import misfits
 class Model:
     """A featurizer and a head, built once and reused by every step.
 
-    The modules hold no state of their own between steps: ``place`` puts a state's numbers into them. Their
-    train or eval mode is theirs to choose; they are built in train mode.
+    The modules hold no state between steps: ``place`` puts a state's numbers into them. They are built in train mode,
+    and each decides on its own mode.
 
     Args:
         featurizer: from inputs [N, ...] to features [N, F].
@@ -34,27 +34,26 @@ class Model:
 
     @property
     def call(self) -> Callable[[Tensor], Tensor]:
-        """What computes a training step's features."""
+        """Function of a training step's features."""
         return self.compiled or self.featurizer
 
     def both(self) -> nn.ModuleDict:
-        """Featurizer and head as one module; a parameter shared between them counts once."""
+        """Return featurizer and head as one module; a parameter shared between them counts once."""
         return nn.ModuleDict({"featurizer": self.featurizer, "head": self.head})
 
     def parameters(self) -> dict[str, nn.Parameter]:
-        """Parameters by name, the featurizer's as "featurizer.…" and the head's as "head.…"."""
+        """Return parameters by name, the featurizer's as "featurizer.…" and the head's as "head.…"."""
         return dict(self.both().named_parameters())
 
     def buffers(self) -> dict[str, Tensor]:
-        """Buffers by name, as the parameters."""
+        """Return buffers by name, as the parameters."""
         return dict(self.both().named_buffers())
 
 
 def place(model: Model, parameters: dict[str, Tensor], buffers: dict[str, Tensor]) -> None:
     """Point the modules' parameters at given tensors, and set their buffers to copies.
 
-    Forward passes write into buffers, never into parameters, so neither the given parameters nor the given
-    buffers change.
+    Forward passes write into buffers only, so that no given tensor changes.
 
     Args:
         model: the workspace.
@@ -82,16 +81,7 @@ def place(model: Model, parameters: dict[str, Tensor], buffers: dict[str, Tensor
 
 @contextmanager
 def evaluating(model: Model) -> Generator[None]:
-    """Eval mode while the context lasts; afterwards every module has its own mode again.
-
-    Example:
-        >>> model = Model(nn.Dropout(), nn.Linear(2, 1).eval())
-        >>> with evaluating(model):
-        ...     model.featurizer.training
-        False
-        >>> model.featurizer.training, model.head.training
-        (True, False)
-    """
+    """Put the modules in eval mode within the context; restore the mode of each afterwards."""
     modes = [(module, module.training) for part in (model.featurizer, model.head) for module in part.modules()]
     try:
         model.featurizer.eval()

@@ -1,10 +1,10 @@
 """Optimizers as pure functions: ``init(parameters)`` and ``update(gradients, state, parameters)``.
 
-The arithmetic is torch's own functional Adam and SGD on fresh copies, so that the numbers are those of
-``torch.optim`` bit for bit and what was given stays as it was.
+They are torch's own functional Adam and SGD on copies, so that the results have the bits of ``torch.optim`` and the
+arguments do not change.
 """
 
-from typing import Any, Protocol, cast
+from typing import Protocol
 
 import torch
 from attrs import field, frozen
@@ -14,7 +14,6 @@ from torch.optim.sgd import sgd
 
 from fishr.errors import InputError
 from fishr.training.checks import number
-from fishr.training.tensor_trees import require_tree
 
 Parameters = tuple[Tensor, ...]
 Gradients = tuple[Tensor | None, ...]
@@ -22,11 +21,11 @@ Gradients = tuple[Tensor | None, ...]
 
 @frozen(eq=False)
 class OptimizerState:
-    """What an optimizer remembers.
+    """State of an optimizer.
 
     Args:
         steps: updates each parameter has had; a parameter without a gradient has none in that step.
-        moments: by the optimizer's own names, one tensor a parameter, in the parameters' order.
+        moments: by the optimizer's own names, one tensor for each parameter, in order.
 
     Example:
         >>> Adam(lr=0.1).init((torch.zeros(2),)).steps
@@ -38,37 +37,21 @@ class OptimizerState:
 
 
 class Optimizer(Protocol):
-    """Two pure functions; the state is part of a checkpoint.
+    """An optimizer: any object with these two pure functions.
 
     Example:
         >>> optimizer: Optimizer = SGD(lr=0.1)
     """
 
-    def init(self, parameters: Parameters, /) -> Any:
-        """Return the state before the first update: tensors, numbers and None in tuples, lists and dicts."""
+    def init(self, parameters: Parameters) -> OptimizerState:
+        """Return the state before the first update."""
         ...
 
-    def update(self, gradients: Gradients, state: Any, parameters: Parameters, /) -> tuple[Parameters, Any]:
-        """Return new parameters and the state after the update; a gradient is None where there is none."""
+    def update(
+        self, gradients: Gradients, state: OptimizerState, parameters: Parameters
+    ) -> tuple[Parameters, OptimizerState]:
+        """Return new parameters and the state after the update."""
         ...
-
-
-def updated(optimizer: Optimizer, gradients: Gradients, state: Any, parameters: Parameters) -> tuple[Parameters, Any]:
-    """Return an optimizer's update; refuse one that is no such pair."""
-    found: Any = optimizer.update(gradients, state, parameters)
-    moved = cast(Parameters, found[0]) if isinstance(found, tuple) and len(cast(Parameters, found)) == 2 else ()
-    if [*map(_shape, moved)] != [*map(_shape, parameters)]:
-        raise InputError(
-            f"{type(optimizer).__name__}: got {len(moved)} parameters from update, expected a pair: new parameters of "
-            f"the shapes of the {len(parameters)} given, and the next state"
-        )
-    if not isinstance(found[1], OptimizerState):
-        require_tree(found[1], "optimizer state")
-    return found
-
-
-def _shape(value: object) -> torch.Size | None:
-    return value.shape if isinstance(value, Tensor) else None
 
 
 def _betas(record: object, attribute: object, value: tuple[float, float]) -> None:
@@ -85,7 +68,7 @@ class Adam:
         betas: decay of the two moments.
         eps: added to the denominator.
         weight_decay: adds ``weight_decay · w`` to the gradient.
-        fused: by torch's one kernel for all of it, which is faster on a GPU and rounds otherwise.
+        fused: use torch's fused kernel, which is faster on a GPU and rounds differently.
 
     Raises:
         InputError: a number outside its range.
@@ -106,7 +89,7 @@ class Adam:
     fused: bool = False
 
     def init(self, parameters: Parameters) -> OptimizerState:
-        """Zero moments."""
+        """Return zero moments."""
         zeros = tuple(torch.zeros_like(p) for p in parameters)
         return OptimizerState((0,) * len(parameters), {"first": zeros, "second": zeros})
 
@@ -114,15 +97,12 @@ class Adam:
     def update(
         self, gradients: Gradients, state: OptimizerState, parameters: Parameters
     ) -> tuple[Parameters, OptimizerState]:
-        """One update.
+        """Return new weights and the next state.
 
         Args:
-            gradients: one a parameter; None leaves the parameter and its moments as they are.
+            gradients: one for each parameter; None leaves the parameter and its moments unchanged.
             state: from ``init`` or the previous update; not changed.
             parameters: the weights; not changed.
-
-        Returns:
-            New weights and the next state.
         """
         taken = [index for index, gradient in enumerate(gradients) if gradient is not None]
         weights = _copies(parameters, taken)
@@ -160,7 +140,7 @@ class SGD:
         lr: learning rate.
         momentum: decay of the buffer b; 0 keeps none.
         weight_decay: adds ``weight_decay · w`` to the gradient.
-        fused: by torch's one kernel for all of it, which is faster on a GPU and rounds otherwise.
+        fused: use torch's fused kernel, which is faster on a GPU and rounds differently.
 
     Raises:
         InputError: a number outside its range.
@@ -177,7 +157,7 @@ class SGD:
     fused: bool = False
 
     def init(self, parameters: Parameters) -> OptimizerState:
-        """A zero buffer, or none without momentum."""
+        """Return a zero buffer, or none without momentum."""
         moments = {"momentum": tuple(torch.zeros_like(p) for p in parameters)} if self.momentum else {}
         return OptimizerState((0,) * len(parameters), moments)
 
@@ -185,7 +165,7 @@ class SGD:
     def update(
         self, gradients: Gradients, state: OptimizerState, parameters: Parameters
     ) -> tuple[Parameters, OptimizerState]:
-        """One update; arguments and returns as ``Adam.update``."""
+        """Return new weights and the next state, as ``Adam.update``."""
         taken = [index for index, gradient in enumerate(gradients) if gradient is not None]
         weights = _copies(parameters, taken)
         # As in torch.optim the first update takes the gradient itself for the buffer, which None asks for.

@@ -1,4 +1,4 @@
-"""Statistics of the head over a run's time: one record a moment, put together when the run is finished."""
+"""The recorder of statistics over a run's time: one record a step, put together when the run is finished."""
 
 import json
 from hashlib import sha256
@@ -23,33 +23,10 @@ STATISTICS, KIND = "statistics.h5", "fishr-statistics"
 
 
 class Recorder:
-    """Writes a run's records as they fall due, each into a file of its own, and puts them together at the end.
+    """Writes each record of a run into a file of its own when it is due, and puts them together at the end.
 
-    A record depends on the state alone, so a run that is resumed writes those after its checkpoint anew, to the same
-    bits. Used as a context, it keeps other processes away from the records.
-
-    Args:
-        folder: of the run.
-        experiment: the run.
-        experiment_text: its configuration as TOML.
-        recording: what is recorded.
-        started_at: the step that the run goes on from.
-
-    Raises:
-        InputError: a record before that step is missing, or the records there are another run's.
-
-    Example:
-        >>> import tempfile, attrs
-        >>> from fishr.protocols import colored_digits
-        >>> from fishr.data.caches import load_tree
-        >>> from fishr.training.artifacts import Artifacts
-        >>> from fishr.training.runs import run
-        >>> with tempfile.TemporaryDirectory() as parent:
-        ...     keep = Artifacts(statistics=Recording(every=2))
-        ...     experiment, folder = attrs.evolve(colored_digits(), steps=3), Path(parent, "run")
-        ...     events = list(run(experiment, folder, experiment_text="", keep=keep))
-        ...     load_tree(folder / "statistics.h5", KIND)["steps"]
-        array([0, 2, 3])
+    A record depends on the state alone, so that a resumed run writes the records after its checkpoint again, with
+    identical bits. Used as a context, it keeps other processes away from the records.
     """
 
     def __init__(
@@ -64,11 +41,10 @@ class Recorder:
         self._before = tuple(step for step in self._steps if step < started_at)
 
     def has_parts(self) -> bool:
-        """Whether there are records that were not put together, or not removed since."""
+        """Return whether there are single records."""
         return Parts.existing(self._path) is not None
 
     def __enter__(self) -> "Recorder":
-        """Itself, with the records open."""
         self._parts.__enter__()
         missing = [step for step in self._before if step not in self._parts.done]
         if missing:
@@ -80,7 +56,6 @@ class Recorder:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Let others have the records."""
         self._parts.__exit__(None, None, None)
 
     def begin(self, started: Started) -> None:
@@ -89,22 +64,13 @@ class Recorder:
         self.record(started.state)
 
     def record(self, state: TrainingState) -> None:
-        """Write the record of a state where one is due.
-
-        Raises:
-            InputError: the head has no statistics.
-            RunFailed: the record could not be written.
-        """
+        """Write the record of a state where one is due."""
         if self._recording.due(state.step, self._experiment.steps):
             found = head_statistics(self._model, self._experiment, state, self._domains, self._recording)
             self._parts.write(state.step, arrays_of(found))
 
     def assemble(self) -> None:
-        """Put all records together in ``statistics.h5``.
-
-        Raises:
-            RunFailed: the file could not be written; the records are kept.
-        """
+        """Put all records together in ``statistics.h5``."""
         layout, domains = Layout.of(self._model.head), self._domains
         rows = [len(domain.labels) for domain in domains]
         limit = self._recording.samples
@@ -131,7 +97,7 @@ class Recorder:
         save_tree(self._path, KIND, tree | records, replace=True)
 
     def clear(self) -> None:
-        """Remove the single records; the file that holds them all stands."""
+        """Remove the single records; statistics.h5 stays."""
         with self._parts:
             self._parts.remove()
 
@@ -139,12 +105,13 @@ class Recorder:
 def arrays_of(statistics: dict[str, Any]) -> Tree:
     """Return statistics as arrays, float32 where they have a column a parameter, else float64."""
     wide = {"mean", "variance", "hessian_diagonal", "weights"}
-    return {
-        name: arrays_of(value)
-        if isinstance(value, dict)
-        else value.to(torch.float32 if name in wide else torch.float64).numpy(force=True)
-        for name, value in statistics.items()
-    }
+    tree: Tree = {}
+    for name, value in statistics.items():
+        if name == "penalties":
+            tree[name] = {term: one.double().numpy(force=True) for term, one in value.items()}
+        else:
+            tree[name] = value.to(torch.float32 if name in wide else torch.float64).numpy(force=True)
+    return tree
 
 
 def _stacked(trees: list[Tree]) -> Tree:

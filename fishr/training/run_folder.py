@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from fishr.errors import InputError, RunFailed
+from fishr.errors import InputError, RunFailed, reason
 from fishr.files import partial_folder, present, put_folder, write_atomically
 from fishr.locks import LOCK, beside, is_locked, locked, open_own
 from fishr.training.artifacts import Artifacts
@@ -35,8 +35,7 @@ def new_folder(folder: Path, experiment_text: str, keep: Artifacts = Artifacts()
             write_atomically(partial / CONFIGURATION, experiment_text.encode())
             put_folder(partial, folder)
     except (OSError, RunFailed) as error:
-        reason = error.strerror if isinstance(error, OSError) else str(error)
-        raise InputError(f"{folder}: could not be made ({reason}); choose another place") from error
+        raise InputError(f"{folder}: could not be made ({reason(error)}); choose another place") from error
     with locked(folder / LOCK, folder, _BUSY):
         yield
 
@@ -128,5 +127,5 @@ class LineFile:
             yield
         except OSError as error:
             raise RunFailed(
-                f"{self._path}: could not be written ({error.strerror}); the last checkpoint is kept"
+                f"{self._path}: could not be written ({reason(error)}); the last checkpoint is kept"
             ) from error

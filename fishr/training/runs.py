@@ -1,11 +1,10 @@
 """A run on disk: configuration, metrics, checkpoint and result in one folder, resumable after any kill."""
 
 import json
-import math
 import platform
 import shutil
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Generator
 from contextlib import ExitStack, contextmanager, nullcontext
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -22,9 +21,8 @@ from fishr.files import present, remove_leftovers, write_atomically
 from fishr.ranks import ALONE, RankLost, Ranks
 from fishr.training.artifacts import SNAPSHOTS, Artifacts, keep_snapshot, load_artifacts, snapshot_path
 from fishr.training.checkpoints import Checkpoint, load, save
-from fishr.training.checks import returned
 from fishr.training.compute import resolve_device
-from fishr.training.evaluation import DomainScore
+from fishr.training.evaluation import score_entries, score_of
 from fishr.training.experiment import Experiment
 from fishr.training.launch import agreed, from_first
 from fishr.training.loop import Evaluated, Event, Finished, Started, Stepped, train
@@ -40,7 +38,7 @@ from fishr.training.run_folder import (
     new_folder,
 )
 from fishr.training.state import TrainingState, build_model, first_state, state_to
-from fishr.training.step import NotFinite, StepRecord
+from fishr.training.step import NotFinite, step_entry
 
 if TYPE_CHECKING:
     from fishr.training.recorder import Recorder
@@ -105,7 +103,7 @@ def run(
                 kept = load_artifacts(folder)
             elif ranks.number == 0:
                 check_absent(folder)
-            domains = returned("data", experiment.data(experiment.seed, data_dir), Domains)
+            domains = experiment.data(experiment.seed, data_dir)
             finished = _finished(folder, text) if ranks.number == 0 and resume else None
             if finished is not None:
                 return _Prepared(domains, None, finished, kept)
@@ -297,28 +295,10 @@ def _finished(folder: Path, text: str) -> Finished | None:
         result = json.loads(path.read_bytes())
         if result["status"] != "finished":
             return None
-        scores = tuple(_score(entry) for entry in result["scores"])
+        scores = tuple(map(score_of, result["scores"]))
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(f"{path}: not a result that fishr wrote; remove it to go on from the checkpoint") from error
     return Finished(load(checkpoint_of(folder), experiment_text=text).state, scores)
-
-
-def step_entry(record: StepRecord, names: Sequence[str]) -> dict[str, Any]:
-    """Return the line of a step in metrics.jsonl as plain values."""
-    entry = attrs.asdict(record)
-    return entry | {"domain_losses": dict(zip(names, record.domain_losses, strict=True))}
-
-
-def score_entries(scores: Sequence[DomainScore]) -> list[dict[str, Any]]:
-    """Return the scores of an evaluation as plain values for JSON."""
-    # JSON has no infinity: the loss of a model that diverged in its last step is null.
-    entries = [attrs.asdict(score, filter=lambda _, value: value is not None) for score in scores]
-    return [e | {"loss": e["loss"] if math.isfinite(e["loss"]) else None} for e in entries]
-
-
-def _score(entry: dict[str, Any]) -> DomainScore:
-    loss: Any = math.nan if entry["loss"] is None else entry["loss"]
-    return DomainScore(**(entry | {"loss": loss}))
 
 
 def _json(value: dict[str, Any], indent: int | None = None) -> str:

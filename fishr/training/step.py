@@ -3,22 +3,21 @@
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import cast
+from typing import Any, cast
 
 import torch
-from attrs import frozen
+from attrs import asdict, frozen
 from torch import Tensor
 
 from fishr.data.domains import Domain
 from fishr.errors import RunFailed
 from fishr.observation import observe
 from fishr.ranks import ALONE, Ranks, mean_over_ranks
-from fishr.training.checks import returned
 from fishr.training.compute import LEAST, Compute, GradientScale, products, seeded
 from fishr.training.experiment import Experiment
 from fishr.training.model import Model, place
 from fishr.training.objective import Loss
-from fishr.training.optimizers import Gradients, clipped, updated
+from fishr.training.optimizers import Gradients, clipped
 from fishr.training.prefetch import Prefetch, step_seed
 from fishr.training.state import TrainingState
 from fishr.training.tensor_trees import require_tree
@@ -40,14 +39,14 @@ class TermRecord:
 
 @frozen
 class StepRecord:
-    """The numbers of one step, of the weights before its update.
+    """The numbers of one step, at the weights before its update.
 
     Args:
         step: updates made before this one.
-        loss: what was minimized; differs from risk + l2 + terms when the objective rescales.
+        loss: the minimized loss; differs from risk + l2 + terms when the objective rescales.
         risk: training error.
-        l2: the weights' squared norm times its factor.
-        terms: each penalty by name.
+        l2: squared norm of the weights times its factor.
+        terms: penalties by name.
         domain_losses: mean loss of each training domain in the batch.
 
     Example:
@@ -63,6 +62,11 @@ class StepRecord:
     domain_losses: tuple[float, ...]
 
 
+def step_entry(record: StepRecord, names: Sequence[str]) -> dict[str, Any]:
+    """Return a record as plain values for JSON, with domain losses by name."""
+    return asdict(record) | {"domain_losses": dict(zip(names, record.domain_losses, strict=True))}
+
+
 class NotFinite(RunFailed):
     """A part of the loss, or a parameter, is infinite or not a number.
 
@@ -70,7 +74,7 @@ class NotFinite(RunFailed):
         step: updates made before.
         term: the first part that is not finite: "risk", "l2", a penalty's name, "loss" for the sum, or
             "parameter " and its name.
-        value: what it was.
+        value: of that part.
 
     Example:
         >>> raise NotFinite(step=12, term="fishr", value=float("nan"))
@@ -80,7 +84,6 @@ class NotFinite(RunFailed):
     """
 
     def __init__(self, step: int, term: str, value: float) -> None:
-        """Compose the message."""
         super().__init__(f"step {step}: {term} is {value}, expected a finite number; try a smaller learning rate")
         self.step = step
         self.term = term
@@ -133,7 +136,7 @@ def advance(
         case Prefetch():
             batch = source(generator)
         case _:
-            batch = returned("batches", experiment.batches.draw(source, generator, ranks), DomainBatch)
+            batch = experiment.batches.draw(source, generator, ranks)
     # Of another stream on each rank, so that their random layers differ.
     seed = step_seed(generator) + (ranks.number << 20)
 
@@ -174,7 +177,7 @@ def advance(
     if state.step == experiment.objective.fresh_optimizer_at:
         memory = experiment.optimizer.init(weights)
     if usable is None or usable:
-        weights, memory = updated(experiment.optimizer, gradients, memory, weights)
+        weights, memory = experiment.optimizer.update(gradients, memory, weights)
     after = TrainingState(
         step=state.step + 1,
         parameters=state.parameters | dict(zip(trainable, weights, strict=True)),

@@ -1,8 +1,6 @@
 """Tables as text, Markdown, LaTeX, CSV and JSON."""
 
 import csv
-import json
-import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from io import StringIO
@@ -12,6 +10,7 @@ from typing import Any
 import attrs
 from tabulate import tabulate
 
+from fishr.files import json_text
 from fishr.protocols.domainbed.records import JobKey
 from fishr.protocols.domainbed.selection import TITLES
 from fishr.protocols.domainbed.tables import AVERAGES, Cell, Row, Table
@@ -45,8 +44,8 @@ def table_object(table: Table) -> dict[str, Any]:
             "source": row.source,
             "protocol": row.protocol,
             "cells": [None if cell is None else _cell_object(cell) for cell in row.cells],
-            "average": _finite(row.average),
-            "worst": _finite(row.worst),
+            "average": row.average,
+            "worst": row.worst,
         }
         for row in table.rows
     ]
@@ -81,38 +80,31 @@ def shortened(keys: Sequence[JobKey], most: int = 3) -> str:
 
 
 def _cell_object(cell: Cell) -> dict[str, Any]:
-    chosen = {
-        str(trial): {name: _finite(value) for name, value in attrs.asdict(one).items()}
-        for trial, one in cell.chosen.items()
-    }
+    chosen = {str(trial): attrs.asdict(one) for trial, one in cell.chosen.items()}
     return {
-        "mean": _finite(cell.mean),
-        "standard_error": _finite(cell.standard_error),
+        "mean": cell.mean,
+        "standard_error": cell.standard_error,
         "trials": cell.trials,
         "missing": [str(key) for key in cell.missing],
         "chosen": chosen,
     }
 
 
-def _finite(value: float | None) -> float | None:
-    return None if value is None or not math.isfinite(value) else value
-
-
 def _text(tables: Sequence[Table], worst: bool, notes: Sequence[str]) -> str:
-    blocks = [f"{_title(table)}\n\n{_tabulated(_texts(table, worst, '+/-', str), 'simple')}" for table in tables]
+    blocks = list[str]()
+    for table in tables:
+        head, *rows = _texts(table, worst, "+/-", str)
+        blocks.append(f"{_title(table)}\n\n{tabulate(rows, head, tablefmt='simple', disable_numparse=True)}")
     return "\n\n\n".join([*blocks, "\n".join(notes)] if notes else blocks)
 
 
 def _markdown(tables: Sequence[Table], worst: bool, notes: Sequence[str]) -> str:
-    blocks = [
-        f"### {_markdown_name(_title(table))}\n\n{_tabulated(_texts(table, worst, '±', _markdown_name), 'github')}"
-        for table in tables
-    ]
+    blocks = list[str]()
+    for table in tables:
+        head, *rows = _texts(table, worst, "±", _markdown_name)
+        title = _markdown_name(_title(table))
+        blocks.append(f"### {title}\n\n{tabulate(rows, head, tablefmt='github', disable_numparse=True)}")
     return "\n\n".join([*blocks, *notes])
-
-
-def _tabulated(texts: list[list[str]], form: str) -> str:
-    return tabulate(texts[1:], texts[0], tablefmt=form, disable_numparse=True)
 
 
 def _latex(tables: Sequence[Table], worst: bool, notes: Sequence[str]) -> str:
@@ -144,7 +136,7 @@ def _csv(tables: Sequence[Table], worst: bool, notes: Sequence[str]) -> str:
 
 def _json(tables: Sequence[Table], worst: bool, notes: Sequence[str]) -> str:
     whole = {"tables": [table_object(table) for table in tables], "notes": list(notes)}
-    return json.dumps(whole, sort_keys=True, allow_nan=False)
+    return json_text(whole)
 
 
 Form = Callable[[Sequence[Table], bool, Sequence[str]], str]
