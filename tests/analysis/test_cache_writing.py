@@ -70,8 +70,10 @@ def test_the_head_of_a_cache_scores_as_the_run_does(run_folder, experiment, path
         assert float((loss.predictions(logits) == labels).float().mean()) == pytest.approx(score.accuracy)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("chunk", [1, 100])
 def test_neither_chunks_nor_parts_change_a_bit(run_folder, experiment, path, chunk, monkeypatch):
+    experiment = attrs.evolve(experiment, data=ColoredDigits(training_images=100))
     cache_features(featured_experiment(experiment, run_folder), path)
     whole = open_features(path)
     # The smallest parts there are.
@@ -171,6 +173,7 @@ def test_gradients_are_those_of_one_sample_after_the_other(small, path, tmp_path
             assert np.array_equal(cache.domain(index)["labels"], rows["labels"])
 
 
+@pytest.mark.slow
 def test_factors_from_a_run_and_from_its_features_are_one_file(run_folder, experiment, path, tmp_path):
     cache_features(featured_experiment(experiment, run_folder), tmp_path / "features.h5")
     cache_gradients(featured_experiment(experiment, run_folder), path)

@@ -31,6 +31,7 @@ def test_a_table_of_all_ways(call, animals):
     assert rows[0].endswith("1.00 (1.00 to 1.00)")
 
 
+@pytest.mark.slow
 def test_json_through_cli(cli, animals):
     """As a process of its own, which is told how many threads to take."""
     said = cli("bench", "data", "data/animals", *SMALL, "--workers", 2, "--rows", 3, "--format", "json")

@@ -51,6 +51,7 @@ def test_features_of_a_recipe_a_file_and_half_precision(call, home):
     assert json.loads(again.out) == told | {"written": False}
 
 
+@pytest.mark.slow
 def test_one_domain_after_the_other_and_merged(call, features):
     names = ["reversed", "flip 0.1", "gray", "flip 0.2"]
     for index, name in enumerate(names):
@@ -204,6 +205,7 @@ def test_an_interruption_says_how_to_go_on(call, home, monkeypatch):
     assert sorted(path.name for path in home.iterdir()) == ["a.h5"]
 
 
+@pytest.mark.slow
 def test_a_bar_on_a_terminal(home):
     """Through a pseudo-terminal; in a pipe there is none, as the tests above see."""
     pty, fcntl, termios = (pytest.importorskip(name) for name in ("pty", "fcntl", "termios"))

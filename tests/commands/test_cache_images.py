@@ -44,7 +44,7 @@ def test_what_may_not_be_meant_is_one_line(call, animals):
         warnings.simplefilter("always")
         said = call("cache", "images", "data/animals", "-o", "images.h5", "--size", 4)
     assert said.code == 0
-    doubt = "images are passed over, of other formats or beside the classes: 1 .gif"
+    doubt = "images are skipped, of other formats or outside the class folders: 1 .gif"
     assert said.err == f"Warning: data/animals: {doubt}; see `fishr data verify data/animals`\n"
 
 
@@ -56,7 +56,7 @@ def test_what_may_not_be_meant_is_one_line(call, animals):
         (["plants.csv", "-o", "new.h5"], "plants.csv: no such file"),
         (["data/animals", "-o", "new.h5", "--size", "0"], "0 is not in the range x>=1"),
         (["data/animals", "-o", "new.h5", "--workers", "0"], "0 is not in the range x>=1"),
-        (["data/animals/art", "-o", "new.h5"], "its images lie directly in it, expected folders of classes"),
+        (["data/animals/art", "-o", "new.h5"], "its images are directly in it, expected folders of classes"),
         (
             ["data/animals", "-o", "made.h5", "--size", "9"],
             "made.h5: made with size = 8, expected 9; choose another name",

@@ -207,7 +207,7 @@ def test_what_may_not_be_meant_is_noted_and_counted(call, pacs):
     said = call("data", "verify", "PACS")
     assert (said.code, said.err) == (0, "")
     assert re.search(r"^passed over +0 +0 +3 +0$", said.out, re.MULTILINE)
-    assert "note: images are passed over, of other formats or beside the classes: 2 .gif\n" in said.out
+    assert "note: images are skipped, of other formats or outside the class folders: 2 .gif\n" in said.out
 
 
 @pytest.mark.slow

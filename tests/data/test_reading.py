@@ -142,6 +142,7 @@ later.join()
 """
 
 
+@pytest.mark.slow
 def test_threads_that_read_compute_by_themselves_and_others_as_before():
     # In a process of its own, as this one may have been told to take one thread.
     command = [sys.executable, "-c", THREADS]

@@ -75,6 +75,7 @@ def test_only_the_head_learns_whatever_the_featurizer_is(everything, optimizer):
     assert len(last.optimizer.steps) == 2
 
 
+@pytest.mark.slow
 def test_it_goes_on_to_the_same_bits(plain, base, tmp_path, bits):
     """With its weights from its own checkpoint: the run that they came from may have gone on."""
     experiment = attrs.evolve(plain, featurizer=Frozen(plain.featurizer, str(base)))

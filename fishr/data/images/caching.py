@@ -44,7 +44,7 @@ def cache_images(
         >>> cache_images(Path("nowhere"), Path("images.h5"), size=224, workers=1)
         Traceback (most recent call last):
             ...
-        fishr.errors.InputError: nowhere: no such folder; run `fishr data download`, or lay images there as \
+        fishr.errors.InputError: nowhere: no such folder; run `fishr data download`, or put images there as \
 ENVIRONMENT/CLASS/IMAGE
     """
     listed = list_images(source)

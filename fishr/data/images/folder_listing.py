@@ -19,18 +19,18 @@ _SYSTEM = {"__macosx", "@eadir", "#recycle", "@recycle", "$recycle.bin", "system
 def list_folder(root: Path, names: Sequence[str] | None = None) -> tuple[Listed, ...]:
     """Return the images below a folder, by environment: of these names, or of all."""
     if not root.is_dir():
-        raise InputError(f"{root}: no such folder; run `fishr data download`, or lay images there as {LAYOUT}")
+        raise InputError(f"{root}: no such folder; run `fishr data download`, or put images there as {LAYOUT}")
     folders = _environments(root)
     if not folders:
-        got = "its images lie directly in it" if _has_images(root) else "it has no images"
-        raise InputError(f"{root}: {got}, expected folders of environments; lay images as {LAYOUT}")
+        got = "its images are directly in it" if _has_images(root) else "it has no images"
+        raise InputError(f"{root}: {got}, expected folders of environments; arrange images as {LAYOUT}")
     entered = dict[str, str]()
     _enter(str(root), entered)
     listed = [_listed(root, folders[name], name, entered) for name in chosen_environments(root, list(folders), names)]
     if not any(each.classes or _has_images(root / folders[each.name]) for each in listed):
         raise InputError(
             f"{root}: it has no images (files such as {', '.join(IMAGE_EXTENSIONS[:3])}) in {len(listed)} folders; "
-            f"lay them as {LAYOUT}"
+            f"arrange them as {LAYOUT}"
         )
     for each in listed:
         if not each.classes:
@@ -85,12 +85,12 @@ def _listed(root: Path, folder: str, name: str, entered: dict[str, str]) -> List
 def _no_classes(folder: Path) -> InputError:
     if _has_images(folder):
         return InputError(
-            f"{folder}: its images lie directly in it, expected folders of classes; lay images as {LAYOUT}, and "
+            f"{folder}: its images are directly in it, expected folders of classes; arrange images as {LAYOUT}, and "
             "name the folder that has the environments"
         )
     return InputError(
         f"{folder}: it has no class, expected folders with images; remove it, name the environments to take, "
-        f"or lay images as {LAYOUT}"
+        f"or arrange images as {LAYOUT}"
     )
 
 

@@ -50,7 +50,7 @@ class ImageFolders:
         >>> ImageFolders("PACS")(seed=0, data_dir=Path("nowhere"))
         Traceback (most recent call last):
             ...
-        fishr.errors.InputError: nowhere/PACS: no such folder; run `fishr data download`, or lay images there as \
+        fishr.errors.InputError: nowhere/PACS: no such folder; run `fishr data download`, or put images there as \
 ENVIRONMENT/CLASS/IMAGE
 
     Source:

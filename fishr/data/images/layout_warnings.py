@@ -22,7 +22,9 @@ def check_layout(root: Path, listed: Sequence[Listed]) -> None:
             )
     deep = _a_level_too_many(listed)
     if deep and (len(classes) == 1 or _are_splits(listed)):
-        raise InputError(f"{root}: {deep}; lay images as ENVIRONMENT/CLASS/IMAGE, or name the folder that has them so")
+        raise InputError(
+            f"{root}: {deep}; arrange images as ENVIRONMENT/CLASS/IMAGE, or name the folder that has this layout"
+        )
 
 
 def layout_warnings(root: Path, listed: Sequence[Listed]) -> tuple[str, ...]:
@@ -42,7 +44,7 @@ def layout_warnings(root: Path, listed: Sequence[Listed]) -> tuple[str, ...]:
     passed = Counter(_suffix(name) for each in listed for name in each.skipped)
     pictures = {suffix: count for suffix, count in passed.items() if _is_picture(suffix)}
     if pictures:
-        found.append(f"images are passed over, of other formats or beside the classes: {_counted(pictures)}")
+        found.append(f"images are skipped, of other formats or outside the class folders: {_counted(pictures)}")
     return tuple(found)
 
 
@@ -77,7 +79,7 @@ def _a_level_too_many(listed: Sequence[Listed]) -> str:
         return ""
     example = listed[0].images.names[0]
     shown = ", ".join(shared[:3]) + (", …" if len(shared) > 3 else "")
-    return f"its images lie a folder deeper than ENVIRONMENT/CLASS/IMAGE, as {example}, and each class has {shown}"
+    return f"its images are one folder deeper than ENVIRONMENT/CLASS/IMAGE, as {example}, and each class has {shown}"
 
 
 def _are_splits(listed: Sequence[Listed]) -> bool:

@@ -21,6 +21,9 @@ def list_file(path: Path, names: Sequence[str] | None = None) -> tuple[Listed, .
     found = dict[str, list[tuple[str, str]]]()
     seen = dict[str, str]()
     for where, entry in _entries(path):
+        if not isinstance(entry, dict):
+            raise InputError(f"{path}: {where}: got a {_kind(entry)}, expected an object with {', '.join(KEYS)}")
+        entry = cast(dict[str, Any], entry)
         environment, group, image = (_text(entry.get(key), f"{path}: {where}", key) for key in KEYS)
         if image in seen:
             raise InputError(f"{path}: {where}: {image!r} is listed already in {seen[image]}; list each image once")
@@ -39,7 +42,7 @@ def list_file(path: Path, names: Sequence[str] | None = None) -> tuple[Listed, .
     )
 
 
-def _entries(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+def _entries(path: Path) -> Iterator[tuple[str, Any]]:
     """Yield each entry with its position in the file."""
     known = path.suffix.lower() in LIST_EXTENSIONS
     if not path.is_file() or not known:
@@ -59,11 +62,11 @@ def _entries(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
             if not isinstance(whole, list):
                 raise InputError(f"{path}: got a JSON {_kind(whole)}, expected a list of objects")
             for number, entry in enumerate(cast(list[Any], whole), start=1):
-                yield f"entry {number}", _object(path, f"entry {number}", entry)
+                yield f"entry {number}", entry
         case _:
             for number, line in enumerate(text.split("\n"), start=1):
                 if line.strip():
-                    yield f"line {number}", _object(path, f"line {number}", _json(path, line, number))
+                    yield f"line {number}", _json(path, line, number)
 
 
 def _csv_entries(path: Path, text: str) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -90,13 +93,7 @@ def _json(path: Path, text: str, line: int) -> Any:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
         at = line or getattr(error, "lineno", 1)
-        raise InputError(f"{path}: line {at}: no JSON ({getattr(error, 'msg', error)}); mend it") from error
-
-
-def _object(path: Path, where: str, entry: Any) -> dict[str, Any]:
-    if not isinstance(entry, dict):
-        raise InputError(f"{path}: {where}: got a {_kind(entry)}, expected an object with {', '.join(KEYS)}")
-    return cast(dict[str, Any], entry)
+        raise InputError(f"{path}: line {at}: no JSON ({getattr(error, 'msg', error)}); correct it") from error
 
 
 def _text(value: Any, where: str, key: str) -> str:

@@ -1,4 +1,4 @@
-"""Images a second of each way from files to a model's inputs, measured in turns."""
+"""Measure images a second for each way from files to a model's inputs."""
 
 import time
 from collections import deque
@@ -69,21 +69,19 @@ def ways_of(
     return ways
 
 
-def measure(ways: Mapping[Way, Sequence[Domain]], batch: int, rounds: int) -> tuple[Speed, ...]:
+def measure(ways: Mapping[Way, tuple[Domain, ...]], batch: int, rounds: int) -> tuple[Speed, ...]:
     """Measure each way in turns, A B C A B C …, with batches read ahead as in training."""
-    batches = {way: _batches_a_turn(tuple(domains), batch) for way, domains in ways.items()}
+    counts = dict[Way, int]()
+    for way, domains in ways.items():
+        seconds = [_turn(domains, batch, 1, seed=0) for _ in range(2)][1]
+        # At least as many as are read ahead, so that a turn is more than its start.
+        counts[way] = min(_MOST_BATCHES, max(AHEAD, ceil(_TURN_SECONDS / seconds)))
     found: dict[Way, list[float]] = {way: [] for way in ways}
     for number in range(rounds):
         for way, domains in ways.items():
-            seconds = _turn(tuple(domains), batch, batches[way], seed=number)
-            found[way].append(batches[way] * batch * len(domains) / seconds)
+            images = counts[way] * batch * len(domains)
+            found[way].append(images / _turn(domains, batch, counts[way], seed=number))
     return tuple(Speed(way, tuple(values)) for way, values in found.items())
-
-
-def _batches_a_turn(domains: tuple[Domain, ...], batch: int) -> int:
-    _turn(domains, batch, 1, seed=0)
-    # At least as many as are read ahead, so that a turn is more than its start.
-    return min(_MOST_BATCHES, max(AHEAD, ceil(_TURN_SECONDS / _turn(domains, batch, 1, seed=0))))
 
 
 def _turn(domains: tuple[Domain, ...], batch: int, count: int, seed: int) -> float:

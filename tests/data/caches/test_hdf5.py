@@ -234,6 +234,7 @@ def test_a_file_system_without_locks_is_read(file, tmp_path):
     assert "cannot be locked" in done.stderr.splitlines()[-1]
 
 
+@pytest.mark.slow
 def test_an_unreadable_file(file, unprivileged):
     file.chmod(0)
     program = (

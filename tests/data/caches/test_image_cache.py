@@ -110,6 +110,7 @@ def test_it_goes_on_where_it_stopped(tmp_path, file):
     assert len(asked) == 5
 
 
+@pytest.mark.slow
 def test_killed_in_earnest_it_goes_on(tmp_path):
     path, asked = tmp_path / "killed.h5", []
     script = f"""

@@ -61,6 +61,7 @@ def test_a_part_of_another_key_among_them_is_refused(path):
             parts.read(1)
 
 
+@pytest.mark.slow
 def test_a_second_process_is_told(path):
     with Parts(path, KIND, "key") as parts:
         with pytest.raises(InputError, match="another process is writing it"), Parts(path, KIND, "key"):

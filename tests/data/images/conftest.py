@@ -1,4 +1,4 @@
-"""Small image files, and the real ones where they lie."""
+"""Small image files, and the real ones if present."""
 
 import os
 from pathlib import Path
@@ -35,7 +35,7 @@ def draw():
 
 @pytest.fixture
 def folder(tmp_path, draw):
-    """Three environments, of which two lack a class; four images a class, of different sizes."""
+    """Three environments, two of which lack a class; four images a class, of different sizes."""
     number = 0
     for environment, classes in ENVIRONMENTS.items():
         for name in classes:

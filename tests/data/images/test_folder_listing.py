@@ -116,12 +116,12 @@ def test_a_missing_folder_says_how_to_get_it(tmp_path):
 
 
 def test_a_missing_level_is_named(folder, tmp_path, draw):
-    assert f"{folder / 'art' / 'cat'}: its images lie directly in it, expected folders of classes" in _reason(
+    assert f"{folder / 'art' / 'cat'}: its images are directly in it, expected folders of classes" in _reason(
         folder / "art"
     )
-    assert "cat: its images lie directly in it, expected folders of environments" in _reason(folder / "art" / "cat")
+    assert "cat: its images are directly in it, expected folders of environments" in _reason(folder / "art" / "cat")
     draw(folder / "zebra" / "1.jpg")
-    assert f"{folder / 'zebra'}: its images lie directly in it" in _reason(folder)
+    assert f"{folder / 'zebra'}: its images are directly in it" in _reason(folder)
 
 
 def test_without_images(folder, tmp_path):

@@ -130,12 +130,13 @@ def test_a_level_too_many(tmp_path, draw):
     for split in ("train", "val"):
         _make(tmp_path / "wards" / split, draw)
     assert _refusal(tmp_path / "wards") == (
-        f"{tmp_path / 'wards'}: its images lie a folder deeper than ENVIRONMENT/CLASS/IMAGE, as train/north/ill/0.png, "
-        "and each class has ill, well; lay images as ENVIRONMENT/CLASS/IMAGE, or name the folder that has them so"
+        f"{tmp_path / 'wards'}: its images are one folder deeper than ENVIRONMENT/CLASS/IMAGE, as "
+        "train/north/ill/0.png, and each class has ill, well; arrange images as ENVIRONMENT/CLASS/IMAGE, or name the "
+        "folder that has this layout"
     )
     (tmp_path / "wards" / "val").rename(tmp_path / "wards" / "side")
     (doubt,) = _doubts(tmp_path / "wards")
-    assert doubt.startswith("its images lie a folder deeper than ENVIRONMENT/CLASS/IMAGE, as side/north/ill/0.png")
+    assert doubt.startswith("its images are one folder deeper than ENVIRONMENT/CLASS/IMAGE, as side/north/ill/0.png")
 
 
 def test_a_folder_between_environment_and_classes(tmp_path, draw):
@@ -175,7 +176,7 @@ def test_images_that_are_passed_over(wards, draw):
     (wards / "west" / "ill" / "note.txt").write_text("x")
     assert _doubts(wards) == (
         "south/labels has no image that is read, but 1 without a suffix, 2 .xml",
-        "images are passed over, of other formats or beside the classes: 1 .gif, 1 .png",
+        "images are skipped, of other formats or outside the class folders: 1 .gif, 1 .png",
     )
     assert [each.passed_over for each in verify_images(wards).contents] == [2, 3, 1]
 
