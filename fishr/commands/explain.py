@@ -16,10 +16,10 @@ from fishr.commands.shared import (
 
 
 @click.command(
-    short_help="Say what the loss is made of at a step.", epilog="Example: fishr explain colored-digits --step 120"
+    short_help="Print the terms of the loss at a step.", epilog="Example: fishr explain colored-digits --step 120"
 )
 @experiment_argument
-@click.option("--step", type=SEED, metavar="N", default=0, show_default=True, help="At which step.")
+@click.option("--step", type=SEED, metavar="N", default=0, show_default=True, help="Updates before the step.")
 @data_dir_option
 @format_option
 @set_option
@@ -32,7 +32,7 @@ def explain(
     overrides: tuple[str, ...],
     plugins: tuple[str, ...],
 ) -> None:
-    """Say what the loss is made of at a step: weights, what each term reads, what graph and state it keeps."""
+    """Print the terms of the loss at a step: weight, what each reads, whether it keeps a graph, size of its state."""
     import attrs
 
     from fishr.files import json_text

@@ -91,7 +91,7 @@ plugin_option = click.option(
     type=_ModuleType(),
     multiple=True,
     metavar="MODULE",
-    help="Import a module of yours whose penalties the configuration names; repeatable.",
+    help="Import a module of yours that the configuration names; repeatable.",
 )
 
 

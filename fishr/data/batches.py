@@ -1,4 +1,4 @@
-"""Which rows one training step sees: all of them, or some of each domain."""
+"""Batches of a training step: the protocol, all samples, or some of each domain."""
 
 from collections.abc import Callable
 from typing import ClassVar, Protocol
@@ -69,10 +69,7 @@ class FunctionBatches:
 
 @frozen
 class FullBatch:
-    """Every row of every domain at every step.
-
-    ``draw`` is a pure function that concatenates all domains, and nothing about it is random: a loop draws
-    once, before its first step, and holds the batch.
+    """All samples of every domain at every step; nothing is random, so a loop draws the batch once and keeps it.
 
     Example:
         >>> domain = Domain("only", torch.zeros(3, 2), torch.tensor([0, 1, 1]))
@@ -83,19 +80,19 @@ class FullBatch:
     fixed: ClassVar[bool] = True
 
     def draw(self, domains: tuple[Domain, ...], generator: torch.Generator, ranks: Ranks = ALONE) -> DomainBatch:
-        """All rows, or this rank's share of each domain's, ordered by domain; the generator is not advanced.
+        """Return all samples, or this rank's share of each domain's, ordered by domain; the generator is not used.
 
         Raises:
-            InputError: inputs that are read from files, which no batch can hold all of, or a domain with fewer rows
-                than ranks.
+            InputError: Inputs are read from files, which no batch can hold all of, or a domain has fewer samples than
+                there are ranks.
         """
-        held = [domain.inputs for domain in domains if isinstance(domain.inputs, Tensor)]
-        if len(held) < len(domains):
+        inputs = [domain.inputs for domain in domains if isinstance(domain.inputs, Tensor)]
+        if len(inputs) < len(domains):
             raise InputError("batches: got FullBatch of images that are read from files, expected Minibatch")
-        _refuse_empty_shares([len(inputs) for inputs in held], ranks)
+        _refuse_empty_shares([len(part) for part in inputs], ranks)
         labels = [ranks.share(domain.labels) for domain in domains]
         return DomainBatch(
-            inputs=torch.cat([ranks.share(inputs) for inputs in held]),
+            inputs=torch.cat([ranks.share(part) for part in inputs]),
             labels=torch.cat(labels),
             sizes=tuple(map(len, labels)),
         )
@@ -103,14 +100,14 @@ class FullBatch:
 
 @frozen
 class Minibatch:
-    """The same number of rows of each domain, drawn anew at every step.
+    """The same number of samples of each domain, drawn again at every step.
 
-    A domain with at least ``size`` rows gives different ones; a smaller domain gives ``size`` draws with
+    The samples of a domain with at least ``size`` of them differ; a smaller domain gives ``size`` draws with
     replacement.
 
     Args:
-        size: rows of each domain, at least 1.
-        replace: draw with replacement always, as DomainBed does.
+        size: Samples of each domain, at least 1.
+        replace: Whether to draw with replacement always, as DomainBed does.
 
     Raises:
         InputError: ``size`` is below 1.
@@ -125,40 +122,38 @@ class Minibatch:
     replace: bool = False
 
     def __attrs_post_init__(self) -> None:
-        """Refuse an empty batch."""
         if self.size < 1:
-            raise InputError(f"size: got {self.size}, expected at least 1 row of each domain")
+            raise InputError(f"size: got {self.size}, expected at least 1 sample of each domain")
 
     def draw(self, domains: tuple[Domain, ...], generator: torch.Generator, ranks: Ranks = ALONE) -> DomainBatch:
-        """K times ``size`` rows, ordered by domain, on the domains' device; the generator advances.
+        """Return ``size`` samples of each of K domains, ordered by domain, on the domains' device.
 
-        Of several ranks each makes all draws and takes its share of each domain's rows.
+        The generator advances. Each of several ranks makes all draws and keeps its share of each domain's samples.
 
         Raises:
-            InputError: fewer rows of a domain than ranks, or a file that cannot be read.
+            InputError: There are more ranks than samples of a domain, or a file cannot be read.
         """
         return self.begin(domains, generator, ranks).result()
 
     def begin(self, domains: tuple[Domain, ...], generator: torch.Generator, ranks: Ranks = ALONE) -> "Drawn":
-        """The same batch while its files are being read; the generator advances at once."""
+        """Start to read the batch's files; the generator advances at once."""
         _refuse_empty_shares([self.size], ranks)
-        rows = [self._rows(len(domain.labels), generator) for domain in domains]
-        seeds = [_seeds(domain, self.size, generator) for domain in domains]
-        shares = [ranks.share(chosen) for chosen in rows]
+        drawn = [self._indices(len(domain.labels), generator) for domain in domains]
+        # Drawn ahead, so that an image's augmentation does not depend on which thread or rank reads it, or when.
+        seeds = [None if isinstance(d.inputs, Tensor) else _seeds(self.size, generator) for d in domains]
+        shares = [ranks.share(indices) for indices in drawn]
         sizes = tuple(map(len, shares))
-        room = _room(domains, sum(sizes))
-        rooms = (None,) * len(domains) if room is None else room.split(sizes)
-        given = zip(domains, shares, seeds, rooms, strict=True)
+        out = _output(domains, sum(sizes))
+        outs = (None,) * len(domains) if out is None else out.split(sizes)
+        parts = zip(domains, shares, seeds, outs, strict=True)
         return Drawn(
-            inputs=tuple(
-                _inputs(domain, chosen, own and ranks.share(own), part) for domain, chosen, own, part in given
-            ),
-            labels=torch.cat([_labels(domain, chosen) for domain, chosen in zip(domains, shares, strict=True)]),
+            inputs=tuple(_inputs(domain, share, own and ranks.share(own), part) for domain, share, own, part in parts),
+            labels=torch.cat(list(map(_labels, domains, shares))),
             sizes=sizes,
-            room=room,
+            out=out,
         )
 
-    def _rows(self, count: int, generator: torch.Generator) -> Tensor:
+    def _indices(self, count: int, generator: torch.Generator) -> Tensor:
         device = generator.device
         if self.replace or count < self.size:
             return torch.randint(count, (self.size,), generator=generator, device=device)
@@ -167,64 +162,45 @@ class Minibatch:
 
 @frozen(eq=False)
 class Drawn:
-    """A batch that is drawn, of which files may still be being read.
-
-    Args:
-        inputs: of each domain.
-        labels: [N], on the device of the batch.
-        sizes: samples of each domain.
-        room: where all inputs will lie side by side, if they are made there.
-
-    Example:
-        >>> domain = Domain("only", torch.zeros(3, 2), torch.tensor([0, 1, 1]))
-        >>> Minibatch(size=2).begin((domain,), torch.Generator()).result().inputs.shape
-        torch.Size([2, 2])
-    """
+    """A batch whose files may still be being read; ``out`` is the buffer of all inputs, if they share one."""
 
     inputs: tuple[Tensor | Reading, ...]
     labels: Tensor
     sizes: tuple[int, ...]
-    room: Tensor | None = None
+    out: Tensor | None = None
 
     def result(self) -> DomainBatch:
-        """The batch, once all of it is read.
-
-        Raises:
-            InputError: a file cannot be read.
-        """
+        """Return the batch, once all of it is read."""
         parts = [part if isinstance(part, Tensor) else part.result() for part in self.inputs]
-        inputs = torch.cat(parts).to(self.labels.device) if self.room is None else self.room
+        inputs = torch.cat(parts).to(self.labels.device) if self.out is None else self.out
         return DomainBatch(inputs, self.labels, self.sizes)
 
 
-def _seeds(domain: Domain, count: int, generator: torch.Generator) -> list[int] | None:
-    """Drawn ahead, so that an image's augmentation does not depend on which thread or rank reads it, or when."""
-    if isinstance(domain.inputs, Tensor):
-        return None
+def _labels(domain: Domain, indices: Tensor) -> Tensor:
+    return domain.labels.index_select(0, indices.to(domain.labels.device))
+
+
+def _seeds(count: int, generator: torch.Generator) -> list[int]:
     return torch.randint(2**62, (count,), generator=generator).tolist()
 
 
-def _labels(domain: Domain, rows: Tensor) -> Tensor:
-    return domain.labels.index_select(0, rows.to(domain.labels.device))
-
-
-def _room(domains: tuple[Domain, ...], rows: int) -> Tensor | None:
-    """Where the inputs of a batch are made, if all of them are read for a CPU."""
+def _output(domains: tuple[Domain, ...], samples: int) -> Tensor | None:
+    """Return the output buffer of a batch whose inputs are all read from files and stay on the CPU; else None."""
     first = domains[0].inputs
     if any(isinstance(domain.inputs, Tensor) or domain.labels.device.type != "cpu" for domain in domains):
         return None
-    return torch.empty(rows, *first.shape[1:], dtype=first.dtype)
+    return torch.empty(samples, *first.shape[1:], dtype=first.dtype)
 
 
-def _inputs(domain: Domain, rows: Tensor, seeds: list[int] | None, room: Tensor | None) -> Tensor | Reading:
+def _inputs(domain: Domain, indices: Tensor, seeds: list[int] | None, out: Tensor | None) -> Tensor | Reading:
     if isinstance(domain.inputs, Tensor):
-        return domain.inputs.index_select(0, rows.to(domain.inputs.device))
-    return begin_reading(domain.inputs, rows.tolist(), seeds, domain.labels.device, room)
+        return domain.inputs.index_select(0, indices.to(domain.inputs.device))
+    return begin_reading(domain.inputs, indices.tolist(), seeds, domain.labels.device, out)
 
 
-def _refuse_empty_shares(rows: list[int], ranks: Ranks) -> None:
-    if min(rows) < ranks.count:
+def _refuse_empty_shares(samples: list[int], ranks: Ranks) -> None:
+    if min(samples) < ranks.count:
         raise InputError(
-            f"batches: got {min(rows)} rows of a domain for {ranks.count} ranks, expected at least {ranks.count}; "
-            "draw more rows, or train on fewer ranks"
+            f"batches: got {min(samples)} samples of a domain for {ranks.count} ranks, expected at least "
+            f"{ranks.count}; draw more samples, or train on fewer ranks"
         )

@@ -1,4 +1,4 @@
-"""Validators of attrs fields whose messages are for people: name, what was got, what was expected."""
+"""Validators of attrs fields, whose messages name the field, the value and what was expected."""
 
 import math
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""An experiment: everything that decides a run, as one frozen value."""
+"""An experiment: all settings of a run as one frozen value."""
 
 from attrs import field, frozen
 from attrs.validators import optional
@@ -18,31 +18,33 @@ from fishr.types import HEAD
 
 @frozen
 class Experiment:
-    """One run, from the data to the last step; derived runs are made by ``attrs.evolve``.
+    """Settings of one run, from the data to the last step; ``attrs.evolve`` derives other runs.
+
+    Data, featurizer, head, loss, optimizer and batches are any objects of their protocols, the library's or your own.
 
     Args:
-        name: how tables call it.
-        data: builds the domains from the seed.
-        featurizer: builds the module from inputs to features.
-        head: builds the module from features to logits.
-        loss: per-sample loss.
-        objective: risk, penalties and weight decay.
-        optimizer: how a gradient changes the weights.
-        batches: which rows a step sees.
-        steps: updates in all.
-        evaluate_every: steps between two evaluations; the last step is always evaluated.
-        evaluate_from: the updates before the first evaluation, from which ``evaluate_every`` counts; DomainBed
-            evaluates after updates 1, 301, 601 and so on.
-        checkpoint_every: steps between two checkpoints of a run folder; the last step always makes one.
-        clip_norm: bound on the norm of each step's gradient, over all parameters together; None: none.
-        layers: whose per-sample gradients penalties match, by names below "featurizer" and "head"; the default is the
-            method's, ``["featurizer", "head"]`` the whole network.
-        route: how moments of these gradients are computed, see ``gradient_moments``; None: ``"auto"``.
-        compute: precision, memory layout and pieces of a step.
-        seed: decides data, first weights and batches.
+        name: Name in tables.
+        data: Builds the domains from the seed.
+        featurizer: Builds the module from inputs to features.
+        head: Builds the module from features to logits.
+        loss: Per-sample loss.
+        objective: Risk, penalties and weight decay.
+        optimizer: Updates the parameters from their gradients.
+        batches: Draws the samples of a step.
+        steps: Number of updates.
+        evaluate_every: Steps between two evaluations; the last step is always evaluated.
+        evaluate_from: Updates before the first evaluation, from which ``evaluate_every`` counts; DomainBed evaluates
+            after updates 1, 301, 601 and so on.
+        checkpoint_every: Steps between two checkpoints of a run folder; the last step always makes one.
+        clip_norm: Largest norm of a step's gradient, over all parameters together; None: no limit.
+        layers: Layers whose per-sample gradients penalties match, by names below "featurizer" and "head";
+            ``["featurizer", "head"]`` is the whole network.
+        route: Route of the moments of these gradients, see ``gradient_moments``; None: ``"auto"``.
+        compute: Precision, memory layout and micro-batches of a step.
+        seed: Seed of data, first weights and batches.
 
     Raises:
-        InputError: a field outside its range.
+        InputError: A field is outside its range.
 
     Example:
         >>> import attrs
@@ -73,10 +75,10 @@ class Experiment:
 
     @property
     def moments_route(self) -> Route:
-        """The route of gradient moments."""
+        """Return the route of gradient moments."""
         return self.route or "auto"
 
     def evaluates(self, step: int) -> bool:
-        """Whether the weights after ``step`` updates are evaluated."""
+        """Return whether the weights after ``step`` updates are evaluated."""
         since = step - self.evaluate_from
         return step == self.steps or (step > 0 and since >= 0 and since % self.evaluate_every == 0)

@@ -1,4 +1,4 @@
-"""The parts of an experiment's loss: at a step, with what each term reads, or over a whole run in a few lines."""
+"""The terms of an experiment's loss: at one step, with what each term reads, or over a whole run."""
 
 from collections.abc import Mapping
 from functools import partial
@@ -20,14 +20,14 @@ from fishr.training.state import build_model
 
 @frozen
 class LossExplanation:
-    """The parts of a loss at a step; printed, a few lines and a table.
+    """The terms of a loss at a step, which print as a formula and a table.
 
     Args:
-        risk: what the training error is averaged over, "domains" or "samples"; the name of another risk than ``ERM``.
-        l2: factor of the squared norm of all parameters.
-        divided_by: what the whole loss is divided by at this step.
-        fresh_optimizer: whether the optimizer's state is made anew before this step's update.
-        penalty: its terms.
+        risk: "domains" or "samples", over which ``ERM`` averages; the name of any other risk.
+        l2: Factor of the squared norm of all parameters.
+        divided_by: Divisor of the whole loss at this step.
+        fresh_optimizer: Whether the optimizer's state is reset before this step's update.
+        penalty: The penalties.
     """
 
     risk: str
@@ -39,19 +39,19 @@ class LossExplanation:
     def __str__(self) -> str:
         weights = {term.name: term.weight for term in self.penalty.terms}
         loss = _formula(self.penalty.step, self.risk, self.l2, weights, self.divided_by)
-        fresh = "\nthe optimizer's state is made anew before this step's update" if self.fresh_optimizer else ""
+        fresh = "\nthe optimizer's state is reset before this step's update" if self.fresh_optimizer else ""
         terms = f"\n\n{self.penalty}" if self.penalty.terms else ""
         return f"{loss}{fresh}{terms}"
 
 
 def loss_outline(objective: Objective, steps: int) -> str:
-    """The loss's formula at a run's first and last step and at each term's largest weight, and what is logged.
+    """Return the loss's formula at the first and the last step and at each term's largest weight, and what is logged.
 
-    A step at which the weights are those of the line before is left out.
+    A step with the weights of the line before is left out.
 
     Args:
-        objective: of the run.
-        steps: updates in all.
+        objective: Objective of the run.
+        steps: Number of updates.
 
     Example:
         >>> import attrs
@@ -96,18 +96,18 @@ def _formula(step: int, risk: str, l2: float, weights: Mapping[str, float], divi
 
 
 def explain_objective(experiment: Experiment, step: int = 0, data_dir: Path | None = None) -> LossExplanation:
-    """Weights, readings, graphs and memory of a loss's terms at a step, found on the experiment's first batch.
+    """Return weight, readings, graph and state of each term of the loss at a step, on the experiment's first batch.
 
     Args:
-        experiment: the run.
-        step: at which step.
-        data_dir: where data files lie, for data that has files.
+        experiment: The run.
+        step: Number of updates before the step.
+        data_dir: Folder of the data files, for data that has files.
 
     Returns:
-        An explanation; ``print`` it.
+        An explanation to print.
 
     Raises:
-        InputError: missing data.
+        InputError: The data are missing.
 
     Example:
         >>> from fishr.protocols import colored_digits

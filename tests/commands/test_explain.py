@@ -36,9 +36,9 @@ def test_plain_training_has_no_table(call):
     assert said.out == "loss at step 0 = risk (mean over domains)\n"
 
 
-def test_a_fresh_optimizer_is_told(call):
+def test_a_reset_of_the_optimizer_is_reported(call):
     said = call("explain", "--step", "120", "--set", "objective.fresh_optimizer_at=120")
-    assert "the optimizer's state is made anew before this step's update" in said.out.splitlines()[1]
+    assert "the optimizer's state is reset before this step's update" in said.out.splitlines()[1]
 
 
 def test_a_moving_average_remembers(call):
@@ -46,3 +46,8 @@ def test_a_moving_average_remembers(call):
     (term,) = json.loads(shown.out)["penalty"]["terms"]
     # Two domains, 390 weights and a bias.
     assert term["state"] >= 2 * 391
+
+
+def test_another_risk_is_named(call):
+    said = call("explain", "--set", "objective.risk={kind='VREx'}", "--set", "objective.penalty={}")
+    assert said.out == "loss at step 0 = risk (VREx) + 0.00110795 · Σ‖w‖²\n"

@@ -85,7 +85,7 @@ def test_domains_on_a_device_give_the_rows_that_the_cpu_generator_draws():
 
 
 def test_an_empty_minibatch_is_refused():
-    with pytest.raises(InputError, match="size: got 0, expected at least 1 row of each domain"):
+    with pytest.raises(InputError, match="size: got 0, expected at least 1 sample of each domain"):
         Minibatch(0)
 
 
@@ -120,5 +120,7 @@ def test_the_shares_of_ranks_are_the_batch_of_one(batches, count):
 
 @pytest.mark.parametrize("batches", [FullBatch(), Minibatch(3)])
 def test_fewer_rows_than_ranks_are_refused(batches):
-    with pytest.raises(InputError, match="got 3 rows of a domain for 4 ranks, expected at least 4; draw more rows, or"):
+    with pytest.raises(
+        InputError, match="got 3 samples of a domain for 4 ranks, expected at least 4; draw more samples, or"
+    ):
         batches.draw(numbered(3, 9), generator(), Ranks(0, 4))

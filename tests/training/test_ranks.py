@@ -167,7 +167,7 @@ def test_several_steps_with_clipping_of_the_common_gradient():
 
 def test_a_batch_that_not_every_rank_has_rows_of_is_refused():
     message = on_ranks(3, refusal, ("fishr", LinearHead(), Minibatch(2)))[0]
-    assert message.startswith("batches: got 2 rows of a domain for 3 ranks, expected at least 3"), message
+    assert message.startswith("batches: got 2 samples of a domain for 3 ranks, expected at least 3"), message
 
 
 def refusal(ranks: Ranks, arguments):
