@@ -12,6 +12,7 @@ def quick(monkeypatch):
 SMALL = ("--size", 8, "--batch", 2, "--rounds", 2, "--device", "cpu")
 
 
+@pytest.mark.slow
 def test_a_table_of_all_ways(call, animals):
     assert call("cache", "images", "data/animals", "-o", "data/images.h5", "--size", 8, "--workers", 1).code == 0
     said = call("bench", "data", "data/animals", "--cache", "data/images.h5", *SMALL)

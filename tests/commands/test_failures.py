@@ -124,6 +124,7 @@ def test_what_nobody_foresaw_is_one_line_too(call, short, failing, monkeypatch):
         call("train", "colored-digits-erm", *short, "--out", "other")
 
 
+@pytest.mark.slow
 def test_a_reader_that_has_enough(home):
     """``fishr config show | head -1``: no traceback, nothing on stderr."""
     command = [sys.executable, str(ROOT / "cli.py"), "config", "show"]

@@ -11,6 +11,7 @@ import pytest
 
 from fishr.data.caches import Section, write_features
 
+pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parents[2]
 # Modules that our processes import, from the standard library, from other packages and from ours.
 NAMES = ("json", "torch", "attr", "attrs", "numpy", "pickle", "colorsys", "sitecustomize", "ray", "submitit", "fishr")

@@ -49,6 +49,7 @@ def _pictures(path):
     return [path.with_name(f"{path.stem}-{name}.png") for name in PLANE]
 
 
+@pytest.mark.slow
 def test_a_table_a_surface_and_pictures(runs, call):
     said = call("landscape", "one", "--grid", "5x4")
     assert (said.code, said.err) == (0, "")

@@ -4,6 +4,7 @@ import zipfile
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 FORMS = (
     "{}.tmp-mine",
@@ -62,6 +63,7 @@ def _features(path):
     write_features(path, {"dtype": "float32"}, head, sections, compute, part_rows=12)
 
 
+@pytest.mark.slow
 def test_names_that_look_alike_survive_every_command_that_writes(call, animals, home, short):
     _plant(home, ["urun", "u.h5", "g.h5", "images.h5", "analysis.h5", "surface.h5", "t.md", "t.png", "swept"])
     _plant(home / "data", ["PACS", "archives"])

@@ -203,6 +203,7 @@ def test_files_that_hold_something_else(refuses, world, name):
     refuses(_garbage(name))
 
 
+@pytest.mark.slow
 def test_hundreds_of_thousands_of_unknown_keys(call, home):
     """A line as short as that of some, in a time that grows with their number alone."""
     lengths = {}
