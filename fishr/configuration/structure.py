@@ -314,7 +314,7 @@ def _problems(error: Exception, cls: Any) -> list[Problem]:
     if isinstance(error, ConfigurationError):
         return list(error.problems)
     if isinstance(error, ForbiddenExtraKeysError):
-        keys = sorted(error.extra_fields, key=str)
+        keys = sorted(error.extra_fields, key=lambda key: (len(str(key)), str(key)))
         more = [Problem("", f"{len(keys) - _MOST:,} more unknown keys")] if len(keys) > _MOST else []
         return [*(_unknown(key, error.cl) for key in keys[:_MOST]), *more]
     if not isinstance(error, BaseValidationError):
