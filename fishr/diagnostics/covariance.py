@@ -33,8 +33,8 @@ def domain_gradients(curvature: Curvature, domain: int) -> Tensor:
 
 def whole_covariance(gradients: Tensor) -> Tensor:
     """Return C = (1/n) Σ (g_n − ḡ)(g_n − ḡ)ᵀ, [P, P]."""
-    centred = gradients - gradients.mean(0)
-    return centred.T @ centred / len(centred)
+    centered = gradients - gradients.mean(0)
+    return centered.T @ centered / len(centered)
 
 
 def covariance_inner_products(curvature: Curvature) -> Estimate:

@@ -53,7 +53,11 @@ class Eigenpairs:
 
 
 class Hessian(Protocol):
-    """A symmetric P×P matrix, loss/parameter², of which only what is asked for is computed.
+    """A symmetric P×P matrix H, loss/parameter², of which only what is asked for is computed.
+
+    ``size`` is P, and ``like`` a tensor of its type and device. ``apply`` returns H V [P, M]; ``diagonal`` [P],
+    ``trace`` and ``product``, ⟨H, H'⟩ with a Hessian of the same form, return estimates; ``top`` returns the ``rank``
+    largest eigenvalues and their vectors, fewer if the matrix is smaller.
 
     Example:
         >>> matrix: Hessian = DenseHessian(torch.diag(torch.tensor([1.0, 3.0])))
@@ -62,34 +66,14 @@ class Hessian(Protocol):
     """
 
     @property
-    def size(self) -> int:
-        """P."""
-        ...
-
+    def size(self) -> int: ...
     @property
-    def like(self) -> Tensor:
-        """A tensor of its type and device."""
-        ...
-
-    def apply(self, vectors: Tensor) -> Tensor:
-        """H V for [P, M]."""
-        ...
-
-    def diagonal(self) -> Estimate:
-        """[P]."""
-        ...
-
-    def trace(self) -> Estimate:
-        """0-dim."""
-        ...
-
-    def product(self, other: Any) -> Estimate:
-        """⟨H, H'⟩ with a Hessian of the same form, 0-dim."""
-        ...
-
-    def top(self, rank: int) -> Eigenpairs:
-        """Return the ``rank`` largest eigenvalues and their vectors; fewer if the matrix is smaller."""
-        ...
+    def like(self) -> Tensor: ...
+    def apply(self, vectors: Tensor) -> Tensor: ...
+    def diagonal(self) -> Estimate: ...
+    def trace(self) -> Estimate: ...
+    def product(self, other: Any) -> Estimate: ...
+    def top(self, rank: int) -> Eigenpairs: ...
 
 
 @frozen(eq=False)

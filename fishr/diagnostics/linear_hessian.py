@@ -1,6 +1,6 @@
 """Hessian of a linear head's risk in closed form: H = (1/n) Σ A_n ⊗ z̃_n z̃_nᵀ, z̃ the features and a 1 for the bias.
 
-The head is linear in its parameters, so this is also the generalised Gauss-Newton matrix and, for softmax and logistic
+The head is linear in its parameters, so this is also the generalized Gauss-Newton matrix and, for softmax and logistic
 losses, the Fisher, exactly. Products are two matrix products; norms and inner products follow from Gram matrices.
 """
 

@@ -45,7 +45,7 @@ class _Pure(nn.Module):
 
 @frozen(eq=False, slots=False)
 class OperatorHessian:
-    """∇²R of any module on the samples of one domain, or its generalised Gauss-Newton matrix, by products alone.
+    """∇²R of any module on the samples of one domain, or its generalized Gauss-Newton matrix, by products alone.
 
     ``kind="ggn"`` has no negative eigenvalue for a convex loss and is the Fisher for cross-entropy and logistic losses.
     ``tolerance`` is the relative accuracy of eigenvalues. ``exact_diagonal`` computes diag ∇²R [P] where that is

@@ -33,11 +33,9 @@ _POINTS = 11
 def head_statistics(
     model: Model, experiment: Experiment, state: TrainingState, domains: tuple[Domain, ...], recording: Recording
 ) -> dict[str, Any]:
-    """Return the head's statistics on the training domains with a state's weights, in eval mode, without a graph.
+    """Return the head's statistics with a state's weights, in eval mode, without a graph; nothing is changed.
 
-    State, modes and generators stay as they are. Penalties have no weight; those with a memory are evaluated on the
-    state's memory, and what they would remember is dropped. [K] of risks and accuracies; [K, P] of the mean, variance
-    and Hessian diagonal; [P] of the weights; the rest 0-dim.
+    Penalties have no weight, and what those with a memory would remember is dropped.
     """
     read = [domain.part(range(len(domain.labels))[: recording.samples]) for domain in domains]
     features = torch.cat([z for d in read for z, _ in domain_features(model, experiment, state, d)])

@@ -16,7 +16,7 @@ from fishr.types import Layout
 def fisher_diagonal(curvature: Curvature) -> Estimate:
     """diag F_e, F_e the Fisher of the model's own label distribution.
 
-    For cross-entropy and logistic losses F is the generalised Gauss-Newton matrix, and for a linear head also the
+    For cross-entropy and logistic losses F is the generalized Gauss-Newton matrix, and for a linear head also the
     Hessian, exactly. For any other loss this is the Gauss-Newton matrix, which need not be a Fisher.
 
     Route: closed form (linear), BackPACK DiagGGNExact, Jacobians sample by sample. Exact: always.

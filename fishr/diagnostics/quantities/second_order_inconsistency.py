@@ -23,7 +23,7 @@ SIZE_LIMIT = 16384
 def inconsistency_second_order(curvature: Curvature, *, epsilon: float = 0.1, ridge: float = 1e-3) -> Estimate:
     """The largest entry of ``inconsistency_second_order_pairs`` with A ≠ B; 0 for a single domain.
 
-    Route: generalised eigenproblem by eigh, or by scipy eigsh with conjugate gradients. Exact: as takeuchi; the
+    Route: generalized eigenproblem by eigh, or by scipy eigsh with conjugate gradients. Exact: as takeuchi; the
     gradients vanish by assumption.
 
     Args:
@@ -47,7 +47,7 @@ def inconsistency_second_order_pairs(curvature: Curvature, *, epsilon: float = 0
     is not curved are projected out: along them B's risk would change without end. For a head that is not linear and
     too large to hold its Hessian the Gauss-Newton matrices take the Hessians' place.
 
-    Route: generalised eigenproblem by eigh, or by scipy eigsh with conjugate gradients. Exact: as takeuchi; the
+    Route: generalized eigenproblem by eigh, or by scipy eigsh with conjugate gradients. Exact: as takeuchi; the
     gradients vanish by assumption.
 
     Args:

@@ -59,8 +59,8 @@ def test_the_covariance_is_that_of_centred_gradients() -> None:
     gradients, matrix = torch.randn(40, 4).double() + 5, torch.diag(torch.tensor([1.0, 2.0, 3.0, 4.0]).double())
     spend = Estimation(products=512)
     found = takeuchi_by_solving(DenseHessian(matrix), lambda w: gradients.T @ w, 40, 0.5, 0.1, spend)
-    centred = gradients - gradients.mean(0)
-    expected = torch.trace(torch.linalg.solve(matrix + 0.5 * torch.eye(4).double(), centred.T @ centred / 40))
+    centered = gradients - gradients.mean(0)
+    expected = torch.trace(torch.linalg.solve(matrix + 0.5 * torch.eye(4).double(), centered.T @ centered / 40))
     assert (found.value - expected).abs() <= 5 * found.error < 0.5 * expected
 
 

@@ -18,7 +18,7 @@ EPSILON, RIDGE = 0.2, 0.01
 
 
 def oracle(case: Dense, matrices: list[Tensor]) -> Tensor:
-    """[K, K] by the generalised eigenproblem on the dense range of H_A."""
+    """[K, K] by the generalized eigenproblem on the dense range of H_A."""
     rows = []
     for a, own in enumerate(matrices):
         values, vectors = torch.linalg.eigh(own)
