@@ -53,6 +53,7 @@ class Stepped:
         seconds: duration of the update with the reading of its batch; None outside a run folder.
 
     Example:
+        >>> import attrs
         >>> from fishr.protocols import colored_digits
         >>> event = list(train(attrs.evolve(colored_digits(), steps=1)))[1]
         >>> event.state.step, event.record.step
@@ -90,6 +91,7 @@ class Finished:
         scores: of the last evaluation.
 
     Example:
+        >>> import attrs
         >>> from fishr.protocols import colored_digits
         >>> list(train(attrs.evolve(colored_digits(), steps=1)))[-1].state.step
         1
@@ -138,6 +140,7 @@ def train(
         NotFinite: a part of the loss is infinite or not a number.
 
     Example:
+        >>> import attrs
         >>> from fishr.protocols import colored_digits
         >>> experiment = attrs.evolve(colored_digits(), steps=3, evaluate_every=2)
         >>> [type(event).__name__ for event in train(experiment)]

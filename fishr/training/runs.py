@@ -6,11 +6,12 @@ import shutil
 import time
 from collections.abc import Generator
 from contextlib import ExitStack, contextmanager, nullcontext
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import attrs
+import numpy as np
 import torch
 from attrs import frozen
 
@@ -193,8 +194,12 @@ class _Journal:
         """Write an event that took so long to compute."""
         recorder = self._recorder
         if isinstance(event, Started):
-            if self._keep.checkpoints:
-                _keep_first(self._folder, event.state, self._text)
+            # After a kill the checkpoint that the run goes on from may have no snapshot yet.
+            if self._keep.checkpoints and event.state.step:
+                keep_snapshot(self._folder / CHECKPOINT, event.state.step)
+            elif self._keep.checkpoints:
+                (self._folder / SNAPSHOTS).mkdir(exist_ok=True)
+                save(snapshot_path(self._folder, 0), event.state, self._text)
             if recorder:
                 recorder.begin(event)
         elif isinstance(event, Stepped):
@@ -255,19 +260,11 @@ class _Journal:
                 "python": platform.python_version(),
                 "torch": str(torch.__version__),
                 "fishr": fishr.__version__,
-                **{name: _version(name) for name in ("numpy", "backpack-for-pytorch")},
+                "numpy": np.__version__,
+                "backpack-for-pytorch": version("backpack-for-pytorch"),
             },
         }
         write_atomically(self._folder / RESULT, (_json(result | outcome, indent=2) + "\n").encode())
-
-
-def _keep_first(folder: Path, state: TrainingState, text: str) -> None:
-    """Keep the state that a run begins or goes on with as a snapshot: after a kill it may be missing."""
-    (folder / SNAPSHOTS).mkdir(exist_ok=True)
-    if state.step:
-        keep_snapshot(folder / CHECKPOINT, state.step)
-    else:
-        save(snapshot_path(folder, 0), state, text)
 
 
 def _last_checkpoint(folder: Path, text: str, initial: TrainingState, steps: int) -> Checkpoint:
@@ -303,10 +300,3 @@ def _finished(folder: Path, text: str) -> Finished | None:
 
 def _json(value: dict[str, Any], indent: int | None = None) -> str:
     return json.dumps(value, sort_keys=True, allow_nan=False, indent=indent)
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "not installed"

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 LEFT, BESIDE = ".checkpoint.pt.0123456789abcdef.fishr-partial", ".beside.0123456789abcdef.fishr-partial"
 

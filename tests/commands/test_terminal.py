@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 fcntl = pytest.importorskip("fcntl")
 termios = pytest.importorskip("termios")
 ROOT = Path(__file__).resolve().parents[2]

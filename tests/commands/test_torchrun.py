@@ -11,6 +11,7 @@ import pytest
 import torch
 
 pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 MORTAL = '''
 import os

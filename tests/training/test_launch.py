@@ -11,6 +11,8 @@ from fishr.errors import InputError
 from fishr.ranks import ALONE, RankLost, Ranks
 from fishr.training.launch import Refused, agreed, from_first, joined
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def launched(tmp_path, monkeypatch):

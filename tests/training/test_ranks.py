@@ -21,6 +21,8 @@ from fishr.training.model import Model
 from fishr.training.objective import Objective
 from fishr.training.optimizers import SGD
 
+pytestmark = pytest.mark.slow
+
 EXACT = {torch.float32: 1e-6, torch.float64: 1e-12}
 
 

@@ -308,6 +308,7 @@ for event in run(experiment, Path(sys.argv[1]), experiment_text="", resume=Path(
 """
 
 
+@pytest.mark.slow
 def test_a_killed_process_leaves_a_folder_that_resumes(tmp_path, same):
     """SIGKILL in earnest, twice, then the files against a run that was cut by hand at a later step."""
     folder = tmp_path / "run"
