@@ -18,7 +18,7 @@ def table(quick: bool) -> Table:
     return Table(
         f"Streaming rows of {_FEATURES} float32 features into a cache, with hashes and checksums",
         ("rows", "file MiB", "rows/s", "MiB/s", "peak MiB", "before MiB"),
-        tuple(_row(n) for n in ((2_000, 20_000) if quick else (100_000, 1_000_000))),
+        tuple(_row(n) for n in ((1_000, 4_000) if quick else (100_000, 1_000_000))),
     )
 
 

@@ -47,7 +47,7 @@ def table(quick: bool) -> Table:
     Raises:
         Disagreement: the ways do not give the same numbers.
     """
-    problem = make_problem(64, 9, (70, 60, 70)) if quick else make_problem(2048, 65, (667, 667, 666))
+    problem = make_problem(12, 4, (20, 15, 20)) if quick else make_problem(2048, 65, (667, 667, 666))
     ways = {"Hessian diagonals": diagonals(problem), f"{RANK} largest eigenvalues": spectra(problem)}
     shape = f"{problem.head.in_features}→{problem.head.out_features}, N={len(problem.features)}, 3 domains, float64"
     return Table(

@@ -21,9 +21,9 @@ def train(ranks: fishr.Ranks) -> None:
     head = nn.Linear(128, 2)  # not wrapped: the penalty takes its per-sample gradients
     optimizer = torch.optim.SGD([*featurizer.parameters(), *head.parameters()], lr=0.1)
 
-    penalty = fishr.Scaled(fishr.Fishr(ema=0.5, over_parameters="sum"), fishr.LinearSchedule(0.0, 10.0, steps=50))
+    penalty = fishr.Scaled(fishr.Fishr(ema=0.5, over_parameters="sum"), fishr.LinearSchedule(0.0, 10.0, steps=20))
     state = penalty.init(fishr.Problem.of(head, domains=batch.domains))
-    for step in range(100):
+    for step in range(40):
         seen = fishr.observe(featurizer, head, batch, ranks=ranks)
         value, state = penalty(seen, state, step)
         loss = seen.domain_losses.mean() + value  # the same on every process
@@ -33,7 +33,7 @@ def train(ranks: fishr.Ranks) -> None:
         for parameter, gradient in zip(head.parameters(), means, strict=True):
             parameter.grad = gradient
         optimizer.step()
-        if ranks.number == 0 and step % 33 == 0:
+        if ranks.number == 0 and step % 13 == 0:
             print(f"step {step}: risk {seen.domain_losses.mean().item():.6f}, penalty {value.item():.6f}")
 
 

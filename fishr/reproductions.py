@@ -1,4 +1,4 @@
-"""Published tables run again: methods × restarts, each restart a run folder of its own, resumable one by one."""
+"""Published tables run again: methods × restarts, each restart in a run folder of its own that can be resumed."""
 
 import json
 from collections.abc import Callable, Iterator, Mapping
@@ -19,7 +19,7 @@ from fishr.training import Event, Experiment, run
 
 @frozen
 class Accuracy:
-    """Percent, mean and population standard deviation over restarts."""
+    """Mean and population standard deviation over restarts, percent."""
 
     mean: float
     deviation: float
@@ -30,14 +30,7 @@ class Accuracy:
 
 @frozen
 class Row:
-    """One method of a reproduced table.
-
-    Args:
-        method: as ``METHODS`` names it.
-        restarts: how many runs the means are over.
-        measured: by column: train, reversed, gray.
-        published: the same columns, or None where nothing was published.
-    """
+    """One method of a table: means over ``restarts`` runs by column, and the published ones, if there are any."""
 
     method: str
     restarts: int
@@ -50,10 +43,10 @@ class Reproduction:
     """A table that can be run again.
 
     Args:
-        recipe: method to experiment.
-        published: by method and column.
-        restarts: by default.
-        source: of the published numbers.
+        recipe: Experiment of a method.
+        published: By method and column.
+        restarts: Default number of restarts.
+        source: Source of the published numbers.
     """
 
     recipe: Callable[[str], Experiment]
@@ -89,14 +82,7 @@ REPRODUCTIONS: Mapping[str, Reproduction] = MappingProxyType(
 
 @frozen
 class Restart:
-    """One run of a table.
-
-    Args:
-        method: as ``METHODS`` names it.
-        seed: of the run.
-        experiment: what is run.
-        folder: its run folder.
-    """
+    """One run of a table."""
 
     method: str
     seed: int
@@ -104,13 +90,9 @@ class Restart:
     folder: Path
 
     def run(self, data_dir: Path | None = None, device: str = "cpu") -> Iterator[Event]:
-        """The run's events: from its beginning, from its checkpoint, or only its end if it is finished.
-
-        Raises:
-            InputError: the folder holds another experiment.
-        """
-        resume = self.folder.exists()
-        if resume and load_or_none(self.folder) != self.experiment:
+        """Return the run's events from its beginning or its checkpoint; only its end if it is finished."""
+        resume, file = self.folder.exists(), self.folder / "config.toml"
+        if resume and not (file.is_file() and load(file, Experiment) == self.experiment):
             raise InputError(
                 f"{self.folder}: holds another experiment than {self.experiment.name}; choose another --out"
             )
@@ -121,21 +103,7 @@ class Restart:
 def restarts_of(
     name: str, folder: Path, methods: tuple[str, ...] = tuple(METHODS), restarts: int | None = None
 ) -> Iterator[Restart]:
-    """Every run of a table, in order; the run folder of each is METHOD-SEED.
-
-    Args:
-        name: "colored-digits" or "colored-mnist".
-        folder: of the run folders.
-        methods: which, in order.
-        restarts: seeds 0 to restarts − 1; by default the table's own number.
-
-    Raises:
-        InputError: no such table or method.
-
-    Example:
-        >>> [str(restart.folder) for restart in restarts_of("colored-digits", Path("out"), ("erm",), restarts=2)]
-        ['out/erm-0', 'out/erm-1']
-    """
+    """Yield the runs of a table in order, with seeds from 0, in run folders METHOD-SEED."""
     chosen = find_reproduction(name, methods)
     for method in methods:
         for seed in range(restarts or chosen.restarts):
@@ -143,21 +111,8 @@ def restarts_of(
             yield Restart(method, seed, experiment, folder / f"{method}-{seed}")
 
 
-def load_or_none(folder: Path) -> Experiment | None:
-    """The experiment of a run folder, or None if it is not one."""
-    return load(folder / "config.toml", Experiment) if (folder / "config.toml").is_file() else None
-
-
 def find_reproduction(name: str, methods: tuple[str, ...] = ()) -> Reproduction:
-    """The table of a name.
-
-    Raises:
-        InputError: no such table, or no such method.
-
-    Example:
-        >>> find_reproduction("colored-mnist").published["fishr"]["reversed"]
-        Accuracy(mean=69.5, deviation=1.0)
-    """
+    """Return a table by name; refuse methods that it does not have."""
     if name not in REPRODUCTIONS:
         raise InputError(f"{name}: got no such table, expected one of {', '.join(REPRODUCTIONS)}")
     for method in methods:
@@ -167,27 +122,15 @@ def find_reproduction(name: str, methods: tuple[str, ...] = ()) -> Reproduction:
 
 
 def table(name: str, folder: Path, methods: tuple[str, ...] = tuple(METHODS)) -> tuple[Row, ...]:
-    """Mean and standard deviation over the finished runs of a folder, beside the published numbers.
-
-    Args:
-        name: of the table.
-        folder: of the run folders.
-        methods: which, in order; those without a finished run are left out.
-
-    Raises:
-        InputError: no such table or method.
-    """
+    """Return the means over the finished runs of a folder, by method; a method without one is left out."""
     chosen = find_reproduction(name, methods)
     rows = list[Row]()
     for method in methods:
         results = [json.loads(path.read_text()) for path in sorted(folder.glob(f"{method}-*/result.json"))]
         columns = [_columns(result["scores"]) for result in results if result["status"] == "finished"]
         if columns:
-            measured = {
-                name: Accuracy(100 * fmean(values), 100 * pstdev(values))
-                for name in COLUMNS
-                for values in [[column[name] for column in columns]]
-            }
+            shares = {name: [column[name] for column in columns] for name in COLUMNS}
+            measured = {name: Accuracy(100 * fmean(of), 100 * pstdev(of)) for name, of in shares.items()}
             rows.append(Row(method, len(columns), measured, chosen.published.get(method)))
     return tuple(rows)
 
@@ -196,13 +139,3 @@ def _columns(scores: list[dict[str, Any]]) -> dict[str, float]:
     by_name: dict[str, float] = {score["name"]: score["accuracy"] for score in scores}
     training = [by_name[score["name"]] for score in scores if score["split"] == "training"]
     return {"train": fmean(training), "reversed": by_name["reversed"], "gray": by_name["gray"]}
-
-
-def row_of(row: Row) -> dict[str, Any]:
-    """A row as plain values for JSON.
-
-    Example:
-        >>> row_of(Row("erm", 1, {"train": Accuracy(86.0, 0.0)}, None))["measured"]
-        {'train': {'mean': 86.0, 'deviation': 0.0}}
-    """
-    return attrs.asdict(row)

@@ -1,7 +1,9 @@
 """One table of heads, losses and domain sizes, and the slow, obvious oracle that fast routes are compared with."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import Any
 
+import pytest
 import torch
 from attrs import frozen
 from backpack.custom_module.reduce_tuple import ReduceTuple
@@ -268,6 +270,11 @@ LOSSES: dict[str, LossCase] = {
 }
 
 SIZES: tuple[tuple[int, ...], ...] = ((4, 4), (1, 5, 2), (1,), (1, 1, 1), (7,))
+
+
+def slow_but(quick: object, values: Iterable[object]) -> list[Any]:
+    """Parameters of a test of which the quick tests take one value alone."""
+    return [pytest.param(value, id=str(value), marks=() if value == quick else pytest.mark.slow) for value in values]
 
 
 def oracle_gradients(

@@ -36,6 +36,7 @@ def run(*arguments: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.slow
 def test_every_table_is_printed_and_kept_and_the_ways_agree(tmp_path: Path) -> None:
     # It exits with 1 when two ways of computing the same thing disagree.
     file = tmp_path / "measured.json"

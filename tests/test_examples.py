@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 
 import fishr
 
+pytestmark = pytest.mark.slow
 ROOT = Path(fishr.__file__).resolve().parents[1]
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 NUMBER = r"([-+]?\d+(?:\.\d+)?(?:e[-+]?\d+)?)"
@@ -143,14 +145,15 @@ def test_micro_batches_have_the_penalty_of_the_whole_batch(tmp_path: Path) -> No
     assert averaged[1] > 0.1
 
 
-def test_many_processes_do_what_one_does(tmp_path: Path) -> None:
-    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
-    lines = dict[int, list[tuple[float, ...]]]()
-    for count in (1, 3):
-        done = start([*launch, str(count), str(EXAMPLES / "many_processes.py")], tmp_path)
-        assert done.returncode == 0, done.stderr
-        lines[count] = numbers("step N: risk N, penalty N", done.stdout)
-    assert [step for step, _, _ in lines[1]] == [0, 33, 66, 99]
-    assert lines[1][2][2] > 0
-    for one, three in zip(lines[1], lines[3], strict=True):
+def test_many_processes_do_what_one_does(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    script, pattern = str(EXAMPLES / "many_processes.py"), "step N: risk N, penalty N"
+    runpy.run_path(script)
+    alone = numbers(pattern, capsys.readouterr().out)
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "3"]
+    done = start([*launch, script], tmp_path)
+    assert done.returncode == 0, done.stderr
+    together = numbers(pattern, done.stdout)
+    assert [step for step, _, _ in alone] == [0, 13, 26, 39]
+    assert alone[2][2] > 0
+    for one, three in zip(alone, together, strict=True):
         assert three == pytest.approx(one, rel=1e-4)

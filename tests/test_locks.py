@@ -125,6 +125,7 @@ for module in pkgutil.walk_packages(fishr.__path__, "fishr."):
 """
 
 
+@pytest.mark.slow
 def test_every_module_is_imported_where_the_system_has_no_fcntl():
     done = subprocess.run([sys.executable, "-W", "error::UserWarning", "-c", IMPORTS], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

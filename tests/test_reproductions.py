@@ -14,13 +14,9 @@ from fishr.protocols.invariance import METHODS
 from fishr.reproductions import (
     COLUMNS,
     REPRODUCTIONS,
-    Accuracy,
     Restart,
-    Row,
     find_reproduction,
-    load_or_none,
     restarts_of,
-    row_of,
     table,
 )
 from fishr.training import Finished, run
@@ -91,16 +87,6 @@ def test_means_and_deviations_over_finished_runs(tmp_path):
     assert table("colored-digits", tmp_path / "none") == ()
 
 
-def test_a_row_is_plain():
-    row = Row("erm", 2, {"train": Accuracy(86.0, 0.5)}, {"train": Accuracy(86.4, 0.2)})
-    assert json.loads(json.dumps(row_of(row))) == {
-        "method": "erm",
-        "restarts": 2,
-        "measured": {"train": {"mean": 86.0, "deviation": 0.5}},
-        "published": {"train": {"mean": 86.4, "deviation": 0.2}},
-    }
-
-
 @pytest.fixture
 def restart(tmp_path):
     quick = attrs.evolve(colored_digits("erm"), steps=4, checkpoint_every=2, featurizer=MLP(widths=(8,)), seed=2)
@@ -134,7 +120,6 @@ def test_another_experiment_in_its_folder_is_refused(restart):
 
 
 def test_a_folder_that_is_no_run(restart):
-    assert load_or_none(restart.folder) is None
     restart.folder.mkdir()
     with pytest.raises(InputError, match="holds another experiment"):
         restart.run()

@@ -21,7 +21,7 @@ from fishr.training.experiment import Experiment
 from fishr.training.frozen_features import domain_features
 from fishr.training.model import place
 from fishr.training.run_folder import CONFIGURATION, checkpoint_of
-from fishr.training.state import build_model, first_state, state_to, without_optimizer
+from fishr.training.state import build_model, first_state, state_to
 
 Names = Literal["all"] | tuple[str, ...]
 
@@ -88,7 +88,7 @@ def _from_run(
 
     model = build_model(experiment, data)
     text = (folder / CONFIGURATION).read_bytes().decode()
-    checkpoint = load(path, without_optimizer(first_state(experiment, model, len(data.training))), text)
+    checkpoint = load(path, attrs.evolve(first_state(experiment, model, len(data.training)), optimizer=None), text)
     state = state_to(checkpoint.state, device)
     place(model, state.parameters, state.buffers)
     model.both().eval()

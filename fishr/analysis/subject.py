@@ -1,7 +1,7 @@
 """A trained head on the features of its domains, with what is known of its run."""
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from attrs import Factory, frozen
@@ -97,17 +97,9 @@ class Subject:
 
     @classmethod
     def from_domains(
-        cls,
-        name: str,
-        head: nn.Module,
-        loss: Loss,
-        domains: Sequence[Domain],
-        splits: tuple[Split, ...],
-        network: Network | None = None,
-        trajectory: tuple[Snapshot, ...] = (),
-        source: dict[str, str] | None = None,
+        cls, name: str, head: nn.Module, loss: Loss, domains: Sequence[Domain], splits: tuple[Split, ...], **rest: Any
     ) -> "Subject":
-        """Return the subject of a head and domains whose inputs are features.
+        """Return the subject of a head and domains whose inputs are features; ``rest`` are fields of the class.
 
         Raises:
             InputError: there is no domain, or not one split a domain.
@@ -117,13 +109,6 @@ class Subject:
         features = torch.cat([tensor_of(domain.inputs) for domain in domains])
         labels = torch.cat([domain.labels for domain in domains])
         batch = DomainBatch(features, labels, tuple(len(domain.labels) for domain in domains))
-        return cls(
-            name=name,
-            seen=observe(nn.Identity(), head, batch, loss, ranks=ALONE),
-            domains=tuple(domain.name for domain in domains),
-            splits=splits,
-            network=network,
-            trajectory=trajectory,
-            source=source or {},
-            titles=tuple(domain.title for domain in domains),
-        )
+        seen = observe(nn.Identity(), head, batch, loss, ranks=ALONE)
+        names, titles = (tuple(getattr(domain, which) for domain in domains) for which in ("name", "title"))
+        return cls(name, seen, names, splits, titles=titles, **rest)

@@ -14,7 +14,7 @@ from fishr.errors import InputError, RunFailed
 )
 @click.argument("table", metavar="colored-digits|colored-mnist")
 @click.option("--out", type=PATH, help="Folder of the runs (default: runs/reproduce-TABLE).")
-@click.option("--methods", default="erm,irm,vrex,fishr", show_default=True, help="Which, separated by commas.")
+@click.option("--methods", default="erm,irm,vrex,fishr", show_default=True, help="Methods, separated by commas.")
 @click.option("--restarts", type=COUNT, metavar="N", help="Seeds per method (default: 5 digits, 1 MNIST).")
 @data_dir_option
 @device_option
@@ -22,15 +22,17 @@ from fishr.errors import InputError, RunFailed
 def reproduce(
     table: str, out: Path | None, methods: str, restarts: int | None, data_dir: Path | None, device: str, style: str
 ) -> None:
-    """Run a published table again: every method, several restarts, beside the published numbers.
+    """Run a published table again: several restarts of every method, beside the published numbers.
 
-    Stop it when you like: the same command goes on where it stopped, restart by restart.
+    The same command resumes an interrupted one, restart by restart.
     """
+    import attrs
+
     from fishr.commands.rendering import Progress, reproduction_table
     from fishr.data import ColoredDigits, ColoredMNIST
     from fishr.files import json_text, write_atomically
     from fishr.plots.reproduction import save_reproduction_figure
-    from fishr.reproductions import find_reproduction, restarts_of, row_of
+    from fishr.reproductions import find_reproduction, restarts_of
     from fishr.reproductions import table as collect
     from fishr.training.step import NotFinite
 
@@ -56,6 +58,6 @@ def reproduce(
     assert isinstance(data, ColoredDigits | ColoredMNIST)
     figure = save_reproduction_figure(rows, data, data(0, data_dir), folder / "figure.png")
     if style == "json":
-        click.echo(json_text({"table": table, "source": chosen.source, "rows": [row_of(row) for row in rows]}))
+        click.echo(json_text({"table": table, "source": chosen.source, "rows": [attrs.asdict(row) for row in rows]}))
         return
     click.echo(f"{text}\n\npublished: {chosen.source}\nfigure: {figure}")

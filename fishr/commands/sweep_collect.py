@@ -60,7 +60,7 @@ def collect(
     from fishr.files import write_atomically
     from fishr.protocols.domainbed.published import SOURCE, with_published
     from fishr.protocols.domainbed.records import read_records
-    from fishr.protocols.domainbed.rendering import gap_lines, render
+    from fishr.protocols.domainbed.rendering import gap_lines, render, shortened
     from fishr.protocols.domainbed.selection import SELECTIONS
     from fishr.protocols.domainbed.tables import AVERAGES
     from fishr.sweeps.folder import is_sweep, planned_keys
@@ -86,7 +86,10 @@ def collect(
 
         save_benchmark_figure([table for table in tables if table.name == AVERAGES], figure)
         click.echo(f"figure: {figure}", err=out is None)
-    for line in [*_unfinished(sweeps), *gaps]:
+    for name, read in sweeps.items():
+        if rest := read.unfinished:
+            click.echo(f"{name}: {len(rest)} unfinished, counted as far as they got: {shortened(rest)}", err=True)
+    for line in gaps:
         click.echo(line, err=True)
 
 
@@ -126,13 +129,3 @@ def _tables(
             tables = dataset_tables(read, selection, planned[name])
             named[name] += [*tables, averages_table(tables)]
     return list(side_by_side(named)) if len(sweeps) > 1 else named[next(iter(sweeps))]
-
-
-def _unfinished(sweeps: "Mapping[str, Records]") -> list[str]:
-    from fishr.protocols.domainbed.rendering import shortened
-
-    return [
-        f"{name}: {len(read.unfinished)} unfinished, counted as far as they got: {shortened(read.unfinished)}"
-        for name, read in sweeps.items()
-        if read.unfinished
-    ]

@@ -46,7 +46,7 @@ def _line(event: "SweepEvent", done: int, jobs: int) -> str:
     elif isinstance(event, JobFailed):
         what = f"failed: {event.failure.message}"
     else:
-        what = f"goes on in another process: {event.message}"
+        what = f"continues in another process: {event.message}"
     return f"{done}/{jobs}  {event.job.key}  {what}"
 
 
@@ -72,8 +72,7 @@ def estimate_table(found: "Sequence[Estimate]", workers: int | None) -> str:
     total = total_of(found)
     cells = [[e.dataset, e.algorithm, *_costs(e, workers)] for e in (*found, total)]
     costs = ["time", "disk", "memory"] if workers else []
-    headers = ["data set", "algorithm", "jobs", "steps", "evaluations", *costs]
-    text = tabulate(cells, headers, disable_numparse=True, colalign=("left", "left", *["right"] * (len(headers) - 2)))
+    text = _table(cells, "jobs", "steps", "evaluations", *costs)
     if workers is None or total.footprint is None:
         return text
     notes = [
@@ -104,12 +103,16 @@ def _costs(estimate: "Estimate", workers: int | None) -> list[str]:
     return [*counts, duration(estimate.seconds / workers), size(footprint.disk(at_once)), memory]
 
 
+def _table(cells: list[list[str]], *columns: str) -> str:
+    headers = ("data set", "algorithm", *columns)
+    return tabulate(cells, headers, disable_numparse=True, colalign=("left", "left", *["right"] * len(columns)))
+
+
 def progress_table(found: "Progress") -> str:
     """Return the progress as a table."""
-    headers = ("data set", "algorithm", "jobs", "done", "running", "failed", "waiting", "best validation")
     total = found.total
     cells = [_cells(row) for row in (*found.rows, total)]
-    text = tabulate(cells, headers, disable_numparse=True, colalign=("left", "left", *["right"] * 6))
+    text = _table(cells, "jobs", "done", "running", "failed", "waiting", "best validation")
     rest = total.running + total.waiting
     summary = f"{total.done} of {total.jobs} jobs done"
     if rest and found.seconds_left is not None:
@@ -125,26 +128,16 @@ def _cells(row: "Row") -> list[str]:
 def progress_object(found: "Progress") -> dict[str, Any]:
     """Return the progress for JSON."""
     failures = [{"job": str(one.key), "folder": one.name} | attrs.asdict(one.failure) for one in found.failures]
-    return {
-        "rows": [attrs.asdict(row) for row in found.rows],
-        "total": attrs.asdict(found.total),
-        "seconds_left": found.seconds_left,
-        "failures": failures,
-    }
+    rows, total = [attrs.asdict(row) for row in found.rows], attrs.asdict(found.total)
+    return {"rows": rows, "total": total, "seconds_left": found.seconds_left, "failures": failures}
 
 
 def failure_text(folder: Path, found: "Progress") -> str:
     """Return the jobs that were given up, each with its message and the end of its log."""
     from fishr.sweeps.folder import JOBS
 
-    parts = [
-        "\n".join(
-            [
-                f"{one.key}  ({folder / JOBS / one.name}, tried {one.failure.tries}×)",
-                f"  {one.failure.message}",
-                *(f"  | {line}" for line in one.failure.log),
-            ]
-        )
-        for one in found.failures
-    ]
-    return "".join(f"\n\n{part}" for part in parts) or "\n\nno job failed"
+    text = ""
+    for one in found.failures:
+        text += f"\n\n{one.key}  ({folder / JOBS / one.name}, tried {one.failure.tries}×)\n  {one.failure.message}"
+        text += "".join(f"\n  | {line}" for line in one.failure.log)
+    return text or "\n\nno job failed"

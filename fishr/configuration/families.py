@@ -4,7 +4,7 @@ import importlib
 import inspect
 import os
 import sys
-from collections.abc import Mapping
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
@@ -12,7 +12,7 @@ from typing import Any, cast
 import attrs
 from attrs import frozen
 
-from fishr.configuration.problems import flaw, one_of, suggestion, text_value, unexpected
+from fishr.configuration.problems import ConfigurationError, flaw, one_of, suggestion, text_value, unexpected
 from fishr.data.batches import Batches
 from fishr.data.domains import DataSet
 from fishr.data.environments import EnvironmentSource
@@ -24,7 +24,7 @@ from fishr.penalties.penalty import Penalty, Risk
 from fishr.penalties.schedules import Schedule
 from fishr.training.optimizers import Optimizer
 
-Methods = Mapping[str, tuple[str, ...]]
+KIND = "kind"
 
 
 @frozen(slots=False)
@@ -42,66 +42,72 @@ class Family:
     arguments: tuple[str, ...] = ()  # of that function
 
     @cached_property
-    def methods(self) -> Methods:
+    def methods(self) -> dict[str, tuple[str, ...]]:
+        """Arguments by method; the call is last."""
         names = [name for name in dir(self.protocol) if name == "__call__" or not name.startswith("_")]
-        return {name: _parameters(getattr(self.protocol, name))[1:] for name in sorted(names, key="__call__".__eq__)}
+        return {name: _arguments(getattr(self.protocol, name))[1:] for name in sorted(names, key="__call__".__eq__)}
 
     @property
     def function(self) -> tuple[str, ...] | None:
         """Arguments of a plain function that can stand for a member; None: no function can."""
-        return self.arguments if self.wrapper else self.methods.get("__call__") if len(self.methods) == 1 else None
+        return self.arguments or (self.methods["__call__"] if [*self.methods] == ["__call__"] else None)
 
     @property
     def kinds(self) -> dict[str, type[Any]]:
         names = [name for module in self.modules for name in _exports(module)]
         return {name: found for name in names if (found := self.builtin(name)) is not None}
 
+    def exported(self, name: str) -> Any:
+        """Return what one of the modules exports under a name; of a lazy package nothing else is imported."""
+        module = next((module for module in self.modules if name in _exports(module)), None)
+        return None if module is None else getattr(importlib.import_module(module), name)
+
     def builtin(self, name: str) -> type[Any] | None:
         found = self.exported(name)
         if name == self.wrapper or not (isinstance(found, type) and attrs.has(found)):
             return None
-        for method, parameters in self.methods.items():
+        for method, arguments in self.methods.items():
             own: Any = getattr(found, method, None)
-            if not inspect.isfunction(own) or _parameters(own)[1:] != parameters:
+            if not inspect.isfunction(own) or _arguments(own)[1:] != arguments:
                 return None
             if _returned(getattr(self.protocol, method)) not in (None, _returned(own)):
                 return None
         return found
 
-    def exported(self, name: str) -> Any:
-        """Return what one of the modules exports under a name, importing nothing else of a lazy package."""
-        module = next((module for module in self.modules if name in _exports(module)), None)
-        return None if module is None else getattr(importlib.import_module(module), name)
-
     def find(self, kind: object, plugins: tuple[str, ...] | None) -> Any:
         """Return the class or function that a kind names; ``plugins`` None: of any module that is imported already."""
-        if isinstance(kind, str) and ":" in kind:
-            return _plugin(kind, plugins, self)
-        found = self.builtin(kind) if isinstance(kind, str) else None
-        if found is None:
-            raise unexpected(kind, one_of(self.kinds) + suggestion(kind, self.kinds))
+        try:
+            if isinstance(kind, str) and ":" in kind:
+                return _plugin(kind, plugins, self)
+            found = self.builtin(kind) if isinstance(kind, str) else None
+            if found is None:
+                raise unexpected(kind, one_of(self.kinds) + suggestion(kind, self.kinds))
+        except ConfigurationError as error:
+            raise ConfigurationError(error.under(KIND)) from error
         return found
 
     def check(self, found: Any, kind: str) -> None:
         """Refuse what is neither a frozen attrs class with the protocol's methods nor a function that can be one."""
-        wanted = "expected a frozen attrs class with " + " and ".join(_call(*method) for method in self.methods.items())
-        if self.function is not None:
-            wanted += f", or a plain function {_call('f', self.function)}"
-        lacking = f"{text_value(kind)} is no {self.protocol.__name__}"
+        reason = None
         if inspect.isfunction(found) and self.function is not None:
             if not _takes(found, self.function):
-                raise flaw(f"{lacking}, it takes {_call('', _parameters(found))}: {wanted}")
-            return
-        if not isinstance(found, type) or not attrs.has(found) or not _is_frozen(found):
-            raise flaw(f"{lacking}: {wanted}")
-        # Every class can be called, so a method counts only when the class or a base of it defines it.
-        missing = [name for name in self.methods if not any(name in vars(base) for base in found.__mro__)]
-        if missing:
-            raise flaw(f"{lacking}, it lacks {' and '.join(missing)}: {wanted}")
-        for name, parameters in self.methods.items():
-            method = getattr(found, name)
-            if inspect.isfunction(method) and not _takes(method, ("self", *parameters)):
-                raise flaw(f"{lacking}, its {_call(name, _parameters(method)[1:])} takes other arguments: {wanted}")
+                reason = f", it takes {_call('', _arguments(found))}"
+        elif not isinstance(found, type) or not attrs.has(found) or not attrs.inspect(found).is_frozen:
+            reason = ""
+        else:
+            for name, arguments in self.methods.items():
+                # Every class can be called, so a method counts only when the class or a base of it defines it.
+                method = next((vars(base)[name] for base in found.__mro__ if name in vars(base)), None)
+                if method is None or (inspect.isfunction(method) and not _takes(method, ("self", *arguments))):
+                    reason = (
+                        f", it lacks {name}"
+                        if method is None
+                        else f", its {_call(name, _arguments(method)[1:])} differs"
+                    )
+        if reason is not None:
+            wanted = "a frozen attrs class with " + " and ".join(_call(*method) for method in self.methods.items())
+            wanted += "" if self.function is None else f", or a plain function {_call('f', self.function)}"
+            raise flaw(f"{text_value(kind)} is no {self.protocol.__name__}{reason}: expected {wanted}")
 
 
 FAMILIES = (
@@ -192,7 +198,7 @@ def _exports(module: str) -> list[str]:
     return getattr(found, "__all__", None) or [name for name in vars(found) if not name.startswith("_")]
 
 
-def _parameters(function: Any) -> tuple[str, ...]:
+def _arguments(function: Any) -> tuple[str, ...]:
     return tuple(inspect.signature(function).parameters)
 
 
@@ -203,22 +209,11 @@ def _returned(method: Any) -> Any:
 
 
 def _takes(function: Any, arguments: tuple[str, ...]) -> bool:
-    try:
+    with suppress(TypeError):
         inspect.signature(function).bind(*arguments)
-    except TypeError:
-        return False
-    return True
-
-
-def _call(name: str, parameters: tuple[str, ...]) -> str:
-    return f"{name}({', '.join(parameters)})"
-
-
-def _is_frozen(cls: type[Any]) -> bool:
-    try:
-        object.__new__(cls).kind = None
-    except attrs.exceptions.FrozenInstanceError:
         return True
-    except (AttributeError, TypeError):
-        return False
     return False
+
+
+def _call(name: str, arguments: tuple[str, ...]) -> str:
+    return f"{name}({', '.join(arguments)})"

@@ -2,9 +2,10 @@
 
 import json
 import re
-from collections.abc import Iterable, Mapping
-from datetime import date, datetime, time
-from difflib import SequenceMatcher
+from collections.abc import Callable, Iterable, Mapping
+from datetime import date, time
+from difflib import get_close_matches
+from typing import Any
 
 from attrs import evolve, frozen
 
@@ -81,29 +82,13 @@ def unexpected(value: object, expected: str) -> ConfigurationError:
 
 def described(value: object) -> str:
     """Return a value and its type in TOML's words, on one short line."""
-    match value:
-        case bool():
-            return f"{str(value).lower()} (a boolean)"
-        case int():
-            # Python refuses to print whole numbers of thousands of digits.
-            shown = str(value) if value.bit_length() < 200 else f"{value.bit_length()} bits"
-            return f"{shown} (a whole number)"
-        case float():
-            return f"{float(value)!r} (a decimal number)"
-        case str():
-            return f"{text_value(value)} (a string)"
-        case date() | datetime() | time():
-            return f"{value.isoformat()} (a date or time)"
-        case list() | tuple():
-            return "an array"
-        case Mapping():
-            return "a table"
-        case None:
-            return "nothing"
-        case type():
-            return f"the class {one_line(value.__qualname__)}"
-        case _:
-            return f"an object of class {one_line(type(value).__qualname__)}"
+    if isinstance(value, int) and not isinstance(value, bool) and value.bit_length() >= 200:
+        return f"{value.bit_length()} bits (a whole number)"  # Python refuses to print thousands of digits
+    for kinds, shown, words in _WORDS:
+        if isinstance(value, kinds):
+            return f"{shown(value)} ({words})" if shown else words
+    name = value.__qualname__ if isinstance(value, type) else type(value).__qualname__
+    return f"{'the class' if isinstance(value, type) else 'an object of class'} {one_line(name)}"
 
 
 def text_value(text: str) -> str:
@@ -127,15 +112,22 @@ def one_of(choices: Iterable[object]) -> str:
 
 
 def suggestion(got: object, names: Iterable[object]) -> str:
-    """Return ``; did you mean "NAME"?`` for the closest name, or nothing when none is close."""
+    """Return ``; did you mean "NAME"?`` for the closest name, whatever its case, or nothing when none is close."""
     if not isinstance(got, str):
         return ""
+    known = [name for name in names if isinstance(name, str)]
+    close = get_close_matches(got.casefold(), [name.casefold() for name in known], 1, 0.5)
+    best = get_close_matches(got, [name for name in known if [name.casefold()] == close], 1, 0.0)
+    return f"; did you mean {text_value(best[0])}?" if best else ""
 
-    def likeness(name: str) -> tuple[float, float]:
-        """Return how alike the names are whatever their case, and then with it."""
-        folded = SequenceMatcher(None, got.casefold(), name.casefold()).ratio()
-        return folded, SequenceMatcher(None, got, name).ratio()
 
-    near = {name: likeness(name) for name in names if isinstance(name, str)}
-    best = max(near, key=lambda name: near[name], default="")
-    return f"; did you mean {text_value(best)}?" if near and near[best] >= (0.5, 0.0) else ""
+_WORDS: tuple[tuple[Any, Callable[[Any], str] | None, str], ...] = (
+    (bool, lambda value: str(value).lower(), "a boolean"),
+    (int, str, "a whole number"),
+    (float, lambda value: repr(float(value)), "a decimal number"),
+    (str, text_value, "a string"),
+    (date | time, lambda value: value.isoformat(), "a date or time"),
+    ((list, tuple), None, "an array"),
+    (Mapping, None, "a table"),
+    (type(None), None, "nothing"),
+)

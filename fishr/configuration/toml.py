@@ -9,9 +9,9 @@ from typing import Any, TypeVar, cast
 
 import tomli_w
 
-from fishr.configuration.families import FAMILIES, Family
+from fishr.configuration.families import FAMILIES, KIND, Family
 from fishr.configuration.problems import ConfigurationError, Problem, described, flaw, quoted, text_value
-from fishr.configuration.structure import KIND, structure, unstructure
+from fishr.configuration.structure import structure, unstructure
 
 T = TypeVar("T")
 toml_text = tomli_w.dumps  # scalars before tables, otherwise in the table's order

@@ -9,6 +9,8 @@ import attrs
 from attrs import frozen
 
 from fishr import data
+from fishr.data.domains import DataSet
+from fishr.data.environments import EnvironmentSource
 from fishr.data.images.folder_listing import LAYOUT
 from fishr.data.mnist import ANGLES, COLOR_NAMES
 from fishr.data.mnist_files import ALL, IMAGES, LABELS, MIRROR, find_mnist
@@ -107,9 +109,11 @@ def _others(listed: set[str]) -> Iterator[Entry]:
     """Describe exported data sets without an entry by their docstrings."""
     for kind in (name for name in data.__all__ if name not in listed):
         found = getattr(data, kind)
-        names = {field.name for field in attrs.fields(found)} if attrs.has(found) else {"source"}
-        # HeldOut and AllEnvironments have a source, which is the data set.
-        if "source" not in names and list(signature(found.__call__).parameters) == ["self", "seed", "data_dir"]:
+        if not attrs.has(found):
+            continue
+        # Those that have data of their own, such as HeldOut, are views of another data set.
+        view = any(field.type in (DataSet, EnvironmentSource) for field in attrs.fields(found))
+        if not view and list(signature(found.__call__).parameters) == ["self", "seed", "data_dir"]:
             yield Entry(kind, (getdoc(found) or kind).splitlines()[0].rstrip("."), f"see help(fishr.data.{kind})")
 
 

@@ -1,8 +1,9 @@
 """ColoredDigits: spurious color on the handwritten digits that scikit-learn ships."""
 
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, cast
 
+import numpy as np
 import torch
 from attrs import frozen
 
@@ -56,20 +57,15 @@ class ColoredDigits:
 
     def __call__(self, seed: int, data_dir: Path | None) -> Domains:
         """Return the domains of one seed; ``data_dir`` is not read."""
-        from sklearn.datasets import load_digits  # pyright: ignore[reportMissingTypeStubs]
-
-        digits = cast(Any, load_digits())
-        check_remainder(self.training_images, len(digits.target))
+        # The file that sklearn.datasets.load_digits reads; importing scikit-learn takes longer than a short run.
+        spec = find_spec("sklearn")
+        assert spec is not None
+        assert spec.origin is not None
+        rows = np.loadtxt(Path(spec.origin).with_name("datasets") / "data" / "digits.csv.gz", np.int64, delimiter=",")
+        images, digits = torch.from_numpy(rows[:, :64]).view(-1, 8, 8), torch.from_numpy(rows[:, 64])
+        check_remainder(self.training_images, len(digits))
         generator = torch.Generator().manual_seed(seed)
-        order = torch.randperm(len(digits.target), generator=generator)
-        return colored_domains(
-            images=torch.as_tensor(digits.images).float() / 16,
-            digits=torch.as_tensor(digits.target),
-            training=order[: self.training_images],
-            evaluation=order[self.training_images :],
-            flips=self.flips,
-            test_flip=self.test_flip,
-            label_noise=self.label_noise,
-            generator=generator,
-            copies=self.copies,
-        )
+        order = torch.randperm(len(digits), generator=generator)
+        training, evaluation = order[: self.training_images], order[self.training_images :]
+        chances = (self.flips, self.test_flip, self.label_noise)
+        return colored_domains(images.float() / 16, digits, training, evaluation, *chances, generator, self.copies)

@@ -67,16 +67,10 @@ class ColoredMNIST:
         images, digits = map(torch.from_numpy, read_mnist(find_mnist(data_dir or DATA), every=2))
         check_remainder(self.training_images, len(digits))
         generator = torch.Generator().manual_seed(seed)
-        return colored_domains(
-            images.float().div_(255),
-            digits,
-            training=torch.randperm(self.training_images, generator=generator),
-            evaluation=torch.arange(self.training_images, len(digits)),
-            flips=self.flips,
-            test_flip=self.test_flip,
-            label_noise=self.label_noise,
-            generator=generator,
-        )
+        training = torch.randperm(self.training_images, generator=generator)
+        evaluation = torch.arange(self.training_images, len(digits))
+        chances = (self.flips, self.test_flip, self.label_noise)
+        return colored_domains(images.float().div_(255), digits, training, evaluation, *chances, generator)
 
 
 @frozen

@@ -67,8 +67,6 @@ class Entry:
         section: key of ``SECTIONS``.
         scopes: "head" for ``measure``, "network" for ``measure_network``, "grid" for risks on a landscape.
         headline: title among the headlines of an analysis, which average it over domains or pairs; None: it is none.
-        options: names of its options.
-        place: module and line, which order the diagnostics of a section.
     """
 
     function: Any
@@ -77,8 +75,16 @@ class Entry:
     section: str
     scopes: tuple[Scope, ...]
     headline: str | None
-    options: tuple[str, ...]
-    place: tuple[str, int]
+
+    @property
+    def options(self) -> set[str]:
+        """Names of the options that it takes by keyword."""
+        return {each.name for each in signature(self.function).parameters.values() if each.kind is each.KEYWORD_ONLY}
+
+    @property
+    def place(self) -> tuple[str, int]:
+        """Module and line, by which the diagnostics of a section are ordered."""
+        return self.function.__module__, self.function.__wrapped__.__code__.co_firstlineno
 
 
 _ENTRIES = dict[str, Entry]()
@@ -114,29 +120,21 @@ def diagnostic(
     """
 
     def register(function: Callable[..., Estimate]) -> Any:
-        first, *options = signature(function).parameters.values()
+        first = next(iter(signature(function).parameters.values()))
 
-        def of(view: Observation | Curvature, /, **given: Any) -> Quantity:
+        def of(view: Observation | Curvature, /, **options: Any) -> Quantity:
             curvature = view if isinstance(view, Curvature) else Curvature(view)
-            found = function(curvature.seen if first.annotation is Observation else curvature, **given)
+            found = function(curvature.seen if first.annotation is Observation else curvature, **options)
             return Quantity(function.__name__, found.value, axes, unit, found.route, found.error)
 
         @wraps(function)
         @outside_inference_mode()
-        def measured(
-            head: nn.Module,
-            features: Tensor,
-            labels: Tensor,
-            sizes: tuple[int, ...],
-            loss: Loss = CrossEntropy(),  # noqa: B008 (immutable)
-            estimation: Estimation = Estimation(),  # noqa: B008 (immutable)
-            **given: Any,
-        ) -> Quantity:
-            return of(Curvature.of(head, features, labels, sizes, loss, estimation), **given)
+        def measured(*data: Any, **given: Any) -> Quantity:
+            options = {name: given.pop(name) for name in entry.options & given.keys()}
+            return of(Curvature.of(*data, **given), **options)
 
         vars(measured)["of"] = of
-        names = tuple(option.name for option in options)
-        _add(function, Entry(measured, unit, axes, section, scopes, headline, names, _place(function)))
+        entry = _added(Entry(measured, unit, axes, section, scopes, headline))
         return measured
 
     return register
@@ -153,8 +151,7 @@ def grid_diagnostic(
             found = function(*args, **kwargs)
             return Quantity(function.__name__, found.value, axes, unit, found.route, found.error)
 
-        names = tuple(signature(function).parameters)
-        _add(function, Entry(measured, unit, axes, section, ("grid",), None, names, _place(function)))
+        _added(Entry(measured, unit, axes, section, ("grid",), None))
         return measured
 
     return register
@@ -174,12 +171,9 @@ def diagnostics(scope: Scope | None = None) -> dict[str, Entry]:
     return {name: entry for name, entry in found.items() if scope is None or scope in entry.scopes}
 
 
-def _add(function: Any, entry: Entry) -> None:
-    name = function.__name__
-    if name in _ENTRIES and _ENTRIES[name].place[0] != entry.place[0]:
-        raise InputError(f"diagnostic {name!r}: {_ENTRIES[name].place[0]} has one of this name; choose another name")
+def _added(entry: Entry) -> Entry:
+    name = entry.function.__name__
+    if (other := _ENTRIES.get(name, entry)).place[0] != entry.place[0]:
+        raise InputError(f"diagnostic {name!r}: {other.place[0]} has one of this name; choose another name")
     _ENTRIES[name] = entry
-
-
-def _place(function: Any) -> tuple[str, int]:
-    return function.__module__, function.__code__.co_firstlineno
+    return entry

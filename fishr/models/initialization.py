@@ -22,8 +22,9 @@ def seeded_by(generator: torch.Generator) -> Generator[None]:
 
 def xavier_linear(inputs: int, outputs: int, generator: torch.Generator) -> nn.Linear:
     """Return a linear layer with weights uniform on ±√(6 / (inputs + outputs)) and zero biases."""
-    # The meta device first: nn.Linear would draw its initial weights from the global generator.
-    layer = nn.Linear(inputs, outputs, device="meta").to_empty(device=generator.device)
+    # nn.Linear draws its own initial weights, here from a copy of the global generator.
+    with torch.random.fork_rng(devices=[]):
+        layer = nn.Linear(inputs, outputs, device="cpu").to(generator.device)
     nn.init.xavier_uniform_(layer.weight, generator=generator)
     nn.init.zeros_(layer.bias)
     return layer

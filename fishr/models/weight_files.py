@@ -43,7 +43,12 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise InputError(f"weights: {path}: no such file; give the path of a state dict")
     try:
-        tree = _read(path)
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            tree: object = load_file(path)
+        else:
+            tree = torch.load(path, map_location="cpu", weights_only=True)
     except ImportError:
         raise InputError(f"weights: {path}: safetensors is not installed; pip install safetensors") from None
     except Exception as error:  # torch.load raises errors of many kinds on foreign bytes
@@ -81,11 +86,3 @@ def misfits(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> Iterator[
         got, expected = (tuple(part[name].shape) if name in part else "none" for part in (given, own))
         if got != expected:
             yield name, got, expected
-
-
-def _read(path: Path) -> object:
-    if path.suffix == ".safetensors":
-        from safetensors.torch import load_file
-
-        return load_file(path)
-    return torch.load(path, map_location="cpu", weights_only=True)

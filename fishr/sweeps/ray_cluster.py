@@ -11,7 +11,7 @@ from typing import Any
 import attrs
 
 from fishr.configuration import structure, unstructure
-from fishr.errors import InputError
+from fishr.errors import InputError, reason
 from fishr.protocols.domainbed.job import Job
 from fishr.sweeps.execution import Conditions, SweepEvent, attempt, settle
 from fishr.sweeps.job_files import Outcome
@@ -47,9 +47,9 @@ def run_on_ray(
             try:
                 outcome, tries = ray.get(ended), 1
             except ray.exceptions.RayTaskError as error:
-                outcome, tries = Outcome(message=_last_line(error)), 1
+                outcome, tries = Outcome(message=_line(error, -1)), 1
             except ray.exceptions.RayError as error:
-                outcome, tries = Outcome(message=f"its process died: {_first_line(error)}"), RETRIES + 1
+                outcome, tries = Outcome(message=f"its process died: {_line(error)}"), RETRIES + 1
             yield settle(job, tries, outcome, where)
 
 
@@ -81,15 +81,12 @@ def _connected(address: str) -> Any:
         ) from error
     if address not in (LOCAL, RUNNING):
         _check_answers(address)
-    quiet = {"log_to_driver": False, "logging_level": "ERROR"}
+    dashboard = {"include_dashboard": False} if address == LOCAL else {}
     try:
-        if address == LOCAL:
-            ray.init(address=LOCAL, include_dashboard=False, **quiet)
-        else:
-            ray.init(address=address, **quiet)
+        ray.init(address=address, log_to_driver=False, logging_level="ERROR", **dashboard)
     # Ray ends the process that it cannot connect.
     except (Exception, SystemExit) as error:
-        raise InputError(f"--ray: got {address!r}, where no cluster can be joined ({_first_line(error)})") from error
+        raise InputError(f"--ray: got {address!r}, where no cluster can be joined ({_line(error)})") from error
     return ray
 
 
@@ -101,9 +98,8 @@ def _check_answers(address: str) -> None:
     try:
         socket.create_connection((host, int(port)), timeout=_PATIENCE).close()
     except OSError as error:
-        reason = error.strerror or str(error)
         raise InputError(
-            f"--ray: got {address!r}, where nothing answers ({reason}); start a cluster by ray start --head, "
+            f"--ray: got {address!r}, where nothing answers ({reason(error)}); start a cluster by ray start --head, "
             "or use --ray local"
         ) from error
 
@@ -127,9 +123,6 @@ def _resources(ray: Any, conditions: Conditions, jobs_per_gpu: int) -> tuple[dic
     return {"num_cpus": float(conditions.threads), **gpus}, where
 
 
-def _first_line(error: BaseException) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
-
-
-def _last_line(error: BaseException) -> str:
-    return next((line.strip() for line in reversed(str(error).splitlines()) if line.strip()), type(error).__name__)
+def _line(error: BaseException, index: int = 0) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[index] if lines else type(error).__name__

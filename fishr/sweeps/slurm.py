@@ -49,10 +49,10 @@ def write_script(folder: Path, text: str) -> Path:
 def _program() -> tuple[str, ...]:
     """Return the command of the installed script beside this interpreter, or of the same code without it."""
     script = Path(sys.executable).with_name("fishr")
+    if script.exists():
+        return (str(script),)
     # -P: no file in the working directory stands in for a module.
-    return (
-        (str(script),) if script.exists() else (sys.executable, "-P", "-c", "from fishr.commands import main; main()")
-    )
+    return (sys.executable, "-P", "-c", "from fishr.commands import main; main()")
 
 
 def _script(folder: Path, command: str, tasks: int, options: Mapping[str, Value]) -> str:

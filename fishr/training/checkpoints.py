@@ -16,7 +16,6 @@ from torch.serialization import get_crc32_options, set_crc32_options
 
 from fishr.errors import InputError
 from fishr.files import write_atomically
-from fishr.training.optimizers import OptimizerState
 from fishr.training.run_folder import same_configuration
 from fishr.training.state import TrainingState, without_optimizer
 from fishr.training.step import NotFinite
@@ -117,9 +116,7 @@ def load(path: Path, template: TrainingState | None = None, experiment_text: str
     names = [attribute.name for attribute in attrs.fields(TrainingState)]
     rest = [attribute.name for attribute in attrs.fields(Checkpoint) if attribute.name != "state"]
     fields: dict[str, Any] = {name: tree[name] for name in names}
-    if template is None:
-        fields["optimizer"] = OptimizerState(**fields["optimizer"])
-    else:
+    if template is not None:
         if (fields["scale"] is None) is not (template.scale is None):
             raise InputError(f"{path}: scale: made in another precision than the configuration's; resume with its own")
         fields = {name: restored(fields[name], getattr(template, name), f"{path}: {name}") for name in names}
@@ -239,8 +236,10 @@ def _is_optimizer(value: Any) -> bool:
             counts = cast(tuple[Any, ...], steps)
             lists = cast(dict[str, Any], moments).values()
             return all(map(_is_count, counts)) and all(_is_tensors(each, len(counts)) for each in lists)
-        case _:
+        case {"steps": _} | {"moments": _}:
             return False
+        case _:
+            return True
 
 
 def _is_tensors(value: Any, length: int) -> bool:

@@ -2,10 +2,11 @@
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 from fishr.errors import InputError
 
+T = TypeVar("T")
 Validator = Callable[[Any, Any, Any], None]
 
 
@@ -59,3 +60,10 @@ def layer_names(record: Any, attribute: Any, value: tuple[str, ...]) -> None:
     """Refuse no layers, or a text in place of several."""
     if not value or isinstance(value, str):
         raise InputError(f'{attribute.name}: got {value!r}, expected names of layers, such as "featurizer" or "head"')
+
+
+def returned(name: str, found: object, expected: type[T]) -> T:
+    """Return what a part of an experiment made; refuse another type, as a plugin may return."""
+    if not isinstance(found, expected):
+        raise InputError(f"{name}: got a {type(found).__name__} from its call, expected a {expected.__name__}")
+    return found

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from attrs import asdict, frozen
+from attrs import asdict, evolve, frozen
 
 from fishr.data.domains import Domain, Domains
 from fishr.data.reading import chunks
@@ -17,7 +17,7 @@ from fishr.training.compute import resolve_device
 from fishr.training.experiment import Experiment
 from fishr.training.model import Model, evaluating, place
 from fishr.training.run_folder import CONFIGURATION, checkpoint_of
-from fishr.training.state import TrainingState, build_model, first_state, state_to, without_optimizer
+from fishr.training.state import TrainingState, build_model, first_state, state_to
 
 Split = Literal["training", "evaluation"]
 
@@ -158,7 +158,7 @@ def score_checkpoint(
     where = resolve_device(device)
     domains = experiment.data(experiment.seed, data_dir).to(where)
     model = build_model(experiment, domains)
-    template = without_optimizer(first_state(experiment, model, len(domains.training)))
+    template = evolve(first_state(experiment, model, len(domains.training)), optimizer=None)
     checkpoint = load(path, template, (folder / CONFIGURATION).read_bytes().decode())
     state = state_to(checkpoint.state, where)
     return state.step, evaluate(model, experiment, state, domains)

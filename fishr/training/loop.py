@@ -11,6 +11,7 @@ from torch import Tensor
 from fishr.data.domains import Domain, Domains
 from fishr.errors import InputError
 from fishr.ranks import ALONE, Ranks
+from fishr.training.checks import returned
 from fishr.training.compute import resolve_device
 from fishr.training.evaluation import DomainScore, evaluate
 from fishr.training.experiment import Experiment
@@ -147,7 +148,7 @@ def train(
         ['Started', 'Stepped', 'Stepped', 'Evaluated', 'Stepped', 'Evaluated', 'Finished']
     """
     where = resolve_device(device)
-    domains = domains or experiment.data(experiment.seed, data_dir)
+    domains = domains or returned("data", experiment.data(experiment.seed, data_dir), Domains)
     domains = domains.to(where)
     model = model or build_model(experiment, domains)
     if not ranks.alone:

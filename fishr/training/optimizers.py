@@ -4,7 +4,7 @@ They are torch's own functional Adam and SGD on copies, so that the results have
 arguments do not change.
 """
 
-from typing import Protocol
+from typing import Any, Protocol, cast
 
 import torch
 from attrs import field, frozen
@@ -14,6 +14,7 @@ from torch.optim.sgd import sgd
 
 from fishr.errors import InputError
 from fishr.training.checks import number
+from fishr.training.tensor_trees import require_tree
 
 Parameters = tuple[Tensor, ...]
 Gradients = tuple[Tensor | None, ...]
@@ -37,21 +38,37 @@ class OptimizerState:
 
 
 class Optimizer(Protocol):
-    """An optimizer: any object with these two pure functions.
+    """Two pure functions; the state is part of a checkpoint.
 
     Example:
         >>> optimizer: Optimizer = SGD(lr=0.1)
     """
 
-    def init(self, parameters: Parameters) -> OptimizerState:
-        """Return the state before the first update."""
+    def init(self, parameters: Parameters, /) -> Any:
+        """Return the state before the first update: tensors, numbers and None in tuples, lists and dicts."""
         ...
 
-    def update(
-        self, gradients: Gradients, state: OptimizerState, parameters: Parameters
-    ) -> tuple[Parameters, OptimizerState]:
-        """Return new parameters and the state after the update."""
+    def update(self, gradients: Gradients, state: Any, parameters: Parameters, /) -> tuple[Parameters, Any]:
+        """Return new parameters and the state after the update; a gradient is None where there is none."""
         ...
+
+
+def updated(optimizer: Optimizer, gradients: Gradients, state: Any, parameters: Parameters) -> tuple[Parameters, Any]:
+    """Return an optimizer's update; refuse one that is no such pair."""
+    found: Any = optimizer.update(gradients, state, parameters)
+    moved = cast(Parameters, found[0]) if isinstance(found, tuple) and len(cast(Parameters, found)) == 2 else ()
+    if [*map(_shape, moved)] != [*map(_shape, parameters)]:
+        raise InputError(
+            f"{type(optimizer).__name__}: got {len(moved)} parameters from update, expected a pair: new parameters of "
+            f"the shapes of the {len(parameters)} given, and the next state"
+        )
+    if not isinstance(found[1], OptimizerState):
+        require_tree(found[1], "optimizer state")
+    return found
+
+
+def _shape(value: object) -> torch.Size | None:
+    return value.shape if isinstance(value, Tensor) else None
 
 
 def _betas(record: object, attribute: object, value: tuple[float, float]) -> None:

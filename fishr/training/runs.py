@@ -22,6 +22,7 @@ from fishr.files import present, remove_leftovers, write_atomically
 from fishr.ranks import ALONE, RankLost, Ranks
 from fishr.training.artifacts import SNAPSHOTS, Artifacts, keep_snapshot, load_artifacts, snapshot_path
 from fishr.training.checkpoints import Checkpoint, load, save
+from fishr.training.checks import returned
 from fishr.training.compute import resolve_device
 from fishr.training.evaluation import score_entries, score_of
 from fishr.training.experiment import Experiment
@@ -104,7 +105,7 @@ def run(
                 kept = load_artifacts(folder)
             elif ranks.number == 0:
                 check_absent(folder)
-            domains = experiment.data(experiment.seed, data_dir)
+            domains = returned("data", experiment.data(experiment.seed, data_dir), Domains)
             finished = _finished(folder, text) if ranks.number == 0 and resume else None
             if finished is not None:
                 return _Prepared(domains, None, finished, kept)

@@ -5,11 +5,12 @@ from typing import Any
 import numpy as np
 import torch
 from attrs import evolve, frozen
-from torch import Tensor
+from torch import Tensor, nn
 
 from fishr.data.domains import Domains
 from fishr.errors import InputError
 from fishr.losses import check_labels, outputs_of
+from fishr.training.checks import returned
 from fishr.training.compute import GradientScale
 from fishr.training.experiment import Experiment
 from fishr.training.model import Model
@@ -73,14 +74,15 @@ def build_model(experiment: Experiment, domains: Domains) -> Model:
     """
     shape, device = domains.shape, domains.training[0].labels.device
     generator = _generator(experiment.seed, _INITIALIZATION)
-    featurizer, features = experiment.featurizer(shape, generator), experiment.featurizer.features(shape)
+    featurizer = returned("featurizer", experiment.featurizer(shape, generator), nn.Module)
+    features = experiment.featurizer.features(shape)
     outputs = outputs_of(experiment.loss, domains.classes)
     for domain in (*domains.training, *domains.evaluation):
         try:
             check_labels(experiment.loss, domain.labels, outputs)
         except InputError as error:
             raise InputError(f"domain {domain.name!r}: {error}") from None
-    head = experiment.head(features, outputs, generator)
+    head = returned("head", experiment.head(features, outputs, generator), nn.Module)
     featurizer = featurizer.to(device)
     if experiment.compute.channels_last:
         featurizer = featurizer.to(memory_format=torch.channels_last)
@@ -143,7 +145,7 @@ def state_to(state: TrainingState, device: torch.device) -> TrainingState:
 
 
 def without_optimizer(state: TrainingState) -> TrainingState:
-    """Return the state without the optimizer's; as a template it fits a checkpoint with or without one."""
+    """Return the state without the optimizer's."""
     return evolve(state, optimizer=OptimizerState((), {}))
 
 

@@ -13,11 +13,12 @@ from fishr.data.domains import Domain
 from fishr.errors import RunFailed
 from fishr.observation import observe
 from fishr.ranks import ALONE, Ranks, mean_over_ranks
+from fishr.training.checks import returned
 from fishr.training.compute import LEAST, Compute, GradientScale, products, seeded
 from fishr.training.experiment import Experiment
 from fishr.training.model import Model, place
 from fishr.training.objective import Loss
-from fishr.training.optimizers import Gradients, clipped
+from fishr.training.optimizers import Gradients, clipped, updated
 from fishr.training.prefetch import Prefetch, step_seed
 from fishr.training.state import TrainingState
 from fishr.training.tensor_trees import require_tree
@@ -136,7 +137,7 @@ def advance(
         case Prefetch():
             batch = source(generator)
         case _:
-            batch = experiment.batches.draw(source, generator, ranks)
+            batch = returned("batches", experiment.batches.draw(source, generator, ranks), DomainBatch)
     # Of another stream on each rank, so that their random layers differ.
     seed = step_seed(generator) + (ranks.number << 20)
 
@@ -177,7 +178,7 @@ def advance(
     if state.step == experiment.objective.fresh_optimizer_at:
         memory = experiment.optimizer.init(weights)
     if usable is None or usable:
-        weights, memory = experiment.optimizer.update(gradients, memory, weights)
+        weights, memory = updated(experiment.optimizer, gradients, memory, weights)
     after = TrainingState(
         step=state.step + 1,
         parameters=state.parameters | dict(zip(trainable, weights, strict=True)),

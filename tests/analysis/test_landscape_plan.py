@@ -42,7 +42,8 @@ def _subject(name="mine", head=None, featurizer=None, checkpoints=4):
     earlier = [{name: value + 0.5 * drawn[name] for name, value in last.items()} for drawn in noise]
     kept = tuple(Snapshot(10 * i, weights) for i, weights in enumerate([*earlier, last]))
     source = {"path": name, "kind": "run", "key": name, "step": str(10 * (checkpoints - 1))}
-    return Subject.from_domains(name, head, CrossEntropy(), domains, SPLITS, Network(network, inputs), kept, source)
+    rest = {"network": Network(network, inputs), "trajectory": kept, "source": source}
+    return Subject.from_domains(name, head, CrossEntropy(), domains, SPLITS, **rest)
 
 
 def _made(subject, options, path, second=None):

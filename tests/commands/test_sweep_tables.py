@@ -32,7 +32,7 @@ def test_a_pipe_gets_a_line_an_event(monkeypatch):
     follow(EVENTS, done=4, jobs=7)
     assert sys.stderr.getvalue().splitlines() == [
         "5/7  PACS ERM test 0+2 draw 0 trial 1  done in 1 min 15 s, validation 81.2%",
-        "5/7  PACS ERM test 0+2 draw 1 trial 1  goes on in another process: its process died of SIGKILL",
+        "5/7  PACS ERM test 0+2 draw 1 trial 1  continues in another process: its process died of SIGKILL",
         "6/7  PACS ERM test 0+2 draw 1 trial 1  failed: its process died of SIGKILL",
         "7/7  PACS ERM test 0+2 draw 2 trial 1  done in 0.2 s, validation 100.0%, diverged at step 3",
     ]

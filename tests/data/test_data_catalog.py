@@ -64,6 +64,7 @@ def test_an_exported_data_set_is_listed_by_its_docstring(monkeypatch):
 
         def __call__(self, seed: int, data_dir: Path | None) -> fishr.data.Domains: ...
 
+    assert not {"HeldOut", "AllEnvironments", "DataSetEnvironments"} & {each.kind for each in catalog(Path("data"))}
     monkeypatch.setattr(fishr.data, "__all__", [*fishr.data.__all__, "Mine"])
     monkeypatch.setattr(fishr.data, "Mine", Mine, raising=False)
     assert catalog(Path("data"))[-1] == Entry("Mine", "Noise in two domains", "see help(fishr.data.Mine)")

@@ -14,6 +14,8 @@ from fishr.diagnostics.linear_hessian import LinearHessian
 from fishr.diagnostics.measurement import measure
 from fishr.diagnostics.operator_hessian import OperatorHessian
 from fishr.errors import InputError
+from fishr.observation import observe
+from fishr.types import DomainBatch
 
 
 def test_everything_shared_is_that_of_the_dense_oracle(case: Dense) -> None:
@@ -59,6 +61,20 @@ def test_a_quantity_reads_a_shared_view_or_the_data() -> None:
     assert torch.equal(top_eigenvalues.of(seen, rank=2).value, more[:, :2])
     spent = top_eigenvalues(*case.arguments, Estimation(seed=3), rank=2)
     assert_close(spent.value, few, **TIGHT)
+
+
+def test_the_view_of_a_training_step_has_the_curvature_of_its_head() -> None:
+    featurizer, head = nn.Linear(5, 3).to(FLOAT64), nn.Linear(3, 3).to(FLOAT64)
+    inputs, labels = torch.randn(8, 5, dtype=FLOAT64), LOSSES["cross-entropy"].labels(8)
+    seen = observe(featurizer, head, DomainBatch(inputs, labels, (3, 5)))
+    found = hessian_diagonal.of(seen)
+    expected = hessian_diagonal(head, featurizer(inputs).detach(), labels, (3, 5))
+    assert_close(found.value, expected.value, **TIGHT)
+    assert not found.value.requires_grad
+    assert seen.logits.requires_grad
+    whole = observe(featurizer, head, seen.batch, layers=("featurizer", "head"))
+    with pytest.raises(InputError, match=r"layers: got \('featurizer', 'head'\), expected the head's alone"):
+        Curvature(whole)
 
 
 def test_rows_in_any_order_within_a_domain_give_the_same() -> None:

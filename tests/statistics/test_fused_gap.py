@@ -225,6 +225,7 @@ def all_differentiated(ranks: Ranks, cases: list[Case]) -> list[tuple[list[Tenso
     return [differentiated(ranks, case, ranks.number + 1) for case in cases]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [2, 4])
 def test_ranks_have_the_value_and_the_gradients_of_one_process(count: int) -> None:
     cases, sizes = list[Case](), sizes_of(ALONE)

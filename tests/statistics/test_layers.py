@@ -188,6 +188,7 @@ def test_the_whole_cnn_is_the_oracle() -> None:
     assert_close(derivatives(value_of(found), net), gradients, **EXACT)
 
 
+@pytest.mark.slow
 def test_the_whole_resnet_is_the_oracle() -> None:
     """And its last block, whose part of the oracle's statistic is compared."""
     net = network(ResNet(18, "random")((3, 32, 32), torch.Generator().manual_seed(0)), 512).train()
@@ -249,6 +250,7 @@ def test_autocast_does_not_reach_a_whole_network() -> None:
     assert_close(derivatives(value, net), derivatives(expected, net))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("route", ROUTES)
 @pytest.mark.parametrize("backward", [False, True])
 def test_memory_grows_with_the_activations_not_with_samples_times_parameters(

@@ -200,7 +200,7 @@ def _wide(levels):
         ({"optimizer__more": 5}, "optimizer is not counts"),
         ({"optimizer__moments": {"first": (torch.zeros(1),)}}, "optimizer is not counts"),
         ({"optimizer__moments": {"first": torch.zeros(1)}}, "optimizer is not counts"),
-        ({"optimizer": {}}, "optimizer is not counts"),
+        ({"optimizer": {}}, "optimizer: got the entries"),
         ({"generator": torch.zeros(5056, dtype=torch.uint8)}, "generator is not the state"),
         ({"generator": torch.zeros(3)}, "generator is not the state"),
         ({"generator": None}, "generator is not the state"),

@@ -32,8 +32,6 @@ class Reply:
     tag: str
 
 
-Open = Callable[[str, int, str], AbstractContextManager[Reply]]
-"""From (address, first byte, tag of the expected version) to an open reply."""
 Progress = Callable[[str, int, int | None], object]
 """Called with what is in progress, how much of it is done, and the total (None: unknown)."""
 
@@ -44,7 +42,6 @@ def download(
     check: Callable[[Path], object],
     progress: Progress = lambda what, done, total: None,
     otherwise: str = OTHERWISE,
-    open_reply: Open | None = None,
 ) -> None:
     """Download a file to ``path.fishr-part``, from where the previous call ended, and rename it once it is checked.
 
@@ -60,7 +57,7 @@ def download(
                 if url.startswith(DRIVE):
                     _receive_from_drive(url, part, lambda done, total: progress(path.name, done, total), otherwise)
                 else:
-                    _receive_over_http(url, part, open_reply or open_url, progress, otherwise)
+                    _receive_over_http(url, part, progress, otherwise)
                 check(part)
                 part.replace(path)
                 sync_folder(path.parent)
@@ -104,11 +101,11 @@ def _receive_from_drive(url: str, part: Path, progress: Callable[[int, int | Non
         raise RunFailed(f"{url}: not received ({reason(error)}); try again, or {otherwise}") from None
 
 
-def _receive_over_http(url: str, part: Path, open_reply: Open, progress: Progress, otherwise: str) -> None:
+def _receive_over_http(url: str, part: Path, progress: Progress, otherwise: str) -> None:
     """Connect anew as long as that brings bytes."""
     with os.fdopen(open_own(part, os.O_RDWR | os.O_CREAT | os.O_APPEND), "ab") as file:
         best = file.tell()
-        while problem := _receive(url, file, part, open_reply, progress):
+        while problem := _receive(url, file, part, progress):
             if file.tell() <= best:
                 raise RunFailed(
                     f"{url}: not received ({problem}); the same command resumes at byte {file.tell()}, or {otherwise}"
@@ -116,14 +113,14 @@ def _receive_over_http(url: str, part: Path, open_reply: Open, progress: Progres
             best = file.tell()
 
 
-def _receive(url: str, file: BinaryIO, part: Path, open_reply: Open, progress: Progress) -> str:
+def _receive(url: str, file: BinaryIO, part: Path, progress: Progress) -> str:
     """Append the bytes of one connection; return why the file is not whole yet, or nothing."""
     memo, name = _tag_file(part), part.name.removesuffix(".fishr-part")
     tag = memo.read_text() if file.tell() and memo.exists() else ""
     try:
         with ExitStack() as stack:
             with _network():
-                reply = stack.enter_context(open_reply(url, file.tell(), tag))
+                reply = stack.enter_context(open_url(url, file.tell(), tag))
             if reply.start != file.tell():
                 file.truncate(reply.start)
                 file.seek(reply.start)

@@ -91,20 +91,20 @@ def _cell_object(cell: Cell) -> dict[str, Any]:
 
 
 def _text(tables: Sequence[Table], worst: bool, notes: Sequence[str]) -> str:
-    blocks = list[str]()
-    for table in tables:
-        head, *rows = _texts(table, worst, "+/-", str)
-        blocks.append(f"{_title(table)}\n\n{tabulate(rows, head, tablefmt='simple', disable_numparse=True)}")
+    blocks = [f"{_title(table)}\n\n{_tabulated(_texts(table, worst, '+/-', str), 'simple')}" for table in tables]
     return "\n\n\n".join([*blocks, "\n".join(notes)] if notes else blocks)
 
 
 def _markdown(tables: Sequence[Table], worst: bool, notes: Sequence[str]) -> str:
-    blocks = list[str]()
-    for table in tables:
-        head, *rows = _texts(table, worst, "±", _markdown_name)
-        title = _markdown_name(_title(table))
-        blocks.append(f"### {title}\n\n{tabulate(rows, head, tablefmt='github', disable_numparse=True)}")
+    blocks = [
+        f"### {_markdown_name(_title(table))}\n\n{_tabulated(_texts(table, worst, '±', _markdown_name), 'github')}"
+        for table in tables
+    ]
     return "\n\n".join([*blocks, *notes])
+
+
+def _tabulated(texts: list[list[str]], form: str) -> str:
+    return tabulate(texts[1:], texts[0], tablefmt=form, disable_numparse=True)
 
 
 def _latex(tables: Sequence[Table], worst: bool, notes: Sequence[str]) -> str:

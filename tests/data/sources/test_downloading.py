@@ -241,14 +241,15 @@ def test_a_file_that_another_process_finished_meanwhile_is_not_touched(tmp_path:
     assert path.read_bytes() == b"whole"
 
 
-def test_more_bytes_than_promised_are_not_kept(tmp_path: Path):
+def test_more_bytes_than_promised_are_not_kept(tmp_path: Path, monkeypatch):
     from contextlib import nullcontext
 
     def generous(url, start, tag):
         return nullcontext(Reply(iter([b"1234"]), start=0, length=3, tag=""))
 
+    monkeypatch.setattr(downloading, "open_url", generous)
     with pytest.raises(RunFailed, match=r"4 bytes received, expected 3"):
-        download("http://a", tmp_path / "a", check=print, open_reply=generous)
+        download("http://a", tmp_path / "a", check=print)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -261,20 +262,16 @@ def test_a_full_disk_is_not_blamed_on_the_network(tmp_path: Path, monkeypatch):
         download("data:text/plain,digits", tmp_path / "a.txt", check=print)
 
 
-def test_an_interruption_keeps_what_came(tmp_path: Path):
+def test_an_interruption_keeps_what_came(tmp_path: Path, monkeypatch):
     from contextlib import nullcontext
 
     def interrupted():
         yield b"1234"
         raise KeyboardInterrupt
 
+    monkeypatch.setattr(downloading, "open_url", lambda *_: nullcontext(Reply(interrupted(), 0, 9, "x")))
     with pytest.raises(KeyboardInterrupt):
-        download(
-            "http://a",
-            tmp_path / "a",
-            check=print,
-            open_reply=lambda *_: nullcontext(Reply(interrupted(), start=0, length=9, tag="x")),
-        )
+        download("http://a", tmp_path / "a", check=print)
     assert partial_file(tmp_path / "a").read_bytes() == b"1234"
 
 
