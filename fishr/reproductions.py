@@ -1,4 +1,4 @@
-"""Published tables run again: methods × restarts, each restart in a run folder of its own that can be resumed."""
+"""Published tables and their reproduction: methods × restarts, each in a run folder of its own that can be resumed."""
 
 import json
 from collections.abc import Callable, Iterator, Mapping

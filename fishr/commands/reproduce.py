@@ -9,7 +9,7 @@ from fishr.errors import InputError, RunFailed
 
 
 @click.command(
-    short_help="Run a published table again.",
+    short_help="Reproduce a published table.",
     epilog="Example: fishr reproduce colored-mnist --data-dir data --restarts 10",
 )
 @click.argument("table", metavar="colored-digits|colored-mnist")
@@ -22,7 +22,7 @@ from fishr.errors import InputError, RunFailed
 def reproduce(
     table: str, out: Path | None, methods: str, restarts: int | None, data_dir: Path | None, device: str, style: str
 ) -> None:
-    """Run a published table again: several restarts of every method, beside the published numbers.
+    """Reproduce a published table: several restarts of every method, beside the published numbers.
 
     The same command resumes an interrupted one, restart by restart.
     """
@@ -50,7 +50,7 @@ def reproduce(
         except NotFinite as failure:
             raise RunFailed(f"{restart.folder}: {failure}") from failure
         except KeyboardInterrupt:
-            raise RunFailed(f"{restart.folder}: interrupted; the same command goes on from there") from None
+            raise RunFailed(f"{restart.folder}: interrupted; the same command resumes it") from None
     rows = collect(table, folder, names)
     text = reproduction_table(rows, chosen)
     write_atomically(folder / "table.md", f"{text}\n".encode())

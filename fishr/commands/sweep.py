@@ -235,15 +235,15 @@ def _work(
             with closing(events):
                 follow(events, done=len(jobs) - len(left), jobs=len(jobs))
         except KeyboardInterrupt:
-            raise RunFailed(f"{folder}: interrupted; go on with {_resume(folder)}") from None
+            raise RunFailed(f"{folder}: interrupted; resume it with {_resume(folder)}") from None
     found = progress(folder, (job.key for job in jobs))
     click.echo(progress_table(found))
     if found.failures:
         first = found.failures[0]
         count = f"all {len(jobs)}" if len(found.failures) == len(jobs) else f"{len(found.failures)} of {len(jobs)}"
         raise RunFailed(
-            f"{folder}: {count} jobs failed (first {first.key}: {first.failure.message}); see them by "
-            f"{shlex.join(['fishr', 'sweep', 'status', str(folder)])} --failed, try them again by "
+            f"{folder}: {count} jobs failed (first {first.key}: {first.failure.message}); see them with "
+            f"{shlex.join(['fishr', 'sweep', 'status', str(folder)])} --failed, retry them with "
             f"{_resume(folder, retry_failed=True)}"
         )
 

@@ -1,1 +1,1 @@
-"""Sweeps: a plan, its jobs in local processes or on a cluster, and what is known of them from their folder."""
+"""Sweeps: a plan, its jobs in local processes or on a cluster, and their progress, read from files."""

@@ -52,7 +52,7 @@ def check_plan(folder: Path, plan: Plan, plugins: tuple[str, ...] = ()) -> None:
         difference = first_difference(unstructure(read_plan(folder, plugins)), unstructure(plan))
         if difference:
             raise InputError(
-                f"{folder}: holds another plan ({difference}); go on with its own by fishr sweep resume {folder}, "
+                f"{folder}: holds another plan ({difference}); resume its own with fishr sweep resume {folder}, "
                 "choose another --out, or give --replace-plan, which keeps every finished job"
             )
     _check_place(folder)
@@ -130,7 +130,7 @@ def _key(path: Path) -> JobKey:
         seeds = (int(table["hparams_seed"]), int(table["trial_seed"]))
         return JobKey(str(table["dataset"]), str(table["algorithm"]), tuple(map(int, table["test_envs"])), *seeds)
     except (ConfigurationError, KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{path}: damaged; remove the folder of this job to have it run again") from error
+        raise InputError(f"{path}: damaged; remove the folder of this job to run it again") from error
 
 
 def _without_plugins(table: dict[str, Any]) -> dict[str, Any]:
@@ -157,7 +157,7 @@ def _items(table: Any) -> Iterable[tuple[str, Any]]:
 
 def _check_is_sweep(folder: Path) -> None:
     if not is_sweep(folder):
-        raise InputError(f"{folder}: no sweep is there, it has no {PLAN} and {JOBS}/; begin one with fishr sweep run")
+        raise InputError(f"{folder}: no sweep is there, it has no {PLAN} and {JOBS}/; start one with fishr sweep run")
 
 
 def _check_place(folder: Path) -> None:

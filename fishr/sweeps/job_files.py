@@ -61,7 +61,7 @@ def read_outcome(folder: Path) -> Outcome | None:
     except FileNotFoundError:
         return None
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise InputError(f"{folder / DONE}: not what fishr wrote; remove it to have the job finished again") from error
+        raise InputError(f"{folder / DONE}: not what fishr wrote; remove it to finish the job again") from error
 
 
 def write_failure(folder: Path, message: str, tries: int) -> Failure:
@@ -80,7 +80,7 @@ def read_failure(folder: Path) -> Failure | None:
     except FileNotFoundError:
         return None
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise InputError(f"{folder / FAILED}: not what fishr wrote; remove it to try the job again") from error
+        raise InputError(f"{folder / FAILED}: not what fishr wrote; remove it to retry the job") from error
 
 
 def _last_lines(path: Path) -> tuple[str, ...]:

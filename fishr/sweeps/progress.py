@@ -50,7 +50,7 @@ class FailedJob:
 
 @frozen(eq=False)
 class Seen:
-    """What was read before, so that watching a sweep reads no file twice: keys by folder name, and outcomes."""
+    """Cache of files, so that watching a sweep reads none twice: keys by folder name, and outcomes."""
 
     keys: dict[str, JobKey] = field(factory=dict[str, JobKey])
     outcomes: dict[JobKey, Outcome] = field(factory=dict[JobKey, Outcome])

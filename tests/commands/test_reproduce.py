@@ -162,4 +162,4 @@ def test_an_interruption_says_how_to_go_on(call, monkeypatch):
     monkeypatch.setattr(loop, "advance", interrupting)
     said = call("reproduce", "colored-digits", "--out", "all")
     assert said.code == 1
-    assert said.err.splitlines()[-1] == "Error: all/erm-1: interrupted; the same command goes on from there"
+    assert said.err.splitlines()[-1] == "Error: all/erm-1: interrupted; the same command resumes it"

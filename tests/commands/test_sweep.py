@@ -259,7 +259,7 @@ def test_failures_are_told_and_retried(broken, call):
     error = said.err.splitlines()[-1]
     assert re.fullmatch(
         r"Error: sweep: all 2 jobs failed \(first PACS IRM test 0 draw 0 trial 0: IRM: got domains of .*\); see them "
-        r"by fishr sweep status sweep --failed, try them again by fishr sweep resume sweep --workers 1 --device cpu "
+        r"with fishr sweep status sweep --failed, retry them with fishr sweep resume sweep --workers 1 --device cpu "
         r"--retry-failed",
         error,
     )
@@ -345,7 +345,7 @@ def test_ctrl_c_is_one_line_and_loses_nothing(swept, call):
                 os.killpg(process.pid, signal.SIGKILL)
     assert process.returncode == 1
     hint = "fishr sweep resume stopped --workers 2 --data-dir 'my data' --device cpu"
-    assert err.splitlines()[-1] == f"Error: stopped: interrupted; go on with {hint}"
+    assert err.splitlines()[-1] == f"Error: stopped: interrupted; resume it with {hint}"
     assert "Traceback" not in err
     assert out == ""
     # Told to do less by a plan of fewer steps, it still has its place.

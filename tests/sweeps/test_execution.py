@@ -130,7 +130,7 @@ def test_weights_are_kept_only_where_they_are_wanted(job, conditions):
     assert {name: tensor.tolist() for name, tensor in kept.parameters.items()} == {
         name: tensor.tolist() for name, tensor in last.state.parameters.items()
     }
-    assert kept.optimizer.moments == {}
+    assert kept.optimizer == {"steps": (), "moments": {}}
     assert (folder / "metrics.jsonl").exists()
     assert (folder / "checkpoint.pt").stat().st_size < sizes[-1]
 

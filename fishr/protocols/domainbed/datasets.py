@@ -13,7 +13,7 @@ STEPS = 5001
 
 @frozen
 class Benchmark:
-    """What the benchmark fixes of one data set.
+    """Properties of a data set that the benchmark fixes.
 
     Args:
         environments: Names in tables, in the order of their indices.

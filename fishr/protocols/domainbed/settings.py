@@ -65,7 +65,7 @@ class OwnData:
 
 @frozen
 class Settings:
-    """What all jobs of a sweep share; every result records it.
+    """Settings that all jobs of a sweep share; every result records them.
 
     Args:
         protocol: ``"domainbed-2021"``: torchvision's ImageNet ResNet-50 with frozen BatchNorm, as in all published
@@ -158,7 +158,7 @@ class Settings:
         return METHODS[name]
 
     def benchmark(self, dataset: str) -> Benchmark:
-        """Return what is fixed of a data set."""
+        """Return the properties of a data set."""
         if dataset in self.own:
             mine = self.own[dataset]
             return Benchmark(mine.environments, 0, mine.evaluate_every, folder=mine.path)
