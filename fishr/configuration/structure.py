@@ -317,6 +317,8 @@ def _located(error: Exception, cls: Any) -> list[Problem]:
 
 def _unknown(key: object, cls: type[Any]) -> Problem:
     hint = suggestion(key, settings(cls)) or f", {cls.__name__} takes {listed(settings(cls)) or 'none'}"
+    renamed = [name for name, one in settings(cls).items() if one.metadata.get("formerly") == key]
+    hint = f", it is now {renamed[0]}" if renamed else hint
     return Problem(
         quoted(str(key)), "unknown key" + (f", this table is always a {cls.__name__}" if key == KIND else hint)
     )

@@ -300,5 +300,5 @@ def test_a_renamed_key_is_read_under_its_earlier_name():
     from fishr.training.compute import Compute
 
     assert structure({"pieces": 2}, Compute) == structure({"micro_batches": 2}, Compute) == Compute(micro_batches=2)
-    with pytest.raises(ConfigurationError, match="pieces: unknown key"):
+    with pytest.raises(ConfigurationError, match="pieces: unknown key, it is now micro_batches"):
         structure({"pieces": 2, "micro_batches": 2}, Compute)
