@@ -4,7 +4,9 @@ from . import data as data
 from . import diagnostics as diagnostics
 from . import landscape as landscape
 from . import models as models
+from . import penalties as penalties
 from . import protocols as protocols
+from . import statistics as statistics
 from .errors import InputError, RunFailed
 from .losses import BinaryCrossEntropy, CrossEntropy
 from .observation import Observation, observe
@@ -118,9 +120,11 @@ __all__ = [
     "observe",
     "pairwise_distances",
     "pairwise_distances_of_products",
+    "penalties",
     "per_sample_gradients",
     "protocols",
     "scale_free_distance",
+    "statistics",
     "sum_over_ranks",
     "train",
 ]
