@@ -1,4 +1,4 @@
-"""examples/mine.py: a user's data set, loss, schedule and optimizer, from training to analysis, by the real command."""
+"""examples/mine.py: a user's data set, loss, schedule and optimizer, trained, killed, resumed, swept and analyzed."""
 
 import json
 import os
@@ -11,12 +11,11 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import torch
 
-import fishr
-
-ROOT = Path(fishr.__file__).resolve().parents[1]
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
-FISHR = [sys.executable, "-c", "from fishr.commands import main; main()"]
+CLI = Path(__file__).resolve().parents[2] / "cli.py"
+SHORT = ("--set", "steps=60", "--set", "checkpoint_every=10", "--set", "data.samples=60", "--plugin", "mine")
 PLAN = """
 datasets = ["Rings"]
 algorithms = ["ERM", "Fishr"]
@@ -38,89 +37,67 @@ data = { kind = "mine:Rings", samples = 40 }
 """
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    made = tmp_path_factory.mktemp("mine")
+@pytest.fixture
+def mine(home, monkeypatch):
+    """The example's files in the working directory; its module is forgotten afterwards."""
     for name in ("mine.py", "mine.toml"):
-        shutil.copy(EXAMPLES / name, made)
-    return made
+        shutil.copy(EXAMPLES / name, home)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    yield home
+    sys.modules.pop("mine", None)
 
 
-def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    command = [*FISHR, *arguments, "--plugin", "mine"]
-    return subprocess.Popen(command, cwd=folder, env=environment, stdout=-1, stderr=-1, text=True)
-
-
-def finish(folder: Path, *arguments: str) -> str:
-    process = start(folder, *arguments)
-    out, err = process.communicate(timeout=300)
-    assert process.returncode == 0, err
-    return out
-
-
-TRAIN = ("train", "mine.toml", "--set", "checkpoint_every=20", "--set", "evaluate_every=100")
-
-
-@pytest.fixture(scope="module")
-def whole(folder: Path) -> Path:
-    finish(folder, *TRAIN, "--out", "whole")
-    return folder / "whole"
+def succeed(call, *arguments):
+    said = call(*arguments)
+    assert said.code == 0, said.err
+    return said.out
 
 
 @pytest.mark.slow
-def test_a_killed_run_is_resumed_bit_identically(folder: Path, whole: Path):
-    process = start(folder, *TRAIN, "--out", "killed")
-    deadline = time.monotonic() + 120
-    while not (folder / "killed" / "checkpoint.pt").exists():
-        assert process.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
-    assert not (folder / "killed" / "result.json").exists()
-    finish(folder, "train", "--resume", "killed")
+def test_a_killed_run_is_resumed_bit_identically_and_analyzed(call, mine):
+    succeed(call, "train", "mine.toml", *SHORT, "--out", "whole")
+    environment = os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())}
+    command = [sys.executable, str(CLI), "train", "mine.toml", *SHORT, "--out", "killed"]
+    with subprocess.Popen(command, cwd=mine, env=environment, stdout=-1, stderr=-1) as process:
+        while not (mine / "killed" / "checkpoint.pt").exists():
+            assert process.poll() is None, process.communicate()
+            time.sleep(0.002)
+        process.send_signal(signal.SIGKILL)
+    assert not (mine / "killed" / "result.json").exists()
+    succeed(call, "train", "--resume", "killed", "--plugin", "mine")
     for name in ("config.toml", "metrics.jsonl"):
-        assert (folder / "killed" / name).read_bytes() == (whole / name).read_bytes()
-    import torch
-
-    one, other = (torch.load(run / "checkpoint.pt", weights_only=True) for run in (folder / "killed", whole))
-    for name in one["parameters"]:
-        assert torch.equal(one["parameters"][name], other["parameters"][name])
+        assert (mine / "killed" / name).read_bytes() == (mine / "whole" / name).read_bytes()
+    one, other = (torch.load(mine / run / "checkpoint.pt", weights_only=True) for run in ("killed", "whole"))
+    for name, weight in one["parameters"].items():
+        assert torch.equal(weight, other["parameters"][name])
     for average, expected in zip(one["optimizer"]["average"], other["optimizer"]["average"], strict=True):
         assert torch.equal(average, expected)
 
-
-@pytest.mark.slow
-def test_the_run_says_what_it_is_made_of(whole: Path):
-    table = tomllib.loads((whole / "config.toml").read_text())
-    assert table["data"] == {"kind": "mine:Rings", "samples": 200}
+    table = tomllib.loads((mine / "whole" / "config.toml").read_text())
+    assert table["data"] == {"kind": "mine:Rings", "samples": 60}
     assert table["loss"] == {"kind": "mine:smoothed"}
     assert table["optimizer"] == {"kind": "mine:SignDescent", "lr": 0.003, "beta": 0.9}
     assert table["objective"]["penalty"]["fishr"]["schedule"] == {"kind": "mine:ramp"}
-    scores = json.loads((whole / "result.json").read_text())["scores"]
+    scores = json.loads((mine / "whole" / "result.json").read_text())["scores"]
     assert [score["name"] for score in scores] == ["quiet", "noisy", "turned"]
-    assert scores[0]["accuracy"] > 0.9
+
+    evaluated = json.loads(succeed(call, "evaluate", "whole", "--plugin", "mine", "--format", "json"))
+    assert evaluated["step"] == 60
+    from_run = succeed(call, "analyze", "whole", "--plugin", "mine", "--out", "a.h5", "--format", "json")
+    succeed(call, "cache", "features", "whole", "--plugin", "mine", "-o", "features.h5")
+    assert "--plugin mine" in call("analyze", "features.h5").err
+    from_cache = succeed(call, "analyze", "features.h5", "--plugin", "mine", "--out", "b.h5", "--format", "json")
+    assert json.loads(from_run).keys() == json.loads(from_cache).keys()
+    assert call("cache", "gradients", "features.h5", "--plugin", "mine", "-o", "gradients.h5").code == 0
 
 
 @pytest.mark.slow
-def test_the_run_is_evaluated_analyzed_and_cached(folder: Path, whole: Path):
-    assert json.loads(finish(folder, "evaluate", str(whole), "--format", "json"))["step"] == 200
-    found = json.loads(finish(folder, "analyze", str(whole), "--out", "analysis.h5", "--format", "json"))
-    assert found
-    finish(folder, "cache", "features", str(whole), "-o", "features.h5")
-    finish(folder, "analyze", "features.h5", "--out", "cached.h5")
-
-
-@pytest.mark.slow
-def test_the_parts_are_swept(folder: Path):
-    (folder / "plan.toml").write_text(PLAN)
-    finish(folder, "sweep", "run", "plan.toml", "--out", "sweep")
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    collect = [*FISHR, "sweep", "collect", "sweep"]
-    done = subprocess.run(collect, cwd=folder, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert "Rings" in done.stdout
-    for job in (folder / "sweep" / "jobs").iterdir():
+def test_the_parts_are_swept(call, mine):
+    (mine / "plan.toml").write_text(PLAN)
+    succeed(call, "sweep", "run", "plan.toml", "--out", "sweep", "--plugin", "mine", "--workers", "1")
+    assert "Rings" in succeed(call, "sweep", "collect", "sweep")
+    jobs = list((mine / "sweep" / "jobs").iterdir())
+    assert len(jobs) == 2
+    for job in jobs:
         assert (job / "done").exists()
         assert 'kind = "mine:SignDescent"' in (job / "config.toml").read_text()
