@@ -16,6 +16,7 @@ import torch
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 CLI = Path(__file__).resolve().parents[2] / "cli.py"
 SHORT = ("--set", "steps=60", "--set", "checkpoint_every=10", "--set", "data.samples=60", "--plugin", "mine")
+FEW = ("--samples", "12", "--format", "json")
 PLAN = """
 datasets = ["Rings"]
 algorithms = ["ERM", "Fishr"]
@@ -83,10 +84,10 @@ def test_a_killed_run_is_resumed_bit_identically_and_analyzed(call, mine):
 
     evaluated = json.loads(succeed(call, "evaluate", "whole", "--plugin", "mine", "--format", "json"))
     assert evaluated["step"] == 60
-    from_run = succeed(call, "analyze", "whole", "--plugin", "mine", "--out", "a.h5", "--format", "json")
+    from_run = succeed(call, "analyze", "whole", "--plugin", "mine", "--out", "a.h5", *FEW)
     succeed(call, "cache", "features", "whole", "--plugin", "mine", "-o", "features.h5")
     assert "--plugin mine" in call("analyze", "features.h5").err
-    from_cache = succeed(call, "analyze", "features.h5", "--plugin", "mine", "--out", "b.h5", "--format", "json")
+    from_cache = succeed(call, "analyze", "features.h5", "--plugin", "mine", "--out", "b.h5", *FEW)
     assert json.loads(from_run).keys() == json.loads(from_cache).keys()
     assert call("cache", "gradients", "features.h5", "--plugin", "mine", "-o", "gradients.h5").code == 0
 
