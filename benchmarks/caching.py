@@ -37,7 +37,9 @@ def _measure(rows: int, path: Path) -> tuple[float, float, float]:
     """Seconds, and peak MiB before and after."""
     import numpy as np
 
-    from fishr.data.caches import Section, rows_a_part, write_features
+    from fishr.data.caches import Section
+    from fishr.data.caches.domain_rows import rows_a_part
+    from fishr.data.caches.feature_cache import write_features
 
     generator = np.random.default_rng(0)
     sections = [Section(f"domain {i}", "training", rows // _DOMAINS) for i in range(_DOMAINS)]

@@ -93,7 +93,7 @@ def check_left(kind: str, folder: Path, whole: dict[str, Any]) -> None:
         Mismatch: the file is there and is not what it should be.
         InputError: a part is damaged.
     """
-    from fishr.data.caches import Parts
+    from fishr.data.caches.unfinished import Parts
 
     path = file_of(kind, folder)
     if path.exists():

@@ -31,7 +31,8 @@ def write_plan(parent: Path, draws: int, steps: int) -> Path:
     """A plan of 8 · draws jobs over a file of features beside it."""
     import numpy as np
 
-    from fishr.data.caches import Section, write_features
+    from fishr.data.caches import Section
+    from fishr.data.caches.feature_cache import write_features
 
     generator, rows = np.random.default_rng(0), 300
     labels = [np.arange(rows) % CLASSES for _ in ENVIRONMENTS]

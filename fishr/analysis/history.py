@@ -11,7 +11,8 @@ import torch
 from attrs import frozen
 from torch import Tensor
 
-from fishr.data.caches import Parts, load_tree
+from fishr.data.caches import load_tree
+from fishr.data.caches.unfinished import Parts
 from fishr.errors import InputError
 
 STATISTICS, KIND = "statistics.h5", "fishr-statistics"

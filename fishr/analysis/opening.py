@@ -10,7 +10,8 @@ import torch
 from fishr.analysis.cached_heads import head_of
 from fishr.analysis.subject import Network, Snapshot, Split, Subject
 from fishr.configuration import load as load_configuration
-from fishr.data.caches import FeatureCache, GradientCache, open_features, open_gradients, read_header
+from fishr.data.caches import FeatureCache, GradientCache, open_features, open_gradients
+from fishr.data.caches.hdf5 import read_header
 from fishr.data.domains import Domain
 from fishr.errors import InputError
 from fishr.files import digest_of

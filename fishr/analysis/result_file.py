@@ -8,7 +8,9 @@ import torch
 from attrs import asdict
 
 from fishr.analysis.report import Analysis, Settings
-from fishr.data.caches import Tree, load_tree, save_tree
+from fishr.data.caches import load_tree
+from fishr.data.caches.encoding import Tree
+from fishr.data.caches.hdf5 import save_tree
 from fishr.diagnostics.uncertainty import Quantity
 from fishr.errors import InputError
 from fishr.types import Layout

@@ -75,7 +75,7 @@ class CachedFeatures:
         )
 
     def _check(self, path: Path, cache: "FeatureCache") -> None:
-        from fishr.data.caches import check_fit
+        from fishr.data.caches.provenance import check_fit
 
         remedy = "put back the file that belongs to the run, or train anew on this one"
         found = provenance_texts(cache.provenance)

@@ -10,7 +10,9 @@ import torch
 from attrs import asdict
 
 import fishr
-from fishr.data.caches import Parts, Tree, save_tree
+from fishr.data.caches.encoding import Tree
+from fishr.data.caches.hdf5 import save_tree
+from fishr.data.caches.unfinished import Parts
 from fishr.errors import InputError
 from fishr.training.artifacts import Recording
 from fishr.training.experiment import Experiment

@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from fishr.analysis import load_history
-from fishr.data.caches import Parts, save_tree
+from fishr.data.caches.hdf5 import save_tree
+from fishr.data.caches.unfinished import Parts
 from fishr.errors import InputError
 
 STEPS = (0, 10, 17)

@@ -5,7 +5,7 @@ import torch
 
 from fishr.analysis.landscape_evaluation import evaluate_parts, gathered
 from fishr.analysis.landscape_plan import Plan
-from fishr.data.caches import Parts
+from fishr.data.caches.unfinished import Parts
 from fishr.errors import InputError
 from fishr.landscape import Frames, Scores, Surface, random_directions
 

@@ -13,7 +13,7 @@ from fishr.analysis.landscape_evaluation import evaluate_plan, gathered, is_fini
 from fishr.analysis.landscape_options import LandscapeOptions as Options
 from fishr.analysis.landscape_plan import plan_landscape
 from fishr.data import Domain
-from fishr.data.caches import Parts
+from fishr.data.caches.unfinished import Parts
 from fishr.diagnostics import barrier, inconsistency
 from fishr.errors import InputError
 from fishr.landscape import load_surface

@@ -5,7 +5,7 @@ import torch
 
 from fishr.analysis import open_subject
 from fishr.analysis.cache_writing import cache_features, cache_gradients, featured_experiment
-from fishr.data.caches import save_tree
+from fishr.data.caches.hdf5 import save_tree
 from fishr.errors import InputError
 
 

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from fishr.analysis import Settings, analyze, load_analysis, may_replace, save_analysis
-from fishr.data.caches import load_tree, save_tree
+from fishr.data.caches import load_tree
+from fishr.data.caches.hdf5 import save_tree
 from fishr.diagnostics import Quantity
 from fishr.errors import InputError
 

@@ -15,7 +15,7 @@ import torch
 from fishr.analysis import load_analysis, load_history, open_subject
 from fishr.analysis.report import Settings, pick
 from fishr.commands import main
-from fishr.data.caches import save_tree
+from fishr.data.caches.hdf5 import save_tree
 
 pytestmark = pytest.mark.slow
 

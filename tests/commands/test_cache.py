@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fishr.data.caches import load_tree, open_features, open_gradients, save_tree
-from fishr.data.caches.hdf5 import sole_writer
+from fishr.data.caches import load_tree, open_features, open_gradients
+from fishr.data.caches.hdf5 import save_tree, sole_writer
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = ("--set", "featurizer.widths=[8]", "--set", "data.training_images=60", "--set", "data.copies=1")
@@ -187,7 +187,7 @@ def test_a_full_disk_and_then_a_free_one(call, home, features):
 
 
 def test_an_interruption_says_how_to_go_on(call, home, monkeypatch):
-    from fishr.data.caches import Parts
+    from fishr.data.caches.unfinished import Parts
 
     write = Parts.write
 

@@ -25,7 +25,8 @@ def test_a_difference_is_noticed(killing, tmp_path):
     """The comparison itself can fail: by a value, by an entry too many, by a file that reads wrongly."""
     import numpy as np
 
-    from fishr.data.caches import Parts, save_tree
+    from fishr.data.caches.hdf5 import save_tree
+    from fishr.data.caches.unfinished import Parts
     from fishr.errors import InputError
 
     def content(folder, **change):

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fishr.data.caches import Section, write_features
+from fishr.data.caches import Section
+from fishr.data.caches.feature_cache import write_features
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parents[2]

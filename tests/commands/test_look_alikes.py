@@ -50,7 +50,8 @@ def _archive(path):
 
 
 def _features(path):
-    from fishr.data.caches import Section, write_features
+    from fishr.data.caches import Section
+    from fishr.data.caches.feature_cache import write_features
 
     labels = np.arange(12) % 3
 

@@ -7,7 +7,8 @@ import tomllib
 import numpy as np
 import pytest
 
-from fishr.data.caches import Section, write_features
+from fishr.data.caches import Section
+from fishr.data.caches.feature_cache import write_features
 
 # A row's bits would depend on its batch: on its size in one of these, on the row's place in the other.
 WIDE, NARROW = "[40, 24]", "[7, 5]"

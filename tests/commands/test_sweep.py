@@ -34,7 +34,8 @@ ENVIRONMENTS = "ACPS"
 
 
 def make_world(home):
-    from fishr.data.caches import Section, write_features
+    from fishr.data.caches import Section
+    from fishr.data.caches.feature_cache import write_features
 
     generator, rows = np.random.default_rng(0), 30
     labels = np.arange(rows) % 3

@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from fishr.data.cached_features import FeatureEnvironments
-from fishr.data.caches import Section, open_features, write_features
+from fishr.data.caches import Section, open_features
+from fishr.data.caches.feature_cache import write_features
 from fishr.data.environments import HeldOut
 from fishr.errors import InputError
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from fishr.data.cached_features import CachedFeatures, provenance_texts
-from fishr.data.caches import save_tree
+from fishr.data.caches.hdf5 import save_tree
 from fishr.errors import InputError
 
 

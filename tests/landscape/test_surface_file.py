@@ -144,7 +144,7 @@ def test_nothing_is_overwritten(tmp_path):
 
 
 def test_a_file_that_lacks_something_is_damaged(tmp_path):
-    from fishr.data.caches import save_tree
+    from fishr.data.caches.hdf5 import save_tree
     from fishr.landscape.surface_file import KIND, surface_tree
 
     tree = surface_tree(_surface())

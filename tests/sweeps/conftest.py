@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fishr.data.caches import Section, write_features
+from fishr.data.caches import Section
+from fishr.data.caches.feature_cache import write_features
 from fishr.protocols.domainbed.settings import Settings
 from fishr.sweeps.execution import Conditions, attempt
 from fishr.sweeps.folder import job_folder

@@ -60,7 +60,7 @@ def describe(path: Path) -> Description:
 
     Example:
         >>> import tempfile
-        >>> from fishr.data.caches import save_tree
+        >>> from fishr.data.caches.hdf5 import save_tree
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     save_tree(Path(folder, "a.h5"), "fishr-surface", {"loss": np.zeros((2, 3))})
         ...     describe(Path(folder, "a.h5")).elements[0].shape
@@ -90,7 +90,7 @@ def verify(path: Path) -> tuple[str, ...]:
 
     Example:
         >>> import tempfile
-        >>> from fishr.data.caches import save_tree
+        >>> from fishr.data.caches.hdf5 import save_tree
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     save_tree(Path(folder, "a.h5"), "fishr-surface", {"loss": np.zeros((2, 3))})
         ...     verify(Path(folder, "a.h5"))

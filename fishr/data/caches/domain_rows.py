@@ -69,30 +69,10 @@ def write_domains(
     summary: Callable[[Iterator[Tree]], Mapping[str, Any]] | None = None,
     more: Mapping[str, Any] | None = None,
 ) -> bool:
-    """Write a file of domains, part by part, in memory bounded by a part; a killed run resumes where it stopped.
+    """Write a file of domains in parts and return True; return False if it exists already. A killed run resumes.
 
-    Each part is computed once and stays in ``<path>.parts`` until the file is complete.
-
-    Args:
-        path: The file; its folder exists.
-        kind: Kind of the file, such as "fishr-features".
-        provenance: What decides the rows, and where and when they were made.
-        head: The classifier on top.
-        sections: The domains.
-        compute: (domain, start, stop) to the entries of these rows; deterministic.
-        columns: Entries with a row for each sample, joined along their first axis.
-        part_rows: Rows of a part.
-        progress: Called with the number of rows of each part that exists.
-        summary: From the entries of all parts of a domain, in order, to further entries of the domain.
-        more: Further entries of the file.
-
-    Returns:
-        Whether it was written; False if the same file exists already.
-
-    Raises:
-        InputError: The file or its unfinished parts were made of something else, whose first different field is named;
-            or another process is writing it.
-        RunFailed: It could not be written; finished parts are kept.
+    ``compute`` maps (domain, start, stop) to the entries of these rows. ``columns`` are joined along their first axis;
+    ``summary`` maps the entries of all parts of a domain to further entries. A finished part stays in ``<path>.parts``.
     """
     # Parts of one device or size are not mixed with those of another.
     settings = {**provenance, "device of unfinished parts": provenance.get("device", ""), "rows of a part": part_rows}

@@ -92,35 +92,10 @@ def write_features(
     part_rows: int,
     progress: Callable[[int], object] = lambda rows: None,
 ) -> bool:
-    """Write a feature cache, part by part; a killed run resumes where it stopped.
+    """Write a feature cache in parts and return True; return False if it exists already. A killed run resumes.
 
-    Args:
-        path: The file; its folder exists.
-        provenance: Everything that decides the rows; its "dtype" is "float32" or "float16".
-        head: Its "text", "outputs" and "parameters".
-        sections: The domains.
-        compute: (domain, start, stop) to features [n, F], labels [n], logits [n, C] and ids [n] of these rows.
-        part_rows: Rows computed at a time, which bounds memory and the work lost by a kill.
-        progress: Called with the number of rows of each part that exists.
-
-    Returns:
-        Whether it was written; False if the same file exists already.
-
-    Raises:
-        InputError: The file was made of something else, whose first different field is named; another process is
-            writing it; or a feature is not finite or too large for float16.
-        RunFailed: It could not be written.
-
-    Example:
-        >>> import tempfile
-        >>> def compute(domain, start, stop):
-        ...     one = np.ones(stop - start)
-        ...     return {"features": one[:, None], "labels": one, "logits": one[:, None], "ids": one}
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     path, sections = Path(folder, "a.h5"), [Section("photo", "training", 3)]
-        ...     written = write_features(path, {"dtype": "float16"}, {"outputs": 1}, sections, compute, part_rows=2)
-        ...     open_features(path).domain(0, start=2)["features"]
-        array([[1.]], dtype=float32)
+    ``compute`` maps (domain, start, stop) to features [n, F], labels [n], logits [n, C] and ids [n] of these rows;
+    features are stored in the provenance's "dtype", "float32" or "float16".
     """
     dtype = provenance.get("dtype")
     if dtype not in ("float32", "float16"):

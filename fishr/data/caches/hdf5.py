@@ -171,26 +171,7 @@ def _verify(path: Path, kind: str, version: int) -> None:
 
 
 def save_tree(path: Path, kind: str, tree: Mapping[str, Any], *, version: int = 1, replace: bool = False) -> None:
-    """Write a tree to a file that is whole or absent.
-
-    Args:
-        path: The file; its folder exists.
-        kind: Kind of the file, such as "fishr-analysis".
-        tree: Names to NumPy arrays, texts, numbers, tuples of texts, None, or trees of such.
-        version: Version of the kind's layout.
-        replace: Replace an existing file once the new one is whole.
-
-    Raises:
-        InputError: The file exists and must not be replaced, another process is writing it, or a value has no encoding.
-        RunFailed: It could not be written; what was there is kept.
-
-    Example:
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     save_tree(Path(folder, "a.h5"), "fishr-analysis", {"name": "mine", "nested": {"steps": 3}})
-        ...     load_tree(Path(folder, "a.h5"), "fishr-analysis")
-        {'name': 'mine', 'nested': {'steps': 3}}
-    """
+    """Write a tree to a file that is whole or absent; refuse an existing one unless ``replace``."""
     with sole_writer(path):
         if not replace and present(path):
             raise InputError(f"{path}: exists already; choose another name, or remove it")
@@ -214,10 +195,6 @@ def load_tree(path: Path, kind: str, *, version: int = 1) -> Tree:
 
 
 def read_header(path: Path) -> Header:
-    """Return kind, version and writer of a file of any kind.
-
-    Raises:
-        InputError: The file is absent, of another program, newer, incomplete or damaged.
-    """
+    """Return kind, version and writer of a file of any kind."""
     with opened(path, None) as file:
         return header_of(file)

@@ -131,34 +131,10 @@ def write_images(
     compute: Callable[[int, int, int], Array],
     progress: Callable[[int], object] = lambda rows: None,
 ) -> bool:
-    """Write an image cache, part by part; a killed run resumes where it stopped.
+    """Write an image cache in parts and return True; return False if it exists already. A killed run resumes.
 
-    Args:
-        path: The file; its folder exists.
-        provenance: Everything that decides the rows, with the "size" of the images and the names of "classes".
-        sections: The domains.
-        paths: Paths of each domain's image files.
-        labels: Labels of each domain's images, places in the classes.
-        compute: (domain, start, stop) to the images [n, size, size, 3] uint8 of these rows.
-        progress: Called with the number of rows of each part that exists.
-
-    Returns:
-        Whether it was written; False if the same file exists already.
-
-    Raises:
-        InputError: The file was made of something else, whose first different field is named; or another process is
-            writing it.
-        RunFailed: It could not be written; finished parts are kept.
-
-    Example:
-        >>> import tempfile
-        >>> provenance, sections = {"size": 2, "classes": ("cat", "dog")}, [Section("photo", "training", 1)]
-        >>> compute = lambda domain, start, stop: np.full((stop - start, 2, 2, 3), 7, np.uint8)
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     path = Path(folder, "a.h5")
-        ...     written = write_images(path, provenance, sections, [("1.jpg",)], [np.array([1])], compute)
-        ...     ImageRows(path, open_images(path).key).read(0, 0).tolist(), open_images(path).domain(0)
-        ([[[7, 7, 7], [7, 7, 7]], [[7, 7, 7], [7, 7, 7]]], (('1.jpg',), array([1])))
+    ``compute`` maps (domain, start, stop) to the images [n, size, size, 3] uint8 of these rows; the provenance has
+    their "size" and the names of "classes".
     """
 
     def rows(domain: int, start: int, stop: int) -> dict[str, Array]:

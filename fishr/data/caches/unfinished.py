@@ -15,24 +15,9 @@ _PART = re.compile(r"[0-9]{6,}\.h5")
 
 
 class Parts:
-    """The parts of a file in the making, in the folder ``<path>.parts`` beside it.
+    """The parts of a file in the making, in the folder ``<path>.parts`` beside it; parts of another key are refused.
 
     As a context it locks out other processes; ``existing`` reads unfinished work without a lock.
-
-    Args:
-        path: The file that the parts make.
-        kind: Kind of that file.
-        key: Text that decides the content, such as the hash of its settings; parts of another key are refused.
-
-    Raises:
-        InputError: On entering, another process is at work, or the parts have another key.
-
-    Example:
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as folder, Parts(Path(folder, "a.h5"), "fishr-surface", "key") as parts:
-        ...     parts.write(3, {"loss": 0.5})
-        ...     parts.done, parts.read(3)
-        ((3,), {'loss': 0.5})
     """
 
     def __init__(self, path: Path, kind: str, key: str) -> None:
@@ -70,11 +55,7 @@ class Parts:
         return tuple(_files(self._folder))
 
     def write(self, index: int, tree: Mapping[str, Any]) -> None:
-        """Write a part, whole or not at all; it replaces one of the same number.
-
-        Raises:
-            RunFailed: It could not be written; what was there is kept.
-        """
+        """Write a part, whole or not at all; it replaces one of the same number."""
         content = {"key": self._key, "part": tree}
         try:
             self._folder.mkdir(exist_ok=True)
@@ -83,11 +64,7 @@ class Parts:
         write_whole(self._file(index), self._kind, 1, lambda file: write_tree(file, content))
 
     def read(self, index: int) -> Tree:
-        """Return a part, every byte checked.
-
-        Raises:
-            InputError: It is missing, damaged, or of another key.
-        """
+        """Return a part, every byte checked."""
         with opened(self._file(index), self._kind) as file:
             if read_element(file, "key") != self._key:
                 raise InputError(
@@ -97,11 +74,7 @@ class Parts:
             return read_tree(file["part"])  # pyright: ignore[reportArgumentType]
 
     def remove(self) -> None:
-        """Remove all parts, after the whole file is written.
-
-        Raises:
-            RunFailed: One could not be removed.
-        """
+        """Remove all parts, after the whole file is written."""
         try:
             for path in _files(self._folder).values():
                 path.unlink(missing_ok=True)

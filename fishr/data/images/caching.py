@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 
 import fishr
-from fishr.data.caches import Section, write_images
+from fishr.data.caches import Section
+from fishr.data.caches.image_cache import write_images
 from fishr.data.images.decoding import as_image, resize
 from fishr.data.images.image_data import list_images
 from fishr.data.images.image_stores import ImageFiles

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from fishr.data.caches import save_tree
+from fishr.data.caches.hdf5 import save_tree
 
 
 @pytest.fixture

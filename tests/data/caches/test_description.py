@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from fishr.data.caches import describe, save_tree, verify
+from fishr.data.caches import describe, verify
+from fishr.data.caches.hdf5 import save_tree
 from fishr.errors import InputError
 
 

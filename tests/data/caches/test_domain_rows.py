@@ -8,16 +8,9 @@ import torch
 from fishr.analysis.cached_heads import head_of
 from fishr.analysis.opening import from_cache
 from fishr.data.cached_features import CachedFeatures
-from fishr.data.caches import (
-    Section,
-    describe,
-    open_features,
-    open_gradients,
-    open_images,
-    save_tree,
-    verify,
-    write_features,
-)
+from fishr.data.caches import Section, describe, open_features, open_gradients, open_images, verify
+from fishr.data.caches.feature_cache import write_features
+from fishr.data.caches.hdf5 import save_tree
 from fishr.data.images.image_data import list_cache
 from fishr.errors import InputError
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from fishr.analysis.cache_writing import cache_features, cache_gradients, featured_experiment
-from fishr.data.caches import open_features, open_gradients, save_tree
+from fishr.data.caches import open_features, open_gradients
+from fishr.data.caches.hdf5 import save_tree
 from fishr.protocols import colored_digits
 
 EXAMPLE = Path(__file__).resolve().parents[3] / "examples" / "read_cache.py"

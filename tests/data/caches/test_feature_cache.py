@@ -6,17 +6,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fishr.data.caches import (
-    Parts,
-    Section,
-    cache_key,
-    load_tree,
-    merge_features,
-    open_features,
-    rows_a_part,
-    save_tree,
-    write_features,
-)
+from fishr.data.caches import Section, load_tree, merge_features, open_features
+from fishr.data.caches.domain_rows import rows_a_part
+from fishr.data.caches.feature_cache import write_features
+from fishr.data.caches.hdf5 import save_tree
+from fishr.data.caches.provenance import cache_key
+from fishr.data.caches.unfinished import Parts
 from fishr.errors import InputError, RunFailed
 
 SECTIONS = (Section("photo", "training", 150), Section("sketch", "evaluation", 64), Section("clip", "training", 1))

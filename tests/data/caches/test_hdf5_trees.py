@@ -13,8 +13,8 @@ from hypothesis.extra import numpy as arrays
 
 import fishr
 from fishr import locks
-from fishr.data.caches import load_tree, read_header, save_tree
-from fishr.data.caches.hdf5 import sole_writer
+from fishr.data.caches import load_tree
+from fishr.data.caches.hdf5 import read_header, save_tree, sole_writer
 from fishr.errors import InputError, RunFailed
 from fishr.locks import try_lock
 
@@ -103,7 +103,7 @@ def test_what_is_there_gives_way_only_when_asked(file, tree):
 def test_a_second_writer_is_told(file, tree):
     before = file.read_bytes()
     program = (
-        "import sys, pathlib\nfrom fishr.data.caches import save_tree\nfrom fishr.errors import InputError\n"
+        "import sys, pathlib\nfrom fishr.data.caches.hdf5 import save_tree\nfrom fishr.errors import InputError\n"
         "try:\n    save_tree(pathlib.Path(sys.argv[1]), 'fishr-analysis', {}, replace=True)\n"
         "except InputError as error:\n    print(error)\n"
     )

@@ -13,7 +13,9 @@ import h5py
 import numpy as np
 import pytest
 
-from fishr.data.caches import ImageRows, Parts, Section, describe, open_features, open_images, verify, write_images
+from fishr.data.caches import Section, describe, open_features, open_images, verify
+from fishr.data.caches.image_cache import ImageRows, write_images
+from fishr.data.caches.unfinished import Parts
 from fishr.errors import InputError
 
 # Parts have 64 rows at least: three of one domain and one of the other.

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from fishr.data.caches import cache_key, check_fit
+from fishr.data.caches.provenance import cache_key, check_fit
 from fishr.errors import InputError
 
 BASE = {

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from fishr.data.caches import Parts, save_tree
-from fishr.data.caches.hdf5 import sole_writer
+from fishr.data.caches.hdf5 import save_tree, sole_writer
+from fishr.data.caches.unfinished import Parts
 from fishr.errors import InputError, RunFailed
 
 KIND = "fishr-surface"
