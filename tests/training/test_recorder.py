@@ -162,13 +162,13 @@ def test_killed_in_its_last_moments(plain, tmp_path, moment, monkeypatch):
     class Killed(BaseException):
         pass
 
-    def dies(*arguments):
+    def dies(*arguments, **outcome):
         raise Killed
 
     list(_run(plain, tmp_path / "untouched"))
     with monkeypatch.context() as patch:
         if moment == "assembled":
-            patch.setattr("fishr.training.runs._write_result", dies)
+            patch.setattr("fishr.training.runs._Journal._write_result", dies)
         else:
             patch.setattr(module.Recorder, "clear", dies)
         with pytest.raises(Killed):
