@@ -124,6 +124,7 @@ def _leaves(tree):
     return [(type(tree), tree)]
 
 
+@pytest.mark.slow
 def test_each_flipped_bit_is_noticed_or_harmless(tmp_path, monkeypatch):
     """Of all entries, names, sizes and paddings; with the state of a generator of 16 bytes, for the time it takes."""
     monkeypatch.setitem(checkpoints._EXPECTED, "generator", (lambda value: True, ""))
