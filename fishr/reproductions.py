@@ -40,18 +40,11 @@ class Row:
 
 @frozen
 class Reproduction:
-    """A table that can be run again.
-
-    Args:
-        recipe: Experiment of a method.
-        published: By method and column.
-        restarts: Default number of restarts.
-        source: Source of the published numbers.
-    """
+    """A table that can be run again."""
 
     recipe: Callable[[str], Experiment]
-    published: Mapping[str, dict[str, Accuracy]]
-    restarts: int
+    published: Mapping[str, dict[str, Accuracy]]  # by method and column
+    restarts: int  # default number
     source: str
 
 

@@ -42,22 +42,14 @@ _MOMENT_ROWS = 4096
 
 @frozen(eq=False)
 class Featured:
-    """Domains with features that exist, or are computed part by part, and the head on top.
+    """Domains with features that exist, or are computed part by part, and the head on top."""
 
-    Args:
-        provenance: Everything that decides the features.
-        description: The head as a cache describes it: "text", "outputs", "features" and "parameters".
-        head: The module, in eval mode.
-        loss: Per-sample loss.
-        sections: The domains.
-        rows: (domain, start, stop) to features [n, F] and logits [n, C], float32, labels [n] and ids [n].
-    """
-
-    provenance: dict[str, Any]
-    description: Tree
-    head: nn.Module
+    provenance: dict[str, Any]  # everything that decides the features
+    description: Tree  # of the head: "text", "outputs", "features", "parameters"
+    head: nn.Module  # in eval mode
     loss: Loss
     sections: tuple[Section, ...]
+    # (domain, start, stop) to features [n, F], logits [n, C], labels [n], ids [n]
     rows: Callable[[int, int, int], Rows]
 
 
@@ -70,11 +62,7 @@ def featured_experiment(
     domains: tuple[str, ...] = (),
     chunk: int = 8192,
 ) -> Featured:
-    """Return the domains of an experiment's data, all or those named, through its featurizer.
-
-    The weights are those of the last checkpoint of the run in ``folder``, or the seed's first ones. ``chunk`` is the
-    number of rows in one pass through the featurizer, rounded up to a multiple of 64.
-    """
+    """Return domains of an experiment's data through its featurizer, with a run's last or the first weights."""
     where = resolve_device(device)
     data = experiment.data(experiment.seed, data_dir).to(where)
     model, table, text = build_model(experiment, data), unstructure(experiment), dumps(experiment)
@@ -156,10 +144,7 @@ def cache_features(
 def cache_gradients(
     featured: Featured, path: Path, per_sample: bool = False, progress: Callable[[int], object] = lambda rows: None
 ) -> bool:
-    """Write a gradient cache and return True; return False if it exists already. A killed run resumes.
-
-    It holds the factors of a linear head; of other heads the moments; on request, the per-sample gradients [n, P] too.
-    """
+    """Write a gradient cache and return True; return False if it exists already. A killed run resumes."""
     layout = Layout.of(featured.head)
     if per_sample:
         form, columns, compute, summary = "per-sample", ("gradients", "labels", "ids"), _gradients, _merged

@@ -45,10 +45,7 @@ def bench() -> None:
 )
 @click.option("--rounds", type=click.IntRange(2, 1000), default=5, show_default=True, help="Turns of each way.")
 @click.option(
-    "--workers",
-    type=COUNT,
-    metavar="N",
-    help="Threads for reading and for CPU computation (default: torch's).",
+    "--workers", type=COUNT, metavar="N", help="Threads for reading and for CPU computation (default: torch's)."
 )
 @device_option
 @data_dir_option

@@ -119,8 +119,7 @@ def gradients(source: str, out: Path, per_sample: bool, style: str, **options: A
 
 
 @cache.command(
-    short_help="Decode and resize images once.",
-    epilog="Example: fishr cache images PACS -o data/pacs.h5 --size 224",
+    short_help="Decode and resize images once.", epilog="Example: fishr cache images PACS -o data/pacs.h5 --size 224"
 )
 @image_source_argument
 @out_option
@@ -170,8 +169,7 @@ def verify(file: Path) -> None:
 
 
 @cache.command(
-    short_help="Merge feature caches.",
-    epilog="Example: fishr cache merge photo.h5 sketch.h5 -o features.h5",
+    short_help="Merge feature caches.", epilog="Example: fishr cache merge photo.h5 sketch.h5 -o features.h5"
 )
 @click.argument("files", type=PATH, nargs=-1, required=True, metavar="FILE FILE...")
 @out_option

@@ -80,8 +80,7 @@ def info(name: str, data_dir: Path, style: str) -> None:
 
 
 @data.command(
-    short_help="Download a data set.",
-    epilog="Example: fishr data download PACS --data-dir data --archive PACS.zip",
+    short_help="Download a data set.", epilog="Example: fishr data download PACS --data-dir data --archive PACS.zip"
 )
 @click.argument("name")
 @folder_option

@@ -25,12 +25,7 @@ from fishr.commands.shared import (
 @set_option
 @plugin_option
 def explain(
-    experiment: str,
-    step: int,
-    data_dir: Path | None,
-    style: str,
-    overrides: tuple[str, ...],
-    plugins: tuple[str, ...],
+    experiment: str, step: int, data_dir: Path | None, style: str, overrides: tuple[str, ...], plugins: tuple[str, ...]
 ) -> None:
     """Print the terms of the loss at a step: weight, what each reads, whether it keeps a graph, size of its state."""
     import attrs

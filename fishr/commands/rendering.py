@@ -14,10 +14,7 @@ if TYPE_CHECKING:
 
 
 class Progress:
-    """Shows a run's events on stderr: a progress bar on a terminal, a line an evaluation elsewhere.
-
-    ``label`` stands before the bar or the line; ``opening`` is printed above the first step, unless the run is resumed.
-    """
+    """Shows a run's events on stderr: a progress bar on a terminal, a line an evaluation elsewhere."""
 
     def __init__(self, steps: int, label: str = "", opening: str = "") -> None:
         self._steps, self._label, self._opening, self._pending = steps, label, opening, ""

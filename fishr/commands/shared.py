@@ -56,19 +56,10 @@ data_dir_option = click.option(
 )
 image_source_argument = click.argument("source", metavar="NAME_OR_PATH")
 image_size_option = click.option(
-    "--size",
-    type=COUNT,
-    default=224,
-    show_default=True,
-    metavar="PIXELS",
-    help="Side of the resized images.",
+    "--size", type=COUNT, default=224, show_default=True, metavar="PIXELS", help="Side of the resized images."
 )
 device_option = click.option(
-    "--device",
-    default="auto",
-    show_default=True,
-    metavar="auto|cpu|cuda[:N]|mps",
-    help="Where to compute.",
+    "--device", default="auto", show_default=True, metavar="auto|cpu|cuda[:N]|mps", help="Where to compute."
 )
 format_option = click.option(
     "--format",

@@ -28,10 +28,7 @@ if TYPE_CHECKING:
 plan_argument = click.argument("plan_file", type=PATH, metavar="PLAN.toml")
 folder_argument = click.argument("folder", type=PATH, metavar="FOLDER")
 workers_option = click.option(
-    "--workers",
-    type=COUNT,
-    metavar="N",
-    help="Processes (default: cores / threads of the plan, or one per GPU).",
+    "--workers", type=COUNT, metavar="N", help="Processes (default: cores / threads of the plan, or one per GPU)."
 )
 jobs_per_gpu_option = click.option(
     "--jobs-per-gpu", type=COUNT, default=1, show_default=True, help="Jobs that share a GPU."

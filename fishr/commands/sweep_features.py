@@ -20,13 +20,7 @@ from fishr.errors import InputError
 @format_option
 @plugin_option
 def features(
-    plan: Path,
-    dataset: str | None,
-    out: Path,
-    data_dir: Path | None,
-    device: str,
-    style: str,
-    plugins: tuple[str, ...],
+    plan: Path, dataset: str | None, out: Path, data_dir: Path | None, device: str, style: str, plugins: tuple[str, ...]
 ) -> None:
     """Compute the features of a data set's whole environments once, with the network of the plan's settings.
 

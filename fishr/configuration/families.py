@@ -29,10 +29,7 @@ KIND = "kind"
 
 @frozen(slots=False)
 class Family:
-    """What may stand where a field is declared by a protocol.
-
-    The built-in kinds are the frozen classes that ``modules`` export and whose methods take what the protocol's take.
-    """
+    """Protocol and kinds: the frozen classes that ``modules`` export and whose methods take its arguments."""
 
     protocol: type[Any]
     modules: tuple[str, ...]

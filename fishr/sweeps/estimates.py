@@ -32,19 +32,12 @@ _BLOCK, _HEADER = 4096, 400
 
 @frozen
 class Footprint:
-    """Bytes that jobs take.
+    """Bytes that jobs take."""
 
-    Args:
-        kept: On disk, of all jobs when they are finished.
-        checkpoint: On disk, of one running job, its largest checkpoint.
-        memory: Of one process that runs them, at most; None: unknown on this system.
-        gpu_memory: Of one process, at most; None: no GPU.
-    """
-
-    kept: int
-    checkpoint: int
-    memory: int | None = None
-    gpu_memory: int | None = None
+    kept: int  # on disk, of all finished jobs
+    checkpoint: int  # on disk, the largest of one running job
+    memory: int | None = None  # of one process, at most; None: unknown
+    gpu_memory: int | None = None  # of one process, at most; None: no GPU
 
     def disk(self, workers: int) -> int:
         """Return the bytes on disk at most: until a new checkpoint is whole, the one before it stays."""
@@ -53,21 +46,14 @@ class Footprint:
 
 @frozen
 class Estimate:
-    """Work and cost of the jobs of one data set and method.
-
-    Args:
-        steps: Of all jobs.
-        evaluations: Of all jobs.
-        seconds: Of all jobs, one after another; None: not measured.
-        footprint: None: not measured.
-    """
+    """Work and cost of all jobs of one data set and method."""
 
     dataset: str
     algorithm: str
     jobs: int
     steps: int
     evaluations: int
-    seconds: float | None = None
+    seconds: float | None = None  # one job after another; None: not measured
     footprint: Footprint | None = None
 
 
@@ -91,17 +77,9 @@ def total_of(found: Sequence[Estimate]) -> Estimate:
 
 
 def calibrate(
-    jobs: Iterable[Job],
-    data_dir: Path | None = None,
-    device: str = "cpu",
-    threads: int = 1,
-    keep: Keep = "results",
+    jobs: Iterable[Job], data_dir: Path | None = None, device: str = "cpu", threads: int = 1, keep: Keep = "results"
 ) -> Iterator[Estimate]:
-    """Yield the same with seconds, disk and memory, measured on one job of each kind, of about the mean batch size.
-
-    Steps are timed with every penalty at its full weight, so jobs with a long warm-up take less. Memory is the peak of
-    this process so far, plus a checkpoint about to be written.
-    """
+    """Yield the same with seconds, disk and memory, measured on one job of each kind, of about the mean batch size."""
     where, before = resolve_device(device), torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
@@ -109,6 +87,7 @@ def calibrate(
             mean = fmean(float(job.hparams["batch_size"]) for job in cell)
             usual = min(cell, key=lambda job: abs(job.hparams["batch_size"] - mean))
             (start, step, evaluation), one = _costs(usual, data_dir, where, keep)
+            # The peak of this process so far, plus a checkpoint about to be written.
             counted, peak = _counted(cell), peak_memory()
             footprint = attrs.evolve(
                 one,

@@ -62,12 +62,7 @@ def check_plan(folder: Path, plan: Plan, plugins: tuple[str, ...] = ()) -> None:
 def sweep_folder(
     folder: Path, plan: Plan, part: Part | None = None, replace: bool = False, plugins: tuple[str, ...] = ()
 ) -> Generator[None]:
-    """Lock a sweep folder with its plan, made if it is absent, while the context lasts.
-
-    Without a ``part``, no other process may work on the sweep; with one, the folder must have the plan. ``replace``
-    lets the plan take another one's place: jobs that the new one lacks move to ``replaced/``, and come back with a plan
-    that has them.
-    """
+    """Lock a sweep folder with its plan; without a ``part``, no other process may work on the sweep."""
     _check_place(folder)
     try:
         (folder / JOBS).mkdir(parents=True, exist_ok=True)
@@ -90,6 +85,7 @@ def sweep_folder(
             check_plan(folder, plan, plugins)
         if not is_sweep(folder) or read_plan(folder, plugins) != plan:
             write_atomically(folder / PLAN, dumps(plan).encode())
+        # Jobs that a new plan lacks move to replaced/, and come back with a plan that has them.
         _sort_jobs(folder, plan)
         yield
 

@@ -17,21 +17,13 @@ _LINES, _BYTES = 20, 8192
 
 @frozen
 class Outcome:
-    """Result of a job.
+    """Result of a job."""
 
-    Args:
-        seconds: Over all its interruptions.
-        validation: Best accuracy on the held-out splits of the environments it trained on, 0 to 1.
-        diverged: The step whose loss was not finite; None: it trained to its end.
-        message: Why it failed; None: it did not.
-        broken: Whether its process may be unable to run another job.
-    """
-
-    seconds: float = 0.0
-    validation: float = 0.0
-    diverged: int | None = None
-    message: str | None = None
-    broken: bool = False
+    seconds: float = 0.0  # over all its interruptions
+    validation: float = 0.0  # best accuracy on held-out splits of training environments, 0 to 1
+    diverged: int | None = None  # the step whose loss was not finite
+    message: str | None = None  # why it failed
+    broken: bool = False  # whether its process may be unable to run another job
 
     @property
     def done(self) -> bool:

@@ -18,11 +18,7 @@ Line = dict[str, Any]
 
 
 def result_lines(job: Job, metrics: Iterable[str], seconds: Mapping[int, float], common: Line) -> tuple[Line, ...]:
-    """Return the lines of results.jsonl, one an evaluation, from the lines of metrics.jsonl.
-
-    Each line has the step as DomainBed counts, from 0; the epoch; accuracies of all splits; the means since the line
-    before of the training metrics and, where ``seconds`` has the step, of ``step_time``; and what is common to all.
-    """
+    """Return the lines of results.jsonl, one an evaluation, as DomainBed writes them, from those of metrics.jsonl."""
     size = job.hparams["batch_size"]
     lines, steps = list[Line](), list[dict[str, float]]()
     for entry in map(json.loads, metrics):
@@ -60,11 +56,8 @@ def common_entries(job: Job, *, threads: int, mem_gb: float) -> Line:
 
 
 def lines_after_divergence(job: Job, lines: Sequence[Line], domains: Domains, common: Line) -> list[Line]:
-    """Return the lines after ``lines`` of a job whose loss is not finite: every sample is classified as class 0.
-
-    The update after such a loss makes every weight NaN, and the argmax of NaN logits is 0. DomainBed trains on and
-    records that; here the steps are spared.
-    """
+    """Return the lines that follow a loss that is not finite: every sample is classified as class 0."""
+    # The update after such a loss makes every weight NaN, and the argmax of NaN logits is 0. DomainBed trains on.
     everything = (*domains.training, *domains.evaluation)
     accuracies = {f"{one.name}_acc": float((one.labels == 0).to(torch.float64).mean()) for one in everything}
     smallest = min(len(one.labels) for one in everything if one.name.endswith("_in"))

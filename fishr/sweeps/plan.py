@@ -19,40 +19,15 @@ MOST_JOBS = 1_000_000
 
 @frozen
 class Plan:
-    """Everything that decides a sweep; a TOML file has these fields.
+    """Everything that decides a sweep; a TOML file has these fields."""
 
-    Args:
-        datasets: DomainBed's names, or names of ``settings.own``.
-        algorithms: DomainBed's names, or names of ``settings.methods``.
-        test_envs: ``"single"``: each environment is tested alone; ``"single_and_pairs"``: and each pair of them, which
-            leave-one-domain-out selection needs; or the sets themselves, indices ascending.
-        draws: Hyper-parameter draws, 0 to draws − 1; draw 0 is the defaults.
-        trials: Splits, 0 to trials − 1.
-        threads: Threads of each job; the last bits of a result depend on it.
-        keep: What a finished job keeps: its ``"results"``, or also its ``"weights"``, which ``fishr evaluate`` and
-            ``analyze`` need, and the metrics of every step.
-        settings: Shared by all jobs.
-
-    Raises:
-        InputError: The plan is empty, repeats something, names what does not exist, or has more than ``MOST_JOBS``
-            jobs.
-
-    Example:
-        >>> plan = Plan(("ColoredMNIST",), ("ERM", "Fishr"), "single_and_pairs")
-        >>> len(plan.jobs())
-        720
-
-    Source:
-        The sweep of Gulrajani and Lopez-Paz, In search of lost domain generalization, ICLR 2021.
-    """
-
-    datasets: tuple[str, ...]
-    algorithms: tuple[str, ...]
-    test_envs: TestSets | tuple[tuple[int, ...], ...] = "single"
-    draws: int = field(default=20, validator=whole(1))
-    trials: int = field(default=3, validator=whole(1))
-    threads: int = field(default=1, validator=whole(1))
-    keep: Keep = "results"
+    datasets: tuple[str, ...]  # DomainBed's names, or names of ``settings.own``
+    algorithms: tuple[str, ...]  # DomainBed's names, or names of ``settings.methods``
+    test_envs: TestSets | tuple[tuple[int, ...], ...] = "single"  # or sets of ascending indices
+    draws: int = field(default=20, validator=whole(1))  # of hyper-parameters; draw 0 is the defaults
+    trials: int = field(default=3, validator=whole(1))  # splits
+    threads: int = field(default=1, validator=whole(1))  # of each job; the last bits of a result depend on it
+    keep: Keep = "results"  # "weights" keeps metrics and checkpoints too
     settings: Settings = field(factory=Settings)
 
     def __attrs_post_init__(self) -> None:
@@ -74,12 +49,7 @@ class Plan:
                     Job(dataset, algorithm, envs, hparams_seed=0, trial_seed=0, settings=self.settings)
 
     def test_sets(self, dataset: str) -> tuple[tuple[int, ...], ...]:
-        """Return the sets of test environments of a data set, in order.
-
-        Example:
-            >>> Plan(("ColoredMNIST",), ("ERM",), "single_and_pairs").test_sets("ColoredMNIST")
-            ((0,), (1,), (2,), (0, 1), (0, 2), (1, 2))
-        """
+        """Return the sets of test environments of a data set, in order."""
         if not isinstance(self.test_envs, str):
             return self.test_envs
         benchmark = self.settings.benchmark(dataset)
@@ -88,13 +58,7 @@ class Plan:
         return (*((index,) for index in tested), *(pair for pair in pairs if not set(pair).isdisjoint(tested)))
 
     def jobs(self) -> tuple[Job, ...]:
-        """Return every job in starting order: by data set, method, trial, test environments and draw.
-
-        Example:
-            >>> jobs = Plan(("PACS",), ("ERM",), draws=2, trials=1).jobs()
-            >>> [(job.test_envs, job.hparams_seed) for job in jobs[:3]]
-            [((0,), 0), ((0,), 1), ((1,), 0)]
-        """
+        """Return every job in starting order: by data set, method, trial, test environments and draw."""
         return tuple(
             Job(dataset, algorithm, envs, draw, trial, self.settings)
             for dataset in self.datasets

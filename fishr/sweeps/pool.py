@@ -30,17 +30,9 @@ UNBORN = 3
 
 
 def run_local(
-    jobs: Iterable[Job],
-    conditions: Conditions,
-    slots: Iterable[Mapping[str, str]],
-    plugins: tuple[str, ...] = (),
+    jobs: Iterable[Job], conditions: Conditions, slots: Iterable[Mapping[str, str]], plugins: tuple[str, ...] = ()
 ) -> Generator[SweepEvent]:
-    """Yield the ends of jobs that run in worker processes, each job from wherever it stopped.
-
-    A worker that dies takes only its job with it, which is tried once more. All workers end with this process, however
-    it ends, and as soon as the events are not consumed any more. ``slots`` are the environment variables of each
-    worker.
-    """
+    """Yield the ends of jobs that run in worker processes, which end with this one or with the generator."""
     waiting, empty = deque((job, 1) for job in jobs), deque(slots)
     idle, ready, busy = deque[Worker](), set[Worker](), dict[Worker, tuple[Job, int]]()
     unborn = 0  # workers in a row that died before they were ready
@@ -92,17 +84,11 @@ def run_local(
 
 @frozen(eq=False)
 class Worker:
-    """A process that runs jobs until ``end``.
-
-    Args:
-        process: Its standard input and output are pipes.
-        errors: File of what it prints outside of jobs.
-        environment: Variables that it has beside its parent's.
-    """
+    """A process that runs jobs until ``end``."""
 
     process: subprocess.Popen[bytes]
-    errors: IO[bytes]
-    environment: Mapping[str, str]
+    errors: IO[bytes]  # what it prints outside of jobs
+    environment: Mapping[str, str]  # variables beside its parent's
 
     @property
     def output(self) -> IO[bytes]:

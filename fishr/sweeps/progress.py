@@ -16,23 +16,16 @@ TOTAL = "total"
 
 @frozen
 class Row:
-    """Numbers of jobs of one data set and method, or of all ("total").
-
-    Args:
-        waiting: Jobs that have not begun, or were interrupted.
-        best: Best accuracy of a finished job on the held-out splits it was selected by, 0 to 1; None: none is done.
-        seconds: Computation left, if each job takes the mean of the finished ones, of the same data set and method if
-            there are some; None: nothing is done.
-    """
+    """Numbers of jobs of one data set and method, or of all ("total")."""
 
     dataset: str
     algorithm: str
     done: int
     running: int
     failed: int
-    waiting: int
-    best: float | None = None
-    seconds: float | None = None
+    waiting: int  # not begun, or interrupted
+    best: float | None = None  # accuracy of a finished job on its held-out splits, 0 to 1
+    seconds: float | None = None  # of computation left, by the mean of finished jobs; None: nothing is done
 
     @property
     def jobs(self) -> int:

@@ -22,17 +22,9 @@ _PATIENCE = 5.0  # seconds
 
 
 def run_on_ray(
-    jobs: Iterable[Job],
-    conditions: Conditions,
-    address: str,
-    jobs_per_gpu: int = 1,
-    plugins: tuple[str, ...] = (),
+    jobs: Iterable[Job], conditions: Conditions, address: str, jobs_per_gpu: int = 1, plugins: tuple[str, ...] = ()
 ) -> Generator[SweepEvent]:
-    """Yield the ends of jobs that run as tasks of a Ray cluster; those of a lost node resume elsewhere.
-
-    Every node sees the sweep's folder, the data and the working directory under the same paths. ``address`` is
-    HOST:PORT of a running cluster, "auto" for the one of this machine, or "local" to start one.
-    """
+    """Yield the ends of jobs that run as tasks of a Ray cluster; those of a lost node resume elsewhere."""
     waiting = tuple(jobs)
     if not waiting:
         return

@@ -29,11 +29,7 @@ def parse_options(text: str) -> dict[str, Value]:
 
 
 def array_script(folder: Path, tasks: int, options: Mapping[str, Value], arguments: Sequence[str] = ()) -> str:
-    """Return the script of an array of tasks, each of which works on one part of a sweep.
-
-    Every node sees the folder under the same path. ``options`` are those of submitit's SlurmExecutor, ``arguments``
-    further ones of ``fishr sweep resume``.
-    """
+    """Return the script of an array of tasks, each of which works on one part of a sweep."""
     given = shlex.join([*_program(), "sweep", "resume", str(folder.absolute())])
     command = f'{given} --part "$SLURM_ARRAY_TASK_ID"/{tasks} {shlex.join(arguments)}'.rstrip()
     return _script((folder / FOLDER).absolute(), command, tasks, {"job_name": "fishr-sweep"} | dict(options))

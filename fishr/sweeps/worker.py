@@ -19,10 +19,7 @@ _PR_SET_PDEATHSIG = 1  # from Linux's prctl.h
 
 
 def main() -> None:
-    """Run jobs until standard input ends.
-
-    The only argument is a JSON object: "parent", its process id; "plugins"; and the fields of ``Conditions``.
-    """
+    """Run jobs until standard input ends; the argument is JSON: "parent", "plugins", fields of ``Conditions``."""
     given: dict[str, Any] = json.loads(sys.argv[1])
     _end_with_parent(given.pop("parent"))
     # The parent handles an interruption in the terminal.

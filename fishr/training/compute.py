@@ -90,10 +90,9 @@ def products(precision: Literal["ieee", "tf32"]) -> Generator[None]:
 
 @frozen
 class GradientScale:
-    """Factor of the gradient that enters a 16-bit featurizer, and the updates since it last changed.
+    """Adaptive scale of the gradient that enters a 16-bit featurizer, with the numbers of torch's ``GradScaler``."""
 
-    Source: Micikevicius et al. 2018 (arXiv 1710.03740), section 3.2; the numbers are those of torch's ``GradScaler``.
-    """
+    # Micikevicius et al. 2018 (arXiv 1710.03740), section 3.2.
 
     value: float = FIRST
     steps: int = 0

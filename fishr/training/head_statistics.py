@@ -33,10 +33,7 @@ _POINTS = 11
 def head_statistics(
     model: Model, experiment: Experiment, state: TrainingState, domains: tuple[Domain, ...], recording: Recording
 ) -> dict[str, Any]:
-    """Return the head's statistics with a state's weights, in eval mode, without a graph; nothing is changed.
-
-    Penalties have no weight, and what those with a memory would remember is dropped.
-    """
+    """Return the head's statistics with a state's weights, in eval mode, without a graph or penalty weights."""
     read = [domain.part(range(len(domain.labels))[: recording.samples]) for domain in domains]
     features = torch.cat([z for d in read for z, _ in domain_features(model, experiment, state, d)])
     batch = DomainBatch(features, torch.cat([d.labels for d in read]), tuple(len(d.labels) for d in read))
@@ -81,10 +78,7 @@ def _without_weight(penalty: Penalty) -> Penalty:
 
 
 def _inconsistency(seen: Observation, epsilon: float) -> Tensor:
-    """Return the inconsistency on a plane of filter-normalized random directions, of the same seed at every step.
-
-    It is NaN where there is no such plane: weights that are all zero or not finite, or none of two dimensions.
-    """
+    """Return the inconsistency on a plane of fixed random directions; NaN where there is no such plane."""
     centre = weights_of(seen.head)
     length = sum(float(value.norm()) for value in centre.values() if value.ndim > 1)
     if not 0 < length < math.inf:

@@ -29,10 +29,7 @@ class _Ahead:
 
 
 class Prefetch:
-    """The batches of successive steps, each the one that its step would draw itself.
-
-    No step depends on what it holds: called with a generator in any other state, it begins there.
-    """
+    """Batches of successive steps, read ahead; each is the one that its step would draw itself."""
 
     def __init__(self, batches: Minibatch, domains: tuple[Domain, ...], ranks: Ranks = ALONE) -> None:
         self._batches, self._domains, self._ranks = batches, domains, ranks

@@ -25,11 +25,7 @@ STATISTICS, KIND = "statistics.h5", "fishr-statistics"
 
 
 class Recorder:
-    """Writes each record of a run into a file of its own when it is due, and puts them together at the end.
-
-    A record depends on the state alone, so that a resumed run writes the records after its checkpoint again, with
-    identical bits. Used as a context, it keeps other processes away from the records.
-    """
+    """Writes each record of a run into a file of its own when it is due, and assembles them at the end."""
 
     def __init__(
         self, folder: Path, experiment: Experiment, experiment_text: str, recording: Recording, started_at: int

@@ -197,13 +197,7 @@ Vjp = Callable[[Tensor, float], Gradients]
 def featurize(
     model: Model, compute: Compute, inputs: Tensor, parameters: tuple[Tensor, ...], seed: int
 ) -> tuple[Tensor, Vjp]:
-    """Return a batch's features, a leaf of the graph, and their vector-Jacobian product by the parameters.
-
-    The product is called once, with ∂loss/∂features and the loss scale, which is applied in the featurizer's backward
-    pass only. The objective between the two sees the features of the whole batch, so that a batch can pass through the
-    featurizer in micro-batches, or be shared by ranks, and no penalty knows. Buffers are updated once; the random
-    layers of a micro-batch draw the same in both of its passes.
-    """
+    """Return a batch's features, a leaf of the graph, and their vjp by the parameters, to be called once."""
     if compute.channels_last and inputs.ndim == 4:
         inputs = inputs.contiguous(memory_format=torch.channels_last)
 

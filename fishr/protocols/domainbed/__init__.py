@@ -1,1 +1,1 @@
-"""The DomainBed protocol: data sets, splits, hyper-parameters, jobs, model selection and tables, to the bit."""
+"""The protocol of DomainBed (Gulrajani and Lopez-Paz, ICLR 2021), to the bit: data sets, jobs, selection, tables."""

@@ -20,11 +20,7 @@ def dataset_tables(
     planned: Collection[JobKey] | None = None,
     environments: Mapping[str, Sequence[str]] | None = None,
 ) -> tuple[Table, ...]:
-    """Return a table for each data set: test accuracy by method and test environment.
-
-    ``planned`` are the sweep's jobs, which decide what a cell lacks; None: what the records suggest. ``environments``
-    are names by data set, where neither the benchmark nor the records' settings have them.
-    """
+    """Return a table for each data set; ``planned`` jobs decide what a cell lacks, or else the records do."""
     select = SELECTIONS[selection]
     found = {group: select(records, group.test_env) for group, records in grouped(read.records).items()}
     chosen = {group: one for group, one in found.items() if one is not None}
@@ -43,10 +39,7 @@ def dataset_tables(
 
 
 def averages_table(tables: Sequence[Table]) -> Table:
-    """Return the table of data sets: each trial's mean over its environments, then mean and error over trials.
-
-    Its cells miss the jobs that any environment misses.
-    """
+    """Return the table of data sets: each trial's mean over its environments, then mean and error over trials."""
     rows = list[Row]()
     for algorithm in sorted({row.algorithm for table in tables for row in table.rows}, key=by_reference):
         found = [next((row for row in table.rows if row.algorithm == algorithm), None) for table in tables]
@@ -56,10 +49,7 @@ def averages_table(tables: Sequence[Table]) -> Table:
 
 
 def side_by_side(named: Mapping[str, Sequence[Table]]) -> tuple[Table, ...]:
-    """Return the tables of several sweeps as one for each selection and data set; rows bear the sweep's name.
-
-    Columns that a sweep lacks are empty cells.
-    """
+    """Return the tables of several sweeps as one for each selection and data set; rows bear the sweep's name."""
     matching = dict[tuple[str, str], list[tuple[str, Table]]]()
     for source, tables in named.items():
         for table in tables:
@@ -81,21 +71,13 @@ def side_by_side(named: Mapping[str, Sequence[Table]]) -> tuple[Table, ...]:
 
 @frozen
 class Jobs:
-    """Jobs of one data set: those with records, and those that every cell of its tables should have.
-
-    Args:
-        dataset: Name.
-        environments: Number of environments.
-        present: Jobs with records.
-        wanted: By method and test environment, the pairs (hparams_seed, trial_seed).
-        pairs: Whether any job has two test environments, as leave-one-domain-out needs them.
-    """
+    """Jobs of one data set: those with records, and those that every cell of its tables should have."""
 
     dataset: str
     environments: int
     present: frozenset[JobKey]
-    wanted: Mapping[tuple[str, int], Seeds]
-    pairs: bool
+    wanted: Mapping[tuple[str, int], Seeds]  # (hparams_seed, trial_seed) by method and test environment
+    pairs: bool  # whether any job has two test environments
 
     @property
     def algorithms(self) -> list[str]:
@@ -104,10 +86,7 @@ class Jobs:
         return sorted(names, key=by_reference)
 
     def missing(self, algorithm: str, test_env: int, selection: str) -> tuple[JobKey, ...]:
-        """Return the jobs without records that a cell needs, in ascending order.
-
-        Leave-one-domain-out needs each draw's runs of two test environments too, as soon as there is any such run.
-        """
+        """Return the jobs without records that a cell needs, in ascending order."""
         tested = [(test_env,)]
         if selection == "leave-one-out" and self.pairs:
             tested += [(test_env, other) for other in range(self.environments) if other != test_env]
@@ -162,12 +141,7 @@ def _columns(jobs: Jobs, environments: Mapping[str, Sequence[str]]) -> dict[int,
 
 
 def _dataset_row(
-    jobs: Jobs,
-    algorithm: str,
-    test_envs: Sequence[int],
-    selection: str,
-    chosen: Mapping[Group, Chosen],
-    protocol: str,
+    jobs: Jobs, algorithm: str, test_envs: Sequence[int], selection: str, chosen: Mapping[Group, Chosen], protocol: str
 ) -> Row:
     cells = list[Cell]()
     for test_env in test_envs:

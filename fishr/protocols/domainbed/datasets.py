@@ -13,23 +13,14 @@ STEPS = 5001
 
 @frozen
 class Benchmark:
-    """Properties of a data set that the benchmark fixes.
-
-    Args:
-        environments: Names in tables, in the order of their indices.
-        classes: C.
-        evaluate_every: Steps between two records.
-        folder: Folder of its images in the data folder; empty: made of MNIST.
-        steps: Updates in all.
-        tested: Environments that are tested; None: all.
-    """
+    """Properties of a data set that the benchmark fixes."""
 
     environments: tuple[str, ...]
     classes: int
-    evaluate_every: int = 300
-    folder: str = ""
+    evaluate_every: int = 300  # steps
+    folder: str = ""  # of its images in the data folder; empty: made of MNIST
     steps: int = STEPS
-    tested: tuple[int, ...] | None = None
+    tested: tuple[int, ...] | None = None  # environments; None: all
 
     @property
     def small(self) -> bool:

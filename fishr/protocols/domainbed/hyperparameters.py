@@ -20,11 +20,7 @@ class Range:
 
 
 def hyperparameters(dataset: str, own: Mapping[str, Range], hparams_seed: int, trial_seed: int) -> dict[str, Value]:
-    """Return the hyper-parameters of one run: the shared ones and a method's own.
-
-    Each name has a generator of its own, RandomState(seed_hash(seed_hash(hparams_seed, trial_seed), name)), and is its
-    first draw. Data sets that DomainBed does not know have the ranges of image data sets.
-    """
+    """Return the hyper-parameters of one run, each drawn first by a generator seeded with its name."""
     ranges = {**_shared(dataset), **own}
     if hparams_seed == 0:
         return {name: one.default for name, one in ranges.items()}

@@ -24,34 +24,13 @@ from fishr.training.optimizers import Adam, Optimizer
 
 @frozen
 class Job:
-    """One run of a sweep.
+    """One run of a sweep."""
 
-    Args:
-        dataset: DomainBed's name, or one of ``settings.own``.
-        algorithm: One of ``METHODS``, or of ``settings.methods``.
-        test_envs: Indices of the environments that are not trained on, ascending.
-        hparams_seed: 0 for the default hyper-parameters, else the seed of their draw.
-        trial_seed: Seed of the splits.
-        settings: Shared by the sweep.
-
-    Raises:
-        InputError: There is no such data set, method or environment.
-
-    Example:
-        >>> job = Job("ColoredMNIST", "Fishr", (2,), hparams_seed=0, trial_seed=0)
-        >>> job.run_seed, job.steps, job.evaluations
-        (1295264072, 5001, 51)
-        >>> Job("PACS", "ERM", (4,), 0, 0)
-        Traceback (most recent call last):
-            ...
-        fishr.errors.InputError: PACS: test environment: got 4, expected one of 0 (A), 1 (C), 2 (P), 3 (S)
-    """
-
-    dataset: str
-    algorithm: str
-    test_envs: tuple[int, ...]
-    hparams_seed: int = field(validator=whole(0))
-    trial_seed: int = field(validator=whole(0))
+    dataset: str  # DomainBed's name, or one of ``settings.own``
+    algorithm: str  # one of ``METHODS``, or of ``settings.methods``
+    test_envs: tuple[int, ...]  # indices, ascending
+    hparams_seed: int = field(validator=whole(0))  # 0: the default hyper-parameters
+    trial_seed: int = field(validator=whole(0))  # of the splits
     settings: Settings = field(factory=Settings)
 
     def __attrs_post_init__(self) -> None:

@@ -24,25 +24,17 @@ WEIGHT, WARM_UP = "lambda", "penalty_anneal_iters"
 
 @frozen
 class Method:
-    """A method of DomainBed: hyper-parameters beside the shared ones, and the objective that they give.
-
-    The weight of its penalty is ``before`` until the warm-up ends and then a hyper-parameter; ``penalty`` takes all
-    hyper-parameters.
-    """
+    """A method of DomainBed: hyper-parameters beside the shared ones, and the objective that they give."""
 
     ranges: Mapping[str, Range]
     penalty: Callable[[Hparams], Penalty] | None = None
     term: str = "penalty"
     weight: str = WEIGHT
     warm_up: str = WARM_UP
-    before: float = 0.0
+    before: float = 0.0  # weight until the warm-up ends
 
     def objective(self, hparams: Hparams, domains: int) -> Objective:
-        """Return the objective on so many training domains.
-
-        A penalty that compares domains (``least_domains = 2``) is zero on a single one, and left out: pairs of test
-        environments of three leave one.
-        """
+        """Return the objective on so many training domains; on one, a penalty that compares domains is left out."""
         if self.penalty is None:
             return Objective(risk=ERM(over="domains"))
         penalty = self.penalty(hparams)
@@ -65,10 +57,7 @@ METHODS: Mapping[str, Method] = MappingProxyType(
             term="fishr",
         ),
         "IRM": Method(
-            {
-                "irm_lambda": Range(1e2, power(-1, 5)),
-                "irm_penalty_anneal_iters": Range(500, whole(power(0, 4))),
-            },
+            {"irm_lambda": Range(1e2, power(-1, 5)), "irm_penalty_anneal_iters": Range(500, whole(power(0, 4)))},
             lambda hparams: IRM(form="half_batches"),
             term="irm",
             weight="irm_lambda",
@@ -76,10 +65,7 @@ METHODS: Mapping[str, Method] = MappingProxyType(
             before=1.0,
         ),
         "VREx": Method(
-            {
-                "vrex_lambda": Range(1e1, power(-1, 5)),
-                "vrex_penalty_anneal_iters": Range(500, whole(power(0, 4))),
-            },
+            {"vrex_lambda": Range(1e1, power(-1, 5)), "vrex_penalty_anneal_iters": Range(500, whole(power(0, 4)))},
             lambda hparams: VREx(form="variance"),
             term="vrex",
             weight="vrex_lambda",
@@ -101,32 +87,15 @@ def _powers(record: object, attribute: Any, value: tuple[float, ...]) -> None:
 
 @frozen
 class OwnMethod:
-    """A method of one's own, as a plan describes it: a penalty whose weight and warm-up are drawn.
-
-    Args:
-        penalty: Added to the risk; left out where fewer domains are trained on than it needs.
-        weight: Default weight of the penalty after the warm-up, the hyper-parameter ``lambda``.
-        weight_powers: Lowest and highest power of ten of the weight's draws.
-        warm_up: Default number of updates before the weight rises, the hyper-parameter ``penalty_anneal_iters``.
-        warm_up_powers: Lowest and highest power of ten of the warm-up's draws.
-        before: Weight during the warm-up.
-
-    Raises:
-        InputError: A number is outside its range.
-
-    Example:
-        >>> mine = OwnMethod(VREx(form="pairwise"), weight=10.0)
-        >>> drawn = {"lambda": 10.0, "penalty_anneal_iters": 500}
-        >>> mine.method.objective(drawn, domains=2).penalty.terms["penalty"].schedule(500)
-        10.0
-    """
+    """A method of one's own, as a plan describes it: a penalty whose weight and warm-up are drawn."""
 
     penalty: Penalty
-    weight: float = field(default=1.0, validator=number())
+    weight: float = field(default=1.0, validator=number())  # default after the warm-up
+    # lowest and highest power of ten
     weight_powers: tuple[float, float] = field(default=(-1.0, 5.0), validator=_powers)
-    warm_up: int = 500
-    warm_up_powers: tuple[float, float] = field(default=(0.0, 4.0), validator=_powers)
-    before: float = field(default=0.0, validator=number())
+    warm_up: int = 500  # default number of updates
+    warm_up_powers: tuple[float, float] = field(default=(0.0, 4.0), validator=_powers)  # likewise
+    before: float = field(default=0.0, validator=number())  # weight during the warm-up
 
     @property
     def method(self) -> Method:

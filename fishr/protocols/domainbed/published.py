@@ -39,11 +39,7 @@ Source: see ``SOURCE``.
 
 
 def with_published(table: Table) -> Table:
-    """Return a table with the published numbers below its rows, or the table itself if there are none.
-
-    A table of one data set has them in its average; a table of averages in its cells, and in its average if its data
-    sets are the seven published ones.
-    """
+    """Return a table with the published numbers below its rows, or the table itself if there are none."""
     rows = list[Row]()
     for algorithm, numbers in NUMBERS.get(table.selection, {}).items():
         if table.name == AVERAGES:

@@ -40,21 +40,13 @@ class JobKey:
 
 @frozen
 class Record:
-    """One evaluation of a job.
-
-    Args:
-        key: Of the job.
-        step: Updates before it, as DomainBed counts.
-        accuracies: "env0_in", "env0_out", "env1_in", … of every environment -> accuracy, 0 to 1.
-        hparams: Hyper-parameters of the job.
-        protocol: Protocol of the job; None if DomainBed wrote the record.
-    """
+    """One evaluation of a job."""
 
     key: JobKey
-    step: int
-    accuracies: Mapping[str, float]
+    step: int  # updates before it, as DomainBed counts
+    accuracies: Mapping[str, float]  # "env0_in", "env0_out", "env1_in", …: 0 to 1
     hparams: Mapping[str, Any] = field(factory=dict)
-    protocol: str | None = None
+    protocol: str | None = None  # None: DomainBed wrote the record
 
     @property
     def environments(self) -> int:
@@ -64,17 +56,11 @@ class Record:
 
 @frozen
 class Records:
-    """All records of a sweep.
+    """All records of a sweep."""
 
-    Args:
-        records: Of every run, in the order in which they were written.
-        unfinished: Jobs without their last record.
-        settings: Common to all runs, as they recorded them.
-    """
-
-    records: tuple[Record, ...]
-    unfinished: tuple[JobKey, ...] = ()
-    settings: Mapping[str, Any] = field(factory=dict)
+    records: tuple[Record, ...]  # in the order in which they were written
+    unfinished: tuple[JobKey, ...] = ()  # jobs without their last record
+    settings: Mapping[str, Any] = field(factory=dict)  # common to all runs
 
     @property
     def protocol(self) -> str:
@@ -101,10 +87,7 @@ class _Run:
 
 
 def read_records(*folders: Path) -> Records:
-    """Return the records of one sweep from folders of DomainBed (``RUN/``) or of this package (``jobs/NAME/``).
-
-    As in DomainBed, unfinished runs count too. A last line that was only half written is left out.
-    """
+    """Return the records of one sweep, unfinished runs too, from folders of DomainBed or of this package."""
     runs = [run for folder in folders for path in _result_files(folder) if (run := _read_run(path)).records]
     if not runs:
         raise InputError(f"{', '.join(map(str, folders))}: found no whole record yet; collect when a job has some")

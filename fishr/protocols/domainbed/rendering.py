@@ -19,11 +19,7 @@ _AVERAGE, _WORST = "Avg", "Worst"
 
 
 def render(tables: Sequence[Table], form: str = "text", worst: bool = False, notes: Sequence[str] = ()) -> str:
-    """Return tables as "text", "markdown", "latex", "csv" or "json".
-
-    Text, Markdown and LaTeX have one decimal, ``X`` where there is no number; CSV and JSON have all digits. ``worst``
-    adds the worst environment's mean beside the average; JSON always has it. CSV leaves out the notes.
-    """
+    """Return tables as "text", "markdown", "latex" (one decimal), "csv" or "json" (all digits)."""
     return FORMS[form](tables, worst, notes)
 
 

@@ -44,12 +44,9 @@ def grouped(records: Iterable[Record]) -> dict[Group, list[Record]]:
 
 
 def training_domain_validation(records: Sequence[Record], test_env: int) -> Chosen | None:
-    """Choose by the mean accuracy on the out splits of the training environments, over draws and steps.
+    """Choose by mean accuracy on the training environments' out splits; first step, highest draw among equals."""
 
-    Among equal steps of a draw the first is chosen, among equal draws the highest. NaN counts as less than anything.
-    (In DomainBed a NaN of a draw's first record stands, whatever follows; here it loses.)
-    """
-
+    # In DomainBed a NaN of a draw's first record stands, whatever follows; here it loses.
     def chosen(record: Record) -> Chosen:
         others = [record.accuracies[f"env{index}_out"] for index in _others(record, test_env)]
         return _chosen(record, test_env, float(np.mean(others)))
@@ -59,11 +56,7 @@ def training_domain_validation(records: Sequence[Record], test_env: int) -> Chos
 
 
 def leave_one_domain_out(records: Sequence[Record], test_env: int) -> Chosen | None:
-    """Choose by the mean accuracy on each training environment of the run that did not see it either.
-
-    For the training environment v, it is the accuracy on v's in split of the run with test environments ``test_env``
-    and v, of the same draw at the same step. A step counts if every such run has it.
-    """
+    """Choose by mean accuracy on each training environment v of the run that holds out ``test_env`` and v."""
     pairs = {
         (record.key.hparams_seed, record.key.test_envs, record.step): record
         for record in records

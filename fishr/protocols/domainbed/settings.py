@@ -31,27 +31,12 @@ _UNUSED = ("class_balanced", "nonlinear_classifier")
 
 @frozen
 class OwnData:
-    """A data set of one's own.
+    """A data set of one's own: images at a path or any data, whose domains are the environments."""
 
-    Args:
-        path: Folder of ENVIRONMENT/CLASS/IMAGE, or a .csv or .json list of images, relative to the data folder.
-        environments: Names in the order of their indices, sorted for images; a plan must know how many there are.
-        evaluate_every: Steps between two records.
-        data: Any data set instead of images at a path; its domains, for training and then for evaluation, are the
-            environments. ``Settings.featurizer`` must name the network.
-
-    Raises:
-        InputError: There are fewer than two environments, or they are not sorted; or not one of path and data.
-
-    Example:
-        >>> OwnData("hospitals", ("north", "south")).environments
-        ('north', 'south')
-    """
-
-    path: str = ""
-    environments: tuple[str, ...] = ()
-    evaluate_every: int = field(default=300, validator=whole(1))
-    data: DataSet | None = None
+    path: str = ""  # folder or list of images, relative to the data folder
+    environments: tuple[str, ...] = ()  # in the order of their indices; sorted for images
+    evaluate_every: int = field(default=300, validator=whole(1))  # steps
+    data: DataSet | None = None  # instead of a path; needs ``Settings.featurizer``
 
     def __attrs_post_init__(self) -> None:
         if bool(self.path) == (self.data is not None):

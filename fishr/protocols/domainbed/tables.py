@@ -16,41 +16,24 @@ AVERAGES = "averages"
 
 @frozen
 class Cell:
-    """One accuracy of a table.
+    """One accuracy of a table, in percent."""
 
-    Args:
-        mean: Over trials, percent; None: there is none.
-        standard_error: Of the mean, percent: population standard deviation / √trials; None: unknown.
-        trials: Number of trials.
-        missing: Jobs that it should rest on and that have no records.
-        chosen: By trial seed, the choice of the selection; empty in a table of averages.
-    """
-
-    mean: float | None = None
-    standard_error: float | None = None
+    mean: float | None = None  # over trials; None: there is none
+    standard_error: float | None = None  # population standard deviation / √trials
     trials: int = 0
-    missing: tuple[JobKey, ...] = ()
-    chosen: Mapping[int, Chosen] = field(factory=dict)
+    missing: tuple[JobKey, ...] = ()  # without records
+    chosen: Mapping[int, Chosen] = field(factory=dict)  # by trial seed; empty in a table of averages
 
 
 @frozen
 class Row:
-    """One method of a table.
-
-    Args:
-        algorithm: Its name.
-        cells: One a column; None: blank.
-        average: Mean of the cells' means before rounding, percent; None: a cell lacks its mean.
-        worst: Least of the cells' means, percent; None likewise.
-        source: Origin of the results, where a table has several.
-        protocol: Protocol of the jobs.
-    """
+    """One method of a table."""
 
     algorithm: str
-    cells: tuple[Cell | None, ...]
-    average: float | None = None
-    worst: float | None = None
-    source: str = ""
+    cells: tuple[Cell | None, ...]  # one a column; None: blank
+    average: float | None = None  # of the cells' means before rounding, percent; None: a cell lacks its mean
+    worst: float | None = None  # least of the cells' means, percent
+    source: str = ""  # of the results, where a table has several
     protocol: str = ""
 
     @property
@@ -60,21 +43,13 @@ class Row:
 
 @frozen
 class Table:
-    """A table of one selection.
+    """A table of one selection."""
 
-    Args:
-        name: Name of the data set, or "averages".
-        selection: One of ``SELECTIONS``.
-        columns: Names of the test environments, or of the data sets.
-        rows: One a method.
-        lacks_pairs: Whether leave-one-domain-out finds no job with two test environments.
-    """
-
-    name: str
+    name: str  # of the data set, or "averages"
     selection: str
-    columns: tuple[str, ...]
+    columns: tuple[str, ...]  # test environments, or data sets
     rows: tuple[Row, ...]
-    lacks_pairs: bool = False
+    lacks_pairs: bool = False  # no job has two test environments, which leave-one-out needs
 
 
 def cell_of(
