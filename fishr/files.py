@@ -40,11 +40,7 @@ def write_atomically(path: Path, content: bytes) -> None:
 def fill_atomically(
     path: Path, fill: Callable[[BinaryIO], object], check: Callable[[Path], object] = lambda partial: None
 ) -> None:
-    """Write a file atomically by a callback on the open file.
-
-    ``check`` gets the path of the complete file before it is moved to ``path``, and may raise. An OSError becomes
-    RunFailed, other errors pass unchanged; the previous file then stays as it is.
-    """
+    """Write a file by a callback; ``check`` gets the path of the file before its move. OSError becomes RunFailed."""
     partial = None
     try:
         remove_leftovers(path)

@@ -22,10 +22,7 @@ def beside(path: Path) -> Path:
 
 @contextmanager
 def locked(lock: Path, path: Path, busy: str) -> Generator[None]:
-    """Hold a lock file for ``path`` during the context; ``busy`` is the error if another process holds it.
-
-    The lock file is created if absent and removed afterwards. The kernel releases it however the process ends.
-    """
+    """Hold a lock file for ``path``, removed afterwards; ``busy`` is the error if another process holds it."""
     # Another process's is_locked holds the lock for a moment.
     deadline = time.monotonic() + _PATIENCE
     try:

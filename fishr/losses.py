@@ -36,7 +36,11 @@ class Loss(Protocol):
 
 @frozen
 class CrossEntropy:
-    """Softmax cross-entropy: ℓ_n = logsumexp(f_n) − f_n[y_n].
+    """Softmax cross-entropy, in nats: ℓ_n = logsumexp(f_n) − f_n[y_n].
+
+    Raises:
+        InputError: When called on a single output, or on labels that are not [N] whole numbers from 0 to C - 1; the
+            values of labels on a GPU are not checked.
 
     Example:
         >>> CrossEntropy()(torch.zeros(2, 4), torch.tensor([0, 3]))
@@ -44,19 +48,7 @@ class CrossEntropy:
     """
 
     def __call__(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Return per-sample losses.
-
-        Args:
-            logits: [N, C], C ≥ 2.
-            labels: [N] class indices.
-
-        Returns:
-            [N], nats.
-
-        Raises:
-            InputError: a single output, or labels that are not [N] whole numbers from 0 to C - 1; the values of
-                labels on a GPU are not checked.
-        """
+        """Return the losses [N] of logits [N, C], C ≥ 2, and class indices [N]."""
         self._check(logits, labels)
         return torch.logsumexp(logits, 1) - logits.gather(1, labels.unsqueeze(1)).squeeze(1)
 
@@ -110,7 +102,11 @@ class CrossEntropy:
 
 @frozen
 class BinaryCrossEntropy:
-    """Logistic loss, summed over the outputs: ℓ_n = Σ_c softplus(f_nc) − y_nc·f_nc.
+    """Logistic loss, in nats, summed over the outputs: ℓ_n = Σ_c softplus(f_nc) − y_nc·f_nc.
+
+    Raises:
+        InputError: When called on labels that do not have the logits' shape or are outside 0 to 1; the values of labels
+            on a GPU are not checked.
 
     Example:
         >>> BinaryCrossEntropy()(torch.zeros(2, 1), torch.tensor([0, 1]))
@@ -118,19 +114,7 @@ class BinaryCrossEntropy:
     """
 
     def __call__(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Return per-sample losses.
-
-        Args:
-            logits: [N, C], usually C = 1.
-            labels: [N] (for C = 1) or [N, C], zeros and ones, or probabilities between them.
-
-        Returns:
-            [N], nats.
-
-        Raises:
-            InputError: the labels do not have the shape of the logits, or are outside 0 to 1; the values of labels on
-                a GPU are not checked.
-        """
+        """Return the losses [N] of logits [N, C] and targets [N] (for C = 1) or [N, C] from 0 to 1."""
         targets = self._targets(logits, labels)
         return functional.binary_cross_entropy_with_logits(logits, targets, reduction="none").sum(1)
 
@@ -175,26 +159,7 @@ class BinaryCrossEntropy:
 
 
 def check_labels(loss: Loss, labels: Tensor, outputs: int) -> None:
-    """Refuse label values that are not valid for a loss; a loss without ``check_labels`` takes any.
-
-    The built-in losses check labels on the CPU at every call. For labels on a GPU, call this once on the data: reading
-    their values waits for the device.
-
-    Args:
-        loss: per-sample loss.
-        labels: targets of the loss.
-        outputs: C, outputs of the head.
-
-    Raises:
-        InputError: the message names the values and the remedy.
-
-    Example:
-        >>> check_labels(CrossEntropy(), torch.tensor([1, 2, 3]), outputs=3)
-        Traceback (most recent call last):
-            ...
-        fishr.errors.InputError: cross-entropy: got labels from 1 to 3, expected whole numbers from 0 to 2, \
-for 3 outputs; if they start at 1, subtract 1
-    """
+    """Refuse label values that are not valid for a loss; a loss without ``check_labels`` takes any."""
     check = getattr(loss, "check_labels", None)
     if check is not None:
         check(labels, outputs)

@@ -125,10 +125,7 @@ def rows_of_ranks(rows: Tensor, ranks: Ranks) -> list[Tensor]:
 
 
 def domains_of_ranks(rows: Tensor, sizes: Sequence[Sequence[int]], ranks: Ranks) -> Tensor:
-    """Return all ranks' rows [N, ...] by domain, each domain's in the order of ranks, as one process would have them.
-
-    ``sizes`` is the result of ``counts_of_ranks``; differentiable as ``sum_over_ranks``.
-    """
+    """Return all ranks' rows [N, ...] by domain, in the order of ranks, differentiable as ``sum_over_ranks``."""
     parts = [of_rank.split(list(own)) for of_rank, own in zip(rows_of_ranks(rows, ranks), sizes, strict=True)]
     return torch.cat([part for of_domain in zip(*parts, strict=True) for part in of_domain])
 

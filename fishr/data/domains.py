@@ -14,10 +14,7 @@ from fishr.errors import InputError
 
 @runtime_checkable
 class LazyInputs(Protocol):
-    """N inputs of one shape, read sample by sample in any thread and finished in batches where the model computes.
-
-    Both steps are pure functions: an input depends on its row and its seed alone.
-    """
+    """N inputs of one shape, read sample by sample; each depends on its row and its seed alone."""
 
     @property
     def shape(self) -> torch.Size:
@@ -42,10 +39,7 @@ class LazyInputs(Protocol):
         ...
 
     def read(self, rows: Sequence[int], seeds: Sequence[int] | None = None) -> Tensor:
-        """Return [n, ...] for ``finish``, on the CPU or on the device that caches it.
-
-        ``seeds`` has the seed of each row's augmentation in a training step; None: for evaluation.
-        """
+        """Return [n, ...] for ``finish``; ``seeds`` has each row's augmentation seed, None for evaluation."""
         ...
 
     def finish(
@@ -197,10 +191,5 @@ class DataSet(Protocol):
     """
 
     def __call__(self, seed: int, data_dir: Path | None, /) -> Domains:
-        """Return the domains.
-
-        Args:
-            seed: The experiment's seed, the only source of randomness.
-            data_dir: Folder with data files; None: ``data``.
-        """
+        """Return the domains."""
         ...

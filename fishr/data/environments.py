@@ -164,10 +164,7 @@ def check_test_environments(test: tuple[int, ...], names: tuple[str, ...] | None
 
 
 def seed_hash(*args: object) -> int:
-    """Return DomainBed's seed of anything that has a repr: the MD5 of the tuple's text, modulo 2³¹.
-
-    The text is Python's, so a NumPy scalar gives another seed than the plain number.
-    """
+    """Return DomainBed's seed of some values: the MD5 of the text of their tuple, modulo 2³¹."""
     return int(md5(str(args).encode(), usedforsecurity=False).hexdigest(), 16) % 2**31
 
 

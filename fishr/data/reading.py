@@ -38,12 +38,8 @@ def begin_reading(
     device: torch.device = CPU,
     out: Tensor | None = None,
 ) -> Reading:
-    """Begin to read rows, at least one, in the pool of threads that all domains share.
-
-    ``seeds`` has the seed of each row's augmentation; None: for evaluation. On a CPU the threads also finish the
-    inputs, a few at a time so that they stay in its caches, in ``out`` [n, ...] if given. To a CUDA device they copy
-    from pinned memory, concurrently with its computation.
-    """
+    """Begin to read rows, at least one, in the shared pool of threads; into ``out`` [n, ...] on a CPU."""
+    # CPU threads also finish a few inputs at a time, which stay in their caches; for CUDA they copy from pinned memory.
     if device.type == "cpu":
         made = torch.empty(len(rows), *inputs.shape[1:], dtype=inputs.dtype) if out is None else out
         return Reading(_in_tasks(_make, inputs, rows, seeds, made), lambda _: made)
@@ -67,11 +63,7 @@ def unfinished(inputs: LazyInputs, rows: Sequence[int]) -> Tensor:
 
 
 def chunks(domain: Domain, most: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield inputs and labels of a domain from row ``start`` on, in order, while files of the next chunk are read.
-
-    A chunk has ``most`` rows at most; fewer if inputs are large, then a multiple of 64 unless ``most`` is less. Inputs
-    are augmented only if evaluation inputs always are.
-    """
+    """Yield inputs and labels of a domain, at most ``most`` rows at a time, while the next files are read."""
     width = domain.inputs.shape[1:].numel() * domain.inputs.dtype.itemsize
     rows = min(most, max(BLOCK, _CHUNK_BYTES // width // BLOCK * BLOCK))
     inputs, labels, ahead = domain.inputs, domain.labels, deque[Reading]()

@@ -27,12 +27,9 @@ def colored_domains(
     generator: torch.Generator,
     copies: int = 1,
 ) -> Domains:
-    """Return a training domain "flip p" for each flip, and the evaluation domains "reversed" and "gray".
-
-    ``images`` [N, H, W] are selected by the indices ``training``, dealt in turn to the training domains, and
-    ``evaluation``. Each of the ``copies`` of a training image draws its own label noise and color; all are in one
-    domain, so that training domains share no image. Source of "gray": Ramé et al., Fishr, arXiv 2109.02934, table 2.
-    """
+    """Return a training domain "flip p" for each flip, and the evaluation domains "reversed" and "gray"."""
+    # All copies of an image, each with its own noise and color, are in one domain, so that domains share no image.
+    # Source of "gray": Ramé et al., Fishr, arXiv 2109.02934, table 2.
 
     def domain(name: str, chosen: Tensor, flip: float) -> Domain:
         labels = binary_labels(digits[chosen], label_noise, generator)

@@ -29,11 +29,8 @@ Kind = Literal["hessian", "ggn"]
 
 
 def has_backpack_curvature(head: nn.Module, features: Tensor, loss: Loss) -> bool:
-    """Whether BackPACK's diagonals are those of this head and loss.
-
-    It has to see every operation, so that only a ``nn.Sequential`` of its own layers without hooks serves, each used
-    once, on [N, F] where the first layer is linear.
-    """
+    """Return whether BackPACK's diagonals are those of this head and loss."""
+    # BackPACK must see every operation: a `nn.Sequential` of its own layers without hooks, each used once.
     layers = list(_chain(head))
     known = all(type(layer) in _LAYERS and not _has_hooks(layer) for layer in layers) and type(head) is nn.Sequential
     plain = known and len(set(map(id, layers))) == len(layers) and _own_parameters(layers)
@@ -47,10 +44,8 @@ def has_backpack_curvature(head: nn.Module, features: Tensor, loss: Loss) -> boo
 
 
 def backpack_diagonal(head: nn.Module, features: Tensor, labels: Tensor, loss: Loss, kind: Kind) -> Tensor:
-    """Return diag ∇²R [P] of one domain's mean loss, or that of its Gauss-Newton part (the Fisher for these losses).
-
-    The pass goes through a copy of the head, so that nothing stays on the user's module.
-    """
+    """Return diag ∇²R [P] of one domain's mean loss, or that of its Gauss-Newton part (the Fisher for these losses)."""
+    # The pass goes through a copy of the head, so that nothing stays on the user's module.
     twin = _without_inplace(copy.deepcopy(head)).requires_grad_(True)
     names = Layout.of(head).names
     width = _width(twin, features)

@@ -90,10 +90,8 @@ class LinearHessian:
         return (self.curvature.quadratics(deltas) * inner.square()).mean(1)
 
     def top(self, rank: int) -> Eigenpairs:
-        """The largest eigenvalues in the span of the features, by ``eigh`` if it is small, else by scipy's ``eigsh``.
-
-        H is zero off R^C ⊗ span(z̃_n), so its eigenvalues are those of a matrix of size C·min(n, F̃).
-        """
+        """Return the largest eigenvalues in the span of the features, by ``eigh`` if it is small, else by ``eigsh``."""
+        # H is zero off R^C ⊗ span(z̃_n), so its eigenvalues are those of a matrix of size C·min(n, F̃).
         small, lift = self.reduced
         if small.size <= max(_EIGH_SIZE, 3 * rank):
             found = DenseHessian(small.whole).top(rank)

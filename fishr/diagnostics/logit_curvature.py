@@ -11,11 +11,7 @@ from fishr.losses import BinaryCrossEntropy, CrossEntropy, Loss, per_sample_loss
 
 @frozen(eq=False)
 class LogitCurvature:
-    """A_n = diag(scale_n) − direction_n direction_nᵀ + whole_n, a symmetric C×C matrix for each sample.
-
-    Softmax and logistic losses are a diagonal less a rank-one matrix, so nothing of size N·C² is made for them: their
-    ``whole`` is None.
-    """
+    """A_n = diag(scale_n) − direction_n direction_nᵀ + whole_n, a symmetric C×C matrix for each sample."""
 
     scale: Tensor
     direction: Tensor
@@ -66,11 +62,7 @@ class LogitCurvature:
 
 
 def logit_curvature(loss: Loss, logits: Tensor, labels: Tensor) -> LogitCurvature:
-    """Return A_n without graph: diag(p) − ppᵀ for softmax, diag(σ(1−σ)) for logistic, else by ``torch.func``.
-
-    Under the first two A_n does not depend on the label, so that the Fisher (labels drawn from the model), the
-    generalized Gauss-Newton matrix and, for a head that is linear in its parameters, the Hessian are the same matrix.
-    """
+    """Return A_n without graph: diag(p) − ppᵀ for softmax, diag(σ(1−σ)) for logistic, else by ``torch.func``."""
     logits = logits.detach()
     if type(loss) is CrossEntropy:
         probabilities = logits.softmax(1)

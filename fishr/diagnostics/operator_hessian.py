@@ -45,12 +45,9 @@ class _Pure(nn.Module):
 
 @frozen(eq=False, slots=False)
 class OperatorHessian:
-    """∇²R of any module on the samples of one domain, or its generalized Gauss-Newton matrix, by products alone.
+    """∇²R of any module on one domain, or its Gauss-Newton matrix, by products alone."""
 
-    ``kind="ggn"`` has no negative eigenvalue for a convex loss and is the Fisher for cross-entropy and logistic losses.
-    ``tolerance`` is the relative accuracy of eigenvalues. ``exact_diagonal`` computes diag ∇²R [P] where that is
-    possible; estimates of products use it. The estimators are XTrace and XDiag (Epperly et al. 2024, arXiv 2301.07825).
-    """
+    # Estimators: XTrace and XDiag (Epperly et al. 2024, arXiv 2301.07825). `tolerance` is that of eigenvalues.
 
     module: nn.Module
     inputs: Tensor
@@ -90,10 +87,8 @@ class OperatorHessian:
         return self._estimate("xtrace", self._even)
 
     def product(self, other: "OperatorHessian") -> Estimate:
-        """⟨H, H'⟩ = d·d' + E ((H − D)w)·((H' − D')w) over signs w, the same for all pairs of one seed.
-
-        D is the exact diagonal d where both Hessians have one, else zero.
-        """
+        """Return ⟨H, H'⟩ = d·d' + E ((H − D)w)·((H' − D')w) over signs w, the same for all pairs of one seed."""
+        # D is the exact diagonal d where both Hessians have one, else zero.
         draws, estimation = list[Tensor](), self.estimation
         own, others = self._known_diagonal, other._known_diagonal
         if own is None or others is None:

@@ -65,10 +65,7 @@ def scipy_operator(apply: Callable[[Tensor], Tensor], size: int, like: Tensor) -
 def largest_eigenpairs(
     apply: Callable[[Tensor], Tensor], size: int, like: Tensor, rank: int, route: str, tolerance: float = 0.0
 ) -> Eigenpairs:
-    """Return the ``rank`` algebraically largest eigenpairs by ``scipy.sparse.linalg.eigsh``, from a fixed start.
-
-    ``tolerance`` is the relative accuracy of the eigenvalues; 0 is that of the type.
-    """
+    """Return the ``rank`` largest eigenpairs by scipy's ``eigsh``, from a fixed start; tolerance 0 is the type's."""
     import numpy
     from scipy.sparse.linalg import eigsh
     from threadpoolctl import threadpool_limits

@@ -11,21 +11,15 @@ from fishr.diagnostics.operator_hessian import OperatorHessian
 
 
 def whitener(matrix: Tensor, ridge: float) -> Tensor:
-    """Return W = U(Λ + r)^(−1/2) [P, k] with r = ridge·λ_max, so that WWᵀ is the inverse on the range.
-
-    The range has the eigenvalues above rounding, P·ε·λ_max; flat and downward directions drop.
-    """
+    """Return W = U(Λ + r)^(−1/2) [P, k] with r = ridge·λ_max, so that WWᵀ is the inverse on the range."""
     values, vectors = torch.linalg.eigh(matrix)
     kept = values > len(matrix) * torch.finfo(matrix.dtype).eps * values[-1].clamp(min=0)
     return vectors[:, kept] / (values[kept] + ridge * max(float(values[-1]), 0.0)).sqrt()
 
 
 def compact(hessian: Hessian) -> Hessian:
-    """Return the same matrix in the smallest known coordinates, and without negative eigenvalues if large.
-
-    A Hessian known by products alone may have negative eigenvalues, with which no iterative solver of linear equations
-    copes: its Gauss-Newton matrix takes its place.
-    """
+    """Return the same matrix in the smallest known coordinates, or its Gauss-Newton matrix if large."""
+    # No iterative solver of linear equations copes with negative eigenvalues.
     if isinstance(hessian, LinearHessian):
         return hessian.reduced[0]
     return evolve(hessian, kind="ggn") if isinstance(hessian, OperatorHessian) else hessian

@@ -86,11 +86,8 @@ def together(estimates: list[Estimate]) -> Estimate:
 
 
 def averaged(draws: Tensor, route: str) -> Estimate:
-    """Return the mean of independent unbiased draws [M, ...].
-
-    The error is the standard error times t/1.96 with Student's t for M draws, so that twice the error covers the truth
-    in 95 of 100 cases for small M too.
-    """
+    """Return the mean of independent unbiased draws [M, ...]."""
+    # Student's t/1.96 for M draws: twice the error then covers the truth in 95 of 100 cases for small M too.
     count = len(draws)
     error = draws.std(0) / count**0.5 * _student(count)
     covered = f"error: the standard error of {count} draws (twice it covers 95 %)"
@@ -98,12 +95,9 @@ def averaged(draws: Tensor, route: str) -> Estimate:
 
 
 def jackknife(function: Callable[..., Tensor], *estimates: Estimate, route: str, smooth: bool = True) -> Estimate:
-    """Return a function of independent estimates, with its error by leaving out one draw at a time.
-
-    Draws that estimates share, such as those of two domains from one seed, cancel as far as they do in the function.
-    The bias of first order is subtracted if ``smooth``; else, for maxima and thresholds, it is added to the error, as
-    subtracting it could leave the function's range (Efron and Stein 1981, The jackknife estimate of variance).
-    """
+    """Return a function of independent estimates, with its error by leaving out one draw at a time."""
+    # Draws that estimates share cancel as far as they do in the function. The bias of first order is subtracted if
+    # `smooth`, else added to the error, as subtracting it could leave the function's range (Efron and Stein 1981).
     values = [estimate.value for estimate in estimates]
     value = function(*values)
     if all(estimate.draws is None for estimate in estimates):

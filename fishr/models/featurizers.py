@@ -36,12 +36,7 @@ class Featurizer(Protocol):
     """
 
     def __call__(self, shape: tuple[int, ...], generator: torch.Generator) -> nn.Module:
-        """Return the module from inputs [N, *shape] to features [N, F], on the generator's device.
-
-        Args:
-            shape: Shape of one input.
-            generator: The only source of the first weights; torch's global generators stay as they are.
-        """
+        """Return the module from inputs [N, *shape] to features [N, F], on the generator's device."""
         ...
 
     def features(self, shape: tuple[int, ...]) -> int:
@@ -141,11 +136,7 @@ class MNISTCNN:
     """
 
     def __call__(self, shape: tuple[int, ...], generator: torch.Generator) -> nn.Module:
-        """Return the module from images [N, C, H, W] to features [N, 128], with weights drawn from the generator.
-
-        Raises:
-            InputError: The inputs are not images.
-        """
+        """Return the module from images [N, C, H, W] to features [N, 128], with weights drawn from the generator."""
         channels = image_channels("MNISTCNN", shape)
         layers: list[nn.Module] = []
         with seeded_by(generator):

@@ -35,10 +35,7 @@ def features_by_block(featurizer: Callable[[Tensor], Tensor], inputs: Tensor, bl
 
 
 def in_blocks(module: Callable[[Tensor], Tensor], inputs: Tensor, block: int = BLOCK) -> Tensor:
-    """Apply a row-wise module [n, ...] → [n, ...] to rows [N, ...] in passes of exactly ``block`` rows.
-
-    The last pass repeats its last row.
-    """
+    """Apply a row-wise module in passes of exactly ``block`` rows; the last pass repeats its last row."""
     parts: list[Tensor] = []
     for rows in inputs.split(block):
         # A copy, because a view may start anywhere in memory.

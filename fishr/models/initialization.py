@@ -9,10 +9,7 @@ from torch import nn
 
 @contextmanager
 def seeded_by(generator: torch.Generator) -> Generator[None]:
-    """Build modules of torch, which draw from the global generator, from one draw of ``generator`` instead.
-
-    They are built on the CPU, so that their weights do not depend on the default device.
-    """
+    """Build modules on the CPU by torch's global generator, seeded by one draw of ``generator`` and restored."""
     seed = int(torch.randint(2**63 - 1, (), generator=generator, device=generator.device))
     with torch.device("cpu"), torch.random.fork_rng(devices=[]):
         # torch.manual_seed would also seed the accelerators' generators, which nobody restores.

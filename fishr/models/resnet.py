@@ -58,10 +58,7 @@ class ResNet:
             raise InputError('weights: got "", expected "imagenet", "random" or the path of a file')
 
     def __call__(self, shape: tuple[int, ...], generator: torch.Generator) -> nn.Module:
-        """Return the module from images [N, C, H, W] to features [N, F].
-
-        The generator advances equally for all weights, so that a head drawn after it is the same.
-        """
+        """Return the module from images [N, C, H, W] to features [N, F]."""
         channels = image_channels("ResNet", shape)
         models = _torchvision_models()
         build = {18: models.resnet18, 50: models.resnet50}[self.depth]

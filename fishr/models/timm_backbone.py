@@ -58,10 +58,7 @@ class TimmBackbone:
             )
 
     def __call__(self, shape: tuple[int, ...], generator: torch.Generator) -> nn.Module:
-        """Return the module from images [N, C, H, W] to features [N, F].
-
-        The generator advances equally for all weights, so that a head drawn after it is the same.
-        """
+        """Return the module from images [N, C, H, W] to features [N, F]."""
         self.features(shape)
         with seeded_by(generator):
             network = self._filled(shape) if self.pretrained else self._build(shape)

@@ -15,10 +15,7 @@ _HASH = re.compile(r"-([0-9a-f]{8,})\.")
 
 
 def hub_file(url: str, fetch: str, otherwise: str) -> Path:
-    """Return the file of a URL in torch.hub's folder, checked against the SHA-256 prefix in its name.
-
-    ``fetch`` is the command that downloads it, and ``otherwise`` the other remedy, for errors.
-    """
+    """Return the file of a URL in torch.hub's folder, checked against the SHA-256 prefix in its name."""
     name = url.rsplit("/", 1)[-1]
     path = Path(torch.hub.get_dir(), "checkpoints", name)
     if not path.is_file():
@@ -67,10 +64,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
 
 def load_weights(module: nn.Module, given: Mapping[str, Tensor], source: object) -> None:
-    """Load tensors into a module; a name or shape that does not fit is refused and nothing changes.
-
-    Counters of batches may be absent, as in old files. ``source`` names the tensors in errors.
-    """
+    """Load tensors into a module, which may lack counters of batches; if one does not fit, change nothing."""
     own = module.state_dict()
     counters = {name: value for name, value in own.items() if name.endswith("num_batches_tracked")}
     for name, got, expected in misfits(own, {**counters, **given}):

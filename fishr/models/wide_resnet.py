@@ -49,11 +49,7 @@ class WideResNet:
             raise InputError(f"width: got {self.width}, expected a whole number of at least 1")
 
     def __call__(self, shape: tuple[int, ...], generator: torch.Generator) -> nn.Module:
-        """Return the module from images [N, C, H, W] to features [N, 64k], with weights drawn from the generator.
-
-        Raises:
-            InputError: The inputs are not images.
-        """
+        """Return the module from images [N, C, H, W] to features [N, 64k], with weights drawn from the generator."""
         # The meta device first: convolutions would draw their own initial weights from the global generator.
         with torch.device("meta"):
             network = nn.Sequential(*self._layers(image_channels("WideResNet", shape)))

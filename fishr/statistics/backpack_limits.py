@@ -49,10 +49,7 @@ def no_formula(layer: nn.Module, reason: str) -> NoFormula:
 
 
 def layer_kind(layer: nn.Module) -> type[nn.Module] | None:
-    """Return the class of ``PARAMETERS`` that computes the same as the layer, or None.
-
-    A subclass counts as its base if it redefines nothing of it, such as batch normalization fixed in eval mode.
-    """
+    """Return the class of ``PARAMETERS`` that computes the same as the layer, a subclass that redefines nothing too."""
     own = list[str]()
     for kind in type(layer).__mro__:
         if kind in PARAMETERS:

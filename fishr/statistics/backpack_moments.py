@@ -199,11 +199,9 @@ def _reduced(
 
 
 class DomainMoments(FirstOrderBackpropExtension):
-    """First-order extension that saves (mean, variance), each [K, *shape], as ``parameter.domain_moments``.
+    """First-order extension that saves (mean, variance), each [K, *shape], as ``parameter.domain_moments``."""
 
-    BackPACK's hooks can drive it as well. It expects the sum of unscaled per-sample losses; ``dtype`` is that of sums
-    over samples, by default the gradients'.
-    """
+    # It expects the sum of unscaled per-sample losses. BackPACK's hooks can drive it as well.
 
     def __init__(
         self,

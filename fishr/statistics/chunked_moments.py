@@ -21,16 +21,7 @@ SampleGradients = Callable[[Sequence[Tensor], Sequence[Tensor]], Tensor]
 
 @frozen(eq=False)
 class Chunking:
-    """How per-sample gradients are computed and summed.
-
-    Args:
-        gradients: from some rows of each per-sample tensor, and all shared tensors, to those rows' gradients [n, ...];
-            must not change its arguments.
-        sizes: samples of each domain.
-        step: samples at a time.
-        dtype: type of sums over samples.
-        random: it draws random numbers, which the backward pass must repeat.
-    """
+    """How per-sample gradients are computed and summed."""
 
     gradients: SampleGradients
     sizes: tuple[int, ...]
@@ -46,10 +37,7 @@ class Chunking:
 
 
 def chunked_moments(plan: Chunking, rows: Sequence[Tensor], shared: Sequence[Tensor] = ()) -> tuple[Tensor, Tensor]:
-    """Return mean and variance [K, ...] per domain, differentiable by ``rows``, each [N, ...], and ``shared``.
-
-    Second derivatives go through plain steps, which hold all per-sample gradients.
-    """
+    """Return mean and variance [K, ...] per domain, differentiable by ``rows``, each [N, ...], and ``shared``."""
     return _ChunkedMoments.apply(plan, len(rows), *rows, *shared)  # pyright: ignore
 
 

@@ -35,11 +35,10 @@ def _check_keep(_: object, attribute: object, keep: float) -> None:
 
 @frozen
 class GapRule:
-    """Settings of ``linear_gap``: scale · Σ_e ‖v̂_e − mean v̂‖² with v̂ = gain·v + memory_gain·memory.
+    """Settings of ``linear_gap``: scale · Σ_e ‖v̂_e − mean v̂‖² with v̂ = gain·v + memory_gain·memory."""
 
-    v is the variance, divided by n−1 if ``unbiased``, or the second moment if not ``centered``; ``keep`` multiplies v̂
-    in the memory that is returned; P = C·F + C with ``bias``, otherwise C·F.
-    """
+    # v is the variance, divided by n−1 if `unbiased`, or the second moment if not `centered`; `keep` multiplies v̂ in
+    # the next memory; P = C·F + C with `bias`, otherwise C·F.
 
     centered: bool = True
     unbiased: bool = False
@@ -58,12 +57,9 @@ def linear_gap(
     memory: Tensor | None = None,
     ranks: Ranks = ALONE,
 ) -> tuple[Tensor, Tensor | None]:
-    """Return the distance (0-dim) of a linear head's gradient statistic to its mean over domains, and the next memory.
-
-    ``deltas`` [N, C] and ``features`` [N, F] are this rank's rows, ``memory`` [K, P] is the same on all ranks. The
-    value is that of one process on all samples; the backward pass differentiates the sum of the ranks' objectives.
-    The next memory, keep·v̂, has no graph.
-    """
+    """Return the distance (0-dim) of a linear head's gradient statistic to its mean, and the next memory, keep·v̂."""
+    # `deltas` [N, C] and `features` [N, F] are this rank's rows, `memory` [K, P] is the same on all ranks. The value is
+    # that of one process on all samples; the backward pass differentiates the sum of the ranks' objectives.
     sizes = check_sizes(sizes, len(features))
     everyone = counts_of_ranks(sizes, ranks)
     totals = tuple(map(sum, zip(*everyone, strict=True)))
@@ -111,10 +107,9 @@ class _Samples:
 
 @frozen(eq=False)
 class _Block:
-    """Some classes' δ [K, n, c], some features z [K, n, f], their place in [K, P], and an output buffer [·, K, c, f].
+    """Some classes' δ [K, n, c], features z [K, n, f], their place in [K, P], and an output buffer [·, K, c, f]."""
 
-    ``squares`` is z², or None where the rows are so many that ``chunks`` reads some of one domain at a time.
-    """
+    # `squares` is z², or None where `chunks` reads some rows of one domain at a time.
 
     deltas: Tensor
     part: Tensor

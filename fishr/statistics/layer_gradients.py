@@ -13,11 +13,8 @@ from torch.nn import functional
 
 
 def convolution_gradients(layer: nn.Module, deltas: Tensor, inputs: Tensor) -> Tensor:
-    """Return gradients by the weight of a convolution in one or two dimensions, of all or some output channels.
-
-    Unfolded patches make each sample one matrix product, Σ_place δ ⊗ patch: on a CPU several times faster than the
-    grouped convolution that needs no patches.
-    """
+    """Return gradients by the weight of a convolution in 1 or 2 dimensions, of all or some output channels."""
+    # Unfolded patches make each sample one matrix product; on a CPU a grouped convolution is several times slower.
     conv: Any = layer
     shape = conv.weight.shape[1:]
     flat = inputs.ndim == 3
@@ -45,10 +42,8 @@ def normalization_gradients(layer: nn.Module, deltas: Tensor, inputs: Tensor) ->
 
 
 def shift_gradients(layer: nn.Module, deltas: Tensor) -> Tensor:
-    """Return gradients by a bias: Σ_place δ.
-
-    The channels are axis 1, except in linear layers and normalizations over the last axes.
-    """
+    """Return gradients by a bias: Σ_place δ."""
+    # The channels are axis 1, except in linear layers and normalizations over the last axes.
     last = 1 if isinstance(layer, nn.Linear) else len(getattr(layer, "normalized_shape", ()))
     places = list(range(1, deltas.ndim - last)) if last else list(range(2, deltas.ndim))
     return deltas.sum(places) if places else deltas

@@ -14,11 +14,7 @@ from fishr.types import GradientMoments, Layout, check_sizes
 
 
 def is_plain_linear(head: nn.Module) -> TypeGuard[nn.Linear]:
-    """Return whether the head is exactly one trainable linear layer whose output is that of its weights.
-
-    Subclasses, parametrized layers and layers with hooks may compute something else; with a frozen weight or bias the
-    gradient is no outer product. These take another route.
-    """
+    """Return whether the head is one trainable linear layer, without hooks or parametrizations."""
     return (
         type(head) is nn.Linear
         and all(parameter.requires_grad for parameter in head.parameters())

@@ -41,10 +41,7 @@ def twin(module: nn.Module, buffers: Mapping[str, Tensor] | None = None) -> nn.M
 
 
 def pure_forward(module: nn.Module, inputs: Tensor, tensors: Mapping[str, Tensor]) -> Tensor:
-    """Return a module's logits with the given parameters and buffers, by kernels that can be differentiated twice.
-
-    ``tensors`` may leave names out. The module's attributes may change, so pass a twin.
-    """
+    """Return a twin's logits with some parameters and buffers given, by kernels with second derivatives."""
     buffers = {name: tensors.get(name, buffer).clone() for name, buffer in module.named_buffers()}
     with twice_differentiable(module), eagerly(module):
         output = torch.func.functional_call(module, {**tensors, **buffers}, (inputs.clone(),))

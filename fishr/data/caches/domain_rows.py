@@ -69,11 +69,9 @@ def write_domains(
     summary: Callable[[Iterator[Tree]], Mapping[str, Any]] | None = None,
     more: Mapping[str, Any] | None = None,
 ) -> bool:
-    """Write a file of domains in parts and return True; return False if it exists already. A killed run resumes.
-
-    ``compute`` maps (domain, start, stop) to the entries of these rows. ``columns`` are joined along their first axis;
-    ``summary`` maps the entries of all parts of a domain to further entries. A finished part stays in ``<path>.parts``.
-    """
+    """Write a file of domains in parts and return True; return False if it exists already. A killed run resumes."""
+    # `compute` maps (domain, start, stop) to entries of these rows; `columns` are joined along their first axis, and
+    # `summary` maps the entries of all parts of a domain to further entries. Finished parts stay in `<path>.parts`.
     # Parts of one device or size are not mixed with those of another.
     settings = {**provenance, "device of unfinished parts": provenance.get("device", ""), "rows of a part": part_rows}
     _check_unfinished(path, settings)

@@ -92,11 +92,8 @@ def write_features(
     part_rows: int,
     progress: Callable[[int], object] = lambda rows: None,
 ) -> bool:
-    """Write a feature cache in parts and return True; return False if it exists already. A killed run resumes.
-
-    ``compute`` maps (domain, start, stop) to features [n, F], labels [n], logits [n, C] and ids [n] of these rows;
-    features are stored in the provenance's "dtype", "float32" or "float16".
-    """
+    """Write a feature cache in parts and return True; return False if it exists already. A killed run resumes."""
+    # `compute` maps (domain, start, stop) to features [n, F], labels [n], logits [n, C] and ids [n] of these rows.
     dtype = provenance.get("dtype")
     if dtype not in ("float32", "float16"):
         raise InputError(f"{path}: got features of type {dtype!r}, expected 'float32' or 'float16'")

@@ -63,10 +63,7 @@ class ImageCache:
 
 
 class ImageRows:
-    """The pixels of an image cache, read image by image in any thread.
-
-    The file opens with the first read and stays open in its process; a pickled or forked copy opens it again.
-    """
+    """Pixels of an image cache, read image by image in any thread; a pickled or forked copy opens the file again."""
 
     def __init__(self, path: Path, key: str) -> None:
         self._path, self._key = path, key
@@ -131,11 +128,8 @@ def write_images(
     compute: Callable[[int, int, int], Array],
     progress: Callable[[int], object] = lambda rows: None,
 ) -> bool:
-    """Write an image cache in parts and return True; return False if it exists already. A killed run resumes.
-
-    ``compute`` maps (domain, start, stop) to the images [n, size, size, 3] uint8 of these rows; the provenance has
-    their "size" and the names of "classes".
-    """
+    """Write an image cache in parts and return True; return False if it exists already. A killed run resumes."""
+    # `compute` maps (domain, start, stop) to images [n, size, size, 3] uint8.
 
     def rows(domain: int, start: int, stop: int) -> dict[str, Array]:
         kept = labels[domain][start:stop].astype(np.int64, copy=False)

@@ -16,10 +16,7 @@ _VERSIONS = ("library", "torch")
 
 
 def cache_key(provenance: Mapping[str, Any]) -> str:
-    """Return the SHA-256 of everything in a provenance that decides the rows.
-
-    Time and device are left out, versions count without their last part, and the order of the domains is free.
-    """
+    """Return the SHA-256 of what decides the rows: not time, device, patch versions or the order of domains."""
     return sha256(json.dumps(_decisive(provenance), sort_keys=True).encode()).hexdigest()
 
 

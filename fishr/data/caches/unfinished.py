@@ -15,10 +15,7 @@ _PART = re.compile(r"[0-9]{6,}\.h5")
 
 
 class Parts:
-    """The parts of a file in the making, in the folder ``<path>.parts`` beside it; parts of another key are refused.
-
-    As a context it locks out other processes; ``existing`` reads unfinished work without a lock.
-    """
+    """Parts of an unfinished file, in the folder ``<path>.parts``; as a context it locks out other processes."""
 
     def __init__(self, path: Path, kind: str, key: str) -> None:
         self._path, self._kind, self._key = path, kind, key

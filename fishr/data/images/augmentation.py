@@ -23,11 +23,7 @@ _TRIES = 10
 
 @frozen
 class Augmentation:
-    """Changes of one image, in this order: crop and resize, mirror, jitter the colors, turn gray.
-
-    ``jitters`` has names and factors in the order in which they are applied; a factor of 1 leaves brightness, contrast
-    and saturation unchanged, and one of 0 the hue.
-    """
+    """Changes of one image, in this order: crop and resize, mirror, jitter the colors as listed, turn gray."""
 
     top: int
     left: int
@@ -39,10 +35,7 @@ class Augmentation:
 
 
 def draw_augmentation(seed: int, width: int, height: int) -> Augmentation:
-    """Draw a crop of 70 to 100 % of the area, a mirrored half, color jitter and a gray tenth, from the seed alone.
-
-    Source: Gulrajani and Lopez-Paz, In search of lost domain generalization, ICLR 2021, section 4.
-    """
+    """Draw a crop of 70 to 100 % of the area, a mirrored half, color jitter and a gray tenth, from the seed alone."""
     # Of Python's generators only this method gives the same numbers in every version, by promise.
     uniform = Random(seed).random
     mirrored = uniform() < 0.5
@@ -76,11 +69,7 @@ def augment(image: "Image", drawn: Augmentation, size: int) -> "Image":
 
 
 def crop(images: Sequence[Tensor] | Tensor, augmentations: Sequence[Augmentation], size: int) -> Tensor:
-    """Crop, resize and mirror images [3, height, width] uint8; return [n, 3, size, size] uint8 on their device.
-
-    Equals torchvision's resized_crop, bilinear and antialiased, and hflip on uint8 tensors; the colors stay. A CPU
-    takes the images one by one; an accelerator takes a tensor of them in one pass.
-    """
+    """Crop, resize and mirror uint8 images as torchvision's resized_crop and hflip do; return [n, 3, size, size]."""
     if isinstance(images, Tensor) and images.device.type != "cpu":
         return _crop_together(images, augmentations, size)
     made = torch.empty(len(images), 3, size, size, dtype=torch.uint8)

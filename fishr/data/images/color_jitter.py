@@ -14,12 +14,9 @@ _BLOCK_VALUES = 1 << 20
 
 
 def jitter_colors(images: Tensor, augmentations: Sequence[Augmentation], out: Tensor | None = None) -> Tensor:
-    """Jitter the colors of uint8 crops, each in its own order, and normalize them; return float32, in ``out``.
-
-    Equals torchvision's operations on floating-point tensors up to rounding. Brightness, contrast and saturation are
-    three rounds of one blend over the whole batch, with a factor for each image; the hue is turned before the round
-    given by the image's order. So every image has four changes instead of four of each. No image depends on another.
-    """
+    """Jitter the colors of uint8 crops, each in its own order, and normalize them; return float32, in ``out``."""
+    # Brightness, contrast and saturation are three rounds of one blend of the whole batch; the hue turns before the
+    # round given by the image's order. So each image has four changes instead of four of each.
     made = torch.empty(images.shape, device=images.device) if out is None else out
     # Images of one order are adjacent, so that most rounds of a block are of one kind.
     order = sorted(range(len(augmentations)), key=lambda row: _order(augmentations[row]))
@@ -87,12 +84,10 @@ def _gray(values: Tensor) -> Tensor:
 
 
 def _turn(values: Tensor, angles: Tensor) -> None:
-    """Change the hue in place, by at most a third of the circle.
-
-    On a circle of length 6 with red at 0, green at 2 and blue at 4, a color of largest channel M, smallest m and chroma
-    C = M − m has its hue (M − R + G + B − 2m) / C from red, toward green if G ≥ B. A channel is
-    m − C + C · min(max(d, 1), 2), where d is the distance of the hue from the opposite of the channel, plus or minus 3.
-    """
+    """Change the hue in place, by at most a third of the circle."""
+    # On a circle of length 6 with red at 0, green at 2 and blue at 4, a color of largest channel M, smallest m and
+    # chroma C = M − m has the hue (M − R + G + B − 2m) / C from red, toward green if G ≥ B. A channel is m − C +
+    # C · min(max(d, 1), 2), where d is the distance of the hue from the opposite of the channel, plus or minus 3.
     red, green, blue = values.unbind(1)
     largest, smallest = torch.maximum(red, green), torch.minimum(red, green)
     torch.maximum(largest, blue, out=largest)

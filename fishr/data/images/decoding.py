@@ -24,12 +24,7 @@ _BITS, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 262, 339
 
 
 def decode(path: Path) -> "Image":
-    """Return a file's image in 8-bit RGB, without alpha.
-
-    Of 16 bits the high byte is taken, ``v >> 8``, as Pillow does for 16-bit color; a TIFF of 12 bits is shifted by 4.
-    Gray levels that a TIFF stores with white as 0 are inverted. Floats, 32-bit and signed integers have no range that
-    programs agree on, so they are refused.
-    """
+    """Return a file's image in 8-bit RGB, without alpha: the high byte of 16 bits, 12 bits shifted by 4."""
     from PIL import Image
 
     try:

@@ -37,10 +37,7 @@ def chosen_environments(where: object, found: Sequence[str], names: Sequence[str
 
 
 def class_names(where: object, environments: Sequence[Listed]) -> tuple[str, ...]:
-    """Return the classes of all environments together, sorted, so that a label means the same in each.
-
-    Refuse fewer than two, and two that differ in case alone and never occur in one environment.
-    """
+    """Return the sorted classes of all environments; refuse fewer than two, and two that differ in case alone."""
     classes = sorted({name for environment in environments for name in environment.classes})
     if len(classes) < 2:
         got = f"the class {classes[0]!r} alone" if classes else "no class"
@@ -50,11 +47,7 @@ def class_names(where: object, environments: Sequence[Listed]) -> tuple[str, ...
 
 
 def rows_taken(classes: Sequence[str], samples: int | None) -> list[int]:
-    """Return that many rows of an environment, sorted, the same in every run.
-
-    The first row of each class in a fixed random order comes first, so that no class is lost if there is room; the
-    next rows in that order fill up.
-    """
+    """Return that many rows of an environment, sorted, the same in every run; each class keeps one if there is room."""
     count = len(classes)
     if samples is None or samples >= count:
         return list(range(count))

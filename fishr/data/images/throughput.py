@@ -49,11 +49,7 @@ class Speed:
 def ways_of(
     source: ImageFolders | ImageList, data_dir: Path | None, device: torch.device, cache: str | None = None
 ) -> dict[Way, tuple[Domain, ...]]:
-    """Return the domains of a data set on the device, for each way to read them; a device cache is filled here.
-
-    ``cache`` is the path of the images in a file of ``fishr cache images``; the source's own ``cache``, ``prepare`` and
-    ``augment`` are ignored. The first two ways, augmented and plain, read files by "reader".
-    """
+    """Return a data set's domains on the device for each way to read them, the two of files and "reader" first."""
     pairs: tuple[tuple[str, Prepare], ...] = (("files", "reader"), ("files", "device"))
     if cache is not None:
         pairs = (*pairs, ("cache", "reader"), ("cache", "device"))

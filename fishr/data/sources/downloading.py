@@ -43,11 +43,7 @@ def download(
     progress: Progress = lambda what, done, total: None,
     otherwise: str = OTHERWISE,
 ) -> None:
-    """Download a file to ``path.fishr-part``, from where the previous call ended, and rename it once it is checked.
-
-    ``check`` gets the whole file before the rename and raises if it is wrong. ``otherwise`` is the other way to get the
-    file, for errors.
-    """
+    """Resume or begin a download to ``path.fishr-part``; rename it once ``check``, given that file, does not raise."""
     part = partial_file(path)
     try:
         with sole_downloader(path):
@@ -146,10 +142,7 @@ def _receive(url: str, file: BinaryIO, part: Path, progress: Progress) -> str:
 
 @contextmanager
 def open_url(url: str, start: int = 0, tag: str = "") -> Generator[Reply]:
-    """Request a file from some byte on, in the version ``tag``; of another version the server sends all.
-
-    Source: RFC 9110, sections 13.1.5 (If-Range) and 14 (ranges).
-    """
+    """Request a file from some byte on, in the version ``tag``; of another version the server sends all (RFC 9110)."""
     from urllib.error import HTTPError
     from urllib.request import Request, urlopen
 

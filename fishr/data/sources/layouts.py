@@ -58,11 +58,8 @@ def lay_folders(unpacked: Path, laid: Path, environments: tuple[Environment, ...
 
 
 def lay_splits(unpacked: Path, laid: Path, environments: tuple[Environment, ...]) -> tuple[str, ...]:
-    """Merge the train, crossval and test folders of each environment, class by class.
-
-    An environment with a folder "full", or whose classes have no splits, is moved as it is. Of two images of the same
-    name and class, the second is dropped if their bytes agree, otherwise its split goes before its name.
-    """
+    """Merge the train, crossval and test folders of each environment, class by class."""
+    # Of two images of one name and class, the second is dropped if the bytes agree, else its split precedes its name.
     notes = list[str]()
     for environment, folder in find_environments(unpacked, environments).items():
         target = laid / environment.folder
@@ -92,11 +89,9 @@ def lay_splits(unpacked: Path, laid: Path, environments: tuple[Environment, ...]
 
 
 def lay_locations(unpacked: Path, laid: Path, environments: tuple[Environment, ...]) -> tuple[str, ...]:
-    """Move images of the Caltech camera traps to location_N/CATEGORY, by their annotations in .json files.
-
-    An image with animals of two categories goes to both. Source: Beery, Van Horn and Perona, Recognition in terra
-    incognita, ECCV 2018; the locations and categories are those of Gulrajani and Lopez-Paz, ICLR 2021.
-    """
+    """Move Caltech camera traps' images to location_N/CATEGORY, by their annotations in .json files."""
+    # An image with animals of two categories goes to both. Source: Beery et al., Recognition in terra incognita, ECCV
+    # 2018; the locations and categories are those of Gulrajani and Lopez-Paz, ICLR 2021.
     files = [path for path in unpacked.rglob("*") if path.is_file()]
     annotations = sorted(path for path in files if path.suffix == ".json" and not path.name.startswith("."))
     if not annotations:

@@ -92,11 +92,8 @@ def takeuchi_by_solving(
     ridge: float,
     estimation: Estimation,
 ) -> Estimate:
-    """Return tr((H + shift)⁻¹ C) = E xᵀ(H + shift)⁻¹x by conjugate gradients, x = Σ_n w_n (g_n − ḡ)/√n with signs w.
-
-    H has no negative eigenvalues. ``combine`` maps weights [n, M] to the sums of gradients that they weigh, [P, M].
-    The error is the standard error plus a bound of what the solver left.
-    """
+    """Return tr((H + shift)⁻¹ C) = E xᵀ(H + shift)⁻¹x by conjugate gradients, x = Σ_n w_n (g_n − ḡ)/√n with signs w."""
+    # `combine` maps weights [n, M] to sums of gradients [P, M]. The error is the standard error plus a solver's bound.
     like, count = hessian.like, estimation.products
     with quiet(), seeded(like, estimation.seed):
         from curvlinops import CGInverseLinearOperator

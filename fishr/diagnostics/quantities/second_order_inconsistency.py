@@ -152,11 +152,8 @@ def _ratio(curvature: Curvature, a: int, b: int, ridge: float) -> Estimate:
 
 
 def largest_ratio(below: Hessian, above: Hessian, shift: float, ridge: float) -> Estimate:
-    """Return λ_max((A + shift)⁻¹B) by scipy's ``eigsh`` with conjugate gradients for the inverse.
-
-    A has no negative eigenvalues. The error is the residual r = Bu − λMu, M = A + shift, in the norm of the problem: an
-    eigenvalue lies within (rᵀM⁻¹r / uᵀMu)^½.
-    """
+    """Return λ_max((A + shift)⁻¹B) by scipy's ``eigsh`` with conjugate gradients for the inverse."""
+    # The error is the residual r = Bu − λMu, M = A + shift: an eigenvalue is within (rᵀM⁻¹r / uᵀMu)^½.
     import numpy
     from scipy.sparse.linalg import cg, eigsh
     from threadpoolctl import threadpool_limits
