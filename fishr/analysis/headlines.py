@@ -18,38 +18,21 @@ _OVER: dict[tuple[str, ...], str] = {
 
 @frozen
 class Headline:
-    """One number.
-
-    Args:
-        title: what it is, for a person.
-        value: NaN where it is not defined.
-        error: estimate of its absolute error; None where it is exact up to rounding.
-        unit: "1" for a pure number.
-        route: how it was computed.
-
-    Example:
-        >>> Headline("cosine of gradients", 0.9, None, "1", "closed form").value
-        0.9
-    """
+    """One number of an analysis."""
 
     title: str
-    value: float
-    error: float | None
-    unit: str
+    value: float  # NaN where it is not defined
+    error: float | None  # absolute, estimated; None: exact up to rounding
+    unit: str  # "1": a pure number
     route: str
 
 
 def headlines(analysis: Analysis) -> dict[str, Headline]:
     """Return the headline numbers of the training domains, by the name of the diagnostic that declares them.
 
-    A number of each domain is averaged over domains, one of pairs over pairs of different domains. Distances and
-    cosines do not depend on the scale of the loss; inconsistency does.
-
-    Args:
-        analysis: of any subject.
-
-    Returns:
-        In the order of tables; what needs two training domains is missing where there is one.
+    A number of each domain is averaged over domains, one of pairs over pairs of different domains; what needs two
+    training domains is missing where there is one. Distances and cosines do not depend on the scale of the loss;
+    inconsistency does.
 
     Example:
         >>> from fishr.analysis import Subject, analyze
@@ -74,7 +57,7 @@ def headlines(analysis: Analysis) -> dict[str, Headline]:
 
 
 def ratio(first: Headline, second: Headline) -> float:
-    """How many times the first is the second; NaN unless both are positive.
+    """Return first / second; NaN unless both are positive.
 
     Example:
         >>> ratio(Headline("", 3.0, None, "1", ""), Headline("", 1.5, None, "1", ""))

@@ -27,33 +27,16 @@ CURVES = {
 
 @frozen(eq=False)
 class History:
-    """Recorded statistics of a run's training domains over its steps.
-
-    Args:
-        name: of the run.
-        steps: [T], updates made before each record.
-        risks: [T, K], loss.
-        penalties: [T] of each term, without its weight.
-        variance_distance: [T], (1/K) Σ ‖v_e − v̄‖² / ‖v̄‖², v_e the variance of the head's per-sample gradients.
-        hessian_distance: [T], the same of the diagonal of the head's Hessian.
-        cosine: [T, K], of v_e and diag H_e.
-        inconsistency: [T], loss, of the head's landscape on a fixed plane; a lower bound.
-        finished: whether the run has ended.
-
-    Example:
-        >>> zeros, ones = torch.zeros(2), torch.ones(2, 1)
-        >>> History("erm", torch.tensor([0, 10]), ones, {}, zeros, zeros, ones, zeros, finished=True).steps
-        tensor([ 0, 10])
-    """
+    """Recorded statistics of a run's training domains over its steps."""
 
     name: str
-    steps: Tensor
-    risks: Tensor
-    penalties: dict[str, Tensor]
-    variance_distance: Tensor
-    hessian_distance: Tensor
-    cosine: Tensor
-    inconsistency: Tensor
+    steps: Tensor  # [T], updates made before each record
+    risks: Tensor  # [T, K], loss
+    penalties: dict[str, Tensor]  # [T] of each term, without its weight
+    variance_distance: Tensor  # [T], (1/K) Σ ‖v_e − v̄‖² / ‖v̄‖², of per-sample gradients of the head
+    hessian_distance: Tensor  # [T], likewise of the diagonal of its Hessian
+    cosine: Tensor  # [T, K], of v_e and diag H_e
+    inconsistency: Tensor  # [T], loss, of the landscape on a fixed plane; a lower bound
     finished: bool
 
 
@@ -62,10 +45,6 @@ def load_history(folder: Path) -> History | None:
 
     Raises:
         InputError: the records are damaged or another program's.
-
-    Example:
-        >>> load_history(Path("no-such-run")) is None
-        True
     """
     path, name = folder / STATISTICS, folder.resolve().name
     if path.is_file():

@@ -37,35 +37,19 @@ def open_subject(
 ) -> Subject:
     """Return the head, features and domains of a run folder's last checkpoint, or of a cache file.
 
-    A run has its network and its kept checkpoints as well; a cache does not need the data.
+    Features are float32 or wider, on the device. A run has its network and its kept checkpoints as well; a cache does
+    not need the data.
 
     Args:
         path: a run folder, or a file that ``fishr cache features`` or ``fishr cache gradients`` wrote.
         data_dir: folder of the data files, for a run whose data has files.
-        device: "cpu", "cuda" or "auto".
+        device: as for ``resolve_device``.
         domains: "all", or the names of some.
         plugins: modules that the configuration of the run, or the head and the loss of the cache, may name.
-
-    Returns:
-        The subject, with features in float32 or wider on the device.
 
     Raises:
         InputError: nothing is there, it is neither run nor cache, it has no checkpoint yet, it is damaged, or a domain
             is not in it.
-
-    Example:
-        >>> import tempfile, attrs
-        >>> from fishr.configuration import dumps
-        >>> from fishr.protocols import colored_digits
-        >>> from fishr.training import run
-        >>> experiment = attrs.evolve(colored_digits(), steps=1)
-        >>> with tempfile.TemporaryDirectory() as parent:
-        ...     events = list(run(experiment, Path(parent, "mine"), experiment_text=dumps(experiment)))
-        ...     subject = open_subject(Path(parent, "mine"), domains=("gray", "flip 0.1"))
-        >>> subject.name, subject.domains, subject.splits
-        ('mine', ('flip 0.1', 'gray'), ('training', 'evaluation'))
-        >>> subject.seen.features.shape, subject.source["step"]
-        (torch.Size([3747, 390]), '1')
     """
     where = resolve_device(device)
     if (path / CONFIGURATION).is_file():

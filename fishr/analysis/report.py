@@ -28,59 +28,31 @@ def _at_least_two(settings: object, attribute: Any, value: int | None) -> None:
 class Settings:
     """Settings of an analysis.
 
-    Args:
-        samples: most samples of each domain, drawn without replacement; None for all.
-        seed: of the draw in each domain, and of the random vectors of estimates.
-        network: whether to measure the whole network as well as the head.
-        rank: eigenvalues of each domain's Hessian of the head.
-
     Raises:
         InputError: fewer than two samples, or a negative seed.
-
-    Example:
-        >>> Settings(samples=1)
-        Traceback (most recent call last):
-            ...
-        fishr.errors.InputError: samples: got 1, expected a whole number of at least 2
     """
 
-    samples: int | None = field(default=None, validator=_at_least_two)
-    seed: int = field(default=0, validator=whole(0, most=2**63 - 1))
-    network: bool = False
-    rank: int = field(default=20, validator=whole(1))
+    samples: int | None = field(default=None, validator=_at_least_two)  # of each domain, at most; None: all
+    seed: int = field(default=0, validator=whole(0, most=2**63 - 1))  # of samples and estimates
+    network: bool = False  # measure the whole network as well
+    rank: int = field(default=20, validator=whole(1))  # eigenvalues of each Hessian
 
 
 @frozen(eq=False)
 class Analysis:
-    """Measured quantities of a subject.
-
-    Args:
-        name: of the subject.
-        source: of the subject: path, kind, key and step.
-        loss: name of its class.
-        settings: of the analysis.
-        domains: titles of the K domains; training domains first.
-        splits: "training" or "evaluation" of each.
-        rows: samples of each domain.
-        samples: how many of them were measured.
-        layout: which column of a [K, P] quantity is which head parameter.
-        quantities: of the head, by name. The axis "domain" runs over all domains; a quantity without it is of the
-            training domains together.
-        network: of all parameters, in the same way; empty unless asked for.
-        library: version of fishr.
-    """
+    """Measured quantities of a subject."""
 
     name: str
-    source: dict[str, str]
-    loss: str
+    source: dict[str, str]  # of the subject: path, kind, key and step
+    loss: str  # name of its class
     settings: Settings
-    domains: tuple[str, ...]
-    splits: tuple[Split, ...]
-    rows: tuple[int, ...]
-    samples: tuple[int, ...]
-    layout: Layout
-    quantities: dict[str, Quantity]
-    network: dict[str, Quantity]
+    domains: tuple[str, ...]  # titles; training domains first
+    splits: tuple[Split, ...]  # "training" or "evaluation"
+    rows: tuple[int, ...]  # samples of each domain
+    samples: tuple[int, ...]  # that were measured
+    layout: Layout  # of the columns of a [K, P] quantity
+    quantities: dict[str, Quantity]  # of the head; without the axis "domain", of all training domains
+    network: dict[str, Quantity]  # of all parameters; empty unless asked for
     library: str = fishr.__version__
 
     @property
@@ -90,14 +62,7 @@ class Analysis:
 
 
 def analyze(subject: Subject, settings: Settings = Settings()) -> Analysis:
-    """Measure a subject: each domain, each pair of domains, and the training domains together.
-
-    Args:
-        subject: a head on domains of features, and for ``settings.network`` a network.
-        settings: number of samples, and whether to measure the network.
-
-    Returns:
-        All quantities of ``fishr.diagnostics.measure``, in float64.
+    """Measure a subject in float64: each domain, each pair of domains, and the training domains together.
 
     Raises:
         InputError: the subject has no training domain, or no network where one is asked for.

@@ -24,19 +24,6 @@ def save_analysis(path: Path, analysis: Analysis, *, replace: bool = False) -> N
     Raises:
         InputError: a file is there and is not to be replaced.
         RunFailed: it could not be written; the earlier file is kept.
-
-    Example:
-        >>> import tempfile
-        >>> from fishr.analysis import Subject, analyze
-        >>> from fishr.data import Domain
-        >>> from fishr.losses import CrossEntropy
-        >>> flat = Domain("flat", torch.randn(8, 3), torch.arange(8) % 2)
-        >>> head = torch.nn.Linear(3, 2)
-        >>> found = analyze(Subject.from_domains("mine", head, CrossEntropy(), (flat,), ("training",)))
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     save_analysis(Path(folder, "analysis.h5"), found)
-        ...     load_analysis(Path(folder, "analysis.h5")).domains
-        ('flat',)
     """
     save_tree(path, KIND, _tree(analysis), replace=replace)
 
@@ -46,12 +33,6 @@ def load_analysis(path: Path) -> Analysis:
 
     Raises:
         InputError: no such file, or not a whole analysis of a known version.
-
-    Example:
-        >>> load_analysis(Path("nowhere.h5"))
-        Traceback (most recent call last):
-            ...
-        fishr.errors.InputError: nowhere.h5: no such file; give the path of a file that fishr wrote
     """
     tree: Any = load_tree(path, KIND)
     try:
@@ -67,10 +48,6 @@ def may_replace(path: Path, source: dict[str, str], settings: Settings, *, repla
 
     Raises:
         InputError: another analysis or another file is there, or the folder does not exist.
-
-    Example:
-        >>> may_replace(Path("nothing-there.h5"), {"key": "", "step": "3"}, Settings())
-        False
     """
     if not path.parent.is_dir():
         raise InputError(f"{path}: its folder does not exist; make it, or choose another place with -o")

@@ -20,36 +20,18 @@ Split = Literal["training", "evaluation"]
 
 @frozen(eq=False)
 class Network:
-    """The featurizer in front of a head, and its inputs.
+    """The featurizer in front of a head, and its inputs."""
 
-    Args:
-        featurizer: in eval mode, from inputs [N, ...] to features [N, F].
-        inputs: [n, ...] of each domain; files are read when they are used.
-
-    Example:
-        >>> Network(nn.Flatten(), (torch.zeros(2, 3, 3),)).inputs[0].shape
-        torch.Size([2, 3, 3])
-    """
-
-    featurizer: nn.Module
-    inputs: tuple[Tensor | LazyInputs, ...]
+    featurizer: nn.Module  # in eval mode, [N, ...] to features [N, F]
+    inputs: tuple[Tensor | LazyInputs, ...]  # [n, ...] of each domain; files are read when used
 
 
 @frozen(eq=False)
 class Snapshot:
-    """Weights at one step of a run.
+    """Weights at one step of a run."""
 
-    Args:
-        step: updates made before.
-        parameters: by name, "featurizer.…" and "head.…", as in a training state.
-
-    Example:
-        >>> Snapshot(100, {"head.weight": torch.zeros(2, 3)}).step
-        100
-    """
-
-    step: int
-    parameters: dict[str, Tensor]
+    step: int  # updates made before
+    parameters: dict[str, Tensor]  # by name, "featurizer.…" and "head.…"
 
 
 def _names(subject: "Subject") -> tuple[str, ...]:
@@ -99,11 +81,7 @@ class Subject:
     def from_domains(
         cls, name: str, head: nn.Module, loss: Loss, domains: Sequence[Domain], splits: tuple[Split, ...], **rest: Any
     ) -> "Subject":
-        """Return the subject of a head and domains whose inputs are features; ``rest`` are fields of the class.
-
-        Raises:
-            InputError: there is no domain, or not one split a domain.
-        """
+        """Return the subject of a head and domains whose inputs are features; ``rest`` are fields of the class."""
         if not domains:
             raise InputError(f"{name}: got no domain, expected at least one")
         features = torch.cat([tensor_of(domain.inputs) for domain in domains])

@@ -17,18 +17,9 @@ _LONGEST = 60  # characters of a value that a message repeats
 
 @frozen
 class Problem:
-    """One problem and its path in the tree of tables.
+    """One problem on one line, and its path in the tree of tables."""
 
-    Args:
-        path: Dotted keys and indices, such as ``objective.penalty.fishr.schedule.at``; empty for the whole table.
-        message: The value, what was expected and what to do, on one line.
-
-    Example:
-        >>> print(Problem("at", "missing, expected a whole number").under("schedule"))
-        schedule.at: missing, expected a whole number
-    """
-
-    path: str
+    path: str  # such as ``objective.penalty.fishr.schedule.at``; empty: the whole table
     message: str
 
     def under(self, step: str) -> "Problem":
@@ -42,11 +33,7 @@ class Problem:
 
 
 class ConfigurationError(InputError):
-    """A configuration cannot be used; every problem is listed.
-
-    Args:
-        problems: All problems, in the order of the table.
-        source: Name of the file.
+    """A configuration cannot be used; every problem is listed, after the name of the file.
 
     Example:
         >>> raise ConfigurationError([Problem("steps", "missing, expected a whole number")], "run.toml")

@@ -23,16 +23,9 @@ _PLUGIN = {
 
 
 def schema(target: type[Any], families: tuple[Family, ...] = FAMILIES) -> dict[str, Any]:
-    """Return the JSON schema of the tables that describe a class.
+    """Return the JSON schema (draft 2020-12) of the tables that describe a class.
 
     Ranges of numbers are checked by the classes themselves, when the table is read.
-
-    Args:
-        target: A frozen attrs class.
-        families: The protocols that declared types name, and their kinds.
-
-    Returns:
-        A schema of draft 2020-12, with one definition for each class and family.
 
     Example:
         >>> from fishr.penalties import VREx

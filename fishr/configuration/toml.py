@@ -28,17 +28,7 @@ def load(
     plugins: Iterable[str] = (),
     families: tuple[Family, ...] = FAMILIES,
 ) -> T:
-    """Return the object that a TOML file describes.
-
-    Args:
-        path: The file.
-        target: The frozen attrs class to build.
-        overrides: Texts ``a.b.c=value``, applied in their order before the table is read.
-        plugins: Modules whose classes and functions the file may name.
-        families: The protocols that declared types name, and their kinds.
-
-    Returns:
-        An object of the target.
+    """Return the object that a TOML file describes; the arguments are those of ``structure`` and ``apply_overrides``.
 
     Raises:
         ConfigurationError: The file cannot be read, or all problems of its table, after its name.
@@ -59,13 +49,7 @@ def load(
 
 
 def dumps(obj: object) -> str:
-    """Return an object as TOML; equal objects give equal texts.
-
-    Args:
-        obj: An object of a frozen attrs class.
-
-    Returns:
-        The text, scalars before tables.
+    """Return an object as TOML, scalars before tables; equal objects give equal texts.
 
     Raises:
         ConfigurationError: All parts of the object that no file can hold.
@@ -118,17 +102,10 @@ def parse_toml(text: str) -> dict[str, Any]:
 
 
 def apply_overrides(table: Mapping[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
-    """Return a copy of a table with some values set; tables that are missing on the way are made.
+    """Return a copy of a table with values set by texts ``a.b.c=value``, in order; missing tables on the way are made.
 
-    A new ``kind`` starts an empty table, which keeps only the values that overrides set.
-
-    Args:
-        table: Tables, lists and scalars, as TOML holds them; it is not changed.
-        overrides: Texts ``a.b.c=value``, applied in their order. The value is TOML; a text that is no TOML value
-            is a string.
-
-    Returns:
-        The new table. Unknown keys are found by ``structure``.
+    The value is TOML; a text that is no TOML value is a string. A new ``kind`` starts an empty table, which keeps only
+    the values that overrides set. Unknown keys are found by ``structure``.
 
     Raises:
         ConfigurationError: All overrides without ``=``, key or value, and those whose path leads through

@@ -49,15 +49,10 @@ METHODS: Mapping[str, Method] = MappingProxyType(
 
 
 def colored_digits(method: str = "fishr") -> Experiment:
-    """Return the Colored MNIST protocol on 8×8 digits that need no download.
+    """Return the Colored MNIST protocol on 8×8 digits that need no download; a run of about half a minute on a CPU.
 
-    The 1,300 training images make 6,500 samples. Of 240 steps, the first 120 are the warm-up.
-
-    Args:
-        method: "erm", "irm", "vrex" or "fishr".
-
-    Returns:
-        A run of about half a minute on a CPU.
+    The 1,300 training images make 6,500 samples. Of 240 steps, the first 120 are the warm-up. ``method`` is "erm",
+    "irm", "vrex" or "fishr".
 
     Raises:
         InputError: The method is unknown.
@@ -75,12 +70,7 @@ def colored_digits(method: str = "fishr") -> Experiment:
 def colored_mnist(method: str = "fishr", label_noise: float = 0.25) -> Experiment:
     """Return the Colored MNIST experiment of Table 2, or without label noise that of the appendix's Table 5.
 
-    Args:
-        method: "erm", "irm", "vrex" or "fishr".
-        label_noise: Probability that a label is wrong.
-
-    Returns:
-        A run of about ten minutes on two CPU cores.
+    ``label_noise`` is the probability that a label is wrong. A run takes about ten minutes on two CPU cores.
 
     Raises:
         InputError: The method is unknown, or the probability is outside 0 to 1.

@@ -17,12 +17,7 @@ ARTIFACTS, SNAPSHOTS = "keeping.json", "checkpoints"
 
 @frozen
 class Recording:
-    """Statistics of the head that a run records over time.
-
-    Args:
-        every: steps between two records; the first and the last weights are always recorded.
-        samples: number of samples of each training domain, the first ones; None takes all.
-        epsilon: ε of the inconsistency, loss.
+    """Statistics of the head that a run records over time; the first and the last weights are always recorded.
 
     Raises:
         InputError: a number outside its range.
@@ -32,9 +27,10 @@ class Recording:
         (True, True)
     """
 
-    every: int = field(validator=whole(1))
+    every: int = field(validator=whole(1))  # steps
+    # first ones of each training domain; None: all
     samples: int | None = field(default=None, validator=optional(whole(1)))
-    epsilon: float = field(default=0.1, validator=number())
+    epsilon: float = field(default=0.1, validator=number())  # ε of the inconsistency, loss
 
     def due(self, step: int, last: int) -> bool:
         """Return whether a run of ``last`` updates records the weights after ``step`` of them."""
@@ -43,19 +39,10 @@ class Recording:
 
 @frozen
 class Artifacts:
-    """What a run keeps on the way; none of it changes the run.
-
-    Args:
-        statistics: which statistics to record; None records none.
-        checkpoints: keep a snapshot of every checkpoint, not the last one alone.
-
-    Example:
-        >>> Artifacts(Recording(every=50)).statistics.every
-        50
-    """
+    """What a run keeps on the way; none of it changes the run."""
 
     statistics: Recording | None = None
-    checkpoints: bool = False
+    checkpoints: bool = False  # keep a snapshot of each
 
     def save(self, folder: Path) -> None:
         """Write the settings into a run folder; a run that keeps nothing has no such file."""
@@ -93,18 +80,7 @@ def snapshot_path(folder: Path, step: int) -> Path:
 
 
 def snapshots(folder: Path) -> tuple[Path, ...]:
-    """Return the checkpoints that a run kept on the way, in the order of their steps.
-
-    Args:
-        folder: run folder.
-
-    Returns:
-        Their paths; none where the run kept only its last checkpoint.
-
-    Example:
-        >>> snapshots(Path("no-such-run"))
-        ()
-    """
+    """Return the paths of the checkpoints that a run kept on the way, in the order of their steps."""
     found = [path for path in (folder / SNAPSHOTS).glob("*.pt") if path.stem.isdecimal()]
     return tuple(sorted(found, key=lambda path: int(path.stem)))
 

@@ -29,51 +29,23 @@ _DIRECTORY = 0x10  # file attribute of DOS
 
 @frozen(eq=False)
 class Checkpoint:
-    """Content of a checkpoint file.
+    """Content of a checkpoint file."""
 
-    Args:
-        state: the training state, on the CPU.
-        experiment_text: the configuration of the run, as TOML.
-        position: bytes of the run's metrics file that belong to the state.
-        seconds: spent training so far.
-
-    Example:
-        >>> [field.name for field in attrs.fields(Checkpoint)]
-        ['state', 'experiment_text', 'position', 'seconds']
-    """
-
-    state: TrainingState
-    experiment_text: str = ""
-    position: int = 0
-    seconds: float = 0.0
+    state: TrainingState  # on the CPU
+    experiment_text: str = ""  # configuration of the run, as TOML
+    position: int = 0  # bytes of the metrics file that belong to the state
+    seconds: float = 0.0  # spent training so far
 
 
 def save(path: Path, state: TrainingState, experiment_text: str, position: int = 0, seconds: float = 0.0) -> None:
     """Write a checkpoint; until it is whole, the previous one stays.
 
-    The file is a dict of plain values that ``torch.load(path, weights_only=True)`` reads anywhere, with the
-    weights under "parameters".
-
-    Args:
-        path: file in a folder that exists; one process at a time writes it.
-        state: training state.
-        experiment_text: the configuration of the run, as TOML.
-        position: bytes of the run's metrics file that belong to the state.
-        seconds: spent training so far.
+    The file is a dict of plain values that ``torch.load(path, weights_only=True)`` reads anywhere, with the weights
+    under "parameters". The arguments are the fields of ``Checkpoint``. One process at a time writes a path.
 
     Raises:
-        NotFinite: a parameter is infinite or not a number; the previous file is kept.
-        RunFailed: the file could not be written; the previous one is kept.
-
-    Example:
-        >>> import tempfile
-        >>> from fishr.protocols import colored_digits
-        >>> from fishr.training.loop import train
-        >>> state = next(train(colored_digits())).state
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     save(Path(folder) / "checkpoint.pt", state, 'name = "digits"')
-        ...     torch.load(Path(folder) / "checkpoint.pt", weights_only=True)["step"]
-        0
+        NotFinite: a parameter is infinite or not a number.
+        RunFailed: the file could not be written.
     """
     if bad := _not_finite(state):
         raise NotFinite(state.step, f"parameter {bad[0]}", bad[1])
@@ -91,16 +63,13 @@ def save(path: Path, state: TrainingState, experiment_text: str, position: int =
 
 
 def load(path: Path, template: TrainingState | None = None, experiment_text: str | None = None) -> Checkpoint:
-    """Read a checkpoint.
+    """Read a checkpoint onto the CPU.
 
     Args:
         path: a file that ``save`` wrote.
-        template: a state of the same experiment, such as its initial one. The result has the template's types;
-            without it, records of penalties are dicts, and no run can go on from them.
+        template: a state of the same experiment, such as its initial one, whose types the result has. Without it,
+            records of penalties are dicts, and no run can resume from them.
         experiment_text: the configuration that the checkpoint has to be of, as TOML; None accepts any.
-
-    Returns:
-        The content, on the CPU.
 
     Raises:
         InputError: no such file, one that is damaged or of another program or version, a state that does not fit

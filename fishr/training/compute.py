@@ -53,25 +53,13 @@ class Compute:
     compile: bool = False
 
     def autocast(self, device: torch.device) -> AbstractContextManager[object]:
-        """Return the context of the featurizer's forward pass: autocast to 16 bits, or nothing.
-
-        Example:
-            >>> with Compute().autocast(torch.device("cpu")):
-            ...     torch.is_autocast_enabled("cpu")
-            False
-        """
+        """Return the context of the featurizer's forward pass: autocast to 16 bits, or nothing."""
         if self.precision not in _AUTOCAST:
             return nullcontext()
         return torch.autocast(device.type, dtype=_AUTOCAST[self.precision])
 
     def products(self) -> AbstractContextManager[None]:
-        """Return the context of the featurizer's passes, forward and backward, for float32 matrix products.
-
-        Example:
-            >>> with Compute(precision="tf32").products():
-            ...     torch.backends.cuda.matmul.fp32_precision
-            'tf32'
-        """
+        """Return the context of the featurizer's passes, forward and backward, for float32 matrix products."""
         return products("tf32" if self.precision == "tf32" else "ieee")
 
 
@@ -126,17 +114,10 @@ def seeded(seed: int, device: torch.device) -> Generator[None]:
 
 
 def resolve_device(name: str) -> torch.device:
-    """Return the device of a name.
-
-    Args:
-        name: "cpu", "cuda", "cuda:1", "mps" (Apple's GPU), or "auto" for the GPU where there is one.
+    """Return the device of "cpu", "cuda", "cuda:1", "mps" (Apple's GPU) or "auto", which is the GPU if there is one.
 
     Raises:
         InputError: no such device here.
-
-    Example:
-        >>> resolve_device("cpu")
-        device(type='cpu')
     """
     gpus = torch.cuda.device_count()
     mps = torch.backends.mps.is_available()

@@ -24,27 +24,14 @@ Split = Literal["training", "evaluation"]
 
 @frozen
 class DomainScore:
-    """Loss and accuracy on one domain.
-
-    Args:
-        name: of the domain.
-        split: "training" if the domain was trained on, else "evaluation".
-        loss: mean over the samples.
-        accuracy: share of samples whose predicted class is the label, 0 to 1.
-        samples: number of samples.
-        environment: environment that the domain is a part of; None if it is one itself.
-
-    Example:
-        >>> DomainScore("reversed", "evaluation", loss=0.7, accuracy=0.58, samples=497).accuracy
-        0.58
-    """
+    """Loss and accuracy on one domain."""
 
     name: str
     split: Split
-    loss: float
-    accuracy: float
+    loss: float  # mean over the samples
+    accuracy: float  # 0 to 1
     samples: int
-    environment: str | None = None
+    environment: str | None = None  # that the domain is a part of
 
     @property
     def title(self) -> str:
@@ -72,18 +59,10 @@ def evaluate(
     chunk: int = 8192,
     ranks: Ranks = ALONE,
 ) -> tuple[DomainScore, ...]:
-    """Return loss and accuracy on each domain, in eval mode and without a graph.
+    """Return loss and accuracy on each training domain, then on each evaluation domain, in eval mode without a graph.
 
-    Args:
-        model: the experiment's modules, on the domains' device; their modes are restored.
-        experiment: for its loss and precision.
-        state: the weights.
-        domains: the data.
-        chunk: most samples of one forward pass, which bounds memory; large inputs take fewer.
-        ranks: the processes that share each domain's samples; all of them call, and get the same.
-
-    Returns:
-        One score for each training domain, then one for each evaluation domain.
+    ``model`` is on the domains' device; its modes are restored. ``chunk`` is the largest number of samples of one
+    forward pass, which bounds memory. Of several ranks all call, each scores its share, and all get the same.
 
     Raises:
         RankLost: another rank is gone.
@@ -129,30 +108,10 @@ def _score(model: Model, experiment: Experiment, domain: Domain, split: Split, c
 def score_checkpoint(
     experiment: Experiment, folder: Path, data_dir: Path | None = None, device: str = "cpu"
 ) -> tuple[int, tuple[DomainScore, ...]]:
-    """Score a run folder's last checkpoint on every domain of the experiment's data.
-
-    Args:
-        experiment: the folder's.
-        folder: run folder.
-        data_dir: folder of data files, for data that has files.
-        device: as for ``train``.
-
-    Returns:
-        The checkpoint's step and the scores.
+    """Return the step of a run folder's last checkpoint, and its scores on every domain of the experiment's data.
 
     Raises:
         InputError: no checkpoint, one of another experiment, or missing data.
-
-    Example:
-        >>> import tempfile, attrs
-        >>> from fishr.protocols import colored_digits
-        >>> from fishr.training.runs import run
-        >>> experiment = attrs.evolve(colored_digits(), steps=1)
-        >>> with tempfile.TemporaryDirectory() as parent:
-        ...     events = list(run(experiment, Path(parent, "run"), experiment_text=""))
-        ...     step, scores = score_checkpoint(experiment, Path(parent, "run"))
-        >>> step, [score.name for score in scores]
-        (1, ['flip 0.2', 'flip 0.1', 'reversed', 'gray'])
     """
     path = checkpoint_of(folder)
     where = resolve_device(device)

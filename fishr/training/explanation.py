@@ -20,20 +20,12 @@ from fishr.training.state import build_model
 
 @frozen
 class LossExplanation:
-    """The terms of a loss at a step, which print as a formula and a table.
+    """The terms of a loss at a step, which print as a formula and a table."""
 
-    Args:
-        risk: "domains" or "samples", over which ``ERM`` averages; the name of any other risk.
-        l2: Factor of the squared norm of all parameters.
-        divided_by: Divisor of the whole loss at this step.
-        fresh_optimizer: Whether the optimizer's state is reset before this step's update.
-        penalty: The penalties.
-    """
-
-    risk: str
-    l2: float
-    divided_by: float
-    fresh_optimizer: bool
+    risk: str  # "domains" or "samples" of ``ERM``; the name of any other
+    l2: float  # factor of Σ‖w‖²
+    divided_by: float  # divisor of the whole loss
+    fresh_optimizer: bool  # whether the optimizer's state is reset before the update
     penalty: Explanation
 
     def __str__(self) -> str:
@@ -48,10 +40,6 @@ def loss_outline(objective: Objective, steps: int) -> str:
     """Return the loss's formula at the first and the last step and at each term's largest weight, and what is logged.
 
     A step with the weights of the line before is left out.
-
-    Args:
-        objective: Objective of the run.
-        steps: Number of updates.
 
     Example:
         >>> import attrs
@@ -97,14 +85,6 @@ def _formula(step: int, risk: str, l2: float, weights: Mapping[str, float], divi
 
 def explain_objective(experiment: Experiment, step: int = 0, data_dir: Path | None = None) -> LossExplanation:
     """Return weight, readings, graph and state of each term of the loss at a step, on the experiment's first batch.
-
-    Args:
-        experiment: The run.
-        step: Number of updates before the step.
-        data_dir: Folder of the data files, for data that has files.
-
-    Returns:
-        An explanation to print.
 
     Raises:
         InputError: The data are missing.

@@ -92,26 +92,8 @@ def domain_features(
     """Yield features [n, F] and logits [n, C] of a domain, float32 or wider, in order, in eval mode without a graph.
 
     A row's features have the same bits for any ``chunk`` and ``start``, and in training with a frozen featurizer; its
-    logits do if both are multiples of 64.
-
-    Args:
-        model: The experiment's modules, on the domain's device; their modes are restored before each yield.
-        experiment: For its precision.
-        state: The weights.
-        domain: The samples.
-        chunk: Largest number of rows of a pair, which bounds memory; fewer if inputs are large.
-        start: First row.
-
-    Example:
-        >>> from fishr.protocols import colored_digits
-        >>> from fishr.training.state import build_model, first_state
-        >>> experiment = colored_digits()
-        >>> domains = experiment.data(experiment.seed, None)
-        >>> model = build_model(experiment, domains)
-        >>> state = first_state(experiment, model, 2)
-        >>> pairs = domain_features(model, experiment, state, domains.training[0], chunk=2500)
-        >>> [(tuple(features.shape), tuple(logits.shape)) for features, logits in pairs]
-        [((2500, 390), (2500, 1)), ((750, 390), (750, 1))]
+    logits do if both are multiples of 64. ``chunk`` is the largest number of rows of a pair, fewer if inputs are large;
+    ``start`` is the first row. The model's modes are restored before each yield.
     """
     block: int | None = None
     for inputs, _ in chunks(domain, chunk, start):
@@ -134,8 +116,7 @@ def on_features(
 ) -> Experiment:
     """Return the experiment with nothing before its head, on a file of features of its own data.
 
-    Head, loss, objective, optimizer, batches and steps stay. The weights after training are bit-identical to training
-    through ``Frozen`` with the featurizer that computed the features.
+    The weights after training are bit-identical to training through ``Frozen`` with the featurizer of the features.
 
     Args:
         experiment: The experiment whose head is trained.
@@ -153,11 +134,6 @@ def on_features(
         >>> recipe = colored_digits()
         >>> on_features(recipe, Path("digits.h5"), "6b86b2", {}, recipe.data, recipe.seed).featurizer
         MLP(widths=())
-        >>> on_features(recipe, Path("digits.h5"), "6b86b2", {}, recipe.data, seed=5)
-        Traceback (most recent call last):
-            ...
-        fishr.errors.InputError: digits.h5: its features are of seed = 5, the experiment has 0; \
-cache the features of the experiment's own data, or change the experiment
     """
     for name, theirs, ours in [*_differences(data, experiment.data), ("seed", seed, experiment.seed)]:
         if theirs != ours:

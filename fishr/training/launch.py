@@ -25,16 +25,11 @@ class Refused(InputError):
 
 @contextmanager
 def joined(device: str) -> Generator[tuple[Ranks, str]]:
-    """Join the processes that ``torchrun`` started, as its environment variables say.
+    """Join the processes that ``torchrun`` started; yield the ranks and the name of this rank's device.
 
-    Within the context, the launcher's SIGTERM, which follows the death of a rank, raises ``RankLost``; a second one is
-    ignored, so that the process can report it.
-
-    Args:
-        device: as for ``resolve_device``; "cuda", and "auto" where there is a GPU, are each rank's own GPU.
-
-    Yields:
-        The ranks and the name of this rank's device; ``ALONE`` and ``device`` without a launcher.
+    ``device`` is as for ``resolve_device``; "cuda", and "auto" where there is a GPU, are each rank's own GPU. Without a
+    launcher, the ranks are ``ALONE``. The launcher's SIGTERM, which follows the death of a rank, raises ``RankLost``
+    within the context; a second one is ignored, so that the process can report it.
 
     Raises:
         InputError: a device that is absent.

@@ -24,82 +24,37 @@ from fishr.types import DomainBatch
 
 @frozen(eq=False)
 class Started:
-    """Training begins, or goes on.
-
-    Args:
-        state: state that the first step starts from.
-        experiment: the run.
-        domains: its data, on the device of the run.
-        model: the modules that the run computes with. Others may use them between two events, and restore their modes.
-
-    Example:
-        >>> from fishr.protocols import colored_digits
-        >>> next(train(colored_digits())).state.step
-        0
-    """
+    """Training begins or resumes: the first state, the experiment, and its data and modules on the device."""
 
     state: TrainingState
     experiment: Experiment
     domains: Domains
-    model: Model
+    model: Model  # may be used between two events; restore its modes
 
 
 @frozen(eq=False)
 class Stepped:
-    """One update was made.
+    """One update was made."""
 
-    Args:
-        state: after the update.
-        record: numbers of the step, at the weights before the update.
-        seconds: duration of the update with the reading of its batch; None outside a run folder.
-
-    Example:
-        >>> import attrs
-        >>> from fishr.protocols import colored_digits
-        >>> event = list(train(attrs.evolve(colored_digits(), steps=1)))[1]
-        >>> event.state.step, event.record.step
-        (1, 0)
-    """
-
-    state: TrainingState
-    record: StepRecord
-    seconds: float | None = None
+    state: TrainingState  # after the update
+    record: StepRecord  # at the weights before the update
+    seconds: float | None = None  # of the update and of reading its batch; None outside a run folder
 
 
 @frozen
 class Evaluated:
-    """The weights were evaluated.
-
-    Args:
-        step: updates made before.
-        scores: one for each training domain, then one for each evaluation domain.
-
-    Example:
-        >>> Evaluated(step=50, scores=()).step
-        50
-    """
+    """The weights after ``step`` updates were evaluated."""
 
     step: int
-    scores: tuple[DomainScore, ...]
+    scores: tuple[DomainScore, ...]  # of each training domain, then of each evaluation domain
 
 
 @frozen(eq=False)
 class Finished:
-    """All steps are made.
-
-    Args:
-        state: the last state.
-        scores: of the last evaluation.
-
-    Example:
-        >>> import attrs
-        >>> from fishr.protocols import colored_digits
-        >>> list(train(attrs.evolve(colored_digits(), steps=1)))[-1].state.step
-        1
-    """
+    """All steps are made."""
 
     state: TrainingState
-    scores: tuple[DomainScore, ...]
+    scores: tuple[DomainScore, ...]  # of the last evaluation
 
 
 Event = Started | Stepped | Evaluated | Finished
@@ -116,14 +71,14 @@ def train(
 ) -> Iterator[Event]:
     """Run an experiment, as far as the events are consumed.
 
-    The events that follow a state depend on the state alone: on a CPU, training that goes on from the state of any
-    ``Stepped`` is bit-identical to training that was not interrupted.
+    On a CPU, training that resumes from the state of any ``Stepped`` is bit-identical to training that was not
+    interrupted.
 
     Args:
         experiment: the run.
         data_dir: folder of data files, for data that has files.
         device: as for ``resolve_device``.
-        state: where to go on from; None begins.
+        state: where to resume; None begins.
         domains: the data, if it is built already.
         ranks: the processes that train together, each on its share of every batch. All of them call with the same
             arguments but for the device, and get the same events. Their number changes a run by rounding only, and by

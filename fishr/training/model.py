@@ -16,21 +16,11 @@ class Model:
 
     The modules hold no state between steps: ``place`` puts a state's numbers into them. They are built in train mode,
     and each decides on its own mode.
-
-    Args:
-        featurizer: from inputs [N, ...] to features [N, F].
-        head: from features [N, F] to logits [N, C].
-        compiled: the featurizer for training steps, where it is compiled.
-
-    Example:
-        >>> model = Model(nn.Flatten(), nn.Linear(3, 2))
-        >>> list(model.parameters())
-        ['head.weight', 'head.bias']
     """
 
-    featurizer: nn.Module
-    head: nn.Module
-    compiled: Callable[[Tensor], Tensor] | None = None
+    featurizer: nn.Module  # [N, ...] to features [N, F]
+    head: nn.Module  # features to logits [N, C]
+    compiled: Callable[[Tensor], Tensor] | None = None  # the featurizer for training steps, where it is compiled
 
     @property
     def call(self) -> Callable[[Tensor], Tensor]:
@@ -51,14 +41,9 @@ class Model:
 
 
 def place(model: Model, parameters: dict[str, Tensor], buffers: dict[str, Tensor]) -> None:
-    """Point the modules' parameters at given tensors, and set their buffers to copies.
+    """Point the modules' parameters at given tensors by name, and set their buffers to copies.
 
     Forward passes write into buffers only, so that no given tensor changes.
-
-    Args:
-        model: the workspace.
-        parameters: by name, of the modules' shapes.
-        buffers: by name, of the modules' shapes.
 
     Raises:
         InputError: the names or shapes are not the model's.

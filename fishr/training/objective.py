@@ -19,24 +19,12 @@ from fishr.types import Problem
 
 @frozen(eq=False)
 class Loss:
-    """The parts of one step's loss.
+    """The parts of one step's loss, before any rescaling but for ``total``."""
 
-    Args:
-        total: the minimized loss, 0-dim, with its graph.
-        risk: training error, before any rescaling.
-        l2: l2 · Σ‖w‖², before any rescaling.
-        terms: weighted value and weight of each penalty, before any rescaling.
-
-    Example:
-        >>> one = torch.tensor(1.0)
-        >>> Loss(total=one, risk=one, l2=one * 0, terms={}).total
-        tensor(1.)
-    """
-
-    total: Tensor
+    total: Tensor  # minimized, 0-dim, with its graph
     risk: Tensor
-    l2: Tensor
-    terms: dict[str, Term]
+    l2: Tensor  # l2 · Σ‖w‖²
+    terms: dict[str, Term]  # weighted value and weight of each penalty
 
 
 def _names(objective: object, attribute: object, penalty: Total) -> None:
@@ -85,14 +73,7 @@ class Objective:
         return states if has_memory(states["risk"]) else {name: states[name] for name in self.penalty.terms}
 
     def evaluate(self, seen: Observation, parameters: Iterable[Tensor], state: Any, step: int) -> tuple[Loss, Any]:
-        """Return the loss of one batch and the penalties' next state.
-
-        Args:
-            seen: the observed batch.
-            parameters: of featurizer and head, those that are trained.
-            state: the penalties' state, from ``init`` or the previous step.
-            step: updates made so far, for the schedules.
-        """
+        """Return the loss of one batch at a step, of trained parameters, and the penalties' next state."""
         risk, remembered = self.risk(seen, state.get("risk", ()), step)
         terms, states = self.penalty.evaluate(seen, state, step)
         state = states | {"risk": remembered} if "risk" in state else states
@@ -107,10 +88,5 @@ class Objective:
         return Loss(total, risk, l2, terms), state
 
     def divisor(self, weights: Iterable[float]) -> float:
-        """Return the divisor of the whole loss when its terms have such weights.
-
-        Example:
-            >>> Objective(rescale=True).divisor([10.0, 0.5]), Objective().divisor([10.0, 0.5])
-            (10.0, 1.0)
-        """
+        """Return the divisor of the whole loss when its terms have such weights."""
         return max([1.0, *weights]) if self.rescale else 1.0

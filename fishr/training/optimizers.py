@@ -22,27 +22,14 @@ Gradients = tuple[Tensor | None, ...]
 
 @frozen(eq=False)
 class OptimizerState:
-    """State of an optimizer.
+    """State of an optimizer."""
 
-    Args:
-        steps: updates each parameter has had; a parameter without a gradient has none in that step.
-        moments: by the optimizer's own names, one tensor for each parameter, in order.
-
-    Example:
-        >>> Adam(lr=0.1).init((torch.zeros(2),)).steps
-        (0,)
-    """
-
-    steps: tuple[int, ...]
-    moments: dict[str, tuple[Tensor, ...]]
+    steps: tuple[int, ...]  # updates each parameter has had with a gradient
+    moments: dict[str, tuple[Tensor, ...]]  # by the optimizer's own names, one tensor for each parameter
 
 
 class Optimizer(Protocol):
-    """Two pure functions; the state is part of a checkpoint.
-
-    Example:
-        >>> optimizer: Optimizer = SGD(lr=0.1)
-    """
+    """Two pure functions; the state is part of a checkpoint."""
 
     def init(self, parameters: Parameters, /) -> Any:
         """Return the state before the first update: tensors, numbers and None in tuples, lists and dicts."""
@@ -114,13 +101,7 @@ class Adam:
     def update(
         self, gradients: Gradients, state: OptimizerState, parameters: Parameters
     ) -> tuple[Parameters, OptimizerState]:
-        """Return new weights and the next state.
-
-        Args:
-            gradients: one for each parameter; None leaves the parameter and its moments unchanged.
-            state: from ``init`` or the previous update; not changed.
-            parameters: the weights; not changed.
-        """
+        """Return new weights and the next state; where a gradient is None, weights and moments are unchanged."""
         taken = [index for index, gradient in enumerate(gradients) if gradient is not None]
         weights = _copies(parameters, taken)
         first = _copies(state.moments["first"], taken)

@@ -69,14 +69,10 @@ def run(
         experiment_text: the configuration as TOML, written to config.toml.
         data_dir: folder of data files, for data that has files.
         device: as for ``train``.
-        resume: go on from the folder's checkpoint; a finished run yields only its Finished.
-        keep: statistics over time and snapshots, neither of which changes the run; a resumed run keeps what it was
-            begun with.
-        ranks: the processes that train together. Only the first reads and writes the folder; a run may be resumed by
-            another number of them.
-
-    Yields:
-        The events of ``train`` from the checkpoint on.
+        resume: resume from the folder's checkpoint; a finished run yields only its Finished.
+        keep: statistics and snapshots, neither of which changes the run; a resumed run keeps what it was begun with.
+        ranks: the processes that train together; only the first reads and writes the folder. Another number of them
+            may resume a run.
 
     Raises:
         InputError: a folder that exists, or that cannot be resumed; input that ``train`` refuses.

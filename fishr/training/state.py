@@ -23,45 +23,21 @@ _INITIALIZATION, _BATCHES = 0, 1
 
 @frozen(eq=False)
 class TrainingState:
-    """Everything the next steps depend on; no step changes the state it is given.
+    """Everything the next steps depend on; no step changes the state it is given."""
 
-    Args:
-        step: updates made so far.
-        parameters: by name, "featurizer.…" and "head.…".
-        buffers: by name, as the parameters.
-        optimizer: of the parameters that require grad, in their order.
-        penalty: the objective's state.
-        generator: uint8, on the CPU; state of the generator that batches and random layers draw from.
-        scale: loss scale of the featurizer's backward pass with 16-bit floats; else None.
-
-    Example:
-        >>> from fishr.protocols import colored_digits
-        >>> experiment = colored_digits()
-        >>> state = initial_state(experiment, experiment.data(experiment.seed, None))
-        >>> state.step, state.parameters["head.weight"].shape
-        (0, torch.Size([1, 390]))
-    """
-
-    step: int
-    parameters: dict[str, Tensor]
-    buffers: dict[str, Tensor]
-    optimizer: OptimizerState
-    penalty: Any
-    generator: Tensor
-    scale: GradientScale | None = None
+    step: int  # updates made so far
+    parameters: dict[str, Tensor]  # by name, "featurizer.…" and "head.…"
+    buffers: dict[str, Tensor]  # likewise
+    optimizer: OptimizerState  # of the parameters that require grad, in their order
+    penalty: Any  # the objective's state
+    generator: Tensor  # state of the generator of batches and random layers; uint8, on the CPU
+    scale: GradientScale | None = None  # of the featurizer's backward pass with fp16
 
 
 def build_model(experiment: Experiment, domains: Domains) -> Model:
-    """Return the experiment's modules with their first weights, on the domains' device.
+    """Return the experiment's modules in train mode, on the domains' device.
 
-    The weights are drawn on the CPU, so that they are the same on every device.
-
-    Args:
-        experiment: featurizer, head, loss and seed.
-        domains: for the shape of an input, the number of classes and the labels.
-
-    Returns:
-        The modules in train mode.
+    The first weights are drawn on the CPU, so that they are the same on every device.
 
     Raises:
         InputError: labels that the loss does not take.
@@ -90,14 +66,9 @@ def build_model(experiment: Experiment, domains: Domains) -> Model:
 
 
 def initial_state(experiment: Experiment, domains: Domains) -> TrainingState:
-    """Return the state before the first step.
+    """Return the state before the first step, on the domains' device.
 
-    Args:
-        experiment: the run; its seed decides weights and batches through two independent generators.
-        domains: its data, on the device of the run.
-
-    Returns:
-        Step 0, on the domains' device.
+    The experiment's seed decides weights and batches through two independent generators.
 
     Raises:
         InputError: labels that the loss does not take, nothing in the model can be trained, or a penalty's state is no
@@ -113,13 +84,7 @@ def initial_state(experiment: Experiment, domains: Domains) -> TrainingState:
 
 
 def first_state(experiment: Experiment, model: Model, domains: int) -> TrainingState:
-    """Return the state before the first step of a model that is built already; else as ``initial_state``.
-
-    Example:
-        >>> from fishr.protocols import colored_digits
-        >>> first_state(colored_digits(), Model(torch.nn.Flatten(), torch.nn.Linear(3, 1)), domains=2).step
-        0
-    """
+    """Return the state before the first step of a model that is built already; else as ``initial_state``."""
     parameters = model.parameters()
     trainable = tuple(p.detach() for p in parameters.values() if p.requires_grad)
     if not trainable:

@@ -27,12 +27,7 @@ from fishr.types import HEAD, DomainBatch
 
 @frozen
 class TermRecord:
-    """One penalty in one step: ``value``, already multiplied by ``weight``.
-
-    Example:
-        >>> TermRecord(value=0.5, weight=10.0).value
-        0.5
-    """
+    """One penalty in one step: ``value``, already multiplied by ``weight``."""
 
     value: float
     weight: float
@@ -40,27 +35,14 @@ class TermRecord:
 
 @frozen
 class StepRecord:
-    """The numbers of one step, at the weights before its update.
+    """The numbers of one step, at the weights before its update."""
 
-    Args:
-        step: updates made before this one.
-        loss: the minimized loss; differs from risk + l2 + terms when the objective rescales.
-        risk: training error.
-        l2: squared norm of the weights times its factor.
-        terms: penalties by name.
-        domain_losses: mean loss of each training domain in the batch.
-
-    Example:
-        >>> StepRecord(step=0, loss=0.7, risk=0.7, l2=0.0, terms={}, domain_losses=(0.6, 0.8)).risk
-        0.7
-    """
-
-    step: int
-    loss: float
+    step: int  # updates made before
+    loss: float  # minimized; differs from risk + l2 + terms when the objective rescales
     risk: float
-    l2: float
+    l2: float  # squared norm of the weights times its factor
     terms: dict[str, TermRecord]
-    domain_losses: tuple[float, ...]
+    domain_losses: tuple[float, ...]  # mean of each training domain in the batch
 
 
 def step_entry(record: StepRecord, names: Sequence[str]) -> dict[str, Any]:
@@ -69,20 +51,7 @@ def step_entry(record: StepRecord, names: Sequence[str]) -> dict[str, Any]:
 
 
 class NotFinite(RunFailed):
-    """A part of the loss, or a parameter, is infinite or not a number.
-
-    Args:
-        step: updates made before.
-        term: the first part that is not finite: "risk", "l2", a penalty's name, "loss" for the sum, or
-            "parameter " and its name.
-        value: of that part.
-
-    Example:
-        >>> raise NotFinite(step=12, term="fishr", value=float("nan"))
-        Traceback (most recent call last):
-            ...
-        fishr.training.step.NotFinite: step 12: fishr is nan, expected a finite number; try a smaller learning rate
-    """
+    """A part of the loss, or a parameter, is infinite or not a number."""
 
     def __init__(self, step: int, term: str, value: float) -> None:
         super().__init__(f"step {step}: {term} is {value}, expected a finite number; try a smaller learning rate")
@@ -98,7 +67,7 @@ def advance(
     source: tuple[Domain, ...] | DomainBatch | Prefetch,
     ranks: Ranks = ALONE,
 ) -> tuple[TrainingState, StepRecord]:
-    """One step: draw a batch, compute loss and gradients, update.
+    """Draw a batch, compute loss and gradients, and return the next state and the numbers of the step.
 
     A pure function of ``state`` and ``source``: neither changes, and ``model`` is only the workspace. No ``.grad`` is
     written, and torch's global generators are restored.
@@ -110,9 +79,6 @@ def advance(
         source: the training domains to draw the batch from, a batch, or prefetched batches.
         ranks: the processes that share the batch; a batch that is given is this one's part. All of them call with
             the same state, and get the same.
-
-    Returns:
-        The next state and the numbers of the step.
 
     Raises:
         RankLost: another rank is gone.

@@ -1,6 +1,7 @@
 """An analysis in a file: the same to the bit, and never in the place of another."""
 
 import re
+from pathlib import Path
 
 import attrs
 import pytest
@@ -98,3 +99,8 @@ def test_what_is_no_analysis_is_never_replaced(tmp_path):
         may_replace(tmp_path, source, Settings())
     with pytest.raises(InputError, match="its folder does not exist; make it, or choose another place"):
         may_replace(tmp_path / "none" / "a.h5", source, Settings())
+
+
+def test_a_missing_file_is_named():
+    with pytest.raises(InputError, match=r"nowhere\.h5: no such file; give the path of a file that fishr wrote"):
+        load_analysis(Path("nowhere.h5"))
