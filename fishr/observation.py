@@ -47,24 +47,11 @@ class Observation:
     process: risks and moments are summed over the ranks, samples are gathered only where they are read.
 
     Args:
-        featurizer: inputs to features.
-        head: features to logits; statistics are of the gradients by its trainable parameters.
-        batch: this rank's samples ordered by domain.
-        loss: per-sample, unscaled.
-        route: of the gradient moments, see ``gradient_moments``.
-        ranks: the processes that share the batch; all of them read the same quantities.
         given: this rank's features, where they are computed already.
-        layers: whose gradients ``moments`` and ``gram`` are of: names below "featurizer" and "head".
         graph: whether quantities have a graph to the modules' parameters.
 
     Raises:
         InputError: the head is no module, or the batch no ``DomainBatch``.
-
-    Example:
-        >>> batch = DomainBatch(torch.randn(6, 4), torch.tensor([0, 1, 0, 1, 0, 1]), sizes=(2, 4))
-        >>> seen = Observation(nn.Linear(4, 3), nn.Linear(3, 2), batch)
-        >>> seen.domain_losses.shape, seen.moments.variance.shape
-        (torch.Size([2]), torch.Size([2, 8]))
     """
 
     featurizer: Callable[[Tensor], Tensor]

@@ -95,10 +95,6 @@ def _warn_of_others(count: int) -> None:
 def sum_over_ranks(tensor: Tensor, ranks: Ranks) -> Tensor:
     """Return the sum of all ranks' tensors of one shape, with identical bits on each rank.
 
-    Args:
-        tensor: this rank's tensor.
-        ranks: the processes; all of them must call.
-
     Returns:
         The sum, differentiable any number of times; the backward pass sums the gradients of all ranks.
 
@@ -153,7 +149,6 @@ def mean_over_ranks(tensors: Sequence[Tensor | None], ranks: Ranks) -> tuple[Ten
 
     Args:
         tensors: this rank's, without a graph; None stays None, on all ranks.
-        ranks: the processes; all of them must call.
 
     Raises:
         RankLost: another rank is gone.

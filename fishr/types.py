@@ -254,12 +254,6 @@ class GradientMoments:
 class Problem:
     """The shapes and types that a penalty's first state depends on.
 
-    Args:
-        layout: the head's parameters.
-        domains: K, the number of training domains.
-        dtype: type of the statistics.
-        device: device of the statistics.
-
     Example:
         >>> Problem.of(nn.Linear(3, 2), domains=3).zeros().shape
         torch.Size([3, 8])
@@ -275,8 +269,6 @@ class Problem:
         """Return the problem of a head trained on K domains; statistics are float32 or wider.
 
         Args:
-            head: module whose gradients are matched, up to a whole network.
-            domains: K.
             layers: names of its layers or parameters, as for ``Layout.of``; None: all.
         """
         layout = Layout.of(head, layers)
@@ -285,10 +277,6 @@ class Problem:
 
     def require_domains(self, name: str, least: int) -> None:
         """Refuse fewer training domains than a penalty compares; without this, it would silently stay zero.
-
-        Args:
-            name: name of the penalty, for the message.
-            least: fewest domains that it is defined on.
 
         Raises:
             InputError: there are fewer.

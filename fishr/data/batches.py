@@ -20,16 +20,12 @@ class Batches(Protocol):
     A class whose draws are the same at every step has ``fixed = True``: the batch is drawn once and kept. One that can
     start to read files before the batch is needed has ``begin``, with the arguments of ``draw``, which returns an
     object whose ``result()`` is the batch.
-
-    Example:
-        >>> own: Batches = Minibatch(size=2)
     """
 
     def draw(self, domains: tuple[Domain, ...], generator: torch.Generator, ranks: Ranks, /) -> DomainBatch:
         """Return samples of every domain, ordered by domain; of several ranks each returns its share.
 
         Args:
-            domains: The training domains.
             generator: The only source of randomness, in the same state on all ranks.
             ranks: The processes that share the batch.
         """
@@ -41,9 +37,6 @@ class FunctionBatches:
     """Batches of a plain function ``f(domains, generator) -> DomainBatch``.
 
     Every rank calls the function, and takes its share of each domain's samples.
-
-    Args:
-        function: Returns the batch of all ranks.
 
     Example:
         >>> domain = Domain("only", torch.zeros(3, 2), torch.tensor([0, 1, 1]))

@@ -27,17 +27,13 @@ class Entry:
 
     Args:
         kind: Its class, as in ``data.kind`` of a configuration; of an image data set, its name.
-        description: A phrase.
         needs: The files that it needs, and how to get them.
         ready: Whether a run would find them.
         environments: Names of its environments; empty: your own.
-        classes: C; None: your own.
-        class_names: Names of the classes, if they are few.
         origin: Addresses of its publishers.
         layout: Paths of its files below the data folder.
         by_hand: How to lay them out by hand.
         folder: Folder of its images; None: it has no image files.
-        license: License, if it is known.
 
     Example:
         >>> entry_of("PACS", Path("data")).environments
@@ -60,9 +56,6 @@ class Entry:
 
 def catalog(data_dir: Path) -> tuple[Entry, ...]:
     """Return the data sets, and whether their files exist in a folder.
-
-    Args:
-        data_dir: The data folder.
 
     Example:
         >>> {entry.kind: entry.ready for entry in catalog(Path("no-such-folder"))}["RotatedMNIST"]

@@ -54,7 +54,6 @@ class Domain:
     """One domain: inputs and labels collected under the same conditions.
 
     Args:
-        name: Name in tables and figures; not empty.
         inputs: [N, ...] floating point, at least one axis after the first; a tensor, or inputs read when needed.
         labels: [N] int64, the class of each sample.
         environment: Name of the environment that the domain is a part of; None: the domain's own name.
@@ -100,10 +99,6 @@ class Domain:
 
     def part(self, indices: Sequence[int], name: str | None = None) -> "Domain":
         """Return the domain of some samples, in the given order.
-
-        Args:
-            indices: Indices of the samples, at least one.
-            name: Name of the part; None: the same name.
 
         Example:
             >>> photo = Domain("photo", torch.eye(3), torch.tensor([0, 1, 0]))

@@ -19,12 +19,6 @@ class Environments:
     Args:
         domains: One for each environment, named as in the data set.
         classes: C, at least 2.
-
-    Example:
-        >>> import torch
-        >>> photo = Domain("photo", torch.zeros(4, 3), torch.tensor([0, 1, 0, 1]))
-        >>> Environments((photo,), classes=2).domains[0].name
-        'photo'
     """
 
     domains: tuple[Domain, ...]
@@ -32,12 +26,7 @@ class Environments:
 
 
 class EnvironmentSource(Protocol):
-    """Frozen settings, or a plain function, whose call returns all environments of a benchmark.
-
-    Example:
-        >>> from fishr.data import RotatedMNIST
-        >>> own: EnvironmentSource = RotatedMNIST(samples=5)
-    """
+    """Frozen settings, or a plain function, whose call returns all environments of a benchmark."""
 
     def __call__(self, seed: int, data_dir: Path | None, /) -> Environments:
         """Return the environments; arguments as for ``DataSet``."""
@@ -52,7 +41,6 @@ class HeldOut:
     those that are, then "env{i}_out" of all, the names in DomainBed's records. Tested environments are never augmented.
 
     Args:
-        source: Builds the environments.
         test: Indices of the environments that are never trained on.
         trial_seed: Seed of the split; environment i is shuffled by ``seed_hash(trial_seed, i)``.
         holdout_fraction: Fraction of each environment in its out split.
@@ -62,13 +50,6 @@ class HeldOut:
     Raises:
         InputError: A test environment twice or below 0, or a fraction outside 0 to 1; when called, an unknown
             environment, or none left to train on.
-
-    Example:
-        >>> from fishr.data import RotatedMNIST
-        >>> HeldOut(RotatedMNIST(), test=(0, 0))
-        Traceback (most recent call last):
-            ...
-        fishr.errors.InputError: test: got (0, 0), expected each environment once
 
     Source:
         Gulrajani and Lopez-Paz, In search of lost domain generalization, ICLR 2021.
@@ -110,16 +91,7 @@ class HeldOut:
 
 @frozen
 class AllEnvironments:
-    """Domains that are whole environments, under their own names; feature caches are made of them.
-
-    Args:
-        source: Builds the environments.
-
-    Example:
-        >>> from fishr.data import RotatedMNIST
-        >>> AllEnvironments(RotatedMNIST(samples=5)).source.samples
-        5
-    """
+    """Domains that are whole environments, under their own names; feature caches are made of them."""
 
     source: EnvironmentSource
 
@@ -132,9 +104,6 @@ class AllEnvironments:
 @frozen
 class DataSetEnvironments:
     """Environments that are the domains of a data set: those for training, then those for evaluation.
-
-    Args:
-        data: Builds the domains.
 
     Example:
         >>> from fishr.data import ColoredDigits

@@ -115,24 +115,9 @@ def download_mnist(data_dir: Path) -> tuple[Path, ...]:
     A correct file that exists is kept. A new one is written under another name, resumed after an interruption, checked
     against its MD5 sum, and then renamed.
 
-    Args:
-        data_dir: Data folder; created if absent.
-
-    Returns:
-        Paths of the four files.
-
     Raises:
         InputError: A file of that name exists but is not MNIST's, or the folder cannot be written.
         RunFailed: The network fails or sends other bytes than expected.
-
-    Example:
-        >>> import tempfile
-        >>> from unittest.mock import patch
-        >>> with tempfile.TemporaryDirectory() as folder, patch("urllib.request.urlopen", side_effect=TimeoutError):
-        ...     download_mnist(Path(folder))
-        Traceback (most recent call last):
-            ...
-        fishr.errors.RunFailed: https://ossci-datasets.s3.amazonaws.com/mnist/train-images-idx3-ubyte.gz: ...
 
     Source:
         MD5 sums: torchvision.datasets.MNIST.resources.

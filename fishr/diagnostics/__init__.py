@@ -3,6 +3,13 @@
 Each is a function of (head, features, labels, sizes, loss) and options by keyword, and has ``of``, which reads an
 ``Observation`` or the ``Curvature`` on one instead, so that several share intermediates. A whole network is a head on
 the raw inputs. Their files are in ``quantities``; ``docs/diagnostics.md`` lists them.
+
+Example:
+    >>> import torch
+    >>> from fishr.diagnostics import gradient_cosines
+    >>> head, data = torch.nn.Linear(3, 2), (torch.randn(5, 3), torch.tensor([0, 1, 1, 0, 1]), (2, 3))
+    >>> gradient_cosines(head, *data).value.shape
+    torch.Size([2, 2])
 """
 
 from importlib import import_module

@@ -80,12 +80,8 @@ class Curvature:
         """Return the curvature of a head on features.
 
         Args:
-            head: the module whose trainable parameters everything is taken by.
             features: [N, ...] what the head reads, ordered by domain.
-            labels: what the loss reads.
             sizes: samples of each domain, summing to N.
-            loss: per-sample, unscaled.
-            estimation: effort and seed of what is estimated.
             route: of the moments of gradients, see ``gradient_moments``.
 
         Raises:

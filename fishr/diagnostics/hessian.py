@@ -29,10 +29,6 @@ class Eigenpairs:
         residuals: [k], ‖Hu − λu‖: an eigenvalue lies within this of each value.
         route: how they were computed.
         lift: from coordinates to parameters, [r, k] to [P, k]; None where they are the same.
-
-    Example:
-        >>> Eigenpairs(torch.tensor([2.0]), torch.eye(3, 1), torch.zeros(1), "whole matrix").vectors.shape
-        torch.Size([3, 1])
     """
 
     values: Tensor

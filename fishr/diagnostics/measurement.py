@@ -38,16 +38,13 @@ def measure(
     Args:
         head: in eval mode; everything is taken by its trainable parameters.
         features: [N, ...] what the head reads, ordered by domain.
-        labels: what the loss reads.
         sizes: samples of each domain, summing to N.
-        loss: per-sample, unscaled.
         names: of the quantities; by default all of ``NAMES``.
         rank: eigenvalues and eigenvectors of each domain.
         rho: radius or deviation of the sharpness, parameter.
         eta: step of the transfer, parameter²/loss.
         epsilon: rise of the risk that an inconsistency allows, loss.
         ridge: added to what is inverted, as a share of its largest eigenvalue or entry.
-        seed: of random draws.
         route: of the moments of gradients, see ``gradient_moments``.
 
     Returns:
@@ -91,15 +88,9 @@ def measure_network(
     Args:
         module: from inputs to logits, in eval mode; all trainable parameters of one type.
         inputs: [N, ...] ordered by domain.
-        labels: what the loss reads.
         sizes: samples of each domain, summing to N.
-        loss: per-sample, unscaled.
         rank: eigenvalues of each domain.
         ridge: of the Takeuchi criterion, as a share of the largest eigenvalue.
-        estimation: effort and seed of what is estimated.
-
-    Returns:
-        Quantities by name.
 
     Raises:
         InputError: sizes that do not fit, or layers in train mode that mix samples or draw at random.

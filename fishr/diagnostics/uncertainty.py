@@ -20,11 +20,6 @@ class Quantity:
         error: estimate of the absolute error, of ``value``'s shape or broadcastable to it; None if the route is exact
             up to rounding. Twice the error covers the exact value in about 95 of 100 seeds where draws are random; for
             eigenvalues and what follows from them it is a bound.
-
-    Example:
-        >>> risks = Quantity("risk", torch.tensor([0.5, 0.7]), ("domain",), "loss", "mean over samples")
-        >>> risks.value.shape, risks.error
-        (torch.Size([2]), None)
     """
 
     name: str
@@ -44,10 +39,6 @@ class Estimation:
         repeats: independent estimates, at least 2; their mean and its standard error are reported.
         seed: of all draws; the global generators keep their state.
         chunk: samples in one pass through a module whose Hessian is known by products alone, which bounds memory.
-
-    Example:
-        >>> Estimation(repeats=8).products
-        24
     """
 
     products: int = 24

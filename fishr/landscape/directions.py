@@ -62,12 +62,7 @@ def random_directions(weights: Weights, seed: int, count: int = 2) -> Directions
     parameters (biases, scales) do not move. α = 1 is about the length of the weights.
 
     Args:
-        weights: θ.
         seed: the same seed gives the same directions on any device.
-        count: number of directions.
-
-    Returns:
-        Directions of kind "random".
 
     Raises:
         InputError: no parameter has two dimensions, or all of those are zero.
@@ -97,20 +92,7 @@ def _drawn(value: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def random_lines(weights: Weights, seed: int, count: int = 5) -> Directions:
-    """Return the same random directions as separate lines, for a mean and a band over directions.
-
-    Args:
-        weights: θ.
-        seed: of the directions.
-        count: number of lines.
-
-    Returns:
-        Directions of kind "line".
-
-    Example:
-        >>> random_lines({"weight": torch.ones(2, 2)}, seed=0, count=3).kind
-        'line'
-    """
+    """Return the same random directions as separate lines, for a mean and a band over directions."""
     return evolve(random_directions(weights, seed, count), kind="line")
 
 
@@ -126,9 +108,6 @@ def eigen_directions(
     Args:
         module: a head on features or a whole network, in eval mode.
         inputs: [n, ...] of the domain.
-        labels: as the loss takes them.
-        name: of the domain.
-        loss: per-sample.
 
     Returns:
         Directions of kind "eigen", with the eigenvalues in the names.
@@ -166,8 +145,6 @@ def gradient_directions(
         module: a head on features or a whole network, in eval mode.
         first: inputs [n, ...] and labels of one domain.
         second: those of another domain.
-        names: of the two domains.
-        loss: per-sample.
         chunk: samples of one pass, which bounds memory.
 
     Returns:

@@ -55,7 +55,6 @@ def grid_axes(directions: Directions, points: tuple[int, ...], span: float = 1.0
     them by a quarter of their extent, times span. An interpolation goes from 0 to 1.
 
     Args:
-        directions: of the landscape.
         points: of each axis; lines and interpolations have one axis.
         span: reach of the axes.
 

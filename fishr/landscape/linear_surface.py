@@ -40,7 +40,6 @@ def linear_scores(
         samples: features [n, F] and labels of each domain.
         xs: [nx], values of α.
         ys: [ny], values of β.
-        loss: per-sample.
 
     Returns:
         Scores of all domains, on the CPU.

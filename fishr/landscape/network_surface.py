@@ -28,7 +28,6 @@ def network_scores(
         samples: inputs [n, ...] on the module's device, and labels, of each domain.
         xs: [nx], values of α.
         ys: [ny], values of β.
-        loss: per-sample.
         chunk: samples of one forward pass, which bounds memory.
 
     Returns:

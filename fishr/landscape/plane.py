@@ -19,11 +19,7 @@ def weights_of(module: nn.Module, buffers: bool = False) -> Weights:
     """Return the trainable parameters of a module by name, detached.
 
     Args:
-        module: any module.
         buffers: also return floating-point buffers, such as running means.
-
-    Returns:
-        Views of the parameters.
 
     Raises:
         InputError: no parameter requires grad.
@@ -111,10 +107,6 @@ class Scores:
     Args:
         losses: [K, nx, ny], float64, mean loss of each domain.
         accuracies: [K, nx, ny], float64, from 0 to 1; NaN for a loss without predictions.
-
-    Example:
-        >>> Scores(torch.zeros(2, 5, 3), torch.ones(2, 5, 3)).losses.shape
-        torch.Size([2, 5, 3])
     """
 
     losses: Tensor

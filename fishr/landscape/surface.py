@@ -17,11 +17,6 @@ class Frames:
     Args:
         steps: T, updates made before each checkpoint.
         scores: losses and accuracies [T, K, nx, ny].
-
-    Example:
-        >>> import torch
-        >>> Frames((0, 50), Scores(torch.zeros(2, 1, 5, 3), torch.zeros(2, 1, 5, 3))).steps
-        (0, 50)
     """
 
     steps: tuple[int, ...]

@@ -25,10 +25,6 @@ def save_surface(path: Path, surface: Surface) -> None:
     training domains' means. ``xdirection`` and ``ydirection`` have an array for each parameter that moves. ``domains``
     has each domain's losses and accuracies (from 0 to 1).
 
-    Args:
-        path: of the file; its folder exists.
-        surface: to write.
-
     Raises:
         InputError: the path exists.
         RunFailed: the file could not be written.
@@ -49,20 +45,8 @@ def save_surface(path: Path, surface: Surface) -> None:
 def load_surface(path: Path) -> Surface:
     """Read a surface, with every byte checked.
 
-    Args:
-        path: of a file written by ``save_surface``.
-
-    Returns:
-        The surface, on the CPU.
-
     Raises:
         InputError: the file is absent, damaged, or of another kind.
-
-    Example:
-        >>> load_surface(Path("nowhere.h5"))
-        Traceback (most recent call last):
-            ...
-        fishr.errors.InputError: nowhere.h5: no such file; give the path of a file that fishr wrote
     """
     tree: Any = load_tree(path, KIND)
     try:

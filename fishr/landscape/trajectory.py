@@ -16,7 +16,6 @@ def pca_directions(checkpoints: Sequence[Weights], labels: Sequence[str]) -> Dir
 
     Args:
         checkpoints: θ_1 … θ_T in order, at least three.
-        labels: of the checkpoints.
 
     Returns:
         Directions of kind "pca" with the coordinates of all checkpoints. Signs are such that the first checkpoint has
@@ -62,13 +61,6 @@ def checkpoint_directions(checkpoints: Sequence[Weights], labels: Sequence[str])
     The first axis points from the last checkpoint to the first; the second checkpoint has a positive coordinate on the
     second axis.
 
-    Args:
-        checkpoints: three, of the same names and shapes.
-        labels: of the checkpoints.
-
-    Returns:
-        Directions of kind "checkpoints" with the three coordinates.
-
     Raises:
         InputError: not three, of different shapes, or on one line.
 
@@ -97,14 +89,6 @@ def checkpoint_directions(checkpoints: Sequence[Weights], labels: Sequence[str])
 
 def chord(start: Weights, end: Weights, labels: tuple[str, str]) -> Directions:
     """Return the line between two models' weights: α = 0 is the first, α = 1 the second.
-
-    Args:
-        start: θ_A.
-        end: θ_B, of the same names and shapes.
-        labels: of the two.
-
-    Returns:
-        Directions of kind "interpolation".
 
     Raises:
         InputError: the two differ in names or shapes, or are equal.

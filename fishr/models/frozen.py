@@ -106,9 +106,6 @@ def freeze_norm(module: Module) -> Module:
     Neither ``train()`` nor code that sets ``training`` of each module changes it. Names of parameters and buffers stay
     the same. Other normalizations keep no statistics.
 
-    Args:
-        module: Changed in place, and returned.
-
     Example:
         >>> import torch
         >>> network = freeze_norm(nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4))).train()

@@ -74,7 +74,6 @@ class Scaled:
     so that a moving average covers the warm-up at the cost of a forward pass.
 
     Args:
-        penalty: the penalty.
         schedule: weight as a function of the step, or a number.
 
     Example:
@@ -114,12 +113,7 @@ class Scaled:
 
 @frozen(eq=False)
 class Term:
-    """The value of one named term at a step.
-
-    Args:
-        value: 0-dim, weighted.
-        weight: its weight, or 1.
-    """
+    """The value of one named term at a step."""
 
     value: Tensor
     weight: float

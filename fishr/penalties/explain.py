@@ -19,8 +19,6 @@ class TermExplanation:
     """One term of a penalty at a step.
 
     Args:
-        name: name of the term.
-        weight: its weight.
         reads: quantities of the observation that it reads directly.
         graph: whether its value carries gradient.
         state: numbers that it remembers from step to step.
@@ -35,12 +33,7 @@ class TermExplanation:
 
 @frozen
 class Explanation:
-    """An explanation of each term at a step; prints as a table.
-
-    Args:
-        step: the step.
-        terms: in the order of the penalty.
-    """
+    """An explanation of each term at a step; prints as a table."""
 
     step: int
     terms: tuple[TermExplanation, ...]
@@ -80,12 +73,7 @@ def explain(penalty: Penalty, step: int = 0, seen: Observation | None = None) ->
     Each term runs once from its first state; nothing changes.
 
     Args:
-        penalty: a penalty, or a Total of several.
-        step: the step.
         seen: the observation; by default of random data of two domains with a linear head.
-
-    Returns:
-        An explanation; ``print`` it for a table.
 
     Example:
         >>> from fishr.penalties.combinators import Scaled

@@ -30,15 +30,6 @@ def save_analysis_figures(
 
     Earlier figures of the same sources and settings are replaced; others only with ``replace``.
 
-    Args:
-        analyses: one, or several to compare.
-        histories: of the runs that recorded one.
-        folder: of the PNGs, made if absent.
-        replace: also replace figures of another analysis.
-
-    Returns:
-        The paths.
-
     Raises:
         InputError: the folder has a figure of another analysis.
         RunFailed: a figure could not be written.

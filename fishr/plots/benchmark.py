@@ -23,13 +23,6 @@ _DIAMOND: Any = {"marker": "D", "markersize": 5, "markerfacecolor": "white"}
 def save_benchmark_figure(averages: Sequence[Table], path: Path) -> Path:
     """Draw the average accuracies on data sets: dots with standard errors are measured, diamonds are published.
 
-    Args:
-        averages: a table for each model selection.
-        path: of the PNG.
-
-    Returns:
-        The path.
-
     Raises:
         RunFailed: the figure could not be written.
     """

@@ -34,11 +34,7 @@ def save_landscape_figures(path: Path, epsilon: float = 0.1) -> list[Path]:
     three dimensions, and a GIF of the frames, if any. For lines: risks with bands, or with the barrier.
 
     Args:
-        path: of the HDF5 file.
         epsilon: ε of the level sets, loss.
-
-    Returns:
-        The paths of the figures.
 
     Raises:
         InputError: the file has no surface.

@@ -29,13 +29,7 @@ def save_reproduction_figure(
     """Draw images of each domain, and accuracies by method: bars are measured, diamonds are published.
 
     Args:
-        rows: of ``fishr.reproductions.table``.
-        data: for its shares of wrong colors and labels.
         domains: of ``data``, with two evaluation domains, "reversed" and "gray".
-        path: of the PNG.
-
-    Returns:
-        The path.
 
     Raises:
         RunFailed: the figure could not be written.

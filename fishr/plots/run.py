@@ -19,12 +19,6 @@ def save_run_figure(folder: Path) -> Path:
     Left: the risk of each training domain and each penalty term that was computed, logarithmic. Right: the accuracy on
     every domain, training dashed, evaluation solid.
 
-    Args:
-        folder: of the run.
-
-    Returns:
-        The path of the figure.
-
     Raises:
         RunFailed: the figure could not be written.
     """

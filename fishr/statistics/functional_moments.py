@@ -32,8 +32,6 @@ def per_sample_gradients(
     Args:
         head: any module that treats the rows of its input independently.
         features: [N, ...] inputs of the head.
-        labels: targets of the loss.
-        loss: per-sample loss.
         layers: names of layers or parameters that the gradients are taken by; None: all.
 
     Returns:

@@ -24,9 +24,6 @@ def merge_moments(*parts: GradientMoments) -> GradientMoments:
         parts: moments over the same domains and parameters; a part may have no sample of a domain (count 0), whose
             moments are then ignored.
 
-    Returns:
-        The moments of all samples together, differentiable by those of the parts.
-
     Raises:
         InputError: no part, different layouts or numbers of domains, or a domain without any sample.
 

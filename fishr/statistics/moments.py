@@ -43,9 +43,7 @@ def gradient_moments(
     Args:
         head: module whose trainable parameters the gradients are taken by, up to a whole network.
         features: [N, ...] inputs of the head, ordered by domain.
-        labels: targets of the loss.
         sizes: samples of each domain, summing to N.
-        loss: per-sample, unscaled.
         route: ``"auto"``, ``"closed_form"``, ``"backpack"`` or ``"functional"`` (``torch.func``, any module).
         accumulate: type of sums over samples, such as ``torch.float64``; by default the features'.
         layers: names of layers or parameters of the head that the gradients are taken by, such as ``"layer4"`` or
@@ -108,10 +106,7 @@ def gradient_gram(
     change.
 
     Args:
-        head: module whose trainable parameters the gradients are taken by.
         features: [N, ...] inputs of the head.
-        labels: targets of the loss.
-        loss: per-sample, unscaled.
         layers: names of the head's layers or parameters that the gradients are taken by; None: all.
         route: ``"auto"``, ``"closed_form"`` or ``"functional"``.
 

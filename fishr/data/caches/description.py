@@ -36,12 +36,8 @@ class Description:
     """What a file holds.
 
     Args:
-        header: Kind, version and writer.
         key: Hash of everything that decides the rows; None for kinds without a key.
         provenance: What the content was made of; empty for kinds without it.
-        sections: The domains; none for kinds without domains.
-        elements: All data sets, in the file's order.
-        bytes: Size of the file.
     """
 
     header: Header
@@ -87,14 +83,6 @@ def verify(path: Path) -> tuple[str, ...]:
     Raises:
         InputError: The file is absent, of another program, newer, incomplete, or its structure is damaged; or features,
             gradients or labels are impossible.
-
-    Example:
-        >>> import tempfile
-        >>> from fishr.data.caches.hdf5 import save_tree
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     save_tree(Path(folder, "a.h5"), "fishr-surface", {"loss": np.zeros((2, 3))})
-        ...     verify(Path(folder, "a.h5"))
-        ()
     """
     with opened(path, None) as file:
         kind = header_of(file).kind

@@ -45,10 +45,6 @@ class Section:
         name: Name of the domain.
         split: "training" or "evaluation".
         rows: n, the number of samples.
-
-    Example:
-        >>> Section("photo", "training", 1670).rows
-        1670
     """
 
     name: str

@@ -33,11 +33,8 @@ class FeatureCache:
     """A file of features, read on demand and open only while something is read.
 
     Args:
-        path: The file.
         key: Hash of everything that decides its rows.
-        provenance: What that is.
         head: The head's description, its number of outputs and its parameters.
-        sections: The domains.
     """
 
     path: Path
@@ -47,12 +44,7 @@ class FeatureCache:
     sections: tuple[Section, ...]
 
     def domain(self, index: int, start: int = 0, stop: int | None = None) -> dict[str, Array]:
-        """Return rows of a domain: features [n, F] float32, labels [n] int64, logits [n, C] float32, ids [n] int64.
-
-        Args:
-            index: Index of the domain in ``sections``.
-            start: First row.
-            stop: Row after the last one; None: to the end.
+        """Return rows of a domain: features [n, F] and logits [n, C] float32, labels [n] and ids [n] int64.
 
         Raises:
             InputError: No such domain, a feature is not finite, or the file is damaged or was replaced.
@@ -67,12 +59,6 @@ def open_features(path: Path) -> FeatureCache:
     Raises:
         InputError: The file is absent, of another program or kind, newer, incomplete or damaged, or a label is no
             class.
-
-    Example:
-        >>> open_features(Path("nowhere.h5"))
-        Traceback (most recent call last):
-            ...
-        fishr.errors.InputError: nowhere.h5: no such file; give the path of a file that fishr wrote
     """
     with opened(path, KIND) as file:
         (provenance, key), head, sections = read_origin(file), read_mapping(file, "head"), read_sections(file)
@@ -119,19 +105,11 @@ def merge_features(
 
     Args:
         paths: Two or more feature caches, each domain in one of them.
-        out: The file to write.
-        progress: Called with the number of rows of each part that exists.
 
     Raises:
         InputError: The files differ in more than their domains, two have the same domain, one cannot be read, or
             ``out`` was made of something else.
         RunFailed: It could not be written.
-
-    Example:
-        >>> merge_features([Path("a.h5")], Path("b.h5"))
-        Traceback (most recent call last):
-            ...
-        fishr.errors.InputError: merge: got 1 file, expected at least 2
     """
     if len(paths) < 2:
         raise InputError(f"merge: got {len(paths)} file{'' if len(paths) == 1 else 's'}, expected at least 2")

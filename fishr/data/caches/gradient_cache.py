@@ -35,14 +35,11 @@ class GradientCache:
     """A file of gradients, read on demand and open only while something is read.
 
     Args:
-        path: The file.
         key: Hash of everything that decides its rows.
-        provenance: What that is.
         head: The head's description, its number of outputs and its parameters.
         form: "factors" (features z and δ = ∂ℓ/∂logits of a linear head, whose per-sample gradients are δ ⊗ z and
             δ), "moments" (means and variances alone), or "per-sample" (moments, and the gradients themselves).
         layout: Which column of a statistic is which parameter.
-        sections: The domains.
     """
 
     path: Path
@@ -54,15 +51,10 @@ class GradientCache:
     sections: tuple[Section, ...]
 
     def domain(self, index: int, start: int = 0, stop: int | None = None) -> dict[str, Array]:
-        """Return rows of a domain.
+        """Return rows of a domain, from ``start`` to ``stop``.
 
         Factors: features [n, F], deltas [n, C], labels [n] and ids [n]. Per-sample gradients: gradients [n, P], labels
         and ids. Moments have no rows.
-
-        Args:
-            index: Index of the domain in ``sections``.
-            start: First row.
-            stop: Row after the last one; None: to the end.
 
         Raises:
             InputError: No such domain, a value is not finite, or the file is damaged or was replaced.
@@ -99,12 +91,6 @@ def open_gradients(path: Path) -> GradientCache:
     Raises:
         InputError: The file is absent, of another program or kind, newer, incomplete or damaged, or a label is no
             class.
-
-    Example:
-        >>> open_gradients(Path("nowhere.h5"))
-        Traceback (most recent call last):
-            ...
-        fishr.errors.InputError: nowhere.h5: no such file; give the path of a file that fishr wrote
     """
     with opened(path, KIND) as file:
         (provenance, key), head, form = read_origin(file), read_mapping(file, "head"), read_element(file, "form")

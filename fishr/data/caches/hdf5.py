@@ -183,12 +183,6 @@ def load_tree(path: Path, kind: str, *, version: int = 1) -> Tree:
 
     Raises:
         InputError: The file is absent, of another program or kind, newer, incomplete or damaged.
-
-    Example:
-        >>> load_tree(Path("nowhere.h5"), "fishr-analysis")
-        Traceback (most recent call last):
-            ...
-        fishr.errors.InputError: nowhere.h5: no such file; give the path of a file that fishr wrote
     """
     with opened(path, kind, version) as file:
         return read_tree(file)

@@ -33,12 +33,8 @@ class ImageCache:
     """A file of images, read on demand and open only while something is read.
 
     Args:
-        path: The file.
         key: Hash of everything that decides its rows, the content of the image files included.
-        provenance: What that is.
-        classes: Names of the classes, sorted.
         size: Side of the images, pixels.
-        sections: The domains.
     """
 
     path: Path
@@ -102,12 +98,6 @@ def open_images(path: Path) -> ImageCache:
     Raises:
         InputError: The file is absent, of another program or kind, newer, incomplete or damaged, or a label is no
             class.
-
-    Example:
-        >>> open_images(Path("nowhere.h5"))
-        Traceback (most recent call last):
-            ...
-        fishr.errors.InputError: nowhere.h5: no such file; give the path of a file that fishr wrote
     """
     with opened(path, KIND) as file:
         (provenance, key), sections = read_origin(file), read_sections(file)

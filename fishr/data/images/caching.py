@@ -29,9 +29,6 @@ def cache_images(
 
     Args:
         source: A folder of ENVIRONMENT/CLASS/IMAGE, or a .csv, .json or .jsonl as :class:`ImageList` reads it.
-        out: The file to write; its folder exists.
-        size: Side of the resized images, pixels.
-        workers: Threads that decode.
         progress: Called with the number of images of each part that is written.
 
     Returns:
@@ -40,13 +37,6 @@ def cache_images(
     Raises:
         InputError: The source is refused, an image cannot be read, or ``out`` was made of something else.
         RunFailed: It could not be written; finished parts are kept.
-
-    Example:
-        >>> cache_images(Path("nowhere"), Path("images.h5"), size=224, workers=1)
-        Traceback (most recent call last):
-            ...
-        fishr.errors.InputError: nowhere: no such folder; run `fishr data download`, or put images there as \
-ENVIRONMENT/CLASS/IMAGE
     """
     listed = list_images(source)
     warn_of_layout(source, listed)

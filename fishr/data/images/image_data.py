@@ -46,13 +46,6 @@ class ImageFolders:
         InputError: A setting is out of range. When called: the folder is missing or has another layout, images cannot
             be read, or the cache has another size or lacks an environment.
 
-    Example:
-        >>> ImageFolders("PACS")(seed=0, data_dir=Path("nowhere"))
-        Traceback (most recent call last):
-            ...
-        fishr.errors.InputError: nowhere/PACS: no such folder; run `fishr data download`, or put images there as \
-ENVIRONMENT/CLASS/IMAGE
-
     Source:
         Gulrajani and Lopez-Paz, In search of lost domain generalization, ICLR 2021.
     """
@@ -89,13 +82,6 @@ class ImageList:
     Raises:
         InputError: A setting is out of range. When called: the list is missing or malformed, images cannot be read, or
             the cache has another size or lacks an environment.
-
-    Example:
-        >>> ImageList("wards.csv")(seed=0, data_dir=Path("nowhere"))
-        Traceback (most recent call last):
-            ...
-        fishr.errors.InputError: nowhere/wards.csv: no such file; give a .csv, .json or .jsonl with environment, class \
-and path of each image
     """
 
     path: str

@@ -108,10 +108,6 @@ class ImageInputs:
     def read(self, rows: Sequence[int], seeds: Sequence[int] | None = None) -> Tensor:
         """Return inputs [n, 3, size, size] on the CPU, or uint8 images or crops that ``finish`` turns into inputs.
 
-        Args:
-            rows: Which, in this order, possibly repeated.
-            seeds: Seed of each row's augmentation in a training step; None: for evaluation.
-
         Raises:
             InputError: An image cannot be read.
         """
@@ -131,14 +127,7 @@ class ImageInputs:
     def finish(
         self, read: Tensor, rows: Sequence[int], seeds: Sequence[int] | None = None, out: Tensor | None = None
     ) -> Tensor:
-        """Return inputs [n, 3, size, size] from what ``read`` returned for the same rows and seeds, on its device.
-
-        Args:
-            read: What ``read`` returned.
-            rows: Which.
-            seeds: Seed of each row; None: for evaluation.
-            out: Output buffer [n, 3, size, size]; None: a new tensor.
-        """
+        """Return inputs [n, 3, size, size] from what ``read`` returned for the same rows and seeds, on its device."""
         if self.prepare == "reader":
             return read if out is None else out.copy_(read)
         seeds = self._seeds(rows, seeds)

@@ -36,7 +36,6 @@ class ImageFiles:
 
     Args:
         root: Folder that relative names start at.
-        names: Names of the files.
 
     Example:
         >>> ImageFiles(Path("PACS"), ("photo/dog/1.jpg",)).path(0).as_posix()

@@ -21,12 +21,7 @@ class Unreadable:
     """An image file that cannot be read completely.
 
     Args:
-        path: Path of the file.
         reason: Why, in a few words.
-
-    Example:
-        >>> Unreadable(Path("photo/dog/1.jpg"), "empty file").reason
-        'empty file'
     """
 
     path: Path
@@ -42,9 +37,7 @@ def find_unreadable(
     decoded. Files that passed in this process and have not changed are not checked again.
 
     Args:
-        paths: Paths of the files.
         full: Decode every file, which finds damage inside as well.
-        progress: Called with the number of files just checked.
 
     Example:
         >>> find_unreadable([Path("nowhere.jpg")])

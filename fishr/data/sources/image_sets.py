@@ -27,10 +27,7 @@ class ImageSet:
 
     Args:
         name: Name in DomainBed and its records.
-        description: A phrase.
-        folder: Folder below the data folder.
         environments: In the order of their indices.
-        classes: C.
         origin: Page or address of its publisher.
         archives: Addresses of the files to download, by file name; empty: people have to get them themselves.
         by_hand: What else is needed to lay it out by hand.

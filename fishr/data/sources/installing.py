@@ -29,13 +29,8 @@ class Installed:
     """An installed data set.
 
     Args:
-        folder: Folder of the data set.
         sums: Path and SHA-256 sum of each archive; empty if the data set existed already.
         notes: Notes on how it was laid out.
-
-    Example:
-        >>> Installed(Path("data/PACS")).folder.name
-        'PACS'
     """
 
     folder: Path
@@ -54,9 +49,7 @@ def install(
     """Download, unpack and lay out a data set; an existing folder is never changed.
 
     Args:
-        image_set: The data set.
         data_dir: Data folder; created if absent.
-        archives: Archives of your own, in place of the published ones.
         left_out: File of paths ENVIRONMENT/CLASS/IMAGE, one a line, to leave out, such as duplicates.
         fetch: Downloads an archive.
         progress: Called with what is in progress, bytes done, and bytes in all (None: unknown).
@@ -68,13 +61,6 @@ def install(
         InputError: Something else is in its place, an archive is refused or holds something else, there is nothing to
             download, or another process is installing it.
         RunFailed: The network or the disk fails; what was downloaded is kept.
-
-    Example:
-        >>> from fishr.data.sources import find_image_set
-        >>> install(find_image_set("SVIRO"), Path("no-such-folder"))
-        Traceback (most recent call last):
-            ...
-        fishr.errors.InputError: SVIRO: it cannot be downloaded from here; get it from https://sviro.kl.dfki.de, ...
     """
     folder = data_dir / image_set.folder
     if present(folder):

@@ -22,7 +22,6 @@ class Environment:
     """One environment of an image data set.
 
     Args:
-        folder: Name of its folder.
         title: Name in tables.
         also: Other names of the folder in published copies.
 

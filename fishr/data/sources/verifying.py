@@ -24,13 +24,8 @@ class Contents:
     """The images of one environment.
 
     Args:
-        environment: Name of its folder.
         classes: Number of images of each class, sorted by name.
         passed_over: Number of other files, which are not read.
-
-    Example:
-        >>> Contents("photo", {"cat": 3, "dog": 4}).images
-        7
     """
 
     environment: str
@@ -49,12 +44,7 @@ class Verified:
 
     Args:
         contents: One record for each environment.
-        unreadable: Images that cannot be read.
         notes: Doubts about the layout, and classes that an environment lacks.
-
-    Example:
-        >>> Verified((Contents("photo", {"dog": 2}), Contents("sketch", {"dog": 3})), ()).images
-        5
     """
 
     contents: tuple[Contents, ...]
@@ -79,12 +69,6 @@ def verify_images(
 
     Raises:
         InputError: The layout is not as expected.
-
-    Example:
-        >>> verify_images(Path("nowhere"))
-        Traceback (most recent call last):
-            ...
-        fishr.errors.InputError: nowhere: no such folder; ...
     """
     listed = list_images(source)
     contents = contents_of(listed)

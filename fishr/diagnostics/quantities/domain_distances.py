@@ -27,12 +27,6 @@ def variance_distance(seen: Observation) -> Estimate:
 
     Route: gradient variance. Exact: always.
 
-    Example:
-        >>> import torch
-        >>> head, data = torch.nn.Linear(3, 2), (torch.randn(5, 3), torch.tensor([0, 1, 1, 0, 1]), (2, 3))
-        >>> variance_distance(head, *data).axes
-        ()
-
     Source:
         Ramé et al. 2022 (arXiv 2109.02934), equation 4.
     """
@@ -44,12 +38,6 @@ def variance_distances(seen: Observation) -> Estimate:
     """‖v_A − v_B‖² for every pair of domains.
 
     Route: gradient variance. Exact: always.
-
-    Example:
-        >>> import torch
-        >>> head, data = torch.nn.Linear(3, 2), (torch.randn(5, 3), torch.tensor([0, 1, 1, 0, 1]), (2, 3))
-        >>> variance_distances(head, *data).value.diagonal()
-        tensor([0., 0.])
     """
     return Estimate(pairwise_distances(seen.moments.variance), _VARIANCES)
 
@@ -59,12 +47,6 @@ def variance_distance_scale_free(seen: Observation) -> Estimate:
     """(1/K) Σ_e ‖v_e − v̄‖²/‖v̄‖²: comparable between heads and over training.
 
     Route: gradient variance. Exact: always.
-
-    Example:
-        >>> import torch
-        >>> head, data = torch.nn.Linear(3, 2), (torch.randn(5, 3), torch.tensor([0, 1, 1, 0, 1]), (2, 3))
-        >>> variance_distance_scale_free(head, *data).unit
-        '1'
     """
     return Estimate(scale_free_distance(seen.moments.variance), _VARIANCES)
 
@@ -74,12 +56,6 @@ def covariance_distances(curvature: Curvature) -> Estimate:
     """‖C_A − C_B‖_F² for every pair of domains.
 
     Route: whole matrices, Gram matrix of all samples. Exact: always.
-
-    Example:
-        >>> import torch
-        >>> head, data = torch.nn.Linear(3, 2), (torch.randn(5, 3), torch.tensor([0, 1, 1, 0, 1]), (2, 3))
-        >>> covariance_distances(head, *data).value.shape
-        torch.Size([2, 2])
     """
     products = covariance_inner_products(curvature)
     return Estimate(pairwise_distances_of_products(products.value), products.route)
@@ -90,12 +66,6 @@ def hessian_diagonal_distances(curvature: Curvature) -> Estimate:
     """‖diag H_A − diag H_B‖² for every pair of domains.
 
     Route: diag H. Exact: as hessian_diagonal.
-
-    Example:
-        >>> import torch
-        >>> head, data = torch.nn.Linear(3, 2), (torch.randn(5, 3), torch.tensor([0, 1, 1, 0, 1]), (2, 3))
-        >>> hessian_diagonal_distances(head, *data).value.diagonal()
-        tensor([0., 0.])
     """
     return _at_least_zero(pairwise_distances, curvature.hessian_diagonals)
 
@@ -105,12 +75,6 @@ def hessian_diagonal_distance_scale_free(curvature: Curvature) -> Estimate:
     """(1/K) Σ_e ‖h_e − h̄‖²/‖h̄‖² of the diagonals h_e = diag H_e.
 
     Route: diag H. Exact: as hessian_diagonal.
-
-    Example:
-        >>> import torch
-        >>> head, data = torch.nn.Linear(3, 2), (torch.randn(5, 3), torch.tensor([0, 1, 1, 0, 1]), (2, 3))
-        >>> hessian_diagonal_distance_scale_free(head, *data).unit
-        '1'
     """
     return _at_least_zero(scale_free_distance, curvature.hessian_diagonals)
 
@@ -121,12 +85,6 @@ def hessian_distances(curvature: Curvature) -> Estimate:
 
     Route: Gram matrices of the samples (linear), whole matrices, Hutchinson's estimator. Exact: linear heads, up to
     2048 parameters.
-
-    Example:
-        >>> import torch
-        >>> head, data = torch.nn.Linear(3, 2), (torch.randn(5, 3), torch.tensor([0, 1, 1, 0, 1]), (2, 3))
-        >>> hessian_distances(head, *data).value.shape
-        torch.Size([2, 2])
     """
     products = curvature.hessian_products
     return jackknife(pairwise_distances_of_products, products, route=products.route)
@@ -138,12 +96,6 @@ def hessian_cosines(curvature: Curvature) -> Estimate:
 
     Route: Gram matrices of the samples (linear), whole matrices, Hutchinson's estimator. Exact: linear heads, up to
     2048 parameters.
-
-    Example:
-        >>> import torch
-        >>> head, data = torch.nn.Linear(3, 2), (torch.randn(5, 3), torch.tensor([0, 1, 1, 0, 1]), (2, 3))
-        >>> hessian_cosines(head, *data).value.shape
-        torch.Size([2, 2])
     """
     products = curvature.hessian_products
     return jackknife(_cosines_of_products, products, route=products.route)

@@ -21,11 +21,6 @@ def fisher_diagonal(curvature: Curvature) -> Estimate:
 
     Route: closed form (linear), BackPACK DiagGGNExact, Jacobians sample by sample. Exact: always.
 
-    Example:
-        >>> head, data = torch.nn.Linear(3, 2), (torch.randn(5, 3), torch.tensor([0, 1, 1, 0, 1]), (2, 3))
-        >>> fisher_diagonal(head, *data).value.shape
-        torch.Size([2, 8])
-
     Source:
         Kunstner et al. 2019 (arXiv 1905.12558), on Fisher, empirical Fisher and Gauss-Newton.
     """

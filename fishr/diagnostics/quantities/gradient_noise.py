@@ -14,11 +14,6 @@ def risk(seen: Observation) -> Estimate:
     """R_e, the mean loss of each domain.
 
     Route: one forward pass. Exact: always.
-
-    Example:
-        >>> head, data = torch.nn.Linear(3, 2), (torch.randn(5, 3), torch.tensor([0, 1, 1, 0, 1]), (2, 3))
-        >>> risk(head, *data).axes
-        ('domain',)
     """
     return Estimate(seen.domain_losses, "mean over samples")
 
@@ -28,11 +23,6 @@ def accuracy(seen: Observation) -> Estimate:
     """Share of right predictions in each domain; NaN where the loss has no ``predictions``.
 
     Route: one forward pass. Exact: always.
-
-    Example:
-        >>> head, data = torch.nn.Linear(3, 2), (torch.randn(5, 3), torch.tensor([0, 1, 1, 0, 1]), (2, 3))
-        >>> bool(0 <= accuracy(head, *data).value.min())
-        True
     """
     predictions = getattr(seen.loss, "predictions", None)
     if predictions is None:
@@ -48,11 +38,6 @@ def gradient_norm(seen: Observation) -> Estimate:
     Where the pooled risk is least, the domains' gradients cancel and need not vanish.
 
     Route: moments of the per-sample gradients: closed form (linear), BackPACK, ``torch.func``. Exact: always.
-
-    Example:
-        >>> head, data = torch.nn.Linear(3, 2), (torch.randn(5, 3), torch.tensor([0, 1, 1, 0, 1]), (2, 3))
-        >>> gradient_norm(head, *data).value.shape
-        torch.Size([2])
     """
     return Estimate(torch.linalg.vector_norm(seen.moments.mean, dim=1), _MOMENTS)
 
@@ -62,11 +47,6 @@ def gradient_variance(seen: Observation) -> Estimate:
     """v_e = diag C_e, C_e the covariance of the per-sample gradients, divided by n.
 
     Route: moments of the per-sample gradients: closed form (linear), BackPACK, ``torch.func``. Exact: always.
-
-    Example:
-        >>> head, data = torch.nn.Linear(3, 2), (torch.randn(5, 3), torch.tensor([0, 1, 1, 0, 1]), (2, 3))
-        >>> gradient_variance(head, *data).value.shape
-        torch.Size([2, 8])
 
     Source:
         Ramé et al. 2022 (arXiv 2109.02934), equation 3.
@@ -79,11 +59,6 @@ def total_noise(seen: Observation) -> Estimate:
     """tr C_e = mean ‖g_n‖² − ‖g_e‖².
 
     Route: moments of the per-sample gradients: closed form (linear), BackPACK, ``torch.func``. Exact: always.
-
-    Example:
-        >>> head, data = torch.nn.Linear(3, 2), (torch.randn(5, 3), torch.tensor([0, 1, 1, 0, 1]), (2, 3))
-        >>> total_noise(head, *data).value.shape
-        torch.Size([2])
     """
     return Estimate(seen.moments.variance.sum(1), _MOMENTS)
 
@@ -93,11 +68,6 @@ def signal_to_noise(seen: Observation) -> Estimate:
     """g_e²/v_e of each parameter; infinite where the gradient does not vary, NaN where it is zero as well.
 
     Route: moments of the per-sample gradients: closed form (linear), BackPACK, ``torch.func``. Exact: always.
-
-    Example:
-        >>> head, data = torch.nn.Linear(3, 2), (torch.randn(5, 3), torch.tensor([0, 1, 1, 0, 1]), (2, 3))
-        >>> signal_to_noise(head, *data).value.shape
-        torch.Size([2, 8])
     """
     # Rounding leaves variances a little below zero, whose ratio would have the wrong sign.
     return Estimate(seen.moments.mean.square() / seen.moments.variance.clamp(min=0), _MOMENTS)
@@ -108,11 +78,6 @@ def noise_scale(seen: Observation) -> Estimate:
     """tr C_e/‖g_e‖², the simple noise scale: the batch size at which noise and signal are equal.
 
     Route: moments of the per-sample gradients: closed form (linear), BackPACK, ``torch.func``. Exact: always.
-
-    Example:
-        >>> head, data = torch.nn.Linear(3, 2), (torch.randn(5, 3), torch.tensor([0, 1, 1, 0, 1]), (2, 3))
-        >>> noise_scale(head, *data).unit
-        'samples'
 
     Source:
         McCandlish et al. 2018 (arXiv 1812.06162).
@@ -127,11 +92,6 @@ def empirical_fisher_diagonal(seen: Observation) -> Estimate:
     It is the Fisher's diagonal only if the labels look drawn from the model.
 
     Route: moments of the per-sample gradients: closed form (linear), BackPACK, ``torch.func``. Exact: always.
-
-    Example:
-        >>> head, data = torch.nn.Linear(3, 2), (torch.randn(5, 3), torch.tensor([0, 1, 1, 0, 1]), (2, 3))
-        >>> empirical_fisher_diagonal(head, *data).value.shape
-        torch.Size([2, 8])
 
     Source:
         Kunstner et al. 2019 (arXiv 1905.12558), on its distance from the Fisher.

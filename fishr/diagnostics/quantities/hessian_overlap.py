@@ -16,18 +16,12 @@ def eigenspace_overlaps(curvature: Curvature, *, rank: int = 5) -> Estimate:
     Route: the top eigenvectors. Exact: up to the residuals and the gap to the next eigenvalue.
 
     Args:
-        curvature: the head and its data.
         rank: k at most; eigenvectors of eigenvalues that are zero up to rounding are arbitrary and left out, in all
             domains as many as in the one with the most.
 
     Returns:
         [K, K], 1. The error follows to first order from the eigenvectors' residuals and the gap to the next
         eigenvalue: it is large where the gap is so small that the eigenspace is arbitrary.
-
-    Example:
-        >>> head, data = torch.nn.Linear(3, 2), (torch.randn(5, 3), torch.tensor([0, 1, 1, 0, 1]), (2, 3))
-        >>> bool((eigenspace_overlaps(head, *data, rank=2).value.diagonal() > 0.999).all())
-        True
     """
     found, further = curvature.tops(rank), curvature.tops(rank + 1)
     precision = torch.finfo(found[0].values.dtype).eps * curvature.layout.size
@@ -51,13 +45,7 @@ def hessian_mean_gap(curvature: Curvature, *, floor: float = 1e-6) -> Estimate:
     Route: diag H. Exact: as hessian_diagonal.
 
     Args:
-        curvature: the head and its data.
         floor: entries below ``floor`` times the largest of all domains are raised to it, for their logarithm.
-
-    Example:
-        >>> head, data = torch.nn.Linear(3, 2), (torch.randn(5, 3), torch.tensor([0, 1, 1, 0, 1]), (2, 3))
-        >>> bool(hessian_mean_gap(head, *data).value >= 0)
-        True
 
     Source:
         Parascandolo et al. 2021 (arXiv 2009.00329).

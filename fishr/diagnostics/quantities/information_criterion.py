@@ -31,13 +31,7 @@ def takeuchi(curvature: Curvature, *, ridge: float = 1e-3) -> Estimate:
     the features).
 
     Args:
-        curvature: the head and its data.
         ridge: as a share of the largest eigenvalue.
-
-    Example:
-        >>> head, data = torch.nn.Linear(3, 2), (torch.randn(5, 3), torch.tensor([0, 1, 1, 0, 1]), (2, 3))
-        >>> takeuchi(head, *data).value.shape
-        torch.Size([2])
 
     Source:
         Thomas et al. 2020 (arXiv 1906.07774).
@@ -52,13 +46,7 @@ def takeuchi_diagonal(curvature: Curvature, *, ridge: float = 1e-3) -> Estimate:
     Route: gradient variance and diag H. Exact: as hessian_diagonal.
 
     Args:
-        curvature: the head and its data.
         ridge: as a share of the largest entry; entries of h_e below zero count as zero.
-
-    Example:
-        >>> head, data = torch.nn.Linear(3, 2), (torch.randn(5, 3), torch.tensor([0, 1, 1, 0, 1]), (2, 3))
-        >>> takeuchi_diagonal(head, *data).value.shape
-        torch.Size([2])
     """
 
     def trace(diagonals: Tensor) -> Tensor:

@@ -27,14 +27,8 @@ def inconsistency_second_order(curvature: Curvature, *, epsilon: float = 0.1, ri
     gradients vanish by assumption.
 
     Args:
-        curvature: the head and its data.
         epsilon: ε, loss.
         ridge: as a share of the largest eigenvalue of H_A.
-
-    Example:
-        >>> head, data = torch.nn.Linear(3, 2), (torch.randn(5, 3), torch.tensor([0, 1, 1, 0, 1]), (2, 3))
-        >>> inconsistency_second_order(head, *data).axes
-        ()
     """
     return _largest(inconsistency_second_order_pairs.of(curvature, epsilon=epsilon, ridge=ridge))
 
@@ -51,17 +45,11 @@ def inconsistency_second_order_pairs(curvature: Curvature, *, epsilon: float = 0
     gradients vanish by assumption.
 
     Args:
-        curvature: the head and its data.
         epsilon: ε, loss.
         ridge: as a share of the largest eigenvalue of H_A.
 
     Returns:
         [K, K], loss; row A, column B; NaN with the reason in the route where it is too large.
-
-    Example:
-        >>> head, data = torch.nn.Linear(3, 2), (torch.randn(5, 3), torch.tensor([0, 1, 1, 0, 1]), (2, 3))
-        >>> inconsistency_second_order_pairs(head, *data, epsilon=0.0).value.diagonal()
-        tensor([0., 0.])
 
     Source:
         Parascandolo et al. 2021 (arXiv 2009.00329) and Ramé et al. 2022 (arXiv 2109.02934).
@@ -85,14 +73,8 @@ def inconsistency_diagonal_proxy(curvature: Curvature, *, epsilon: float = 0.1, 
     Route: diag H. Exact: as hessian_diagonal.
 
     Args:
-        curvature: the head and its data.
         epsilon: ε, loss.
         ridge: as a share of the largest entry of h_A; entries of h_A that are not positive are left out.
-
-    Example:
-        >>> head, data = torch.nn.Linear(3, 2), (torch.randn(5, 3), torch.tensor([0, 1, 1, 0, 1]), (2, 3))
-        >>> inconsistency_diagonal_proxy(head, *data).axes
-        ()
     """
 
     def furthest(diagonals: Tensor) -> Tensor:

@@ -22,11 +22,6 @@ def variance_hessian_cosine(curvature: Curvature) -> Estimate:
 
     Returns:
         [K], 1; NaN for a domain of a single sample, which has no variance.
-
-    Example:
-        >>> head, data = torch.nn.Linear(3, 2), (torch.randn(5, 3), torch.tensor([0, 1, 1, 0, 1]), (2, 3))
-        >>> variance_hessian_cosine(head, *data).value.shape
-        torch.Size([2])
     """
     variance, diagonals = curvature.seen.moments.variance, curvature.hessian_diagonals
 
@@ -42,11 +37,6 @@ def variance_hessian_error(curvature: Curvature) -> Estimate:
     """‖v_e − diag H_e‖/‖diag H_e‖, the relative Frobenius error of the variance as the Hessian's diagonal.
 
     Route: gradient variance and diag H. Exact: as hessian_diagonal.
-
-    Example:
-        >>> head, data = torch.nn.Linear(3, 2), (torch.randn(5, 3), torch.tensor([0, 1, 1, 0, 1]), (2, 3))
-        >>> variance_hessian_error(head, *data).value.shape
-        torch.Size([2])
     """
     variance, diagonals = curvature.seen.moments.variance, curvature.hessian_diagonals
 
@@ -64,11 +54,6 @@ def covariance_hessian_cosine(curvature: Curvature) -> Estimate:
 
     Returns:
         [K], 1; NaN for a domain of a single sample, and with the reason in the route where it is too large.
-
-    Example:
-        >>> head, data = torch.nn.Linear(3, 2), (torch.randn(5, 3), torch.tensor([0, 1, 1, 0, 1]), (2, 3))
-        >>> covariance_hessian_cosine(head, *data).value.shape
-        torch.Size([2])
     """
     products, inner = covariance_hessian_products(curvature), covariance_inner_products(curvature)
     norms = curvature.squared_norms

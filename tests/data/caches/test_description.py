@@ -56,7 +56,7 @@ def test_a_damaged_number_is_named(file):
 
 def test_what_cannot_be_opened_is_refused(file):
     for look in (verify, describe):
-        with pytest.raises(InputError, match="no such file"):
+        with pytest.raises(InputError, match="no such file; give the path of a file that fishr wrote"):
             look(file.with_name("none.h5"))
     file.write_bytes(file.read_bytes()[:5000])
     with pytest.raises(InputError, match="cut short or damaged"):

@@ -92,3 +92,8 @@ def test_an_environment_that_is_not_listed(folder):
         ImageList(str(path), environments=("clip",))(0, None)
     with pytest.raises(InputError, match="size: got 0"):
         ImageList("all.csv", size=0)
+
+
+def test_a_missing_list_says_what_to_give(tmp_path):
+    with pytest.raises(InputError, match=r"wards\.csv: no such file; give a \.csv, \.json or \.jsonl with environment"):
+        ImageList("wards.csv")(0, tmp_path)
