@@ -18,6 +18,12 @@ os.execvp(sys.argv[1], sys.argv[1:])
 """
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Hand out files in the order of their names: the many quick doctests come last and leave no process idle."""
+    if hasattr(config.option, "loadscopereorder"):
+        config.option.loadscopereorder = False
+
+
 def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
     """Name a test by its bytes' length: parallel processes must agree on names, and packed bytes hold the time."""
     return f"{argname}-{len(val)}-bytes" if isinstance(val, bytes) else None

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from attrs import frozen
+from matplotlib.figure import Figure
 from PIL import Image
 
 from fishr.commands import main
@@ -47,6 +48,20 @@ def _call(*arguments):
     with redirect_stdout(out), redirect_stderr(err), pytest.raises(SystemExit) as exit_:
         main([str(argument) for argument in arguments])
     return Said(exit_.value.code, out.getvalue(), err.getvalue())
+
+
+@pytest.fixture(scope="package", autouse=True)
+def plain_figures():
+    """Draw figures without a layout, which takes most of a short command's time and is checked by tests/plots."""
+    save = Figure.savefig
+
+    def draw(figure, *arguments, **options):
+        figure.set_layout_engine("none")
+        save(figure, *arguments, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Figure, "savefig", draw)
+        yield
 
 
 @pytest.fixture
@@ -99,7 +114,7 @@ def short_fishr():
     return _set(SHORT | WARM_UP)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def finished_once(tmp_path_factory, short_fishr):
     """A finished run, for reading only."""
     folder = tmp_path_factory.mktemp("runs") / "finished"

@@ -36,7 +36,7 @@ def _made(*arguments):
     assert exit_.value.code == 0
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def runs_once(tmp_path_factory, short, short_fishr):
     """Two short runs that recorded statistics; for reading only."""
     home = tmp_path_factory.mktemp("analyzed")
@@ -45,7 +45,7 @@ def runs_once(tmp_path_factory, short, short_fishr):
     return home
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def cache_once(tmp_path_factory, runs_once):
     """The features of one of them, for reading only."""
     path = tmp_path_factory.mktemp("cached") / "mine-features.h5"
@@ -53,7 +53,7 @@ def cache_once(tmp_path_factory, runs_once):
     return path
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def analyzed_once(tmp_path_factory, runs_once):
     """Both of them analyzed side by side, and what that said; for reading only."""
     home = Path(shutil.copytree(runs_once, tmp_path_factory.mktemp("beside"), dirs_exist_ok=True))

@@ -23,7 +23,7 @@ PLANE = ["contours", "inconsistency", "surface"]
 TWO = ("--domains", "flip 0.1", "--domains", "gray")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def kept_once(tmp_path_factory):
     """Two runs that kept their checkpoints."""
     parent = tmp_path_factory.mktemp("kept")
