@@ -1,6 +1,6 @@
 """Batches of a training step: the protocol, all samples, or some of each domain."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import ClassVar, Protocol
 
 import torch
@@ -53,11 +53,7 @@ class FunctionBatches:
         batch = self.function(domains, generator)
         if ranks.alone:
             return batch
-        _refuse_empty_shares(list(batch.sizes), ranks)
-        inputs, labels = (
-            [ranks.share(part) for part in whole.split(list(batch.sizes))] for whole in (batch.inputs, batch.labels)
-        )
-        return DomainBatch(torch.cat(inputs), torch.cat(labels), tuple(map(len, labels)))
+        return _share(*(whole.split(list(batch.sizes)) for whole in (batch.inputs, batch.labels)), ranks=ranks)
 
 
 @frozen
@@ -82,13 +78,7 @@ class FullBatch:
         inputs = [domain.inputs for domain in domains if isinstance(domain.inputs, Tensor)]
         if len(inputs) < len(domains):
             raise InputError("batches: got FullBatch of images that are read from files, expected Minibatch")
-        _refuse_empty_shares([len(part) for part in inputs], ranks)
-        labels = [ranks.share(domain.labels) for domain in domains]
-        return DomainBatch(
-            inputs=torch.cat([ranks.share(part) for part in inputs]),
-            labels=torch.cat(labels),
-            sizes=tuple(map(len, labels)),
-        )
+        return _share(inputs, [domain.labels for domain in domains], ranks=ranks)
 
 
 @frozen
@@ -141,7 +131,9 @@ class Minibatch:
         parts = zip(domains, shares, seeds, outs, strict=True)
         return Drawn(
             inputs=tuple(_inputs(domain, share, own and ranks.share(own), part) for domain, share, own, part in parts),
-            labels=torch.cat(list(map(_labels, domains, shares))),
+            labels=torch.cat(
+                [d.labels.index_select(0, s.to(d.labels.device)) for d, s in zip(domains, shares, strict=True)]
+            ),
             sizes=sizes,
             out=out,
         )
@@ -169,8 +161,11 @@ class Drawn:
         return DomainBatch(inputs, self.labels, self.sizes)
 
 
-def _labels(domain: Domain, indices: Tensor) -> Tensor:
-    return domain.labels.index_select(0, indices.to(domain.labels.device))
+def _share(inputs: Sequence[Tensor], labels: Sequence[Tensor], ranks: Ranks) -> DomainBatch:
+    """Return this rank's share of the samples of each domain."""
+    _refuse_empty_shares(list(map(len, labels)), ranks)
+    own = list(map(ranks.share, labels))
+    return DomainBatch(torch.cat(list(map(ranks.share, inputs))), torch.cat(own), tuple(map(len, own)))
 
 
 def _seeds(count: int, generator: torch.Generator) -> list[int]:

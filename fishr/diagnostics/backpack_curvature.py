@@ -32,9 +32,13 @@ def has_backpack_curvature(head: nn.Module, features: Tensor, loss: Loss) -> boo
     """Return whether BackPACK's diagonals are those of this head and loss."""
     # BackPACK must see every operation: a `nn.Sequential` of its own layers without hooks, each used once.
     layers = list(_chain(head))
-    known = all(type(layer) in _LAYERS and not _has_hooks(layer) for layer in layers) and type(head) is nn.Sequential
-    plain = known and len(set(map(id, layers))) == len(layers) and _own_parameters(layers)
-    if not plain or (type(layers[0]) is nn.Linear and features.ndim != 2):
+    parameters = [parameter for layer in layers for parameter in layer.parameters()]
+    known = all(type(layer) in _LAYERS for layer in layers) and type(head) is nn.Sequential
+    hooked = any(
+        getattr(layer, f"_{kind}_hooks") for layer in layers for kind in ("forward", "forward_pre", "backward")
+    )
+    shared = any(len(set(map(id, each))) < len(each) for each in (layers, parameters))
+    if not known or hooked or shared or (type(layers[0]) is nn.Linear and features.ndim != 2):
         return False
     if type(loss) is BinaryCrossEntropy:
         # BackPACK's logistic loss is of a single output.
@@ -46,7 +50,11 @@ def has_backpack_curvature(head: nn.Module, features: Tensor, loss: Loss) -> boo
 def backpack_diagonal(head: nn.Module, features: Tensor, labels: Tensor, loss: Loss, kind: Kind) -> Tensor:
     """Return diag ∇²R [P] of one domain's mean loss, or that of its Gauss-Newton part (the Fisher for these losses)."""
     # The pass goes through a copy of the head, so that nothing stays on the user's module.
-    twin = _without_inplace(copy.deepcopy(head)).requires_grad_(True)
+    twin = copy.deepcopy(head).requires_grad_(True)
+    for module in twin.modules():
+        # An in-place layer would overwrite what the hook of the layer before it needs.
+        if getattr(module, "inplace", False):
+            module.inplace = False  # pyright: ignore[reportAttributeAccessIssue, reportArgumentType]
     names = Layout.of(head).names
     width = _width(twin, features)
     extension = DiagHessian() if kind == "hessian" else DiagGGNExact()
@@ -77,23 +85,6 @@ def _chain(module: nn.Module) -> list[nn.Module]:
     if type(module) is not nn.Sequential:
         return [module]
     return [layer for child in module for layer in _chain(child)]
-
-
-def _has_hooks(module: nn.Module) -> bool:
-    return any(getattr(module, name) for name in ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks"))
-
-
-def _own_parameters(layers: list[nn.Module]) -> bool:
-    parameters = [id(p) for layer in layers for p in layer.parameters()]
-    return len(set(parameters)) == len(parameters)
-
-
-def _without_inplace(head: nn.Module) -> nn.Module:
-    for module in head.modules():
-        # An in-place layer would overwrite what the hook of the layer before it needs.
-        if getattr(module, "inplace", False):
-            module.inplace = False  # pyright: ignore[reportAttributeAccessIssue, reportArgumentType]
-    return head
 
 
 def _width(head: nn.Module, features: Tensor) -> int:

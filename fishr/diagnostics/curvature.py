@@ -27,10 +27,6 @@ from fishr.types import HEAD, DomainBatch, Layout, check_batch, whole_numbers
 T = TypeVar("T")
 
 
-def _detached(seen: Observation) -> Observation:
-    return seen.detached()
-
-
 @frozen(eq=False, slots=False)
 class Curvature:
     """Curvature of the domains' risks by the head's parameters, on the samples of a view.
@@ -53,7 +49,7 @@ class Curvature:
         (torch.Size([2, 8]), 2)
     """
 
-    seen: Observation = field(converter=_detached)
+    seen: Observation = field(converter=Observation.detached)
     estimation: Estimation = Estimation()  # noqa: RUF009 (immutable)
     _known: dict[Hashable, Any] = field(factory=dict, init=False)
 

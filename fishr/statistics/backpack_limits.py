@@ -9,30 +9,16 @@ from torch import Tensor, nn
 
 from fishr.errors import InputError
 
-_WEIGHT_BIAS = ("weight", "bias")
-_RECURRENT = ("bias_ih_l0", "bias_hh_l0", "weight_ih_l0", "weight_hh_l0")
-
+_WEIGHT_AND_BIAS: tuple[type[nn.Module], ...] = (
+    *(nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d),
+    *(nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d),
+    *(nn.GroupNorm, nn.LayerNorm),
+)
 # Layers that BackPACK or this package has formulas for, and the parameters covered in each.
 PARAMETERS: dict[type[nn.Module], tuple[str, ...]] = {
-    nn.Linear: _WEIGHT_BIAS,
-    nn.Conv1d: _WEIGHT_BIAS,
-    nn.Conv2d: _WEIGHT_BIAS,
-    nn.Conv3d: _WEIGHT_BIAS,
-    nn.ConvTranspose1d: _WEIGHT_BIAS,
-    nn.ConvTranspose2d: _WEIGHT_BIAS,
-    nn.ConvTranspose3d: _WEIGHT_BIAS,
-    nn.BatchNorm1d: _WEIGHT_BIAS,
-    nn.BatchNorm2d: _WEIGHT_BIAS,
-    nn.BatchNorm3d: _WEIGHT_BIAS,
-    nn.InstanceNorm1d: _WEIGHT_BIAS,
-    nn.InstanceNorm2d: _WEIGHT_BIAS,
-    nn.InstanceNorm3d: _WEIGHT_BIAS,
-    nn.GroupNorm: _WEIGHT_BIAS,
-    nn.LayerNorm: _WEIGHT_BIAS,
-    nn.RMSNorm: ("weight",),
-    nn.Embedding: ("weight",),
-    nn.RNN: _RECURRENT,
-    nn.LSTM: _RECURRENT,
+    **dict.fromkeys(_WEIGHT_AND_BIAS, ("weight", "bias")),
+    **dict.fromkeys((nn.RMSNorm, nn.Embedding), ("weight",)),
+    **dict.fromkeys((nn.RNN, nn.LSTM), ("bias_ih_l0", "bias_hh_l0", "weight_ih_l0", "weight_hh_l0")),
 }
 # Attributes that a subclass may redefine without computing something else.
 _HARMLESS = frozenset(vars(type("_Empty", (), {}))) | {"__annotations__", "__init__", "__reduce__", "extra_repr"}

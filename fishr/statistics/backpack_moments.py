@@ -261,9 +261,8 @@ def _parameter_moments(
         return [(torch.stack(means), torch.stack(variances))]
     if name == "bias":
         step = max(1, chunk // deltas[0].numel())
-        return [
-            chunked_moments(Chunking(lambda rows, _: shift_gradients(layer, rows[0]), sizes, step, dtype), [deltas])
-        ]
+        plan = Chunking(lambda rows, _: shift_gradients(layer, rows[0]), sizes, step, dtype)
+        return [chunked_moments(plan, [deltas])]
     if kind in _DERIVATIVES:
         formula = partial(_backpack_gradients, _DERIVATIVES[kind](), name)
     else:

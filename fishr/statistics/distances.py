@@ -44,13 +44,7 @@ def distance_scale(domains: int, size: int, over_parameters: Reduction, over_dom
 
 
 def pairwise_distances(statistic: Tensor) -> Tensor:
-    """Return ‖v_A − v_B‖² for every pair of domains.
-
-    Args:
-        statistic: [K, P].
-
-    Returns:
-        [K, K], symmetric, zero diagonal, the statistic's unit squared.
+    """Return ‖v_A − v_B‖² [K, K] for every pair of domains, of a statistic [K, P], in its unit squared.
 
     Example:
         >>> pairwise_distances(torch.tensor([[0.0, 0.0], [3.0, 4.0]]))
@@ -64,11 +58,7 @@ def pairwise_distances(statistic: Tensor) -> Tensor:
 def scale_free_distance(statistic: Tensor) -> Tensor:
     """Return (1/K) Σ_e ‖v_e − v̄‖² / ‖v̄‖², comparable between models, training times and loss scales.
 
-    Args:
-        statistic: [K, P].
-
-    Returns:
-        0-dim, without unit; nan if the mean over domains is exactly zero.
+    The result is 0-dim and without unit, NaN if the mean over domains of the statistic [K, P] is exactly zero.
 
     Example:
         >>> scale_free_distance(torch.tensor([[1.0, 0.0], [3.0, 0.0]]))
@@ -112,11 +102,7 @@ def covariance_products(gram: Tensor, sizes: tuple[int, ...], centered: bool = T
 def distance_to_mean_of_products(products: Tensor) -> Tensor:
     """Return (1/K) Σ_e ‖C_e − C̄‖² from the inner products of the C_e: mean of the diagonal minus mean of all.
 
-    Args:
-        products: [K, K], ⟨C_A, C_B⟩.
-
-    Returns:
-        0-dim, the products' unit. Cancellation leaves an error of about 1e-7·‖C‖² in float32.
+    Cancellation leaves an error of about 1e-7·‖C‖² in float32.
 
     Example:
         >>> distance_to_mean_of_products(torch.tensor([[1.0, 4.0], [4.0, 16.0]]))  # of 1 and 4
@@ -126,13 +112,7 @@ def distance_to_mean_of_products(products: Tensor) -> Tensor:
 
 
 def pairwise_distances_of_products(products: Tensor) -> Tensor:
-    """Return ‖C_A − C_B‖² for every pair of domains, from their inner products.
-
-    Args:
-        products: [K, K], ⟨C_A, C_B⟩.
-
-    Returns:
-        [K, K], the products' unit.
+    """Return ‖C_A − C_B‖² [K, K] for every pair of domains, from their inner products [K, K].
 
     Example:
         >>> pairwise_distances_of_products(torch.tensor([[1.0, 4.0], [4.0, 16.0]]))

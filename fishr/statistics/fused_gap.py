@@ -262,12 +262,8 @@ def _backward(
             gap.sub_(gap.mean(0))
             through_mean = None if mean is None else mean.mul_(gap)
         for domains, rows in block.chunks:
-            delta, z, a, b = (
-                block.deltas[domains, rows],
-                block.part[domains, rows],
-                to_squares[domains],
-                to_means[domains],
-            )
+            delta, z = block.deltas[domains, rows], block.part[domains, rows]
+            a, b = to_squares[domains], to_means[domains]
             squares = z * z if block.squares is None else block.squares
             to_delta = torch.bmm(squares, gap[domains].mT).mul_(delta).mul_(a)
             if through_mean is not None:

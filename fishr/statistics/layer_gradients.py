@@ -17,22 +17,15 @@ def convolution_gradients(layer: nn.Module, deltas: Tensor, inputs: Tensor) -> T
     # Unfolded patches make each sample one matrix product; on a CPU a grouped convolution is several times slower.
     conv: Any = layer
     shape = conv.weight.shape[1:]
-    flat = inputs.ndim == 3
-
-    def numbers(values: tuple[int, ...], other: int) -> tuple[int, ...]:
-        return (other, *values) if flat else values
-
-    patches = functional.unfold(
-        inputs.unsqueeze(2) if flat else inputs,
-        numbers(conv.kernel_size, 1),
-        numbers(conv.dilation, 1),
-        numbers(conv.padding, 0),
-        numbers(conv.stride, 1),
-    )
-    groups = conv.groups
-    places = patches.shape[2]
-    deltas = deltas.reshape(len(deltas) * groups, -1, places)
-    patches = patches.reshape(len(deltas), -1, places)
+    settings = {name: getattr(conv, name) for name in ("kernel_size", "dilation", "padding", "stride")}
+    if inputs.ndim == 3:
+        images = inputs.unsqueeze(2)
+        settings = {name: (int(name != "padding"), *values) for name, values in settings.items()}
+    else:
+        images = inputs
+    patches = functional.unfold(images, **settings)
+    deltas = deltas.reshape(len(deltas) * conv.groups, -1, patches.shape[2])
+    patches = patches.reshape(len(deltas), -1, patches.shape[2])
     return torch.bmm(deltas, patches.mT).reshape(len(inputs), -1, *shape)
 
 

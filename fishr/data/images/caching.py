@@ -13,7 +13,6 @@ from fishr.data.caches import Section
 from fishr.data.caches.image_cache import write_images
 from fishr.data.images.decoding import as_image, resize
 from fishr.data.images.image_data import list_images
-from fishr.data.images.image_stores import ImageFiles
 from fishr.data.images.layout_warnings import warn_of_layout
 from fishr.data.images.listed_images import Listed, class_names, portable
 from fishr.data.images.unreadable import check_readable
@@ -41,7 +40,7 @@ def cache_images(
     listed = list_images(source)
     warn_of_layout(source, listed)
     classes = class_names(source, listed)
-    check_readable([path for environment in listed for path in _paths(environment)])
+    check_readable([path for environment in listed for path in environment.paths()])
     numbers = {name: number for number, name in enumerate(classes)}
     with ThreadPoolExecutor(workers) as pool:
 
@@ -83,7 +82,7 @@ def _provenance(
 def _content(listed: Sequence[Listed], pool: ThreadPoolExecutor) -> str:
     digest = sha256()
     for environment in listed:
-        paths = _paths(environment)
+        paths = environment.paths()
         tasks = [paths[start : start + _FILES_A_TASK] for start in range(0, len(paths), _FILES_A_TASK)]
         hashes = chain.from_iterable(pool.map(_hashes, tasks))
         for name, group, found in zip(environment.images.names, environment.classes, hashes, strict=True):
@@ -97,8 +96,3 @@ def _hashes(paths: Sequence[Path]) -> list[str]:
         return [sha256(path.read_bytes()).hexdigest() for path in paths]
     except OSError as error:
         raise InputError(f"{error.filename}: cannot be read ({error.strerror}); delete or replace it") from error
-
-
-def _paths(environment: Listed) -> list[Path]:
-    images = environment.images
-    return [images.path(row) for row in range(len(images.names))] if isinstance(images, ImageFiles) else []

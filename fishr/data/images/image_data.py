@@ -10,7 +10,7 @@ from fishr.data.domains import Domain
 from fishr.data.environments import Environments
 from fishr.data.images.folder_listing import list_folder
 from fishr.data.images.image_inputs import ImageInputs, Prepare
-from fishr.data.images.image_stores import CachedImages, ImageFiles
+from fishr.data.images.image_stores import CachedImages
 from fishr.data.images.layout_warnings import warn_of_layout
 from fishr.data.images.list_files import LIST_EXTENSIONS, list_file
 from fishr.data.images.listed_images import Listed, chosen_environments, class_names, rows_taken
@@ -153,9 +153,7 @@ def _assemble(
         listed = list_cache(where, data.size, data.environments)
     classes = {name: number for number, name in enumerate(class_names(where, listed))}
     chosen = [(each, rows_taken(each.classes, data.samples)) for each in listed]
-    check_readable(
-        [each.images.path(row) for each, rows in chosen if isinstance(each.images, ImageFiles) for row in rows]
-    )
+    check_readable([path for each, rows in chosen for path in each.paths(rows)])
     domains = list[Domain]()
     for each, rows in chosen:
         inputs = ImageInputs(

@@ -2,11 +2,12 @@
 
 import unicodedata
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 from attrs import frozen
 
-from fishr.data.images.image_stores import Images
+from fishr.data.images.image_stores import ImageFiles, Images
 from fishr.errors import InputError
 
 IMAGE_EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
@@ -20,6 +21,13 @@ class Listed:
     images: Images
     classes: tuple[str, ...]
     skipped: tuple[str, ...] = ()
+
+    def paths(self, rows: Sequence[int] | None = None) -> list[Path]:
+        """Return the paths of all images, or of some; none if they are not in files."""
+        images = self.images
+        if not isinstance(images, ImageFiles):
+            return []
+        return [images.path(row) for row in (range(len(images.names)) if rows is None else rows)]
 
 
 def chosen_environments(where: object, found: Sequence[str], names: Sequence[str] | None) -> tuple[str, ...]:

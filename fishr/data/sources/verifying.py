@@ -8,7 +8,6 @@ from attrs import frozen
 
 from fishr.data.images.decoding import brightest
 from fishr.data.images.image_data import list_images
-from fishr.data.images.image_stores import ImageFiles
 from fishr.data.images.layout_warnings import layout_warnings
 from fishr.data.images.listed_images import Listed, class_names
 from fishr.data.images.unreadable import Unreadable, find_unreadable
@@ -75,12 +74,7 @@ def verify_images(
     if expected:
         check_contents(contents, expected, source)
     class_names(source, listed)
-    paths = [
-        each.images.path(row)
-        for each in listed
-        if isinstance(each.images, ImageFiles)
-        for row in range(len(each.images.names))
-    ]
+    paths = [path for each in listed for path in each.paths()]
     done = 0
 
     def advance(more: int) -> None:
@@ -123,10 +117,9 @@ def notes_of(contents: Sequence[Contents]) -> tuple[str, ...]:
 def _dark(listed: Sequence[Listed]) -> Iterator[str]:
     """Note environments whose first images of 16 bits use a sixteenth of the range at most, as those of 12 bits do."""
     for each in listed:
-        if isinstance(each.images, ImageFiles):
-            found = [brightest(each.images.path(row)) for row in range(min(_PROBED, len(each.images.names)))]
-            if all(value is not None and value < _TWELVE_BITS for value in found):
-                yield (
-                    f"{each.name}: its first images have 16 bits but no value above {_TWELVE_BITS - 1}, so they "
-                    "become dark; scale them to the full range"
-                )
+        found = [brightest(path) for path in each.paths()[:_PROBED]]
+        if found and all(value is not None and value < _TWELVE_BITS for value in found):
+            yield (
+                f"{each.name}: its first images have 16 bits but no value above {_TWELVE_BITS - 1}, so they "
+                "become dark; scale them to the full range"
+            )
