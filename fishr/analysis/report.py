@@ -2,11 +2,11 @@
 
 import copy
 import zlib
-from typing import Any
 
 import numpy as np
 import torch
 from attrs import field, frozen
+from attrs.validators import optional
 from torch import Tensor, nn
 
 import fishr
@@ -19,11 +19,6 @@ from fishr.training.checks import whole
 from fishr.types import Layout
 
 
-def _at_least_two(settings: object, attribute: Any, value: int | None) -> None:
-    if value is not None:
-        whole(2)(settings, attribute, value)
-
-
 @frozen
 class Settings:
     """Settings of an analysis.
@@ -32,7 +27,7 @@ class Settings:
         InputError: fewer than two samples, or a negative seed.
     """
 
-    samples: int | None = field(default=None, validator=_at_least_two)  # of each domain, at most; None: all
+    samples: int | None = field(default=None, validator=optional(whole(2)))  # of each domain, at most; None: all
     seed: int = field(default=0, validator=whole(0, most=2**63 - 1))  # of samples and estimates
     network: bool = False  # measure the whole network as well
     rank: int = field(default=20, validator=whole(1))  # eigenvalues of each Hessian

@@ -1,11 +1,11 @@
 """``fishr analyze``."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from fishr.commands.shared import PATH, SEED, data_dir_option, device_option, format_option, plugin_option
+from fishr.commands.shared import PATH, SEED, run_options
 from fishr.errors import InputError
 
 if TYPE_CHECKING:
@@ -26,10 +26,7 @@ if TYPE_CHECKING:
     "--network", is_flag=True, help="Also measure the whole network; for runs only, minutes a domain if it is large."
 )
 @click.option("--replace", is_flag=True, help="Replace a result and figures of another source or other settings.")
-@data_dir_option
-@device_option
-@format_option
-@plugin_option
+@run_options
 def analyze(
     subject: Path,
     second: Path | None,
@@ -39,10 +36,8 @@ def analyze(
     seed: int,
     network: bool,
     replace: bool,
-    data_dir: Path | None,
-    device: str,
     style: str,
-    plugins: tuple[str, ...],
+    **source: Any,
 ) -> None:
     """Measure the gradients, Fisher and Hessian of a head on each domain and between domains.
 
@@ -60,7 +55,7 @@ def analyze(
     if out is not None and second is not None:
         raise InputError("--out: got it with two subjects, each of which has its own result; drop one of them")
     paths = [subject] if second is None else [subject, second]
-    subjects = [open_subject(path, data_dir=data_dir, device=device, plugins=plugins) for path in paths]
+    subjects = [open_subject(path, **source) for path in paths]
     histories = [history for path in paths if (history := load_history(path)) is not None]
     results = [out or (p / "analysis.h5" if p.is_dir() else p.with_suffix(".analysis.h5")) for p in paths]
     folder = figures or (results[0].with_suffix("") if second is None else None)

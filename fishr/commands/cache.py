@@ -1,7 +1,7 @@
 """``fishr cache``."""
 
 import os
-import sys
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,19 +11,21 @@ from fishr.commands.shared import (
     COUNT,
     PATH,
     data_dir_option,
-    device_option,
+    experiment_options,
     find_experiment,
     find_images,
     format_option,
     given_options,
     image_size_option,
     image_source_argument,
-    plugin_option,
-    set_option,
+    load_run,
+    progress_bar,
 )
-from fishr.errors import InputError, RunFailed
+from fishr.errors import InputError
 
 if TYPE_CHECKING:
+    from tqdm import tqdm
+
     from fishr.analysis.cache_writing import Featured
     from fishr.data.caches import Description
 
@@ -64,11 +66,7 @@ def cache() -> None:
 )
 @domain_option
 @chunk_option
-@data_dir_option
-@device_option
-@format_option
-@set_option
-@plugin_option
+@experiment_options
 def features(source: str, out: Path, dtype: Any, style: str, **options: Any) -> None:
     """Compute features, logits and labels of each domain once, part by part.
 
@@ -79,7 +77,7 @@ def features(source: str, out: Path, dtype: Any, style: str, **options: Any) -> 
     from fishr.analysis.cache_writing import cache_features
 
     featured = _featured(source, **options)
-    with Bar(out, featured) as bar:
+    with bar_of(out, featured) as bar:
         written = cache_features(featured, out, dtype, bar.update)
     tell(out, written, style)
 
@@ -93,11 +91,7 @@ def features(source: str, out: Path, dtype: Any, style: str, **options: Any) -> 
 @click.option("--per-sample", is_flag=True, help="Store the gradient of each sample by each parameter; large.")
 @domain_option
 @chunk_option
-@data_dir_option
-@device_option
-@format_option
-@set_option
-@plugin_option
+@experiment_options
 def gradients(source: str, out: Path, per_sample: bool, style: str, **options: Any) -> None:
     """Write what the head's gradient statistics are computed from.
 
@@ -113,7 +107,7 @@ def gradients(source: str, out: Path, per_sample: bool, style: str, **options: A
         featured = featured_cache(Path(source), options["device"], options["plugins"])
     else:
         featured = _featured(source, **options)
-    with Bar(out, featured) as bar:
+    with bar_of(out, featured) as bar:
         written = cache_gradients(featured, out, per_sample, bar.update)
     tell(out, written, style)
 
@@ -139,7 +133,7 @@ def images(source: str, out: Path, size: int, workers: int | None, data_dir: Pat
     from fishr.data.images import cache_images
 
     place = find_images(source, data_dir)
-    with Bar(out) as bar:
+    with bar_of(out) as bar:
         written = cache_images(place, out, size, workers or os.cpu_count() or 1, bar.update)
     tell(out, written, style)
 
@@ -179,29 +173,16 @@ def merge(files: tuple[Path, ...], out: Path, style: str) -> None:
     from fishr.data.caches import merge_features
 
     existed = out.exists()
-    with Bar(out) as bar:
+    with bar_of(out) as bar:
         merge_features(files, out, bar.update)
     tell(out, not existed, style)
 
 
-class Bar:
-    """Progress bar on a terminal; an interruption prints how to resume."""
-
-    def __init__(self, out: Path, featured: "Featured | None" = None) -> None:
-        from tqdm import tqdm
-
-        total = None if featured is None else sum(section.rows for section in featured.sections)
-        self._out = out
-        self._bar = tqdm(total=total, unit="row", unit_scale=True, disable=not sys.stderr.isatty())
-        self.update = self._bar.update
-
-    def __enter__(self) -> "Bar":
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        self._bar.close()
-        if kind is KeyboardInterrupt:
-            raise RunFailed(f"{self._out}: interrupted; the same command goes on with it") from None
+def bar_of(out: Path, featured: "Featured | None" = None) -> "AbstractContextManager[tqdm[Any]]":
+    """Return the progress bar of a file; an interruption prints how to resume."""
+    total = None if featured is None else sum(section.rows for section in featured.sections)
+    message = f"{out}: interrupted; the same command resumes it"
+    return progress_bar(message, total=total, unit="row", unit_scale=True)
 
 
 def tell(out: Path, written: bool, style: str) -> None:
@@ -234,16 +215,12 @@ def _featured(
     plugins: tuple[str, ...],
 ) -> "Featured":
     from fishr.analysis.cache_writing import featured_experiment
-    from fishr.configuration import load
-    from fishr.training import Experiment
 
     folder = Path(source)
     if not folder.is_dir() or folder.suffix == ".toml":
         folder, experiment = None, find_experiment(source, overrides, plugins)
-    elif (folder / "config.toml").is_file():
-        experiment = load(folder / "config.toml", Experiment, overrides, plugins)
     else:
-        raise InputError(f"{folder}: not a run folder, it has no config.toml; give the folder that train made")
+        experiment = load_run(folder, plugins, overrides)
     return featured_experiment(experiment, folder, data_dir=data_dir, device=device, domains=domains, chunk=chunk)
 
 

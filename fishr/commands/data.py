@@ -1,7 +1,6 @@
 """``fishr data``."""
 
 import os
-import sys
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from fishr.commands.shared import PATH, format_option
-from fishr.errors import InputError, RunFailed
+from fishr.commands.shared import PATH, format_option, progress_bar
+from fishr.errors import InputError
 
 if TYPE_CHECKING:
     from fishr.data.data_catalog import Entry
@@ -168,11 +167,9 @@ def verify(source: str, data_dir: Path) -> None:
 
 @contextmanager
 def _bar(unit: str, interrupted: str) -> "Generator[Progress]":
-    """Show a progress bar on a terminal; an interruption raises a message."""
-    from tqdm import tqdm
-
+    """Show a bar of what is done at the moment; an interruption raises a message."""
     current = ""
-    with tqdm(unit=unit, unit_scale=unit == "B", disable=not sys.stderr.isatty()) as bar:
+    with progress_bar(interrupted, unit=unit, unit_scale=unit == "B") as bar:
 
         def update(what: str, done: int, total: int | None) -> None:
             nonlocal current
@@ -183,10 +180,7 @@ def _bar(unit: str, interrupted: str) -> "Generator[Progress]":
             bar.total = total
             bar.update(done - bar.n)
 
-        try:
-            yield update
-        except KeyboardInterrupt:
-            raise RunFailed(interrupted) from None
+        yield update
 
 
 def _text(found: "Entry", contents: "tuple[Contents, ...]", problem: str) -> str:

@@ -4,15 +4,12 @@ from pathlib import Path
 
 import click
 
-from fishr.commands.shared import PATH, data_dir_option, device_option, format_option, load_run, plugin_option
+from fishr.commands.shared import PATH, load_run, run_options
 
 
 @click.command(short_help="Score a run's last checkpoint.", epilog="Example: fishr evaluate runs/erm --format json")
 @click.argument("run", type=PATH, metavar="RUN")
-@data_dir_option
-@device_option
-@format_option
-@plugin_option
+@run_options
 def evaluate(run: Path, data_dir: Path | None, device: str, style: str, plugins: tuple[str, ...]) -> None:
     """Score the last checkpoint of a run folder on every domain of its data."""
     import attrs

@@ -1,15 +1,14 @@
 """``fishr landscape``."""
 
 import re
-import sys
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from fishr.commands.shared import COUNT, PATH, SEED, data_dir_option, device_option, format_option, plugin_option
-from fishr.errors import InputError, RunFailed
+from fishr.commands.shared import COUNT, PATH, SEED, progress_bar, run_options
+from fishr.errors import InputError
 
 if TYPE_CHECKING:
     from fishr.analysis.landscape_plan import Plan
@@ -46,10 +45,7 @@ KINDS = ("random", "pca", "checkpoints", "eigen", "gradients", "line", "interpol
 @click.option("--epsilon", type=float, default=0.1, show_default=True, help="ε of inconsistency and level sets, loss.")
 @click.option("--animate", is_flag=True, help="Also draw a GIF over the kept checkpoints of the run.")
 @click.option("-o", "--out", type=PATH, help="HDF5 file (default: RUN/landscape-KIND.h5).")
-@data_dir_option
-@device_option
-@format_option
-@plugin_option
+@run_options
 def landscape(
     subject: Path,
     second: Path | None,
@@ -107,17 +103,12 @@ def _points(grid: str, kind: str) -> tuple[int, ...]:
 
 
 def _follow(plan: "Plan", path: Path) -> None:
-    from tqdm import tqdm
-
     from fishr.analysis.landscape_evaluation import evaluate_plan
 
-    try:
-        with tqdm(desc=path.name, unit="part", disable=not sys.stderr.isatty()) as bar:
-            for done, total in evaluate_plan(plan, path):
-                bar.total = total
-                bar.update(done - bar.n)
-    except KeyboardInterrupt:
-        raise RunFailed(f"{path}: interrupted; the same command resumes it") from None
+    with progress_bar(f"{path}: interrupted; the same command resumes it", desc=path.name, unit="part") as bar:
+        for done, total in evaluate_plan(plan, path):
+            bar.total = total
+            bar.update(done - bar.n)
 
 
 def _text(surface: "Surface", epsilon: float, files: list[Path]) -> str:

@@ -1,6 +1,8 @@
 """Options that several commands share, and the experiments and images that arguments name."""
 
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -8,10 +10,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 from click.core import ParameterSource
 
-from fishr.errors import InputError, one_line
+from fishr.errors import InputError, RunFailed, one_line
 from fishr.paths import DATA, typed_path
 
 if TYPE_CHECKING:
+    from tqdm import tqdm
+
     from fishr.training import Experiment
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -86,18 +90,50 @@ plugin_option = click.option(
 )
 
 
+def options(*several: Callable[[Any], Any]) -> Callable[[Command], Command]:
+    """Return a decorator that adds several options in their order."""
+
+    def add(command: Command) -> Command:
+        for option in reversed(several):
+            command = option(command)
+        return command
+
+    return add
+
+
+run_options = options(data_dir_option, device_option, format_option, plugin_option)
+experiment_options = options(data_dir_option, device_option, format_option, set_option, plugin_option)
+
+
+@contextmanager
+def progress_bar(interrupted: str, **options: Any) -> "Generator[tqdm[Any]]":
+    """Show a progress bar on a terminal; an interruption raises a message."""
+    from tqdm import tqdm
+
+    try:
+        with tqdm(disable=not sys.stderr.isatty(), **options) as bar:
+            yield bar
+    except KeyboardInterrupt:
+        raise RunFailed(interrupted) from None
+
+
+def given_parameters() -> list[click.Parameter]:
+    """Return the parameters that the running command was given."""
+    context = click.get_current_context()
+    sources = [(one, context.get_parameter_source(one.name or "")) for one in context.command.params]
+    return [one for one, source in sources if source is ParameterSource.COMMANDLINE]
+
+
 def given_options(*names: str) -> list[str]:
     """Return those of some options that the running command was given, as words of a command line."""
-    context, words = click.get_current_context(), list[str]()
-    for option in context.command.params:
-        name = option.name
-        if name not in names or context.get_parameter_source(name) is not ParameterSource.COMMANDLINE:
-            continue
-        spelled, value = max(option.opts, key=len), context.params[name]
-        if isinstance(value, bool):
-            words.append(spelled)
-        else:
-            words += [word for one in (value if option.multiple else [value]) for word in (spelled, str(one))]
+    words = list[str]()
+    for option in given_parameters():
+        if option.name in names:
+            spelled, value = max(option.opts, key=len), click.get_current_context().params[option.name]
+            if isinstance(value, bool):
+                words.append(spelled)
+            else:
+                words += [word for one in (value if option.multiple else [value]) for word in (spelled, str(one))]
     return words
 
 
@@ -132,11 +168,11 @@ def find_images(source: str, data_dir: Path | None) -> Path:
     return path
 
 
-def load_run(folder: Path, plugins: tuple[str, ...]) -> "Experiment":
+def load_run(folder: Path, plugins: tuple[str, ...], overrides: tuple[str, ...] = ()) -> "Experiment":
     """Return the experiment of a run folder."""
     from fishr.configuration import load
     from fishr.training import Experiment
 
     if not (folder / "config.toml").is_file():
         raise InputError(f"{folder}: not a run folder, it has no config.toml; give the folder that train made")
-    return load(folder / "config.toml", Experiment, (), plugins)
+    return load(folder / "config.toml", Experiment, overrides, plugins)

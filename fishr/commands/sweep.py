@@ -1,7 +1,6 @@
 """``fishr sweep``."""
 
 import shlex
-from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,8 +12,10 @@ from fishr.commands.shared import (
     PATH,
     data_dir_option,
     device_option,
+    experiment_options,
     format_option,
     given_options,
+    options,
     plugin_option,
     set_option,
 )
@@ -35,24 +36,19 @@ jobs_per_gpu_option = click.option(
 )
 
 
-def working_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options that ``run`` and ``resume`` share."""
-    options = (
-        workers_option,
-        jobs_per_gpu_option,
-        click.option("--retry-failed", is_flag=True, help="Retry the jobs that were given up."),
-        click.option(
-            "--ray",
-            metavar="ADDRESS",
-            help="Run on a Ray cluster, HOST:PORT, auto or local, whose nodes share the folder's file system.",
-        ),
-        data_dir_option,
-        device_option,
-        plugin_option,
-    )
-    for option in reversed(options):
-        command = option(command)
-    return command
+working_options = options(
+    workers_option,
+    jobs_per_gpu_option,
+    click.option("--retry-failed", is_flag=True, help="Retry the jobs that were given up."),
+    click.option(
+        "--ray",
+        metavar="ADDRESS",
+        help="Run on a Ray cluster, HOST:PORT, auto or local, whose nodes share the folder's file system.",
+    ),
+    data_dir_option,
+    device_option,
+    plugin_option,
+)
 
 
 @click.group(
@@ -71,11 +67,7 @@ def sweep() -> None:
 @click.option("--no-calibration", is_flag=True, help="Only count; needs no data.")
 @workers_option
 @jobs_per_gpu_option
-@data_dir_option
-@device_option
-@format_option
-@set_option
-@plugin_option
+@experiment_options
 def plan(
     plan_file: Path,
     no_calibration: bool,
@@ -123,7 +115,7 @@ def run(
     slurm: str | None,
     array: int | None,
     overrides: tuple[str, ...],
-    **options: Any,
+    **working: Any,
 ) -> None:
     """Run the jobs of a plan in a folder; the same command resumes it.
 
@@ -135,26 +127,26 @@ def run(
 
     if (slurm is None) != (array is None):
         raise InputError("--slurm: got one of --slurm and --array, expected both or none")
-    chosen = load(plan_file, Plan, overrides, options["plugins"])
+    chosen = load(plan_file, Plan, overrides, working["plugins"])
     if not replace_plan:
-        check_plan(out, chosen, options["plugins"])
+        check_plan(out, chosen, working["plugins"])
     if slurm is None or array is None:
-        _work(out, chosen, None, replace_plan, **options)
+        _work(out, chosen, None, replace_plan, **working)
     else:
-        _write_slurm(out, chosen, replace_plan, slurm, array, **options)
+        _write_slurm(out, chosen, replace_plan, slurm, array, **working)
 
 
 @sweep.command(short_help="Resume a sweep.", epilog="Example: fishr sweep resume runs/sweep --workers 4 --retry-failed")
 @folder_argument
 @click.option("--part", metavar="I/N", help="Only every N-th job from the I-th on, 0 ≤ I < N; parts may run at once.")
 @working_options
-def resume(folder: Path, part: str | None, plugins: tuple[str, ...], **options: Any) -> None:
+def resume(folder: Path, part: str | None, plugins: tuple[str, ...], **working: Any) -> None:
     """Resume the sweep of a folder, with the folder's own plan."""
     from fishr.sweeps.folder import read_plan
     from fishr.sweeps.plan import parse_part
 
     chosen = None if part is None else parse_part(part)
-    _work(folder, read_plan(folder, plugins), chosen, False, plugins=plugins, **options)
+    _work(folder, read_plan(folder, plugins), chosen, False, plugins=plugins, **working)
 
 
 @sweep.command(short_help="Show the progress of a sweep.", epilog="Example: fishr sweep status runs/sweep --failed")
@@ -246,19 +238,19 @@ def _work(
 
 
 def _write_slurm(
-    folder: Path, plan: "Plan", replace: bool, slurm: str, tasks: int, *, plugins: tuple[str, ...], **options: Any
+    folder: Path, plan: "Plan", replace: bool, slurm: str, tasks: int, *, plugins: tuple[str, ...], **working: Any
 ) -> None:
     """Prepare a sweep for a Slurm array, and show the command that submits it."""
     from fishr.sweeps.execution import check_input
     from fishr.sweeps.folder import jobs_left, sweep_folder
     from fishr.sweeps.slurm import array_script, parse_options, write_script
 
-    if options["ray"] is not None:
+    if working["ray"] is not None:
         raise InputError("--ray: got it together with --slurm; drop one of them")
     arguments = given_options("workers", "jobs_per_gpu", "retry_failed", "data_dir", "device", "plugins")
     text = array_script(folder, tasks, parse_options(slurm), arguments)
     # The devices of the nodes are not this machine's.
-    check_input(jobs_left(folder, plan.jobs(), options["retry_failed"]), options["data_dir"])
+    check_input(jobs_left(folder, plan.jobs(), working["retry_failed"]), working["data_dir"])
     with sweep_folder(folder, plan, replace=replace, plugins=plugins):
         script = write_script(folder, text)
     click.echo(f"sbatch {script}")

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from fishr.commands.shared import PATH, data_dir_option, device_option, format_option, plugin_option
+from fishr.commands.shared import PATH, run_options
 from fishr.errors import InputError
 
 
@@ -15,10 +15,7 @@ from fishr.errors import InputError
 @click.argument("plan", type=PATH, metavar="PLAN.toml")
 @click.option("--dataset", metavar="NAME", help="A data set of the plan (default: its only one).")
 @click.option("-o", "--out", type=PATH, required=True, metavar="FILE", help="New HDF5 file.")
-@data_dir_option
-@device_option
-@format_option
-@plugin_option
+@run_options
 def features(
     plan: Path, dataset: str | None, out: Path, data_dir: Path | None, device: str, style: str, plugins: tuple[str, ...]
 ) -> None:
@@ -28,7 +25,7 @@ def features(
     augmented. The same command resumes an interrupted one.
     """
     from fishr.analysis.cache_writing import cache_features, featured_experiment
-    from fishr.commands.cache import Bar, tell
+    from fishr.commands.cache import bar_of, tell
     from fishr.configuration import load
     from fishr.protocols.domainbed.job import feature_experiment
     from fishr.sweeps.plan import Plan
@@ -42,6 +39,6 @@ def features(
         raise InputError(f"--dataset: got {name!r}, expected one of the plan's, {known}")
     experiment = feature_experiment(name, made.settings)
     featured = featured_experiment(experiment, data_dir=data_dir, device=device)
-    with Bar(out, featured) as bar:
+    with bar_of(out, featured) as bar:
         written = cache_features(featured, out, "float32", bar.update)
     tell(out, written, style)

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import click
-from click.core import ParameterSource
 
 from fishr.commands.shared import (
     PATH,
@@ -20,6 +19,7 @@ from fishr.commands.shared import (
     find_experiment,
     format_option,
     given_options,
+    given_parameters,
     load_run,
     plugin_option,
     set_option,
@@ -100,16 +100,7 @@ def train(
     from fishr.training.launch import agreed, from_first
 
     if resume is not None:
-        given = {
-            "--set": overrides,
-            "--seed": seed is not None,
-            "--precision": precision is not None,
-            "--out": out is not None,
-            "--on-features": on_features is not None,
-            "--record-statistics": record_statistics is not None,
-            "--keep-checkpoints": keep_checkpoints,
-        }
-        _refuse_changes({name for name, is_given in given.items() if is_given})
+        _refuse_changes()
 
     def choose() -> _Choice:
         if resume is not None:
@@ -209,10 +200,12 @@ def _resume(folder: Path) -> str:
     return shlex.join(["--resume", str(folder), *given_options("data_dir", "device", "style", "plugins")])
 
 
-def _refuse_changes(given: set[str]) -> None:
-    named = click.get_current_context().get_parameter_source("experiment") is not ParameterSource.DEFAULT
-    for name in [*(["RECIPE or FILE"] if named else []), *sorted(given)]:
-        raise InputError(f"{name}: got it together with --resume, which goes on exactly as begun; drop one of them")
+def _refuse_changes() -> None:
+    """Refuse what a resumed run takes from its folder; only where its files are and how to compute may be given."""
+    for one in given_parameters():
+        if one.name not in ("resume", "data_dir", "device", "style", "plugins"):
+            name = "RECIPE or FILE" if isinstance(one, click.Argument) else max(one.opts, key=len)
+            raise InputError(f"{name}: got it together with --resume, which goes on exactly as begun; drop one of them")
 
 
 def _recording(text: str) -> "Recording":

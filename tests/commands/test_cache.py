@@ -199,7 +199,7 @@ def test_an_interruption_says_how_to_go_on(call, home, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(Parts, "write", interrupted)
         said = call(*RECIPE, "-o", "a.h5")
-    assert (said.code, said.err) == (1, "Error: a.h5: interrupted; the same command goes on with it\n")
+    assert (said.code, said.err) == (1, "Error: a.h5: interrupted; the same command resumes it\n")
     assert len(list(Path("a.h5.parts").iterdir())) == 2
     assert call(*RECIPE, "-o", "a.h5").code == 0
     assert sorted(path.name for path in home.iterdir()) == ["a.h5"]
