@@ -61,6 +61,7 @@ def width() -> None:
 @pytest.fixture(scope="session", autouse=True)
 def one_thread() -> None:
     """Bits depend on the number of threads; processes that tests start have one as well."""
+    os.environ["OMP_NUM_THREADS"] = "1"
     torch.set_num_threads(1)
 
 

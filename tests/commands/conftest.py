@@ -1,6 +1,5 @@
 """Commands as a person calls them: in this process where that is enough, through cli.py where it is not."""
 
-import os
 import re
 import shutil
 import subprocess
@@ -95,8 +94,7 @@ def cli(home):
 
     def run(*arguments, prefix=()):
         command = [*prefix, sys.executable, str(ROOT / "cli.py"), *map(str, arguments)]
-        environment = os.environ | {"OMP_NUM_THREADS": "1"}
-        done = subprocess.run(command, capture_output=True, text=True, cwd=home, env=environment, timeout=120)
+        done = subprocess.run(command, capture_output=True, text=True, cwd=home, timeout=120)
         return Said(done.returncode, done.stdout, done.stderr)
 
     return run

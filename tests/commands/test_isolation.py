@@ -94,7 +94,7 @@ def test_no_task_of_slurm_runs_a_file_of_the_folder(hostile, call, monkeypatch, 
     monkeypatch.undo()
     script = (hostile / "sweep" / "slurm" / "array.sh").read_text()
     assert ("-P -c" in script) == (not installed)
-    environment = os.environ | {"SLURM_ARRAY_TASK_ID": "0", "OMP_NUM_THREADS": "1"}
+    environment = os.environ | {"SLURM_ARRAY_TASK_ID": "0"}
     done = subprocess.run(["bash", "-c", script], cwd=hostile, env=environment, capture_output=True, text=True)
     assert (done.returncode, marks(hostile)) == (0, []), done
 

@@ -1,7 +1,6 @@
 """examples/mine.py: a user's data set, loss, schedule and optimizer, trained, killed, resumed, swept and analyzed."""
 
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -57,9 +56,8 @@ def succeed(call, *arguments):
 @pytest.mark.slow
 def test_a_killed_run_is_resumed_bit_identically_and_analyzed(call, mine):
     succeed(call, "train", "mine.toml", *SHORT, "--out", "whole")
-    environment = os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())}
     command = [sys.executable, str(CLI), "train", "mine.toml", *SHORT, "--out", "killed"]
-    with subprocess.Popen(command, cwd=mine, env=environment, stdout=-1, stderr=-1) as process:
+    with subprocess.Popen(command, cwd=mine, stdout=-1, stderr=-1) as process:
         while not (mine / "killed" / "checkpoint.pt").exists():
             assert process.poll() is None, process.communicate()
             time.sleep(0.002)

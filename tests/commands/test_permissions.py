@@ -134,7 +134,7 @@ def _refusals(unprivileged, commands):
         input=json.dumps(commands),
         text=True,
         stdout=subprocess.PIPE,
-        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(HERE)},
+        env=os.environ | {"PYTHONPATH": str(HERE)},
         check=True,
         timeout=300,
     )

@@ -65,8 +65,7 @@ def swept_once(tmp_path_factory):
     """A finished sweep, for reading only, run by a scheduler and a worker; and what it printed."""
     place = make_world(tmp_path_factory.mktemp("swept"))
     command = [sys.executable, ROOT / "cli.py", "sweep", "run", "plan.toml", "--out", "sweep", *WORK]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    said = subprocess.run(list(map(str, command)), cwd=place, env=environment, capture_output=True, text=True)
+    said = subprocess.run(list(map(str, command)), cwd=place, capture_output=True, text=True)
     return place, said
 
 
@@ -333,7 +332,6 @@ def test_ctrl_c_is_one_line_and_loses_nothing(swept, call):
         stderr=subprocess.PIPE,
         text=True,
         cwd=swept,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
         start_new_session=True,
     ) as process:
         try:

@@ -22,7 +22,7 @@ def _on_a_terminal(arguments, folder):
     master, slave = pty.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 140, 0, 0))
     command = [sys.executable, str(ROOT / "cli.py"), *arguments]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "TERM": "xterm"}
+    environment = os.environ | {"TERM": "xterm"}
     with subprocess.Popen(command, stdin=slave, stdout=slave, stderr=slave, cwd=folder, env=environment) as process:
         os.close(slave)
         shown = b""

@@ -42,9 +42,7 @@ def begin(where, *arguments, ranks=2, launcher=("--standalone",), **environment)
     """torchrun, not waited for."""
     command = [sys.executable, "-m", "torch.distributed.run", *launcher, "--nproc-per-node", str(ranks)]
     command += ["--monitor-interval", "0.2", str(ROOT / "cli.py"), *map(str, arguments)]
-    variables = (
-        os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(where), "GLOO_SOCKET_IFNAME": "lo"} | environment
-    )
+    variables = os.environ | {"PYTHONPATH": str(where), "GLOO_SOCKET_IFNAME": "lo"} | environment
     return subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=where, env=variables
     )
