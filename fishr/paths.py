@@ -9,16 +9,13 @@ from fishr.errors import InputError, one_line, reason
 DATA = Path("data")
 
 _REMEDIES = {
-    errno.EACCES: "ask for access, or choose another place",
-    errno.EPERM: "ask for access, or choose another place",
+    **dict.fromkeys((errno.EACCES, errno.EPERM), "ask for access, or choose another place"),
+    **dict.fromkeys((errno.ENOENT, errno.ENOTDIR), "check the path"),
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "make room, or choose another place"),
     errno.EROFS: "choose a place that can be written",
     errno.ENAMETOOLONG: "choose a shorter name",
-    errno.ENOENT: "check the path",
-    errno.ENOTDIR: "check the path",
     errno.EISDIR: "give a file",
     errno.ELOOP: "check the symbolic links",
-    errno.ENOSPC: "make room, or choose another place",
-    errno.EDQUOT: "make room, or choose another place",
 }
 # The device failed or is full; the request itself is valid.
 _DEVICE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)

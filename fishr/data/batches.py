@@ -131,9 +131,7 @@ class Minibatch:
         parts = zip(domains, shares, seeds, outs, strict=True)
         return Drawn(
             inputs=tuple(_inputs(domain, share, own and ranks.share(own), part) for domain, share, own, part in parts),
-            labels=torch.cat(
-                [d.labels.index_select(0, s.to(d.labels.device)) for d, s in zip(domains, shares, strict=True)]
-            ),
+            labels=torch.cat([d.labels[own.to(d.labels.device)] for d, own in zip(domains, shares, strict=True)]),
             sizes=sizes,
             out=out,
         )

@@ -80,9 +80,7 @@ class Domain:
             got = list(inputs.shape)
             raise InputError(f"{where}: inputs have shape {got}, expected [samples, features] or [samples, ...]")
         if labels.ndim != 1:
-            raise InputError(
-                f"{where}: labels have shape {list(labels.shape)}, expected [samples], one class number for each sample"
-            )
+            raise InputError(f"{where}: labels have shape {list(labels.shape)}, expected [samples], a class for each")
         if len(inputs) != len(labels):
             raise InputError(f"{where}: {len(inputs)} inputs but {len(labels)} labels; expected as many of each")
         if len(labels) == 0:
@@ -156,9 +154,7 @@ class Domains:
                     f"domain {first.name!r}"
                 )
             if got.dtype != expected.dtype:
-                raise InputError(
-                    f"{where}: inputs are {got.dtype}, expected {expected.dtype} as in domain {first.name!r}"
-                )
+                raise InputError(f"{where}: inputs are {got.dtype}, expected {expected.dtype} as in {first.name!r}")
             check_classes(where, domain.labels, self.classes)
 
     @property

@@ -137,9 +137,7 @@ def download_mnist(data_dir: Path) -> tuple[Path, ...]:
         got = digest_of(part, "md5")
         if got != MD5[name]:
             part.unlink()
-            raise RunFailed(
-                f"{MIRROR}{name}: the downloaded file has MD5 {got}, expected {MD5[name]}; try again, or {by_hand}"
-            )
+            raise RunFailed(f"{MIRROR}{name}: the download has MD5 {got}, expected {MD5[name]}; retry, or {by_hand}")
 
     for name in missing:
         download(MIRROR + name, folder / name, check, otherwise=by_hand)

@@ -57,9 +57,7 @@ def begin_reading(
 
 def unfinished(inputs: LazyInputs, rows: Sequence[int]) -> Tensor:
     """Return what is read of rows for evaluation, before it is finished: [n, ...] on the CPU."""
-    return torch.cat(
-        [task.result() for task in _in_tasks(lambda inputs, some, _: inputs.read(some), inputs, rows, None)]
-    )
+    return torch.cat([task.result() for task in _in_tasks(lambda of, some, _: of.read(some), inputs, rows, None)])
 
 
 def chunks(domain: Domain, most: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:

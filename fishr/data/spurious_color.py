@@ -73,9 +73,7 @@ def check_flips(flips: Sequence[float], test_flip: float, label_noise: float, tr
     if len({f"{flip:g}" for flip in flips}) < len(flips):
         raise InputError(f"flips: got {tuple(flips)}, expected no value twice, since it names the domain")
     if training_images < len(flips):
-        raise InputError(
-            f"training_images: got {training_images}, expected at least {len(flips)}, one for each training domain"
-        )
+        raise InputError(f"training_images: got {training_images}, expected at least {len(flips)}, one for each domain")
 
 
 def check_remainder(training_images: int, total: int) -> None:

@@ -34,9 +34,7 @@ def has_backpack_curvature(head: nn.Module, features: Tensor, loss: Loss) -> boo
     layers = list(_chain(head))
     parameters = [parameter for layer in layers for parameter in layer.parameters()]
     known = all(type(layer) in _LAYERS for layer in layers) and type(head) is nn.Sequential
-    hooked = any(
-        getattr(layer, f"_{kind}_hooks") for layer in layers for kind in ("forward", "forward_pre", "backward")
-    )
+    hooked = any(getattr(part, f"_{kind}_hooks") for part in layers for kind in ("forward", "forward_pre", "backward"))
     shared = any(len(set(map(id, each))) < len(each) for each in (layers, parameters))
     if not known or hooked or shared or (type(layers[0]) is nn.Linear and features.ndim != 2):
         return False

@@ -30,9 +30,7 @@ def weights_of(module: nn.Module, buffers: bool = False) -> Weights:
     """
     found = {name: p.detach() for name, p in module.named_parameters() if p.requires_grad}
     if not found:
-        raise InputError(
-            f"landscape: {type(module).__name__} has no parameter that requires grad, expected at least one"
-        )
+        raise InputError(f"landscape: {type(module).__name__} has no parameter that requires grad, expected one")
     if buffers:
         found |= {name: buffer for name, buffer in module.named_buffers() if buffer.is_floating_point()}
     return found

@@ -53,9 +53,7 @@ class TimmBackbone:
 
     def __attrs_post_init__(self) -> None:
         if self.weights is not None and not self.pretrained:
-            raise InputError(
-                f"weights: got {self.weights!r} with pretrained = false, expected none; leave one of them out"
-            )
+            raise InputError(f"weights: got {self.weights!r} with pretrained = false, expected none; leave one out")
 
     def __call__(self, shape: tuple[int, ...], generator: torch.Generator) -> nn.Module:
         """Return the module from images [N, C, H, W] to features [N, F]."""
@@ -74,9 +72,7 @@ class TimmBackbone:
         except InputError:
             raise
         except Exception as error:  # each network raises its own errors on inputs it cannot take
-            raise InputError(
-                f"{self.name}: got inputs of shape {shape}, which it cannot take: {_line(error)}"
-            ) from error
+            raise InputError(f"{self.name}: got inputs of shape {shape}, which it refuses: {_line(error)}") from error
         if features.ndim != 2:
             raise InputError(f"{self.name}: its features are of shape {tuple(features.shape[1:])}, expected a vector")
         return features.shape[1]

@@ -53,9 +53,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             f"weights: {path}: not a readable state dict (cut short, or of something else); "
             "save one with torch.save(module.state_dict(), path)"
         ) from error
-    plain = isinstance(tree, dict) and all(
-        isinstance(value, Tensor) for value in cast(dict[object, object], tree).values()
-    )
+    plain = isinstance(tree, dict) and all(isinstance(one, Tensor) for one in cast(dict[object, object], tree).values())
     if not plain or not tree:
         raise InputError(
             f"weights: {path}: expected a dict of tensors by name; save one with torch.save(module.state_dict(), path)"
@@ -68,9 +66,7 @@ def load_weights(module: nn.Module, given: Mapping[str, Tensor], source: object)
     own = module.state_dict()
     counters = {name: value for name, value in own.items() if name.endswith("num_batches_tracked")}
     for name, got, expected in misfits(own, {**counters, **given}):
-        raise InputError(
-            f"weights: {source} has shape {got} for {name}, expected {expected}; give those of the same network"
-        )
+        raise InputError(f"weights: {source} has shape {got} for {name}, expected {expected}; give the same network's")
     module.load_state_dict({**counters, **given})
 
 

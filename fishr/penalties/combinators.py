@@ -14,14 +14,10 @@ from fishr.penalties.schedules import Constant, Schedule
 from fishr.types import Problem
 
 
-def _is_penalty(value: object) -> bool:
-    return isinstance(value, Penalty) and not isinstance(value, type)
-
-
-def _check_penalty(_: object, attribute: Any, value: object) -> None:
-    if not _is_penalty(value):
+def _check_penalty(name: str, value: object) -> None:
+    if not isinstance(value, Penalty) or isinstance(value, type):
         raise InputError(
-            f"{attribute.name}: got {value!r}, expected a penalty (with init and a call); "
+            f"{name}: got {value!r}, expected a penalty (with init and a call); "
             "wrap a function of the observation in Stateless"
         )
 
@@ -85,7 +81,7 @@ class Scaled:
         Constant(value=10.0)
     """
 
-    penalty: Penalty = field(validator=_check_penalty)
+    penalty: Penalty = field(validator=lambda _, attribute, value: _check_penalty(attribute.name, value))
     schedule: Schedule = field(converter=_schedule)
 
     @property
@@ -141,10 +137,7 @@ class Total:
 
     def __init__(self, /, **terms: Penalty) -> None:
         for name, penalty in terms.items():
-            if not _is_penalty(penalty):
-                raise InputError(
-                    f"{name}: got {penalty!r}, expected a penalty; wrap a function of the observation in Stateless"
-                )
+            _check_penalty(name, penalty)
         self.__attrs_init__(terms)  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
 
     @property

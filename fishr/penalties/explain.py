@@ -13,6 +13,9 @@ from fishr.penalties.penalty import Penalty
 from fishr.ranks import ALONE
 from fishr.types import HEAD, DomainBatch, Problem
 
+# Of an observation, what is no quantity of the batch.
+_SETTINGS = ("batch", "head", "loss", "route", "closed_form", "ranks", "layers", "layout", "module")
+
 
 @frozen
 class TermExplanation:
@@ -59,10 +62,7 @@ class _Reader:
             return lambda: _Reader(self._seen.detached(), self._reads)
         if name == "own":
             return _Reader(self._seen.own, self._reads)
-        if (
-            name not in ("batch", "head", "loss", "route", "closed_form", "ranks", "layers", "layout", "module")
-            and name not in self._reads
-        ):
+        if name not in (*_SETTINGS, *self._reads):
             self._reads.append(name)
         return getattr(self._seen, name)
 

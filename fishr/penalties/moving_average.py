@@ -3,7 +3,7 @@
 from typing import Literal, get_args
 
 import torch
-from attrs import field, frozen
+from attrs import frozen
 from torch import Tensor
 
 from fishr.errors import InputError
@@ -23,16 +23,6 @@ class Average:
 
     value: Tensor
     updates: int
-
-
-def _check_decay(_: object, attribute: object, decay: float) -> None:
-    if not 0 <= decay < 1:
-        raise InputError(f"decay: got {decay}, expected at least 0 and below 1")
-
-
-def _check_gain(_: object, attribute: object, gain: str) -> None:
-    if gain not in get_args(Gain):
-        raise InputError(f"gain: got {gain!r}, expected one of {', '.join(map(repr, get_args(Gain)))}")
 
 
 @frozen
@@ -61,8 +51,14 @@ class MovingAverage:
         ``"unit_gradient"`` is DomainBed's convention for Fishr; ``"debiased"`` is Adam's (Kingma and Ba 2015).
     """
 
-    decay: float = field(validator=_check_decay)
-    gain: Gain = field(default="unit_gradient", validator=_check_gain)
+    decay: float
+    gain: Gain = "unit_gradient"
+
+    def __attrs_post_init__(self) -> None:
+        if not 0 <= self.decay < 1:
+            raise InputError(f"decay: got {self.decay}, expected at least 0 and below 1")
+        if self.gain not in get_args(Gain):
+            raise InputError(f"gain: got {self.gain!r}, expected one of {', '.join(map(repr, get_args(Gain)))}")
 
     def init(self, problem: Problem) -> Average:
         """Return the first state, zeros."""

@@ -45,9 +45,7 @@ def layer_kind(layer: nn.Module) -> type[nn.Module] | None:
     return None
 
 
-def _owners(
-    head: nn.Module, names: Collection[str] | None = None
-) -> Iterator[tuple[str, nn.Module, str, nn.Parameter]]:
+def _named(head: nn.Module, names: Collection[str] | None = None) -> Iterator[tuple[str, nn.Module, str, nn.Parameter]]:
     """Yield trainable parameters under each of their names, with their layers; only those among ``names`` if given."""
     chosen = None if names is None else {id(head.get_parameter(name)) for name in names}
     for prefix, module in head.named_modules():
@@ -59,7 +57,7 @@ def _owners(
 def refuse_unsupported(head: nn.Module, names: Collection[str], graph: bool) -> None:
     """Refuse a parameter in ``names`` without a correct formula; ``graph`` asks for differentiable statistics."""
     seen = dict[int, str]()
-    for name, module, short, parameter in _owners(head, names):
+    for name, module, short, parameter in _named(head, names):
         where = _where(name, module)
         kind = layer_kind(module)
         if kind is None or short not in PARAMETERS[kind]:
@@ -109,7 +107,7 @@ def refuse_second_use(head: nn.Module, names: Collection[str], total: Tensor, fe
         for child, _ in node.next_functions:
             uses[id(getattr(child, "variable", None))] += 1
             todo.append(child)
-    for name, module, _, parameter in _owners(head, names):
+    for name, module, _, parameter in _named(head, names):
         # Recurrent layers read their weights once a time step.
         if uses[id(parameter)] > 1 and not isinstance(module, nn.RNNBase):
             raise NoFormula(
@@ -120,7 +118,7 @@ def refuse_second_use(head: nn.Module, names: Collection[str], total: Tensor, fe
 
 def refuse_missing(head: nn.Module, name: str) -> NoReturn:
     """Refuse a parameter that the backward pass returned no statistic for."""
-    module = next(module for full, module, _, _ in _owners(head) if full == name)
+    module = next(module for full, module, _, _ in _named(head) if full == name)
     raise NoFormula(
         f"{_where(name, module)}: no statistic came back from the backward pass, so the loss does not depend on it "
         f"through its layer's forward; {REMEDY}"

@@ -163,11 +163,9 @@ def _forward(
     for handle in handles:
         handle.remove()
     refuse_second_use(copied, parameters, total, features)
-    for layer in again:
-        reason = (
-            "it is called more than once in a forward pass, so that its per-sample gradient is not that of one call"
-        )
-        raise no_formula(layer, reason)
+    if again:
+        reason = "it is called more than once in a forward pass; its per-sample gradient is not that of one call"
+        raise no_formula(again[0], reason)
     for parameter in parameters:
         name, _, short = parameter.rpartition(".")
         # The gradient by a bias needs δ alone.
@@ -209,9 +207,7 @@ class DomainMoments(FirstOrderBackpropExtension):
         dtype: torch.dtype | None = None,
         parameters: Mapping[type[nn.Module], tuple[str, ...]] = PARAMETERS,
     ) -> None:
-        layers: dict[type[nn.Module], ModuleExtension] = {
-            kind: _LayerMoments(names) for kind, names in parameters.items()
-        }
+        layers: dict[type[nn.Module], ModuleExtension] = {kind: _LayerMoments(own) for kind, own in parameters.items()}
         # The caller reports a missing statistic by its parameter's name.
         super().__init__(SAVEFIELD, layers, fail_mode=FAIL_SILENT)
         self.sizes = sizes

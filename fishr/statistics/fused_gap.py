@@ -12,7 +12,7 @@ from math import prod
 from typing import Any
 
 import torch
-from attrs import field, frozen
+from attrs import frozen
 from torch import Tensor
 from torch.nn import functional
 
@@ -28,11 +28,6 @@ _ROWS = {"cpu": 1 << 19, "cuda": 1 << 26}
 _SIDE = 128
 
 
-def _check_keep(_: object, attribute: object, keep: float) -> None:
-    if not keep > 0:
-        raise InputError(f"keep: got {keep}, expected a factor above 0")
-
-
 @frozen
 class GapRule:
     """Settings of ``linear_gap``: scale · Σ_e ‖v̂_e − mean v̂‖² with v̂ = gain·v + memory_gain·memory."""
@@ -44,9 +39,13 @@ class GapRule:
     unbiased: bool = False
     gain: float = 1.0
     memory_gain: float = 0.0
-    keep: float = field(default=1.0, validator=_check_keep)
+    keep: float = 1.0
     scale: float = 1.0
     bias: bool = True
+
+    def __attrs_post_init__(self) -> None:
+        if not self.keep > 0:
+            raise InputError(f"keep: got {self.keep}, expected a factor above 0")
 
 
 def linear_gap(

@@ -58,9 +58,7 @@ def checked_rows(role: str, module: object, output: Any, rows: int) -> Tensor:
             "wrap it in a module that returns the tensor alone"
         )
     if output.shape[:1] != (rows,):
-        raise InputError(
-            f"{role}: got shape {tuple(output.shape)} from {name} for {rows} samples, expected {what}, a row each"
-        )
+        raise InputError(f"{role}: got shape {tuple(output.shape)} from {name} for {rows} samples, expected {what}")
     return output
 
 

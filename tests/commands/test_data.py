@@ -67,7 +67,7 @@ def test_other_bytes_than_expected(call, home, monkeypatch):
     monkeypatch.setattr("urllib.request.urlopen", lambda request, timeout: Answer(b"<html>log in</html>"))
     said = call("data", "download", "mnist", "--data-dir", "d")
     assert said.code == 1
-    assert "the downloaded file has MD5" in said.err
+    assert "the download has MD5" in said.err
     assert [path for path in home.rglob("*") if path.is_file()] == []
 
 

@@ -63,7 +63,7 @@ def test_a_domain_without_a_name_is_refused():
             (domain("a"), Domain("b", torch.zeros(1, 2).double(), torch.zeros(1).long())),
             (),
             2,
-            "'b': inputs are torch.float64, expected torch.float32 as in domain 'a'",
+            "'b': inputs are torch.float64, expected torch.float32 as in 'a'",
         ),
     ],
 )

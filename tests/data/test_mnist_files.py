@@ -197,8 +197,8 @@ KEPT = [f"{FIRST}.fishr-part", f"{FIRST}.fishr-part.tag"]
         (b"half", URLError("Name or service\nnot known"), "not received .*Name or service not known", KEPT),
         (b"half", TimeoutError(), "not received .TimeoutError", KEPT),
         (b"half", IncompleteRead(b""), "not received .IncompleteRead", KEPT),
-        (b"something else", None, "the downloaded file has MD5 .*, expected ", []),
-        (b"", None, "the downloaded file has MD5 d41d8cd98f00b204e9800998ecf8427e", []),
+        (b"something else", None, "the download has MD5 .*, expected ", []),
+        (b"", None, "the download has MD5 d41d8cd98f00b204e9800998ecf8427e", []),
     ],
 )
 def test_a_failing_network_leaves_no_wrong_file(tmp_path: Path, mirror, content, error, reason, kept):

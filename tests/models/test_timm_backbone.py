@@ -200,7 +200,7 @@ def test_names_that_timm_has_not_are_refused(name, reason, no_network):
 
 
 def test_inputs_that_the_network_cannot_take_are_refused():
-    with pytest.raises(InputError, match=r"^test_vit: got inputs of shape \(3, 5, 5\), which it cannot take: [^\n]+$"):
+    with pytest.raises(InputError, match=r"^test_vit: got inputs of shape \(3, 5, 5\), which it refuses: [^\n]+$"):
         build(TimmBackbone("test_vit", pretrained=False), (3, 5, 5))
 
 

@@ -128,6 +128,4 @@ def _enter(folder: str, entered: dict[str, str]) -> None:
 
 
 def _refuse(error: OSError) -> NoReturn:
-    raise InputError(
-        f"{error.filename}: cannot be read ({error.strerror}); ask for the right to, or copy it"
-    ) from error
+    raise InputError(f"{error.filename}: cannot be read ({error.strerror}); ask for access, or copy it") from error

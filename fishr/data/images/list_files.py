@@ -51,7 +51,7 @@ def _entries(path: Path) -> Iterator[tuple[str, Any]]:
     try:
         text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}); ask for the right to, or copy it") from error
+        raise InputError(f"{path}: cannot be read ({error.strerror}); ask for access, or copy it") from error
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: got bytes that are no UTF-8 at {error.start}; save it as UTF-8") from error
     match path.suffix.lower():

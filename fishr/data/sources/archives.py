@@ -67,9 +67,7 @@ def check_members(path: Path, found: Iterable[Member]) -> int:
             folders.update(place.parents)
             total += member.size
         if problem:
-            raise InputError(
-                f"{path}: {member.name!r} {problem}; nothing was unpacked, get the archive from its publisher"
-            )
+            raise InputError(f"{path}: {member.name!r} {problem}; nothing was unpacked; get it from its publisher")
     for place in sorted(files & folders):
         raise InputError(f"{path}: {str(place)!r} is both a file and a folder; nothing was unpacked")
     return total

@@ -63,9 +63,7 @@ def download(
                 if not part.exists():
                     _tag_file(part).unlink(missing_ok=True)
     except OSError as error:
-        raise RunFailed(
-            f"{path}: cannot be written ({reason(error)}); free some space or fix its permissions"
-        ) from None
+        raise RunFailed(f"{path}: cannot be written ({reason(error)}); free some space or fix permissions") from None
 
 
 def partial_file(path: Path) -> Path:

@@ -14,7 +14,7 @@ from fishr.errors import InputError
 _DRIVE = "https://drive.google.com/uc?id="
 _DOMAINNET = "http://csr.bu.edu/ftp/visda/2019/multi-source"
 _CARS = ("aclass", "escape", "hilux", "i3", "lexus", "tesla", "tiguan", "tucson", "x5", "zoe")
-_CAMERA_TRAPS = "https://storage.googleapis.com/public-datasets-lila/caltechcameratraps"
+_TRAPS = "https://storage.googleapis.com/public-datasets-lila/caltechcameratraps"
 
 
 Relay = Callable[[Path, Path, tuple[Environment, ...]], tuple[str, ...]]
@@ -122,9 +122,7 @@ _SETS = (
         classes=10,
         origin="https://lila.science/datasets/caltech-camera-traps",
         relay=lay_locations,
-        archives={
-            name: f"{_CAMERA_TRAPS}/{name}" for name in ("eccv_18_all_images_sm.tar.gz", "eccv_18_annotations.tar.gz")
-        },
+        archives={name: f"{_TRAPS}/{name}" for name in ("eccv_18_all_images_sm.tar.gz", "eccv_18_annotations.tar.gz")},
         by_hand="put each image of these locations under its category in the annotations",
         class_names=CATEGORIES,
         license="Community Data License Agreement, permissive variant",

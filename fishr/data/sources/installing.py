@@ -65,9 +65,7 @@ def install(
     folder = data_dir / image_set.folder
     if present(folder):
         if archives or left_out or not is_laid(folder, image_set.environments):
-            raise InputError(
-                f"{folder}: exists already, and is left as it is; move it away or choose another --data-dir"
-            )
+            raise InputError(f"{folder}: exists already and is kept; move it away or choose another --data-dir")
         return Installed(folder)
     if not archives and not image_set.archives:
         raise InputError(
@@ -90,9 +88,7 @@ def install(
                 notes += (_leave_out(work / "laid", unwanted, left_out),)
             put_folder(work / "laid", folder)
     except OSError as error:
-        raise RunFailed(
-            f"{folder}: cannot be written ({reason(error)}); free some space or fix its permissions"
-        ) from None
+        raise RunFailed(f"{folder}: cannot be written ({reason(error)}); free some space or fix permissions") from None
     return Installed(folder, sums or tuple((path, digest_of(path)) for path in archives), notes)
 
 

@@ -98,9 +98,7 @@ def check_contents(contents: Sequence[Contents], expected: ImageSet, source: obj
     found, environments = [each.environment for each in contents], expected.environments
     classes = {name for each in contents for name in each.classes}
     problems = [f"{each.folder} is missing" for each in environments if not any(map(each.is_called, found))]
-    problems += [
-        f"{name} is no environment" for name in found if not any(each.is_called(name) for each in environments)
-    ]
+    problems += [f"{name} is no environment" for name in found if not any(one.is_called(name) for one in environments)]
     if len(classes) != expected.classes:
         problems.append(f"{len(classes)} classes, expected {expected.classes}")
     if problems:

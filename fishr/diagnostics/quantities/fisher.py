@@ -45,9 +45,7 @@ def gauss_newton_diagonal(head: nn.Module, features: Tensor, curvature: LogitCur
     for n in range(len(features)):
         with torch.enable_grad():
             logits = pure_forward(head, features[n : n + 1], tensors)[0]
-            rows = [
-                torch.autograd.grad(logit, trainable, retain_graph=True, materialize_grads=True) for logit in logits
-            ]
+            rows = [torch.autograd.grad(out, trainable, retain_graph=True, materialize_grads=True) for out in logits]
         jacobian = torch.stack([torch.cat([part.flatten() for part in row]) for row in rows])
         curved = curvature.rows(slice(n, n + 1)).apply(jacobian.unsqueeze(0))[0]
         total += (jacobian * curved).sum(0)

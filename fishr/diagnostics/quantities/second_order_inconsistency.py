@@ -84,9 +84,7 @@ def inconsistency_diagonal_proxy(curvature: Curvature, *, epsilon: float = 0.1, 
             rows.append(ratios.masked_fill(own <= 0, -torch.inf).amax(1).clamp(min=0))
         return _furthest(curvature.seen.domain_losses, epsilon * torch.stack(rows))
 
-    route = (
-        f"a proxy: axes of the parameters alone; {curvature.hessian_diagonals.route}, ε={epsilon:g}, ridge {ridge:g}"
-    )
+    route = f"a proxy: the parameters' axes alone; {curvature.hessian_diagonals.route}, ε={epsilon:g}, ridge {ridge:g}"
     return _largest(jackknife(furthest, curvature.hessian_diagonals, smooth=False, route=route))
 
 

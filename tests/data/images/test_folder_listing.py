@@ -148,7 +148,7 @@ def test_a_folder_that_cannot_be_read(folder, monkeypatch):
         raise PermissionError(13, "Permission denied", str(path))
 
     monkeypatch.setattr(os, "scandir", refuse)
-    assert _reason(folder).endswith("animals: cannot be read (Permission denied); ask for the right to, or copy it")
+    assert _reason(folder).endswith("animals: cannot be read (Permission denied); ask for access, or copy it")
 
 
 def test_bad_files_are_all_named_at_once(folder):

@@ -72,7 +72,7 @@ def test_what_is_there_is_kept_and_nothing_fetched(tmp_path: Path, archive: Path
     (tmp_path / "PACS" / "photo" / "mine.txt").touch()
     before = everything(tmp_path)
     assert install(PACS, tmp_path, fetch=lambda *_: pytest.fail("fetched")).sums == ()
-    with pytest.raises(InputError, match=r"PACS: exists already, and is left as it is"):
+    with pytest.raises(InputError, match=r"PACS: exists already and is kept"):
         install(PACS, tmp_path, [archive])
     assert everything(tmp_path) == before
 
@@ -80,7 +80,7 @@ def test_what_is_there_is_kept_and_nothing_fetched(tmp_path: Path, archive: Path
 @pytest.mark.parametrize("make", [Path.mkdir, Path.touch, lambda path: path.symlink_to("nowhere")])
 def test_something_else_in_its_place_is_left(tmp_path: Path, archive: Path, make):
     make(tmp_path / "PACS")
-    with pytest.raises(InputError, match=r"PACS: exists already, and is left as it is; move it away"):
+    with pytest.raises(InputError, match=r"PACS: exists already and is kept; move it away"):
         install(PACS, tmp_path, fetch=lambda *_: pytest.fail("fetched"))
     assert everything(tmp_path) == ["PACS", "mine.zip"]
 
