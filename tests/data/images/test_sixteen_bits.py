@@ -69,6 +69,6 @@ def test_twelve_bits_in_sixteen_are_noted(rays, source):
     for path in (rays / "rays" / "south").rglob("*.tif"):
         Image.fromarray((np.asarray(Image.open(path)) >> 4).astype(np.uint16)).save(path)
     (note,) = verify_images(rays / source).notes
-    assert note.startswith("south: its first images have 16 bits but no value above 4095, so that they become dark")
+    assert note.startswith("south: its first images have 16 bits but no value above 4095, so they become dark")
     Image.new("L", (SIZE, SIZE)).save(rays / "rays" / "south" / "ill" / "0.tif")
     assert verify_images(rays / source).notes == ()
