@@ -144,7 +144,8 @@ def long_docstrings(trees: dict[Path, ast.Module], offered: set[str]) -> dict[Pa
         for child in ast.iter_child_nodes(node):
             if not isinstance(child, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
                 continue
-            public = inside_offered or child.name in offered
+            # The docstring of a command is its help.
+            public = inside_offered or child.name in offered or ("commands" in path.parts and child.decorator_list)
             held = docstring(child)
             if held and held.end_lineno > held.lineno and (not public or child.name.startswith("_")):
                 found[path].append(f"{child.lineno}: {child.name} ({held.end_lineno - held.lineno + 1} lines)")

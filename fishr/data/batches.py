@@ -15,7 +15,7 @@ from fishr.types import DomainBatch
 
 
 class Batches(Protocol):
-    """How each step draws its batch from the training domains.
+    """Protocol of what draws the batch of each step from the training domains.
 
     A class whose draws are the same at every step has ``fixed = True``: the batch is drawn once and kept. One that can
     start to read files before the batch is needed has ``begin``, with the arguments of ``draw``, which returns an

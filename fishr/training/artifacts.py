@@ -39,7 +39,7 @@ class Recording:
 
 @frozen
 class Artifacts:
-    """What a run keeps on the way; none of it changes the run."""
+    """Artifacts that a run keeps: snapshots and statistics. None of them changes the run."""
 
     statistics: Recording | None = None
     checkpoints: bool = False  # keep a snapshot of each

@@ -33,7 +33,7 @@ class Element:
 
 @frozen(eq=False)
 class Description:
-    """What a file holds.
+    """The content of a file.
 
     Args:
         key: Hash of everything that decides the rows; None for kinds without a key.
