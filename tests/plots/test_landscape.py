@@ -19,10 +19,8 @@ from fishr.landscape import (
     random_lines,
     save_surface,
 )
-from fishr.plots.landscape import check_pictures, picture_of, save_landscape_figures
-from fishr.plots.landscape_level_sets import level_set_figure
-from fishr.plots.landscape_lines import interpolation_figure, line_figure
-from fishr.plots.landscape_planes import contour_figure, levels_of, surface_figure
+from fishr.plots.landscape import check_pictures, interpolation_figure, line_figure, picture_of, save_landscape_figures
+from fishr.plots.landscape_planes import contour_figure, level_set_figure, levels_of, surface_figure
 
 WEIGHTS = {"weight": torch.tensor([[3.0, 4.0], [1.0, 0.0]])}
 NAMES, SPLITS = ("photo", "sketch", "art", "cartoon", "quickdraw"), ("training", "training", "evaluation")

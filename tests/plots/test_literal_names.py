@@ -15,10 +15,8 @@ from fishr.plots.analysis import history_figure
 from fishr.plots.analysis_curvature import density_figure, scatter_figure, spectra_figure
 from fishr.plots.analysis_pairs import pairs_figure
 from fishr.plots.benchmark import save_benchmark_figure
-from fishr.plots.landscape import save_film
-from fishr.plots.landscape_level_sets import level_set_figure
-from fishr.plots.landscape_lines import interpolation_figure, line_figure
-from fishr.plots.landscape_planes import contour_figure, surface_figure
+from fishr.plots.landscape import interpolation_figure, line_figure, save_film
+from fishr.plots.landscape_planes import contour_figure, level_set_figure, surface_figure
 from fishr.plots.style import literal
 from fishr.protocols.domainbed.tables import Table, cell_of, row_of
 
