@@ -6,7 +6,7 @@ from typing import Any, Literal, get_args, get_origin
 import attrs
 
 from fishr.configuration.families import FAMILIES, KIND, Family
-from fishr.configuration.structure import alternatives, family_of, is_flat, is_mapping, is_record, settings
+from fishr.configuration.structure import alternatives, family_of, is_flat, is_mapping, is_optional, is_record, settings
 
 _SCALARS: dict[type, dict[str, Any]] = {
     bool: {"type": "boolean"},
@@ -69,12 +69,15 @@ def schema(target: type[Any], families: tuple[Family, ...] = FAMILIES) -> dict[s
             required = list[str]()
         else:
             properties = {key: of(one.type) | _default(one) for key, one in fields.items()}
-            required = [key for key, one in fields.items() if one.default is attrs.NOTHING and not _optional(one.type)]
+            required = [
+                key for key, one in fields.items() if one.default is attrs.NOTHING and not is_optional(one.type)
+            ]
             table = {"type": "object", "properties": properties, "additionalProperties": False}
         if kind is not None:
             table["properties"] = {KIND: {"const": kind}, **table["properties"]}
             required = [KIND, *required] if named else required
-        return {**table, "required": required, **_description(cls)}
+        described = {"description": cls.__doc__.strip().splitlines()[0]} if cls.__doc__ else {}
+        return {**table, "required": required, **described}
 
     def members(family: Family) -> dict[str, Any]:
         parts = [record(cls, kind, kind != family.implied) for kind, cls in family.kinds.items()]
@@ -84,13 +87,5 @@ def schema(target: type[Any], families: tuple[Family, ...] = FAMILIES) -> dict[s
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **top, "$defs": definitions}
 
 
-def _optional(declared: Any) -> bool:
-    return type(None) in get_args(declared)
-
-
 def _default(one: "attrs.Attribute[Any]") -> dict[str, Any]:
     return {"default": one.default} if isinstance(one.default, bool | int | float | str) else {}
-
-
-def _description(cls: type[Any]) -> dict[str, str]:
-    return {"description": cls.__doc__.strip().splitlines()[0]} if cls.__doc__ else {}

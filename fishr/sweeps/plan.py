@@ -9,7 +9,7 @@ from attrs import field, frozen
 from fishr.errors import InputError
 from fishr.protocols.domainbed.job import Job
 from fishr.protocols.domainbed.settings import Settings
-from fishr.training.checks import whole
+from fishr.training.checks import one_of, whole
 
 TestSets = Literal["single", "single_and_pairs"]
 Keep = Literal["results", "weights"]
@@ -27,15 +27,15 @@ class Plan:
     draws: int = field(default=20, validator=whole(1))  # of hyper-parameters; draw 0 is the defaults
     trials: int = field(default=3, validator=whole(1))  # splits
     threads: int = field(default=1, validator=whole(1))  # of each job; the last bits of a result depend on it
-    keep: Keep = "results"  # "weights" keeps metrics and checkpoints too
+    keep: Keep = field(
+        default="results", validator=one_of(*get_args(Keep))
+    )  # "weights" keeps metrics and checkpoints too
     settings: Settings = field(factory=Settings)
 
     def __attrs_post_init__(self) -> None:
         for name, listed in (("datasets", self.datasets), ("algorithms", self.algorithms)):
             if not listed or len(set(listed)) < len(listed):
                 raise InputError(f"{name}: got {list(listed)}, expected one or more names, each once")
-        if self.keep not in get_args(Keep):
-            raise InputError(f"keep: got {self.keep!r}, expected 'results' or 'weights'")
         _check_test_sets(self.test_envs)
         count = self.draws * self.trials * len(self.algorithms) * sum(len(self.test_sets(d)) for d in self.datasets)
         if count > MOST_JOBS:

@@ -25,21 +25,16 @@ def number(least: float = 0.0, below: float = math.inf, above: bool = False) -> 
     """Return a validator: a finite number of at least ``least`` (more with ``above``) and less than ``below``."""
 
     def check(record: Any, attribute: Any, value: Any) -> None:
-        if in_range(value):
-            return
-        lower = f"greater than {least}" if above else f"of at least {least}"
-        upper = "" if below == math.inf else f" and less than {below}"
-        raise InputError(f"{attribute.name}: got {value!r}, expected a number {lower}{upper}")
-
-    def in_range(value: Any) -> bool:
-        if isinstance(value, bool) or not isinstance(value, (int, float)):
-            return False
-        return (value > least if above else value >= least) and value < below
+        fits = isinstance(value, int | float) and not isinstance(value, bool)
+        if not fits or not (value > least if above else value >= least) or not value < below:
+            lower = f"greater than {least}" if above else f"of at least {least}"
+            upper = "" if below == math.inf else f" and less than {below}"
+            raise InputError(f"{attribute.name}: got {value!r}, expected a number {lower}{upper}")
 
     return check
 
 
-def one_of(*choices: str) -> Validator:
+def one_of(*choices: str) -> Any:
     """Return a validator: one of a few words."""
 
     def check(record: Any, attribute: Any, value: Any) -> None:

@@ -16,10 +16,6 @@ FIRST, LEAST = 2.0**16, 2.0**-10
 _GROWTH_AFTER = 2000
 
 
-def _precision(compute: object, attribute: Any, value: Precision) -> None:
-    one_of(*get_args(Precision))(compute, attribute, value)
-
-
 @frozen
 class Compute:
     """Settings of a step that change its result by rounding only; the defaults round least.
@@ -47,7 +43,7 @@ class Compute:
         Micro-batches: Gao et al. 2021 (arXiv 2101.06983), who cache the gradient of representations.
     """
 
-    precision: Precision = field(default="fp32", validator=_precision)
+    precision: Precision = field(default="fp32", validator=one_of(*get_args(Precision)))
     micro_batches: int = field(default=1, validator=whole(1), metadata={"formerly": "pieces"})
     channels_last: bool = False
     compile: bool = False

@@ -173,10 +173,8 @@ class SGD:
             buffers = [copy if state.steps[index] else None for index, copy in zip(taken, copies, strict=True)]
         given = [gradient for gradient in gradients if gradient is not None]
         # The fused kernel takes either first updates or later ones.
-        groups = [
-            [place for place, buffer in enumerate(buffers) if (buffer is None) is first] for first in (True, False)
-        ]
-        for places in groups:
+        for first in (True, False):
+            places = [place for place, buffer in enumerate(buffers) if (buffer is None) is first]
             some = [buffers[place] for place in places]
             sgd(
                 [weights[place] for place in places],

@@ -39,7 +39,7 @@ def table_object(table: Table) -> dict[str, Any]:
             "algorithm": row.algorithm,
             "source": row.source,
             "protocol": row.protocol,
-            "cells": [None if cell is None else _cell_object(cell) for cell in row.cells],
+            "cells": [cell and _cell_object(cell) for cell in row.cells],
             "average": row.average,
             "worst": row.worst,
         }
@@ -77,13 +77,7 @@ def shortened(keys: Sequence[JobKey], most: int = 3) -> str:
 
 def _cell_object(cell: Cell) -> dict[str, Any]:
     chosen = {str(trial): attrs.asdict(one) for trial, one in cell.chosen.items()}
-    return {
-        "mean": cell.mean,
-        "standard_error": cell.standard_error,
-        "trials": cell.trials,
-        "missing": [str(key) for key in cell.missing],
-        "chosen": chosen,
-    }
+    return attrs.asdict(cell, recurse=False) | {"missing": [str(key) for key in cell.missing], "chosen": chosen}
 
 
 def _text(tables: Sequence[Table], worst: bool, notes: Sequence[str]) -> str:
@@ -131,8 +125,7 @@ def _csv(tables: Sequence[Table], worst: bool, notes: Sequence[str]) -> str:
 
 
 def _json(tables: Sequence[Table], worst: bool, notes: Sequence[str]) -> str:
-    whole = {"tables": [table_object(table) for table in tables], "notes": list(notes)}
-    return json_text(whole)
+    return json_text({"tables": [table_object(table) for table in tables], "notes": list(notes)})
 
 
 Form = Callable[[Sequence[Table], bool, Sequence[str]], str]

@@ -67,7 +67,11 @@ def leave_one_domain_out(records: Sequence[Record], test_env: int) -> Chosen | N
         left_out = [
             partner.accuracies[f"env{index}_in"]
             for index in _others(record, test_env)
-            if (partner := pairs.get((record.key.hparams_seed, _pair(index, test_env), record.step)))
+            if (
+                partner := pairs.get(
+                    (record.key.hparams_seed, (min(index, test_env), max(index, test_env)), record.step)
+                )
+            )
         ]
         complete = len(left_out) == record.environments - 1
         return _chosen(record, test_env, float(np.mean(left_out))) if complete else None
@@ -100,10 +104,6 @@ TITLES: Mapping[str, str] = MappingProxyType(
 
 def _others(record: Record, test_env: int) -> list[int]:
     return [index for index in range(record.environments) if index != test_env]
-
-
-def _pair(one: int, other: int) -> tuple[int, int]:
-    return min(one, other), max(one, other)
 
 
 def _chosen(record: Record, test_env: int, validation: float) -> Chosen:

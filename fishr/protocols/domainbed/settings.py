@@ -84,8 +84,8 @@ class Settings:
         'domainbed-2021'
     """
 
-    protocol: Protocol = "domainbed-2021"
-    validation: Validation = "clean"
+    protocol: Protocol = field(default="domainbed-2021", validator=one_of(*get_args(Protocol)))
+    validation: Validation = field(default="clean", validator=one_of(*get_args(Validation)))
     steps: int | None = field(default=None, validator=optional(whole(1)))
     evaluate_every: int | None = field(default=None, validator=optional(whole(1)))
     samples: int | None = field(default=None, validator=optional(whole(2)))
@@ -105,9 +105,6 @@ class Settings:
     optimizer: Optimizer | None = None
 
     def __attrs_post_init__(self) -> None:
-        for name, known in (("protocol", get_args(Protocol)), ("validation", get_args(Validation))):
-            if getattr(self, name) not in known:
-                raise InputError(f"{name}: got {getattr(self, name)!r}, expected {' or '.join(map(repr, known))}")
         for name in (*(n for n in self.own if n in BENCHMARKS), *(n for n in self.methods if n in METHODS)):
             raise InputError(f"settings: got one of your own called {name!r}, as the benchmark's is; rename it")
         for name, mine in self.own.items():
