@@ -1,4 +1,4 @@
-"""The few numbers of an analysis that a person asks for first, and that may be compared between runs."""
+"""Headline numbers of an analysis, comparable between runs."""
 
 import math
 

@@ -39,7 +39,7 @@ jobs_per_gpu_option = click.option(
 working_options = options(
     workers_option,
     jobs_per_gpu_option,
-    click.option("--retry-failed", is_flag=True, help="Retry the jobs that were given up."),
+    click.option("--retry-failed", is_flag=True, help="Retry the failed jobs."),
     click.option(
         "--ray",
         metavar="ADDRESS",
@@ -152,7 +152,7 @@ def resume(folder: Path, part: str | None, plugins: tuple[str, ...], **working: 
 @sweep.command(short_help="Show the progress of a sweep.", epilog="Example: fishr sweep status runs/sweep --failed")
 @folder_argument
 @click.option("--watch", is_flag=True, help="Repeat every two seconds until the sweep is done.")
-@click.option("--failed", is_flag=True, help="Show the jobs that were given up, with the end of their logs.")
+@click.option("--failed", is_flag=True, help="Show the failed jobs, with the end of their logs.")
 @format_option
 def status(folder: Path, watch: bool, failed: bool, style: str) -> None:
     """Count the done, running, failed and waiting jobs of a sweep, while it runs or afterwards."""

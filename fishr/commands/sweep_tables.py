@@ -133,7 +133,7 @@ def progress_object(found: "Progress") -> dict[str, Any]:
 
 
 def failure_text(folder: Path, found: "Progress") -> str:
-    """Return the jobs that were given up, each with its message and the end of its log."""
+    """Return the failed jobs, each with its message and the end of its log."""
     from fishr.sweeps.folder import JOBS
 
     text = ""

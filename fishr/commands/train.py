@@ -53,7 +53,7 @@ class _Choice(NamedTuple):
     type=click.Choice(["fp32", "tf32", "bf16", "fp16"]),
     help="Of the featurizer's passes; the rest is float32 always (default: as configured).",
 )
-@click.option("--resume", type=PATH, metavar="DIR", help="Go on with the run in this folder.")
+@click.option("--resume", type=PATH, metavar="DIR", help="Resume the run in this folder.")
 @click.option(
     "--on-features",
     type=PATH,
@@ -104,7 +104,7 @@ def train(
 
     def choose() -> _Choice:
         if resume is not None:
-            # A run goes on under the very text it was begun with.
+            # A run resumes with the very text it started with.
             load_run(resume, plugins)
             return _Choice((resume / "config.toml").read_bytes().decode(), resume, Artifacts())
         options = {"seed": seed, "compute.precision": precision}
@@ -164,7 +164,7 @@ def _failures(folder: Path) -> Generator[None]:
         kept = "its last checkpoint is kept" if (folder / "checkpoint.pt").exists() else "it had no checkpoint yet"
         raise RunFailed(f"{folder}: {failure}; {kept}") from failure
     except KeyboardInterrupt:
-        remedy = f"; go on with fishr train {_resume(folder)}" if folder.exists() else ""
+        remedy = f"; resume it with fishr train {_resume(folder)}" if folder.exists() else ""
         raise RunFailed(f"{folder}: interrupted{remedy}") from None
 
 
@@ -178,7 +178,7 @@ def _shown(error: InputError | RunFailed, ranks: "Ranks", choice: _Choice | None
         return error if ranks.number == 0 else click.exceptions.Exit(2 if isinstance(error, InputError) else 1)
     if ranks.alone:
         return error
-    remedy = f"; go on with {_resume(choice.folder)}" if choice and isinstance(error, RankLost) else ""
+    remedy = f"; resume it with {_resume(choice.folder)}" if choice and isinstance(error, RankLost) else ""
     kind = InputError if isinstance(error, InputError) else RankLost if isinstance(error, RankLost) else RunFailed
     return kind(f"rank {ranks.number} of {ranks.count}: {error}{remedy}")
 
@@ -196,7 +196,7 @@ def _report(folder: Path, last: "Event | None", style: str) -> None:
 
 
 def _resume(folder: Path) -> str:
-    """Return the options that go on with a run, among them those that were given to this one."""
+    """Return the options that resume a run, with those that were given to this one."""
     return shlex.join(["--resume", str(folder), *given_options("data_dir", "device", "style", "plugins")])
 
 
@@ -205,7 +205,9 @@ def _refuse_changes() -> None:
     for one in given_parameters():
         if one.name not in ("resume", "data_dir", "device", "style", "plugins"):
             name = "RECIPE or FILE" if isinstance(one, click.Argument) else max(one.opts, key=len)
-            raise InputError(f"{name}: got it together with --resume, which goes on exactly as begun; drop one of them")
+            raise InputError(
+                f"{name}: got it together with --resume, which changes nothing of the run; drop one of them"
+            )
 
 
 def _recording(text: str) -> "Recording":
@@ -238,7 +240,9 @@ def _on_features(experiment: "Experiment", path: Path, plugins: tuple[str, ...])
     cache = open_features(path)
     text = cache.provenance.get("experiment")
     if not isinstance(text, str):
-        raise InputError(f"{path}: it does not say whose features it holds; make it with `fishr cache features`")
+        raise InputError(
+            f"{path}: it does not name the experiment of its features; make it with `fishr cache features`"
+        )
     made = parse_toml(text)
     # Only data and seed are the features'; nothing of what else they were made with need be known here.
     own = {key: made[key] for key in ("data", "seed") if key in made}

@@ -46,7 +46,7 @@ class Family:
 
     @property
     def function(self) -> tuple[str, ...] | None:
-        """Arguments of a plain function that can stand for a member; None: no function can."""
+        """Arguments of a plain function that a file may name as a member; None: no function."""
         return self.arguments or (self.methods["__call__"] if [*self.methods] == ["__call__"] else None)
 
     @property
@@ -200,7 +200,7 @@ def _arguments(function: Any) -> tuple[str, ...]:
 
 
 def _returned(method: Any) -> Any:
-    """Return the record that a method returns, which tells data sets from sources of environments; else None."""
+    """Return the record that a method returns, by which data sets differ from environment sources; else None."""
     found = inspect.signature(method).return_annotation
     return found if isinstance(found, type) and attrs.has(cast(type[Any], found)) else None
 

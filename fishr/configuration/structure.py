@@ -89,7 +89,7 @@ def unstructure(obj: object, families: tuple[Family, ...] = FAMILIES) -> dict[st
 
 @lru_cache(maxsize=64)
 def _converter(families: tuple[Family, ...], plugins: tuple[str, ...] | None) -> cattrs.Converter:
-    """Return a converter whose every hook is strict: cattrs' own make 5 of "5" and True of "false"."""
+    """Return a converter with strict hooks; cattrs' own read "5" as 5 and "false" as True."""
     convert = cattrs.Converter(forbid_extra_keys=True, use_alias=True)
     hooks = _Hooks(convert, families, plugins, convert.get_structure_hook(tuple[int, ...]))
     # Later predicates come first; cattrs' own hooks of these classes take their subclasses too.
@@ -106,7 +106,7 @@ def _converter(families: tuple[Family, ...], plugins: tuple[str, ...] | None) ->
 
 @attrs.frozen
 class _Hooks:
-    """What the hooks of one converter share."""
+    """Hooks of one converter, with what they share."""
 
     convert: cattrs.Converter
     families: tuple[Family, ...]
@@ -167,7 +167,7 @@ class _Hooks:
         return hook
 
     def field(self, cls: type[Any], one: "attrs.Attribute[Any]", value: object, declared: Any) -> object:
-        """Read a field and ask its validator at once, so that a fault in one field does not hide another's."""
+        """Read a field and call its validator at once, so that a fault in one field does not hide another's."""
         if value is attrs.NOTHING and is_optional(declared):
             return None  # a file cannot write None: leaving the key out is how it says so
         if value is attrs.NOTHING:
@@ -232,7 +232,7 @@ def _written(value: Any, declared: Any, families: tuple[Family, ...]) -> Any:
 
 
 def _written_member(value: Any, family: Family, families: tuple[Family, ...]) -> Any:
-    """Return a member's table with its kind; a refusal stands in its place, to be raised where it is read back."""
+    """Return a member's table with its kind, or the error that reading it back raises."""
     cls, named = cast(type[Any], type(value)), cast(Any, type(value))
     if cls is family.exported(family.wrapper):
         named = getattr(value, attrs.fields(cls)[0].name)

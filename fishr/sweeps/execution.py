@@ -81,7 +81,7 @@ class JobRetried:
 
 @frozen
 class JobFailed:
-    """A job was given up; the sweep goes on with the others."""
+    """A job failed; the sweep continues with the others."""
 
     job: Job
     failure: Failure
@@ -149,7 +149,7 @@ def run_job(job: Job, conditions: Conditions) -> Outcome:
     if finished is not None:
         return finished
     torch.set_num_threads(conditions.threads)
-    # On a cluster, a process that counts as dead may still be at work for a while.
+    # On a cluster, a process that counts as dead may still run for a while.
     deadline = time.monotonic() + PATIENCE
     while is_in_use(folder) and time.monotonic() < deadline:
         time.sleep(0.1)

@@ -29,7 +29,7 @@ def job_folder(folder: Path, job: Job) -> Path:
 
 
 def jobs_left(folder: Path, jobs: Iterable[Job], retry_failed: bool = False) -> tuple[Job, ...]:
-    """Return the jobs without results, with or without those that were given up."""
+    """Return the jobs without results, with or without the failed ones."""
     places = ((job, job_folder(folder, job)) for job in jobs)
     left = ((job, place) for job, place in places if not (place / DONE).exists())
     return tuple(job for job, place in left if retry_failed or not (place / FAILED).exists())

@@ -34,7 +34,7 @@ class Row:
 
 @frozen
 class FailedJob:
-    """A job that was given up: its key, the name of its folder, and its failure."""
+    """A failed job: its key, the name of its folder, and its failure."""
 
     key: JobKey
     name: str
@@ -51,7 +51,7 @@ class Seen:
 
 @frozen
 class Progress:
-    """Rows by data set and method in the plan's order, their total, and the jobs that were given up."""
+    """Rows by data set and method in the plan's order, their total, and the failed jobs."""
 
     rows: tuple[Row, ...]
     total: Row
@@ -59,7 +59,7 @@ class Progress:
 
     @property
     def seconds_left(self) -> float | None:
-        """Time to the end with as many jobs at work as now, at least one."""
+        """Time to the end with as many running jobs as now, at least one."""
         return None if self.total.seconds is None else self.total.seconds / max(1, self.total.running)
 
 

@@ -1,4 +1,4 @@
-"""What a run keeps beside its last checkpoint and its metrics: statistics over time, and snapshots of the weights."""
+"""Optional artifacts of a run: statistics over time, and snapshots of the weights."""
 
 import json
 from pathlib import Path

@@ -73,7 +73,7 @@ def _leave(before: Any) -> None:
 
 def _end(*_: object) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    raise RankLost("another process of the run is gone, or the launcher was told to end")
+    raise RankLost("another process of the run is gone, or the launcher was ended")
 
 
 def agreed(make: Callable[[], Value], ranks: Ranks) -> Value:

@@ -148,6 +148,6 @@ def refuse_split_batch_norm(model: Model) -> None:
     for name, module in model.both().named_modules():
         if isinstance(module, torch.nn.modules.batchnorm._BatchNorm) and module.training:  # pyright: ignore
             raise InputError(
-                f"{name}: got batch normalization by the statistics of a batch, of which each rank has a part alone; "
+                f"{name}: got batch normalization by the statistics of a batch, but each rank has only a part of it; "
                 "freeze it, use group normalization, or train on one rank"
             )

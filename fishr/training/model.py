@@ -1,4 +1,4 @@
-"""The modules that a run computes with: a workspace whose numbers come from a training state."""
+"""The featurizer and head of a run: a workspace that takes its numbers from a training state."""
 
 from collections.abc import Callable, Generator
 from contextlib import contextmanager

@@ -166,15 +166,17 @@ class SGD:
         """Return new weights and the next state, as ``Adam.update``."""
         taken = [index for index, gradient in enumerate(gradients) if gradient is not None]
         weights = _copies(parameters, taken)
-        # As in torch.optim the first update takes the gradient itself for the buffer, which None asks for.
+        # As in torch.optim the first update takes the gradient itself as the buffer; None requests that.
         buffers: list[Tensor | None] = [None] * len(taken)
         if self.momentum:
             copies = _copies(state.moments["momentum"], taken)
             buffers = [copy if state.steps[index] else None for index, copy in zip(taken, copies, strict=True)]
         given = [gradient for gradient in gradients if gradient is not None]
         # The fused kernel takes either first updates or later ones.
-        for first in (True, False):
-            places = [place for place, buffer in enumerate(buffers) if (buffer is None) is first]
+        groups = [
+            [place for place, buffer in enumerate(buffers) if (buffer is None) is first] for first in (True, False)
+        ]
+        for places in groups:
             some = [buffers[place] for place in places]
             sgd(
                 [weights[place] for place in places],

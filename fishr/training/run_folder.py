@@ -75,7 +75,7 @@ def checkpoint_of(folder: Path) -> Path:
         result: dict[str, Any] = json.loads((folder / RESULT).read_bytes())
         failed = f", and its run failed ({result['message']})" if result["status"] == "failed" else ""
     except (OSError, ValueError, KeyError, TypeError):
-        raise InputError(f"{folder}: no {CHECKPOINT} yet; go on with the run until it has made one") from None
+        raise InputError(f"{folder}: no {CHECKPOINT} yet; resume the run until it has made one") from None
     if not (folder / JOB).is_file():
         raise InputError(f"{folder}: no {CHECKPOINT}, though its run has ended; put it back, or train again elsewhere")
     raise InputError(

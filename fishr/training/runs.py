@@ -70,7 +70,7 @@ def run(
         data_dir: folder of data files, for data that has files.
         device: as for ``train``.
         resume: resume from the folder's checkpoint; a finished run yields only its Finished.
-        keep: statistics and snapshots, neither of which changes the run; a resumed run keeps what it was begun with.
+        keep: statistics and snapshots, neither of which changes the run; a resumed run keeps those it started with.
         ranks: the processes that train together; only the first reads and writes the folder. Another number of them
             may resume a run.
 
@@ -141,7 +141,7 @@ def run(
 
 @frozen(eq=False)
 class _Prepared:
-    """Data and modules on the device, where to go on from (None on all ranks but the first), and artifacts."""
+    """Data and modules on the device, where to start (None on all ranks but the first), and artifacts."""
 
     domains: Domains
     model: Model | None
@@ -151,7 +151,7 @@ class _Prepared:
 
 @contextmanager
 def _removed_if_refused(folder: Path) -> Generator[None]:
-    """Remove the folder of a run whose first step is refused: there is nothing to go on with."""
+    """Remove the folder of a run whose first step is refused: there is nothing to resume."""
     try:
         yield
     except InputError:
@@ -191,7 +191,7 @@ class _Journal:
         """Write an event that took so long to compute."""
         recorder = self._recorder
         if isinstance(event, Started):
-            # After a kill the checkpoint that the run goes on from may have no snapshot yet.
+            # After a kill the checkpoint that the run resumes from may have no snapshot yet.
             if self._keep.checkpoints and event.state.step:
                 keep_snapshot(self._folder / CHECKPOINT, event.state.step)
             elif self._keep.checkpoints:
@@ -217,7 +217,7 @@ class _Journal:
             if recorder:
                 recorder.assemble()
             self._write_result(status="finished", scores=score_entries(event.scores))
-            # Only now: killed before, the run goes on from its last step and assembles them again.
+            # Only now: killed before, the run resumes from its last step and assembles them again.
             if recorder:
                 recorder.clear()
         return event
@@ -276,7 +276,7 @@ def _last_checkpoint(folder: Path, text: str, initial: TrainingState, steps: int
             )
     for name in (CHECKPOINT, RESULT):
         remove_leftovers(folder / name)
-    # A failed attempt's result would speak for the run that goes on.
+    # The result of a failed attempt is not that of the resumed run.
     (folder / RESULT).unlink(missing_ok=True)
     return start
 
@@ -291,7 +291,7 @@ def _finished(folder: Path, text: str) -> Finished | None:
             return None
         scores = tuple(map(score_of, result["scores"]))
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise InputError(f"{path}: not a result that fishr wrote; remove it to go on from the checkpoint") from error
+        raise InputError(f"{path}: not a result that fishr wrote; remove it to resume from the checkpoint") from error
     return Finished(load(checkpoint_of(folder), experiment_text=text).state, scores)
 
 

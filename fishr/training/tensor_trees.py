@@ -61,7 +61,7 @@ def is_dense(tensor: Tensor) -> bool:
 
 
 def require_tree(tree: Any, what: str, path: str = "") -> None:
-    """Refuse a tree that a checkpoint could not hold, or that a resumed run could not go on from."""
+    """Refuse a tree that a checkpoint could not hold, or that a run could not resume from."""
     where = f"{what} {path}" if path else what
     if isinstance(tree, Tensor):
         if tree.requires_grad:

@@ -107,7 +107,7 @@ def test_an_interruption_says_how_to_go_on(call, home, short_fishr, failing, mon
         line = _last_line(call("train", *short_fishr, *options, "--out", "run"))
     # What was given is repeated, but for what the run folder holds.
     given = "--data-dir 'my data' --device cpu --format json"
-    assert line == f"Error: run: interrupted; go on with fishr train --resume run {given}"
+    assert line == f"Error: run: interrupted; resume it with fishr train --resume run {given}"
     monkeypatch.undo()
     monkeypatch.chdir(home)
     assert call(*shlex.split(line.partition("fishr ")[2])).code == 0

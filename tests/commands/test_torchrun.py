@@ -126,7 +126,7 @@ def test_a_rank_that_dies_ends_the_run_with_a_line_and_any_number_goes_on(home, 
     (line,) = errors(err)
     survivor = 1 - killed
     assert line.startswith(f"Error: rank {survivor} of 2: another process of the run is gone"), err
-    assert line.endswith("; go on with --resume together --plugin mortal")
+    assert line.endswith("; resume it with --resume together --plugin mortal")
     # The first rank keeps its last step; where it is the one that dies, its last checkpoint is there.
     checkpoint = torch.load(home / "together" / "checkpoint.pt", weights_only=True)
     assert checkpoint["step"] == (5 if killed else 4)

@@ -34,7 +34,7 @@ class Method:
     before: float = 0.0  # weight until the warm-up ends
 
     def objective(self, hparams: Hparams, domains: int) -> Objective:
-        """Return the objective on so many training domains; on one, a penalty that compares domains is left out."""
+        """Return the objective on a number of training domains; on one, a penalty that compares domains is left out."""
         if self.penalty is None:
             return Objective(risk=ERM(over="domains"))
         penalty = self.penalty(hparams)
@@ -87,7 +87,7 @@ def _powers(record: object, attribute: Any, value: tuple[float, ...]) -> None:
 
 @frozen
 class OwnMethod:
-    """A method of one's own, as a plan describes it: a penalty whose weight and warm-up are drawn."""
+    """A custom method, as a plan describes it: a penalty whose weight and warm-up are drawn."""
 
     penalty: Penalty
     weight: float = field(default=1.0, validator=number())  # default after the warm-up

@@ -69,7 +69,7 @@ class Records:
 
     @property
     def environment_names(self) -> dict[str, tuple[str, ...]]:
-        """Names of the environments of data sets of one's own, by data set."""
+        """Names of the environments of custom data sets, by data set."""
         return {name: tuple(own["environments"]) for name, own in self.settings.get("own", {}).items()}
 
     @property

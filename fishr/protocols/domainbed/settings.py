@@ -1,4 +1,4 @@
-"""Settings that all jobs of a sweep share, with data sets and methods of one's own."""
+"""Settings that all jobs of a sweep share, with custom data sets and methods."""
 
 from typing import Literal, get_args
 
@@ -31,7 +31,7 @@ _UNUSED = ("class_balanced", "nonlinear_classifier")
 
 @frozen
 class OwnData:
-    """A data set of one's own: images at a path or any data, whose domains are the environments."""
+    """A custom data set: images at a path or any data, whose domains are the environments."""
 
     path: str = ""  # folder or list of images, relative to the data folder
     environments: tuple[str, ...] = ()  # in the order of their indices; sorted for images
@@ -68,16 +68,16 @@ class Settings:
         holdout_fraction: Share of each environment that is held out.
         features: By data set, a file of ``fishr sweep features`` to train heads alone on.
         images: By data set, a file of ``fishr cache images`` in place of its folder.
-        own: Data sets of one's own by name.
-        methods: Methods of one's own by name.
+        own: Custom data sets by name.
+        methods: Custom methods by name.
         featurizer: Another network than the protocol's; None: the protocol's.
         head: None: a linear head, initialized as torch does.
         loss: None: cross-entropy.
         optimizer: None: Adam. The drawn ``lr`` and ``weight_decay`` replace its fields of these names.
 
     Raises:
-        InputError: A setting is outside its range, no method has a hyper-parameter, a name is the benchmark's, or data
-            of one's own lack a featurizer.
+        InputError: A setting is outside its range, no method has a hyper-parameter, a name is the benchmark's, or
+            custom data lack a featurizer.
 
     Example:
         >>> Settings(steps=100, hparams={"batch_size": 16}).protocol
