@@ -149,11 +149,12 @@ def parse_override(override: str) -> tuple[tuple[str, ...], Any]:
     keys: list[str] = []
     try:
         inner: Any = tomllib.loads(f"{match[1]} = 0")
-    except tomllib.TOMLDecodeError:
+        while isinstance(inner, dict):
+            # A comment parses as an empty table.
+            ((key, inner),) = cast(dict[str, Any], inner).items()
+            keys.append(key)
+    except ValueError:
         raise flaw(f"the override {shown} has no proper key, expected KEY=VALUE such as seed=3") from None
-    while isinstance(inner, dict):
-        ((key, inner),) = cast(dict[str, Any], inner).items()
-        keys.append(key)
     if len(keys) > _DEEPEST:
         raise flaw(f"the override {shown} is nested too deeply")
     return tuple(keys), _value(override[match.end() :].strip(), ".".join(map(quoted, keys)))

@@ -7,7 +7,7 @@ import hypothesis.strategies as st
 import pytest
 import tomli_w
 from attrs import frozen
-from hypothesis import given
+from hypothesis import example, given
 
 from fishr.configuration.problems import ConfigurationError
 from fishr.configuration.structure import structure
@@ -146,6 +146,7 @@ def test_whatever_toml_writes_can_be_set(keys: list[str], value: object):
 
 
 @given(st.text())
+@example("#=")
 def test_no_text_is_a_traceback(text: str):
     told = ""
     try:
