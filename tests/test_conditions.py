@@ -4,6 +4,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 SHOWN = """
 import signal
 names = ("SIGINT", "SIGHUP", "SIGTERM", "SIGCHLD")
@@ -24,6 +26,7 @@ def test_a_process_takes_signals_as_one_of_a_terminal_does():
     assert said.stdout.splitlines() == ["[]", "[]"]
 
 
+@pytest.mark.slow
 def test_whatever_pytest_was_started_with():
     name = test_a_process_takes_signals_as_one_of_a_terminal_does.__name__
     command = [sys.executable, "-c", STARTED, f"{Path(__file__)}::{name}"]

@@ -53,6 +53,7 @@ def test_half_precision_is_widened(featured, tmp_path, run_folder):
     assert torch.equal(one.half().float(), other)
 
 
+@pytest.mark.slow
 def test_gradients_without_features(featured, tmp_path):
     cache_gradients(featured, tmp_path / "wide.h5", per_sample=True)
     with pytest.raises(InputError, match=r"wide.h5: got gradients as per-sample, without the features they are of, ex"):

@@ -73,6 +73,7 @@ def test_a_file_that_lacks_something(analysis, tmp_path):
         load_analysis(tmp_path / "b.h5")
 
 
+@pytest.mark.slow
 def test_who_may_replace_a_result(analysis, tmp_path):
     path, source, settings = tmp_path / "a.h5", analysis.source, analysis.settings
     assert not may_replace(path, source, settings)

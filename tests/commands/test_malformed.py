@@ -220,6 +220,7 @@ def test_hundreds_of_thousands_of_unknown_keys(call, home):
     assert seconds < 60
 
 
+@pytest.mark.slow
 def test_hundreds_of_thousands_of_wrong_entries(call, home):
     Path("many.toml").write_text(f"datasets = {json.dumps([1] * 300_000)}\nalgorithms = ['ERM']\n")
     said = call("sweep", "plan", "many.toml", "--no-calibration")

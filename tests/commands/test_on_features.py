@@ -58,6 +58,7 @@ def base(make_base):
     make_base(WIDE)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("widths", "options"), CASES.values(), ids=CASES)
 def test_the_same_bits_as_through_the_frozen_featurizer(call, home, make_base, widths, options, weights):
     make_base(widths, *(HALF if HALF[1] in options else ()))

@@ -41,6 +41,7 @@ def world(home):
     return home
 
 
+@pytest.mark.slow
 def test_heads_are_swept_on_the_features(world, call):
     said = call("sweep", "features", "plan.toml", "-o", "data/features.h5", "--device", "cpu")
     assert (said.code, said.err) == (0, "")

@@ -7,6 +7,7 @@ import tomllib
 from datetime import datetime
 from importlib import import_module
 
+import pytest
 import torch
 
 FILES = ["checkpoint.pt", "config.toml", "figure.png", "metrics.jsonl", "result.json"]
@@ -26,6 +27,7 @@ def _png_size(path):
     return struct.unpack(">II", content[16:24])
 
 
+@pytest.mark.slow
 def test_train_through_the_entry_point(cli, home, short_fishr):
     """No recipe, no --out: Fishr on Colored Digits in a folder of runs, plain lines in a pipe, a table."""
     said = cli("train", *short_fishr)

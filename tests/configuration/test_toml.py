@@ -85,6 +85,7 @@ def test_a_name_of_two_lines_is_told_on_one(tmp_path: Path):
     assert told(tmp_path / "a\nb").endswith("a b: no such file")
 
 
+@pytest.mark.slow
 def test_a_file_that_may_not_be_read(path: Path, unprivileged: list[str]):
     path.write_text("")
     path.chmod(0)

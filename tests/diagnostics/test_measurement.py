@@ -157,6 +157,7 @@ def test_estimates_and_exact_matrices_agree_within_the_stated_errors(
     assert all(p.grad is None for p in network.parameters())
 
 
+@pytest.mark.slow
 def test_an_estimate_is_the_same_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fishr.diagnostics.hessian.WHOLE_LIMIT", 10)
     network = nn.Sequential(nn.Linear(6, 5), nn.GELU(), nn.Linear(5, 3)).to(FLOAT64)

@@ -121,6 +121,7 @@ def test_workers_that_cannot_start_end_the_sweep(folder, plan):
     assert not list(folder.rglob("failed.json"))
 
 
+@pytest.mark.slow
 def test_a_worker_ends_when_its_input_does(folder):
     worker = start_worker(Conditions(folder), {}, ())
     assert worker.answer() == "ready"

@@ -3,6 +3,8 @@
 import subprocess
 import sys
 
+import pytest
+
 PROGRAM = """
 import sys
 import fishr
@@ -29,6 +31,7 @@ UNUSED = (
 )
 
 
+@pytest.mark.slow
 def test_a_run_on_embedded_digits_loads_no_archive_image_landscape_or_hdf5_module():
     found = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True)
     loaded = found.stdout.split()
