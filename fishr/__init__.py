@@ -1,7 +1,7 @@
 """Match gradient variances across training domains: statistics, penalties, training, diagnostics.
 
 Names load on first use, so that importing the package, and asking the command line for help, costs nothing.
-What there is, and from where, stands in ``__init__.pyi``.
+``__init__.pyi`` lists them.
 """
 
 import lazy_loader

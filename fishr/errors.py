@@ -16,12 +16,6 @@ class InputError(ValueError):
     """The input cannot be used; the message names what was got, what was expected and what to do.
 
     The command line prints it as one line on stderr and exits with code 2.
-
-    Example:
-        >>> raise InputError("steps: got -1, expected a whole number of at least 1")
-        Traceback (most recent call last):
-            ...
-        fishr.errors.InputError: steps: got -1, expected a whole number of at least 1
     """
 
 
@@ -29,10 +23,4 @@ class RunFailed(RuntimeError):
     """A valid request could not be completed; the message names the step and the reason.
 
     The command line prints it as one line on stderr and exits with code 1.
-
-    Example:
-        >>> raise RunFailed("step 12: the loss is nan")
-        Traceback (most recent call last):
-            ...
-        fishr.errors.RunFailed: step 12: the loss is nan
     """

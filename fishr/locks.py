@@ -5,7 +5,7 @@ import os
 import stat
 import time
 from collections.abc import Generator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from fishr.errors import InputError
@@ -91,13 +91,11 @@ def is_at(handle: int, path: Path) -> bool:
 
 def _taken(lock: Path) -> int | None:
     """Return the lock file, open and locked, or None if another process holds it."""
-    handle = open_own(lock, os.O_RDWR | os.O_CREAT)
-    try:
+    with ExitStack() as stack:
+        handle = open_own(lock, os.O_RDWR | os.O_CREAT)
+        stack.callback(os.close, handle)
         # Its last holder may have removed it since it was opened.
         if try_lock(handle) and is_at(handle, lock):
+            stack.pop_all()
             return handle
-    except BaseException:
-        os.close(handle)
-        raise
-    os.close(handle)
     return None

@@ -20,7 +20,7 @@ class Loss(Protocol):
 
     Any such function is a loss. These methods are optional: ``deltas(logits, labels)``, the derivative by the logits in
     closed form; ``check_labels(labels, outputs)`` refuses label values; ``outputs(classes)`` and
-    ``predictions(logits)`` are used by training, by default one output a class, of which the largest is predicted.
+    ``predictions(logits)`` are used by training, by default one output a class and the largest output.
 
     Example:
         >>> def squared(logits, labels):
@@ -129,7 +129,7 @@ class BinaryCrossEntropy:
         return 1
 
     def predictions(self, logits: Tensor) -> Tensor:
-        """Return [N], class 1 where the single output is positive; [N, C] for several outputs, each by itself."""
+        """Return [N], class 1 where the single output is positive; [N, C] for several outputs, each on its own."""
         return (logits.squeeze(1) > 0).long()
 
     def check_labels(self, labels: Tensor, outputs: int) -> None:

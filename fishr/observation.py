@@ -103,7 +103,7 @@ class Observation:
 
     @property
     def closed_form(self) -> bool:
-        """Whether the gradients are outer products of ``deltas`` and ``features``: those of a linear head."""
+        """True if the gradients are outer products of ``deltas`` and ``features``: those of a linear head."""
         return self.layers == HEAD and resolve_route(self.head, self.route, self.own.features) == "closed_form"
 
     @property
@@ -275,7 +275,7 @@ def observe(
         batch: samples ordered by domain.
         loss: per-sample, unscaled.
         route: of the gradient moments, see ``gradient_moments``.
-        ranks: the processes that share the batch, of which ``batch`` is this one's part, such as ``Ranks.of()``; with
+        ranks: the processes that share the batch, such as ``Ranks.of()``; ``batch`` is this one's part. With
             ``Ranks()`` the batch is this process's alone. None: the same, with a warning in a group of several.
         features: of the batch, where they are computed already; the featurizer is then not called.
         layers: whose gradients ``moments`` and ``gram`` are of: names below "featurizer" and "head", such as

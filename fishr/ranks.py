@@ -62,7 +62,7 @@ class Ranks:
 
     @property
     def alone(self) -> bool:
-        """Whether this is the only process."""
+        """True if this is the only process."""
         return self.count == 1
 
     def share(self, rows: Rows) -> Rows:

@@ -126,7 +126,10 @@ class Minibatch:
         seeds = [None if isinstance(d.inputs, Tensor) else _seeds(self.size, generator) for d in domains]
         shares = [ranks.share(indices) for indices in drawn]
         sizes = tuple(map(len, shares))
-        out = _output(domains, sum(sizes))
+        # One buffer if all inputs are read from files and stay on the CPU.
+        first, out = domains[0].inputs, None
+        if all(not isinstance(d.inputs, Tensor) and d.labels.device.type == "cpu" for d in domains):
+            out = torch.empty(sum(sizes), *first.shape[1:], dtype=first.dtype)
         outs = (None,) * len(domains) if out is None else out.split(sizes)
         parts = zip(domains, shares, seeds, outs, strict=True)
         return Drawn(
@@ -145,7 +148,7 @@ class Minibatch:
 
 @frozen(eq=False)
 class Drawn:
-    """A batch whose files may still be being read; ``out`` is the buffer of all inputs, if they share one."""
+    """A batch that may still be read from files; ``out`` is the buffer of all inputs, if they share one."""
 
     inputs: tuple[Tensor | Reading, ...]
     labels: Tensor
@@ -168,14 +171,6 @@ def _share(inputs: Sequence[Tensor], labels: Sequence[Tensor], ranks: Ranks) -> 
 
 def _seeds(count: int, generator: torch.Generator) -> list[int]:
     return torch.randint(2**62, (count,), generator=generator).tolist()
-
-
-def _output(domains: tuple[Domain, ...], samples: int) -> Tensor | None:
-    """Return the output buffer of a batch whose inputs are all read from files and stay on the CPU; else None."""
-    first = domains[0].inputs
-    if any(isinstance(domain.inputs, Tensor) or domain.labels.device.type != "cpu" for domain in domains):
-        return None
-    return torch.empty(samples, *first.shape[1:], dtype=first.dtype)
 
 
 def _inputs(domain: Domain, indices: Tensor, seeds: list[int] | None, out: Tensor | None) -> Tensor | Reading:

@@ -1,4 +1,4 @@
-"""Domains whose inputs are features that a network computed once."""
+"""Domains of features that a network computed once."""
 
 from collections.abc import Mapping
 from pathlib import Path

@@ -7,7 +7,7 @@ from fishr.errors import InputError
 
 
 def check_finite(where: str, what: str, values: Tensor, remedy: str, first: int = 0) -> None:
-    """Refuse values [n, ...] of which one, such as "an input", is NaN or infinite; ``first`` is the number of row 0."""
+    """Refuse values [n, ...] with a NaN or an infinity; ``what`` names one value, ``first`` is the number of row 0."""
     # A sum is finite only if each value is; after an overflow, all values are checked.
     if torch.isfinite(values.sum()):
         return

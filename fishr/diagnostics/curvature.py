@@ -102,7 +102,7 @@ class Curvature:
 
     @cached_property
     def linear(self) -> bool:
-        """Whether the head is one plain linear layer on [N, F], for which everything has a closed form."""
+        """True if the head is one plain linear layer on [N, F], for which everything has a closed form."""
         return resolve_route(self.seen.head, "auto", self.seen.features) == "closed_form"
 
     @cached_property
@@ -136,7 +136,7 @@ class Curvature:
 
     @cached_property
     def has_backpack(self) -> bool:
-        """Whether BackPACK has the diagonals of this head, which is not linear."""
+        """True if BackPACK has the diagonals of this head, which is not linear."""
         if self.linear:
             return False
         # Loaded only for heads that need it: importing BackPACK takes longer than many a closed form.

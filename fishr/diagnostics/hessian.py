@@ -26,7 +26,7 @@ class Eigenpairs:
     Args:
         values: [k], loss/parameter².
         coordinates: [r, k], the eigenvectors in an orthonormal basis of a subspace that holds them.
-        residuals: [k], ‖Hu − λu‖: an eigenvalue lies within this of each value.
+        residuals: [k], ‖Hu − λu‖: an eigenvalue is within this of each value.
         route: how they were computed.
         lift: from coordinates to parameters, [r, k] to [P, k]; None where they are the same.
     """
@@ -49,7 +49,7 @@ class Eigenpairs:
 
 
 class Hessian(Protocol):
-    """A symmetric P×P matrix H, loss/parameter², of which only what is asked for is computed.
+    """A symmetric P×P matrix H, loss/parameter², computed lazily.
 
     ``size`` is P, and ``like`` a tensor of its type and device. ``apply`` returns H V [P, M]; ``diagonal`` [P],
     ``trace`` and ``product``, ⟨H, H'⟩ with a Hessian of the same form, return estimates; ``top`` returns the ``rank``

@@ -33,7 +33,7 @@ def measure(
 ) -> dict[str, Quantity]:
     """Return the quantities of a head on several domains, each by its cheapest exact route or with its error.
 
-    What is too large for its route has the value NaN, and the reason in its route.
+    Quantities that are too large for their route are NaN, with the reason in the route.
 
     Args:
         head: in eval mode; everything is taken by its trainable parameters.

@@ -17,7 +17,7 @@ def quiet() -> Generator[None]:
     """Silence torch's FutureWarning on the first use of curvlinops, and the warning of its unfinished solver."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*torch.jit.*", category=FutureWarning)
-        # What the solver left undone is part of the stated error.
+        # The stated error covers an unfinished solve.
         warnings.filterwarnings("ignore", message="CG terminated in", category=RuntimeWarning)
         yield
 

@@ -73,7 +73,7 @@ class Surface:
 
     @property
     def plane(self) -> bool:
-        """Whether the grid has two axes, rather than one for one or several lines."""
+        """True if the grid has two axes, False if it has one for one or several lines."""
         return len(self.axes) == 2
 
     @property

@@ -37,7 +37,7 @@ class Description:
 
     Args:
         key: Hash of everything that decides the rows; None for kinds without a key.
-        provenance: What the content was made of; empty for kinds without it.
+        provenance: Sources and settings; empty for kinds without it.
     """
 
     header: Header

@@ -53,18 +53,12 @@ def augment(image: "Image", drawn: Augmentation, size: int) -> "Image":
     """Apply an augmentation that was drawn for the image's size; return RGB, size × size."""
     from torchvision.transforms import functional as transforms
 
-    change = {
-        "brightness": transforms.adjust_brightness,
-        "contrast": transforms.adjust_contrast,
-        "saturation": transforms.adjust_saturation,
-        "hue": transforms.adjust_hue,
-    }
     box = (drawn.top, drawn.left, drawn.height, drawn.width)
     made = transforms.resized_crop(image, *box, size=[size, size])  # pyright: ignore[reportArgumentType]
     if drawn.mirrored:
         made = transforms.hflip(made)
     for name, factor in drawn.jitters:
-        made = change[name](made, factor)
+        made = getattr(transforms, f"adjust_{name}")(made, factor)
     return transforms.rgb_to_grayscale(made, 3) if drawn.gray else made  # pyright: ignore[reportReturnType]
 
 

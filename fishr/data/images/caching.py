@@ -37,6 +37,8 @@ def cache_images(
         InputError: The source is refused, an image cannot be read, or ``out`` was made of something else.
         RunFailed: It could not be written; finished parts are kept.
     """
+    import PIL
+
     listed = list_images(source)
     warn_of_layout(source, listed)
     classes = class_names(source, listed)
@@ -52,31 +54,22 @@ def cache_images(
 
         return write_images(
             out,
-            provenance=_provenance(listed, classes, size, pool),
+            provenance={
+                "size": size,
+                "resize": "bilinear, antialiased",
+                "sixteen_bits": "high byte",
+                "domains": tuple(each.name for each in listed),
+                "classes": classes,
+                "images_sha256": _content(listed, pool),
+                "pillow": ".".join(PIL.__version__.split(".")[:2]),
+                "library": fishr.__version__,
+            },
             sections=[Section(each.name, "training", len(each.classes)) for each in listed],
             paths=[tuple(map(portable, each.images.names)) for each in listed],
             labels=[np.array([numbers[name] for name in each.classes]) for each in listed],
             compute=compute,
             progress=progress,
         )
-
-
-def _provenance(
-    listed: Sequence[Listed], classes: tuple[str, ...], size: int, pool: ThreadPoolExecutor
-) -> dict[str, str | int | tuple[str, ...]]:
-    """Return what decides the pixels; the place of the files does not."""
-    import PIL
-
-    return {
-        "size": size,
-        "resize": "bilinear, antialiased",
-        "sixteen_bits": "high byte",
-        "domains": tuple(each.name for each in listed),
-        "classes": classes,
-        "images_sha256": _content(listed, pool),
-        "pillow": ".".join(PIL.__version__.split(".")[:2]),
-        "library": fishr.__version__,
-    }
 
 
 def _content(listed: Sequence[Listed], pool: ThreadPoolExecutor) -> str:

@@ -51,8 +51,9 @@ def _jitter(values: Tensor, augmentations: Sequence[Augmentation]) -> Tensor:
     gray = sum(drawn.gray for drawn in augmentations)
     if gray:
         values[:gray] = _gray(values[:gray])
-    scale, shift = ([1 / (255 * s) for s in STD], [-m / s for m, s in zip(MEAN, STD, strict=True)])
-    return values.mul_(_column(scale, device)).add_(_column(shift, device))
+    numbers = [1 / (255 * s) for s in STD], [-m / s for m, s in zip(MEAN, STD, strict=True)]
+    scale, shift = (torch.tensor(each, device=device).view(3, 1, 1) for each in numbers)
+    return values.mul_(scale).add_(shift)
 
 
 def _runs(keys: Sequence[tuple[bool, int]]) -> list[tuple[int, int, tuple[bool, int]]]:
@@ -100,7 +101,3 @@ def _turn(values: Tensor, angles: Tensor) -> None:
     for channel, place in ((red, 0), (green, 2), (blue, -2)):
         distance = (hue - place).abs_().sub_(3).abs_().clamp_(1, 2)
         torch.add(distance.mul_(chroma), below, out=channel)
-
-
-def _column(numbers: Sequence[float], device: torch.device) -> Tensor:
-    return torch.tensor(numbers, device=device).view(3, 1, 1)

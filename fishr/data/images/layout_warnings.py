@@ -12,7 +12,7 @@ _SPLITS = {"train", "training", "val", "valid", "validation", "crossval", "test"
 
 
 def check_layout(root: Path, listed: Sequence[Listed]) -> None:
-    """Refuse a class none of whose files is read in one environment, and a folder level too many."""
+    """Refuse a class without a readable file in one environment, and a folder level too many."""
     classes = {name for each in listed for name in each.classes}
     for folder, suffixes in _without_images(listed).items():
         if checked_name(root, folder.split("/")[1]) in classes:

@@ -30,7 +30,7 @@ class ImageSet:
         environments: In the order of their indices.
         origin: Page or address of its publisher.
         archives: Addresses of the files to download, by file name; empty: people have to get them themselves.
-        by_hand: What else is needed to lay it out by hand.
+        by_hand: Instructions for a layout by hand.
         class_names: Names of the classes, if they are few.
         license: License, if it is known.
         relay: Lays out what was unpacked.

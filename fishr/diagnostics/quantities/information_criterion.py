@@ -25,7 +25,7 @@ def takeuchi(curvature: Curvature, *, ridge: float = 1e-3) -> Estimate:
 
     It is a pure number where C = H, as for a model that is right. Small heads by the eigenvalues of H. Otherwise an
     estimate: (H + r)x̂ = x by conjugate gradients for random combinations x of the centered gradients with E xxᵀ = C;
-    for heads that are not linear with the Gauss-Newton matrix in the place of H.
+    for nonlinear heads, the Gauss-Newton matrix replaces H.
 
     Route: eigh, conjugate gradients for random signs. Exact: up to 2048 parameters (linear: dimensions of the span of
     the features).
