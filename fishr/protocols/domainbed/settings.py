@@ -50,59 +50,33 @@ class OwnData:
 
 @frozen
 class Settings:
-    """Settings that all jobs of a sweep share; every result records them.
+    """Settings that all jobs of a sweep share; every result records them."""
 
-    Args:
-        protocol: ``"domainbed-2021"``: torchvision's ImageNet ResNet-50 with frozen BatchNorm, as in all published
-            tables until 2024; ``"domainbed-2024"``: timm's resnet50.ram_in1k, whose BatchNorm trains.
-        validation: ``"clean"`` scores all splits on plain images; ``"augmented"`` scores those of training environments
-            with random augmentation, as DomainBed does.
-        steps: Updates of each job; None: the benchmark's 5,001.
-        evaluate_every: Steps between two records; None: the benchmark's.
-        samples: Largest number of samples of each environment; None: all.
-        image_size: Side of the images, pixels.
-        backbone: Another torchvision ResNet than the protocol's; None: the protocol's.
-        weights: Of a torchvision ResNet: "imagenet", "random", or the path of a file.
-        hparams: Hyper-parameters that no draw changes, such as batch_size; each method takes those it has.
-        data_seed: Seed of Colored and Rotated MNIST; None: the run's seed, as in DomainBed.
-        holdout_fraction: Share of each environment that is held out.
-        features: By data set, a file of ``fishr sweep features`` to train heads alone on.
-        images: By data set, a file of ``fishr cache images`` in place of its folder.
-        own: Custom data sets by name.
-        methods: Custom methods by name.
-        featurizer: Another network than the protocol's; None: the protocol's.
-        head: None: a linear head, initialized as torch does.
-        loss: None: cross-entropy.
-        optimizer: None: Adam. The drawn ``lr`` and ``weight_decay`` replace its fields of these names.
-
-    Raises:
-        InputError: A setting is outside its range, no method has a hyper-parameter, a name is the benchmark's, or
-            custom data lack a featurizer.
-
-    Example:
-        >>> Settings(steps=100, hparams={"batch_size": 16}).protocol
-        'domainbed-2021'
-    """
-
+    # 2021: torchvision's ImageNet ResNet-50, frozen BatchNorm; 2024: timm's resnet50.ram_in1k, trained
     protocol: Protocol = field(default="domainbed-2021", validator=one_of(*get_args(Protocol)))
+    # "augmented" scores training environments with random augmentation, as DomainBed does
     validation: Validation = field(default="clean", validator=one_of(*get_args(Validation)))
-    steps: int | None = field(default=None, validator=optional(whole(1)))
-    evaluate_every: int | None = field(default=None, validator=optional(whole(1)))
-    samples: int | None = field(default=None, validator=optional(whole(2)))
-    image_size: int = field(default=224, validator=whole(8))
+    steps: int | None = field(default=None, validator=optional(whole(1)))  # None: the benchmark's 5,001
+    evaluate_every: int | None = field(default=None, validator=optional(whole(1)))  # steps; None: the benchmark's
+    samples: int | None = field(default=None, validator=optional(whole(2)))  # of each environment, at most
+    image_size: int = field(default=224, validator=whole(8))  # pixels
+    # torchvision ResNet; None: the protocol's
     backbone: Backbone | None = field(default=None, validator=optional(one_of(*get_args(Backbone))))
-    weights: str = "imagenet"
+    weights: str = "imagenet"  # of a torchvision ResNet: "imagenet", "random", or a file
+    # fixed, not drawn; each method takes those it has
     hparams: dict[str, bool | int | float] = Factory(dict[str, bool | int | float])
+    # of Colored and Rotated MNIST; None: the run's
     data_seed: int | None = field(default=None, validator=optional(whole(0)))
-    holdout_fraction: float = field(default=0.2, validator=number(0.0, below=1.0, above=True))
+    holdout_fraction: float = field(default=0.2, validator=number(0.0, below=1.0, above=True))  # of each environment
+    # by data set, a file of ``fishr sweep features`` to train heads on
     features: dict[str, str] = Factory(dict[str, str])
-    images: dict[str, str] = Factory(dict[str, str])
-    own: dict[str, OwnData] = Factory(dict[str, OwnData])
-    methods: dict[str, OwnMethod] = Factory(dict[str, OwnMethod])
-    featurizer: Featurizer | None = None
-    head: Head | None = None
-    loss: Loss | None = None
-    optimizer: Optimizer | None = None
+    images: dict[str, str] = Factory(dict[str, str])  # by data set, a file of ``fishr cache images``
+    own: dict[str, OwnData] = Factory(dict[str, OwnData])  # custom data sets by name
+    methods: dict[str, OwnMethod] = Factory(dict[str, OwnMethod])  # custom methods by name
+    featurizer: Featurizer | None = None  # None: the protocol's
+    head: Head | None = None  # None: a linear head, initialized as torch does
+    loss: Loss | None = None  # None: cross-entropy
+    optimizer: Optimizer | None = None  # None: Adam; the drawn lr and weight_decay replace its own
 
     def __attrs_post_init__(self) -> None:
         for name in (*(n for n in self.own if n in BENCHMARKS), *(n for n in self.methods if n in METHODS)):
