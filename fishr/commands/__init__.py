@@ -29,7 +29,7 @@ from fishr.paths import access_message, is_device_failure
 
 @click.group(
     commands=[train, evaluate, analyze, landscape, reproduce, sweep, explain, cache, config, data, bench],
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100, "show_default": True},
     epilog="Example: fishr train colored-digits --seed 1",
 )
 @click.version_option(__version__)

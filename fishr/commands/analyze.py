@@ -5,23 +5,20 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fishr.commands.shared import PATH, SEED, run_options
+from fishr.commands.shared import PATH, SEED, about, run_options
 from fishr.errors import InputError
 
 if TYPE_CHECKING:
     from fishr.analysis import Analysis, History
 
 
-@click.command(
-    short_help="Measure how far a run's domains are apart.",
-    epilog="Example: fishr analyze runs/erm runs/fishr --figures figures",
-)
+@click.command(**about("Measure how far a run's domains are apart.", "analyze runs/erm runs/fishr --figures figures"))
 @click.argument("subject", type=PATH, metavar="RUN_OR_FILE")
 @click.argument("second", type=PATH, metavar="[SECOND]", required=False)
 @click.option("-o", "--out", type=PATH, help="HDF5 result (default: RUN/analysis.h5 or FILE.analysis.h5).")
 @click.option("--figures", type=PATH, help="Folder of the figures (default: beside the result).")
 @click.option("--samples", type=click.IntRange(min=2), metavar="N", help="Most samples of each domain (default: all).")
-@click.option("--seed", type=SEED, default=0, show_default=True, help="Seed of the draw of samples.")
+@click.option("--seed", type=SEED, default=0, help="Seed of the draw of samples.")
 @click.option(
     "--network", is_flag=True, help="Also measure the whole network; for runs only, minutes a domain if it is large."
 )

@@ -9,6 +9,7 @@ import click
 from fishr.commands.shared import (
     COUNT,
     PATH,
+    about,
     data_dir_option,
     device_option,
     find_images,
@@ -26,24 +27,15 @@ def bench() -> None:
     """Measure on this machine what limits a run."""
 
 
-@bench.command(
-    short_help="Measure images a second.", epilog="Example: fishr bench data PACS --cache pacs.h5 --batch 32"
-)
+@bench.command(**about("Measure images a second.", "bench data PACS --cache pacs.h5 --batch 32"))
 @image_source_argument
 @click.option(
     "--cache", type=PATH, metavar="FILE", help="File of `fishr cache images` with the same images, measured too."
 )
 @image_size_option
-@click.option("--batch", type=COUNT, default=32, show_default=True, help="Images of each environment in a batch.")
-@click.option(
-    "--rows",
-    type=COUNT,
-    default=500,
-    show_default=True,
-    metavar="N",
-    help="Largest number of images of each environment.",
-)
-@click.option("--rounds", type=click.IntRange(2, 1000), default=5, show_default=True, help="Turns of each way.")
+@click.option("--batch", type=COUNT, default=32, help="Images of each environment in a batch.")
+@click.option("--rows", type=COUNT, default=500, metavar="N", help="Largest number of images of each environment.")
+@click.option("--rounds", type=click.IntRange(2, 1000), default=5, help="Turns of each way.")
 @click.option(
     "--workers", type=COUNT, metavar="N", help="Threads for reading and for CPU computation (default: torch's)."
 )

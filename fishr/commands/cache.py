@@ -10,6 +10,7 @@ import click
 from fishr.commands.shared import (
     COUNT,
     PATH,
+    about,
     data_dir_option,
     experiment_options,
     find_experiment,
@@ -37,31 +38,23 @@ chunk_option = click.option(
     "--chunk",
     type=COUNT,
     default=8192,
-    show_default=True,
     metavar="N",
     help="Samples in one pass through the featurizer; fewer need less memory.",
 )
 
 
-@click.group(
-    short_help="Write features, gradients and images to HDF5 files.",
-    epilog="Example: fishr cache features runs/fishr -o features.h5",
-)
+@click.group(**about("Write features, gradients and images to HDF5 files.", "cache features runs/fishr -o features.h5"))
 def cache() -> None:
     """Write features, gradients and images to HDF5 files, which need neither the data nor the network."""
 
 
-@cache.command(
-    short_help="Compute a run's features once.",
-    epilog="Example: fishr cache features runs/fishr -o features.h5 --dtype float16",
-)
+@cache.command(**about("Compute a run's features once.", "cache features runs/fishr -o features.h5 --dtype float16"))
 @click.argument("source", metavar="RUN_OR_RECIPE")
 @out_option
 @click.option(
     "--dtype",
     type=click.Choice(["float32", "float16"]),
     default="float32",
-    show_default=True,
     help="Type of the stored features; float16 halves the file.",
 )
 @domain_option
@@ -82,10 +75,7 @@ def features(source: str, out: Path, dtype: Any, style: str, **options: Any) -> 
     tell(out, written, style)
 
 
-@cache.command(
-    short_help="Write the gradients of a run's head.",
-    epilog="Example: fishr cache gradients features.h5 -o gradients.h5",
-)
+@cache.command(**about("Write the gradients of a run's head.", "cache gradients features.h5 -o gradients.h5"))
 @click.argument("source", metavar="RUN_OR_FILE")
 @out_option
 @click.option("--per-sample", is_flag=True, help="Store the gradient of each sample by each parameter; large.")
@@ -112,9 +102,7 @@ def gradients(source: str, out: Path, per_sample: bool, style: str, **options: A
     tell(out, written, style)
 
 
-@cache.command(
-    short_help="Decode and resize images once.", epilog="Example: fishr cache images PACS -o data/pacs.h5 --size 224"
-)
+@cache.command(**about("Decode and resize images once.", "cache images PACS -o data/pacs.h5 --size 224"))
 @image_source_argument
 @out_option
 @image_size_option
@@ -138,7 +126,7 @@ def images(source: str, out: Path, size: int, workers: int | None, data_dir: Pat
     tell(out, written, style)
 
 
-@cache.command(short_help="Describe a file.", epilog="Example: fishr cache info features.h5 --format json")
+@cache.command(**about("Describe a file.", "cache info features.h5 --format json"))
 @click.argument("file", type=PATH, metavar="FILE")
 @format_option
 def info(file: Path, style: str) -> None:
@@ -150,7 +138,7 @@ def info(file: Path, style: str) -> None:
     click.echo(json_text(_as_object(file, description)) if style == "json" else _as_text(file, description))
 
 
-@cache.command(short_help="Check every byte of a file.", epilog="Example: fishr cache verify features.h5")
+@cache.command(**about("Check every byte of a file.", "cache verify features.h5"))
 @click.argument("file", type=PATH, metavar="FILE")
 def verify(file: Path) -> None:
     """Read every byte of a file of any kind, and compare it with what was written."""
@@ -162,9 +150,7 @@ def verify(file: Path) -> None:
     click.echo(f"{file}: every byte of its {len(describe(file).elements)} data sets is as it was written")
 
 
-@cache.command(
-    short_help="Merge feature caches.", epilog="Example: fishr cache merge photo.h5 sketch.h5 -o features.h5"
-)
+@cache.command(**about("Merge feature caches.", "cache merge photo.h5 sketch.h5 -o features.h5"))
 @click.argument("files", type=PATH, nargs=-1, required=True, metavar="FILE FILE...")
 @out_option
 @format_option

@@ -2,7 +2,7 @@
 
 import click
 
-from fishr.commands.shared import experiment_argument, find_experiment, plugin_option, set_option
+from fishr.commands.shared import about, experiment_argument, find_experiment, plugin_option, set_option
 
 
 @click.group(epilog="Example: fishr config show colored-mnist > run.toml")
@@ -10,10 +10,7 @@ def config() -> None:
     """Show or check a configuration, or print its schema."""
 
 
-@config.command(
-    short_help="Print a whole configuration.",
-    epilog="Example: fishr config show colored-digits --set steps=100 > run.toml",
-)
+@config.command(**about("Print a whole configuration.", "config show colored-digits --set steps=100 > run.toml"))
 @experiment_argument
 @set_option
 @plugin_option
@@ -24,7 +21,7 @@ def show(experiment: str, overrides: tuple[str, ...], plugins: tuple[str, ...]) 
     click.echo(dumps(find_experiment(experiment, overrides, plugins)), nl=False)
 
 
-@config.command(short_help="Check a configuration file.", epilog="Example: fishr config validate run.toml")
+@config.command(**about("Check a configuration file.", "config validate run.toml"))
 @click.argument("experiment", metavar="FILE")
 @set_option
 @plugin_option
@@ -34,9 +31,7 @@ def validate(experiment: str, overrides: tuple[str, ...], plugins: tuple[str, ..
     click.echo(f"{experiment}: valid, {found.name}, {found.steps} steps")
 
 
-@config.command(
-    short_help="Print the JSON schema of a file.", epilog="Example: fishr config schema plan > plan.schema.json"
-)
+@config.command(**about("Print the JSON schema of a file.", "config schema plan > plan.schema.json"))
 @click.argument("what", type=click.Choice(["experiment", "plan"]), default="experiment")
 def schema(what: str) -> None:
     """Print the JSON schema of an experiment or of a sweep's plan, with which editors complete and check TOML files."""

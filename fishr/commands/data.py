@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from fishr.commands.shared import PATH, format_option, progress_bar
+from fishr.commands.shared import PATH, about, format_option, progress_bar
 from fishr.errors import InputError
 
 if TYPE_CHECKING:
@@ -17,9 +17,7 @@ if TYPE_CHECKING:
     from fishr.data.sources.downloading import Progress
 
 SHOWN = 3
-folder_option = click.option(
-    "--data-dir", type=PATH, default=Path("data"), show_default=True, help="Folder of data sets."
-)
+folder_option = click.option("--data-dir", type=PATH, default=Path("data"), help="Folder of data sets.")
 
 
 @click.group(epilog="Example: fishr data list")
@@ -27,7 +25,7 @@ def data() -> None:
     """List the data sets, get one, or check its files."""
 
 
-@data.command("list", short_help="List the data sets.", epilog="Example: fishr data list --data-dir data")
+@data.command("list", **about("List the data sets.", "data list --data-dir data"))
 @folder_option
 @format_option
 def list_data(data_dir: Path, style: str) -> None:
@@ -47,7 +45,7 @@ def list_data(data_dir: Path, style: str) -> None:
     click.echo(tabulate(rows, ("kind", "description", "needs", "ready")))
 
 
-@data.command(short_help="Describe a data set.", epilog="Example: fishr data info PACS --data-dir data")
+@data.command(**about("Describe a data set.", "data info PACS --data-dir data"))
 @click.argument("name")
 @folder_option
 @format_option
@@ -78,9 +76,7 @@ def info(name: str, data_dir: Path, style: str) -> None:
     click.echo(_text(found, contents, problem))
 
 
-@data.command(
-    short_help="Download a data set.", epilog="Example: fishr data download PACS --data-dir data --archive PACS.zip"
-)
+@data.command(**about("Download a data set.", "data download PACS --data-dir data --archive PACS.zip"))
 @click.argument("name")
 @folder_option
 @click.option(
@@ -123,7 +119,7 @@ def download(name: str, data_dir: Path, archives: tuple[Path, ...], duplicates: 
     click.echo(installed.folder if installed.sums else f"{installed.folder}: exists already")
 
 
-@data.command(short_help="Read every file of a data set.", epilog="Example: fishr data verify PACS --data-dir data")
+@data.command(**about("Read every file of a data set.", "data verify PACS --data-dir data"))
 @click.argument("source", metavar="PATH_OR_NAME")
 @folder_option
 def verify(source: str, data_dir: Path) -> None:

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import click
 
-from fishr.commands.shared import PATH, load_run, run_options
+from fishr.commands.shared import PATH, about, load_run, run_options
 
 
-@click.command(short_help="Score a run's last checkpoint.", epilog="Example: fishr evaluate runs/erm --format json")
+@click.command(**about("Score a run's last checkpoint.", "evaluate runs/erm --format json"))
 @click.argument("run", type=PATH, metavar="RUN")
 @run_options
 def evaluate(run: Path, data_dir: Path | None, device: str, style: str, plugins: tuple[str, ...]) -> None:

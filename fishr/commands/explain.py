@@ -6,6 +6,7 @@ import click
 
 from fishr.commands.shared import (
     SEED,
+    about,
     data_dir_option,
     experiment_argument,
     find_experiment,
@@ -15,11 +16,9 @@ from fishr.commands.shared import (
 )
 
 
-@click.command(
-    short_help="Print the terms of the loss at a step.", epilog="Example: fishr explain colored-digits --step 120"
-)
+@click.command(**about("Print the terms of the loss at a step.", "explain colored-digits --step 120"))
 @experiment_argument
-@click.option("--step", type=SEED, metavar="N", default=0, show_default=True, help="Updates before the step.")
+@click.option("--step", type=SEED, metavar="N", default=0, help="Updates before the step.")
 @data_dir_option
 @format_option
 @set_option

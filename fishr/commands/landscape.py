@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fishr.commands.shared import COUNT, PATH, SEED, progress_bar, run_options
+from fishr.commands.shared import COUNT, PATH, SEED, about, progress_bar, run_options
 from fishr.errors import InputError
 
 if TYPE_CHECKING:
@@ -18,16 +18,15 @@ KINDS = ("random", "pca", "checkpoints", "eigen", "gradients", "line", "interpol
 
 
 @click.command(
-    short_help="Draw the domains' risks around a run's weights.",
-    epilog="Example: fishr landscape runs/fishr --directions random --grid 51",
+    **about("Draw the domains' risks around a run's weights.", "landscape runs/fishr --directions random --grid 51")
 )
 @click.argument("subject", type=PATH, metavar="RUN_OR_FILE")
 @click.argument("second", type=PATH, metavar="[SECOND]", required=False)
 @click.option(
     "--directions", "kind", type=click.Choice(KINDS), help="Directions (default: random; with SECOND, interpolation)."
 )
-@click.option("--grid", default="51", show_default=True, metavar="N[xM]", help="Points of each axis, such as 51x31.")
-@click.option("--span", type=float, default=1.0, show_default=True, help="Reach of the axes from the weights.")
+@click.option("--grid", default="51", metavar="N[xM]", help="Points of each axis, such as 51x31.")
+@click.option("--span", type=float, default=1.0, help="Reach of the axes from the weights.")
 @click.option("--domains", multiple=True, metavar="NAME", help="A domain to evaluate; repeatable (default: all).")
 @click.option(
     "--of",
@@ -40,9 +39,9 @@ KINDS = ("random", "pca", "checkpoints", "eigen", "gradients", "line", "interpol
     type=click.Choice(["head", "all"]),
     help="Parameters that move (default: head; between two runs, all).",
 )
-@click.option("--seed", type=SEED, default=0, show_default=True, help="Seed of random directions.")
-@click.option("--lines", type=COUNT, default=5, show_default=True, help="Number of lines, for line directions.")
-@click.option("--epsilon", type=float, default=0.1, show_default=True, help="ε of inconsistency and level sets, loss.")
+@click.option("--seed", type=SEED, default=0, help="Seed of random directions.")
+@click.option("--lines", type=COUNT, default=5, help="Number of lines, for line directions.")
+@click.option("--epsilon", type=float, default=0.1, help="ε of inconsistency and level sets, loss.")
 @click.option("--animate", is_flag=True, help="Also draw a GIF over the kept checkpoints of the run.")
 @click.option("-o", "--out", type=PATH, help="HDF5 file (default: RUN/landscape-KIND.h5).")
 @run_options

@@ -4,17 +4,14 @@ from pathlib import Path
 
 import click
 
-from fishr.commands.shared import COUNT, PATH, data_dir_option, device_option, format_option
+from fishr.commands.shared import COUNT, PATH, about, data_dir_option, device_option, format_option
 from fishr.errors import InputError, RunFailed
 
 
-@click.command(
-    short_help="Reproduce a published table.",
-    epilog="Example: fishr reproduce colored-mnist --data-dir data --restarts 10",
-)
+@click.command(**about("Reproduce a published table.", "reproduce colored-mnist --data-dir data --restarts 10"))
 @click.argument("table", metavar="colored-digits|colored-mnist")
 @click.option("--out", type=PATH, help="Folder of the runs (default: runs/reproduce-TABLE).")
-@click.option("--methods", default="erm,irm,vrex,fishr", show_default=True, help="Methods, separated by commas.")
+@click.option("--methods", default="erm,irm,vrex,fishr", help="Methods, separated by commas.")
 @click.option("--restarts", type=COUNT, metavar="N", help="Seeds per method (default: 5 digits, 1 MNIST).")
 @data_dir_option
 @device_option

@@ -60,17 +60,14 @@ data_dir_option = click.option(
 )
 image_source_argument = click.argument("source", metavar="NAME_OR_PATH")
 image_size_option = click.option(
-    "--size", type=COUNT, default=224, show_default=True, metavar="PIXELS", help="Side of the resized images."
+    "--size", type=COUNT, default=224, metavar="PIXELS", help="Side of the resized images."
 )
-device_option = click.option(
-    "--device", default="auto", show_default=True, metavar="auto|cpu|cuda[:N]|mps", help="Where to compute."
-)
+device_option = click.option("--device", default="auto", metavar="auto|cpu|cuda[:N]|mps", help="Where to compute.")
 format_option = click.option(
     "--format",
     "style",
     type=click.Choice(["table", "json"]),
     default="table",
-    show_default=True,
     help="For people, or one JSON object on standard output.",
 )
 set_option = click.option(
@@ -88,6 +85,11 @@ plugin_option = click.option(
     metavar="MODULE",
     help="Import a module of yours that the configuration names; repeatable.",
 )
+
+
+def about(summary: str, example: str) -> dict[str, Any]:
+    """Return a command's line in the list of commands, and the example below its help."""
+    return {"short_help": summary, "epilog": f"Example: fishr {example}"}
 
 
 def options(*several: Callable[[Any], Any]) -> Callable[[Command], Command]:

@@ -10,6 +10,7 @@ import click
 from fishr.commands.shared import (
     COUNT,
     PATH,
+    about,
     data_dir_option,
     device_option,
     experiment_options,
@@ -31,9 +32,7 @@ folder_argument = click.argument("folder", type=PATH, metavar="FOLDER")
 workers_option = click.option(
     "--workers", type=COUNT, metavar="N", help="Processes (default: cores / threads of the plan, or one per GPU)."
 )
-jobs_per_gpu_option = click.option(
-    "--jobs-per-gpu", type=COUNT, default=1, show_default=True, help="Jobs that share a GPU."
-)
+jobs_per_gpu_option = click.option("--jobs-per-gpu", type=COUNT, default=1, help="Jobs that share a GPU.")
 
 
 working_options = options(
@@ -51,9 +50,7 @@ working_options = options(
 )
 
 
-@click.group(
-    short_help="Run DomainBed's benchmark.", epilog="Example: fishr sweep run examples/sweep.toml --out runs/sweep"
-)
+@click.group(**about("Run DomainBed's benchmark.", "sweep run examples/sweep.toml --out runs/sweep"))
 def sweep() -> None:
     """Run the jobs of a plan: data sets × algorithms × test environments × hyper-parameter draws × trials.
 
@@ -62,7 +59,7 @@ def sweep() -> None:
     """
 
 
-@sweep.command(short_help="Estimate the cost of a plan.", epilog="Example: fishr sweep plan examples/sweep.toml")
+@sweep.command(**about("Estimate the cost of a plan.", "sweep plan examples/sweep.toml"))
 @plan_argument
 @click.option("--no-calibration", is_flag=True, help="Only count; needs no data.")
 @workers_option
@@ -96,7 +93,7 @@ def plan(
     click.echo(json_text(estimate_object(found, count)) if style == "json" else estimate_table(found, count))
 
 
-@sweep.command(short_help="Run a plan.", epilog="Example: fishr sweep run examples/sweep.toml --out runs/sweep")
+@sweep.command(**about("Run a plan.", "sweep run examples/sweep.toml --out runs/sweep"))
 @plan_argument
 @click.option("--out", type=PATH, required=True, metavar="FOLDER", help="Folder of the sweep.")
 @click.option("--replace-plan", is_flag=True, help="Replace the plan of the folder; finished jobs are kept.")
@@ -136,7 +133,7 @@ def run(
         _write_slurm(out, chosen, replace_plan, slurm, array, **working)
 
 
-@sweep.command(short_help="Resume a sweep.", epilog="Example: fishr sweep resume runs/sweep --workers 4 --retry-failed")
+@sweep.command(**about("Resume a sweep.", "sweep resume runs/sweep --workers 4 --retry-failed"))
 @folder_argument
 @click.option("--part", metavar="I/N", help="Only every N-th job from the I-th on, 0 ≤ I < N; parts may run at once.")
 @working_options
@@ -149,7 +146,7 @@ def resume(folder: Path, part: str | None, plugins: tuple[str, ...], **working: 
     _work(folder, read_plan(folder, plugins), chosen, False, plugins=plugins, **working)
 
 
-@sweep.command(short_help="Show the progress of a sweep.", epilog="Example: fishr sweep status runs/sweep --failed")
+@sweep.command(**about("Show the progress of a sweep.", "sweep status runs/sweep --failed"))
 @folder_argument
 @click.option("--watch", is_flag=True, help="Repeat every two seconds until the sweep is done.")
 @click.option("--failed", is_flag=True, help="Show the failed jobs, with the end of their logs.")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from fishr.commands.shared import PATH
+from fishr.commands.shared import PATH, about
 from fishr.errors import InputError
 from fishr.files import present
 from fishr.paths import check_writable
@@ -18,16 +18,12 @@ if TYPE_CHECKING:
     from fishr.protocols.domainbed.tables import Table
 
 
-@click.command(
-    short_help="Make the tables of a sweep.",
-    epilog="Example: fishr sweep collect runs/sweep --selection training --published",
-)
+@click.command(**about("Make the tables of a sweep.", "sweep collect runs/sweep --selection training --published"))
 @click.argument("folders", type=PATH, metavar="FOLDER...", nargs=-1, required=True)
 @click.option(
     "--selection",
     type=click.Choice(["training", "leave-one-out", "oracle", "all"]),
     default="all",
-    show_default=True,
     help="Selection of hyper-parameters and steps.",
 )
 @click.option(
@@ -35,7 +31,6 @@ if TYPE_CHECKING:
     "form",
     type=click.Choice(["text", "markdown", "latex", "csv", "json"]),
     default="text",
-    show_default=True,
     help="Format of the tables; csv and json have all digits.",
 )
 @click.option("--out", type=PATH, help="New file of the tables (default: standard output).")

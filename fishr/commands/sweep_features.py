@@ -4,13 +4,15 @@ from pathlib import Path
 
 import click
 
-from fishr.commands.shared import PATH, run_options
+from fishr.commands.shared import PATH, about, run_options
 from fishr.errors import InputError
 
 
 @click.command(
-    short_help="Compute a data set's features once.",
-    epilog="Example: fishr sweep features plan.toml --dataset PACS -o pacs-features.h5 --data-dir data",
+    **about(
+        "Compute a data set's features once.",
+        "sweep features plan.toml --dataset PACS -o pacs-features.h5 --data-dir data",
+    )
 )
 @click.argument("plan", type=PATH, metavar="PLAN.toml")
 @click.option("--dataset", metavar="NAME", help="A data set of the plan (default: its only one).")

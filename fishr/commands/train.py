@@ -13,6 +13,7 @@ import click
 from fishr.commands.shared import (
     PATH,
     SEED,
+    about,
     data_dir_option,
     device_option,
     experiment_argument,
@@ -40,8 +41,7 @@ class _Choice(NamedTuple):
 
 
 @click.command(
-    short_help="Train, and leave a run folder.",
-    epilog="Example: fishr train colored-digits-erm --seed 1 --set steps=300 --out runs/erm",
+    **about("Train, and leave a run folder.", "train colored-digits-erm --seed 1 --set steps=300 --out runs/erm")
 )
 @experiment_argument
 @click.option("--out", type=PATH, help="Run folder to make (default: runs/RECIPE-TIME).")
