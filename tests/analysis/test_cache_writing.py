@@ -43,6 +43,7 @@ def _network(experiment, folder, tmp_path):
             yield domain, features, model.head.eval()(features)
 
 
+@pytest.mark.slow
 def test_features_of_a_run_are_its_networks(run_folder, experiment, path):
     assert cache_features(featured_experiment(experiment, run_folder), path)
     cache = open_features(path)
@@ -58,6 +59,7 @@ def test_features_of_a_run_are_its_networks(run_folder, experiment, path):
     assert cache.provenance["experiment"] == (run_folder / "config.toml").read_text()
 
 
+@pytest.mark.slow
 def test_the_head_of_a_cache_scores_as_the_run_does(run_folder, experiment, path):
     cache_features(featured_experiment(experiment, run_folder), path)
     cache = open_features(path)

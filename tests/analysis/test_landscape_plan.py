@@ -160,6 +160,7 @@ def test_heads_on_equal_features_are_interpolated_alone(tmp_path):
     torch.testing.assert_close(surface.scores.losses[2, -1, 0], expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["random", "line"])
 def test_killed_anywhere_it_ends_as_it_would_have(tmp_path, kind):
     subject = _subject(head=nn.Sequential(nn.Linear(3, 3)))

@@ -62,6 +62,7 @@ def test_some_domains_in_their_own_order(run_folder):
     assert torch.equal(some.network.inputs[1], everything.network.inputs[3])
 
 
+@pytest.mark.slow
 def test_another_checkpoint_is_another_key(run_folder, tmp_path):
     folder = shutil.copytree(run_folder, tmp_path / "copy")
     assert open_subject(folder).source["key"] == open_subject(run_folder).source["key"]

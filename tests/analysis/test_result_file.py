@@ -64,6 +64,7 @@ def test_a_file_that_is_there_stays(analysis, tmp_path):
     assert load_analysis(path).name == "other"
 
 
+@pytest.mark.slow
 def test_a_file_that_lacks_something(analysis, tmp_path):
     save_analysis(tmp_path / "a.h5", analysis)
     tree = load_tree(tmp_path / "a.h5", "fishr-analysis")

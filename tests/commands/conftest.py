@@ -82,6 +82,12 @@ def animals(home):
     return home / "data" / "animals"
 
 
+@pytest.fixture(scope="session")
+def call_anywhere():
+    """Call a command in this process and in whatever working directory there is."""
+    return _call
+
+
 @pytest.fixture
 def call(home):
     """Call a command in this process, in an empty working directory."""

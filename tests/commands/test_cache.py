@@ -68,6 +68,7 @@ def test_one_domain_after_the_other_and_merged(call, features):
     assert "is there already" in call("cache", "merge", "0.h5", "1.h5", "2.h5", "3.h5", "-o", "merged.h5").out
 
 
+@pytest.mark.slow
 def test_gradients_of_features_and_of_a_run(call, features, finished):
     assert call("cache", "gradients", features, "-o", "factors.h5").code == 0
     assert open_gradients(Path("factors.h5")).form == "factors"

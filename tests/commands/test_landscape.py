@@ -72,6 +72,7 @@ def test_a_table_a_surface_and_pictures(runs, call):
     assert "inconsistency of the training domains: " in said.out
 
 
+@pytest.mark.slow
 def test_json_is_the_same_in_numbers(runs, call):
     said = call("landscape", "one", "--grid", "3", "--epsilon", "0.2", "--format", "json", "--seed", 5)
     assert said.code == 0, said
@@ -127,6 +128,7 @@ def test_two_runs_are_interpolated_with_all_their_parameters(runs, call):
         assert domain["risk"] == pytest.approx(score["loss"], abs=1e-5)
 
 
+@pytest.mark.slow
 def test_eigenvectors_of_a_named_domain(runs, call):
     said = call("landscape", "one", "--directions", "eigen", "--of", "gray", "--grid", 3, *TWO)
     assert said.code == 0, said
@@ -218,6 +220,7 @@ def test_nothing_of_others_is_overwritten(runs, call, refused):
     refused(runs, ["landscape", "one", "--grid", 3, "-o", "mine.h5", *TWO], "mine-surface.png: exists already")
 
 
+@pytest.mark.slow
 def test_a_flipped_byte_is_noticed(runs, call, refused):
     assert call("landscape", "one", "--grid", 5, *TWO).code == 0
     path = Path("one/landscape-random.h5")

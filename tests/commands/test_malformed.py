@@ -66,6 +66,7 @@ def _bad_values(value):
     return (*NEVER, *(("1e400",) if number else ()), "text", "true" if number else "3")
 
 
+@pytest.mark.slow
 def test_settings_of_a_run(refuses):
     keys = list(_leaves(unstructure(recipes()["colored-digits"]())))
     settings = [f"{key}={bad}" for key, value in keys for bad in _bad_values(value)]
@@ -133,6 +134,7 @@ def _bad_texts(option):
     return ("", "\0", "\ud800") if option.type.name == "path" else ()
 
 
+@pytest.mark.slow
 def test_options_of_all_commands(refuses, world):
     """The value of each option in turn, an option without a value, an unknown one, and a word too many."""
     inputs = []

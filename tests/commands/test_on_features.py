@@ -3,6 +3,7 @@
 import json
 import shutil
 import tomllib
+from functools import cache
 
 import numpy as np
 import pytest
@@ -40,28 +41,41 @@ CASES = {
 }
 
 
-@pytest.fixture
-def make_base(call, home):
-    """Train a run, called "base", and cache its features."""
+@pytest.fixture(scope="module")
+def make_base(call_anywhere, tmp_path_factory):
+    """Train a run, called "base", and cache its features; once for the same widths and options."""
 
+    @cache
     def make(widths, *options):
-        trained = call("train", *PLAIN, *options, "--set", f"featurizer.widths={widths}", "--seed", 3, "--out", "base")
-        assert trained.code == 0, trained
-        cached = call("cache", "features", "base", "-o", "features.h5")
-        assert cached.code == 0, cached
+        parent = tmp_path_factory.mktemp("base")
+        made = (
+            "train",
+            *PLAIN,
+            *options,
+            "--set",
+            f"featurizer.widths={widths}",
+            "--seed",
+            3,
+            "--out",
+            parent / "base",
+        )
+        for arguments in (made, ("cache", "features", parent / "base", "-o", parent / "features.h5")):
+            said = call_anywhere(*arguments)
+            assert said.code == 0, said
+        return parent
 
     return make
 
 
 @pytest.fixture
-def base(make_base):
-    make_base(WIDE)
+def base(make_base, home):
+    shutil.copytree(make_base(WIDE), home, dirs_exist_ok=True)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("widths", "options"), CASES.values(), ids=CASES)
 def test_the_same_bits_as_through_the_frozen_featurizer(call, home, make_base, widths, options, weights):
-    make_base(widths, *(HALF if HALF[1] in options else ()))
+    shutil.copytree(make_base(widths, *(HALF if HALF[1] in options else ())), home, dirs_exist_ok=True)
     frozen = f"featurizer={{kind='Frozen', inner={{widths={widths}}}, weights='base'}}"
     assert call("train", *options, "--set", frozen, "--seed", 3, "--out", "frozen").code == 0
     said = call("train", *options, "--seed", 3, "--on-features", "features.h5", "--out", "cached")
@@ -74,6 +88,7 @@ def test_the_same_bits_as_through_the_frozen_featurizer(call, home, make_base, w
     assert (home / "frozen" / "metrics.jsonl").read_bytes() == (home / "cached" / "metrics.jsonl").read_bytes()
 
 
+@pytest.mark.slow
 def test_the_configuration_says_which_features(call, home, base, weights):
     options = (*CASES["linear head, minibatches and moving average"][1], "--seed", 3, "--on-features", "features.h5")
     assert call("train", *options, "--out", "cached").code == 0
@@ -88,6 +103,7 @@ def test_the_configuration_says_which_features(call, home, base, weights):
     assert [score["name"] for score in json.loads(said.out)["scores"]] == ["flip 0.2", "flip 0.1", "reversed", "gray"]
 
 
+@pytest.mark.slow
 def test_a_resumed_run_refuses_other_features(call, home, base, cut, weights):
     """Other weights at the same place: the shapes fit, and only the key tells."""
     options = (*CASES["linear head, full batch"][1], "--seed", 3, "--on-features", "features.h5")

@@ -55,6 +55,7 @@ def test_a_configured_path_starts_at_the_data_folder(world, name, monkeypatch):
     source(0, Path())
 
 
+@pytest.mark.slow
 def test_commands_take_typed_paths_from_the_working_directory(world, call):
     (world / "data" / "here").mkdir()
     os.chdir(world / "data" / "here")

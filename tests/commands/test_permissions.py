@@ -14,6 +14,8 @@ import pytest
 from fishr.commands import main
 from fishr.data import images
 
+pytestmark = pytest.mark.slow
+
 HERE = Path(__file__).parent
 # Runs commands in one process: starting one for each would take longer than all of them.
 CALLS = """
@@ -147,14 +149,12 @@ def _is_refusal(said):
     return code == 2 and one and not any(word in err for word in ("FISHR_TRACEBACK", "Errno", "Traceback"))
 
 
-@pytest.mark.slow
 def test_a_folder_that_may_not_be_entered(closed, unprivileged):
     said = _refusals(unprivileged, [*_reading(closed), *_writing(closed)])
     assert {command: one for command, one in said.items() if not _is_refusal(one)} == {}
     assert {command: one for command, one in said.items() if "closed" not in one[2]} == {}
 
 
-@pytest.mark.slow
 def test_a_folder_that_may_not_be_written(world, unprivileged):
     _made("closed").chmod(0o500)
     said = _refusals(unprivileged, _writing("closed"))
@@ -213,7 +213,6 @@ def test_standard_output_that_is_full(home):
     assert done.stderr == "Error: standard output: No space left on device; make room, or choose another place\n"
 
 
-@pytest.mark.slow
 def test_standard_streams_that_are_closed(home):
     """Exit codes stay, and no file takes the place of standard error."""
     done = _streams(home, f"{FISHR} train {' '.join(SHORT)} --out new 2>&- 0<&-")

@@ -195,6 +195,7 @@ def test_all_problems_of_a_file(refused, world):
     refused(world, _train("types.toml"), both)
 
 
+@pytest.mark.slow
 def test_an_unwritable_folder(cli, home, unprivileged):
     (home / "closed").mkdir(mode=0o500)
     said = cli("train", "--out", "closed/run", prefix=unprivileged)

@@ -125,6 +125,7 @@ def test_refused(refused, world, name):
     refused(world, *REFUSED[name])
 
 
+@pytest.mark.slow
 def test_the_good_files_are_good(call, monkeypatch, world, home):
     """What the refused folders differ in is what they were refused for."""
     options = _arrays_of("more", "--set", "steps=1", "--set", "featurizer.widths=[2]", "--data-dir", str(world))

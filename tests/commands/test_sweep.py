@@ -17,6 +17,8 @@ import pytest
 
 from fishr.sweeps.execution import attempt, settle
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 PLAN = """
 datasets = ["PACS"]
@@ -222,7 +224,6 @@ def one_job(world, call, in_process):
     return run
 
 
-@pytest.mark.slow
 def test_kept_weights_can_be_evaluated_and_analysed(one_job, call):
     """And the tables name the environments."""
     job = one_job(keep="weights")
@@ -319,7 +320,6 @@ def test_slurm_writes_a_script_and_submits_nothing(world, call):
     assert list((world / "sweep" / "jobs").iterdir()) == []
 
 
-@pytest.mark.slow
 def test_ctrl_c_is_one_line_and_loses_nothing(swept, call):
     """The terminal interrupts the scheduler and its workers alike."""
     (swept / "my data").mkdir()

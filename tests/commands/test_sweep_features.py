@@ -9,6 +9,8 @@ from PIL import Image
 
 from fishr.data.caches import open_features
 
+pytestmark = pytest.mark.slow
+
 PLAN = """
 datasets = ["mine"]
 algorithms = ["ERM", "Fishr"]
@@ -41,7 +43,6 @@ def world(home):
     return home
 
 
-@pytest.mark.slow
 def test_heads_are_swept_on_the_features(world, call):
     said = call("sweep", "features", "plan.toml", "-o", "data/features.h5", "--device", "cpu")
     assert (said.code, said.err) == (0, "")

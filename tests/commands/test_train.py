@@ -95,6 +95,7 @@ def test_options_reach_the_configuration(finished):
     assert json.loads((finished / "result.json").read_text())["seed"] == 3
 
 
+@pytest.mark.slow
 def test_the_seed_decides(call, home, short_fishr, finished, weights):
     for name, seed in (("same", 3), ("other", 4)):
         assert call("train", *short_fishr, "--out", name, "--seed", seed).code == 0
@@ -117,6 +118,7 @@ def test_two_runs_of_one_second_get_two_folders(call, home, short, monkeypatch):
     assert names == ["colored-digits-erm-20260102-030405", "colored-digits-erm-20260102-030405-2"]
 
 
+@pytest.mark.slow
 def test_a_name_does_not_lead_out_of_runs(call, home, short):
     for name in ("../../away", "/tmp/away", "..", "a b/c"):
         assert call("train", "colored-digits-erm", *short, "--set", "steps=1", "--set", f"name={name}").code == 0

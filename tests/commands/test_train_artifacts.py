@@ -54,6 +54,7 @@ def test_recorded_numbers_are_those_of_the_metrics(call, home, short):
         np.testing.assert_allclose(found["accuracies"][row], [score["accuracy"] for score in training], rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_a_finished_run_that_keeps_can_be_asked_again(call, home, short, snapshot):
     assert call("train", *short, "--out", "kept", *KEEP).code == 0
     before = snapshot(home / "kept")

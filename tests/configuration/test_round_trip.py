@@ -129,6 +129,7 @@ def test_an_object_reads_back_as_itself_from_its_table_and_from_toml(trial: Tria
     assert structure(again, Trial, families=FAMILIES) == trial
 
 
+@pytest.mark.slow
 @given(trials)
 def test_the_text_is_stable(trial: Trial):
     text = toml_text(unstructure(trial, FAMILIES))
