@@ -57,8 +57,7 @@ def read_mnist(files: Sequence[Path], every: int = 1) -> tuple[NDArray[np.uint8]
     images = read_images(images_file, every)
     if len(images) != len(labels):
         raise InputError(
-            f"{images_file}: {len(images)} images but {len(labels)} labels in {labels_file}; "
-            "expected files of one data set"
+            f"{images_file}: {len(images)} images but {len(labels)} labels in {labels_file}; expected one data set"
         )
     return images, labels
 

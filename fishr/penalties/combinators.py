@@ -17,8 +17,7 @@ from fishr.types import Problem
 def _check_penalty(name: str, value: object) -> None:
     if not isinstance(value, Penalty) or isinstance(value, type):
         raise InputError(
-            f"{name}: got {value!r}, expected a penalty (with init and a call); "
-            "wrap a function of the observation in Stateless"
+            f"{name}: got {value!r}, expected a penalty (with init and a call); wrap a function in Stateless"
         )
 
 

@@ -121,8 +121,7 @@ class Joined:
     def __attrs_post_init__(self) -> None:
         if len(self.boundaries) != len(self.schedules) - 1:
             raise InputError(
-                f"boundaries: got {len(self.boundaries)} for {len(self.schedules)} schedules, "
-                "expected one between each two"
+                f"boundaries: got {len(self.boundaries)} for {len(self.schedules)} schedules, expected one between two"
             )
         if list(self.boundaries) != sorted(set(self.boundaries)) or min(self.boundaries, default=1) < 1:
             raise InputError(f"boundaries: got {self.boundaries}, expected increasing steps of at least 1")

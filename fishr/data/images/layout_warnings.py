@@ -22,9 +22,7 @@ def check_layout(root: Path, listed: Sequence[Listed]) -> None:
             )
     deep = _a_level_too_many(listed)
     if deep and (len(classes) == 1 or _are_splits(listed)):
-        raise InputError(
-            f"{root}: {deep}; arrange images as ENVIRONMENT/CLASS/IMAGE, or name the folder that has this layout"
-        )
+        raise InputError(f"{root}: {deep}; arrange images as ENVIRONMENT/CLASS/IMAGE, or name the folder that has it")
 
 
 def layout_warnings(root: Path, listed: Sequence[Listed]) -> tuple[str, ...]:

@@ -77,8 +77,7 @@ def _check_spelling(where: object, classes: Mapping[str, set[str]]) -> None:
         if len(spelled) > 1 and not any(len(names & spelled.keys()) > 1 for names in classes.values()):
             (one, here), (other, there) = list(spelled.items())[:2]
             raise InputError(
-                f"{where}: the class is {one!r} in {here} but {other!r} in {there}; give it the same name in each "
-                "environment"
+                f"{where}: the class is {one!r} in {here} but {other!r} in {there}; give it one name everywhere"
             )
 
 

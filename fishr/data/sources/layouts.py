@@ -132,8 +132,7 @@ def read_sightings(path: Path) -> list[Sighting]:
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         problem = f"{type(error).__name__}: {one_line(str(error))}"
         raise InputError(
-            f"{path.name}: no annotations in the COCO camera traps format ({problem}); "
-            "get the archive from its publisher"
+            f"{path.name}: no annotations in the COCO camera traps format ({problem}); get it from its publisher"
         ) from None
     return [Sighting(file, category, location) for (file, location), category in pairs]
 

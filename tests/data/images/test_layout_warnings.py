@@ -101,9 +101,7 @@ def test_environments_are_found_in_both_forms_of_unicode(wards):
 
 def test_a_class_spelled_in_two_ways(wards):
     (wards / "south" / "ill").rename(wards / "south" / "Ill")
-    assert _refusal(wards) == (
-        f"{wards}: the class is 'ill' in north but 'Ill' in south; give it the same name in each environment"
-    )
+    assert _refusal(wards) == (f"{wards}: the class is 'ill' in north but 'Ill' in south; give it one name everywhere")
     (wards / "north" / "Ill").mkdir()
     shutil.copy(wards / "north" / "ill" / "0.png", wards / "north" / "Ill")
     assert ImageFolders("wards", size=8)(0, wards.parent).classes == 3
@@ -132,7 +130,7 @@ def test_a_level_too_many(tmp_path, draw):
     assert _refusal(tmp_path / "wards") == (
         f"{tmp_path / 'wards'}: its images are one folder deeper than ENVIRONMENT/CLASS/IMAGE, as "
         "train/north/ill/0.png, and each class has ill, well; arrange images as ENVIRONMENT/CLASS/IMAGE, or name the "
-        "folder that has this layout"
+        "folder that has it"
     )
     (tmp_path / "wards" / "val").rename(tmp_path / "wards" / "side")
     (doubt,) = _doubts(tmp_path / "wards")
