@@ -18,11 +18,11 @@ from fishr.files import digest_of
 from fishr.training.artifacts import snapshots
 from fishr.training.checkpoints import load
 from fishr.training.compute import resolve_device
+from fishr.training.evaluation import open_run
 from fishr.training.experiment import Experiment
 from fishr.training.frozen_features import domain_features
 from fishr.training.model import place
 from fishr.training.run_folder import CONFIGURATION, checkpoint_of
-from fishr.training.state import build_model, first_state, state_to
 
 Names = Literal["all"] | tuple[str, ...]
 
@@ -65,16 +65,11 @@ def _from_run(
     folder: Path, data_dir: Path | None, device: torch.device, wanted: Names, plugins: tuple[str, ...]
 ) -> Subject:
     experiment = load_configuration(folder / CONFIGURATION, Experiment, (), plugins)
-    path = checkpoint_of(folder)
-    data = experiment.data(experiment.seed, data_dir).to(device)
+    model, state, data = open_run(experiment, folder, data_dir, device)
     everything = (*data.training, *data.evaluation)
     indices = _chosen([domain.name for domain in everything], wanted, folder)
     splits: list[Split] = ["training" if index < len(data.training) else "evaluation" for index in indices]
 
-    model = build_model(experiment, data)
-    text = (folder / CONFIGURATION).read_bytes().decode()
-    checkpoint = load(path, attrs.evolve(first_state(experiment, model, len(data.training)), optimizer=None), text)
-    state = state_to(checkpoint.state, device)
     place(model, state.parameters, state.buffers)
     model.both().eval()
     domains = list[Domain]()
@@ -89,13 +84,13 @@ def _from_run(
         domains=domains,
         splits=tuple(splits),
         network=Network(model.featurizer, tuple(everything[index].inputs for index in indices)),
-        trajectory=_trajectory(folder, text, device),
-        source={"path": str(folder), "kind": "run", "key": digest_of(path), "step": str(state.step)},
+        trajectory=_trajectory(folder, device),
+        source={"path": str(folder), "kind": "run", "key": digest_of(checkpoint_of(folder)), "step": str(state.step)},
     )
 
 
-def _trajectory(folder: Path, text: str, device: torch.device) -> tuple[Snapshot, ...]:
-    found = list[Snapshot]()
+def _trajectory(folder: Path, device: torch.device) -> tuple[Snapshot, ...]:
+    found, text = list[Snapshot](), (folder / CONFIGURATION).read_bytes().decode()
     for path in snapshots(folder):
         state = load(path, experiment_text=text).state
         found.append(Snapshot(state.step, {name: p.to(device) for name, p in state.parameters.items()}))

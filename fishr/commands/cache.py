@@ -191,15 +191,7 @@ def tell(out: Path, written: bool, style: str) -> None:
     click.echo(f"{out}: {what}" if written else f"{out}: is there already, made of the same; {what}")
 
 
-def _featured(
-    source: str,
-    domains: tuple[str, ...],
-    chunk: int,
-    data_dir: Path | None,
-    device: str,
-    overrides: tuple[str, ...],
-    plugins: tuple[str, ...],
-) -> "Featured":
+def _featured(source: str, overrides: tuple[str, ...], plugins: tuple[str, ...], **reading: Any) -> "Featured":
     from fishr.analysis.cache_writing import featured_experiment
 
     folder = Path(source)
@@ -207,7 +199,7 @@ def _featured(
         folder, experiment = None, find_experiment(source, overrides, plugins)
     else:
         experiment = load_run(folder, plugins, overrides)
-    return featured_experiment(experiment, folder, data_dir=data_dir, device=device, domains=domains, chunk=chunk)
+    return featured_experiment(experiment, folder, **reading)
 
 
 def _as_object(file: Path, description: "Description") -> dict[str, Any]:

@@ -113,11 +113,17 @@ def score_checkpoint(
     Raises:
         InputError: no checkpoint, one of another experiment, or missing data.
     """
+    model, state, domains = open_run(experiment, folder, data_dir, resolve_device(device))
+    return state.step, evaluate(model, experiment, state, domains)
+
+
+def open_run(
+    experiment: Experiment, folder: Path, data_dir: Path | None, device: torch.device
+) -> tuple[Model, TrainingState, Domains]:
+    """Return the modules of a run, the state of its last checkpoint without the optimizer's, and its data."""
     path = checkpoint_of(folder)
-    where = resolve_device(device)
-    domains = experiment.data(experiment.seed, data_dir).to(where)
+    domains = experiment.data(experiment.seed, data_dir).to(device)
     model = build_model(experiment, domains)
     template = evolve(first_state(experiment, model, len(domains.training)), optimizer=None)
     checkpoint = load(path, template, (folder / CONFIGURATION).read_bytes().decode())
-    state = state_to(checkpoint.state, where)
-    return state.step, evaluate(model, experiment, state, domains)
+    return model, state_to(checkpoint.state, device), domains
