@@ -88,6 +88,7 @@ def test_neither_chunks_nor_parts_change_a_bit(run_folder, experiment, path, chu
     assert open_features(other).key == whole.key
 
 
+@pytest.mark.slow
 def test_a_recipe_has_the_first_weights_of_its_seed(small, path):
     cache_features(featured_experiment(small), path)
     cache = open_features(path)
@@ -144,6 +145,7 @@ def test_a_domain_that_is_not_there(experiment):
         featured_experiment(experiment, domains=("grey",))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("per_sample", [False, True])
 @pytest.mark.parametrize("of", ["run", "file"])
 def test_gradients_are_those_of_one_sample_after_the_other(small, path, tmp_path, per_sample, of, monkeypatch):
@@ -188,6 +190,7 @@ def test_factors_from_a_run_and_from_its_features_are_one_file(run_folder, exper
         assert all(one[name].tobytes() == two[name].tobytes() for name in one)
 
 
+@pytest.mark.slow
 def test_another_form_at_the_same_place_is_refused(experiment, path):
     featured = featured_experiment(attrs.evolve(experiment, data=ColoredDigits(training_images=70)))
     cache_gradients(featured, path)
@@ -195,6 +198,7 @@ def test_another_form_at_the_same_place_is_refused(experiment, path):
         cache_gradients(featured, path, per_sample=True)
 
 
+@pytest.mark.slow
 def test_parameters_that_are_not_the_heads_are_refused(small, path):
     cache_features(featured_experiment(small), path)
     cache = open_features(path)

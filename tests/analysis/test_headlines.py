@@ -10,6 +10,7 @@ from analysis.subjects import part
 from fishr.analysis import Headline, analyze, headlines, ratio
 
 
+@pytest.mark.slow
 def test_they_are_of_the_training_domains(subject):
     found = headlines(analyze(subject))
     alone = headlines(analyze(part(subject, (0, 1))))

@@ -21,6 +21,7 @@ def cache(request, tmp_path_factory, featured):
     return path
 
 
+@pytest.mark.slow
 def test_the_run_and_its_cache_are_the_same(cache, run_folder):
     one, other = open_subject(run_folder), open_subject(cache)
     assert (other.name, other.source["kind"], other.source["step"]) == (cache.stem, cache.stem[3:], "5")
@@ -37,6 +38,7 @@ def test_the_run_and_its_cache_are_the_same(cache, run_folder):
     assert all(parameter.requires_grad for parameter in other.seen.head.parameters())
 
 
+@pytest.mark.slow
 def test_some_domains(cache):
     some = open_subject(cache, domains=("gray", "flip 0.1"))
     assert some.domains == ("flip 0.1", "gray")
@@ -46,6 +48,7 @@ def test_some_domains(cache):
         open_subject(cache, domains=("grey",))
 
 
+@pytest.mark.slow
 def test_half_precision_is_widened(featured, tmp_path, run_folder):
     cache_features(featured, tmp_path / "half.h5", "float16")
     one, other = open_subject(run_folder).seen.features, open_subject(tmp_path / "half.h5").seen.features

@@ -43,6 +43,7 @@ def test_round_trip(analysis, tmp_path):
             _same(one[name], other[name])
 
 
+@pytest.mark.slow
 def test_what_the_file_holds(analysis, tmp_path):
     """The layout that other programs read."""
     save_analysis(tmp_path / "a.h5", analysis)
@@ -53,6 +54,7 @@ def test_what_the_file_holds(analysis, tmp_path):
     assert tree["layout"]["shapes"]["weight"].tolist() == [3, 4]
 
 
+@pytest.mark.slow
 def test_a_file_that_is_there_stays(analysis, tmp_path):
     path = tmp_path / "a.h5"
     save_analysis(path, analysis)

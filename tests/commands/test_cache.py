@@ -26,6 +26,7 @@ def features(call, home):
     return home / "features.h5"
 
 
+@pytest.mark.slow
 def test_features_of_a_run(call, finished, home):
     said = call("cache", "features", finished, "-o", "features.h5")
     assert (said.code, said.err) == (0, "")

@@ -16,6 +16,8 @@ from fishr.analysis import open_subject
 from fishr.commands import main
 from fishr.landscape import load_surface
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 PLANE = ["contours", "inconsistency", "surface"]
 # Each domain is a panel of each figure.
@@ -48,7 +50,6 @@ def _pictures(path):
     return [path.with_name(f"{path.stem}-{name}.png") for name in PLANE]
 
 
-@pytest.mark.slow
 def test_a_table_a_surface_and_pictures(runs, call):
     said = call("landscape", "one", "--grid", "5x4")
     assert (said.code, said.err) == (0, "")
@@ -72,7 +73,6 @@ def test_a_table_a_surface_and_pictures(runs, call):
     assert "inconsistency of the training domains: " in said.out
 
 
-@pytest.mark.slow
 def test_json_is_the_same_in_numbers(runs, call):
     said = call("landscape", "one", "--grid", "3", "--epsilon", "0.2", "--format", "json", "--seed", 5)
     assert said.code == 0, said
@@ -95,7 +95,6 @@ def test_json_is_the_same_in_numbers(runs, call):
     assert found["inconsistency"] > 0
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["pca", "checkpoints", "eigen", "gradients"])
 def test_every_kind_of_plane(runs, call, kind):
     said = call("landscape", "one", "--directions", kind, "--grid", 4, "-o", "mine.h5", *TWO)
@@ -128,14 +127,12 @@ def test_two_runs_are_interpolated_with_all_their_parameters(runs, call):
         assert domain["risk"] == pytest.approx(score["loss"], abs=1e-5)
 
 
-@pytest.mark.slow
 def test_eigenvectors_of_a_named_domain(runs, call):
     said = call("landscape", "one", "--directions", "eigen", "--of", "gray", "--grid", 3, *TWO)
     assert said.code == 0, said
     assert "eigenvector 1 of gray" in said.out
 
 
-@pytest.mark.slow
 def test_a_film_over_the_kept_checkpoints(runs, call):
     said = call("landscape", "one", "--grid", 3, "--animate", *TWO)
     assert said.code == 0, said
@@ -145,7 +142,6 @@ def test_a_film_over_the_kept_checkpoints(runs, call):
     assert "figure: one/landscape-random.gif" in said.out
 
 
-@pytest.mark.slow
 def test_a_cache_needs_no_run(runs, call):
     assert call("cache", "features", "one", "-o", "features.h5").code == 0
     shutil.move("one", "away")
@@ -156,7 +152,6 @@ def test_a_cache_needs_no_run(runs, call):
     torch.testing.assert_close(away.risks, load_surface(Path("away/landscape-random.h5")).risks)
 
 
-@pytest.mark.slow
 def test_the_same_again_draws_again_and_computes_nothing(runs, call):
     assert call("landscape", "one", "--grid", 3, *TWO).code == 0
     surface, picture = Path("one/landscape-random.h5"), Path("one/landscape-random-contours.png")
@@ -212,7 +207,6 @@ def test_what_cannot_be_used_is_refused_in_a_line(runs, refused, name):
     refused(runs, ["landscape", *arguments], part)
 
 
-@pytest.mark.slow
 def test_nothing_of_others_is_overwritten(runs, call, refused):
     assert call("landscape", "one", "--grid", 3, *TWO).code == 0
     refused(runs, ["landscape", "one", "--grid", 5, *TWO], "holds another landscape; choose another name")
@@ -220,7 +214,6 @@ def test_nothing_of_others_is_overwritten(runs, call, refused):
     refused(runs, ["landscape", "one", "--grid", 3, "-o", "mine.h5", *TWO], "mine-surface.png: exists already")
 
 
-@pytest.mark.slow
 def test_a_flipped_byte_is_noticed(runs, call, refused):
     assert call("landscape", "one", "--grid", 5, *TWO).code == 0
     path = Path("one/landscape-random.h5")
@@ -231,7 +224,6 @@ def test_a_flipped_byte_is_noticed(runs, call, refused):
     refused(runs, ["landscape", "one", "--grid", 5, *TWO], "one/landscape-random.h5: ")
 
 
-@pytest.mark.slow
 def test_killed_it_goes_on(runs, call):
     """All parameters, a part a grid row: SIGKILL once some rows are there."""
     arguments = ["landscape", "one", "--parameters", "all", "--grid", "80x2", "-o", "mine.h5", *TWO]

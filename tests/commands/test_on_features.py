@@ -11,6 +11,8 @@ import pytest
 from fishr.data.caches import Section
 from fishr.data.caches.feature_cache import write_features
 
+pytestmark = pytest.mark.slow
+
 # A row's bits would depend on its batch: on its size in one of these, on the row's place in the other.
 WIDE, NARROW = "[40, 24]", "[7, 5]"
 TINY = (
@@ -72,7 +74,6 @@ def base(make_base, home):
     shutil.copytree(make_base(WIDE), home, dirs_exist_ok=True)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("widths", "options"), CASES.values(), ids=CASES)
 def test_the_same_bits_as_through_the_frozen_featurizer(call, home, make_base, widths, options, weights):
     shutil.copytree(make_base(widths, *(HALF if HALF[1] in options else ())), home, dirs_exist_ok=True)
@@ -88,7 +89,6 @@ def test_the_same_bits_as_through_the_frozen_featurizer(call, home, make_base, w
     assert (home / "frozen" / "metrics.jsonl").read_bytes() == (home / "cached" / "metrics.jsonl").read_bytes()
 
 
-@pytest.mark.slow
 def test_the_configuration_says_which_features(call, home, base, weights):
     options = (*CASES["linear head, minibatches and moving average"][1], "--seed", 3, "--on-features", "features.h5")
     assert call("train", *options, "--out", "cached").code == 0
@@ -103,7 +103,6 @@ def test_the_configuration_says_which_features(call, home, base, weights):
     assert [score["name"] for score in json.loads(said.out)["scores"]] == ["flip 0.2", "flip 0.1", "reversed", "gray"]
 
 
-@pytest.mark.slow
 def test_a_resumed_run_refuses_other_features(call, home, base, cut, weights):
     """Other weights at the same place: the shapes fit, and only the key tells."""
     options = (*CASES["linear head, full batch"][1], "--seed", 3, "--on-features", "features.h5")

@@ -40,6 +40,7 @@ CONFIGURED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CONFIGURED)
 def test_a_configured_path_starts_at_the_data_folder(world, name, monkeypatch):
     source = CONFIGURED[name]

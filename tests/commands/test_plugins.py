@@ -6,6 +6,8 @@ import tomllib
 import pytest
 import torch
 
+pytestmark = pytest.mark.slow
+
 SOURCE = '''
 from pathlib import Path
 import torch

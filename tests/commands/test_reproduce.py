@@ -12,6 +12,8 @@ from fishr.protocols import colored_digits
 from fishr.reproductions import REPRODUCTIONS
 from fishr.training import loop
 
+pytestmark = pytest.mark.slow
+
 
 def _quick(method):
     return attrs.evolve(

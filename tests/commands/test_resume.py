@@ -17,6 +17,7 @@ def test_an_interrupted_run_ends_as_an_untouched_one(call, interrupted, finished
     assert scores[0] == scores[1]
 
 
+@pytest.mark.slow
 def test_a_finished_run_shows_its_result_again(call, finished, snapshot):
     before = snapshot(finished)
     said = call("train", "--resume", finished)

@@ -104,6 +104,7 @@ def test_the_seed_decides(call, home, short_fishr, finished, weights):
     assert weights(home / "other") != weights(finished)
 
 
+@pytest.mark.slow
 def test_two_runs_of_one_second_get_two_folders(call, home, short, monkeypatch):
     class Frozen(datetime):
         @classmethod

@@ -145,6 +145,7 @@ parts = names.filter(lambda name: name not in ("risk", "l2", "loss"))
 totals = st.dictionaries(parts, penalties, max_size=3).map(lambda terms: Total(**terms))
 
 
+@pytest.mark.slow
 @given(
     totals,
     st.sampled_from([ColoredDigits(), ColoredMNIST(), Arrays(("a.npz", "b.npz"), classes=3)]),

@@ -175,6 +175,7 @@ parts: dict[str, st.SearchStrategy[Any]] = {
 }
 
 
+@pytest.mark.slow
 @given(st.fixed_dictionaries(parts), penalties, st.dictionaries(st.sampled_from("abc"), scaled | penalties, max_size=2))
 @settings(max_examples=60, deadline=None)
 def test_any_member_of_any_family_reads_back_as_itself(chosen: dict[str, Any], risk: Any, terms: dict[str, Any]):

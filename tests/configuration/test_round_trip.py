@@ -120,6 +120,7 @@ trials = st.builds(
 )
 
 
+@pytest.mark.slow
 @given(trials)
 def test_an_object_reads_back_as_itself_from_its_table_and_from_toml(trial: Trial):
     table = unstructure(trial, FAMILIES)

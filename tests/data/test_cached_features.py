@@ -39,6 +39,7 @@ def file(tmp_path):
     return tmp_path / "features.h5"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [np.float32, np.float16])
 def test_domains_are_those_of_the_file(file, dtype):
     parts = _write(file, dtype)
@@ -59,6 +60,7 @@ def test_one_output_is_two_classes(file):
         CachedFeatures(str(file))(0, None)
 
 
+@pytest.mark.slow
 def test_chosen_domains_train_and_all_others_evaluate(file):
     _write(file)
     domains = CachedFeatures(str(file), training=("domain 10", "domain 3"))(0, None)
@@ -66,11 +68,13 @@ def test_chosen_domains_train_and_all_others_evaluate(file):
     assert [domain.name for domain in domains.evaluation] == [f"domain {i}" for i in range(12) if i not in (3, 10)]
 
 
+@pytest.mark.slow
 def test_a_relative_path_starts_at_the_data_folder(file):
     _write(file)
     assert len(CachedFeatures("features.h5")(0, file.parent).training) == 6
 
 
+@pytest.mark.slow
 def test_the_key_is_held_to(file):
     _write(file)
     CachedFeatures(str(file), key="0123456789abcdef", expected={"seed": "3", "torch": "2.9.1"})(0, None)
@@ -117,6 +121,7 @@ def test_what_does_not_fit_is_refused(file, settings, told):
         CachedFeatures(**settings)(0, file.parent)
 
 
+@pytest.mark.slow
 def test_a_flipped_bit_is_noticed(file):
     parts = _write(file)
     content = bytearray(file.read_bytes())

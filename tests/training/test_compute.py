@@ -225,6 +225,7 @@ def test_channels_last_keeps_the_weights_layout_over_steps_and_the_numbers_but_f
         torch.testing.assert_close(state.parameters[name], weight, rtol=1e-2, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_compiled_featurizer_gives_the_same_numbers_but_for_rounding_and_is_compiled_once(plain, monkeypatch):
     import torch._dynamo
 

@@ -14,6 +14,7 @@ def _start(experiment):
     return domains, model, first_state(experiment, model, 2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("chunk", [1, 7, 8192])
 def test_scores_are_the_means(plain, chunk):
     domains, model, state = _start(plain)

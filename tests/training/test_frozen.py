@@ -93,6 +93,7 @@ def test_it_goes_on_to_the_same_bits(plain, base, tmp_path, bits):
     assert (tmp_path / "cut" / "metrics.jsonl").read_bytes() == (tmp_path / "untouched" / "metrics.jsonl").read_bytes()
 
 
+@pytest.mark.slow
 def test_the_decay_in_the_loss_is_of_what_learns(plain):
     experiment = attrs.evolve(plain, featurizer=Frozen(plain.featurizer))
     events = list(train(experiment))

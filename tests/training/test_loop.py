@@ -34,6 +34,7 @@ def test_events_come_in_order(plain):
     assert events[-1].state is steps[-1].state
 
 
+@pytest.mark.slow
 def test_resuming_from_every_state_gives_the_same_bits(experiment, same, tmp_path):
     """Saved, loaded and gone on: the same events and the same last state, wherever it was cut."""
     whole = list(train(experiment))

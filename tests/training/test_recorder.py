@@ -19,6 +19,8 @@ from fishr.training.runs import run
 from fishr.training.state import build_model, first_state
 from fishr.training.tensor_trees import named_tensors
 
+pytestmark = pytest.mark.slow
+
 KEEP = Artifacts(Recording(every=2, samples=11), checkpoints=True)
 
 

@@ -69,6 +69,7 @@ def test_a_run_leaves_its_folder(experiment, tmp_path):
     assert result["seconds"] >= 0
 
 
+@pytest.mark.slow
 def test_killed_after_any_event_it_ends_the_same(experiment, tmp_path, same):
     whole = list(_go(experiment, tmp_path / "whole"))
     metrics = (tmp_path / "whole" / "metrics.jsonl").read_bytes()
@@ -210,6 +211,7 @@ def test_what_a_killed_beginning_left_is_removed(plain, tmp_path):
     assert sorted(f.name for f in tmp_path.iterdir()) == [".other.0123456789abcdef.fishr-partial", "run"]
 
 
+@pytest.mark.slow
 def test_a_folder_at_work_is_refused(plain, tmp_path):
     going = _go(plain, tmp_path / "run")
     next(going)

@@ -99,6 +99,7 @@ def path(tmp_path):
 KINDS = [_features, _factors, _per_sample, _moments, _images]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", KINDS)
 def test_what_is_right_is_read(path, make):
     kind, tree = make()
@@ -116,6 +117,7 @@ def test_labels_that_are_no_classes(path, make, label):
     assert all(expected in reason for reason in _reasons(path, kind, tree))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("make", "column", "what"),
     [

@@ -12,6 +12,8 @@ from fishr.data.caches import open_features, open_gradients
 from fishr.data.caches.hdf5 import save_tree
 from fishr.protocols import colored_digits
 
+pytestmark = pytest.mark.slow
+
 EXAMPLE = Path(__file__).resolve().parents[3] / "examples" / "read_cache.py"
 
 

@@ -58,6 +58,7 @@ def files(path):
     return sorted(each.name for each in path.parent.iterdir())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part_rows", [30, 64, 1000])
 def test_every_row_comes_back(path, part_rows):
     source, seen = Source(), []
@@ -116,6 +117,7 @@ def test_a_feature_beyond_half_precision_is_refused(path):
     assert not path.exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dies_at", range(5))
 def test_what_was_finished_is_not_computed_again(path, dies_at):
     first, again = Source(dies_at=dies_at), Source()
@@ -197,6 +199,7 @@ def test_a_full_disk_keeps_the_parts(path):
     assert again.asked == []
 
 
+@pytest.mark.slow
 def test_a_flipped_bit_in_the_rows_is_always_noticed(path):
     write(path)
     content, generator = path.read_bytes(), np.random.default_rng(0)
@@ -218,6 +221,7 @@ def test_a_flipped_bit_in_the_rows_is_always_noticed(path):
             cache.domain(1)
 
 
+@pytest.mark.slow
 def test_a_file_that_was_exchanged_is_noticed(path):
     write(path)
     cache = open_features(path)
@@ -229,6 +233,7 @@ def test_a_file_that_was_exchanged_is_noticed(path):
         open_features(path).domain(3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 def test_merged_is_as_made_at_once(tmp_path, dtype):
     base = PROVENANCE | {"dtype": dtype}
@@ -259,6 +264,7 @@ def test_what_differs_in_more_than_domains_is_not_merged(tmp_path, field, value)
     assert sorted(each.name for each in tmp_path.iterdir()) == ["a.h5", "b.h5"]
 
 
+@pytest.mark.slow
 def test_a_domain_in_two_files_is_not_merged(tmp_path):
     for name in "ab":
         write(tmp_path / f"{name}.h5")

@@ -179,6 +179,7 @@ print(detected)
 """
 
 
+@pytest.mark.slow
 def test_a_flipped_bit_is_noticed_or_harmless(file):
     """In a process of its own: HDF5 is C, and may crash or read for ever on what it does not expect."""
     done = subprocess.run(
@@ -215,6 +216,7 @@ int flock(int file, int operation) { errno = ENOLCK; return -1; }
 """
 
 
+@pytest.mark.slow
 def test_a_file_system_without_locks_is_read(file, tmp_path):
     if shutil.which("gcc") is None:
         pytest.skip("no C compiler to stand in for a file system without locks")

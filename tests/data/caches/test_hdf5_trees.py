@@ -53,6 +53,7 @@ def test_back_to_the_same_bits(file, tree, same):
     assert (header.kind, header.version, header.library) == (KIND, 1, fishr.__version__)
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(TREES)
 def test_any_tree_comes_back(tmp_path, same, tree):
@@ -100,6 +101,7 @@ def test_what_is_there_gives_way_only_when_asked(file, tree):
     assert load_tree(file, KIND) == {"new": 1}
 
 
+@pytest.mark.slow
 def test_a_second_writer_is_told(file, tree):
     before = file.read_bytes()
     program = (

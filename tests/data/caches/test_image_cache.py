@@ -86,6 +86,7 @@ def test_chunks_are_of_whole_images_with_checksums(tmp_path):
     assert description.sections
 
 
+@pytest.mark.slow
 def test_it_goes_on_where_it_stopped(tmp_path, file):
     asked, path = [], tmp_path / "resumed.h5"
 

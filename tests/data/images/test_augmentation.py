@@ -28,6 +28,7 @@ def _torchvisions(width, height, draws=DRAWS):
     return np.array([T.RandomResizedCrop.get_params(image, [0.7, 1.0], [3 / 4, 4 / 3]) for _ in range(draws)])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("width", "height"), [(227, 227), (100, 150), (400, 260), (185, 100)])
 def test_crops_are_distributed_as_torchvisions(width, height):
     """In images into which drawn shapes fit often, and in one where most are cut in the middle."""

@@ -22,6 +22,7 @@ def cached(folder):
     return path
 
 
+@pytest.mark.slow
 def test_evaluation_is_that_of_the_files_to_the_bit_without_the_files(folder, cached):
     files = ImageFolders("animals", size=20)(0, folder.parent)
     expected = [domain.inputs.read(range(len(domain.labels))) for domain in files.domains]
@@ -74,6 +75,7 @@ def test_a_cache_that_does_not_fit_is_refused(folder, cached):
         ImageFolders("animals", size=20, cache="other.h5")(0, folder.parent)
 
 
+@pytest.mark.slow
 def test_a_list_is_cached_as_its_folder_is(folder, cached):
     entries = [
         f"{path.relative_to(folder).parts[0]},{path.parent.name},animals/{path.relative_to(folder)}"

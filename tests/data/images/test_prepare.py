@@ -161,6 +161,7 @@ def test_too_many_images_for_the_device_are_refused(monkeypatch, files):
         ImageInputs(files, size=SIZE, prepare="device_cache").to(CPU)
 
 
+@pytest.mark.slow
 def test_of_folders_and_of_their_cache(folder):
     cache_images(folder, folder.parent / "images.h5", SIZE, workers=1)
     made = {

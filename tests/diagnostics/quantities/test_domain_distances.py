@@ -55,6 +55,7 @@ def test_equal_domains_are_at_no_distance(head: str) -> None:
     assert variance_distance_scale_free(*arguments).value.abs() < 1e-12
 
 
+@pytest.mark.slow
 @settings(max_examples=20, deadline=None)
 @given(factor=st.floats(0.1, 10.0))
 def test_a_loss_in_other_units_scales_distances_and_leaves_scale_free_ones(factor: float) -> None:
@@ -68,6 +69,7 @@ def test_a_loss_in_other_units_scales_distances_and_leaves_scale_free_ones(facto
         assert_close(quantity(*scaled).value, quantity(*case.arguments).value, **TIGHT)
 
 
+@pytest.mark.slow
 def test_estimates_keep_within_their_errors(monkeypatch: pytest.MonkeyPatch) -> None:
     case = dense("three layers", "cross-entropy", (30, 20))
     estimated = (

@@ -64,6 +64,7 @@ def test_the_covariance_is_that_of_centred_gradients() -> None:
     assert (found.value - expected).abs() <= 5 * found.error < 0.5 * expected
 
 
+@pytest.mark.slow
 def test_other_heads_by_their_gauss_newton_matrix(monkeypatch: pytest.MonkeyPatch) -> None:
     case = dense("three layers", "cross-entropy", (30, 20))
     case.grow(monkeypatch)

@@ -17,6 +17,7 @@ def test_the_quadratic_is_that_of_the_largest_eigenvalue(case: Dense) -> None:
     assert_close(sharpness_quadratic.of(case.curvature, rho=RHO).value, RHO**2 / 2 * tops, **TIGHT)
 
 
+@pytest.mark.slow
 def test_worst_beats_every_point_that_was_tried_and_no_bound(case: Dense) -> None:
     found = sharpness_worst.of(case.curvature, rho=RHO)
     assert "a lower bound" in found.route
