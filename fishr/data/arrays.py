@@ -136,7 +136,7 @@ def _of_pairs(role: str, domains: Any) -> tuple[Domain, ...]:
     found = list[Domain]()
     for name, pair in cast(Mapping[str, Any], domains).items():
         if not isinstance(pair, tuple | list) or len(cast(Sequence[object], pair)) != 2:
-            raise InputError(f"domain {name!r}: got a {type(pair).__qualname__}, expected a pair (inputs, labels)")
+            raise InputError(f"domain {name!r}: got a {type(pair).__qualname__}, expected (inputs, labels), two arrays")
         found.append(_domain(f"domain {name!r}", name, *cast(Sequence[object], pair)))
     return tuple(found)
 
