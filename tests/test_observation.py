@@ -229,6 +229,7 @@ def depends(value: Tensor, layer: nn.Module) -> bool:
     return gradient is not None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [2, 3])
 def test_ranks_see_what_one_process_sees(count: int) -> None:
     expected = quantities(ALONE, torch.float64)

@@ -54,6 +54,7 @@ def identity(ranks: Ranks) -> tuple[int, int, bool]:
     return ranks.number, ranks.count, ranks.alone
 
 
+@pytest.mark.slow
 def test_each_rank_knows_its_number() -> None:
     assert on_ranks(3, identity) == [(0, 3, False), (1, 3, False), (2, 3, False)]
     assert on_ranks(1, identity) == [(0, 1, True)]
@@ -72,6 +73,7 @@ def added_in_place(ranks: Ranks) -> tuple[Tensor, bool]:
     return tensor, add_over_ranks(tensor, ranks) is tensor
 
 
+@pytest.mark.slow
 def test_adding_is_in_place() -> None:
     for tensor, same in on_ranks(3, added_in_place):
         assert same
@@ -93,6 +95,7 @@ def of_a_sum(ranks: Ranks, x: Tensor) -> list[Tensor]:
     return [total.detach(), first.detach(), second]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [2, 4])
 def test_a_sum_and_its_derivatives_are_those_of_one_process(count: int) -> None:
     x = torch.randn(count, 3, 2, dtype=FLOAT64)
@@ -115,6 +118,7 @@ def of_rows(ranks: Ranks, x: Tensor) -> tuple[list[Tensor], Tensor, Tensor]:
     return [each.detach() for each in rows], first.detach(), second
 
 
+@pytest.mark.slow
 def test_rows_of_uneven_shares_and_their_derivatives_are_those_of_one_process() -> None:
     x = torch.randn(sum(SHARES), 2, dtype=FLOAT64)
     found = on_ranks(len(SHARES), of_rows, x)
@@ -132,6 +136,7 @@ def counted(ranks: Ranks) -> list[tuple[int, ...]]:
     return counts_of_ranks((ranks.number, 10 + ranks.number), ranks)
 
 
+@pytest.mark.slow
 def test_counts_come_in_the_order_of_ranks() -> None:
     assert on_ranks(3, counted) == [[(0, 10), (1, 11), (2, 12)]] * 3
 
@@ -146,6 +151,7 @@ def left_alone(ranks: Ranks) -> str:
     return "ended"
 
 
+@pytest.mark.slow
 def test_a_lost_rank_is_one_line() -> None:
     message, *others = on_ranks(2, left_alone)
     assert others == ["ended"]
@@ -168,6 +174,7 @@ def hangs(ranks: Ranks) -> None:
         threading.Event().wait()
 
 
+@pytest.mark.slow
 def test_what_goes_wrong_on_a_rank_fails_the_test() -> None:
     with pytest.raises(AssertionError, match=r"(?s)^rank 1: .*ValueError: of the second"):
         on_ranks(2, fails_on_the_second)
@@ -188,6 +195,7 @@ def warned(ranks: Ranks) -> list[tuple[str, str]]:
     return [(str(warning.message), warning.filename) for warning in caught]
 
 
+@pytest.mark.slow
 def test_ranks_that_are_forgotten_are_warned_of_once() -> None:
     for told in on_ranks(2, warned):
         ((message, file),) = told

@@ -24,6 +24,7 @@ def case(request):
     return featurizer.eval(), torch.randn(150, *shape)
 
 
+@pytest.mark.slow
 def test_a_place_that_counts_is_noticed_in_any_narrow_network():
     """Of random weights one pass over four rows misses one network in twenty."""
     for seed in range(60):

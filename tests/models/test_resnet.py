@@ -77,6 +77,7 @@ def test_the_largest_network():
     assert module(INPUTS).shape == (4, ResNet().features((3, 32, 32))) == (4, 2048)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("weights", ["file", "random"])
 def test_other_channels_have_cyclic_copies(file, weights):
     network = ResNet(18, str(file) if weights == "file" else "random")

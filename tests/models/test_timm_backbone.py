@@ -86,6 +86,7 @@ def test_published_weights_come_from_hugging_faces_cache(hugging_face, published
         assert torch.equal(module(INPUTS), features_of(published, INPUTS))
 
 
+@pytest.mark.slow
 def test_weights_published_elsewhere_come_from_torch_hubs_folder(hub, tmp_path, monkeypatch, no_network):
     torch.manual_seed(0)
     network = timm.create_model("legacy_seresnet18").eval()
@@ -125,6 +126,7 @@ def test_damaged_weights_are_refused(hugging_face, published, no_network):
         build(TimmBackbone(TAGGED))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
@@ -170,6 +172,7 @@ def test_dropout_acts_on_the_features_while_training():
 
 
 # Networks whose features are not of their last stage's width, or whose size is fixed.
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "shape"),
     [("mobilenetv3_small_050", (2, 32, 32)), ("vit_tiny_patch16_224", (3, 48, 48)), ("test_convnext", (1, 64, 64))],

@@ -113,6 +113,7 @@ GENERIC = list(
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bias", [True, False])
 def test_fused_is_generic_is_the_loop_over_steps_and_options(bias: bool) -> None:
     """Three steps of every combination: the fused path, the plain one, and the moving average written out."""

@@ -125,6 +125,7 @@ def test_heat_maps_hold_the_pairs(analyses):
     assert panels[2].get_images()[0].norm.vmin == -1
 
 
+@pytest.mark.slow
 def test_heat_maps_say_their_numbers(analyses):
     axes = _panels(pairs_figure(analyses[:1]))[3]
     cosines = analyses[0].quantities["gradient_cosines"].value
@@ -134,6 +135,7 @@ def test_heat_maps_say_their_numbers(analyses):
     assert not _panels(pairs_figure([many]))[0].texts
 
 
+@pytest.mark.slow
 def test_domains_that_agree_to_the_bit(analyses):
     """A logarithmic color has no place for zero."""
     q = analyses[0].quantities
@@ -254,6 +256,7 @@ def test_the_files(pairs, tmp_path):
     assert sorted(path.name for path in (tmp_path / "new" / "figures").iterdir()) == sorted(p.name for p in paths)
 
 
+@pytest.mark.slow
 def test_a_single_domain_has_no_pairs(alone, tmp_path):
     paths = save_analysis_figures(alone[:1], [], tmp_path / "alone")
     assert [path.name for path in paths] == ["curvature.png", "spectra.png"]

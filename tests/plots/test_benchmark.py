@@ -86,6 +86,7 @@ def test_published_numbers_are_diamonds_without_errors(draw):
     assert legend == ["test-domain validation (oracle)", "published"]
 
 
+@pytest.mark.slow
 def test_a_selection_without_numbers_is_not_in_the_legend(draw):
     figure = draw([averages("training", ("PACS",), ERM=([0.8],)), averages("leave-one-out", ("PACS",), ERM=(None,))])
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["training-domain validation"]
@@ -96,6 +97,7 @@ def test_nothing_at_all_can_be_drawn(draw):
     assert dots(axes) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["A", "An algorithm with a long name (sweep)"])
 @pytest.mark.parametrize("count", [1, 2, 5])
 def test_no_texts_overlap(draw, count, name):

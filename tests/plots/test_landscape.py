@@ -107,6 +107,7 @@ def test_colors_are_the_risks():
         assert min(abs(k - at) for k in inside) <= 1, (i, j)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 5])
 def test_any_number_of_domains_has_room(count):
     figure = contour_figure(_bowls(count))
@@ -190,6 +191,7 @@ def test_an_interpolation_shows_its_barrier():
     assert [[0.0, 1.0], [0.5, 1.5], [1.0, 2.0]] in curves
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "surface",
     [
@@ -218,6 +220,7 @@ def test_every_file_has_pictures(tmp_path, surface):
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(["a.h5", *(path.name for path in drawn)])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("value", [0.0, 0.5, torch.nan, torch.inf])
 def test_flat_unevaluated_and_infinite_planes_have_pictures(tmp_path, value):
     surface = _bowls(2)

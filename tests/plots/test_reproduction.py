@@ -83,6 +83,7 @@ def test_error_bars_are_deviations(draw):
     np.testing.assert_allclose(segments[0][:, 1], (79, 81))
 
 
+@pytest.mark.slow
 def test_low_bars_have_a_number_one_can_read(draw):
     """White on white would be none."""
     axes = draw([_row("erm", (80, 2, 0))])

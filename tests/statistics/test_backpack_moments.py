@@ -88,6 +88,7 @@ def test_the_head_works_with_torch_func_afterwards() -> None:
     assert_close(list(gradients.values()), list(expected), **EXACT)
 
 
+@pytest.mark.slow
 def test_the_head_can_be_copied_pickled_and_compiled_afterwards() -> None:
     head, (features, labels) = mlp(), data()
     expected = fishr_value(head, features, labels)
@@ -103,6 +104,7 @@ def test_the_head_can_be_copied_pickled_and_compiled_afterwards() -> None:
     assert_close(fishr_value(head, features, labels), expected)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_the_head_works_with_curvlinops_afterwards() -> None:
     curvlinops = pytest.importorskip("curvlinops")
@@ -259,6 +261,7 @@ def test_recurrent_statistics_are_had_without_a_graph_and_refused_with_one(name:
         gradient_moments(head, features, labels, (2, 4), route="backpack")
 
 
+@pytest.mark.slow
 def test_a_training_step_through_the_route_leaves_no_memory_behind() -> None:
     """No twin, hook or saved activation outlives the step."""
     head, (features, labels) = mlp(), data()

@@ -107,6 +107,7 @@ def test_second_derivatives_are_those_of_the_plain_steps(rule_name: str) -> None
     assert_close(second(linear_gap(deltas, features, sizes, rule, memory)[0]), expected, **EXACT)
 
 
+@pytest.mark.slow
 def test_the_derivative_by_the_upstream_gradient() -> None:
     deltas, features, _ = tensors((2, 3), RULE)
     assert torch.autograd.gradcheck(lambda d, z: linear_gap(d, z, (2, 3), RULE)[0] ** 2, (deltas, features))
@@ -254,5 +255,6 @@ def unbiased(ranks: Ranks) -> float:
     return float(linear_gap(ones, ones, (1, 1), RULES["unbiased"], ranks=ranks)[0])
 
 
+@pytest.mark.slow
 def test_domains_may_have_one_sample_a_rank() -> None:
     assert on_ranks(2, unbiased) == [0.0, 0.0]

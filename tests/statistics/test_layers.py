@@ -144,6 +144,7 @@ def test_layers_around_fused_attention_are_the_oracle_with_and_without_a_graph(n
         assert_close(quiet.variance, expected.variance.detach(), **EXACT)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("elements", [1, 30, 200, 1000])
 def test_chunk_boundaries_change_nothing(elements: int, monkeypatch: pytest.MonkeyPatch) -> None:
     net, (inputs, labels), sizes = residual(), images(8), (5, 1, 2)
@@ -175,6 +176,7 @@ def test_second_derivatives_go_through(route: str, monkeypatch: pytest.MonkeyPat
     assert_close(of(value_of(found)), expected, atol=1e-8, rtol=1e-8)
 
 
+@pytest.mark.slow
 def test_the_whole_cnn_is_the_oracle() -> None:
     net = network(MNISTCNN()((2, 8, 8), torch.Generator().manual_seed(0)), 128)
     (inputs, labels), sizes = images(4, side=8), (1, 3)

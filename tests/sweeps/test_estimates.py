@@ -20,6 +20,7 @@ def on_disk(folder):
     return sum(-path.stat().st_size // 4096 * -4096 for path in (folder, *folder.rglob("*")))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("keep", ["results", "weights"])
 def test_the_disk_is_what_a_job_takes(plan, tmp_path, monkeypatch, keep):
     """At once: on a network large enough to count."""

@@ -191,6 +191,7 @@ def test_a_folder_in_use_is_waited_for(job, conditions, monkeypatch):
     assert len(waits) == 1
 
 
+@pytest.mark.slow
 def test_a_folder_that_stays_in_use_is_a_failure(job, conditions, monkeypatch):
     from fishr.locks import LOCK, locked
 
@@ -202,6 +203,7 @@ def test_a_folder_that_stays_in_use_is_a_failure(job, conditions, monkeypatch):
         assert "another process is training in it" in attempt(job, conditions).message
 
 
+@pytest.mark.slow
 def test_a_feature_file_is_read_once(plan, conditions, monkeypatch, whole, results_of):
     reads, read = [], FeatureEnvironments.__call__
     monkeypatch.setattr(FeatureEnvironments, "__call__", lambda *given: reads.append(given[0]) or read(*given))
@@ -212,6 +214,7 @@ def test_a_feature_file_is_read_once(plan, conditions, monkeypatch, whole, resul
     assert results_of(conditions.folder, plan.jobs()) == whole
 
 
+@pytest.mark.slow
 def test_only_the_last_feature_file_is_kept(job, feature_file, tmp_path):
     for rows in (12, 16):
         path = feature_file(tmp_path / f"{rows}.h5", rows=rows)
@@ -277,6 +280,7 @@ def with_file(plan, path):
     return attrs.evolve(plan, settings=attrs.evolve(plan.settings, features={"PACS": str(path)}))
 
 
+@pytest.mark.slow
 def test_other_environments_than_the_benchmarks_are_refused(plan, feature_file, tmp_path):
     for names, count in (("ACP", 3), ("ACPSX", 5)):
         jobs = with_file(plan, feature_file(tmp_path / f"{names}.h5", names)).jobs()

@@ -67,6 +67,7 @@ def test_a_plan_is_read_back_and_its_jobs_are_experiments(plan, tmp_path):
     assert load("run.toml", Experiment, plugins=PLUGINS) == experiment
 
 
+@pytest.mark.slow
 def test_interrupted_jobs_resume_to_the_same_results_and_tables_need_no_code(plan, tmp_path, monkeypatch, results_of):
     with sweep_folder(tmp_path / "sweep", plan, plugins=PLUGINS):
         assert all(attempt(job, Conditions(tmp_path / "sweep")).done for job in plan.jobs())

@@ -96,6 +96,7 @@ def same(chosen, slow):
     np.testing.assert_array_equal([chosen.validation, chosen.test], slow[:2])
 
 
+@pytest.mark.slow
 @given(groups())
 @example([])
 def test_the_selections_are_what_they_are_described_as(records):
