@@ -9,6 +9,7 @@ from fishr.diagnostics import covariance
 from fishr.diagnostics.covariance import covariance_hessian_products, covariance_inner_products
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("limit", [0, 2048])
 def test_both_routes_are_those_of_the_whole_matrices(case: Dense, limit: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(covariance, "WHOLE_LIMIT", limit)

@@ -10,6 +10,8 @@ from fishr import diagnostics
 from fishr.diagnostics import Curvature, Estimation, covariance
 from fishr.diagnostics.operator_hessian import OperatorHessian
 
+pytestmark = pytest.mark.slow
+
 SEEDS = 60
 NAMES = (
     "hessian_diagonal",

@@ -28,6 +28,7 @@ TAKES = {
 OPTIONS = {"rank": 2, "ridge": 0.01, "rho": 0.2, "eta": 0.3, "epsilon": 0.05}
 
 
+@pytest.mark.slow
 def test_each_is_its_own_function_with_the_same_options(case: Dense) -> None:
     found = measure(*case.arguments, **OPTIONS)
     assert tuple(found) == NAMES
