@@ -14,9 +14,9 @@ from fishr.diagnostics.uncertainty import Estimate, Estimation, averaged
 
 @contextmanager
 def quiet() -> Generator[None]:
-    """Silence torch's FutureWarning on the first use of curvlinops, and the warning of its unfinished solver."""
+    """Silence torch's warning on the first use of curvlinops, and the warning of its unfinished solver."""
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*torch.jit.*", category=FutureWarning)
+        warnings.filterwarnings("ignore", message=".*torch.jit.*")
         # The stated error covers an unfinished solve.
         warnings.filterwarnings("ignore", message="CG terminated in", category=RuntimeWarning)
         yield

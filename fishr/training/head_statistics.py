@@ -79,12 +79,12 @@ def _without_weight(penalty: Penalty) -> Penalty:
 
 def _inconsistency(seen: Observation, epsilon: float) -> Tensor:
     """Return the inconsistency on a plane of fixed random directions; NaN where there is no such plane."""
-    centre = weights_of(seen.head)
-    length = sum(float(value.norm()) for value in centre.values() if value.ndim > 1)
+    center = weights_of(seen.head)
+    length = sum(float(value.norm()) for value in center.values() if value.ndim > 1)
     if not 0 < length < math.inf:
         return torch.tensor(torch.nan)
-    directions = random_directions(centre, seed=0)
-    plane, ends = Plane(centre, *directions.vectors), axis(-1.0, 1.0, _POINTS)
+    directions = random_directions(center, seed=0)
+    plane, ends = Plane(center, *directions.vectors), axis(-1.0, 1.0, _POINTS)
     samples = list(seen.domain_samples)
     if seen.closed_form:
         scores = linear_scores(plane, samples, ends, ends, seen.loss)

@@ -53,7 +53,7 @@ def barrier(risks: Tensor, positions: Tensor | None = None) -> Estimate:
 
 
 @grid_diagnostic("loss", (), section="landscape")
-def inconsistency(risks: Tensor, centre: tuple[int, ...], epsilon: float) -> Estimate:
+def inconsistency(risks: Tensor, center: tuple[int, ...], epsilon: float) -> Estimate:
     """I^ε(θ*) = max over ordered pairs A ≠ B of max |R_B(θ) − R_A(θ*)| over the θ connected to θ* with A at par.
 
     A is at par where |R_A(θ) − R_A(θ*)| ≤ ε. On a grid it is a lower bound of the maximum over the plane or line.
@@ -63,14 +63,14 @@ def inconsistency(risks: Tensor, centre: tuple[int, ...], epsilon: float) -> Est
     Args:
         risks: [K, ...] risks of the domains on a grid of one or more axes, loss; NaN where not evaluated, and a point
             that misses a domain belongs to no region.
-        centre: index of θ* on the grid.
+        center: index of θ* on the grid.
         epsilon: ε ≥ 0, loss.
 
     Returns:
         0-dim, loss; 0 for a single domain.
 
     Raises:
-        InputError: the centre does not lie on the grid or was not evaluated, or ε is negative.
+        InputError: the center does not lie on the grid or was not evaluated, or ε is negative.
 
     Example:
         >>> risks = torch.tensor([[1.0, 0.1, 0.0, 0.1, 1.0], [0.5, 0.4, 0.3, 0.2, 0.1]])
@@ -80,21 +80,21 @@ def inconsistency(risks: Tensor, centre: tuple[int, ...], epsilon: float) -> Est
     Source:
         Parascandolo et al. 2021 (arXiv 2009.00329), in the form of Ramé et al. 2022 (arXiv 2109.02934).
     """
-    pairs = inconsistency_pairs(risks, centre, epsilon)
+    pairs = inconsistency_pairs(risks, center, epsilon)
     others = pairs.value[~torch.eye(len(risks), dtype=torch.bool, device=risks.device)]
     value = others.max() if len(others) else risks.new_zeros(())
     return Estimate(value, pairs.route)
 
 
 @grid_diagnostic("loss", ("domain", "domain"), section="landscape")
-def inconsistency_pairs(risks: Tensor, centre: tuple[int, ...], epsilon: float) -> Estimate:
+def inconsistency_pairs(risks: Tensor, center: tuple[int, ...], epsilon: float) -> Estimate:
     """max |R_B(θ) − R_A(θ*)| over A's region, for every ordered pair (A, B).
 
     Route: risks on one grid. Exact: on the points; a lower bound between them.
 
     Args:
         risks: [K, ...] as in ``inconsistency``.
-        centre: index of θ* on the grid.
+        center: index of θ* on the grid.
         epsilon: ε ≥ 0, loss.
 
     Returns:
@@ -110,36 +110,36 @@ def inconsistency_pairs(risks: Tensor, centre: tuple[int, ...], epsilon: float) 
                 [0.3000, 0.1000]])
     """
     risks = risks.detach()
-    _check(risks, centre, epsilon)
+    _check(risks, center, epsilon)
     evaluated = ~risks.isnan().any(0)
-    at_centre = risks[(slice(None), *centre)]
+    at_center = risks[(slice(None), *center)]
     rows = list[Tensor]()
-    for own, start in zip(risks, at_centre, strict=True):
-        region = connected_region(evaluated & ((own - start).abs() <= epsilon), centre)
+    for own, start in zip(risks, at_center, strict=True):
+        region = connected_region(evaluated & ((own - start).abs() <= epsilon), center)
         rows.append((risks[:, region] - start).abs().amax(1))
     shape = "×".join(map(str, risks.shape[1:]))
     route = f"connected regions on a grid of {shape} points, ε={epsilon:g}: a lower bound, blind between the points"
     return Estimate(torch.stack(rows), route)
 
 
-def connected_region(inside: Tensor, centre: tuple[int, ...]) -> Tensor:
-    """Return the connected part of a set of grid points that holds the centre; neighbors share a face."""
+def connected_region(inside: Tensor, center: tuple[int, ...]) -> Tensor:
+    """Return the connected part of a set of grid points that holds the center; neighbors share a face."""
     from scipy import ndimage
 
     labels, _ = cast(tuple[Any, int], ndimage.label(inside.numpy(force=True)))
-    return torch.from_numpy(labels == labels[centre]).to(inside.device)
+    return torch.from_numpy(labels == labels[center]).to(inside.device)
 
 
-def _check(risks: Tensor, centre: tuple[int, ...], epsilon: float) -> None:
+def _check(risks: Tensor, center: tuple[int, ...], epsilon: float) -> None:
     grid = tuple(risks.shape[1:])
-    if risks.ndim < 2 or len(centre) != len(grid) or any(not 0 <= i < n for i, n in zip(centre, grid, strict=True)):
+    if risks.ndim < 2 or len(center) != len(grid) or any(not 0 <= i < n for i, n in zip(center, grid, strict=True)):
         raise InputError(
-            f"inconsistency: got centre {centre} and risks of shape {tuple(risks.shape)}, expected [K, grid…] "
+            f"inconsistency: got center {center} and risks of shape {tuple(risks.shape)}, expected [K, grid…] "
             "and one index for each axis of the grid, on it"
         )
     if not epsilon >= 0:
         raise InputError(f"inconsistency: got epsilon {epsilon}, expected a number of at least 0")
-    if risks[(slice(None), *centre)].isnan().any():
+    if risks[(slice(None), *center)].isnan().any():
         raise InputError(
-            f"inconsistency: got NaN at the centre {centre}, expected every domain's risk there; evaluate it first"
+            f"inconsistency: got NaN at the center {center}, expected every domain's risk there; evaluate it first"
         )

@@ -14,12 +14,12 @@ from fishr.diagnostics import barrier, inconsistency, inconsistency_pairs
 from fishr.errors import InputError
 
 
-def flood(risks: Tensor, centre: tuple[int, ...], epsilon: float) -> Tensor:
+def flood(risks: Tensor, center: tuple[int, ...], epsilon: float) -> Tensor:
     """The definition, point by point."""
     domains, shape = len(risks), risks.shape[1:]
     found = torch.zeros(domains, domains, dtype=risks.dtype)
     for a in range(domains):
-        start, region, todo = risks[(a, *centre)], set(), [centre]
+        start, region, todo = risks[(a, *center)], set(), [center]
         while todo:
             point = todo.pop()
             outside = any(not 0 <= i < n for i, n in zip(point, shape, strict=True))
@@ -46,17 +46,17 @@ def flood(risks: Tensor, centre: tuple[int, ...], epsilon: float) -> Tensor:
 def test_it_is_the_definition(shape: tuple[int, ...], domains: int, epsilon: float, seed: int, missing: bool) -> None:
     generator = torch.Generator().manual_seed(seed)
     risks = torch.rand(domains, *shape, generator=generator, dtype=FLOAT64)
-    centre = tuple(int(torch.randint(n, (), generator=generator)) for n in shape)
+    center = tuple(int(torch.randint(n, (), generator=generator)) for n in shape)
     if missing:
         holes = torch.rand(domains, *shape, generator=generator) < 0.15
-        holes[(slice(None), *centre)] = False
+        holes[(slice(None), *center)] = False
         risks[holes] = torch.nan
-    pairs = inconsistency_pairs(risks, centre, epsilon)
-    expected = flood(risks, centre, epsilon)
+    pairs = inconsistency_pairs(risks, center, epsilon)
+    expected = flood(risks, center, epsilon)
     assert_close(pairs.value, expected)
     assert pairs.axes == ("domain", "domain")
     others = [expected[a, b] for a in range(domains) for b in range(domains) if a != b]
-    assert_close(inconsistency(risks, centre, epsilon).value, torch.stack([*others, torch.zeros(()).double()]).max())
+    assert_close(inconsistency(risks, center, epsilon).value, torch.stack([*others, torch.zeros(()).double()]).max())
     assert (pairs.value.diagonal() <= epsilon).all()
 
 
@@ -80,20 +80,20 @@ def test_the_same_domain_twice_is_consistent_up_to_epsilon() -> None:
 
 
 @pytest.mark.parametrize(
-    ("risks", "centre", "epsilon", "message"),
+    ("risks", "center", "epsilon", "message"),
     [
-        (torch.zeros(2, 3, 3), (1,), 0.1, r"got centre \(1,\) and risks of shape \(2, 3, 3\)"),
+        (torch.zeros(2, 3, 3), (1,), 0.1, r"got center \(1,\) and risks of shape \(2, 3, 3\)"),
         (torch.zeros(2, 3), (3,), 0.1, "on it"),
         (torch.zeros(2, 3), (-1,), 0.1, "on it"),
         (torch.zeros(2), (), 0.1, "expected"),
         (torch.zeros(2, 3), (1,), -0.1, "epsilon"),
         (torch.zeros(2, 3), (1,), float("nan"), "epsilon"),
-        (torch.full((2, 3), torch.nan), (1,), 0.1, "NaN at the centre"),
+        (torch.full((2, 3), torch.nan), (1,), 0.1, "NaN at the center"),
     ],
 )
-def test_what_is_no_grid_is_refused(risks: Tensor, centre: tuple[int, ...], epsilon: float, message: str) -> None:
+def test_what_is_no_grid_is_refused(risks: Tensor, center: tuple[int, ...], epsilon: float, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        inconsistency(risks, centre, epsilon)
+        inconsistency(risks, center, epsilon)
 
 
 def test_the_largest_rise_above_the_chord() -> None:
