@@ -49,7 +49,7 @@ def _call(*arguments):
     return Said(exit_.value.code, out.getvalue(), err.getvalue())
 
 
-@pytest.fixture(scope="package", autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def plain_figures():
     """Draw figures without a layout, which takes most of a short command's time and is checked by tests/plots."""
     save = Figure.savefig
