@@ -7,6 +7,7 @@ import sys
 from contextlib import redirect_stderr, redirect_stdout
 from io import StringIO
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -42,25 +43,18 @@ def _set(settings):
     return [text for key, value in settings.items() for text in ("--set", f"{key}={value}")]
 
 
+def _plain(figure, *arguments, save=Figure.savefig, **options):
+    figure.set_layout_engine("none")
+    save(figure, *arguments, **options)
+
+
 def _call(*arguments):
     out, err = StringIO(), StringIO()
-    with redirect_stdout(out), redirect_stderr(err), pytest.raises(SystemExit) as exit_:
+    # A layout takes most of a short command's time and is checked by tests/plots.
+    plain = patch.object(Figure, "savefig", _plain)
+    with plain, redirect_stdout(out), redirect_stderr(err), pytest.raises(SystemExit) as exit_:
         main([str(argument) for argument in arguments])
     return Said(exit_.value.code, out.getvalue(), err.getvalue())
-
-
-@pytest.fixture(scope="module", autouse=True)
-def plain_figures():
-    """Draw figures without a layout, which takes most of a short command's time and is checked by tests/plots."""
-    save = Figure.savefig
-
-    def draw(figure, *arguments, **options):
-        figure.set_layout_engine("none")
-        save(figure, *arguments, **options)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Figure, "savefig", draw)
-        yield
 
 
 @pytest.fixture

@@ -163,6 +163,7 @@ def test_refused(refused, world):
         refused(world, arguments, part)
 
 
+@pytest.mark.slow
 def test_a_second_writer_is_told(call, features):
     with sole_writer(features):
         said = call(*RECIPE, "-o", "features.h5")

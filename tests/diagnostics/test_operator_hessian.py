@@ -24,6 +24,7 @@ def within(found: Estimate, expected: torch.Tensor) -> None:
     assert torch.linalg.vector_norm(found.error) < 0.5 * torch.linalg.vector_norm(expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("head", "loss"), [("three layers", "cross-entropy"), ("two layers", "multi-label"), ("tokens", "squared")]
 )

@@ -229,6 +229,7 @@ def test_flat_unevaluated_and_infinite_planes_have_pictures(tmp_path, value):
     assert len(save_landscape_figures(tmp_path / "a.h5")) == 3
 
 
+@pytest.mark.slow
 def test_holes_are_left_empty(tmp_path):
     surface = _bowls(2)
     surface.scores.losses[:, 8:] = torch.nan

@@ -87,6 +87,7 @@ def test_a_domain_has_one_color(draw):
     assert [line.get_linestyle() for line in accuracies.values()] == ["--", "--", "-"]
 
 
+@pytest.mark.slow
 def test_the_picture_shows_every_curve(draw, tmp_path):
     left, right = draw([_step(step, 0.01 * (step + 1)) for step in range(30)] + [_evaluation(15), _evaluation(30)]).axes
     pixels = np.rint(imread(tmp_path / "figure.png")[..., :3] * 255).astype(int)

@@ -125,6 +125,7 @@ def test_the_head_works_with_curvlinops_afterwards() -> None:
     assert_close(found, torch.func.hessian(value)(at), atol=1e-8, rtol=1e-8)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:The .grad attribute")
 def test_a_head_that_the_user_extended_or_compiled_serves_as_well() -> None:
     head, (features, labels) = mlp(), data()

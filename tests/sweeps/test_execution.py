@@ -63,6 +63,7 @@ def test_what_is_done_is_never_run_again(job, conditions, monkeypatch):
     assert {path.name: path.stat().st_mtime_ns for path in folder.iterdir() if path.name != "log.txt"} == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stop", ["step 3", "step 12", "step 20", "finished"])
 def test_an_interrupted_job_goes_on_to_the_same_results(job, conditions, whole, results_of, monkeypatch, stop):
     real = execution.run

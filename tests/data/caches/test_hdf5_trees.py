@@ -118,6 +118,7 @@ def test_a_second_writer_is_told(file, tree):
     assert [path.name for path in file.parent.iterdir()] == ["file.h5"]
 
 
+@pytest.mark.slow
 def test_a_lock_that_was_removed_meanwhile_does_not_count(file, monkeypatch):
     """The previous writer may remove it between this one's opening and locking; then a third would make another."""
     lock, races = file.parent / ".file.h5.fishr-lock", [True, True]

@@ -152,6 +152,7 @@ def test_workers_change_nothing(folder, cached, tmp_path):
     assert np.array_equal(open_images(other).domain(0)[1], one.domain(0)[1])
 
 
+@pytest.mark.slow
 def test_pacs(pacs, tmp_path):
     cache_images(pacs / "PACS-mini", tmp_path / "pacs.h5", size=48, workers=2)
     files = ImageFolders("PACS-mini", size=48)(0, pacs)

@@ -16,6 +16,7 @@ def ways(folder):
     return ways_of(ImageFolders("animals", size=8, samples=4), folder.parent, CPU, "images.h5")
 
 
+@pytest.mark.slow
 def test_every_way_is_there_augmented_and_plain(ways):
     pairs = [
         ("files", "reader"),
@@ -34,6 +35,7 @@ def test_every_way_is_there_augmented_and_plain(ways):
         assert torch.equal(made, tensor_of(inputs)) != way.augmented
 
 
+@pytest.mark.slow
 def test_plain_inputs_are_the_same_by_all_ways(ways):
     plain = [tensor_of(domains[1].inputs) for domains in ways.values()]
     assert all(torch.equal(one, plain[0]) for one in plain)
@@ -46,6 +48,7 @@ def test_without_a_cache(folder, tmp_path):
     assert {way.images for way in found} == {"files", "device_cache"}
 
 
+@pytest.mark.slow
 def test_images_are_counted_and_ways_take_turns(ways, monkeypatch):
     """A clock on which a batch of files takes 2 seconds and one of the cache 1."""
     turns = []
@@ -63,6 +66,7 @@ def test_images_are_counted_and_ways_take_turns(ways, monkeypatch):
     assert turns[4:] == [(name, 3, seed) for seed in range(3) for name in ("reader", "device_cache")]
 
 
+@pytest.mark.slow
 def test_a_turn_draws_its_batches(ways, monkeypatch):
     read = []
     domains = ways[Way("device_cache", "device_cache", True)]

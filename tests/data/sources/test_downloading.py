@@ -219,6 +219,7 @@ def test_the_check_comes_before_the_name(server, tmp_path: Path):
     assert partial_file(tmp_path / "clipart.zip").exists()
 
 
+@pytest.mark.slow
 def test_two_processes_do_not_fetch_the_same_file(server, tmp_path: Path):
     def again(part: Path) -> None:
         with pytest.raises(InputError, match="another process is downloading it"):

@@ -158,6 +158,7 @@ def test_what_a_killed_process_left_is_cleared(tmp_path: Path, archive: Path):
     assert not (tmp_path / ".PACS.0123456789abcdef.fishr-partial").exists()
 
 
+@pytest.mark.slow
 def test_two_processes_do_not_unpack_the_same(tmp_path: Path, archive: Path):
     def again(what, done, total):
         if done < total:

@@ -42,6 +42,7 @@ def test_worst_is_exact_for_a_quadratic() -> None:
     assert found.error.max() < 1e-9
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "names",
     [

@@ -22,6 +22,7 @@ def test_cells_are_computed_in_domainbeds_order_of_operations():
     assert differ
 
 
+@pytest.mark.slow
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=12))
 def test_a_cell_is_mean_and_standard_error(accuracies):
     cell = cell_of(accuracies)
