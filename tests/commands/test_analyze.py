@@ -4,8 +4,6 @@ import json
 import re
 import shutil
 import struct
-from contextlib import redirect_stdout
-from io import StringIO
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +12,6 @@ import torch
 
 from fishr.analysis import load_analysis, load_history, open_subject
 from fishr.analysis.report import Settings, pick
-from fishr.commands import main
 from fishr.data.caches.hdf5 import save_tree
 
 pytestmark = pytest.mark.slow
@@ -30,38 +27,43 @@ def _strict(text):
     return json.loads(text, parse_constant=refuse)
 
 
-def _made(*arguments):
-    with pytest.raises(SystemExit) as exit_:
-        main([str(argument) for argument in arguments])
-    assert exit_.value.code == 0
+@pytest.fixture(scope="module")
+def made(call_anywhere):
+    """Call a command that must succeed, as the tests do."""
+
+    def called(*arguments):
+        said = call_anywhere(*arguments)
+        assert said.code == 0, said
+        return said
+
+    return called
 
 
 @pytest.fixture(scope="module")
-def runs_once(tmp_path_factory, short, short_fishr):
+def runs_once(tmp_path_factory, short, short_fishr, made):
     """Two short runs that recorded statistics; for reading only."""
     home = tmp_path_factory.mktemp("analyzed")
     for name, recipe, options in (("erm", "colored-digits-erm", short), ("mine", "colored-digits", short_fishr)):
-        _made("train", recipe, *options, "--record-statistics", "every=3", "--out", home / name)
+        made("train", recipe, *options, "--record-statistics", "every=3", "--out", home / name)
     return home
 
 
 @pytest.fixture(scope="module")
-def cache_once(tmp_path_factory, runs_once):
+def cache_once(tmp_path_factory, runs_once, made):
     """The features of one of them, for reading only."""
     path = tmp_path_factory.mktemp("cached") / "mine-features.h5"
-    _made("cache", "features", runs_once / "mine", "-o", path)
+    made("cache", "features", runs_once / "mine", "-o", path)
     return path
 
 
 @pytest.fixture(scope="module")
-def analyzed_once(tmp_path_factory, runs_once):
+def analyzed_once(tmp_path_factory, runs_once, made):
     """Both of them analyzed side by side, and what that said; for reading only."""
     home = Path(shutil.copytree(runs_once, tmp_path_factory.mktemp("beside"), dirs_exist_ok=True))
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(home)
-        with redirect_stdout(StringIO()) as out:
-            _made("analyze", "erm", "mine", "--figures", "both")
-    return home, out.getvalue()
+        said = made("analyze", "erm", "mine", "--figures", "both")
+    return home, said.out
 
 
 @pytest.fixture
@@ -299,10 +301,10 @@ def test_refused(refused, world, name):
     refused(world, ["analyze", *arguments], part)
 
 
-def test_the_whole_network(cli, home):
+def test_the_whole_network(cli, home, made):
     """Its Hessian's trace and largest eigenvalue in a domain are those of the dense matrix by plain autograd."""
     small = ("featurizer.widths=[2]", "steps=2", "objective.penalty.fishr.schedule.at=1")
-    _made("train", "colored-digits", *(part for text in small for part in ("--set", text)), "--out", home / "small")
+    made("train", "colored-digits", *(part for text in small for part in ("--set", text)), "--out", home / "small")
     said = cli("analyze", "small", "--network", "--samples", "40", "--format", "json")
     assert said.code == 0, said.err
     found = _strict(said.out)["network"]
