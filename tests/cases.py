@@ -273,7 +273,7 @@ SIZES: tuple[tuple[int, ...], ...] = ((4, 4), (1, 5, 2), (1,), (1, 1, 1), (7,))
 
 
 def slow_but(quick: object, values: Iterable[object]) -> list[Any]:
-    """Parameters of a test of which the quick tests take one value alone."""
+    """Return parameters of a test; all but one are marked slow."""
     return [pytest.param(value, id=str(value), marks=() if value == quick else pytest.mark.slow) for value in values]
 
 

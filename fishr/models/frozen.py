@@ -13,7 +13,7 @@ _TRIALS = 5
 
 
 def features_by_block(featurizer: Callable[[Tensor], Tensor], inputs: Tensor, block: int | None = None) -> Tensor:
-    """Return features [N, F] without a graph; each row has the same bits in any batch.
+    """Return features [N, F] without a graph; a sample's features are bit-identical in any batch.
 
     Matrix products of different sizes round differently, so every pass has exactly 64 rows; the last pass repeats its
     last row. Some products also round by a row's place in memory (layers with few outputs whose inputs are no multiple
@@ -49,7 +49,7 @@ def in_blocks(module: Callable[[Tensor], Tensor], inputs: Tensor, block: int = B
 class FrozenFeaturizer(nn.Module):
     """A featurizer with constant weights: no parameter requires grad, and it stays in eval mode.
 
-    Each row of features has the same bits in any batch.
+    A sample's features are bit-identical in any batch.
 
     Args:
         inner: Module from inputs [N, ...] to features [N, F]; frozen in place.

@@ -30,7 +30,7 @@ _PREFIX = "featurizer."
 
 @frozen
 class Frozen:
-    """Featurizer with constant weights: eval mode, no graph, each row with the same bits in any batch.
+    """Featurizer with constant weights, in eval mode and without a graph; features are bit-identical in any batch.
 
     The weights are part of the training state, so a checkpoint holds them. The generator does not advance, so that the
     head starts as it would on cached features.
@@ -91,8 +91,8 @@ def domain_features(
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield features [n, F] and logits [n, C] of a domain, float32 or wider, in order, in eval mode without a graph.
 
-    A row's features have the same bits for any ``chunk`` and ``start``, and in training with a frozen featurizer; its
-    logits do if both are multiples of 64. ``chunk`` is the largest number of rows of a pair, fewer if inputs are large;
+    A sample's features are bit-identical for any ``chunk`` and ``start``, and to those of training with a frozen
+    featurizer; its logits are if both are multiples of 64. ``chunk`` is the largest number of rows of a pair, fewer if inputs are large;
     ``start`` is the first row. The model's modes are restored before each yield.
     """
     block: int | None = None

@@ -118,7 +118,7 @@ def problem() -> Any:
 
 @frozen
 class Broken:
-    """An optimizer whose update returns what it is told to."""
+    """An optimizer whose update returns a given value."""
 
     given: Any
 
