@@ -92,8 +92,8 @@ def domain_features(
     """Yield features [n, F] and logits [n, C] of a domain, float32 or wider, in order, in eval mode without a graph.
 
     A sample's features are bit-identical for any ``chunk`` and ``start``, and to those of training with a frozen
-    featurizer; its logits are if both are multiples of 64. ``chunk`` is the largest number of rows of a pair, fewer if inputs are large;
-    ``start`` is the first row. The model's modes are restored before each yield.
+    featurizer; its logits are if both are multiples of 64. ``chunk`` is the largest number of rows of a pair, fewer if
+    inputs are large; ``start`` is the first row. The model's modes are restored before each yield.
     """
     block: int | None = None
     for inputs, _ in chunks(domain, chunk, start):
