@@ -5,8 +5,16 @@ from typing import Any, Literal, get_args, get_origin
 
 import attrs
 
+from fishr.configuration.declared_types import (
+    alternatives,
+    family_of,
+    is_flat,
+    is_mapping,
+    is_optional,
+    is_record,
+    settings,
+)
 from fishr.configuration.families import FAMILIES, KIND, Family
-from fishr.configuration.structure import alternatives, family_of, is_flat, is_mapping, is_optional, is_record, settings
 
 _SCALARS: dict[type, dict[str, Any]] = {
     bool: {"type": "boolean"},
