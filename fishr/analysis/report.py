@@ -11,11 +11,11 @@ from torch import Tensor, nn
 
 import fishr
 from fishr.analysis.subject import Split, Subject
+from fishr.checks import whole
 from fishr.data.reading import tensor_of
 from fishr.diagnostics.measurement import measure, measure_network
 from fishr.diagnostics.uncertainty import Estimation, Quantity
 from fishr.errors import InputError
-from fishr.training.checks import whole
 from fishr.types import Layout
 
 

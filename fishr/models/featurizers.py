@@ -8,6 +8,7 @@ import torch
 from attrs import field, frozen
 from torch import nn
 
+from fishr.checks import number
 from fishr.errors import InputError
 from fishr.models.initialization import hidden_layers, seeded_by
 
@@ -80,12 +81,6 @@ def widths_of_layers(record: object, attribute: Any, value: tuple[int, ...]) -> 
     for width in value:
         if width < 1:
             raise InputError(f"{attribute.name}: got {width}, expected at least 1 feature in each layer")
-
-
-def dropout_rate(record: object, attribute: Any, value: float) -> None:
-    """Refuse a rate outside 0 to 1, and 1 itself."""
-    if not 0 <= value < 1:
-        raise InputError(f"{attribute.name}: got {value}, expected at least 0 and less than 1")
 
 
 @frozen
@@ -165,7 +160,7 @@ class FeatureDropout:
         ([0.0, 2.0], 4)
     """
 
-    rate: float = field(default=0.0, validator=dropout_rate)
+    rate: float = field(default=0.0, validator=number(below=1.0))
 
     def __call__(self, shape: tuple[int, ...], generator: torch.Generator) -> nn.Module:
         """Return the module from inputs [N, *shape] to features [N, F]; it has no weights."""

@@ -6,6 +6,7 @@ import torch
 from attrs import field, frozen
 from torch import nn
 
+from fishr.checks import one_of
 from fishr.errors import InputError
 from fishr.models.featurizers import widths_of_layers
 from fishr.models.initialization import hidden_layers, seeded_by, xavier_linear
@@ -52,11 +53,7 @@ class LinearHead:
         tensor(2)
     """
 
-    init: Literal["xavier", "torch"] = "xavier"
-
-    def __attrs_post_init__(self) -> None:
-        if self.init not in ("xavier", "torch"):
-            raise InputError(f"init: got {self.init!r}, expected 'xavier' or 'torch'")
+    init: Literal["xavier", "torch"] = field(default="xavier", validator=one_of("xavier", "torch"))
 
     def __call__(self, features: int, outputs: int, generator: torch.Generator) -> nn.Module:
         """Return the module from features [N, F] to logits [N, outputs], with weights drawn from the generator."""

@@ -1,14 +1,15 @@
 """torchvision's residual networks as featurizers, with weights from local files."""
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from attrs import field, frozen
 from torch import Tensor, nn
 
+from fishr.checks import number, one_of
 from fishr.errors import InputError
-from fishr.models.featurizers import dropout_rate, image_channels
+from fishr.models.featurizers import image_channels
 from fishr.models.frozen import freeze_norm
 from fishr.models.initialization import seeded_by
 from fishr.models.weight_files import hub_file, load_weights, read_weights
@@ -46,21 +47,20 @@ class ResNet:
         the convention of DomainBed (Gulrajani and Lopez-Paz, ICLR 2021).
     """
 
-    depth: Literal[18, 50] = 50
+    depth: Literal[18, 50] = field(default=50, validator=one_of(18, 50))
     weights: str = "imagenet"
     freeze_norm: bool = True
-    dropout: float = field(default=0.0, validator=dropout_rate)
+    dropout: float = field(default=0.0, validator=number(below=1.0))
 
     def __attrs_post_init__(self) -> None:
-        if self.depth not in _FEATURES:
-            raise InputError(f"depth: got {self.depth}, expected 18 or 50")
         if not self.weights:
             raise InputError('weights: got "", expected "imagenet", "random" or the path of a file')
 
     def __call__(self, shape: tuple[int, ...], generator: torch.Generator) -> nn.Module:
         """Return the module from images [N, C, H, W] to features [N, F]."""
+        from torchvision import models
+
         channels = image_channels("ResNet", shape)
-        models = _torchvision_models()
         build = {18: models.resnet18, 50: models.resnet50}[self.depth]
         with seeded_by(generator):
             network = build(weights=None)
@@ -82,11 +82,12 @@ class ResNet:
         # A file of a network for just these channels is taken as it is.
         if (first := given.get("conv1.weight")) is not None and first.shape[1:2] == (3,):
             given["conv1.weight"] = _cyclic(first, channels)
-        load_weights(network, given, path)
+        load_weights(network, given, f"weights: {path}", "give the same network's")
 
 
 def _imagenet_file(depth: Literal[18, 50]) -> Path:
-    models = _torchvision_models()
+    from torchvision import models
+
     published = {18: models.ResNet18_Weights, 50: models.ResNet50_Weights}[depth].IMAGENET1K_V1
     fetch = f"python -c \"import torchvision; torchvision.models.resnet{depth}(weights='IMAGENET1K_V1')\""
     return hub_file(published.url, fetch, otherwise='give weights="random" or the path of a file')
@@ -94,11 +95,3 @@ def _imagenet_file(depth: Literal[18, 50]) -> Path:
 
 def _cyclic(weight: Tensor, channels: int) -> Tensor:
     return weight[:, torch.arange(channels) % weight.shape[1]]
-
-
-def _torchvision_models() -> Any:
-    try:
-        from torchvision import models
-    except ImportError:
-        raise InputError("ResNet: torchvision is not installed; pip install torchvision") from None
-    return models

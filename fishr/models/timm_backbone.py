@@ -8,8 +8,9 @@ import torch
 from attrs import field, frozen
 from torch import nn
 
+from fishr.checks import number
 from fishr.errors import InputError
-from fishr.models.featurizers import dropout_rate, image_channels
+from fishr.models.featurizers import image_channels
 from fishr.models.frozen import freeze_norm
 from fishr.models.initialization import seeded_by
 from fishr.models.weight_files import hub_file, read_weights
@@ -48,7 +49,7 @@ class TimmBackbone:
     name: str
     pretrained: bool = True
     freeze_norm: bool = False
-    dropout: float = field(default=0.0, validator=dropout_rate)
+    dropout: float = field(default=0.0, validator=number(below=1.0))
     weights: str | None = None
 
     def __attrs_post_init__(self) -> None:

@@ -8,7 +8,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from fishr.errors import InputError
+from fishr.errors import InputError, reason
 from fishr.files import digest_of
 
 _HASH = re.compile(r"-([0-9a-f]{8,})\.")
@@ -26,7 +26,7 @@ def hub_file(url: str, fetch: str, otherwise: str) -> Path:
     try:
         got = digest_of(path)
     except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}); make it readable") from error
+        raise InputError(f"{path}: cannot be read ({reason(error)}); make it readable") from error
     if expected and not got.startswith(expected[1]):
         raise InputError(
             f"{path}: cut short or damaged: its SHA-256 begins with {got[: len(expected[1])]}, expected {expected[1]}; "
@@ -61,12 +61,12 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     return cast(dict[str, Tensor], tree)
 
 
-def load_weights(module: nn.Module, given: Mapping[str, Tensor], source: object) -> None:
-    """Load tensors into a module, which may lack counters of batches; if one does not fit, change nothing."""
+def load_weights(module: nn.Module, given: Mapping[str, Tensor], source: str, remedy: str) -> None:
+    """Load tensors, which may lack counters of batches, into a module; if one does not fit, change nothing."""
     own = module.state_dict()
     counters = {name: value for name, value in own.items() if name.endswith("num_batches_tracked")}
     for name, got, expected in misfits(own, {**counters, **given}):
-        raise InputError(f"weights: {source} has shape {got} for {name}, expected {expected}; give the same network's")
+        raise InputError(f"{source} has shape {got} for {name}, expected {expected}; {remedy}")
     module.load_state_dict({**counters, **given})
 
 

@@ -5,8 +5,9 @@ from attrs import field, frozen
 from torch import Tensor, nn
 from torch.nn.functional import relu
 
+from fishr.checks import number, whole
 from fishr.errors import InputError
-from fishr.models.featurizers import dropout_rate, image_channels
+from fishr.models.featurizers import image_channels
 
 _STEM = 16
 _STRIDES = (1, 2, 2)
@@ -39,14 +40,12 @@ class WideResNet:
     """
 
     depth: int = 16
-    width: int = 2
-    dropout: float = field(default=0.0, validator=dropout_rate)
+    width: int = field(default=2, validator=whole(1))
+    dropout: float = field(default=0.0, validator=number(below=1.0))
 
     def __attrs_post_init__(self) -> None:
         if self.depth < 10 or self.depth % 6 != 4:
             raise InputError(f"depth: got {self.depth}, expected 6n + 4 layers such as 10, 16, 28 or 40")
-        if self.width < 1:
-            raise InputError(f"width: got {self.width}, expected a whole number of at least 1")
 
     def __call__(self, shape: tuple[int, ...], generator: torch.Generator) -> nn.Module:
         """Return the module from images [N, C, H, W] to features [N, 64k], with weights drawn from the generator."""

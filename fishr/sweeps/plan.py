@@ -6,10 +6,10 @@ from typing import Any, Literal, get_args
 
 from attrs import field, frozen
 
+from fishr.checks import one_of, whole
 from fishr.errors import InputError
 from fishr.protocols.domainbed.job import Job
 from fishr.protocols.domainbed.settings import Settings
-from fishr.training.checks import one_of, whole
 
 TestSets = Literal["single", "single_and_pairs"]
 Keep = Literal["results", "weights"]

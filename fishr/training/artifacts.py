@@ -8,9 +8,9 @@ import attrs
 from attrs import field, frozen
 from attrs.validators import optional
 
+from fishr.checks import number, whole
 from fishr.errors import InputError, RunFailed, reason
 from fishr.files import copy_atomically, present, write_atomically
-from fishr.training.checks import number, whole
 
 ARTIFACTS, SNAPSHOTS = "keeping.json", "checkpoints"
 

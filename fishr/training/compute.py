@@ -7,8 +7,8 @@ from typing import Any, Literal, get_args
 import torch
 from attrs import field, frozen
 
+from fishr.checks import one_of, whole
 from fishr.errors import InputError
-from fishr.training.checks import one_of, whole
 
 Precision = Literal["fp32", "tf32", "bf16", "fp16"]
 _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}

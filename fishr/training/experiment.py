@@ -3,13 +3,13 @@
 from attrs import field, frozen
 from attrs.validators import optional
 
+from fishr.checks import layer_names, number, text_line, whole
 from fishr.data.batches import Batches
 from fishr.data.domains import DataSet
 from fishr.losses import Loss
 from fishr.models.featurizers import Featurizer
 from fishr.models.heads import Head
 from fishr.statistics.moments import Route
-from fishr.training.checks import layer_names, number, text_line, whole
 from fishr.training.compute import Compute
 from fishr.training.objective import Objective
 from fishr.training.optimizers import Optimizer

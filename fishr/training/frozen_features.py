@@ -16,7 +16,7 @@ from fishr.data.reading import chunks
 from fishr.errors import InputError
 from fishr.models.featurizers import MLP, Featurizer
 from fishr.models.frozen import FrozenFeaturizer, block_of, features_by_block, in_blocks
-from fishr.models.weight_files import misfits
+from fishr.models.weight_files import load_weights
 from fishr.paths import typed_path
 from fishr.statistics.moments import at_least_float32
 from fishr.training.checkpoints import read_checkpoint
@@ -78,12 +78,7 @@ def _fill(module: nn.Module, path: Path) -> None:
     tree = read_checkpoint(file)
     found: dict[str, Tensor] = {**tree["parameters"], **tree["buffers"]}
     given = {name.removeprefix(_PREFIX): value for name, value in found.items() if name.startswith(_PREFIX)}
-    for name, got, expected in misfits(module.state_dict(), given):
-        raise InputError(
-            f"featurizer: {file} has shape {got} for {name}, expected {expected}; "
-            "give the featurizer that the run was trained with"
-        )
-    module.load_state_dict(given)
+    load_weights(module, given, f"featurizer: {file}", "give the featurizer that the run was trained with")
 
 
 def domain_features(

@@ -8,10 +8,10 @@ import torch
 from attrs import frozen
 from torch import Tensor
 
+from fishr.checks import returned
 from fishr.data.domains import Domain, Domains
 from fishr.errors import InputError
 from fishr.ranks import ALONE, Ranks
-from fishr.training.checks import returned
 from fishr.training.compute import resolve_device
 from fishr.training.evaluation import DomainScore, evaluate
 from fishr.training.experiment import Experiment

@@ -8,12 +8,12 @@ from attrs import field, frozen
 from attrs.validators import optional
 from torch import Tensor
 
+from fishr.checks import number, whole
 from fishr.errors import InputError
 from fishr.observation import Observation
 from fishr.penalties.combinators import Term, Total, has_memory
 from fishr.penalties.erm import ERM
 from fishr.penalties.penalty import Risk
-from fishr.training.checks import number, whole
 from fishr.types import Problem
 
 

@@ -12,8 +12,8 @@ from torch import Tensor
 from torch.optim.adam import adam
 from torch.optim.sgd import sgd
 
+from fishr.checks import number
 from fishr.errors import InputError
-from fishr.training.checks import number
 from fishr.training.tensor_trees import require_tree
 
 Parameters = tuple[Tensor, ...]

@@ -16,13 +16,13 @@ import torch
 from attrs import frozen
 
 import fishr
+from fishr.checks import returned
 from fishr.data.domains import Domains
 from fishr.errors import InputError
 from fishr.files import present, remove_leftovers, write_atomically
 from fishr.ranks import ALONE, RankLost, Ranks
 from fishr.training.artifacts import SNAPSHOTS, Artifacts, keep_snapshot, load_artifacts, snapshot_path
 from fishr.training.checkpoints import Checkpoint, load, save
-from fishr.training.checks import returned
 from fishr.training.compute import resolve_device
 from fishr.training.evaluation import score_entries, score_of
 from fishr.training.experiment import Experiment

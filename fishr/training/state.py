@@ -7,10 +7,10 @@ import torch
 from attrs import evolve, frozen
 from torch import Tensor, nn
 
+from fishr.checks import returned
 from fishr.data.domains import Domains
 from fishr.errors import InputError
 from fishr.losses import check_labels, outputs_of
-from fishr.training.checks import returned
 from fishr.training.compute import GradientScale
 from fishr.training.experiment import Experiment
 from fishr.training.model import Model

@@ -9,11 +9,11 @@ import torch
 from attrs import asdict, frozen
 from torch import Tensor
 
+from fishr.checks import returned
 from fishr.data.domains import Domain
 from fishr.errors import RunFailed
 from fishr.observation import observe
 from fishr.ranks import ALONE, Ranks, mean_over_ranks
-from fishr.training.checks import returned
 from fishr.training.compute import LEAST, Compute, GradientScale, products, seeded
 from fishr.training.experiment import Experiment
 from fishr.training.model import Model, place

@@ -120,7 +120,7 @@ def test_dropout_has_no_weights_and_reads_no_generator():
 
 @pytest.mark.parametrize("rate", [-0.1, 1.0, 2, float("nan")])
 def test_a_rate_that_is_none_is_refused(rate):
-    with pytest.raises(InputError, match=r"^rate: got .*, expected at least 0 and less than 1$"):
+    with pytest.raises(InputError, match=r"^rate: got .*, expected a number of at least 0.0 and less than 1.0$"):
         FeatureDropout(rate)
     with pytest.raises(InputError, match=r"^dropout: got "):
         ResNet(dropout=rate)

@@ -1,7 +1,6 @@
 import ast
 import hashlib
 import re
-import sys
 from types import SimpleNamespace
 
 import pytest
@@ -170,12 +169,6 @@ def test_imagenet_weights_come_from_torch_hubs_folder(hub, file, published, monk
 def test_weights_of_another_network_are_refused(file, change, reason):
     with pytest.raises(InputError, match=rf"changed\.pth has .*{reason}"):
         build(ResNet(18, with_state(file, change)))
-
-
-def test_without_torchvision_it_is_refused(monkeypatch):
-    monkeypatch.setitem(sys.modules, "torchvision", None)
-    with pytest.raises(InputError, match="torchvision is not installed; pip install torchvision"):
-        build(SMALL)
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from typing import Any, cast
 import attrs
 from attrs import field, frozen
 
+from fishr.checks import whole
 from fishr.data.batches import Minibatch
 from fishr.data.environments import AllEnvironments, HeldOut, check_test_environments, seed_hash
 from fishr.errors import InputError
@@ -17,7 +18,6 @@ from fishr.models.heads import LinearHead
 from fishr.protocols.domainbed.hyperparameters import Value, hyperparameters
 from fishr.protocols.domainbed.records import JobKey
 from fishr.protocols.domainbed.settings import Settings
-from fishr.training.checks import whole
 from fishr.training.experiment import Experiment
 from fishr.training.optimizers import Adam, Optimizer
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from attrs import field, frozen
 
+from fishr.checks import number
 from fishr.errors import InputError
 from fishr.penalties.combinators import Scaled, Total
 from fishr.penalties.erm import ERM
@@ -15,7 +16,6 @@ from fishr.penalties.penalty import Penalty, least_domains
 from fishr.penalties.schedules import StepSchedule
 from fishr.penalties.vrex import VREx
 from fishr.protocols.domainbed.hyperparameters import Range, power, uniform, whole
-from fishr.training.checks import number
 from fishr.training.objective import Objective
 
 Hparams = Mapping[str, Any]

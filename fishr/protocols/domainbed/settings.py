@@ -5,6 +5,7 @@ from typing import Literal, get_args
 from attrs import Factory, field, frozen
 from attrs.validators import optional
 
+from fishr.checks import number, one_of, whole
 from fishr.data.cached_features import FeatureEnvironments
 from fishr.data.domains import DataSet
 from fishr.data.environments import DataSetEnvironments, EnvironmentSource
@@ -19,7 +20,6 @@ from fishr.models.timm_backbone import TimmBackbone
 from fishr.protocols.domainbed.datasets import BENCHMARKS, Benchmark
 from fishr.protocols.domainbed.hyperparameters import Value, hyperparameters
 from fishr.protocols.domainbed.methods import METHODS, Method, OwnMethod
-from fishr.training.checks import number, one_of, whole
 from fishr.training.optimizers import Optimizer
 
 Protocol = Literal["domainbed-2021", "domainbed-2024"]

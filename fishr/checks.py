@@ -34,8 +34,8 @@ def number(least: float = 0.0, below: float = math.inf, above: bool = False) -> 
     return check
 
 
-def one_of(*choices: str) -> Any:
-    """Return a validator: one of a few words."""
+def one_of(*choices: object) -> Any:
+    """Return a validator: one of a few values."""
 
     def check(record: Any, attribute: Any, value: Any) -> None:
         if value not in choices:
