@@ -8,29 +8,27 @@ from attrs import evolve, frozen
 
 from fishr.protocols.domainbed.datasets import BENCHMARKS
 from fishr.protocols.domainbed.records import JobKey, Records
-from fishr.protocols.domainbed.selection import SELECTIONS, Chosen, Group, grouped
+from fishr.protocols.domainbed.selection import SELECTIONS, by_place_and_trial
 from fishr.protocols.domainbed.tables import AVERAGES, Cell, Row, Table, by_benchmark, by_reference, cell_of, row_of
 
-Seeds = frozenset[tuple[int, int]]
 
-
-def dataset_tables(
-    read: Records,
-    selection: str,
-    planned: Collection[JobKey] | None = None,
-    environments: Mapping[str, Sequence[str]] | None = None,
-) -> tuple[Table, ...]:
+def dataset_tables(read: Records, selection: str, planned: Collection[JobKey] | None = None) -> tuple[Table, ...]:
     """Return a table for each data set; ``planned`` jobs decide what a cell lacks, or else the records do."""
-    select = SELECTIONS[selection]
-    found = {group: select(records, group.test_env) for group, records in grouped(read.records).items()}
-    chosen = {group: one for group, one in found.items() if one is not None}
+    select, records = SELECTIONS[selection], by_place_and_trial(read.records)
+
+    def cell(jobs: Jobs, algorithm: str, test_env: int) -> Cell:
+        trials = records.get((jobs.dataset, algorithm, test_env), {})
+        chosen = {trial: one for trial in sorted(trials) if (one := select(trials[trial], test_env))}
+        missing = jobs.missing(algorithm, test_env, selection)
+        return cell_of([one.test for one in chosen.values()], missing, chosen)
+
     sizes, keys = _sizes(read, planned or ()), read.keys
     tables = list[Table]()
     for dataset in sorted(sizes, key=by_benchmark):
         jobs = jobs_of(dataset, sizes[dataset], keys, planned)
-        columns = _columns(jobs, {**read.environment_names, **(environments or {})})
+        columns = _columns(jobs, read.environment_names)
         rows = tuple(
-            _dataset_row(jobs, algorithm, list(columns), selection, chosen, read.protocol)
+            row_of(algorithm, [cell(jobs, algorithm, test_env) for test_env in columns], read.protocol)
             for algorithm in jobs.algorithms
         )
         lacks_pairs = selection == "leave-one-out" and not jobs.pairs
@@ -76,7 +74,7 @@ class Jobs:
     dataset: str
     environments: int
     present: frozenset[JobKey]
-    wanted: Mapping[tuple[str, int], Seeds]  # (hparams_seed, trial_seed) by method and test environment
+    wanted: Mapping[tuple[str, int], set[tuple[int, int]]]  # (hparams_seed, trial_seed) by method and test environment
     pairs: bool  # whether any job has two test environments
 
     @property
@@ -92,7 +90,7 @@ class Jobs:
             tested += [(test_env, other) for other in range(self.environments) if other != test_env]
         needed = (
             JobKey(self.dataset, algorithm, envs, hparams_seed, trial_seed)
-            for hparams_seed, trial_seed in self.wanted.get((algorithm, test_env), Seeds())
+            for hparams_seed, trial_seed in self.wanted.get((algorithm, test_env), ())
             for envs in tested
         )
         return tuple(sorted(key for key in needed if key not in self.present))
@@ -112,13 +110,7 @@ def jobs_of(
     for key in plan:
         if len(key.test_envs) == 1:
             wanted.setdefault((key.algorithm, key.test_envs[0]), set()).add((key.hparams_seed, key.trial_seed))
-    return Jobs(
-        dataset,
-        environments,
-        there,
-        {cell: Seeds(seeds) for cell, seeds in wanted.items()},
-        pairs=any(len(key.test_envs) == 2 for key in there | plan),
-    )
+    return Jobs(dataset, environments, there, wanted, pairs=any(len(key.test_envs) == 2 for key in there | plan))
 
 
 def _sizes(read: Records, planned: Collection[JobKey]) -> dict[str, int]:
@@ -138,21 +130,6 @@ def _columns(jobs: Jobs, environments: Mapping[str, Sequence[str]]) -> dict[int,
         return {index: known.environments[index] for index in known.tested or range(jobs.environments)}
     names = environments.get(jobs.dataset, [str(index) for index in range(jobs.environments)])
     return dict(enumerate(names))
-
-
-def _dataset_row(
-    jobs: Jobs, algorithm: str, test_envs: Sequence[int], selection: str, chosen: Mapping[Group, Chosen], protocol: str
-) -> Row:
-    cells = list[Cell]()
-    for test_env in test_envs:
-        trials = {
-            group.trial_seed: one
-            for group, one in chosen.items()
-            if (group.dataset, group.algorithm, group.test_env) == (jobs.dataset, algorithm, test_env)
-        }
-        missing = jobs.missing(algorithm, test_env, selection)
-        cells.append(cell_of([one.test for one in trials.values()], missing, trials))
-    return row_of(algorithm, cells, protocol)
 
 
 def _average(row: Row) -> Cell:

@@ -132,9 +132,8 @@ def _content(record: Any) -> Any:
         case tuple():
             return [_content(value) for value in record]
         case _ if attrs.has(type(record)):
-            values = {one.name: getattr(record, one.name) for one in attrs.fields(type(record))}
-            defaults = _defaults(type(record))
-            changed = {name: _content(v) for name, v in values.items() if name not in defaults or defaults[name] != v}
+            pairs = [(one, getattr(record, one.name)) for one in attrs.fields(type(record))]
+            changed = {one.name: _content(value) for one, value in pairs if _default(one) != value}
             return {"kind": type(record).__qualname__, **changed}
         case FunctionType():
             return f"{record.__module__}:{record.__qualname__}"
@@ -142,6 +141,7 @@ def _content(record: Any) -> Any:
             return record
 
 
-def _defaults(cls: type[Any]) -> dict[str, Any]:
-    defaults = {one.name: one.default for one in attrs.fields(cls) if one.default is not attrs.NOTHING}
-    return {name: value.factory() if hasattr(value, "factory") else value for name, value in defaults.items()}
+def _default(one: "attrs.Attribute[Any]") -> Any:
+    """Return a field's default; a field without one has ``attrs.NOTHING``, which equals no value."""
+    default: Any = one.default
+    return default.factory() if hasattr(default, "factory") else default

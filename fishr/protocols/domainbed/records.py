@@ -8,7 +8,7 @@ from typing import Any
 
 from attrs import field, frozen
 
-from fishr.errors import InputError
+from fishr.errors import InputError, reason
 
 RESULTS, DONE = "results.jsonl", "done"
 UPSTREAM = "upstream"
@@ -45,8 +45,6 @@ class Record:
     key: JobKey
     step: int  # updates before it, as DomainBed counts
     accuracies: Mapping[str, float]  # "env0_in", "env0_out", "env1_in", …: 0 to 1
-    hparams: Mapping[str, Any] = field(factory=dict)
-    protocol: str | None = None  # None: DomainBed wrote the record
 
     @property
     def environments(self) -> int:
@@ -88,14 +86,23 @@ class _Run:
 
 def read_records(*folders: Path) -> Records:
     """Return the records of one sweep, unfinished runs too, from folders of DomainBed or of this package."""
-    runs = [run for folder in folders for path in _result_files(folder) if (run := _read_run(path)).records]
+    runs = dict[JobKey, _Run]()
+    for path in (path for folder in folders for path in _result_files(folder)):
+        run = _read_run(path)
+        if not run.records:
+            continue
+        key = run.records[0].key
+        if key in runs:
+            raise InputError(
+                f"{key}: got it twice, in {runs[key].path} and in {path}; expected each job once; move one of them away"
+            )
+        runs[key] = run
     if not runs:
         raise InputError(f"{', '.join(map(str, folders))}: found no whole record yet; collect when a job has some")
-    _check_once(runs)
     return Records(
-        records=tuple(record for run in runs for record in run.records),
-        unfinished=tuple(run.records[0].key for run in runs if not run.finished),
-        settings=_common_settings(runs),
+        records=tuple(record for run in runs.values() for record in run.records),
+        unfinished=tuple(key for key, run in runs.items() if not run.finished),
+        settings=_common_settings(list(runs.values())),
     )
 
 
@@ -115,7 +122,7 @@ def _read_run(path: Path) -> _Run:
     try:
         lines = path.read_bytes().splitlines()
     except OSError as error:
-        raise InputError(f"{path}: could not be read ({error.strerror}); check it, or move its folder away") from None
+        raise InputError(f"{path}: could not be read ({reason(error)}); check it, or move its folder away") from None
     finished = (path.parent / DONE).exists()
     records = list[Record]()
     settings: Mapping[str, Any] = {}
@@ -160,8 +167,8 @@ def _record(entry: Any, where: str) -> Record:
                         f"{where}: {name}: got {value}, expected a whole number of 0 or more; run the job again"
                     )
             key = JobKey(dataset, algorithm, tuple(tested), hparams_seed, trial_seed)
-            hparams, protocol = _checked_settings(rest.get("hparams", {}), others, where)
-            return Record(key, step, _accuracies(rest, key.test_envs, where), hparams, protocol)
+            _check_settings(rest.get("hparams", {}), others, where)
+            return Record(key, step, _accuracies(rest, key.test_envs, where))
         case _:
             raise InputError(
                 f"{where}: not a record of DomainBed, which has a step and args with dataset, algorithm, test_envs, "
@@ -169,10 +176,10 @@ def _record(entry: Any, where: str) -> Record:
             )
 
 
-def _checked_settings(hparams: Any, args: Mapping[str, Any], where: str) -> tuple[dict[str, Any], str | None]:
+def _check_settings(hparams: Any, args: Mapping[str, Any], where: str) -> None:
     match hparams, args.get("protocol"), args.get("own", {}):
-        case dict(), str() | None as protocol, dict() as own if all(map(_has_environments, own.values())):
-            return hparams, protocol
+        case dict(), str() | None, dict() as own if all(map(_has_environments, own.values())):
+            pass
         case _:
             raise InputError(
                 f"{where}: expected a table in hparams, a text in args.protocol and tables with a list of environments "
@@ -213,17 +220,6 @@ def _accuracies(entry: Mapping[str, Any], test_envs: Sequence[int], where: str) 
     if len(set(test_envs)) < len(test_envs):
         raise InputError(f"{where}: got test_envs {list(test_envs)}, expected each once")
     return {name: float(found[name]) for name in names}
-
-
-def _check_once(runs: Iterable[_Run]) -> None:
-    paths = dict[JobKey, Path]()
-    for run in runs:
-        key = run.records[0].key
-        if key in paths:
-            raise InputError(
-                f"{key}: got it twice, in {paths[key]} and in {run.path}; expected each job once; move one of them away"
-            )
-        paths[key] = run.path
 
 
 def _common_settings(runs: list[_Run]) -> Mapping[str, Any]:

@@ -32,22 +32,6 @@ def cell_text(cell: Cell | None, plus_minus: str = "+/-") -> str:
     return f"{cell.mean:.1f}" + ("" if cell.standard_error is None else f" {plus_minus} {cell.standard_error:.1f}")
 
 
-def table_object(table: Table) -> dict[str, Any]:
-    """Return a table as plain values for JSON, which has no NaN: it becomes null."""
-    rows = [
-        {
-            "algorithm": row.algorithm,
-            "source": row.source,
-            "protocol": row.protocol,
-            "cells": [cell and _cell_object(cell) for cell in row.cells],
-            "average": row.average,
-            "worst": row.worst,
-        }
-        for row in table.rows
-    ]
-    return {"name": table.name, "selection": table.selection, "columns": list(table.columns), "rows": rows}
-
-
 def gap_lines(tables: Sequence[Table], jobs: int = 3, lines: int = 20) -> list[str]:
     """Return the jobs that cells lack, a line a cell, shared by selections: at most ``jobs`` of them, and ``lines``."""
     gaps = dict[tuple[str, str, str, tuple[JobKey, ...]], list[str]]()
@@ -73,11 +57,6 @@ def shortened(keys: Sequence[JobKey], most: int = 3) -> str:
     """Return the first jobs, and the number of the others."""
     more = [f"and {len(keys) - most} more"] if len(keys) > most else []
     return "; ".join([*map(str, keys[:most]), *more])
-
-
-def _cell_object(cell: Cell) -> dict[str, Any]:
-    chosen = {str(trial): attrs.asdict(one) for trial, one in cell.chosen.items()}
-    return attrs.asdict(cell, recurse=False) | {"missing": [str(key) for key in cell.missing], "chosen": chosen}
 
 
 def _text(tables: Sequence[Table], worst: bool, notes: Sequence[str]) -> str:
@@ -125,7 +104,12 @@ def _csv(tables: Sequence[Table], worst: bool, notes: Sequence[str]) -> str:
 
 
 def _json(tables: Sequence[Table], worst: bool, notes: Sequence[str]) -> str:
-    return json_text({"tables": [table_object(table) for table in tables], "notes": list(notes)})
+    def plain(_: object, one: "attrs.Attribute[Any] | None", value: Any) -> Any:
+        return [str(key) for key in value] if one is not None and one.name == "missing" else value
+
+    shown = attrs.filters.exclude("lacks_pairs")
+    objects = [attrs.asdict(table, filter=shown, value_serializer=plain) for table in tables]
+    return json_text({"tables": objects, "notes": notes})
 
 
 Form = Callable[[Sequence[Table], bool, Sequence[str]], str]

@@ -23,24 +23,18 @@ class Chosen:
     step: int
 
 
-@frozen(order=True)
-class Group:
-    """The records among which a selection chooses one draw."""
-
-    dataset: str
-    algorithm: str
-    test_env: int
-    trial_seed: int
+# A data set, a method and a test environment.
+Place = tuple[str, str, int]
 
 
-def grouped(records: Iterable[Record]) -> dict[Group, list[Record]]:
-    """Return records by group in ascending order; a record of several test environments joins each one's group."""
-    groups = dict[Group, list[Record]]()
+def by_place_and_trial(records: Iterable[Record]) -> dict[Place, dict[int, list[Record]]]:
+    """Return the records among which a selection chooses; one of several test environments joins each one's."""
+    found = dict[Place, dict[int, list[Record]]]()
     for record in records:
         for test_env in record.key.test_envs:
-            group = Group(record.key.dataset, record.key.algorithm, test_env, record.key.trial_seed)
-            groups.setdefault(group, []).append(record)
-    return dict(sorted(groups.items()))
+            trials = found.setdefault((record.key.dataset, record.key.algorithm, test_env), {})
+            trials.setdefault(record.key.trial_seed, []).append(record)
+    return found
 
 
 def training_domain_validation(records: Sequence[Record], test_env: int) -> Chosen | None:
@@ -57,24 +51,16 @@ def training_domain_validation(records: Sequence[Record], test_env: int) -> Chos
 
 def leave_one_domain_out(records: Sequence[Record], test_env: int) -> Chosen | None:
     """Choose by mean accuracy on each training environment v of the run that holds out ``test_env`` and v."""
-    pairs = {
-        (record.key.hparams_seed, record.key.test_envs, record.step): record
-        for record in records
-        if len(record.key.test_envs) == 2 and test_env in record.key.test_envs
-    }
+    at = {(record.key.hparams_seed, record.key.test_envs, record.step): record for record in records}
 
     def chosen(record: Record) -> Chosen | None:
-        left_out = [
-            partner.accuracies[f"env{index}_in"]
-            for index in _others(record, test_env)
-            if (
-                partner := pairs.get(
-                    (record.key.hparams_seed, (min(index, test_env), max(index, test_env)), record.step)
-                )
-            )
-        ]
-        complete = len(left_out) == record.environments - 1
-        return _chosen(record, test_env, float(np.mean(left_out))) if complete else None
+        left_out = list[float]()
+        for index in _others(record, test_env):
+            partner = at.get((record.key.hparams_seed, tuple(sorted((index, test_env))), record.step))
+            if partner is None:
+                return None
+            left_out.append(partner.accuracies[f"env{index}_in"])
+        return _chosen(record, test_env, float(np.mean(left_out)))
 
     draws = [_steps_once(draw) for draw in _alone(records, test_env).values()]
     return _best_draw(_first_best([one for record in draw if (one := chosen(record))]) for draw in draws)

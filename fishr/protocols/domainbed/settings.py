@@ -104,14 +104,13 @@ class Settings:
 
     def method(self, name: str) -> Method:
         """Return a method by name."""
-        if name in self.methods:
-            return self.methods[name].method
-        if name not in METHODS:
+        known = {**METHODS, **{own: mine.method for own, mine in self.methods.items()}}
+        if name not in known:
             raise InputError(
-                f"algorithm: got {name!r}, expected one of {', '.join([*METHODS, *self.methods])}; "
+                f"algorithm: got {name!r}, expected one of {', '.join(known)}; "
                 "describe one of your own under settings.methods"
             )
-        return METHODS[name]
+        return known[name]
 
     def benchmark(self, dataset: str) -> Benchmark:
         """Return the properties of a data set."""

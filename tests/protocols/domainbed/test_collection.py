@@ -137,8 +137,8 @@ def test_order_and_names():
         *sweep("RotatedMNIST", envs=6),
         *sweep("VLCS", envs=3),
     ]
-    names = {"apes": ("gibbon", "gorilla")}
-    tables = dataset_tables(Records(tuple(records)), "training", environments=names)
+    names = {"own": {"apes": {"environments": ["gibbon", "gorilla"]}}}
+    tables = dataset_tables(Records(tuple(records), settings=names), "training")
     assert [table.name for table in tables] == ["RotatedMNIST", "VLCS", "PACS", "apes", "zoo"]
     columns = {table.name: table.columns for table in tables}
     assert columns["PACS"] == BENCHMARKS["PACS"].environments
@@ -152,7 +152,6 @@ def test_order_and_names():
 def test_names_that_the_settings_record():
     read = Records(tuple(sweep("zoo", envs=2)), settings={"own": {"zoo": {"environments": ["apes", "bears"]}}})
     assert dataset_tables(read, "oracle")[0].columns == ("apes", "bears")
-    assert dataset_tables(read, "oracle", environments={"zoo": ("a", "b")})[0].columns == ("a", "b")
 
 
 def test_only_environments_that_the_benchmark_tests():

@@ -46,11 +46,11 @@ def test_a_line_of_domainbed(run, tmp_path):
     read = read_records(tmp_path)
     (record,) = read.records
     assert record.key == JobKey("RotatedMNIST", "ERM", (1,), hparams_seed=4, trial_seed=2)
-    assert (record.step, record.environments, record.hparams["batch_size"]) == (100, 2, 8)
+    assert (record.step, record.environments) == (100, 2)
     assert list(record.accuracies) == ["env0_in", "env0_out", "env1_in", "env1_out"]
     assert record.accuracies["env0_in"] == 0.75
     assert record.accuracies["env1_in"] == 0.25
-    assert (record.protocol, read.protocol, read.unfinished) == (None, "upstream", ())
+    assert (read.protocol, read.unfinished) == ("upstream", ())
 
 
 def test_what_our_sweeps_write(tmp_path):
@@ -67,9 +67,8 @@ def test_what_our_sweeps_write(tmp_path):
     (folder / "done").touch()
     read = read_records(tmp_path)
     (record,) = read.records
-    assert (record.key, record.step, record.protocol) == (job.key, 0, "domainbed-2021")
+    assert (record.key, record.step) == (job.key, 0)
     assert dict(record.accuracies) == {name: index / 8 for index, name in enumerate(names)}
-    assert record.hparams == job.hparams
     assert (read.protocol, read.keys, read.unfinished) == ("domainbed-2021", (job.key,), ())
     assert read.settings["holdout_fraction"] == 0.2
     assert "threads" not in read.settings

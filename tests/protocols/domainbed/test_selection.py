@@ -11,8 +11,7 @@ from fishr.protocols.domainbed.records import JobKey, Record
 from fishr.protocols.domainbed.selection import (
     SELECTIONS,
     TITLES,
-    Group,
-    grouped,
+    by_place_and_trial,
     leave_one_domain_out,
     oracle,
     training_domain_validation,
@@ -180,8 +179,15 @@ def test_leave_one_out_reads_the_environment_that_was_left_out():
     assert (chosen.validation, chosen.test) == (0.5, 0.9)
 
 
-def test_a_record_of_several_test_environments_joins_the_group_of_each():
+def test_a_record_of_several_test_environments_joins_those_of_each():
     records = [flat(0, 0.5, 0, envs) for envs in ((1,), (0, 1), (2, 0))]
-    made = grouped(records)
-    assert list(made) == [Group("PACS", "ERM", test, 0) for test in range(3)]
-    assert [[r.key.test_envs for r in found] for found in made.values()] == [[(0, 1), (0, 2)], [(1,), (0, 1)], [(0, 2)]]
+    found = by_place_and_trial(records)
+    joined = {
+        place: {trial: [one.key.test_envs for one in trials[trial]] for trial in trials}
+        for place, trials in found.items()
+    }
+    assert joined == {
+        ("PACS", "ERM", 0): {0: [(0, 1), (0, 2)]},
+        ("PACS", "ERM", 1): {0: [(1,), (0, 1)]},
+        ("PACS", "ERM", 2): {0: [(0, 2)]},
+    }
