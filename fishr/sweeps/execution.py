@@ -127,10 +127,11 @@ def attempt(job: Job, conditions: Conditions) -> Outcome:
     """Run a job to its end, or to its failure; its output goes to its log."""
     folder = job_folder(conditions.folder, job)
     try:
-        _prepare(folder, job)
+        text = dumps(job.experiment())
+        _prepare(folder, job, text)
         with logged(folder / LOG):
             try:
-                return run_job(job, conditions)
+                return _run_job(folder, job, text, conditions)
             except (InputError, RunFailed) as error:
                 print(error)
                 raise
@@ -142,9 +143,8 @@ def attempt(job: Job, conditions: Conditions) -> Outcome:
         return Outcome(message=one_line(str(error)))
 
 
-def run_job(job: Job, conditions: Conditions) -> Outcome:
+def _run_job(folder: Path, job: Job, text: str, conditions: Conditions) -> Outcome:
     """Train a job from its last checkpoint, then write results.jsonl and, last of all, ``done``."""
-    folder = job_folder(conditions.folder, job)
     finished = read_outcome(folder)
     if finished is not None:
         return finished
@@ -154,24 +154,20 @@ def run_job(job: Job, conditions: Conditions) -> Outcome:
     while is_in_use(folder) and time.monotonic() < deadline:
         time.sleep(0.1)
     (folder / FAILED).unlink(missing_ok=True)
-    text = dumps(job.experiment())
-    if (folder / RESULTS).exists():
-        # It was interrupted between its results and ``done``, perhaps with its checkpoint dropped.
-        with existing_folder(folder, text):
-            return _conclude(folder, conditions.keep)
+    # A job that was interrupted between its results and ``done`` may have dropped its checkpoint.
+    if not (folder / RESULTS).exists():
+        _train(folder, job, text, conditions)
+    with existing_folder(folder, text):
+        return _conclude(folder, conditions.keep)
+
+
+def _train(folder: Path, job: Job, text: str, conditions: Conditions) -> None:
+    """Train a job from its last checkpoint to its results.jsonl."""
     if torch.cuda.is_initialized():
         torch.cuda.reset_peak_memory_stats()
-    experiment = with_cached_features(job.experiment())
-    outcome: Outcome | None = None
+    experiment, data_dir = with_cached_features(job.experiment()), conditions.data_dir
     try:
-        events = run(
-            experiment,
-            folder,
-            experiment_text=text,
-            data_dir=conditions.data_dir,
-            device=conditions.device,
-            resume=True,
-        )
+        events = run(experiment, folder, experiment_text=text, data_dir=data_dir, device=conditions.device, resume=True)
         with open_times(folder) as times:
             # The run's folder is locked until its last event is consumed.
             for event in events:
@@ -179,15 +175,10 @@ def run_job(job: Job, conditions: Conditions) -> Outcome:
                     times.append(time_line(event.record.step, event.seconds))
                 elif isinstance(event, Finished):
                     _write_results(folder, job, conditions.threads)
-                    outcome = _conclude(folder, conditions.keep)
     except NotFinite as failure:
         print(failure)
         with existing_folder(folder, text):
-            domains = experiment.data(experiment.seed, conditions.data_dir)
-            _write_results(folder, job, conditions.threads, domains)
-            outcome = _conclude(folder, conditions.keep)
-    assert outcome is not None
-    return outcome
+            _write_results(folder, job, conditions.threads, experiment.data(experiment.seed, data_dir))
 
 
 def with_cached_features(experiment: Experiment) -> Experiment:
@@ -224,9 +215,8 @@ def logged(path: Path) -> Generator[None]:
             os.close(copy)
 
 
-def _prepare(folder: Path, job: Job) -> None:
+def _prepare(folder: Path, job: Job, text: str) -> None:
     """Make the job's folder a run folder that has begun, so that its run always resumes."""
-    text = dumps(job.experiment())
     if not folder.exists():
         try:
             with new_folder(folder, text):

@@ -6,10 +6,13 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, cast
 
+import attrs
+
 from fishr.configuration import dumps, load, structure, unstructure
+from fishr.configuration.families import KIND
 from fishr.configuration.problems import ConfigurationError
 from fishr.configuration.toml import read_toml
-from fishr.errors import InputError
+from fishr.errors import InputError, reason
 from fishr.files import present, whole_name, write_atomically
 from fishr.locks import LOCK, is_locked, locked
 from fishr.protocols.domainbed.job import Job
@@ -22,6 +25,15 @@ PLAN, JOBS, REPLACED = "plan.toml", "jobs", "replaced"
 _BUSY = "another process works on this sweep; wait for it to end, or choose another --out"
 _JOB = re.compile(r"[0-9a-f]{32}")
 _PART_LOCK = re.compile(rf"{re.escape(LOCK)}-\d+-of-\d+")
+# By the key of a plan whose table may name a plugin's kind.
+_BUILT_IN = {
+    "data": {KIND: "ColoredDigits"},
+    "featurizer": {KIND: "MLP"},
+    "head": {KIND: "LinearHead"},
+    "loss": {KIND: "CrossEntropy"},
+    "optimizer": {KIND: "Adam", "lr": 1.0},
+    "penalty": {KIND: "ERM"},
+}
 
 
 def job_folder(folder: Path, job: Job) -> Path:
@@ -67,7 +79,7 @@ def sweep_folder(
     try:
         (folder / JOBS).mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f"{folder}: could not be made ({error.strerror}); choose another place") from error
+        raise InputError(f"{folder}: could not be made ({reason(error)}); choose another place") from error
     with ExitStack() as whole, ExitStack() as stack:
         whole.enter_context(locked(folder / LOCK, folder, _BUSY))
         if part is not None:
@@ -121,34 +133,24 @@ def write_job(folder: Path, job: Job) -> None:
 
 
 def _key(path: Path) -> JobKey:
+    names = attrs.fields_dict(JobKey)
     try:
-        table = read_toml(path)
-        seeds = (int(table["hparams_seed"]), int(table["trial_seed"]))
-        return JobKey(str(table["dataset"]), str(table["algorithm"]), tuple(map(int, table["test_envs"])), *seeds)
-    except (ConfigurationError, KeyError, TypeError, ValueError) as error:
+        # The settings may need plugins.
+        return structure({name: value for name, value in read_toml(path).items() if name in names}, JobKey)
+    except ConfigurationError as error:
         raise InputError(f"{path}: damaged; remove the folder of this job to run it again") from error
 
 
-def _without_plugins(table: dict[str, Any]) -> dict[str, Any]:
-    """Return the plan with classes of ours in place of those of plugins, which decide none of the keys."""
-    settings: Any = table.get("settings")
-    if not isinstance(settings, Mapping):
-        return table
-    plain = {key: value for key, value in _items(settings) if key not in ("head", "loss", "optimizer")}
-    if "featurizer" in plain:
-        plain["featurizer"] = {"kind": "MLP"}
-    for key, name, kind in (("methods", "penalty", "ERM"), ("own", "data", "ColoredDigits")):
-        if isinstance(plain.get(key), Mapping):
-            plain[key] = {one: _replaced(entry, name, kind) for one, entry in _items(plain[key])}
-    return {**table, "settings": plain}
-
-
-def _replaced(entry: Any, name: str, kind: str) -> Any:
-    return {**entry, name: {"kind": kind}} if isinstance(entry, Mapping) and name in entry else entry
-
-
-def _items(table: Any) -> Iterable[tuple[str, Any]]:
-    return cast(Mapping[str, Any], table).items()
+def _without_plugins(table: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a plan with built-in kinds in place of those of plugins, which decide none of the keys."""
+    plain = dict[str, Any]()
+    for key, value in table.items():
+        if isinstance(value, Mapping):
+            inner = cast(Mapping[str, Any], value)
+            plain[key] = _BUILT_IN[key] if key in _BUILT_IN and KIND in inner else _without_plugins(inner)
+        else:
+            plain[key] = value
+    return plain
 
 
 def _check_is_sweep(folder: Path) -> None:
@@ -174,17 +176,9 @@ def _part_locks(folder: Path) -> tuple[Path, ...]:
 
 def _sort_jobs(folder: Path, plan: Plan) -> None:
     """Move the jobs of former plans aside and those of this plan back, so that no table mixes their results."""
-    aside = folder / REPLACED
-    wanted = {job.name for job in plan.jobs()}
-    for path in list((folder / JOBS).iterdir()):
-        if path.name not in wanted and _JOB.fullmatch(path.name):
-            aside.mkdir(exist_ok=True)
-            _move(path, aside / path.name)
-    for path in list(aside.iterdir()) if aside.is_dir() else ():
-        if path.name in wanted:
-            _move(path, folder / JOBS / path.name)
-
-
-def _move(path: Path, place: Path) -> None:
-    if not present(place):
-        path.rename(place)
+    jobs, aside, planned = folder / JOBS, folder / REPLACED, {job.name for job in plan.jobs()}
+    for path in [*jobs.iterdir(), *(aside.iterdir() if aside.is_dir() else ())]:
+        place = (jobs if path.name in planned else aside) / path.name
+        if _JOB.fullmatch(path.name) and not present(place):
+            place.parent.mkdir(exist_ok=True)
+            path.rename(place)

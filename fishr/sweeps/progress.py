@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from pathlib import Path
 from statistics import fmean
+from typing import Literal
 
 import attrs
 from attrs import field, frozen
@@ -12,6 +13,7 @@ from fishr.sweeps.folder import JOBS, begun_jobs, is_worked_on
 from fishr.sweeps.job_files import Failure, Outcome, read_failure, read_outcome
 
 TOTAL = "total"
+_State = Outcome | Literal["running", "failed", "waiting"]  # of a job
 
 
 @frozen
@@ -70,44 +72,28 @@ def progress(folder: Path, keys: Iterable[JobKey], seen: Seen | None = None) -> 
     begun = begun_jobs(folder, seen.keys)
     cells, failures = dict[tuple[str, str], list[_State]](), list[FailedJob]()
     for key in keys:
-        failure = None
-        if key not in seen.outcomes and key in begun:
+        state: _State = "running" if alive and key in begun else "waiting"
+        if key in seen.outcomes:
+            state = seen.outcomes[key]
+        elif key in begun:
             where = folder / JOBS / begun[key]
-            outcome, failure = read_outcome(where), read_failure(where)
-            if outcome is not None:
-                seen.outcomes[key], failure = outcome, None
-            elif failure is not None:
+            if (outcome := read_outcome(where)) is not None:
+                state = seen.outcomes[key] = outcome
+            elif (failure := read_failure(where)) is not None:
+                state = "failed"
                 failures.append(FailedJob(key, begun[key], failure))
-        running = alive and failure is None and key in begun
-        state = _State(seen.outcomes.get(key), failure is not None, running)
         cells.setdefault((key.dataset, key.algorithm), []).append(state)
-    every = [one for cell in cells.values() for one in cell]
+    every: list[_State] = [one for cell in cells.values() for one in cell]
     rows = tuple(_row(*key, cell, every) for key, cell in cells.items())
     left = [row.seconds for row in rows if row.seconds is not None]
     total = attrs.evolve(_row(TOTAL, "", every, every), seconds=sum(left) if left else None)
     return Progress(rows, total, tuple(failures))
 
 
-@frozen
-class _State:
-    outcome: Outcome | None
-    failed: bool
-    running: bool
-
-
 def _row(dataset: str, algorithm: str, cell: list[_State], every: list[_State]) -> Row:
-    done = [one.outcome for one in cell if one.outcome is not None]
-    failed = sum(one.failed for one in cell)
-    running = sum(one.running for one in cell if one.outcome is None)
-    rest = len(cell) - len(done) - failed
-    like = done or [one.outcome for one in every if one.outcome is not None]
-    return Row(
-        dataset,
-        algorithm,
-        done=len(done),
-        running=running,
-        failed=failed,
-        waiting=rest - running,
-        best=max((outcome.validation for outcome in done), default=None),
-        seconds=rest * fmean(outcome.seconds for outcome in like) if like else None,
-    )
+    done = [one for one in cell if isinstance(one, Outcome)]
+    running, failed, waiting = (cell.count(state) for state in ("running", "failed", "waiting"))
+    like = done or [one for one in every if isinstance(one, Outcome)]
+    best = max((outcome.validation for outcome in done), default=None)
+    seconds = (running + waiting) * fmean(outcome.seconds for outcome in like) if like else None
+    return Row(dataset, algorithm, len(done), running, failed, waiting, best, seconds)

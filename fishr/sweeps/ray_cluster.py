@@ -54,19 +54,8 @@ def _task(table: Mapping[str, Any], conditions: Conditions, folder: str, plugins
 @contextmanager
 def _joined(address: str) -> Generator[Any]:
     """Return Ray, connected to a cluster while the context lasts; tasks that still run then are ended."""
-    # Ray puts the working directory first on the path of each worker, where any file would stand in for a module.
-    with tempfile.TemporaryDirectory(prefix="fishr-") as empty:
-        with chdir(empty):
-            ray = _connected(address)
-        try:
-            yield ray
-        finally:
-            ray.shutdown()
-
-
-def _connected(address: str) -> Any:
     try:
-        ray = importlib.import_module("ray")
+        ray: Any = importlib.import_module("ray")
     except ImportError as error:
         raise InputError(
             "--ray: Ray is not installed; run pip install -e '.[ray]' in your checkout of fishr, or leave --ray out"
@@ -74,12 +63,18 @@ def _connected(address: str) -> Any:
     if address not in (LOCAL, RUNNING):
         _check_answers(address)
     dashboard = {"include_dashboard": False} if address == LOCAL else {}
-    try:
-        ray.init(address=address, log_to_driver=False, logging_level="ERROR", **dashboard)
-    # Ray ends the process that it cannot connect.
-    except (Exception, SystemExit) as error:
-        raise InputError(f"--ray: got {address!r}, where no cluster can be joined ({_line(error)})") from error
-    return ray
+    # Ray puts the working directory first on the path of each worker, where any file would stand in for a module.
+    with tempfile.TemporaryDirectory(prefix="fishr-") as empty:
+        try:
+            with chdir(empty):
+                ray.init(address=address, log_to_driver=False, logging_level="ERROR", **dashboard)
+        # Ray ends the process that it cannot connect.
+        except (Exception, SystemExit) as error:
+            raise InputError(f"--ray: got {address!r}, where no cluster can be joined ({_line(error)})") from error
+        try:
+            yield ray
+        finally:
+            ray.shutdown()
 
 
 def _check_answers(address: str) -> None:

@@ -32,7 +32,32 @@ def array_script(folder: Path, tasks: int, options: Mapping[str, Value], argumen
     """Return the script of an array of tasks, each of which works on one part of a sweep."""
     given = shlex.join([*_program(), "sweep", "resume", str(folder.absolute())])
     command = f'{given} --part "$SLURM_ARRAY_TASK_ID"/{tasks} {shlex.join(arguments)}'.rstrip()
-    return _script((folder / FOLDER).absolute(), command, tasks, {"job_name": "fishr-sweep"} | dict(options))
+    try:
+        slurm: Any = importlib.import_module("submitit.slurm.slurm")
+    except ImportError as error:
+        raise InputError(
+            "--slurm: submitit is not installed; run pip install -e '.[slurm]' in your checkout of fishr"
+        ) from error
+
+    class Writer(slurm.SlurmExecutor):
+        """Writes scripts on machines without Slurm, too."""
+
+        @classmethod
+        def affinity(cls) -> int:
+            return 1
+
+    writer: Any = Writer((folder / FOLDER).absolute())
+    known = sorted(writer._valid_parameters() - set(_OURS))
+    for key in options:
+        if key not in known:
+            raise InputError(f"--slurm: got {key!r}, expected some of {', '.join(known)}")
+    fixed = {"use_srun": False, "stderr_to_stdout": True, "additional_parameters": {"chdir": str(Path.cwd())}}
+    try:
+        writer.update_parameters(**{"job_name": "fishr-sweep", **options, **fixed})
+        writer.parameters["map_count"] = tasks
+        return str(writer._make_submission_file_text(command, uid=""))
+    except (TypeError, ValueError) as error:
+        raise InputError(f"--slurm: a value is of another kind than its key needs ({error})") from error
 
 
 def write_script(folder: Path, text: str) -> Path:
@@ -49,34 +74,3 @@ def _program() -> tuple[str, ...]:
         return (str(script),)
     # -P: no file in the working directory stands in for a module.
     return (sys.executable, "-P", "-c", "from fishr.commands import main; main()")
-
-
-def _script(folder: Path, command: str, tasks: int, options: Mapping[str, Value]) -> str:
-    try:
-        slurm: Any = importlib.import_module("submitit.slurm.slurm")
-    except ImportError as error:
-        raise InputError(
-            "--slurm: submitit is not installed; run pip install -e '.[slurm]' in your checkout of fishr"
-        ) from error
-
-    class Writer(slurm.SlurmExecutor):
-        """Writes scripts on machines without Slurm."""
-
-        @classmethod
-        def affinity(cls) -> int:
-            return 1
-
-        def text(self) -> str:
-            known = sorted(self._valid_parameters() - set(_OURS))
-            for key in options:
-                if key not in known:
-                    raise InputError(f"--slurm: got {key!r}, expected some of {', '.join(known)}")
-            here = {"chdir": str(Path.cwd())}
-            try:
-                self.update_parameters(**options, use_srun=False, stderr_to_stdout=True, additional_parameters=here)
-                self.parameters["map_count"] = tasks
-                return str(self._make_submission_file_text(command, uid=""))
-            except (TypeError, ValueError) as error:
-                raise InputError(f"--slurm: a value is of another kind than its key needs ({error})") from error
-
-    return Writer(folder).text()

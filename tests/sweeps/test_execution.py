@@ -233,7 +233,7 @@ def test_the_end_of_a_log_is_kept(tmp_path):
     assert read_failure(tmp_path) == failure == Failure("out of memory", 2, failure.log)
 
 
-@pytest.mark.parametrize("text", ["{", "[" * 100_000])
+@pytest.mark.parametrize("text", ["{", "[" * 100_000, "[]", "{}"])
 @pytest.mark.parametrize(("name", "read"), [("failed.json", read_failure), ("done", read_outcome)])
 def test_damaged_files_are_named(tmp_path, name, read, text):
     (tmp_path / name).write_text(text)

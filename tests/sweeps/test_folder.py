@@ -156,6 +156,14 @@ def test_no_module_of_the_plan_is_imported(tmp_path, plan):
     assert len(set(keys)) == len(keys)
 
 
+def test_data_sets_and_methods_may_be_called_as_keys_are(tmp_path):
+    (tmp_path / "jobs").mkdir()
+    (tmp_path / "plan.toml").write_text(OWN.replace("Hospitals", "data").replace("Mine", "penalty"))
+    keys = planned_keys(tmp_path)
+    assert len(keys) == (4 + 2) * 2 * 2
+    assert {(key.dataset, key.algorithm) for key in keys} >= {("data", "penalty"), ("PACS", "ERM")}
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
