@@ -126,9 +126,12 @@ def download_mnist(data_dir: Path) -> tuple[Path, ...]:
     folder = data_dir / "MNIST" / "raw"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        missing = [name for name in MD5 if not _is_right(folder / name)]
+        found = {name: digest_of(folder / name, "md5") for name in MD5 if present(folder / name)}
     except OSError as error:
         raise InputError(f"{folder}: cannot be used ({reason(error)}); give a folder you can write to") from None
+    for name, got in found.items():
+        if got != MD5[name]:
+            raise InputError(f"{folder / name}: its MD5 is {got}, expected {MD5[name]}; move it away and try again")
     by_hand = f"copy torchvision's MNIST/raw folder to {folder}"
 
     def check(part: Path) -> None:
@@ -138,8 +141,9 @@ def download_mnist(data_dir: Path) -> tuple[Path, ...]:
             part.unlink()
             raise RunFailed(f"{MIRROR}{name}: the download has MD5 {got}, expected {MD5[name]}; retry, or {by_hand}")
 
-    for name in missing:
-        download(MIRROR + name, folder / name, check, otherwise=by_hand)
+    for name in MD5:
+        if name not in found:
+            download(MIRROR + name, folder / name, check, otherwise=by_hand)
     return tuple(folder / name for name in MD5)
 
 
@@ -154,13 +158,3 @@ def verify_mnist(data_dir: Path) -> tuple[Path, ...]:
             f"`fishr data download mnist --data-dir {data_dir}`"
         )
     return files
-
-
-def _is_right(path: Path) -> bool:
-    """Return whether the file exists; one of other content is refused, not replaced."""
-    if not present(path):
-        return False
-    got = digest_of(path, "md5")
-    if got != MD5[path.name]:
-        raise InputError(f"{path}: its MD5 is {got}, expected {MD5[path.name]}; move it away and try again")
-    return True

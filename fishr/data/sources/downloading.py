@@ -15,6 +15,7 @@ from attrs import frozen
 from fishr.errors import InputError, RunFailed, reason
 from fishr.files import present, sync_folder, write_atomically
 from fishr.locks import beside, locked, open_own
+from fishr.paths import is_device_failure
 
 CHUNK = 1 << 20
 SECONDS = 60
@@ -112,9 +113,7 @@ def _receive(url: str, file: BinaryIO, part: Path, progress: Progress) -> str:
     memo, name = _tag_file(part), part.name.removesuffix(".fishr-part")
     tag = memo.read_text() if file.tell() and memo.exists() else ""
     try:
-        with ExitStack() as stack:
-            with _network():
-                reply = stack.enter_context(open_url(url, file.tell(), tag))
+        with open_url(url, file.tell(), tag) as reply:
             if reply.start != file.tell():
                 file.truncate(reply.start)
                 file.seek(reply.start)
@@ -123,8 +122,10 @@ def _receive(url: str, file: BinaryIO, part: Path, progress: Progress) -> str:
             for chunk in reply.chunks:
                 file.write(chunk)
                 progress(name, file.tell(), reply.length)
-    except _NetworkError as error:
-        return str(error)
+    except (OSError, HTTPException) as error:
+        if isinstance(error, OSError) and is_device_failure(error):
+            raise
+        return reason(error)
     finally:
         file.flush()
         os.fsync(file.fileno())
@@ -149,46 +150,25 @@ def open_url(url: str, start: int = 0, tag: str = "") -> Generator[Reply]:
         try:
             answer = stack.enter_context(urlopen(Request(url, headers=headers), timeout=SECONDS))
         except HTTPError as error:
-            stack.enter_context(error)
+            answer = stack.enter_context(error)
             if error.code != 416 or not start:
                 raise
-            # No byte from there on: the file is complete, or its beginning is of another file.
-            if error.headers.get("Content-Range") == f"bytes */{start}":
-                yield Reply(iter(()), start, start, tag)
-                return
-            yield stack.enter_context(open_url(url))
+        status, found = getattr(answer, "status", None), _tag(answer.headers)
+        sent = answer.headers.get("Content-Range") or ""
+        range_ = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", sent)
+        partial = status == 206
+        if status == 416 and sent == f"bytes */{start}":  # No byte from there on: the file is complete.
+            yield Reply(iter(()), start, start, tag)
             return
-        found = _tag(answer.headers)
-        range_ = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", answer.headers.get("Content-Range") or "")
-        partial = getattr(answer, "status", None) == 206
         if partial and (range_ is None or int(range_[1]) != start):
             raise OSError(f"the server sent another range than bytes {start}-")
-        if partial and tag and found not in ("", tag):
-            # The server does not know If-Range, and the file has changed.
+        if status == 416 or (partial and tag and found not in ("", tag)):
+            # Its beginning is of another file; or the server does not know If-Range, and the file has changed.
             yield stack.enter_context(open_url(url))
             return
         length = range_[2] if partial and range_ else answer.headers.get("Content-Length") or "*"
-        yield Reply(_chunks(answer), start if partial else 0, None if length == "*" else int(length), found)
-
-
-class _NetworkError(Exception):
-    """The network failed, not the disk."""
-
-
-@contextmanager
-def _network() -> Generator[None]:
-    try:
-        yield
-    except (OSError, HTTPException) as error:
-        raise _NetworkError(reason(error)) from None
-
-
-def _chunks(answer: BinaryIO) -> Iterator[bytes]:
-    chunk = b"..."
-    while chunk:
-        with _network():
-            chunk = answer.read(CHUNK)
-        yield chunk
+        chunks = iter(lambda: answer.read(CHUNK), b"")
+        yield Reply(chunks, start if partial else 0, None if length == "*" else int(length), found)
 
 
 def _tag(headers: Message) -> str:
