@@ -15,7 +15,7 @@ from fishr.data.images.folder_listing import LAYOUT
 from fishr.data.mnist import ANGLES, COLOR_NAMES
 from fishr.data.mnist_files import ALL, IMAGES, LABELS, MIRROR, find_mnist
 from fishr.data.sources.image_sets import IMAGE_SETS
-from fishr.data.sources.layouts import is_laid
+from fishr.data.sources.layouts import is_arranged
 from fishr.errors import InputError
 
 _IRM = ("flip 0.2", "flip 0.1", "reversed", "gray")
@@ -140,7 +140,7 @@ def _images(name: str, data_dir: Path) -> Entry:
         name,
         image_set.description,
         f"{image_set.folder}: fishr data download {name} --data-dir {data_dir}{archive}",
-        is_laid(folder, image_set.environments),
+        is_arranged(folder, image_set.environments),
         tuple(environment.folder for environment in image_set.environments),
         image_set.classes,
         image_set.class_names,

@@ -8,7 +8,7 @@ from types import MappingProxyType
 from attrs import field, frozen
 
 from fishr.data.images.folder_listing import LAYOUT
-from fishr.data.sources.layouts import CATEGORIES, Environment, lay_folders, lay_locations, lay_splits
+from fishr.data.sources.layouts import CATEGORIES, Environment, arrange_folders, arrange_locations, arrange_splits
 from fishr.errors import InputError
 
 _DRIVE = "https://drive.google.com/uc?id="
@@ -50,7 +50,7 @@ class ImageSet:
     by_hand: str = "unpack it, and move its environments' folders there"
     class_names: tuple[str, ...] = ()
     license: str = ""
-    relay: Relay = lay_folders
+    relay: Relay = arrange_folders
 
     @property
     def layout(self) -> str:
@@ -89,7 +89,7 @@ _SETS = (
         ),
         classes=5,
         origin=f"{_DRIVE}1skwblH1_okBwxWxmRsp9_qi15hyPpxg8",
-        relay=lay_splits,
+        relay=arrange_splits,
         archives={"VLCS.tar.gz": f"{_DRIVE}1skwblH1_okBwxWxmRsp9_qi15hyPpxg8"},
         by_hand="merge each environment's train, crossval and test folders, class by class, so that ENVIRONMENT/CLASS "
         "has all of them",
@@ -121,7 +121,7 @@ _SETS = (
         environments=_environments({f"location_{number}": f"L{number}" for number in (100, 38, 43, 46)}),
         classes=10,
         origin="https://lila.science/datasets/caltech-camera-traps",
-        relay=lay_locations,
+        relay=arrange_locations,
         archives={name: f"{_TRAPS}/{name}" for name in ("eccv_18_all_images_sm.tar.gz", "eccv_18_annotations.tar.gz")},
         by_hand="put each image of these locations under its category in the annotations",
         class_names=CATEGORIES,

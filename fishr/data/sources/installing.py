@@ -11,7 +11,7 @@ from fishr.data.images.folder_listing import list_folder
 from fishr.data.sources.archives import check_space, is_archive, unpack
 from fishr.data.sources.downloading import OTHERWISE, Progress, download
 from fishr.data.sources.image_sets import ImageSet
-from fishr.data.sources.layouts import is_laid
+from fishr.data.sources.layouts import is_arranged
 from fishr.data.sources.verifying import check_contents, contents_of, notes_of
 from fishr.errors import InputError, RunFailed, reason
 from fishr.files import digest_of, partial_folder, present, put_folder, write_atomically
@@ -30,7 +30,7 @@ class Installed:
 
     Args:
         sums: Path and SHA-256 sum of each archive; empty if the data set existed already.
-        notes: Notes on how it was laid out.
+        notes: Notes on how it was arranged.
     """
 
     folder: Path
@@ -64,7 +64,7 @@ def install(
     """
     folder = data_dir / image_set.folder
     if present(folder):
-        if archives or left_out or not is_laid(folder, image_set.environments):
+        if archives or left_out or not is_arranged(folder, image_set.environments):
             raise InputError(f"{folder}: exists already and is kept; move it away or choose another --data-dir")
         return Installed(folder)
     if not archives and not image_set.archives:
@@ -83,10 +83,10 @@ def install(
         busy = "another process is unpacking it; wait for it to end"
         with locked(beside(folder), folder, busy), partial_folder(folder) as work:
             _unpack(chosen, work / "unpacked", progress, total)
-            notes = _lay(image_set, work / "unpacked", work / "laid", ", ".join(map(str, chosen)))
+            notes = _arrange(image_set, work / "unpacked", work / "arranged", ", ".join(map(str, chosen)))
             if left_out is not None:
-                notes += (_leave_out(work / "laid", unwanted, left_out),)
-            put_folder(work / "laid", folder)
+                notes += (_leave_out(work / "arranged", unwanted, left_out),)
+            put_folder(work / "arranged", folder)
     except OSError as error:
         raise RunFailed(f"{folder}: cannot be written ({reason(error)}); free some space or fix permissions") from None
     return Installed(folder, sums or tuple((path, digest_of(path)) for path in archives), notes)
@@ -185,20 +185,20 @@ def _unpack(archives: Sequence[Path], folder: Path, progress: Progress, total: i
             progress("unpacking", done, total)
 
 
-def _lay(image_set: ImageSet, unpacked: Path, laid: Path, listed: str) -> tuple[str, ...]:
+def _arrange(image_set: ImageSet, unpacked: Path, arranged: Path, listed: str) -> tuple[str, ...]:
     """Lay out what was unpacked, and return notes; what is not the data set is refused."""
-    laid.mkdir()
+    arranged.mkdir()
     try:
-        notes = image_set.relay(unpacked, laid, image_set.environments)
-        contents = contents_of(list_folder(laid))
+        notes = image_set.relay(unpacked, arranged, image_set.environments)
+        contents = contents_of(list_folder(arranged))
     except InputError as error:
-        raise InputError(f"{listed}: {str(error).replace(str(laid), 'its content')}") from None
+        raise InputError(f"{listed}: {str(error).replace(str(arranged), 'its content')}") from None
     check_contents(contents, image_set, listed)
     return (*notes, *notes_of(contents))
 
 
-def _leave_out(laid: Path, unwanted: Sequence[PurePosixPath], source: Path) -> str:
-    existing = [laid / place for place in unwanted if (laid / place).is_file()]
+def _leave_out(arranged: Path, unwanted: Sequence[PurePosixPath], source: Path) -> str:
+    existing = [arranged / place for place in unwanted if (arranged / place).is_file()]
     if not existing:
         raise InputError(f"{source}: none of its {len(unwanted)} paths exists; expected ENVIRONMENT/CLASS/IMAGE")
     for path in existing:

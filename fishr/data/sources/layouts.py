@@ -5,7 +5,7 @@ import json
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from attrs import frozen
 
@@ -39,29 +39,29 @@ class Environment:
         return _plain(name) in map(_plain, (self.folder, *self.also))
 
 
-def is_laid(folder: Path, environments: Sequence[Environment]) -> bool:
+def is_arranged(folder: Path, environments: Sequence[Environment]) -> bool:
     """Return whether a folder has one folder for each environment."""
     names = [path.name for path in folders_of(folder)]
     return all(any(environment.is_called(name) for name in names) for environment in environments)
 
 
-# Each of the functions lay_* moves images from ``unpacked`` to ``laid``, an empty folder on the same disk, and returns
-# notes for people.
+# Each of the functions arrange_* moves images from ``unpacked`` to ``arranged``, an empty folder on the same disk, and
+# returns notes for people.
 
 
-def lay_folders(unpacked: Path, laid: Path, environments: tuple[Environment, ...]) -> tuple[str, ...]:
+def arrange_folders(unpacked: Path, arranged: Path, environments: tuple[Environment, ...]) -> tuple[str, ...]:
     """Move the folder of each environment, at whatever depth it is."""
     for environment, folder in find_environments(unpacked, environments).items():
-        folder.rename(laid / environment.folder)
+        folder.rename(arranged / environment.folder)
     return ()
 
 
-def lay_splits(unpacked: Path, laid: Path, environments: tuple[Environment, ...]) -> tuple[str, ...]:
+def arrange_splits(unpacked: Path, arranged: Path, environments: tuple[Environment, ...]) -> tuple[str, ...]:
     """Merge the train, crossval and test folders of each environment, class by class."""
     # Of two images of one name and class, the second is dropped if the bytes agree, else its split precedes its name.
     notes = list[str]()
     for environment, folder in find_environments(unpacked, environments).items():
-        target = laid / environment.folder
+        target = arranged / environment.folder
         parts = {part.name.lower(): part for part in folders_of(folder)}
         splits = [parts[name] for name in SPLITS if name in parts]
         if not splits or WHOLE in parts:
@@ -87,7 +87,7 @@ def lay_splits(unpacked: Path, laid: Path, environments: tuple[Environment, ...]
     return tuple(notes)
 
 
-def lay_locations(unpacked: Path, laid: Path, environments: tuple[Environment, ...]) -> tuple[str, ...]:
+def arrange_locations(unpacked: Path, arranged: Path, environments: tuple[Environment, ...]) -> tuple[str, ...]:
     """Move Caltech camera traps' images to location_N/CATEGORY, by their annotations in .json files."""
     # An image with animals of two categories goes to both. Source: Beery et al., Recognition in terra incognita, ECCV
     # 2018; the locations and categories are those of Gulrajani and Lopez-Paz, ICLR 2021.
@@ -96,10 +96,11 @@ def lay_locations(unpacked: Path, laid: Path, environments: tuple[Environment, .
     if not annotations:
         raise InputError("what was unpacked has no .json file of annotations; give their archive too")
     places = dict[str, list[Path]]()
-    for sighting in sorted({sighting for path in annotations for sighting in read_sightings(path)}):
-        folder = f"location_{sighting.location}"
-        if sighting.category in CATEGORIES and any(folder == each.folder for each in environments):
-            places.setdefault(sighting.file, []).append(laid / folder / sighting.category / sighting.file)
+    folders = {environment.folder for environment in environments}
+    for file, location, category in sorted({sighting for path in annotations for sighting in read_sightings(path)}):
+        folder = f"location_{location}"
+        if category in CATEGORIES and folder in folders:
+            places.setdefault(file, []).append(arranged / folder / category / file)
     images = {path.name: path for path in files}
     missing = [file for file in places if file not in images]
     if len(missing) == len(places):
@@ -114,48 +115,39 @@ def lay_locations(unpacked: Path, laid: Path, environments: tuple[Environment, .
     return (f"{len(missing)} annotated images are not in the archive, such as {missing[0]}",) if missing else ()
 
 
-class Sighting(NamedTuple):
-    """One annotation of a camera trap's image: its file name, the category seen, and the camera's location."""
-
-    file: str
-    category: str
-    location: str
-
-
-def read_sightings(path: Path) -> list[Sighting]:
-    """Return the sightings of a file in the COCO camera traps format."""
+def read_sightings(path: Path) -> list[tuple[str, str, str]]:
+    """Return file name, location and category of each annotation of a file in the COCO camera traps format."""
     try:
         tree: Any = json.loads(path.read_bytes())
         names = {category["id"]: str(category["name"]) for category in tree["categories"]}
         images = {image["id"]: (Path(image["file_name"]).name, str(image["location"])) for image in tree["images"]}
-        pairs = [(images[each["image_id"]], names[each["category_id"]]) for each in tree["annotations"]]
+        return [(*images[each["image_id"]], names[each["category_id"]]) for each in tree["annotations"]]
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         problem = f"{type(error).__name__}: {one_line(str(error))}"
         raise InputError(
             f"{path.name}: no annotations in the COCO camera traps format ({problem}); get it from its publisher"
         ) from None
-    return [Sighting(file, category, location) for (file, location), category in pairs]
 
 
 def find_environments(unpacked: Path, environments: tuple[Environment, ...]) -> dict[Environment, Path]:
     """Return the folder of each environment, the least deep one; two equally deep ones are refused."""
-    found = dict[Environment, Path]()
-    for folder in _by_depth(unpacked):
-        for environment in environments:
-            if environment.is_called(folder.name):
-                first = found.setdefault(environment, folder)
-                if first != folder and len(first.parts) == len(folder.parts):
-                    raise InputError(
-                        f"what was unpacked has two folders for {environment.folder}: "
-                        f"{first.relative_to(unpacked)} and {folder.relative_to(unpacked)}; expected one"
-                    )
+    found, folders = dict[Environment, Path](), list(_by_depth(unpacked))
+    for environment in environments:
+        named = [folder for folder in folders if environment.is_called(folder.name)]
+        if len(named) > 1 and len(named[0].parts) == len(named[1].parts):
+            raise InputError(
+                f"what was unpacked has two folders for {environment.folder}: "
+                f"{named[0].relative_to(unpacked)} and {named[1].relative_to(unpacked)}; expected one"
+            )
+        if named:
+            found[environment] = named[0]
     missing = [environment.folder for environment in environments if environment not in found]
     if missing:
         raise InputError(
             f"what was unpacked has no folder {', '.join(missing)}; expected one for each environment, "
             "so give all of the data set's archives"
         )
-    return {environment: found[environment] for environment in environments}
+    return found
 
 
 def folders_of(folder: Path) -> list[Path]:

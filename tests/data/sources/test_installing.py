@@ -11,7 +11,7 @@ import pytest
 
 from fishr.data.sources import find_image_set, install, installing
 from fishr.data.sources.installing import obtain, read_sums
-from fishr.data.sources.layouts import Environment, is_laid
+from fishr.data.sources.layouts import Environment, is_arranged
 from fishr.errors import InputError, RunFailed
 from fishr.files import digest_of
 
@@ -206,9 +206,9 @@ def test_laid_means_every_environment(tmp_path: Path):
     two = (Environment("photo", "P"), Environment("Real World", "R"))
     (tmp_path / "photo").mkdir()
     (tmp_path / "Real World").touch()
-    assert not is_laid(tmp_path, two)
+    assert not is_arranged(tmp_path, two)
     (tmp_path / "Real_World").mkdir()
-    assert is_laid(tmp_path, two)
+    assert is_arranged(tmp_path, two)
 
 
 TWO = {"a.zip": "http://host/a.zip", "b.zip": "https://drive.google.com/uc?id=0"}

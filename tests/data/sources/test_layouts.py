@@ -8,11 +8,10 @@ import pytest
 from fishr.data.sources import find_image_set
 from fishr.data.sources.layouts import (
     Environment,
-    Sighting,
+    arrange_folders,
+    arrange_locations,
+    arrange_splits,
     find_environments,
-    lay_folders,
-    lay_locations,
-    lay_splits,
     read_sightings,
 )
 from fishr.errors import InputError
@@ -45,7 +44,7 @@ def test_environments_are_found_wherever_they_lie(folders):
     fill(unpacked / "0" / "kfold", "photo/dog/1.jpg=1", "Thumbs.db")
     fill(unpacked / "1", "deep/er/real_world/cat/2.jpg=2")
     fill(unpacked / "__MACOSX", "photo/dog/._1.jpg")
-    assert lay_folders(unpacked, laid, TWO) == ()
+    assert arrange_folders(unpacked, laid, TWO) == ()
     assert files(laid) == {"photo/dog/1.jpg": "1", "Real World/cat/2.jpg": "2"}
 
 
@@ -59,7 +58,7 @@ def test_a_missing_environment_is_named(folders):
     unpacked, laid = folders
     fill(unpacked, "photo/dog/1.jpg")
     with pytest.raises(InputError, match=r"has no folder Real World; .* give all of the data set's archives"):
-        lay_folders(unpacked, laid, TWO)
+        arrange_folders(unpacked, laid, TWO)
     assert files(unpacked) == {"photo/dog/1.jpg": "photo/dog/1.jpg"}
 
 
@@ -67,7 +66,7 @@ def test_two_folders_for_one_environment_are_named(folders):
     unpacked, laid = folders
     fill(unpacked, "a/photo/dog/1.jpg", "b/Photo/dog/1.jpg", "RealWorld/dog/1.jpg")
     with pytest.raises(InputError, match=r"two folders for photo: a/photo and b/Photo"):
-        lay_folders(unpacked, laid, TWO)
+        arrange_folders(unpacked, laid, TWO)
 
 
 def test_the_splits_of_vlcs_merge(folders):
@@ -85,7 +84,7 @@ def test_the_splits_of_vlcs_merge(folders):
         "PASCAL/full/0/b.jpg=8",
         "PASCAL/train/0/a.jpg=7",
     )
-    notes = lay_splits(unpacked, laid, find_image_set("VLCS").environments)
+    notes = arrange_splits(unpacked, laid, find_image_set("VLCS").environments)
     assert files(laid) == {
         "Caltech101/0/a.jpg": "1",
         "Caltech101/0/b.jpg": "2",
@@ -105,14 +104,14 @@ def test_the_splits_of_vlcs_merge(folders):
 def test_a_rename_never_falls_on_another_image(folders):
     unpacked, laid = folders
     fill(unpacked / "photo", "train/0/test_a.jpg=1", "train/0/a.jpg=2", "test/0/a.jpg=3")
-    lay_splits(unpacked, laid, TWO[:1])
+    arrange_splits(unpacked, laid, TWO[:1])
     assert files(laid / "photo" / "0") == {"a.jpg": "2", "test_a.jpg": "1", "test_test_a.jpg": "3"}
 
 
 def test_environments_without_splits_stay_as_they_are(folders):
     unpacked, laid = folders
     fill(unpacked / "VLCS", "photo/dog/1.jpg=1", "photo/cat/2.jpg=2")
-    assert lay_splits(unpacked, laid, TWO[:1]) == ()
+    assert arrange_splits(unpacked, laid, TWO[:1]) == ()
     assert files(laid) == {"photo/cat/2.jpg": "2", "photo/dog/1.jpg": "1"}
 
 
@@ -159,7 +158,7 @@ def test_images_go_to_their_location_and_category(traps):
     one = annotations(("a.jpg", 38, 1), ("b.jpg", "46", 0), ("c.jpg", 99, 1), ("d.jpg", 43, 2))
     two = annotations(("a.jpg", 38, 1), ("a.jpg", 38, 1), ("e.jpg", 100, 3), ("e.jpg", 100, 1), ("x/f.jpg", 43, 3))
     put(unpacked, one, two, images="abcdefg")
-    assert lay_locations(unpacked, laid, LOCATIONS) == ()
+    assert arrange_locations(unpacked, laid, LOCATIONS) == ()
     assert contents(laid) == {
         "location_100/bird/e.jpg": "e",
         "location_100/dog/e.jpg": "e",
@@ -172,7 +171,7 @@ def test_images_go_to_their_location_and_category(traps):
 def test_annotated_images_that_are_not_there_are_told(traps):
     unpacked, laid = traps
     put(unpacked, annotations(("a.jpg", 38, 1), ("b.jpg", 38, 1), ("c.jpg", 38, 1)), images="b")
-    assert lay_locations(unpacked, laid, LOCATIONS) == ("2 annotated images are not in the archive, such as a.jpg",)
+    assert arrange_locations(unpacked, laid, LOCATIONS) == ("2 annotated images are not in the archive, such as a.jpg",)
     assert contents(laid) == {"location_38/bird/b.jpg": "b"}
 
 
@@ -190,11 +189,11 @@ def test_camera_traps_that_cannot_be_laid_out(traps, texts, problem):
     unpacked, laid = traps
     put(unpacked, *texts, images="ab")
     with pytest.raises(InputError, match=problem) as caught:
-        lay_locations(unpacked, laid, LOCATIONS)
+        arrange_locations(unpacked, laid, LOCATIONS)
     assert "\n" not in str(caught.value)
 
 
 def test_a_file_name_with_folders_stays_inside(tmp_path: Path):
     path = tmp_path / "a.json"
     path.write_text(annotations(("../../up.jpg", 38, 1)))
-    assert read_sightings(path) == [Sighting("up.jpg", "bird", "38")]
+    assert read_sightings(path) == [("up.jpg", "38", "bird")]
