@@ -1,7 +1,6 @@
 """Domains of MNIST: ColoredMNIST of the IRM paper, and DomainBed's DomainBedColoredMNIST and RotatedMNIST."""
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -12,19 +11,14 @@ from torch import Tensor
 from fishr.data.domains import Domain, Domains
 from fishr.data.environments import Environments
 from fishr.data.mnist_files import ALL, find_mnist, read_mnist
-from fishr.data.spurious_color import check_flips, check_remainder, colored, colored_domains
-from fishr.errors import InputError
+from fishr.data.spurious_color import binary_labels, check_flips, check_remainder, colored, colored_domains, flipped
+from fishr.data.value_checks import at_least_one
 from fishr.paths import DATA
 
 FLIPS = (0.1, 0.2, 0.9)
 COLOR_NAMES = ("+90%", "+80%", "-90%")
 ANGLES = (0, 15, 30, 45, 60, 75)
 LABEL_NOISE = 0.25
-
-
-def _at_least_one(record: object, attribute: Any, value: int | None) -> None:
-    if value is not None and value < 1:
-        raise InputError(f"{attribute.name}: got {value}, expected at least 1 sample of each environment")
 
 
 @frozen
@@ -84,7 +78,7 @@ class DomainBedColoredMNIST:
         Gulrajani and Lopez-Paz, In search of lost domain generalization, ICLR 2021.
     """
 
-    samples: int | None = field(default=None, validator=_at_least_one)
+    samples: int | None = field(default=None, validator=at_least_one)
 
     def __call__(self, seed: int, data_dir: Path | None) -> Environments:
         """Return the environments of one seed from MNIST's four files in ``data_dir``."""
@@ -93,12 +87,11 @@ class DomainBedColoredMNIST:
         order = torch.randperm(len(digits), generator=generator)
         domains = list[Domain]()
         for index, (name, flip) in enumerate(zip(COLOR_NAMES, FLIPS, strict=True)):
-            dealt = order[index :: len(FLIPS)]
-            noise, wrong = (torch.rand(len(dealt), generator=generator) < chance for chance in (LABEL_NOISE, flip))
-            labels = (digits[dealt] < 5) ^ noise
-            kept = slice(self.samples)
+            dealt, kept = order[index :: len(FLIPS)], slice(self.samples)
+            labels = binary_labels(digits[dealt], LABEL_NOISE, generator)
+            colors = flipped(labels, flip, generator)
             values = images[dealt[kept]].float().div_(255)
-            domains.append(Domain(name, colored(values, (labels ^ wrong)[kept].long()), labels[kept].long()))
+            domains.append(Domain(name, colored(values, colors[kept]), labels[kept]))
         return Environments(tuple(domains), classes=2)
 
 
@@ -118,7 +111,7 @@ class RotatedMNIST:
         Ghifary et al., ICCV 2015, in the form of Gulrajani and Lopez-Paz, ICLR 2021.
     """
 
-    samples: int | None = field(default=None, validator=_at_least_one)
+    samples: int | None = field(default=None, validator=at_least_one)
 
     def __call__(self, seed: int, data_dir: Path | None) -> Environments:
         """Return the environments of one seed from MNIST's four files in ``data_dir``."""

@@ -58,37 +58,37 @@ class ImageCache:
             return cast(tuple[str, ...], paths), labels
 
 
-class ImageRows:
-    """Pixels of an image cache, read image by image in any thread; a pickled or forked copy opens the file again."""
+class CachedImages:
+    """Images of a domain in an image cache, read one by one in any thread; a pickled or forked copy opens it again."""
 
-    def __init__(self, path: Path, key: str) -> None:
-        self._path, self._key = path, key
-        # Process, what keeps the file open, and the images of each domain.
-        self._open: tuple[int, ExitStack, tuple[h5py.Dataset, ...]] | None = None
+    def __init__(self, path: Path, key: str, domain: int, names: tuple[str, ...]) -> None:
+        self._path, self._key, self._domain, self.names = path, key, domain, names
+        # Process, what keeps the file open, and the images.
+        self._open: tuple[int, ExitStack, h5py.Dataset] | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return ImageRows, (self._path, self._key)
+        return CachedImages, (self._path, self._key, self._domain, self.names)
 
-    def read(self, domain: int, row: int) -> Array:
+    def read(self, index: int) -> Array:
         """Return one image, [size, size, 3] uint8."""
         # A local name, as another thread may close the file.
         current = self._open
         if current is None or current[0] != os.getpid():
             current = self._open = self._opened()
         try:
-            return current[2][domain][row]
+            return current[2][index]
         except UNREADABLE:
             # The slow way names what is wrong with the file.
             self._open = None
-            return read_columns(self._path, KIND, self._key, domain, ("images",), row, row + 1)["images"][0]
+            rows = read_columns(self._path, KIND, self._key, self._domain, ("images",), index, index + 1)
+            return rows["images"][0]
 
-    def _opened(self) -> tuple[int, ExitStack, tuple[h5py.Dataset, ...]]:
+    def _opened(self) -> tuple[int, ExitStack, h5py.Dataset]:
         with ExitStack() as stack:
             file = stack.enter_context(opened(self._path, KIND))
             if read_element(file, "key") != self._key:
                 raise InputError(f"{self._path}: is another file than was opened (its key has changed); open it again")
-            domains = entry(file, "domains")
-            images = tuple(entry(entry(domains, str(index)), "images") for index in range(len(domains)))
+            images = entry(entry(entry(file, "domains"), str(self._domain)), "images")
             return os.getpid(), stack.pop_all(), images
 
 

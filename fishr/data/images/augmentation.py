@@ -64,8 +64,6 @@ def augment(image: "Image", drawn: Augmentation, size: int) -> "Image":
 
 def crop(images: Sequence[Tensor] | Tensor, augmentations: Sequence[Augmentation], size: int) -> Tensor:
     """Crop, resize and mirror uint8 images as torchvision's resized_crop and hflip do; return [n, 3, size, size]."""
-    if isinstance(images, Tensor) and images.device.type != "cpu":
-        return _crop_together(images, augmentations, size)
     made = torch.empty(len(images), 3, size, size, dtype=torch.uint8)
     for row, (image, drawn) in enumerate(zip(images, augmentations, strict=True)):
         cut = image[:, drawn.top : drawn.top + drawn.height, drawn.left : drawn.left + drawn.width]
@@ -91,8 +89,8 @@ def _between(uniform: Callable[[], float], low: float, high: float) -> float:
     return low + (high - low) * uniform()
 
 
-def _crop_together(images: Tensor, augmentations: Sequence[Augmentation], size: int) -> Tensor:
-    """Crop images no larger than ``size``; each crop grows, so there is nothing to antialias."""
+def crop_together(images: Tensor, augmentations: Sequence[Augmentation], size: int) -> Tensor:
+    """Crop images no larger than ``size`` in one batch; each crop grows, so there is nothing to antialias."""
     boxes = [(drawn.top, drawn.height, drawn.left, drawn.width) for drawn in augmentations]
     top, height, left, width = torch.tensor(boxes, dtype=torch.float32, device=images.device).unbind(1)
     mirrored = torch.tensor([drawn.mirrored for drawn in augmentations], device=images.device)

@@ -4,17 +4,17 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
-from attrs import frozen
+from attrs import field, frozen
 
 from fishr.data.domains import Domain
 from fishr.data.environments import Environments
 from fishr.data.images.folder_listing import list_folder
 from fishr.data.images.image_inputs import ImageInputs, Prepare
-from fishr.data.images.image_stores import CachedImages
 from fishr.data.images.layout_warnings import warn_of_layout
 from fishr.data.images.list_files import LIST_EXTENSIONS, list_file
 from fishr.data.images.listed_images import Listed, chosen_environments, class_names, rows_taken
 from fishr.data.images.unreadable import check_readable
+from fishr.data.value_checks import at_least_one
 from fishr.errors import InputError
 from fishr.paths import in_data_folder
 
@@ -55,7 +55,7 @@ class ImageFolders:
     augment: bool = True
     augment_evaluation: bool = False
     environments: tuple[str, ...] | None = None
-    samples: int | None = None
+    samples: int | None = field(default=None, validator=at_least_one)
     cache: str | None = None
     prepare: Prepare = "reader"
 
@@ -89,7 +89,7 @@ class ImageList:
     augment: bool = True
     augment_evaluation: bool = False
     environments: tuple[str, ...] | None = None
-    samples: int | None = None
+    samples: int | None = field(default=None, validator=at_least_one)
     cache: str | None = None
     prepare: Prepare = "reader"
 
@@ -110,7 +110,7 @@ def list_images(source: Path) -> tuple[Listed, ...]:
 def list_cache(path: Path, size: int, names: Sequence[str] | None = None) -> tuple[Listed, ...]:
     """Return the images of a file made by ``fishr cache images``, of these environments or of all."""
     # HDF5 takes long to load, and most data sets do without.
-    from fishr.data.caches.image_cache import ImageRows, open_images
+    from fishr.data.caches.image_cache import CachedImages, open_images
 
     found = open_images(path)
     if found.size != size:
@@ -119,20 +119,17 @@ def list_cache(path: Path, size: int, names: Sequence[str] | None = None) -> tup
             f"with `fishr cache images --size {size}`, or set the size to {found.size}"
         )
     domains = {section.name: index for index, section in enumerate(found.sections)}
-    cached = ImageRows(path, found.key)
     listed = list[Listed]()
     for name in chosen_environments(path, list(domains), names):
         paths, labels = found.domain(domains[name])
         classes = tuple(found.classes[label] for label in labels.tolist())
-        listed.append(Listed(name, CachedImages(cached, domains[name], paths), classes))
+        listed.append(Listed(name, CachedImages(path, found.key, domains[name], paths), classes))
     return tuple(listed)
 
 
 def _check_settings(data: ImageFolders | ImageList) -> None:
     if data.size < 1:
         raise InputError(f"size: got {data.size}, expected at least 1 pixel")
-    if data.samples is not None and data.samples < 1:
-        raise InputError(f"samples: got {data.samples}, expected at least 1 sample of each environment")
     names = data.environments
     if names is not None and (not names or len(set(names)) < len(names)):
         raise InputError(f"environments: got {names}, expected one or more names, once each")

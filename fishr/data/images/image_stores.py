@@ -1,4 +1,4 @@
-"""Where images are read from: files, a file of ``fishr cache images``, or a tensor on the device."""
+"""Where images are read from: files, or a tensor on the device; ``image_cache.CachedImages`` reads a cache."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,13 +8,11 @@ import torch
 from attrs import evolve, frozen
 from torch import Tensor
 
-from fishr.data.images.augmentation import Augmentation, crop
+from fishr.data.images.augmentation import Augmentation, crop, crop_together
 from fishr.data.images.decoding import Array, decode
 
 if TYPE_CHECKING:
     from PIL.Image import Image
-
-    from fishr.data.caches.image_cache import ImageRows
 
 
 class Images(Protocol):
@@ -59,18 +57,6 @@ class ImageFiles:
 
 
 @frozen(eq=False)
-class CachedImages:
-    """Resized images of one domain in a file of ``fishr cache images``."""
-
-    cache: "ImageRows"
-    domain: int
-    names: tuple[str, ...]
-
-    def read(self, index: int) -> Array:
-        return self.cache.read(self.domain, index)
-
-
-@frozen(eq=False)
 class DeviceImages:
     """Resized images in one tensor [N, size, size, 3] uint8 on any device."""
 
@@ -90,4 +76,4 @@ class DeviceImages:
             # A crop is read in place, without a copy of the whole image.
             return crop([self.pixels[row].permute(2, 0, 1) for row in rows], drawn, size)
         whole = self.pixels.index_select(0, torch.tensor(rows, device=self.pixels.device)).permute(0, 3, 1, 2)
-        return whole if drawn is None else crop(whole, drawn, size)
+        return whole if drawn is None else crop_together(whole, drawn, size)

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from fishr.data.caches import Section, describe, open_features, open_images, verify
-from fishr.data.caches.image_cache import ImageRows, write_images
+from fishr.data.caches.image_cache import CachedImages, write_images
 from fishr.data.caches.unfinished import Parts
 from fishr.errors import InputError
 
@@ -54,14 +54,14 @@ def test_what_is_written_is_read(file):
     cache = open_images(file)
     assert (cache.size, cache.classes, cache.sections) == (SIZE, ("cat", "dog"), tuple(SECTIONS))
     assert cache.provenance["images_sha256"] == "1" * 64
-    rows = ImageRows(file, cache.key)
     for domain, count in enumerate(ROWS):
         paths, labels = cache.domain(domain)
+        images = CachedImages(file, cache.key, domain, paths)
         assert labels.tolist() == [row % 2 for row in range(count)]
         assert labels.dtype == np.int64
         assert paths[-1] == f"{SECTIONS[domain].name}/ä{count - 1}.jpg"
         for row in (0, count - 1, count // 2):
-            assert np.array_equal(rows.read(domain, row), pixels(domain, row, row + 1)[0])
+            assert np.array_equal(images.read(row), pixels(domain, row, row + 1)[0])
     assert verify(file) == ()
 
 
@@ -104,10 +104,9 @@ def test_it_goes_on_where_it_stopped(tmp_path, file):
     one, other = open_images(path), open_images(file)
     assert one.key == other.key
     for domain, count in enumerate(ROWS):
+        resumed, whole = (CachedImages(place, one.key, domain, ()) for place in (path, file))
         for row in range(0, count, 9):
-            assert np.array_equal(
-                ImageRows(path, one.key).read(domain, row), ImageRows(file, one.key).read(domain, row)
-            )
+            assert np.array_equal(resumed.read(row), whole.read(row))
     assert not list(tmp_path.glob("*.parts"))
     assert not write(path, stopping)
     assert len(asked) == 5
@@ -153,40 +152,41 @@ def test_a_flipped_bit_is_told_in_one_line(file):
     at = content.index(pixels(0, 70, 71).tobytes())
     content[at + 5] ^= 1
     file.write_bytes(content)
-    rows = ImageRows(file, open_images(file).key)
+    key = open_images(file).key
+    damaged, whole = (CachedImages(file, key, domain, ()) for domain in (0, 1))
     with pytest.raises(InputError, match=r"images.h5: cut short or damaged \(.*\); make it again") as caught:
-        rows.read(0, 70)
+        damaged.read(70)
     assert "\n" not in str(caught.value)
-    assert np.array_equal(rows.read(1, 3), pixels(1, 3, 4)[0])
+    assert np.array_equal(whole.read(3), pixels(1, 3, 4)[0])
     assert len(verify(file)) == 1
 
 
 def test_another_file_in_its_place_is_noticed(file):
     key = open_images(file).key
     with pytest.raises(InputError, match="is another file than was opened"):
-        ImageRows(file, "0" * 64).read(0, 0)
+        CachedImages(file, "0" * 64, 0, ()).read(0)
     with pytest.raises(InputError, match="no such file"):
-        ImageRows(file.with_name("gone.h5"), key).read(0, 0)
+        CachedImages(file.with_name("gone.h5"), key, 0, ()).read(0)
     with pytest.raises(InputError, match="got a file of kind fishr-images, expected fishr-features"):
         open_features(file)
 
 
 def test_threads_and_pickles(file):
-    rows = ImageRows(file, open_images(file).key)
-    rows.read(0, 0)
+    rows = CachedImages(file, open_images(file).key, 0, ())
+    rows.read(0)
     again = pickle.loads(pickle.dumps(rows))
     with ThreadPoolExecutor(8) as pool:
-        found = list(pool.map(lambda row: again.read(0, row), [*range(ROWS[0])] * 4))
+        found = list(pool.map(again.read, [*range(ROWS[0])] * 4))
     assert np.array_equal(np.stack(found), np.tile(pixels(0, 0, ROWS[0]), (4, 1, 1, 1)))
 
 
 def _sum(rows):
-    return int(rows.read(1, 4).sum()), rows._open[0] == os.getpid()
+    return int(rows.read(4).sum()), rows._open[0] == os.getpid()
 
 
 def test_a_fork_opens_its_own(file):
-    rows = ImageRows(file, open_images(file).key)
-    expected = int(rows.read(1, 4).sum())
+    rows = CachedImages(file, open_images(file).key, 1, ())
+    expected = int(rows.read(4).sum())
     context = multiprocessing.get_context("fork")
     receiving, sending = context.Pipe(duplex=False)
     process = context.Process(target=lambda: sending.send(_sum(rows)))
@@ -201,10 +201,10 @@ def test_a_fork_opens_its_own(file):
 def test_the_file_is_opened_once(file, monkeypatch):
     opened, count = h5py.File, []
     monkeypatch.setattr(h5py, "File", lambda *a, **k: count.append(1) or opened(*a, **k))
-    rows = ImageRows(file, "x")
+    rows = CachedImages(file, "x", 0, ())
     assert not count
-    rows = ImageRows(file, open_images(file).key)
+    rows = CachedImages(file, open_images(file).key, 0, ())
     count.clear()
     for row in range(5):
-        rows.read(0, row)
+        rows.read(row)
     assert len(count) == 1

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torchvision.transforms.v2 import functional as F
 
-from fishr.data.images.augmentation import Augmentation, _crop_together, augment, crop, draw_augmentation
+from fishr.data.images.augmentation import Augmentation, augment, crop, crop_together, draw_augmentation
 
 SEEDS = range(24)
 
@@ -39,7 +39,7 @@ def test_a_batch_at_once_rounds_like_one_by_one(noise):
     images = torch.stack([_pixels(noise(seed, 40, 40)) for seed in SEEDS])
     drawn = [draw_augmentation(seed, 40, 40) for seed in SEEDS]
     whole = Augmentation(0, 0, 40, 40, mirrored=False, jitters=(), gray=False)
-    together, each = _crop_together(images, [whole, *drawn[1:]], 40), crop(images, [whole, *drawn[1:]], 40)
+    together, each = crop_together(images, [whole, *drawn[1:]], 40), crop(images, [whole, *drawn[1:]], 40)
     assert torch.equal(together[0], images[0])
     difference = (together.int() - each.int()).abs()
     assert difference.max() <= 1
@@ -50,7 +50,7 @@ def test_a_batch_at_once_against_torchvisions_floats(noise):
     """It rounds what torchvision makes of floats: within half a level, but for the rounding of coordinates."""
     images = torch.stack([_pixels(noise(seed, 40, 40)) for seed in SEEDS])
     drawn = [draw_augmentation(seed, 40, 40) for seed in SEEDS]
-    for cut, image, one in zip(_crop_together(images, drawn, 40), images, drawn, strict=True):
+    for cut, image, one in zip(crop_together(images, drawn, 40), images, drawn, strict=True):
         theirs = F.resized_crop(image.float(), one.top, one.left, one.height, one.width, [40, 40], antialias=True)
         theirs = F.horizontal_flip(theirs) if one.mirrored else theirs
         assert (cut - theirs).abs().max() < 0.502
@@ -61,7 +61,7 @@ def test_pixels_beyond_the_crop_do_not_show():
     image = torch.full((1, 3, 8, 8), 255, dtype=torch.uint8)
     image[:, :, 2:6, 3:8] = 0
     inside = Augmentation(2, 3, 4, 5, mirrored=True, jitters=(), gray=False)
-    assert not _crop_together(image, [inside], 8).any()
+    assert not crop_together(image, [inside], 8).any()
     assert not crop(image, [inside], 8).any()
 
 
@@ -69,6 +69,6 @@ def test_pixels_beyond_the_crop_do_not_show():
 def test_on_a_device_as_on_the_cpu(noise):
     images = torch.stack([_pixels(noise(seed, 40, 40)) for seed in SEEDS])
     drawn = [draw_augmentation(seed, 40, 40) for seed in SEEDS]
-    there = crop(images.cuda(), drawn, 40)
+    there = crop_together(images.cuda(), drawn, 40)
     assert there.is_cuda
     assert (there.cpu().int() - crop(images, drawn, 40).int()).abs().max() <= 1
