@@ -77,7 +77,7 @@ def _named(way: Way) -> tuple[str, str, str]:
     return way.images, way.prepare, "augmented" if way.augmented else "plain"
 
 
-def _spread(quartiles: tuple[float, float, float], digits: int) -> Spread:
+def _spread(quartiles: list[float], digits: int) -> Spread:
     low, middle, high = quartiles
     return Spread(middle, low, high, digits)
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -10,12 +10,9 @@ from attrs import Factory, frozen
 from numpy.typing import NDArray
 
 from fishr.data.domains import Domain, Domains
-from fishr.data.environments import Environments
+from fishr.data.environments import DataSetEnvironments, Environments
 from fishr.errors import InputError
 from fishr.paths import in_data_folder
-
-if TYPE_CHECKING:
-    from fishr.data.caches import FeatureCache
 
 
 @frozen
@@ -57,10 +54,15 @@ class CachedFeatures:
         """Read the file; nothing is random, so ``seed`` is not used."""
         # HDF5 takes long to load, and most experiments do without.
         from fishr.data.caches import open_features
+        from fishr.data.caches.provenance import check_fit
 
         path = in_data_folder(self.path, data_dir)
+        remedy = "put back the file that belongs to the run, or train anew on this one"
         cache = open_features(path)
-        self._check(path, cache)
+        found = provenance_texts(cache.provenance)
+        check_fit(path, {name: found.get(name) for name in self.expected}, self.expected, remedy=remedy)
+        if self.key not in (None, cache.key):
+            raise InputError(f"{path}: has the key {cache.key[:12]}…, expected {str(self.key)[:12]}…; {remedy}")
         names = [section.name for section in cache.sections]
         for name in self.training:
             if name not in names:
@@ -73,15 +75,6 @@ class CachedFeatures:
             # A single output tells two classes apart.
             classes=max(2, cache.head["outputs"]),
         )
-
-    def _check(self, path: Path, cache: "FeatureCache") -> None:
-        from fishr.data.caches.provenance import check_fit
-
-        remedy = "put back the file that belongs to the run, or train anew on this one"
-        found = provenance_texts(cache.provenance)
-        check_fit(path, {name: found.get(name) for name in self.expected}, self.expected, remedy=remedy)
-        if self.key not in (None, cache.key):
-            raise InputError(f"{path}: has the key {cache.key[:12]}…, expected {str(self.key)[:12]}…; {remedy}")
 
 
 @frozen
@@ -101,8 +94,7 @@ class FeatureEnvironments:
 
     def __call__(self, seed: int, data_dir: Path | None) -> Environments:
         """Read the file; nothing is random, so ``seed`` is not used."""
-        domains = CachedFeatures(self.path, self.key)(seed, data_dir)
-        return Environments((*domains.training, *domains.evaluation), domains.classes)
+        return DataSetEnvironments(CachedFeatures(self.path, self.key))(seed, data_dir)
 
 
 def provenance_texts(provenance: Mapping[str, object]) -> dict[str, str]:

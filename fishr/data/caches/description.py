@@ -8,7 +8,7 @@ import h5py
 import numpy as np
 from attrs import frozen
 
-from fishr.data.caches.domain_rows import Section, read_sections
+from fishr.data.caches.domain_rows import Section, read_sections, rows_a_part
 from fishr.data.caches.encoding import HASH, TYPE, Damaged, attribute, entry, read_element, read_rows
 from fishr.data.caches.feature_cache import open_features
 from fishr.data.caches.gradient_cache import GradientCache, open_gradients
@@ -103,8 +103,7 @@ def _check_values(path: Path, kind: str) -> None:
     if isinstance(cache, GradientCache):
         cache.moments()
     for index, section in enumerate(cache.sections):
-        width = sum(column.nbytes for column in cache.domain(index, stop=1).values())
-        rows = max(1, _BYTES // max(1, width))
+        rows = rows_a_part(cache.domain(index, stop=1))
         for start in range(0, section.rows, rows):
             cache.domain(index, start, start + rows)
 

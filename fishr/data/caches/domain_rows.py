@@ -71,11 +71,11 @@ def write_domains(
     # Parts of one device or size are not mixed with those of another.
     settings = {**provenance, "device of unfinished parts": provenance.get("device", ""), "rows of a part": part_rows}
     _check_unfinished(path, settings)
-    numbers, blocks = list[range](), list[tuple[int, int, int]]()
-    for domain, section in enumerate(sections):
-        starts = range(0, section.rows, part_rows)
-        numbers.append(range(len(blocks), len(blocks) + len(starts)))
-        blocks += [(domain, start, min(start + part_rows, section.rows)) for start in starts]
+    blocks = [
+        (domain, start, min(start + part_rows, section.rows))
+        for domain, section in enumerate(sections)
+        for start in range(0, section.rows, part_rows)
+    ]
     with Parts(path, kind, cache_key(settings)) as parts:
         if present(path):
             with opened(path, kind) as file:
@@ -89,21 +89,19 @@ def write_domains(
             progress(stop - start)
 
         def rows(domain: int) -> Iterator[Tree]:
-            return (cast(Tree, parts.read(number)["rows"]) for number in numbers[domain])
+            numbers = (number for number, (of, _, _) in enumerate(blocks) if of == domain)
+            return (cast(Tree, parts.read(number)["rows"]) for number in numbers)
 
         def fill(file: h5py.File) -> None:
             made = {**provenance, "created": datetime.now(UTC).isoformat(timespec="seconds")}
-            write_tree(file, {"provenance": made, "key": cache_key(provenance), "head": head, **(more or {})})
-            domains = file.create_group("domains", track_order=True)
-            stamp(domains, "mapping")
+            whole = {"provenance": made, "key": cache_key(provenance), "head": head, **(more or {}), "domains": {}}
+            write_tree(file, whole)
+            domains = entry(file, "domains")
             for index, section in enumerate(sections):
-                group = domains.create_group(str(index), track_order=True)
-                stamp(group, "mapping")
-                write_tree(group, {"name": section.name, "split": section.split})
-                if summary is not None:
-                    write_tree(group, summary(rows(index)))
+                found = {} if summary is None else summary(rows(index))
+                write_tree(domains, {str(index): {"name": section.name, "split": section.split, **found}})
                 if columns:
-                    _write_columns(group, columns, section.rows, rows(index))
+                    _write_columns(entry(domains, str(index)), columns, section.rows, rows(index))
 
         write_whole(path, kind, 1, fill)
         parts.remove()

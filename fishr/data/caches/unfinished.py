@@ -8,8 +8,8 @@ from typing import Any, Self
 
 from fishr.data.caches.encoding import Tree, read_element, read_tree, write_tree
 from fishr.data.caches.hdf5 import header_of, opened, sole_writer, write_whole
-from fishr.errors import InputError, RunFailed
-from fishr.files import remove_leftovers, whole_name
+from fishr.errors import InputError, RunFailed, reason
+from fishr.files import whole_name
 
 _PART = re.compile(r"[0-9]{6,}\.h5")
 
@@ -57,7 +57,7 @@ class Parts:
         try:
             self._folder.mkdir(exist_ok=True)
         except OSError as error:
-            raise RunFailed(f"{self._folder}: could not be made ({error.strerror}); choose another place") from error
+            raise RunFailed(f"{self._folder}: could not be made ({reason(error)}); choose another place") from error
         write_whole(self._file(index), self._kind, 1, lambda file: write_tree(file, content))
 
     def read(self, index: int) -> Tree:
@@ -73,15 +73,14 @@ class Parts:
     def remove(self) -> None:
         """Remove all parts, after the whole file is written."""
         try:
-            for path in _files(self._folder).values():
-                path.unlink(missing_ok=True)
             if self._folder.exists():
-                for name in {whole_name(path.name) for path in self._folder.iterdir()}:
-                    if name and _PART.fullmatch(name):
-                        remove_leftovers(self._folder / name)
+                for path in self._folder.iterdir():
+                    # What killed writers left of a part goes with the parts.
+                    if _PART.fullmatch(whole_name(path.name) or path.name) and not path.is_symlink():
+                        path.unlink(missing_ok=True)
                 self._folder.rmdir()
         except OSError as error:
-            raise RunFailed(f"{self._folder}: could not be removed ({error.strerror}); remove it by hand") from error
+            raise RunFailed(f"{self._folder}: could not be removed ({reason(error)}); remove it by hand") from error
 
     def _file(self, index: int) -> Path:
         return self._folder / f"{index:06d}.h5"

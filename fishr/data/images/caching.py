@@ -1,9 +1,8 @@
 """Write an image cache: decode and resize each image file once."""
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
-from itertools import chain
+from multiprocessing.pool import ThreadPool
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +15,7 @@ from fishr.data.images.image_data import list_images
 from fishr.data.images.layout_warnings import warn_of_layout
 from fishr.data.images.listed_images import Listed, class_names, portable
 from fishr.data.images.unreadable import check_readable
-from fishr.errors import InputError
+from fishr.files import digest_of
 
 _FILES_A_TASK = 256
 
@@ -44,13 +43,12 @@ def cache_images(
     classes = class_names(source, listed)
     check_readable([path for environment in listed for path in environment.paths()])
     numbers = {name: number for number, name in enumerate(classes)}
-    with ThreadPoolExecutor(workers) as pool:
+    with ThreadPool(workers) as pool:
 
         def compute(domain: int, start: int, stop: int) -> np.ndarray:
             images = listed[domain].images
-            return np.stack(
-                list(pool.map(lambda row: np.asarray(resize(as_image(images.read(row)), size)), range(start, stop)))
-            )
+            rows = range(start, stop)
+            return np.stack(pool.map(lambda row: np.asarray(resize(as_image(images.read(row)), size)), rows))
 
         return write_images(
             out,
@@ -72,20 +70,11 @@ def cache_images(
         )
 
 
-def _content(listed: Sequence[Listed], pool: ThreadPoolExecutor) -> str:
+def _content(listed: Sequence[Listed], pool: ThreadPool) -> str:
     digest = sha256()
     for environment in listed:
-        paths = environment.paths()
-        tasks = [paths[start : start + _FILES_A_TASK] for start in range(0, len(paths), _FILES_A_TASK)]
-        hashes = chain.from_iterable(pool.map(_hashes, tasks))
+        hashes = pool.imap(digest_of, environment.paths(), _FILES_A_TASK)
         for name, group, found in zip(environment.images.names, environment.classes, hashes, strict=True):
             line = f"{environment.name}\t{group}\t{name}\t{found}\n"
             digest.update(line.encode(errors="surrogateescape"))
     return digest.hexdigest()
-
-
-def _hashes(paths: Sequence[Path]) -> list[str]:
-    try:
-        return [sha256(path.read_bytes()).hexdigest() for path in paths]
-    except OSError as error:
-        raise InputError(f"{error.filename}: cannot be read ({error.strerror}); delete or replace it") from error

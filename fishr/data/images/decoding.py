@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fishr.errors import InputError, one_line
+from fishr.errors import InputError, reason
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -35,7 +35,7 @@ def decode(path: Path) -> "Image":
             return _eight_bits(image).convert("RGB")
     # Decoders raise anything on damaged files.
     except Exception as error:
-        raise InputError(f"{path}: cannot be read as an image ({reason(error)}); delete or replace it") from error
+        raise InputError(f"{path}: cannot be read as an image ({cause(error)}); delete or replace it") from error
 
 
 def brightest(path: Path) -> int | None:
@@ -76,14 +76,11 @@ def normalize(images: Tensor, out: Tensor | None = None) -> Tensor:
     return out.copy_(images).div_(255).sub_(mean).div_(std)
 
 
-def reason(error: BaseException) -> str:
+def cause(error: BaseException) -> str:
     """Return why a file is no image, in a few words."""
     from PIL import UnidentifiedImageError
 
-    if isinstance(error, UnidentifiedImageError):
-        return "not an image"
-    text = getattr(error, "strerror", None)
-    return str(text).lower() if text else one_line(str(error)) or type(error).__name__
+    return "not an image" if isinstance(error, UnidentifiedImageError) else reason(error)
 
 
 def _eight_bits(image: "Image") -> "Image":

@@ -8,7 +8,7 @@ from typing import NoReturn
 from fishr.data.images.image_stores import ImageFiles
 from fishr.data.images.layout_warnings import check_layout
 from fishr.data.images.listed_images import IMAGE_EXTENSIONS, Listed, checked_name, chosen_environments
-from fishr.errors import InputError
+from fishr.errors import InputError, reason
 
 LAYOUT = "ENVIRONMENT/CLASS/IMAGE"
 
@@ -128,4 +128,4 @@ def _enter(folder: str, entered: dict[str, str]) -> None:
 
 
 def _refuse(error: OSError) -> NoReturn:
-    raise InputError(f"{error.filename}: cannot be read ({error.strerror}); ask for access, or copy it") from error
+    raise InputError(f"{error.filename}: cannot be read ({reason(error)}); ask for access, or copy it") from error

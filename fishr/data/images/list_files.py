@@ -10,7 +10,7 @@ from typing import Any, cast
 
 from fishr.data.images.image_stores import ImageFiles
 from fishr.data.images.listed_images import Listed, checked_name, chosen_environments
-from fishr.errors import InputError
+from fishr.errors import InputError, reason
 
 KEYS = ("environment", "class", "path")
 LIST_EXTENSIONS = (".csv", ".json", ".jsonl")
@@ -32,14 +32,11 @@ def list_file(path: Path, names: Sequence[str] | None = None) -> tuple[Listed, .
         found.setdefault(name, []).append((image, class_name))
     if not found:
         raise InputError(f"{path}: it lists no image; give environment, class and path of each")
-    return tuple(
-        Listed(
-            name,
-            ImageFiles(path.parent, tuple(image for image, _ in found[name])),
-            tuple(group for _, group in found[name]),
-        )
-        for name in chosen_environments(path, list(found), names)
-    )
+    listed = list[Listed]()
+    for name in chosen_environments(path, list(found), names):
+        images, classes = zip(*found[name], strict=True)
+        listed.append(Listed(name, ImageFiles(path.parent, images), classes))
+    return tuple(listed)
 
 
 def _entries(path: Path) -> Iterator[tuple[str, Any]]:
@@ -51,7 +48,7 @@ def _entries(path: Path) -> Iterator[tuple[str, Any]]:
     try:
         text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}); ask for access, or copy it") from error
+        raise InputError(f"{path}: cannot be read ({reason(error)}); ask for access, or copy it") from error
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: got bytes that are no UTF-8 at {error.start}; save it as UTF-8") from error
     match path.suffix.lower():

@@ -2,7 +2,7 @@
 
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from math import ceil
 from pathlib import Path
 from statistics import quantiles
@@ -37,13 +37,14 @@ class Speed:
     per_second: tuple[float, ...]
 
     @property
-    def quartiles(self) -> tuple[float, float, float]:
+    def quartiles(self) -> list[float]:
         """Lower quartile, median and upper quartile of images a second."""
-        return _quartiles(self.per_second)
+        return quantiles(self.per_second, n=4, method="inclusive")
 
-    def over(self, base: "Speed") -> tuple[float, float, float]:
+    def over(self, base: "Speed") -> list[float]:
         """Return the quartiles of the speedup over another way, compared round by round."""
-        return _quartiles([own / other for own, other in zip(self.per_second, base.per_second, strict=True)])
+        times = [own / other for own, other in zip(self.per_second, base.per_second, strict=True)]
+        return quantiles(times, n=4, method="inclusive")
 
 
 def ways_of(
@@ -101,8 +102,3 @@ def _wait(device: torch.device) -> None:
 
 def _plain(domain: Domain) -> Domain:
     return domain if isinstance(domain.inputs, torch.Tensor) else evolve(domain, inputs=domain.inputs.plain())
-
-
-def _quartiles(values: Sequence[float]) -> tuple[float, float, float]:
-    low, middle, high = quantiles(values, n=4, method="inclusive")
-    return low, middle, high

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from attrs import frozen
 
-from fishr.data.images.decoding import decode, reason
-from fishr.errors import InputError
+from fishr.data.images.decoding import cause, decode
+from fishr.errors import InputError, reason
 
 _LISTED = 10
 _THREADS = 8
@@ -41,7 +41,7 @@ def find_unreadable(
 
     Example:
         >>> find_unreadable([Path("nowhere.jpg")])
-        (Unreadable(path=PosixPath('nowhere.jpg'), reason='no such file or directory'),)
+        (Unreadable(path=PosixPath('nowhere.jpg'), reason='No such file or directory'),)
     """
     tasks = [paths[start : start + _FILES_A_TASK] for start in range(0, len(paths), _FILES_A_TASK)]
 
@@ -78,7 +78,7 @@ def _problem(path: Path, full: bool) -> str:
             decode(path)
         _passed.add(known)
     except InputError as error:
-        return reason(error.__cause__ or error)
+        return cause(error.__cause__ or error)
     except OSError as error:
         return reason(error)
     return ""

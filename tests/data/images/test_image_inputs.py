@@ -113,5 +113,5 @@ def test_as_many_seeds_as_rows(pictures):
 
 def test_a_file_that_vanished_is_named(files, pictures):
     files.path(2).unlink()
-    with pytest.raises(InputError, match=r"photo/dog/2\.png: cannot be read as an image \(no such file"):
+    with pytest.raises(InputError, match=r"photo/dog/2\.png: cannot be read as an image \(No such file"):
         pictures.read([1, 2])

@@ -76,7 +76,7 @@ def test_paths_may_be_absolute_and_rows_keep_their_order(folder, tmp_path):
         ("a.txt", "x", "a.txt: got a list called 'a.txt'; give a .csv, .json or .jsonl"),
         ("a.csv", b"\xff\xfe", "a.csv: got bytes that are no UTF-8 at 0; save it as UTF-8"),
         ("a.csv", HEADER + "n,ill,1.png\n", "a.csv: got the class 'ill' alone"),
-        ("a.csv", HEADER + "n,ill,1.png\nn,well,2.png\n", r"2 of 2 images cannot be read: .*1\.png \(no such file"),
+        ("a.csv", HEADER + "n,ill,1.png\nn,well,2.png\n", r"2 of 2 images cannot be read: .*1\.png \(No such file"),
     ],
 )
 def test_what_is_no_list_is_refused_with_its_line(tmp_path, name, text, reason):

@@ -61,8 +61,8 @@ def test_images_are_counted_and_ways_take_turns(ways, monkeypatch):
     two = {way: ways[way] for way in (Way("files", "reader", True), Way("device_cache", "device_cache", True))}
     slow, fast = measure(two, batch=10, rounds=3)
     assert slow == Speed(Way("files", "reader", True), (15.0,) * 3)
-    assert fast.quartiles == (30.0, 30.0, 30.0)
-    assert fast.over(slow) == (2.0, 2.0, 2.0)
+    assert fast.quartiles == [30.0, 30.0, 30.0]
+    assert fast.over(slow) == [2.0, 2.0, 2.0]
     assert turns[4:] == [(name, 3, seed) for seed in range(3) for name in ("reader", "device_cache")]
 
 

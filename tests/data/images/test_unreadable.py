@@ -87,7 +87,7 @@ def test_one_line_names_some_and_counts_the_rest(tmp_path, draw):
         check_readable([good, *bad])
     reason = str(caught.value)
     assert reason.startswith("13 of 14 images cannot be read: ")
-    assert reason.count("no such file or directory") == 10
+    assert reason.count("No such file or directory") == 10
     assert reason.endswith(", … and 3 more; delete or replace them, or run `fishr data verify`")
     (tmp_path / "folder.jpg").mkdir()
-    assert find_unreadable([tmp_path / "folder.jpg"])[0].reason == "is a directory"
+    assert find_unreadable([tmp_path / "folder.jpg"])[0].reason == "Is a directory"
