@@ -1,7 +1,7 @@
 """Published tables and their reproduction: methods × restarts, each in a run folder of its own that can be resumed."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from pathlib import Path
 from statistics import fmean, pstdev
 from types import MappingProxyType
@@ -82,7 +82,7 @@ class Restart:
     experiment: Experiment
     folder: Path
 
-    def run(self, data_dir: Path | None = None, device: str = "cpu") -> Iterator[Event]:
+    def run(self, data_dir: Path | None = None, device: str = "cpu") -> Generator[Event]:
         """Return the run's events from its beginning or its checkpoint; only its end if it is finished."""
         resume, file = self.folder.exists(), self.folder / "config.toml"
         if resume and not (file.is_file() and load(file, Experiment) == self.experiment):

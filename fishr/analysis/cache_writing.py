@@ -17,7 +17,7 @@ from fishr.analysis.cached_heads import head_of
 from fishr.configuration import dumps, unstructure
 from fishr.configuration.toml import parse_toml, toml_text
 from fishr.data.caches.domain_rows import Section, rows_a_part, write_domains
-from fishr.data.caches.encoding import Tree
+from fishr.data.caches.encoding import Tree, layout_tree
 from fishr.data.caches.feature_cache import open_features, write_features
 from fishr.errors import InputError
 from fishr.losses import Loss, loss_deltas, outputs_of
@@ -154,7 +154,6 @@ def cache_gradients(
         part_rows = rows_a_part(featured.rows(0, 0, 1))
     else:
         form, columns, compute, summary, part_rows = "moments", (), _moments, _merged, _MOMENT_ROWS
-    shapes = {name: np.array(shape, np.int64) for name, shape in zip(layout.names, layout.shapes, strict=True)}
     return write_domains(
         path,
         kind="fishr-gradients",
@@ -166,7 +165,7 @@ def cache_gradients(
         part_rows=part_rows,
         progress=progress,
         summary=summary,
-        more={"form": form, "layout": {"names": layout.names, "shapes": shapes}},
+        more={"form": form, "layout": layout_tree(layout)},
     )
 
 

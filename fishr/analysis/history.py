@@ -1,10 +1,7 @@
 """Statistics that a run recorded while it trained: how far its domains were apart at each step."""
 
-from collections.abc import Sequence
-from functools import reduce
-from operator import getitem
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,8 +11,8 @@ from torch import Tensor
 from fishr.data.caches import load_tree
 from fishr.data.caches.unfinished import Parts
 from fishr.errors import InputError
+from fishr.training.recorder import KIND, STATISTICS, stacked
 
-STATISTICS, KIND = "statistics.h5", "fishr-statistics"
 # The curves of a history and their titles.
 CURVES = {
     "variance_distance": "distance of gradient variances, scale-free (Fishr)",
@@ -46,32 +43,29 @@ def load_history(folder: Path) -> History | None:
     Raises:
         InputError: the records are damaged or another program's.
     """
-    path, name = folder / STATISTICS, folder.resolve().name
+    path = folder / STATISTICS
     if path.is_file():
-        return _read(path, name, [load_tree(path, KIND)])
+        return _history(path, load_tree(path, KIND), finished=True)
     parts = Parts.existing(path)
     if parts is None or not parts.done:
         return None
     # Each part is what one step recorded, and its number is the step.
-    return _read(path, name, [{"steps": step, **parts.read(step)} for step in parts.done], finished=False)
+    return _history(path, stacked([{"steps": step, **parts.read(step)} for step in parts.done]), finished=False)
 
 
-def _read(path: Path, name: str, trees: Sequence[dict[str, Any]], finished: bool = True) -> History:
-    def column(*keys: str) -> Tensor:
-        found = [reduce(getitem, keys, cast(Any, tree)) for tree in trees]
-        return torch.from_numpy(np.asarray(found[0] if finished else found))
-
+def _history(path: Path, tree: dict[str, Any], finished: bool) -> History:
     try:
-        variance, hessian = column("variance").double(), column("hessian_diagonal").double()
+        arrays = {name: torch.from_numpy(value) for name, value in tree.items() if isinstance(value, np.ndarray)}
+        variance, hessian = arrays["variance"].double(), arrays["hessian_diagonal"].double()
         return History(
-            name=name,
-            steps=column("steps"),
-            risks=column("risks"),
-            penalties={term: column("penalties", term) for term in trees[0]["penalties"]},
-            variance_distance=column("variance_distance_scale_free"),
-            hessian_distance=column("hessian_distance_scale_free"),
+            name=path.parent.resolve().name,
+            steps=arrays["steps"],
+            risks=arrays["risks"],
+            penalties={term: torch.from_numpy(values) for term, values in tree["penalties"].items()},
+            variance_distance=arrays["variance_distance_scale_free"],
+            hessian_distance=arrays["hessian_distance_scale_free"],
             cosine=torch.nn.functional.cosine_similarity(variance, hessian, dim=-1, eps=0.0),
-            inconsistency=column("inconsistency"),
+            inconsistency=arrays["inconsistency"],
             finished=finished,
         )
     except (KeyError, TypeError, ValueError) as error:

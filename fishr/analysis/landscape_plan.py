@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-from collections import OrderedDict
 from collections.abc import Callable
 from functools import lru_cache, partial
 
@@ -30,6 +29,7 @@ from fishr.landscape.surface import Frames, Surface
 from fishr.landscape.trajectory import checkpoint_directions, chord, pca_directions
 from fishr.statistics.linear_head import is_plain_linear
 from fishr.statistics.pure_forward import pure_forward, twin
+from fishr.types import chained
 
 # Samples × grid points of one part of a linear head's landscape: a few seconds of work.
 _PART = 1 << 27
@@ -111,8 +111,7 @@ def _unevaluated(*shape: int) -> Scores:
 def _module_of(subject: Subject, options: LandscapeOptions) -> nn.Module:
     if options.parameters == "head" or subject.network is None:
         return subject.seen.head
-    # Its parameters are named as in a training state.
-    return nn.Sequential(OrderedDict(featurizer=subject.network.featurizer, head=subject.seen.head))
+    return chained(subject.network.featurizer, subject.seen.head)
 
 
 def _samples_of(subject: Subject, options: LandscapeOptions) -> Samples:

@@ -72,18 +72,15 @@ def _from_run(
 
     place(model, state.parameters, state.buffers)
     model.both().eval()
-    domains = list[Domain]()
-    for index in indices:
-        chunks = domain_features(model, experiment, state, everything[index])
-        features = torch.cat([features for features, _ in chunks])
-        domains.append(attrs.evolve(everything[index], inputs=features))
+    chosen = [everything[index] for index in indices]
+    features = [torch.cat([rows for rows, _ in domain_features(model, experiment, state, domain)]) for domain in chosen]
     return Subject.from_domains(
         name=folder.resolve().name,
         head=model.head,
         loss=experiment.loss,
-        domains=domains,
+        domains=[attrs.evolve(domain, inputs=own) for domain, own in zip(chosen, features, strict=True)],
         splits=tuple(splits),
-        network=Network(model.featurizer, tuple(everything[index].inputs for index in indices)),
+        network=Network(model.featurizer, tuple(domain.inputs for domain in chosen)),
         trajectory=_trajectory(folder, device),
         source={"path": str(folder), "kind": "run", "key": digest_of(checkpoint_of(folder)), "step": str(state.step)},
     )
@@ -101,16 +98,14 @@ def from_cache(path: Path, device: torch.device, wanted: Names, plugins: tuple[s
     """Return the head and the features of a cache, which has neither network nor trajectory."""
     cache = _opened(path)
     indices = _chosen([section.name for section in cache.sections], wanted, path)
-    head, loss = head_of(cast(FeatureCache, cache), plugins)
-    splits: list[Split] = [
-        "training" if cache.sections[index].split == "training" else "evaluation" for index in indices
-    ]
+    chosen = [(index, cache.sections[index]) for index in indices]
+    head, loss = head_of(cache, plugins)
     return Subject.from_domains(
         name=path.stem,
         head=head.to(device),
         loss=loss,
-        domains=[_domain(cache.sections[index].name, cache.domain(index), device) for index in indices],
-        splits=tuple(splits),
+        domains=[_domain(section.name, cache.domain(index), device) for index, section in chosen],
+        splits=tuple(cast(Split, section.split) for _, section in chosen),
         source={
             "path": str(path),
             "kind": "features" if isinstance(cache, FeatureCache) else "gradients",

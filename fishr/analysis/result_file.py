@@ -9,11 +9,10 @@ from attrs import asdict
 
 from fishr.analysis.report import Analysis, Settings
 from fishr.data.caches import load_tree
-from fishr.data.caches.encoding import Tree
+from fishr.data.caches.encoding import Tree, layout_of, layout_tree
 from fishr.data.caches.hdf5 import save_tree
 from fishr.diagnostics.uncertainty import Quantity
 from fishr.errors import InputError
-from fishr.types import Layout
 
 KIND = "fishr-analysis"
 
@@ -66,7 +65,6 @@ def may_replace(path: Path, source: dict[str, str], settings: Settings, *, repla
 
 
 def _tree(analysis: Analysis) -> Tree:
-    names, shapes = analysis.layout.names, analysis.layout.shapes
     return {
         "subject": {"name": analysis.name, "loss": analysis.loss, **analysis.source},
         "settings": asdict(analysis.settings),
@@ -74,10 +72,7 @@ def _tree(analysis: Analysis) -> Tree:
         "splits": analysis.splits,
         "rows": np.array(analysis.rows),
         "samples": np.array(analysis.samples),
-        "layout": {
-            "names": names,
-            "shapes": {name: np.array(shape, dtype=np.int64) for name, shape in zip(names, shapes, strict=True)},
-        },
+        "layout": layout_tree(analysis.layout),
         "quantities": {name: _quantity_tree(quantity) for name, quantity in analysis.quantities.items()},
         "network": {name: _quantity_tree(quantity) for name, quantity in analysis.network.items()},
         "library": analysis.library,
@@ -91,7 +86,6 @@ def _quantity_tree(quantity: Quantity) -> Tree:
 
 def _analysis(tree: dict[str, Any]) -> Analysis:
     subject = dict[str, str](tree["subject"])
-    names, shapes = tuple(tree["layout"]["names"]), tree["layout"]["shapes"]
     return Analysis(
         name=subject.pop("name"),
         loss=subject.pop("loss"),
@@ -101,7 +95,7 @@ def _analysis(tree: dict[str, Any]) -> Analysis:
         splits=tuple(tree["splits"]),
         rows=tuple(map(int, tree["rows"])),
         samples=tuple(map(int, tree["samples"])),
-        layout=Layout(names, tuple(tuple(map(int, shapes[name])) for name in names)),
+        layout=layout_of(tree["layout"]),
         quantities={name: _quantity(name, part) for name, part in tree["quantities"].items()},
         network={name: _quantity(name, part) for name, part in tree["network"].items()},
         library=tree["library"],

@@ -2,14 +2,12 @@
 
 import math
 from collections.abc import Sequence
-from itertools import combinations
+from itertools import combinations, permutations, product
 from typing import TYPE_CHECKING, Any
 
 from tabulate import tabulate
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from fishr.analysis import Analysis, History
     from fishr.diagnostics import Quantity
 
@@ -41,17 +39,14 @@ def analysis_text(analysis: "Analysis", histories: "Sequence[History]" = ()) -> 
     from fishr.analysis.headlines import headlines
 
     routes = Routes()
-    blocks = [_heading(analysis), _domain_block(analysis.quantities, analysis, routes)]
+    splits = zip(analysis.domains, analysis.splits, strict=True)
+    domains = ("each domain", *(name if split == "training" else f"{name} (eval)" for name, split in splits))
+    blocks = [_heading(analysis), _block(domains, analysis.quantities, ("domain",), routes)]
     if len(analysis.training) > 1:
         blocks.append(_pair_block(analysis, routes))
-    rows = [
-        (name, *_cells(q.value.reshape(1), q.error), q.unit, routes.mark(q.route))
-        for name, q in analysis.quantities.items()
-        if q.axes == ()
-    ]
-    blocks.append(_table(rows, ("training domains together", "value", "unit", "route")))
+    blocks.append(_block(("training domains together", "value"), analysis.quantities, (), routes))
     if analysis.network:
-        blocks.append("whole network\n" + _domain_block(analysis.network, analysis, routes))
+        blocks.append("whole network\n" + _block(domains, analysis.network, ("domain",), routes))
     rows = [(h.title, _cell(h.value, h.error), h.unit, routes.mark(h.route)) for h in headlines(analysis).values()]
     blocks.append(_table(rows, ("headline, training domains", "value", "unit", "route")))
     return _joined(blocks, histories, routes)
@@ -94,32 +89,23 @@ def analysis_object(analysis: "Analysis") -> dict[str, Any]:
     }
 
 
-def history_object(history: "History") -> dict[str, Any]:
-    """Return recorded statistics, for JSON."""
-    from fishr.analysis.history import CURVES
-
-    return {
-        "name": history.name,
-        "finished": history.finished,
-        "steps": history.steps.tolist(),
-        "risks": history.risks.tolist(),
-        "penalties": {term: values.tolist() for term, values in history.penalties.items()},
-        **{name: getattr(history, name).tolist() for name in CURVES},
-    }
-
-
 def _objects(quantities: "dict[str, Quantity]") -> dict[str, Any]:
-    return {
-        name: {
-            "value": quantity.value.tolist(),
-            "error": None if quantity.error is None else quantity.error.expand_as(quantity.value).tolist(),
-            "axes": quantity.axes,
-            "unit": quantity.unit,
-            "route": quantity.route,
-        }
-        for name, quantity in quantities.items()
-        if "parameter" not in quantity.axes
-    }
+    import attrs
+
+    def plain(quantity: "Quantity") -> dict[str, Any]:
+        error = None if quantity.error is None else quantity.error.expand_as(quantity.value)
+        found = record_object(attrs.evolve(quantity, error=error))
+        del found["name"]
+        return found
+
+    return {name: plain(quantity) for name, quantity in quantities.items() if "parameter" not in quantity.axes}
+
+
+def record_object(record: Any) -> dict[str, Any]:
+    """Return a record for JSON, its tensors as lists."""
+    import attrs
+
+    return attrs.asdict(record, value_serializer=lambda _, __, value: getattr(value, "tolist", lambda: value)())
 
 
 def _joined(blocks: list[str], histories: "Sequence[History]", routes: Routes) -> str:
@@ -149,45 +135,33 @@ def _heading(analysis: "Analysis") -> str:
     )
 
 
-def _domain_block(quantities: "dict[str, Quantity]", analysis: "Analysis", routes: Routes) -> str:
-    rows = [
-        (name, *_cells(q.value, q.error), q.unit, routes.mark(q.route))
-        for name, q in quantities.items()
-        if q.axes == ("domain",)
-    ]
-    splits = zip(analysis.domains, analysis.splits, strict=True)
-    columns = [f"{name}{'' if split == 'training' else ' (eval)'}" for name, split in splits]
-    return _table(rows, ("each domain", *columns, "unit", "route"))
+def _block(heads: Sequence[str], quantities: "dict[str, Quantity]", axes: tuple[str, ...], routes: Routes) -> str:
+    """Return the table of the quantities with these axes, a number a column."""
+    rows = [(name, *_cells(q), q.unit, routes.mark(q.route)) for name, q in quantities.items() if q.axes == axes]
+    return _table(rows, (*heads, "unit", "route"))
 
 
 def _pair_block(analysis: "Analysis", routes: Routes) -> str:
-    pairs = list(combinations(range(len(analysis.training)), 2))
-    many = len(pairs) > _PAIRS
+    trained, count = range(len(analysis.training)), len(analysis.domains)
+    pairs = list(combinations(trained, 2))
     rows = list[tuple[str, ...]]()
     for name, quantity in analysis.quantities.items():
         if quantity.axes != ("domain", "domain"):
             continue
-        if many:
-            both = [float(quantity.value[pair]) for a, b in pairs for pair in ((a, b), (b, a))]
+        if len(pairs) > _PAIRS:
+            both = [float(quantity.value[pair]) for pair in permutations(trained, 2)]
             cells = [_cell(number) for number in (min(both), sum(both) / len(both), max(both))]
         else:
-            symmetric = all(_same(float(quantity.value[a, b]), float(quantity.value[b, a])) for a, b in pairs)
-            cells = [_pair(quantity, a, b, symmetric) for a, b in pairs]
+            cell = dict(zip(product(range(count), repeat=2), _cells(quantity), strict=True))
+            value = quantity.value[: len(trained), : len(trained)]
+            symmetric = value.isclose(value.T, rtol=1e-6, atol=0.0, equal_nan=True).all()
+            cells = [cell[a, b] if symmetric else f"A→B {cell[a, b]}, B→A {cell[b, a]}" for a, b in pairs]
         rows.append((name, *cells, quantity.unit, routes.mark(quantity.route)))
-    if many:
-        return _table(rows, (f"{len(pairs)} pairs of training domains", "least", "mean", "most", "unit", "route"))
-    names = [f"{analysis.domains[a]} | {analysis.domains[b]}" for a, b in pairs]
-    return _table(rows, ("pair A | B", *names, "unit", "route"))
-
-
-def _pair(quantity: "Quantity", a: int, b: int, symmetric: bool) -> str:
-    errors = None if quantity.error is None else quantity.error.expand_as(quantity.value)
-    cells = [_cell(float(quantity.value[p]), None if errors is None else float(errors[p])) for p in ((a, b), (b, a))]
-    return cells[0] if symmetric else f"A→B {cells[0]}, B→A {cells[1]}"
-
-
-def _same(one: float, other: float) -> bool:
-    return one == other or math.isclose(one, other, rel_tol=1e-6) or (math.isnan(one) and math.isnan(other))
+    if len(pairs) > _PAIRS:
+        heads = [f"{len(pairs)} pairs of training domains", "least", "mean", "most"]
+    else:
+        heads = ["pair A | B", *(f"{analysis.domains[a]} | {analysis.domains[b]}" for a, b in pairs)]
+    return _table(rows, (*heads, "unit", "route"))
 
 
 def _scores_block(analyses: "Sequence[Analysis]", names: Sequence[str]) -> str:
@@ -201,9 +175,12 @@ def _scores_block(analyses: "Sequence[Analysis]", names: Sequence[str]) -> str:
     return _table(rows, ("domain", "split", *(f"{quantity}, {name}" for quantity in shown for name in names)))
 
 
-def _cells(value: "Tensor", error: "Tensor | None") -> list[str]:
-    errors = [None] * len(value) if error is None else error.expand_as(value).tolist()
-    return [_cell(number, one) for number, one in zip(value.tolist(), errors, strict=True)]
+def _cells(quantity: "Quantity") -> list[str]:
+    """Return each number of a quantity, row by row."""
+    values = quantity.value.flatten().tolist()
+    error = quantity.error
+    errors = [None] * len(values) if error is None else error.expand_as(quantity.value).flatten().tolist()
+    return list(map(_cell, values, errors))
 
 
 def _cell(value: float, error: float | None = None) -> str:

@@ -42,11 +42,9 @@ def analyze(
     shown beside it, with the ratio of each headline number; figures are then drawn only with --figures. Repeating an
     analysis replaces its result; another analysis is refused unless --replace.
     """
-    import attrs
-
     from fishr.analysis import Settings, load_analysis, load_history, may_replace, open_subject, save_analysis
     from fishr.analysis import analyze as measured
-    from fishr.plots.analysis import check_figures, figures_key, save_analysis_figures
+    from fishr.plots.analysis import check_figures, save_analysis_figures
 
     settings = Settings(samples=samples, seed=seed, network=network)
     if out is not None and second is not None:
@@ -60,8 +58,7 @@ def analyze(
     opened = list(zip(results, subjects, strict=True))
     replaced = [may_replace(result, one.source, settings, replace=replace) for result, one in opened]
     if folder is not None:
-        key = figures_key([(one.source, attrs.asdict(settings)) for one in subjects])
-        check_figures(folder, key, replace=replace)
+        check_figures(folder, [(one.source, settings) for one in subjects], replace=replace)
 
     for (result, one), there in zip(opened, replaced, strict=True):
         save_analysis(result, measured(one, settings), replace=there)
@@ -81,13 +78,13 @@ def _text(analyses: "list[Analysis]", histories: "list[History]", results: list[
 
 def _json(analyses: "list[Analysis]", histories: "list[History]", results: list[Path], drawn: list[Path]) -> str:
     from fishr.analysis import headlines, ratio
-    from fishr.commands.analysis_tables import analysis_object, history_object
+    from fishr.commands.analysis_tables import analysis_object, record_object
     from fishr.files import json_text
 
     found = [
         analysis_object(analysis) | {"result": str(path)} for analysis, path in zip(analyses, results, strict=True)
     ]
-    rest = {"figures": [str(path) for path in drawn], "histories": [history_object(history) for history in histories]}
+    rest = {"figures": [str(path) for path in drawn], "histories": list(map(record_object, histories))}
     if len(found) == 1:
         return json_text(found[0] | rest)
     one, two = (headlines(analysis) for analysis in analyses)

@@ -64,6 +64,7 @@ def data(
     `prepare` is a setting of ImageFolders and ImageList: "reader", "device" or "device_cache".
     """
     import torch
+    from tabulate import tabulate
 
     from fishr.data.images import ImageFolders, ImageList
     from fishr.data.images.list_files import LIST_EXTENSIONS
@@ -79,30 +80,25 @@ def data(
     # Relative paths of a configuration would start at the data folder.
     chosen = (ImageList if is_list else ImageFolders)(str(place.absolute()), size=size, samples=rows)
     cached = None if cache is None else str(cache.absolute())
-    speeds = measure(ways_of(chosen, data_dir, where, cached), batch, rounds)
-    if style == "table":
-        title = f"{source}: batches of {batch} images of {size}² of each environment"
-        click.echo(f"{title}, {where}, {threads} threads\n{_table(speeds)}")
+    entries = _entries(measure(ways_of(chosen, data_dir, where, cached), batch, rounds))
+    if style == "json":
+        settings = {"source": source, "size": size, "batch": batch, "threads": threads}
+        click.echo(json_text(settings | {"device": str(where), "ways": entries}))
         return
-    settings = {"source": source, "size": size, "batch": batch, "threads": threads}
-    click.echo(json_text(settings | {"device": str(where), "ways": _entries(speeds)}))
-
-
-def _table(speeds: "Sequence[Speed]") -> str:
-    from tabulate import tabulate
-
     header = ("images", "prepare", "inputs", "images/s", "times faster")
-    rows = [
+    rates, speedups = "{median:,.0f} ({low:,.0f} to {high:,.0f})", "{median:.2f} ({low:.2f} to {high:.2f})"
+    cells = [
         (
             entry["images"],
             entry["prepare"],
             "augmented" if entry["augmented"] else "plain",
-            "{median:,.0f} ({low:,.0f} to {high:,.0f})".format_map(entry["images_per_second"]),
-            "{median:.2f} ({low:.2f} to {high:.2f})".format_map(entry["times_faster"]),
+            rates.format_map(entry["images_per_second"]),
+            speedups.format_map(entry["times_faster"]),
         )
-        for entry in _entries(speeds)
+        for entry in entries
     ]
-    return tabulate(rows, header, disable_numparse=True)
+    click.echo(f"{source}: batches of {batch} images of {size}² of each environment, {where}, {threads} threads")
+    click.echo(tabulate(cells, header, disable_numparse=True))
 
 
 def _entries(speeds: "Sequence[Speed]") -> list[dict[str, Any]]:

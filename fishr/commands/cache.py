@@ -1,7 +1,8 @@
 """``fishr cache``."""
 
 import os
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,8 +26,6 @@ from fishr.commands.shared import (
 from fishr.errors import InputError
 
 if TYPE_CHECKING:
-    from tqdm import tqdm
-
     from fishr.analysis.cache_writing import Featured
     from fishr.data.caches import Description
 
@@ -70,9 +69,8 @@ def features(source: str, out: Path, dtype: Any, style: str, **options: Any) -> 
     from fishr.analysis.cache_writing import cache_features
 
     featured = _featured(source, **options)
-    with bar_of(out, featured) as bar:
-        written = cache_features(featured, out, dtype, bar.update)
-    tell(out, written, style)
+    with writing(out, style, featured) as progress:
+        cache_features(featured, out, dtype, progress)
 
 
 @cache.command(**about("Write the gradients of a run's head.", "cache gradients features.h5 -o gradients.h5"))
@@ -97,9 +95,8 @@ def gradients(source: str, out: Path, per_sample: bool, style: str, **options: A
         featured = featured_cache(Path(source), options["device"], options["plugins"])
     else:
         featured = _featured(source, **options)
-    with bar_of(out, featured) as bar:
-        written = cache_gradients(featured, out, per_sample, bar.update)
-    tell(out, written, style)
+    with writing(out, style, featured) as progress:
+        cache_gradients(featured, out, per_sample, progress)
 
 
 @cache.command(**about("Decode and resize images once.", "cache images PACS -o data/pacs.h5 --size 224"))
@@ -121,9 +118,8 @@ def images(source: str, out: Path, size: int, workers: int | None, data_dir: Pat
     from fishr.data.images import cache_images
 
     place = find_images(source, data_dir)
-    with bar_of(out) as bar:
-        written = cache_images(place, out, size, workers or os.cpu_count() or 1, bar.update)
-    tell(out, written, style)
+    with writing(out, style) as progress:
+        cache_images(place, out, size, workers or os.cpu_count() or 1, progress)
 
 
 @cache.command(**about("Describe a file.", "cache info features.h5 --format json"))
@@ -158,27 +154,23 @@ def merge(files: tuple[Path, ...], out: Path, style: str) -> None:
     """Merge feature caches that differ only in their domains into one file, training domains first."""
     from fishr.data.caches import merge_features
 
-    existed = out.exists()
-    with bar_of(out) as bar:
-        merge_features(files, out, bar.update)
-    tell(out, not existed, style)
+    with writing(out, style) as progress:
+        merge_features(files, out, progress)
 
 
-def bar_of(out: Path, featured: "Featured | None" = None) -> "AbstractContextManager[tqdm[Any]]":
-    """Return the progress bar of a file; an interruption prints how to resume."""
-    total = None if featured is None else sum(section.rows for section in featured.sections)
-    message = f"{out}: interrupted; the same command resumes it"
-    return progress_bar(message, total=total, unit="row", unit_scale=True)
-
-
-def tell(out: Path, written: bool, style: str) -> None:
-    """Print what a file holds, and whether it was written or existed."""
+@contextmanager
+def writing(out: Path, style: str, featured: "Featured | None" = None) -> Generator[Callable[[int], object]]:
+    """Show a bar while a file is written, then print what it holds; an interruption prints how to resume."""
     from fishr.data.caches import describe
     from fishr.files import json_text
 
+    existed, total = out.exists(), None if featured is None else sum(section.rows for section in featured.sections)
+    message = f"{out}: interrupted; the same command resumes it"
+    with progress_bar(message, total=total, unit="row", unit_scale=True) as bar:
+        yield bar.update
     description = describe(out)
     if style == "json":
-        found = _as_object(out, description) | {"written": written}
+        found = _as_object(out, description) | {"written": not existed}
         del found["elements"]
         click.echo(json_text(found))
         return
@@ -188,7 +180,7 @@ def tell(out: Path, written: bool, style: str) -> None:
         size, classes = description.provenance["size"], len(description.provenance["classes"])
         what = f"{len(description.sections)} environments, {classes} classes, {rows} images of {size} × {size} pixels"
     what = f"{what}, {description.bytes / 2**20:.1f} MiB"
-    click.echo(f"{out}: {what}" if written else f"{out}: is there already, made of the same; {what}")
+    click.echo(f"{out}: is there already, made of the same; {what}" if existed else f"{out}: {what}")
 
 
 def _featured(source: str, overrides: tuple[str, ...], plugins: tuple[str, ...], **reading: Any) -> "Featured":

@@ -36,13 +36,10 @@ def list_data(data_dir: Path, style: str) -> None:
     from fishr.data import catalog
     from fishr.files import json_text
 
-    entries = catalog(data_dir)
-    if style == "json":
-        keys = attrs.filters.include("kind", "description", "needs", "ready")
-        click.echo(json_text([attrs.asdict(entry, filter=keys) for entry in entries]))
-        return
-    rows = [(e.kind, e.description, e.needs, "yes" if e.ready else "no") for e in entries]
-    click.echo(tabulate(rows, ("kind", "description", "needs", "ready")))
+    shown = attrs.filters.include("kind", "description", "needs", "ready")
+    entries = [attrs.asdict(entry, filter=shown) for entry in catalog(data_dir)]
+    rows = [entry | {"ready": "yes" if entry["ready"] else "no"} for entry in entries]
+    click.echo(json_text(entries) if style == "json" else tabulate(rows, headers="keys"))
 
 
 @data.command(**about("Describe a data set.", "data info PACS --data-dir data"))
@@ -68,12 +65,10 @@ def info(name: str, data_dir: Path, style: str) -> None:
             contents = contents_of(list_images(found.folder))
         except InputError as error:
             problem = str(error)
-    if style == "json":
-        images = {each.environment: dict(each.classes) for each in contents}
-        folder = None if found.folder is None else str(found.folder)
-        click.echo(json_text({**attrs.asdict(found), "folder": folder, "images": images, "problem": problem or None}))
-        return
-    click.echo(_text(found, contents, problem))
+    images = {each.environment: dict(each.classes) for each in contents}
+    folder = None if found.folder is None else str(found.folder)
+    known = {**attrs.asdict(found), "folder": folder, "images": images, "problem": problem or None}
+    click.echo(json_text(known) if style == "json" else _text(found, contents, problem))
 
 
 @data.command(**about("Download a data set.", "data download PACS --data-dir data --archive PACS.zip"))

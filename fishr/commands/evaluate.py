@@ -12,16 +12,10 @@ from fishr.commands.shared import PATH, about, load_run, run_options
 @run_options
 def evaluate(run: Path, data_dir: Path | None, device: str, style: str, plugins: tuple[str, ...]) -> None:
     """Score the last checkpoint of a run folder on every domain of its data."""
-    import attrs
-
     from fishr.commands.rendering import score_table
     from fishr.files import json_text
-    from fishr.training import score_checkpoint
+    from fishr.training.evaluation import score_checkpoint, score_entries
 
     step, scores = score_checkpoint(load_run(run, plugins), run, data_dir, device)
-    if style == "json":
-        entries = [attrs.asdict(score, filter=lambda _, value: value is not None) for score in scores]
-        click.echo(json_text({"run": str(run), "step": step, "scores": entries}))
-        return
-    click.echo(f"{run} after {step} steps\n")
-    click.echo(score_table(scores))
+    found = {"run": str(run), "step": step, "scores": score_entries(scores)}
+    click.echo(json_text(found) if style == "json" else f"{run} after {step} steps\n\n{score_table(scores)}")

@@ -11,7 +11,6 @@ from fishr.commands.shared import COUNT, PATH, SEED, about, progress_bar, run_op
 from fishr.errors import InputError
 
 if TYPE_CHECKING:
-    from fishr.analysis.landscape_plan import Plan
     from fishr.landscape.surface import Surface
 
 KINDS = ("random", "pca", "checkpoints", "eigen", "gradients", "line", "interpolation")
@@ -67,10 +66,11 @@ def landscape(
     RUN_OR_FILE is a run folder, or a cache of features. SECOND gives the line between the two runs' weights. After a
     kill, the same command resumes; when finished, it draws the figures again.
     """
-    from fishr.analysis.landscape_evaluation import is_finished
+    from fishr.analysis.landscape_evaluation import evaluate_plan, is_finished
     from fishr.analysis.landscape_options import LandscapeOptions
     from fishr.analysis.landscape_plan import plan_landscape
     from fishr.analysis.opening import open_subject
+    from fishr.files import json_text
     from fishr.landscape.surface_file import load_surface
     from fishr.plots.landscape import check_pictures, save_landscape_figures
 
@@ -88,9 +88,13 @@ def landscape(
     opened = partial(open_subject, domains=chosen, **source)
     plan = plan_landscape(opened(subject), options, None if second is None else opened(second))
     if not is_finished(path, plan):
-        _follow(plan, path)
+        with progress_bar(f"{path}: interrupted; the same command resumes it", desc=path.name, unit="part") as bar:
+            for done, total in evaluate_plan(plan, path):
+                bar.total = total
+                bar.update(done - bar.n)
     files = [path, *save_landscape_figures(path, epsilon)]
-    click.echo((_json if style == "json" else _text)(load_surface(path), epsilon, files))
+    found = _object(load_surface(path), epsilon, files)
+    click.echo(json_text(found) if style == "json" else _text(found))
 
 
 def _points(grid: str, kind: str) -> tuple[int, ...]:
@@ -101,45 +105,30 @@ def _points(grid: str, kind: str) -> tuple[int, ...]:
     return points * 2 if len(points) == 1 and kind not in ("line", "interpolation") else points
 
 
-def _follow(plan: "Plan", path: Path) -> None:
-    from fishr.analysis.landscape_evaluation import evaluate_plan
-
-    with progress_bar(f"{path}: interrupted; the same command resumes it", desc=path.name, unit="part") as bar:
-        for done, total in evaluate_plan(plan, path):
-            bar.total = total
-            bar.update(done - bar.n)
-
-
-def _text(surface: "Surface", epsilon: float, files: list[Path]) -> str:
-    from tabulate import tabulate
-
+def _object(surface: "Surface", epsilon: float, files: list[Path]) -> dict[str, Any]:
     from fishr.analysis.landscape_evaluation import summary_of, training_inconsistency
-
-    summary, inconsistency = summary_of(surface), training_inconsistency(surface, epsilon)
-    columns = [[f"{number:.4g}" for number in column] for column in summary.values()]
-    rows = zip(surface.domains, surface.splits, *columns, strict=True)
-    table = tabulate(rows, ("domain", "split", *summary), disable_numparse=True)
-    lines = [f"{surface.directions.kind}: {', '.join(surface.directions.names)}", "", table, ""]
-    if inconsistency is not None:
-        lines.append(f"inconsistency of the training domains: {inconsistency:.4g} (ε = {epsilon:g})")
-    return "\n".join([*lines, f"surface: {files[0]}", *(f"figure: {path}" for path in files[1:])])
-
-
-def _json(surface: "Surface", epsilon: float, files: list[Path]) -> str:
-    from fishr.analysis.landscape_evaluation import summary_of, training_inconsistency
-    from fishr.files import json_text
 
     directions, summary = surface.directions, summary_of(surface)
     names, rows = ("name", "split", *summary), zip(surface.domains, surface.splits, *summary.values(), strict=True)
-    return json_text(
-        {
-            "surface": str(files[0]),
-            "figures": [str(path) for path in files[1:]],
-            "directions": {name: getattr(directions, name) for name in ("kind", "names", "seed", "explained")},
-            "grid": [len(axis) for axis in surface.axes],
-            "route": surface.route,
-            "domains": [dict(zip(names, row, strict=True)) for row in rows],
-            "epsilon": epsilon,
-            "inconsistency": training_inconsistency(surface, epsilon),
-        }
-    )
+    return {
+        "surface": str(files[0]),
+        "figures": [str(path) for path in files[1:]],
+        "directions": {name: getattr(directions, name) for name in ("kind", "names", "seed", "explained")},
+        "grid": [len(axis) for axis in surface.axes],
+        "route": surface.route,
+        "domains": [dict(zip(names, row, strict=True)) for row in rows],
+        "epsilon": epsilon,
+        "inconsistency": training_inconsistency(surface, epsilon),
+    }
+
+
+def _text(found: dict[str, Any]) -> str:
+    from tabulate import tabulate
+
+    rows = [{k: v if isinstance(v, str) else f"{v:.4g}" for k, v in domain.items()} for domain in found["domains"]]
+    table = tabulate(rows, {"name": "domain"}, disable_numparse=True)
+    lines = [f"{found['directions']['kind']}: {', '.join(found['directions']['names'])}", "", table, ""]
+    if found["inconsistency"] is not None:
+        inconsistency, epsilon = found["inconsistency"], found["epsilon"]
+        lines.append(f"inconsistency of the training domains: {inconsistency:.4g} (ε = {epsilon:g})")
+    return "\n".join([*lines, f"surface: {found['surface']}", *(f"figure: {path}" for path in found["figures"])])

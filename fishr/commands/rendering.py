@@ -1,51 +1,57 @@
 """Rendering of events and scores: a bar on a terminal, lines in a pipe, tables at the end."""
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable
+from contextlib import closing
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 from tabulate import tabulate
 from tqdm import tqdm
 
+from fishr.errors import RunFailed
+
 if TYPE_CHECKING:
     from fishr.reproductions import Reproduction, Row
     from fishr.training import DomainScore, Event, StepRecord
 
 
-class Progress:
-    """Shows a run's events on stderr: a progress bar on a terminal, a line an evaluation elsewhere."""
+def follow(
+    events: "Generator[Event]", folder: Path, steps: int, remedy: str, label: str = "", opening: str = ""
+) -> "Event | None":
+    """Show a run's events on stderr, a bar on a terminal, a line an evaluation elsewhere; return the last event."""
+    from fishr.training import NotFinite
+    from fishr.training.loop import Evaluated, Started, Stepped
 
-    def __init__(self, steps: int, label: str = "", opening: str = "") -> None:
-        self._steps, self._label, self._opening, self._pending = steps, label, opening, ""
-        self._terminal = sys.stderr.isatty()
-        self._last: StepRecord | None = None
-
-    def __enter__(self) -> "Progress":
-        self._bar = tqdm(total=self._steps, desc=self._label or None, unit="step", disable=not self._terminal)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.close()
-
-    def show(self, event: "Event") -> None:
-        from fishr.training.loop import Evaluated, Started, Stepped
-
-        if isinstance(event, Started):
-            self._pending = "" if event.state.step else self._opening
-            self._bar.update(event.state.step - self._bar.n)
-        elif self._pending:
-            # Not before the first step: input that it refuses leaves one line, the error.
-            self._bar.write(self._pending, file=sys.stderr)
-            self._pending = ""
-        if isinstance(event, Stepped):
-            self._last = event.record
-            self._bar.set_postfix(_numbers(self._last), refresh=False)
-            self._bar.update(1)
-        elif isinstance(event, Evaluated) and not self._terminal:
-            parts = [f"step {event.step}/{self._steps}", *(f"{k} {v}" for k, v in _numbers(self._last).items())]
-            parts += [f"{score.title} {score.accuracy:.1%}" for score in event.scores]
-            click.echo("  ".join([self._label, *parts] if self._label else parts), err=True)
+    terminal, pending = sys.stderr.isatty(), ""
+    event: Event | None = None
+    last: StepRecord | None = None
+    try:
+        with closing(events), tqdm(total=steps, desc=label or None, unit="step", disable=not terminal) as bar:
+            for event in events:
+                if isinstance(event, Started):
+                    pending = "" if event.state.step else opening
+                    bar.update(event.state.step - bar.n)
+                elif pending:
+                    # Not before the first step: input that it refuses leaves one line, the error.
+                    bar.write(pending, file=sys.stderr)
+                    pending = ""
+                if isinstance(event, Stepped):
+                    last = event.record
+                    bar.set_postfix(_numbers(last), refresh=False)
+                    bar.update(1)
+                elif isinstance(event, Evaluated) and not terminal:
+                    parts = [label] if label else []
+                    parts += [f"step {event.step}/{steps}", *(f"{k} {v}" for k, v in _numbers(last).items())]
+                    parts += [f"{score.title} {score.accuracy:.1%}" for score in event.scores]
+                    click.echo("  ".join(parts), err=True)
+    except NotFinite as failure:
+        kept = "its last checkpoint is kept" if (folder / "checkpoint.pt").exists() else "it had no checkpoint yet"
+        raise RunFailed(f"{folder}: {failure}; {kept}") from failure
+    except KeyboardInterrupt:
+        raise RunFailed(f"{folder}: interrupted" + (f"; {remedy}" if folder.exists() else "")) from None
+    return event
 
 
 def _numbers(record: "StepRecord | None") -> dict[str, str]:

@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from fishr.commands.shared import COUNT, PATH, about, data_dir_option, device_option, format_option
-from fishr.errors import InputError, RunFailed
+from fishr.errors import InputError
 
 
 @click.command(**about("Reproduce a published table.", "reproduce colored-mnist --data-dir data --restarts 10"))
@@ -25,13 +25,12 @@ def reproduce(
     """
     import attrs
 
-    from fishr.commands.rendering import Progress, reproduction_table
+    from fishr.commands.rendering import follow, reproduction_table
     from fishr.data import ColoredDigits, ColoredMNIST
     from fishr.files import json_text, write_atomically
     from fishr.plots.reproduction import save_reproduction_figure
     from fishr.reproductions import find_reproduction, restarts_of
     from fishr.reproductions import table as collect
-    from fishr.training.step import NotFinite
 
     names = tuple(dict.fromkeys(name.strip() for name in methods.split(",")))
     folder = out or Path("runs") / f"reproduce-{table}"
@@ -39,22 +38,14 @@ def reproduce(
     if (folder / "config.toml").exists():
         raise InputError(f"{folder}: is itself a run folder; choose another --out for the runs of a table")
     for restart in restarts_of(table, folder, names, restarts):
-        label = f"{restart.method} {restart.seed}"
-        try:
-            with Progress(restart.experiment.steps, label=label) as progress:
-                for event in restart.run(data_dir, device):
-                    progress.show(event)
-        except NotFinite as failure:
-            raise RunFailed(f"{restart.folder}: {failure}") from failure
-        except KeyboardInterrupt:
-            raise RunFailed(f"{restart.folder}: interrupted; the same command resumes it") from None
+        label, remedy = f"{restart.method} {restart.seed}", "the same command resumes it"
+        follow(restart.run(data_dir, device), restart.folder, restart.experiment.steps, remedy, label)
     rows = collect(table, folder, names)
     text = reproduction_table(rows, chosen)
     write_atomically(folder / "table.md", f"{text}\n".encode())
     data = chosen.recipe(names[0]).data
     assert isinstance(data, ColoredDigits | ColoredMNIST)
     figure = save_reproduction_figure(rows, data, data(0, data_dir), folder / "figure.png")
-    if style == "json":
-        click.echo(json_text({"table": table, "source": chosen.source, "rows": [attrs.asdict(row) for row in rows]}))
-        return
-    click.echo(f"{text}\n\npublished: {chosen.source}\nfigure: {figure}")
+    found = {"table": table, "source": chosen.source, "rows": [attrs.asdict(row) for row in rows]}
+    shown = f"{text}\n\npublished: {chosen.source}\nfigure: {figure}"
+    click.echo(json_text(found) if style == "json" else shown)

@@ -27,7 +27,7 @@ def features(
     augmented. The same command resumes an interrupted one.
     """
     from fishr.analysis.cache_writing import cache_features, featured_experiment
-    from fishr.commands.cache import bar_of, tell
+    from fishr.commands.cache import writing
     from fishr.configuration import load
     from fishr.protocols.domainbed.job import feature_experiment
     from fishr.sweeps.plan import Plan
@@ -41,6 +41,5 @@ def features(
         raise InputError(f"--dataset: got {name!r}, expected one of the plan's, {known}")
     experiment = feature_experiment(name, made.settings)
     featured = featured_experiment(experiment, data_dir=data_dir, device=device)
-    with bar_of(out, featured) as bar:
-        written = cache_features(featured, out, "float32", bar.update)
-    tell(out, written, style)
+    with writing(out, style, featured) as progress:
+        cache_features(featured, out, "float32", progress)

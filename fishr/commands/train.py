@@ -2,11 +2,9 @@
 
 import re
 import shlex
-from collections.abc import Generator
-from contextlib import closing, contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 
@@ -29,15 +27,7 @@ from fishr.errors import InputError, RunFailed
 
 if TYPE_CHECKING:
     from fishr.ranks import Ranks
-    from fishr.training import Artifacts, Event, Experiment, Recording
-
-
-class _Choice(NamedTuple):
-    """Configuration as TOML, run folder and artifacts."""
-
-    text: str
-    folder: Path
-    keep: "Artifacts"
+    from fishr.training import Event, Experiment, Recording
 
 
 @click.command(
@@ -93,7 +83,7 @@ def train(
     RECIPE is colored-digits (the default) or colored-mnist, both with Fishr, or one of them with another method:
     colored-digits-erm, -irm, -vrex. FILE is a configuration as `fishr config show RECIPE` prints it.
     """
-    from fishr.commands.rendering import Progress
+    from fishr.commands.rendering import follow
     from fishr.configuration import dumps, structure
     from fishr.configuration.toml import parse_toml
     from fishr.training import Artifacts, Experiment, joined, loss_outline, run
@@ -102,11 +92,11 @@ def train(
     if resume is not None:
         _refuse_changes()
 
-    def choose() -> _Choice:
+    def choose() -> tuple[str, Path, Artifacts]:
         if resume is not None:
             # A run resumes with the very text it started with.
             load_run(resume, plugins)
-            return _Choice((resume / "config.toml").read_bytes().decode(), resume, Artifacts())
+            return (resume / "config.toml").read_bytes().decode(), resume, Artifacts()
         options = {"seed": seed, "compute.precision": precision}
         named = (f"{name}={value}" for name, value in options.items() if value is not None)
         chosen = find_experiment(experiment, (*overrides, *named), plugins)
@@ -114,17 +104,16 @@ def train(
             chosen = _on_features(chosen, on_features, plugins)
         recording = None if record_statistics is None else _recording(record_statistics)
         keep = Artifacts(statistics=recording, checkpoints=keep_checkpoints)
-        return _Choice(dumps(chosen), out or _fresh_folder(chosen.name), keep)
+        return dumps(chosen), out or _fresh_folder(chosen.name), keep
 
-    choice: _Choice | None = None
+    folder: Path | None = None
     with joined(device) as (ranks, where):
         try:
             # Of several ranks the first chooses, prints and draws.
             choice = from_first(agreed(lambda: choose() if ranks.number == 0 else None, ranks), ranks)
             assert choice is not None
             text, folder, keep = choice
-            table = parse_toml(text)
-            made = agreed(lambda: structure(table, Experiment, plugins), ranks)
+            made = agreed(lambda: structure(parse_toml(text), Experiment, plugins), ranks)
             events = run(
                 made,
                 folder,
@@ -141,34 +130,16 @@ def train(
                 return
             # JSON is for programs, which find the weights in metrics.jsonl.
             opening = "" if style == "json" else loss_outline(made.objective, made.steps)
-            last: Event | None = None
-            with _failures(folder), closing(events), Progress(made.steps, opening=opening) as progress:
-                for last in events:
-                    progress.show(last)
-            _report(folder, last, style)
+            remedy = f"resume it with fishr train {_resume(folder)}"
+            _report(folder, follow(events, folder, made.steps, remedy, opening=opening), style)
         except (InputError, RunFailed) as error:
-            shown = _shown(error, ranks, choice)
+            shown = _shown(error, ranks, folder)
             if shown is error:
                 raise
             raise shown from error
 
 
-@contextmanager
-def _failures(folder: Path) -> Generator[None]:
-    """Name the run folder, and what is left in it, where a run fails or is interrupted."""
-    from fishr.training import NotFinite
-
-    try:
-        yield
-    except NotFinite as failure:
-        kept = "its last checkpoint is kept" if (folder / "checkpoint.pt").exists() else "it had no checkpoint yet"
-        raise RunFailed(f"{folder}: {failure}; {kept}") from failure
-    except KeyboardInterrupt:
-        remedy = f"; resume it with fishr train {_resume(folder)}" if folder.exists() else ""
-        raise RunFailed(f"{folder}: interrupted{remedy}") from None
-
-
-def _shown(error: InputError | RunFailed, ranks: "Ranks", choice: _Choice | None) -> Exception:
+def _shown(error: InputError | RunFailed, ranks: "Ranks", folder: Path | None) -> Exception:
     """Return the error as a rank shows it: one for all where all have the same, else with the rank's number."""
     from fishr.ranks import RankLost
     from fishr.training import NotFinite
@@ -178,7 +149,7 @@ def _shown(error: InputError | RunFailed, ranks: "Ranks", choice: _Choice | None
         return error if ranks.number == 0 else click.exceptions.Exit(2 if isinstance(error, InputError) else 1)
     if ranks.alone:
         return error
-    remedy = f"; resume it with {_resume(choice.folder)}" if choice and isinstance(error, RankLost) else ""
+    remedy = f"; resume it with {_resume(folder)}" if folder and isinstance(error, RankLost) else ""
     kind = InputError if isinstance(error, InputError) else RankLost if isinstance(error, RankLost) else RunFailed
     return kind(f"rank {ranks.number} of {ranks.count}: {error}{remedy}")
 

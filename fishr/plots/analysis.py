@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import torch
@@ -13,8 +13,8 @@ from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 from fishr.analysis.history import History
-from fishr.analysis.report import Analysis
-from fishr.errors import InputError, RunFailed
+from fishr.analysis.report import Analysis, Settings
+from fishr.errors import InputError, RunFailed, reason
 from fishr.paths import check_writable
 from fishr.plots.analysis_curvature import density_figure, scatter_figure, spectra_figure
 from fishr.plots.analysis_pairs import pairs_figure
@@ -34,12 +34,11 @@ def save_analysis_figures(
         InputError: the folder has a figure of another analysis.
         RunFailed: a figure could not be written.
     """
-    key = figures_key([(analysis.source, asdict(analysis.settings)) for analysis in analyses])
-    check_figures(folder, key, replace=replace)
+    key = check_figures(folder, [(analysis.source, analysis.settings) for analysis in analyses], replace=replace)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise RunFailed(f"{folder}: could not be made ({error.strerror}); nothing was left behind") from error
+        raise RunFailed(f"{folder}: could not be made ({reason(error)}); nothing was left behind") from error
     figures = {
         "pairs.png": pairs_figure(analyses) if len(analyses[0].domains) > 1 else None,
         "curvature.png": scatter_figure(analyses),
@@ -51,14 +50,10 @@ def save_analysis_figures(
     return [save(figure, folder / name, Source=f"fishr analysis {key}") for name, figure in drawn]
 
 
-def figures_key(sources: Sequence[tuple[dict[str, str], dict[str, object]]]) -> str:
-    """Return a hash of sources and settings, which figures carry as metadata."""
-    keys = [(source["key"], settings) for source, settings in sources]
-    return hashlib.sha256(json.dumps(keys, sort_keys=True).encode()).hexdigest()
-
-
-def check_figures(folder: Path, key: str, *, replace: bool = False) -> None:
-    """Raise InputError if the folder cannot be written or has a figure of another key."""
+def check_figures(folder: Path, analyses: Iterable[tuple[dict[str, str], Settings]], *, replace: bool = False) -> str:
+    """Return the key that figures of these sources and settings carry; refuse a folder with figures of another."""
+    keys = [(source["key"], asdict(settings)) for source, settings in analyses]
+    key = hashlib.sha256(json.dumps(keys, sort_keys=True).encode()).hexdigest()
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder}: a file, expected a folder for figures; choose another place")
     check_writable(folder / FIGURES[0])
@@ -68,6 +63,7 @@ def check_figures(folder: Path, key: str, *, replace: bool = False) -> None:
             raise InputError(
                 f"{path}: is not of this analysis; choose another folder with --figures, or replace it with --replace"
             )
+    return key
 
 
 def history_figure(histories: Sequence[History]) -> Figure:

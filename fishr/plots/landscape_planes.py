@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
-import torch
 from attrs import frozen
 from matplotlib import colormaps
 from matplotlib.axes import Axes
@@ -15,10 +14,11 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.patheffects import withStroke
-from matplotlib.ticker import FixedLocator, FuncFormatter, Locator, MaxNLocator, NullLocator
+from matplotlib.ticker import FuncFormatter, Locator, LogLocator, MaxNLocator, NullLocator
 from numpy.typing import NDArray
 
-from fishr.diagnostics.quantities.risk_grids import connected_region, inconsistency
+from fishr.analysis.landscape_evaluation import training_inconsistency
+from fishr.diagnostics.quantities.risk_grids import connected_region
 from fishr.landscape.surface import Surface
 from fishr.plots.style import color_of, heading, line_of, literal, with_split
 
@@ -50,14 +50,10 @@ class Levels:
 
     @property
     def ticks(self) -> Locator:
-        """A few ticks of a color bar, all within the edges."""
-        low, high = self.edges[0], self.edges[-1]
+        """A few ticks of a color bar: over more than two decades powers of ten only."""
         if not self.logarithmic:
             return MaxNLocator(6)
-        decades = range(int(np.floor(np.log10(low))), int(np.ceil(np.log10(high))) + 1)
-        inside = [m * 10.0**d for d in decades for m in (1, 2, 5) if low <= m * 10.0**d <= high]
-        # More than two decades: powers of ten only.
-        return FixedLocator(inside if len(inside) <= 7 else [tick for tick in inside if f"{tick:e}"[0] == "1"])
+        return LogLocator(subs=(1, 2, 5) if self.edges[-1] < 100 * self.edges[0] else (1,))
 
 
 def levels_of(risks: Array) -> Levels:
@@ -153,17 +149,10 @@ def level_set_figure(surface: Surface, epsilon: float) -> Figure:
     axes.set_xlabel(literal(surface.directions.names[0]))
     axes.set_ylabel(literal(surface.directions.names[1]))
     figure.legend(handles=handles, frameon=False, fontsize=9, loc="outside right upper", labelspacing=1.0)
-    heading(figure, _title(surface, epsilon))
+    found = training_inconsistency(surface, epsilon)
+    shown = "" if found is None else f"; training domains' inconsistency {found:.3g}"
+    heading(figure, f"level sets R = R* ± ε, ε = {epsilon:g}{shown}")
     return figure
-
-
-def _title(surface: Surface, epsilon: float) -> str:
-    losses = surface.scores.losses[surface.training]
-    title = f"level sets R = R* ± ε, ε = {epsilon:g}"
-    if len(losses) < 2 or not torch.isfinite(losses[(slice(None), *surface.center)]).all():
-        return title
-    value = float(inconsistency(losses, surface.center, epsilon).value)
-    return f"{title}; training domains' inconsistency {value:.3g}"
 
 
 def _zoom(axes: Axes, surface: Surface, reached: list[tuple[float, float]]) -> None:

@@ -10,7 +10,7 @@ import torch
 from attrs import asdict
 
 import fishr
-from fishr.data.caches.encoding import Tree
+from fishr.data.caches.encoding import Tree, layout_tree
 from fishr.data.caches.hdf5 import save_tree
 from fishr.data.caches.unfinished import Parts
 from fishr.errors import InputError
@@ -69,16 +69,12 @@ class Recorder:
 
     def assemble(self) -> None:
         """Put all records together in ``statistics.h5``."""
-        layout, domains = Layout.of(self._model.head), self._domains
+        domains, limit = self._domains, self._recording.samples
         rows = [len(domain.labels) for domain in domains]
-        limit = self._recording.samples
         tree: Tree = {
             "domains": tuple(domain.name for domain in domains),
             "count": np.array([n if limit is None else min(n, limit) for n in rows]),
-            "layout": {
-                "names": layout.names,
-                "shapes": {name: np.array(shape) for name, shape in zip(layout.names, layout.shapes, strict=True)},
-            },
+            "layout": layout_tree(Layout.of(self._model.head)),
             "epsilon": self._recording.epsilon,
             "steps": np.array(self._steps),
             "provenance": {
@@ -89,7 +85,7 @@ class Recorder:
                 "torch": str(torch.__version__),
             },
         }
-        records = _stacked([self._parts.read(step) for step in self._steps])
+        records = stacked([self._parts.read(step) for step in self._steps])
         # Whoever writes the file takes the lock that the parts hold.
         self.__exit__()
         save_tree(self._path, KIND, tree | records, replace=True)
@@ -112,9 +108,10 @@ def arrays_of(statistics: dict[str, Any]) -> Tree:
     return tree
 
 
-def _stacked(trees: list[Tree]) -> Tree:
+def stacked(trees: list[Tree]) -> Tree:
+    """Return the trees of several steps as one, whose arrays have an axis more."""
     return {
-        key: _stacked([cast(Tree, tree[key]) for tree in trees])
+        key: stacked([cast(Tree, tree[key]) for tree in trees])
         if isinstance(value, dict)
         else np.stack([cast(Any, tree[key]) for tree in trees])
         for key, value in trees[0].items()

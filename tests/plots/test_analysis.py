@@ -16,7 +16,7 @@ from fishr.data import Domain
 from fishr.diagnostics import Quantity
 from fishr.errors import InputError
 from fishr.losses import CrossEntropy
-from fishr.plots.analysis import check_figures, figures_key, history_figure, save_analysis_figures
+from fishr.plots.analysis import check_figures, history_figure, save_analysis_figures
 from fishr.plots.analysis_curvature import density_figure, scatter_figure, spectra_figure
 from fishr.plots.analysis_pairs import pairs_figure
 
@@ -280,10 +280,10 @@ def test_figures_of_another_analysis_stay(alone, tmp_path):
 def test_a_place_that_is_none(tmp_path):
     (tmp_path / "notes").write_text("mine")
     with pytest.raises(InputError, match="notes: a file, expected a folder for figures"):
-        check_figures(tmp_path / "notes", figures_key([]))
+        check_figures(tmp_path / "notes", [])
     (tmp_path / "pairs.png").write_bytes(b"mine")
     with pytest.raises(InputError, match=r"pairs.png: is not of this analysis"):
-        check_figures(tmp_path, figures_key([]))
+        check_figures(tmp_path, [])
 
 
 def test_a_figure_that_cannot_be_written(alone, tmp_path):

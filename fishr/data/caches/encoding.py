@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fishr.errors import InputError
+from fishr.types import Layout
 
 Array: TypeAlias = NDArray[Any]
 Tree: TypeAlias = dict[str, "Array | str | bool | int | float | tuple[str, ...] | Tree | None"]
@@ -157,6 +158,17 @@ def structure_digest(group: h5py.Group) -> str:
 
     group.visititems(visit)
     return sha256("\n".join(sorted(lines)).encode()).hexdigest()
+
+
+def layout_tree(layout: Layout) -> Tree:
+    """Return the parameters of each column of a statistic as a tree."""
+    shapes = zip(layout.names, layout.shapes, strict=True)
+    return {"names": layout.names, "shapes": {name: np.array(shape, np.int64) for name, shape in shapes}}
+
+
+def layout_of(tree: Any) -> Layout:
+    """Return the layout of a tree that ``layout_tree`` made."""
+    return Layout(tree["names"], tuple(tuple(tree["shapes"][name].tolist()) for name in tree["names"]))
 
 
 def _write(group: h5py.Group, key: str, encoding: str, values: Array) -> None:

@@ -18,7 +18,7 @@ from fishr.data.caches.domain_rows import (
     read_sections,
     whole_number,
 )
-from fishr.data.caches.encoding import Array, read_element
+from fishr.data.caches.encoding import Array, layout_of, read_element
 from fishr.data.caches.hdf5 import opened
 from fishr.errors import InputError
 from fishr.statistics.linear_head import linear_moments
@@ -96,9 +96,7 @@ def open_gradients(path: Path) -> GradientCache:
         (provenance, key), head, form = read_origin(file), read_mapping(file, "head"), read_element(file, "form")
         if form not in FORMS:
             raise InputError(f"{path}: got gradients of form {form!r}, expected one of {', '.join(FORMS)}")
-        stored = read_element(file, "layout")
-        shapes = tuple(tuple(int(n) for n in stored["shapes"][name]) for name in stored["names"])
-        layout, sections = Layout(stored["names"], shapes), read_sections(file)
+        layout, sections = layout_of(read_element(file, "layout")), read_sections(file)
         # A single output tells two classes apart.
         check_columns(path, file, sections, _columns(form, layout), max(2, whole_number(head, "outputs", "head")))
         return GradientCache(path, key, provenance, head, form, layout, sections)
