@@ -11,6 +11,7 @@ from typing import Any, cast
 
 import attrs
 from attrs import frozen
+from attrs.exceptions import NotAnAttrsClassError
 
 from fishr.configuration.problems import ConfigurationError, flaw, one_of, suggestion, text_value, unexpected
 from fishr.data.batches import Batches
@@ -61,15 +62,10 @@ class Family:
 
     def builtin(self, name: str) -> type[Any] | None:
         found = self.exported(name)
-        if name == self.wrapper or not (isinstance(found, type) and attrs.has(found)):
+        if name == self.wrapper or not isinstance(found, type) or self.misfit(found) is not None:
             return None
-        for method, arguments in self.methods.items():
-            own: Any = getattr(found, method, None)
-            if not inspect.isfunction(own) or _arguments(own)[1:] != arguments:
-                return None
-            if _returned(getattr(self.protocol, method)) not in (None, _returned(own)):
-                return None
-        return found
+        pairs = ((getattr(self.protocol, method), getattr(found, method)) for method in self.methods)
+        return found if all(_returned(expected) in (None, _returned(own)) for expected, own in pairs) else None
 
     def find(self, kind: object, plugins: tuple[str, ...] | None) -> Any:
         """Return the class or function that a kind names; ``plugins`` None: of any module that is imported already."""
@@ -85,26 +81,26 @@ class Family:
 
     def check(self, found: Any, kind: str) -> None:
         """Refuse what is neither a frozen attrs class with the protocol's methods nor a function that can be one."""
-        reason = None
-        if inspect.isfunction(found) and self.function is not None:
-            if not _takes(found, self.function):
-                reason = f", it takes {_call('', _arguments(found))}"
-        elif not isinstance(found, type) or not attrs.has(found) or not attrs.inspect(found).is_frozen:
-            reason = ""
-        else:
-            for name, arguments in self.methods.items():
-                # Every class can be called, so a method counts only when the class or a base of it defines it.
-                method = next((vars(base)[name] for base in found.__mro__ if name in vars(base)), None)
-                if method is None or (inspect.isfunction(method) and not _takes(method, ("self", *arguments))):
-                    reason = (
-                        f", it lacks {name}"
-                        if method is None
-                        else f", its {_call(name, _arguments(method)[1:])} differs"
-                    )
+        reason = self.misfit(found)
         if reason is not None:
             wanted = "a frozen attrs class with " + " and ".join(_call(*method) for method in self.methods.items())
             wanted += "" if self.function is None else f", or a plain function {_call('f', self.function)}"
             raise flaw(f"{text_value(kind)} is no {self.protocol.__name__}{reason}: expected {wanted}")
+
+    def misfit(self, found: Any) -> str | None:
+        """Return why something is no member, None if it is one."""
+        if inspect.isfunction(found) and self.function is not None:
+            return None if _takes(found, self.function) else f", it takes {_call('', _arguments(found))}"
+        if not _is_frozen(found):
+            return ""
+        for name, arguments in self.methods.items():
+            # Every class can be called, so a method counts only when the class or a base of it defines it.
+            method = next((vars(base)[name] for base in found.__mro__ if name in vars(base)), None)
+            if method is None:
+                return f", it lacks {name}"
+            if inspect.isfunction(method) and not _takes(method, ("self", *arguments)):
+                return f", its {_call(name, _arguments(method)[1:])} differs"
+        return None
 
 
 FAMILIES = (
@@ -203,6 +199,13 @@ def _returned(method: Any) -> Any:
     """Return the record that a method returns, by which data sets differ from environment sources; else None."""
     found = inspect.signature(method).return_annotation
     return found if isinstance(found, type) and attrs.has(cast(type[Any], found)) else None
+
+
+def _is_frozen(found: Any) -> bool:
+    """Return whether something is a class decorated by ``attrs.frozen``."""
+    with suppress(NotAnAttrsClassError):
+        return isinstance(found, type) and attrs.inspect(found).is_frozen
+    return False
 
 
 def _takes(function: Any, arguments: tuple[str, ...]) -> bool:

@@ -75,6 +75,9 @@ def mine(seen):
 class Thawed(Penalty):
     power: int = 2
 
+class Heir(Mine):
+    pass
+
 @frozen
 class Mute:
     def init(self, problem): return ()
@@ -187,6 +190,7 @@ def test_what_a_plugin_defines_is_written_by_module_and_name(name: str):
         ("instance", "is no Cost: expected a frozen attrs class"),
         ("Penalty", "is no Cost: expected a frozen attrs class"),
         ("Thawed", "is no Cost: expected a frozen attrs class"),
+        ("Heir", "is no Cost: expected a frozen attrs class"),
         ("Mute", "is no Cost, it lacks __call__"),
         ("renamed", f'name it where it is defined, kind = "{MODULE}:mine"'),
         ("anonymous", "is defined elsewhere"),
