@@ -19,7 +19,7 @@ from fishr.files import write_atomically
 from fishr.training.run_folder import same_configuration
 from fishr.training.state import TrainingState, without_optimizer
 from fishr.training.step import NotFinite
-from fishr.training.tensor_trees import is_dense, plain, restored
+from fishr.training.tensor_trees import PLAIN, is_dense, parts, plain, restored
 
 FORMAT = "fishr checkpoint"
 VERSION = 1
@@ -161,25 +161,15 @@ def _check_archive(file: BinaryIO) -> None:
 
 def _problem(tree: dict[str, Any]) -> str:
     """Return the first thing that is wrong with a file's content, or an empty text."""
-    pending: list[tuple[str, Any, int]] = [("", tree, 0)]
-    count = 0
-    # With a stack and a limit: a few bytes can describe a tree of endless depth, or of endlessly many entries.
-    while pending:
-        name, part, depth = pending.pop()
-        count += 1
-        if count > _ENTRIES or depth > _DEPTH:
+    # With limits: a few bytes can describe a tree of endless depth, or of endlessly many entries.
+    for count, (name, part, depth) in enumerate(parts(tree)):
+        if count >= _ENTRIES or depth > _DEPTH:
             return f"it has more than {_ENTRIES} entries or {_DEPTH} levels"
-        if isinstance(part, dict):
-            children = cast(dict[Any, Any], part)
-            if not all(type(key) is str for key in children):
-                return f"{name} has a key that is no text"
-            pending += [(f"{name}.{key}" if name else key, child, depth + 1) for key, child in children.items()]
-        elif type(part) in (tuple, list):
-            pending += [(f"{name}.{index}", child, depth + 1) for index, child in enumerate(cast(list[Any], part))]
-        elif isinstance(part, Tensor):
-            if not is_dense(part):
-                return f"{name} is a tensor whose values overlap or have gaps between them"
-        elif type(part) not in (bool, int, float, str, type(None)):
+        if isinstance(part, dict) and not all(type(key) is str for key in cast(dict[Any, Any], part)):
+            return f"{name} has a key that is no text"
+        if isinstance(part, Tensor) and not is_dense(part):
+            return f"{name} is a tensor whose values overlap or have gaps between them"
+        if not isinstance(part, Tensor | dict) and type(part) not in (*PLAIN, tuple, list):
             return f"{name} is a {type(part).__name__}, expected a tensor, a number, text or None"
     for name, (fits, expected) in _EXPECTED.items():
         if not fits(tree[name]):

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from fishr.errors import InputError
 
-_PLAIN = (bool, int, float, str, type(None))
+PLAIN = (bool, int, float, str, type(None))
 
 
 def to_device(tree: Any, device: torch.device) -> Any:
@@ -24,12 +24,20 @@ def to_device(tree: Any, device: torch.device) -> Any:
     return tree if children is None else _rebuilt(tree, {k: to_device(child, device) for k, child in children.items()})
 
 
-def named_tensors(tree: Any, path: str = "") -> Iterator[tuple[str, Tensor]]:
+def parts(tree: Any) -> Iterator[tuple[str, Any, int]]:
+    """Yield each part of a tree with its dotted path and its depth, a container before its own parts."""
+    # A stack, because a file can describe a tree of endless depth.
+    pending: list[tuple[str, Any, int]] = [("", tree, 0)]
+    while pending:
+        path, part, depth = pending.pop()
+        yield path, part, depth
+        children = {} if type(part) in PLAIN else _children(part) or {}
+        pending += [(f"{path}.{key}" if path else key, child, depth + 1) for key, child in reversed(children.items())]
+
+
+def named_tensors(tree: Any) -> Iterator[tuple[str, Tensor]]:
     """Yield each tensor of a tree with its dotted path."""
-    if isinstance(tree, Tensor):
-        yield path, tree
-    for key, child in (_children(tree) or {}).items():
-        yield from named_tensors(child, f"{path}.{key}" if path else key)
+    return ((path, part) for path, part, _ in parts(tree) if isinstance(part, Tensor))
 
 
 def plain(tree: Any) -> Any:
@@ -60,30 +68,26 @@ def is_dense(tensor: Tensor) -> bool:
     return True
 
 
-def require_tree(tree: Any, what: str, path: str = "") -> None:
+def require_tree(tree: Any, what: str) -> None:
     """Refuse a tree that a checkpoint could not hold, or that a run could not resume from."""
-    where = f"{what} {path}" if path else what
-    if isinstance(tree, Tensor):
-        if tree.requires_grad:
+    for path, part, _ in parts(tree):
+        where = f"{what} {path}" if path else what
+        if isinstance(part, Tensor) and part.requires_grad:
             raise InputError(
                 f"{where}: got a tensor that holds a graph, expected none; return the state detached (tensor.detach())"
             )
-        return
-    # A subclass, such as a named tuple, would come back as another type; NumPy's numbers would not come back.
-    if type(tree) in _PLAIN:
-        return
-    if type(tree) not in (tuple, list, dict) and not attrs.has(type(tree)):
-        remedy = "use torch.as_tensor of numbers, and a plain tuple or dict of several"
-        if isinstance(tree, nn.Module):
-            remedy = "keep the module's parameters as a dict of tensors, and call it by torch.func.functional_call"
-        raise InputError(
-            f"{where}: got a {type(tree).__qualname__}, expected a tree of tensors, numbers, strings, None, tuples, "
-            f"lists, dicts with string keys and attrs records; {remedy}"
-        )
-    for key, child in (_children(tree) or {}).items():
-        if type(key) is not str:
-            raise InputError(f"{where}: got the key {key!r}, expected strings as keys")
-        require_tree(child, what, f"{path}.{key}" if path else key)
+        # A subclass, such as a named tuple, would come back as another type; NumPy's numbers would not come back.
+        if not isinstance(part, Tensor) and type(part) not in (*PLAIN, tuple, list, dict) and not attrs.has(type(part)):
+            remedy = "use torch.as_tensor of numbers, and a plain tuple or dict of several"
+            if isinstance(part, nn.Module):
+                remedy = "keep the module's parameters as a dict of tensors, and call it by torch.func.functional_call"
+            raise InputError(
+                f"{where}: got a {type(part).__qualname__}, expected a tree of tensors, numbers, strings, None, "
+                f"tuples, lists, dicts with string keys and attrs records; {remedy}"
+            )
+        for key in cast(dict[Any, Any], part) if isinstance(part, dict) else ():
+            if type(key) is not str:
+                raise InputError(f"{where}: got the key {key!r}, expected strings as keys")
 
 
 def restored(tree: Any, template: Any, path: str) -> Any:
