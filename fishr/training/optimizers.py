@@ -4,11 +4,13 @@ They are torch's own functional Adam and SGD on copies, so that the results have
 arguments do not change.
 """
 
+from collections.abc import Callable
 from typing import Any, Protocol, cast
 
 import torch
 from attrs import field, frozen
 from torch import Tensor
+from torch.nn.utils import get_total_norm
 from torch.optim.adam import adam
 from torch.optim.sgd import sgd
 
@@ -18,6 +20,7 @@ from fishr.training.tensor_trees import require_tree
 
 Parameters = tuple[Tensor, ...]
 Gradients = tuple[Tensor | None, ...]
+Moments = dict[str, list[Tensor]]
 
 
 @frozen(eq=False)
@@ -97,37 +100,32 @@ class Adam:
         zeros = tuple(torch.zeros_like(p) for p in parameters)
         return OptimizerState((0,) * len(parameters), {"first": zeros, "second": zeros})
 
-    @torch.no_grad()
     def update(
         self, gradients: Gradients, state: OptimizerState, parameters: Parameters
     ) -> tuple[Parameters, OptimizerState]:
         """Return new weights and the next state; where a gradient is None, weights and moments are unchanged."""
-        taken = [index for index, gradient in enumerate(gradients) if gradient is not None]
-        weights = _copies(parameters, taken)
-        first = _copies(state.moments["first"], taken)
-        second = _copies(state.moments["second"], taken)
-        adam(
-            weights,
-            [gradient for gradient in gradients if gradient is not None],
-            first,
-            second,
-            [],
-            # The fused kernel reads them where the weights are.
-            [torch.tensor(float(state.steps[i]), device=weights[0].device if self.fused else None) for i in taken],
-            amsgrad=False,
-            beta1=self.betas[0],
-            beta2=self.betas[1],
-            lr=self.lr,
-            weight_decay=self.weight_decay,
-            eps=self.eps,
-            maximize=False,
-            fused=self.fused or None,
-        )
-        moments = {
-            "first": _merged(state.moments["first"], taken, first),
-            "second": _merged(state.moments["second"], taken, second),
-        }
-        return _merged(parameters, taken, weights), OptimizerState(_counted(state.steps, taken), moments)
+
+        def step(weights: list[Tensor], given: list[Tensor], moments: Moments, counts: list[int]) -> None:
+            # The fused kernel reads the counts where the weights are.
+            device = weights[0].device if self.fused and weights else None
+            adam(
+                weights,
+                given,
+                moments["first"],
+                moments["second"],
+                [],
+                [torch.tensor(float(count), device=device) for count in counts],
+                amsgrad=False,
+                beta1=self.betas[0],
+                beta2=self.betas[1],
+                lr=self.lr,
+                weight_decay=self.weight_decay,
+                eps=self.eps,
+                maximize=False,
+                fused=self.fused or None,
+            )
+
+        return _moved(step, gradients, state, parameters)
 
 
 @frozen
@@ -159,29 +157,18 @@ class SGD:
         moments = {"momentum": tuple(torch.zeros_like(p) for p in parameters)} if self.momentum else {}
         return OptimizerState((0,) * len(parameters), moments)
 
-    @torch.no_grad()
     def update(
         self, gradients: Gradients, state: OptimizerState, parameters: Parameters
     ) -> tuple[Parameters, OptimizerState]:
         """Return new weights and the next state, as ``Adam.update``."""
-        taken = [index for index, gradient in enumerate(gradients) if gradient is not None]
-        weights = _copies(parameters, taken)
-        # As in torch.optim the first update takes the gradient itself as the buffer; None requests that.
-        buffers: list[Tensor | None] = [None] * len(taken)
-        if self.momentum:
-            copies = _copies(state.moments["momentum"], taken)
-            buffers = [copy if state.steps[index] else None for index, copy in zip(taken, copies, strict=True)]
-        given = [gradient for gradient in gradients if gradient is not None]
-        # The fused kernel takes either first updates or later ones.
-        groups = [
-            [place for place, buffer in enumerate(buffers) if (buffer is None) is first] for first in (True, False)
-        ]
-        for places in groups:
-            some = [buffers[place] for place in places]
+
+        def step(weights: list[Tensor], given: list[Tensor], moments: Moments, counts: list[int]) -> None:
+            # A zero buffer becomes the first gradient, with which torch.optim begins.
+            buffers: list[Tensor | None] = [*moments.get("momentum", [None] * len(weights))]
             sgd(
-                [weights[place] for place in places],
-                [given[place] for place in places],
-                some,
+                weights,
+                given,
+                buffers,
                 weight_decay=self.weight_decay,
                 momentum=self.momentum,
                 lr=self.lr,
@@ -190,33 +177,38 @@ class SGD:
                 maximize=False,
                 fused=self.fused or None,
             )
-            for place, buffer in zip(places, some, strict=True):
-                buffers[place] = buffer
-        moments: dict[str, tuple[Tensor, ...]] = {}
-        if self.momentum:
-            filled = [buffer for buffer in buffers if buffer is not None]
-            moments = {"momentum": _merged(state.moments["momentum"], taken, filled)}
-        return _merged(parameters, taken, weights), OptimizerState(_counted(state.steps, taken), moments)
+
+        return _moved(step, gradients, state, parameters)
 
 
-def _copies(tensors: Parameters, taken: list[int]) -> list[Tensor]:
-    return [tensors[index].detach().clone() for index in taken]
+@torch.no_grad()
+def _moved(
+    step: Callable[[list[Tensor], list[Tensor], Moments, list[int]], None],
+    gradients: Gradients,
+    state: OptimizerState,
+    parameters: Parameters,
+) -> tuple[Parameters, OptimizerState]:
+    """Apply a kernel that works in place to copies of the weights and moments that have a gradient."""
+    taken = [index for index, gradient in enumerate(gradients) if gradient is not None]
 
+    def copies(tensors: Parameters) -> list[Tensor]:
+        return [tensors[index].detach().clone() for index in taken]
 
-def _merged(tensors: Parameters, taken: list[int], new: list[Tensor]) -> Parameters:
-    replaced = dict(zip(taken, new, strict=True))
-    return tuple(replaced.get(index, tensor) for index, tensor in enumerate(tensors))
+    def merged(tensors: Parameters, new: list[Tensor]) -> Parameters:
+        replaced = dict(zip(taken, new, strict=True))
+        return tuple(replaced.get(index, tensor) for index, tensor in enumerate(tensors))
 
-
-def _counted(steps: tuple[int, ...], taken: list[int]) -> tuple[int, ...]:
-    return tuple(count + (index in taken) for index, count in enumerate(steps))
+    weights, moments = copies(parameters), {name: copies(tensors) for name, tensors in state.moments.items()}
+    given = [gradient for gradient in gradients if gradient is not None]
+    step(weights, given, moments, [state.steps[index] for index in taken])
+    counts = tuple(count + (index in taken) for index, count in enumerate(state.steps))
+    after = {name: merged(tensors, moments[name]) for name, tensors in state.moments.items()}
+    return merged(parameters, weights), OptimizerState(counts, after)
 
 
 def clipped(gradients: Gradients, most: float) -> Gradients:
     """Return gradients times min(1, most / (‖g‖ + 1e-6)), to the bits of ``torch.nn.utils.clip_grad_norm_``."""
-    norms = [torch.linalg.vector_norm(gradient) for gradient in gradients if gradient is not None]
-    if not norms:
-        return gradients
+    norm = get_total_norm([gradient for gradient in gradients if gradient is not None])
     # As in torch, on the device: asking whether the norm is too large would wait for it.
-    scale = (most / (torch.linalg.vector_norm(torch.stack(norms)) + 1e-6)).clamp(max=1.0)
+    scale = (most / (norm + 1e-6)).clamp(max=1.0)
     return tuple(None if gradient is None else gradient * scale for gradient in gradients)

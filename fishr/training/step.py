@@ -229,17 +229,14 @@ def _next_scale(scale: GradientScale, finite: bool, step: int) -> GradientScale:
 
 
 def _record(step: int, loss: Loss, domain_losses: Tensor) -> StepRecord:
-    parts = {"risk": loss.risk, "l2": loss.l2} | {name: term.value for name, term in loss.terms.items()}
-    scalars = [*parts.values(), loss.total, *domain_losses]
+    parts = {"risk": loss.risk, "l2": loss.l2, **{n: term.value for n, term in loss.terms.items()}, "loss": loss.total}
+    scalars = [*parts.values(), *domain_losses]
     # One transfer from the device for all of them, in their own type: not every device has float64.
     wide = torch.float64 if any(s.dtype == torch.float64 for s in scalars) else torch.float32
-    together = torch.stack([s.detach().to(loss.total.device, wide) for s in scalars]).cpu()
-    values = [float(value) for value in together]
-    risk, l2, *terms = values[: len(parts)]
-    total, *each = values[len(parts) :]
-    for name, value in [*zip(parts, values, strict=False), ("loss", total)]:
+    values = torch.stack([s.detach().to(loss.total.device, wide) for s in scalars]).tolist()
+    numbers = dict(zip(parts, values, strict=False))
+    for name, value in numbers.items():
         if not math.isfinite(value):
             raise NotFinite(step, name, value)
-    weights = (term.weight for term in loss.terms.values())
-    records = {n: TermRecord(v, float(w)) for n, v, w in zip(loss.terms, terms, weights, strict=True)}
-    return StepRecord(step, total, risk, l2, records, tuple(each))
+    terms = {name: TermRecord(numbers[name], float(term.weight)) for name, term in loss.terms.items()}
+    return StepRecord(step, numbers["loss"], numbers["risk"], numbers["l2"], terms, tuple(values[len(parts) :]))
