@@ -134,8 +134,8 @@ def sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def json_text(value: Any) -> str:
-    """Return a value as JSON on one line; infinity and NaN, which JSON lacks, become null."""
+def json_text(value: Any, indent: int | None = None) -> str:
+    """Return a value as JSON, on one line without ``indent``; infinity and NaN, which JSON lacks, become null."""
 
     def finite(one: Any) -> Any:
         if isinstance(one, dict):
@@ -144,7 +144,7 @@ def json_text(value: Any) -> str:
             return [finite(item) for item in cast(list[Any], one)]
         return None if isinstance(one, float) and not math.isfinite(one) else one
 
-    return json.dumps(finite(value), sort_keys=True, allow_nan=False)
+    return json.dumps(finite(value), sort_keys=True, allow_nan=False, indent=indent)
 
 
 def digest_of(path: Path, algorithm: str = "sha256") -> str:

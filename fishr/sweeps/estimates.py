@@ -1,6 +1,5 @@
 """Time, disk and memory of a sweep, estimated from a few steps and a part of one evaluation of each kind of job."""
 
-import json
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ from attrs import frozen
 
 from fishr.configuration import dumps
 from fishr.data.domains import Domains
+from fishr.files import json_text
 from fishr.protocols.domainbed.job import Job
 from fishr.sweeps.execution import with_cached_features
 from fishr.sweeps.job_results import common_entries, dump_lines, result_lines
@@ -172,8 +172,8 @@ def job_footprint(
 ) -> Footprint:
     """Return the footprint of one job on disk, from its state after a step, that step, and one evaluation."""
     trained = [score.name for score in scores if score.split == "training"]
-    step = json.dumps(step_entry(record, trained), sort_keys=True)
-    evaluation = json.dumps({"step": job.steps, "scores": score_entries(scores)}, sort_keys=True)
+    step = json_text(step_entry(record, trained))
+    evaluation = json_text({"step": job.steps, "scores": score_entries(scores)})
     common = common_entries(job, threads=1, mem_gb=0.0)
     (line,) = result_lines(job, [step, evaluation], {record.step: 0.123456}, common)
     metrics = job.steps * (len(step) + 1) + job.evaluations * (len(evaluation) + 1)

@@ -10,7 +10,7 @@ from attrs.validators import optional
 
 from fishr.checks import number, whole
 from fishr.errors import InputError, RunFailed, reason
-from fishr.files import copy_atomically, present, write_atomically
+from fishr.files import copy_atomically, json_text, present, write_atomically
 
 ARTIFACTS, SNAPSHOTS = "keeping.json", "checkpoints"
 
@@ -47,8 +47,7 @@ class Artifacts:
     def save(self, folder: Path) -> None:
         """Write the settings into a run folder; a run that keeps nothing has no such file."""
         if self != Artifacts():
-            text = json.dumps(attrs.asdict(self), sort_keys=True) + "\n"
-            write_atomically(folder / ARTIFACTS, text.encode())
+            write_atomically(folder / ARTIFACTS, (json_text(attrs.asdict(self)) + "\n").encode())
 
 
 def load_artifacts(folder: Path) -> Artifacts:

@@ -40,9 +40,8 @@ class DomainScore:
 
 
 def score_entries(scores: Sequence[DomainScore]) -> list[dict[str, Any]]:
-    """Return scores as plain values for JSON, which has no infinity: the loss of a model that diverged is null."""
-    entries = [asdict(score, filter=lambda _, value: value is not None) for score in scores]
-    return [e | {"loss": e["loss"] if math.isfinite(e["loss"]) else None} for e in entries]
+    """Return scores as plain values for ``json_text``, in which the loss of a model that diverged is null."""
+    return [asdict(score, filter=lambda _, value: value is not None) for score in scores]
 
 
 def score_of(entry: dict[str, Any]) -> DomainScore:

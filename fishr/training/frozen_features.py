@@ -59,9 +59,7 @@ class Frozen:
 
     def __call__(self, shape: tuple[int, ...], generator: torch.Generator) -> nn.Module:
         """Return the module from inputs [N, *shape] to features [N, F]; the generator does not advance."""
-        own = torch.Generator(generator.device)
-        own.set_state(generator.get_state())
-        module = self.inner(shape, own)
+        module = self.inner(shape, generator.clone_state())
         if self.weights is not None:
             _fill(module, typed_path(self.weights))
         return FrozenFeaturizer(module)

@@ -49,19 +49,14 @@ def head_statistics(
             "variance": moments.variance,
             "hessian_diagonal": diagonal,
             "weights": torch.cat([p.detach().flatten() for p in model.head.parameters() if p.requires_grad]),
-            "penalties": _penalties(experiment, state, whole),
+            "penalties": {
+                name: _without_weight(term)(whole, state.penalty[name], state.step)[0].detach()
+                for name, term in experiment.objective.penalty.terms.items()
+            },
             "inconsistency": _inconsistency(seen, recording.epsilon),
             "variance_distance_scale_free": scale_free_distance(moments.variance),
             "hessian_distance_scale_free": scale_free_distance(diagonal),
         }
-
-
-def _penalties(experiment: Experiment, state: TrainingState, seen: Observation) -> dict[str, Tensor]:
-    values = dict[str, Tensor]()
-    for name, penalty in experiment.objective.penalty.terms.items():
-        value, _ = _without_weight(penalty)(seen, state.penalty[name], state.step)
-        values[name] = value.detach()
-    return values
 
 
 def _whole(model: Model, experiment: Experiment, domains: list[Domain]) -> Observation:

@@ -38,10 +38,6 @@ class Recorder:
         self._steps = tuple(step for step in range(last + 1) if recording.due(step, last))
         self._before = tuple(step for step in self._steps if step < started_at)
 
-    def has_parts(self) -> bool:
-        """Return whether there are single records."""
-        return Parts.existing(self._path) is not None
-
     def __enter__(self) -> "Recorder":
         self._parts.__enter__()
         missing = [step for step in self._before if step not in self._parts.done]
@@ -91,9 +87,10 @@ class Recorder:
         save_tree(self._path, KIND, tree | records, replace=True)
 
     def clear(self) -> None:
-        """Remove the single records; statistics.h5 stays."""
-        with self._parts:
-            self._parts.remove()
+        """Remove the single records, if there are any; statistics.h5 stays."""
+        if Parts.existing(self._path) is not None:
+            with self._parts:
+                self._parts.remove()
 
 
 def arrays_of(statistics: dict[str, Any]) -> Tree:

@@ -4,7 +4,7 @@ import json
 import platform
 import shutil
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from importlib.metadata import version
 from pathlib import Path
@@ -19,7 +19,7 @@ import fishr
 from fishr.checks import returned
 from fishr.data.domains import Domains
 from fishr.errors import InputError
-from fishr.files import present, remove_leftovers, write_atomically
+from fishr.files import json_text, present, remove_leftovers, write_atomically
 from fishr.ranks import ALONE, RankLost, Ranks
 from fishr.training.artifacts import SNAPSHOTS, Artifacts, keep_snapshot, load_artifacts, snapshot_path
 from fishr.training.checkpoints import Checkpoint, load, save
@@ -91,7 +91,6 @@ def run(
         ['checkpoint.pt', 'config.toml', 'metrics.jsonl', 'result.json']
     """
     where, text = resolve_device(device), experiment_text
-    journal = _Journal(folder, experiment, text, where, ranks)
     with ExitStack() as stack:
 
         def prepare() -> _Prepared:
@@ -121,22 +120,16 @@ def run(
         prepared = agreed(prepare, ranks)
         start = from_first(prepared.start, ranks)
         if isinstance(start, Finished):
-            if ranks.number == 0:
-                journal.clear_records(prepared.keep)
+            # A run that was killed between its result and its end left its records.
+            if ranks.number == 0 and (recorder := _recorder(folder, experiment, text, prepared.keep)):
+                recorder.clear()
             yield start
             return
         assert start is not None
         events = train(experiment, None, str(where), start.state, prepared.domains, ranks, prepared.model)
-        if ranks.number:
-            yield from events
-            return
-        with journal.opened(prepared, start):
-            while True:
-                begun = time.monotonic()
-                event = next(events, None)
-                if event is None:
-                    return
-                yield journal.record(event, time.monotonic() - begun)
+        if ranks.number == 0:
+            events = _Journal(folder, experiment, text, prepared, start, where, ranks).written(events)
+        yield from events
 
 
 @frozen(eq=False)
@@ -164,20 +157,30 @@ def _removed_if_refused(folder: Path) -> Generator[None]:
 class _Journal:
     """Writes the events of a run into its folder."""
 
-    def __init__(self, folder: Path, experiment: Experiment, text: str, device: torch.device, ranks: Ranks) -> None:
-        self._folder, self._experiment, self._text = folder, experiment, text
-        self._device, self._ranks = device, ranks
-
-    @contextmanager
-    def opened(self, prepared: _Prepared, start: Checkpoint) -> Generator[None]:
-        """Write into the folder while the context lasts, and leave a result or a checkpoint where it ends early."""
+    def __init__(
+        self,
+        folder: Path,
+        experiment: Experiment,
+        text: str,
+        prepared: _Prepared,
+        start: Checkpoint,
+        device: torch.device,
+        ranks: Ranks,
+    ) -> None:
+        self._folder, self._experiment, self._device, self._ranks = folder, experiment, device, ranks
+        self._text, self._keep, self._clock = text, prepared.keep, time.monotonic()
         self._start = self._last = start
         self._names = [domain.name for domain in prepared.domains.training]
-        self._clock = time.monotonic()
-        self._keep, self._recorder = prepared.keep, self._recording(prepared.keep, start.state.step)
-        with LineFile(self._folder / METRICS, start.position) as self._metrics, self._recorder or nullcontext():
+        self._recorder = _recorder(folder, experiment, text, prepared.keep, start.state.step)
+
+    def written(self, events: Iterator[Event]) -> Generator[Event]:
+        """Yield events, each once it is written; leave a result or a checkpoint where they end early."""
+        with LineFile(self._folder / METRICS, self._start.position) as self._metrics, self._recorder or nullcontext():
             try:
-                yield
+                begun = time.monotonic()
+                for event in events:
+                    yield self._written(event, time.monotonic() - begun)
+                    begun = time.monotonic()
             except NotFinite as failure:
                 self._write_result(status="failed", message=str(failure), step=failure.step, term=failure.term)
                 raise
@@ -187,7 +190,7 @@ class _Journal:
                     self._checkpoint()
                 raise
 
-    def record(self, event: Event, seconds: float) -> Event:
+    def _written(self, event: Event, seconds: float) -> Event:
         """Write an event that took so long to compute."""
         recorder = self._recorder
         if isinstance(event, Started):
@@ -200,7 +203,7 @@ class _Journal:
             if recorder:
                 recorder.begin(event)
         elif isinstance(event, Stepped):
-            self._metrics.append(_json(step_entry(event.record, self._names)))
+            self._metrics.append(json_text(step_entry(event.record, self._names)))
             state, done = event.state, event.state.step
             self._last = Checkpoint(state, self._text, self._metrics.position, self._seconds)
             if done % self._experiment.checkpoint_every == 0 or done == self._experiment.steps:
@@ -211,7 +214,7 @@ class _Journal:
                 recorder.record(state)
             return attrs.evolve(event, seconds=seconds)
         elif isinstance(event, Evaluated):
-            self._metrics.append(_json({"step": event.step, "scores": score_entries(event.scores)}))
+            self._metrics.append(json_text({"step": event.step, "scores": score_entries(event.scores)}))
         else:
             self._metrics.sync()
             if recorder:
@@ -221,20 +224,6 @@ class _Journal:
             if recorder:
                 recorder.clear()
         return event
-
-    def clear_records(self, keep: Artifacts) -> None:
-        """Remove the records that a run left that was killed between its result and its end."""
-        recorder = self._recording(keep, step=0)
-        if recorder is not None and recorder.has_parts():
-            recorder.clear()
-
-    def _recording(self, keep: Artifacts, step: int) -> "Recorder | None":
-        if keep.statistics is None:
-            return None
-        # Here, because HDF5 takes long to load and most runs record nothing.
-        from fishr.training.recorder import Recorder
-
-        return Recorder(self._folder, self._experiment, self._text, keep.statistics, step)
 
     @property
     def _seconds(self) -> float:
@@ -261,7 +250,18 @@ class _Journal:
                 "backpack-for-pytorch": version("backpack-for-pytorch"),
             },
         }
-        write_atomically(self._folder / RESULT, (_json(result | outcome, indent=2) + "\n").encode())
+        write_atomically(self._folder / RESULT, (json_text(result | outcome, indent=2) + "\n").encode())
+
+
+def _recorder(
+    folder: Path, experiment: Experiment, text: str, keep: Artifacts, started_at: int = 0
+) -> "Recorder | None":
+    if keep.statistics is None:
+        return None
+    # Here, because HDF5 takes long to load and most runs record nothing.
+    from fishr.training.recorder import Recorder
+
+    return Recorder(folder, experiment, text, keep.statistics, started_at)
 
 
 def _last_checkpoint(folder: Path, text: str, initial: TrainingState, steps: int) -> Checkpoint:
@@ -293,7 +293,3 @@ def _finished(folder: Path, text: str) -> Finished | None:
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(f"{path}: not a result that fishr wrote; remove it to resume from the checkpoint") from error
     return Finished(load(checkpoint_of(folder), experiment_text=text).state, scores)
-
-
-def _json(value: dict[str, Any], indent: int | None = None) -> str:
-    return json.dumps(value, sort_keys=True, allow_nan=False, indent=indent)
