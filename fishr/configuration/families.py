@@ -7,7 +7,7 @@ import sys
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeGuard, cast
 
 import attrs
 from attrs import frozen
@@ -201,7 +201,7 @@ def _returned(method: Any) -> Any:
     return found if isinstance(found, type) and attrs.has(cast(type[Any], found)) else None
 
 
-def _is_frozen(found: Any) -> bool:
+def _is_frozen(found: Any) -> TypeGuard[type[Any]]:
     """Return whether something is a class decorated by ``attrs.frozen``."""
     with suppress(NotAnAttrsClassError):
         return isinstance(found, type) and attrs.inspect(found).is_frozen
