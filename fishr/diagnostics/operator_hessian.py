@@ -12,9 +12,10 @@ from attrs import frozen
 from torch import Tensor, nn
 
 from fishr.diagnostics.hessian import Eigenpairs
-from fishr.diagnostics.operators import curvlinops_operator, largest_eigenpairs, quiet, repeated, seeded
+from fishr.diagnostics.operators import curvlinops_operator, largest_eigenpairs, quiet, repeated
 from fishr.diagnostics.uncertainty import Estimate, Estimation, averaged
 from fishr.losses import Loss, per_sample_losses
+from fishr.seeding import seeded
 from fishr.statistics.pure_forward import pure_forward
 from fishr.types import Layout
 
@@ -81,10 +82,10 @@ class OperatorHessian:
             return (self._operator @ vectors).detach()
 
     def diagonal(self) -> Estimate:
-        return self._estimate("xdiag", self._even)
+        return self._estimate("xdiag")
 
     def trace(self) -> Estimate:
-        return self._estimate("xtrace", self._even)
+        return self._estimate("xtrace")
 
     def product(self, other: "OperatorHessian") -> Estimate:
         """Return ⟨H, H'⟩ = d·d' + E ((H − D)w)·((H' − D')w) over signs w, the same for all pairs of one seed."""
@@ -93,7 +94,7 @@ class OperatorHessian:
         own, others = self._known_diagonal, other._known_diagonal
         if own is None or others is None:
             own = others = self.like.new_zeros(self.size)
-        with seeded(self.like, estimation.seed):
+        with seeded(estimation.seed, self.like.device):
             for _ in range(estimation.repeats):
                 signs = torch.randint(2, (self.size, estimation.products), device=self.like.device) * 2 - 1
                 probes = signs.to(self.like.dtype)
@@ -111,13 +112,10 @@ class OperatorHessian:
         route = f"curvlinops products, tolerance {self.tolerance:g}"
         return largest_eigenpairs(self.apply, self.size, self.like, rank, route, self.tolerance)
 
-    @property
-    def _even(self) -> int:
-        return self.estimation.products // 2 * 2
-
-    def _estimate(self, name: str, products: int) -> Estimate:
+    def _estimate(self, name: str) -> Estimate:
         with quiet():
             import curvlinops
+        products = self.estimation.products // 2 * 2
         operator, estimator = curvlinops_operator(self), getattr(curvlinops, name)
         route = f"curvlinops {name}, {products} products of its {type(self._operator).__name__}"
         return repeated(lambda: estimator(operator, products), self.like, self.estimation, route)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from fishr.diagnostics.hessian import Eigenpairs, Hessian
 from fishr.diagnostics.uncertainty import Estimate, Estimation, averaged
+from fishr.seeding import seeded
 
 
 @contextmanager
@@ -22,18 +23,9 @@ def quiet() -> Generator[None]:
         yield
 
 
-@contextmanager
-def seeded(like: Tensor, seed: int) -> Generator[None]:
-    """Seed torch's global generators, from which curvlinops draws, and restore them afterwards."""
-    devices = [like.device] if like.device.type == "cuda" else []
-    with torch.random.fork_rng(devices):
-        torch.manual_seed(seed)
-        yield
-
-
 def repeated(estimator: Callable[[], Tensor], like: Tensor, estimation: Estimation, route: str) -> Estimate:
     """Return the mean of independent estimates, each drawn from torch's global generators."""
-    with quiet(), seeded(like, estimation.seed):
+    with quiet(), seeded(estimation.seed, like.device):
         drawn = torch.stack([estimator().detach() for _ in range(estimation.repeats)])
     return averaged(drawn, f"{route}, seed {estimation.seed}")
 

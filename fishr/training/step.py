@@ -14,7 +14,8 @@ from fishr.data.domains import Domain
 from fishr.errors import RunFailed
 from fishr.observation import observe
 from fishr.ranks import ALONE, Ranks, mean_over_ranks
-from fishr.training.compute import LEAST, Compute, GradientScale, products, seeded
+from fishr.seeding import seeded
+from fishr.training.compute import LEAST, Compute, GradientScale, products
 from fishr.training.experiment import Experiment
 from fishr.training.model import Model, place
 from fishr.training.objective import Loss

@@ -17,7 +17,6 @@ from fishr.diagnostics.operators import (
     quiet,
     repeated,
     scipy_operator,
-    seeded,
 )
 
 
@@ -55,11 +54,10 @@ def test_the_error_is_the_standard_error_of_the_mean() -> None:
     assert abs(float(found.value.std()) - 1 / 3) < 0.02
 
 
-def test_seeds_are_the_users_own_again_afterwards() -> None:
+def test_estimates_leave_the_users_own_draws_as_they_are() -> None:
     torch.manual_seed(5)
     state = torch.get_rng_state()
-    with seeded(torch.zeros(1), 0):
-        torch.randn(3)
+    repeated(lambda: torch.randn(3), torch.zeros(1), Estimation(), "noise")
     assert torch.equal(torch.get_rng_state(), state)
 
 

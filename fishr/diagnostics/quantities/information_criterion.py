@@ -9,11 +9,12 @@ from fishr.diagnostics.covariance import domain_gradients, whole_covariance
 from fishr.diagnostics.curvature import Curvature
 from fishr.diagnostics.hessian import Hessian
 from fishr.diagnostics.linear_hessian import LinearHessian
-from fishr.diagnostics.operators import curvlinops_operator, quiet, seeded
+from fishr.diagnostics.operators import curvlinops_operator, quiet
 from fishr.diagnostics.range_space import compact, largest_eigenvalue, stand_in, whitener, whole_if_small
 from fishr.diagnostics.registry import diagnostic
 from fishr.diagnostics.uncertainty import Estimate, Estimation, averaged, jackknife, together
 from fishr.losses import per_sample_losses
+from fishr.seeding import seeded
 from fishr.statistics.pure_forward import pure_forward
 
 _TOLERANCE, _ITERATIONS = 1e-4, 1000
@@ -83,7 +84,7 @@ def takeuchi_by_solving(
     """Return tr((H + shift)⁻¹ C) = E xᵀ(H + shift)⁻¹x by conjugate gradients, x = Σ_n w_n (g_n − ḡ)/√n with signs w."""
     # `combine` maps weights [n, M] to sums of gradients [P, M]. The error is the standard error plus a solver's bound.
     like, count = hessian.like, estimation.products
-    with quiet(), seeded(like, estimation.seed):
+    with quiet(), seeded(estimation.seed, like.device):
         from curvlinops import CGInverseLinearOperator
         from curvlinops.examples import IdentityLinearOperator
 
@@ -113,7 +114,7 @@ def _gradients(curvature: Curvature, domain: int, hessian: Hessian) -> Tensor:
     if not isinstance(hessian, LinearHessian):
         return domain_gradients(curvature, domain)
     deltas = curvature.seen.by_domain(curvature.seen.deltas)[domain]
-    return (deltas.unsqueeze(2) * hessian.features.unsqueeze(1)).flatten(1)
+    return (deltas.unsqueeze(2) * hessian.inputs.unsqueeze(1)).flatten(1)
 
 
 def _combination(curvature: Curvature, domain: int, hessian: Hessian) -> Callable[[Tensor], Tensor]:
@@ -122,8 +123,8 @@ def _combination(curvature: Curvature, domain: int, hessian: Hessian) -> Callabl
         deltas = seen.by_domain(seen.deltas)[domain]
 
         def outer(weights: Tensor) -> Tensor:
-            columns = [(deltas * w.unsqueeze(1)).T @ hessian.features for w in weights.unbind(1)]
-            return torch.stack([column.flatten() for column in columns], 1)
+            weighted = weights.unsqueeze(2) * deltas.unsqueeze(1)
+            return (weighted.flatten(1).T @ hessian.inputs).view(weights.shape[1], -1).T
 
         return outer
 

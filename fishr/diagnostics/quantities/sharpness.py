@@ -7,12 +7,13 @@ Sharpness often does not predict the error on other domains, and in several publ
 from collections.abc import Callable
 
 import torch
+from attrs import evolve
 from torch import Tensor
 
 from fishr.diagnostics.curvature import Curvature
-from fishr.diagnostics.operators import seeded
+from fishr.diagnostics.operators import repeated
 from fishr.diagnostics.registry import diagnostic
-from fishr.diagnostics.uncertainty import Estimate, averaged, joined_routes
+from fishr.diagnostics.uncertainty import Estimate, joined_routes
 from fishr.losses import BinaryCrossEntropy, per_sample_losses
 from fishr.observation import Observation
 from fishr.statistics.linear_head import has_bias
@@ -144,6 +145,5 @@ def _over_parameters(curvature: Curvature, rho: float) -> Estimate:
 
 def _mean_of_draws(curvature: Curvature, draw: Callable[[], Tensor], what: str) -> Estimate:
     effort = curvature.estimation
-    with torch.no_grad(), seeded(curvature.seen.domain_losses, effort.seed):
-        drawn = torch.stack([draw() for _ in range(effort.products * effort.repeats)])
-    return averaged(drawn, f"pairs of opposite draws of the {what}, seed {effort.seed}")
+    effort = evolve(effort, repeats=effort.products * effort.repeats)
+    return repeated(draw, curvature.seen.domain_losses, effort, f"pairs of opposite draws of the {what}")
