@@ -65,7 +65,7 @@ def covariance_hessian_products(curvature: Curvature) -> Estimate:
     values, deltas = list[Tensor](), seen.by_domain(seen.deltas)
     for domain, hessian in enumerate(curvature.hessians):
         if isinstance(hessian, LinearHessian):
-            quadratics = hessian.quadratic(deltas[domain], seen.domain_samples[domain][0])
+            quadratics = hessian.quadratic(deltas[domain])
         else:
             parts = domain_gradients(curvature, domain).split(32)
             quadratics = torch.cat([(part.T * hessian.apply(part.T)).sum(0) for part in parts])

@@ -2,14 +2,14 @@
 
 from collections.abc import Callable, Hashable
 from functools import cached_property
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import torch
 from attrs import field, frozen
 from torch import Tensor, nn
 
 from fishr.diagnostics import hessian
-from fishr.diagnostics.hessian import DenseHessian, Eigenpairs, Hessian, dense_hessian, detached_tensors
+from fishr.diagnostics.hessian import DenseHessian, Eigenpairs, Hessian, dense_hessian, logits_at
 from fishr.diagnostics.linear_hessian import LinearHessian
 from fishr.diagnostics.logit_curvature import LogitCurvature, logit_curvature
 from fishr.diagnostics.operator_hessian import OperatorHessian
@@ -21,7 +21,7 @@ from fishr.observation import Observation
 from fishr.statistics.functional_moments import refuse_batch_statistics
 from fishr.statistics.linear_head import has_bias
 from fishr.statistics.moments import Route, resolve_route
-from fishr.statistics.pure_forward import pure_forward, refuse_module, twin
+from fishr.statistics.pure_forward import refuse_module, twin
 from fishr.types import HEAD, DomainBatch, Layout, check_batch, whole_numbers
 
 T = TypeVar("T")
@@ -115,8 +115,10 @@ class Curvature:
         """The Hessian of each domain's risk: closed form, whole up to 2048 parameters, else by products."""
         samples, loss = self.seen.domain_samples, self.seen.loss
         if self.linear:
-            bias, curvatures = has_bias(self.head), self.of_logits.split(self.seen.sizes)
-            return tuple(LinearHessian(a, z, bias) for a, (z, _) in zip(curvatures, samples, strict=True))
+            bias, features = has_bias(self.head), self.seen.features
+            inputs = torch.cat([features, features.new_ones(len(features), int(bias))], 1)
+            pairs = zip(self.of_logits.split(self.seen.sizes), self.seen.by_domain(inputs), strict=True)
+            return tuple(LinearHessian(a, z, bias) for a, z in pairs)
         if self.layout.size <= hessian.WHOLE_LIMIT:
             return tuple(DenseHessian(dense_hessian(self.head, z, y, loss)) for z, y in samples)
         return tuple(
@@ -128,10 +130,7 @@ class Curvature:
     def hessian_diagonals(self) -> Estimate:
         """[K, P], diag H_e, exact but for large heads that BackPACK does not know."""
         if self.has_backpack:
-            from fishr.diagnostics.backpack_curvature import backpack_diagonal
-
-            found = [backpack_diagonal(self.head, z, y, self.seen.loss, "hessian") for z, y in self.seen.domain_samples]
-            return Estimate(torch.stack(found), "BackPACK DiagHessian")
+            return self.backpack_diagonals("hessian")
         return together([hessian.diagonal() for hessian in self.hessians])
 
     @cached_property
@@ -143,6 +142,13 @@ class Curvature:
         from fishr.diagnostics.backpack_curvature import has_backpack_curvature
 
         return has_backpack_curvature(self.head, self.seen.features, self.seen.loss)
+
+    def backpack_diagonals(self, kind: Literal["hessian", "ggn"]) -> Estimate:
+        """Return the diagonals [K, P] of the Hessians or of their Gauss-Newton parts, if ``has_backpack``."""
+        from fishr.diagnostics.backpack_curvature import backpack_diagonal
+
+        found = [backpack_diagonal(self.head, z, y, self.seen.loss, kind) for z, y in self.seen.domain_samples]
+        return Estimate(torch.stack(found), "BackPACK DiagHessian" if kind == "hessian" else "BackPACK DiagGGNExact")
 
     def _exact_diagonal_of(self, domain: int) -> Callable[[], Tensor] | None:
         return (lambda: self.hessian_diagonals.value[domain]) if self.has_backpack else None
@@ -189,9 +195,7 @@ class Curvature:
 
     def risks_at(self, step: Tensor) -> Tensor:
         """Return R_e(θ + δ) [K] for a step δ [P], differentiable by it; the head stays where it is."""
-        tensors = detached_tensors(self.head)
-        moved = {name: tensors[name] + part for name, part in self.layout.split(step).items()}
-        logits = pure_forward(self.head, self.seen.features, {**tensors, **moved})
+        logits = logits_at(self.head, self.seen.features, step)
         return self.seen.domain_means(per_sample_losses(self.seen.loss, logits, self.seen.labels))
 
 

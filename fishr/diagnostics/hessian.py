@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import torch
 from attrs import evolve, frozen
@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from fishr.diagnostics.uncertainty import Estimate
 from fishr.losses import Loss, per_sample_losses
-from fishr.statistics.functional_moments import refuse_batch_statistics
 from fishr.statistics.pure_forward import pure_forward
 from fishr.types import Layout
 
@@ -105,31 +104,24 @@ class DenseHessian:
         return Eigenpairs(values, vectors, residuals, "eigh of the whole matrix")
 
 
-def detached_tensors(module: nn.Module) -> dict[str, Tensor]:
-    return {name: tensor.detach() for name, tensor in (*module.named_parameters(), *module.named_buffers())}
+def logits_at(head: nn.Module, features: Tensor, step: Tensor) -> Tensor:
+    """Return the logits at θ + δ for a step δ [P] of the trainable parameters, differentiable by it alone."""
+    tensors = {name: tensor.detach() for name, tensor in (*head.named_parameters(), *head.named_buffers())}
+    moved = {name: tensors[name] + part for name, part in Layout.of(head).split(step).items()}
+    return pure_forward(head, features, {**tensors, **moved})
+
+
+def no_step(head: nn.Module) -> Tensor:
+    """Return δ = 0 [P]."""
+    return next(p for p in head.parameters() if p.requires_grad).new_zeros(Layout.of(head).size)
 
 
 def dense_hessian(head: nn.Module, features: Tensor, labels: Tensor, loss: Loss) -> Tensor:
     """Return the Hessian [P, P] of the mean loss by the head's trainable parameters, for any head."""
-    refuse_batch_statistics(head)
-    layout, tensors = Layout.of(head), detached_tensors(head)
-    flat = torch.cat([tensors[name].flatten() for name in layout.names])
 
-    def risk(parameters: Tensor) -> Tensor:
-        logits = pure_forward(head, features, {**tensors, **layout.split(parameters)})
-        return per_sample_losses(loss, logits, labels).mean()
+    def risk(step: Tensor) -> Tensor:
+        return per_sample_losses(loss, logits_at(head, features, step), labels).mean()
 
     # One row after the other through ordinary autograd: recurrent layers, which torch cannot batch, serve as well.
-    with torch.enable_grad():
-        flat.requires_grad_()
-        (gradient,) = torch.autograd.grad(risk(flat), [flat], create_graph=True)
-        rows = [_row(entry, flat) for entry in gradient]
-    matrix = torch.stack(rows).detach()
+    matrix = cast(Tensor, torch.autograd.functional.hessian(risk, no_step(head)))
     return (matrix + matrix.T) / 2
-
-
-def _row(entry: Tensor, flat: Tensor) -> Tensor:
-    if not entry.requires_grad:
-        return torch.zeros_like(flat)
-    (row,) = torch.autograd.grad(entry, [flat], retain_graph=True, materialize_grads=True)
-    return row

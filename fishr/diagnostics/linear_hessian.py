@@ -25,10 +25,12 @@ _EIGH_SIZE = 512
 
 @frozen(eq=False, slots=False)
 class LinearHessian:
-    """The Hessian of a linear head on the n samples of one domain, from their A_n and features [n, F]."""
+    """The Hessian of a linear head on the n samples of one domain, from their A_n and z̃_n."""
+
+    # `inputs` is z̃ [n, F̃]; with `bias` the last column belongs to the bias, whose parameters follow all weights.
 
     curvature: LogitCurvature
-    features: Tensor
+    inputs: Tensor
     bias: bool
 
     @property
@@ -37,57 +39,47 @@ class LinearHessian:
 
     @property
     def size(self) -> int:
-        """P = C·F, or C·(F + 1) with bias."""
-        return self.outputs * (self.features.shape[1] + self.bias)
+        """P = C·F̃."""
+        return self.outputs * self.inputs.shape[1]
 
     @property
     def like(self) -> Tensor:
-        return self.features
-
-    @cached_property
-    def extended(self) -> Tensor:
-        """z̃ [n, F] or, with bias, [n, F + 1]."""
-        if not self.bias:
-            return self.features
-        return torch.cat([self.features, self.features.new_ones(len(self.features), 1)], 1)
+        return self.inputs
 
     def apply(self, vectors: Tensor) -> Tensor:
         """H V = (1/n) Σ (A_n V_n z̃_n) ⊗ z̃_n for [P, M]: the columns V_m are read as C × F̃ matrices."""
-        n, width, several = *self.extended.shape, vectors.shape[1]
+        n, width, several = *self.inputs.shape, vectors.shape[1]
         blocks = self._blocks(vectors)
-        moved = (self.extended @ blocks.permute(2, 0, 1).reshape(several * self.outputs, width).T) / n
+        moved = (self.inputs @ blocks.permute(2, 0, 1).reshape(several * self.outputs, width).T) / n
         curved = self.curvature.apply(moved.view(n, several, self.outputs).transpose(1, 2))
-        back = curved.transpose(1, 2).reshape(n, several * self.outputs).T @ self.extended
+        back = curved.transpose(1, 2).reshape(n, several * self.outputs).T @ self.inputs
         return self._columns(back.view(several, self.outputs, width).permute(1, 2, 0))
 
     def diagonal(self) -> Estimate:
         """[P], (1/n) Σ diag(A_n) ⊗ z̃_n∘z̃_n."""
-        diagonals, n = self.curvature.diagonal(), len(self.features)
-        weight = (diagonals.T @ self.features.square()).flatten() / n
-        return Estimate(torch.cat([weight, diagonals.mean(0)]) if self.bias else weight, _CLOSED_FORM)
+        blocks = self.curvature.diagonal().T @ self.inputs.square() / len(self.inputs)
+        return Estimate(self._columns(blocks.unsqueeze(2)).squeeze(1), _CLOSED_FORM)
 
     def trace(self) -> Estimate:
         """(1/n) Σ tr(A_n) ‖z̃_n‖²."""
-        norms = self.features.square().sum(1) + float(self.bias)
-        return Estimate((self.curvature.diagonal().sum(1) * norms).mean(), _CLOSED_FORM)
+        return Estimate((self.curvature.diagonal().sum(1) * self.inputs.square().sum(1)).mean(), _CLOSED_FORM)
 
     def product(self, other: "LinearHessian") -> Estimate:
         """⟨H, H'⟩ = (1/nn') Σ tr(A_n A'_m)(z̃_n·z̃'_m)² of two domains, from whole matrices if that is less work."""
-        if self.size <= min(WHOLE_LIMIT, len(self.features), len(other.features)):
+        if self.size <= min(WHOLE_LIMIT, len(self.inputs), len(other.inputs)):
             return Estimate((self.whole * other.whole).sum(), f"whole matrix, {_CLOSED_FORM}")
-        total = self.features.new_zeros(())
-        rows = max(1, _ELEMENTS // len(other.features))
-        for start in range(0, len(self.features), rows):
+        total = self.inputs.new_zeros(())
+        rows = max(1, _ELEMENTS // len(other.inputs))
+        for start in range(0, len(self.inputs), rows):
             part = slice(start, start + rows)
-            inner = self.extended[part] @ other.extended.T
+            inner = self.inputs[part] @ other.inputs.T
             total = total + (self.curvature.rows(part).products(other.curvature) * inner.square()).sum()
-        value = total / (len(self.features) * len(other.features))
+        value = total / (len(self.inputs) * len(other.inputs))
         return Estimate(value, f"Gram matrices of the samples, {_CLOSED_FORM}")
 
-    def quadratic(self, deltas: Tensor, features: Tensor) -> Tensor:
-        """[N], gᵀH g for gradients g = δ ⊗ z̃ of any samples."""
-        inner = features @ self.features.T + float(self.bias)
-        return (self.curvature.quadratics(deltas) * inner.square()).mean(1)
+    def quadratic(self, deltas: Tensor) -> Tensor:
+        """[n], gᵀH g for the gradients g = δ ⊗ z̃ of its samples."""
+        return (self.curvature.quadratics(deltas) * (self.inputs @ self.inputs.T).square()).mean(1)
 
     def top(self, rank: int) -> Eigenpairs:
         """Return the largest eigenvalues in the span of the features, by ``eigh`` if it is small, else by ``eigsh``."""
@@ -97,24 +89,24 @@ class LinearHessian:
             found = DenseHessian(small.whole).top(rank)
             return evolve(found, route=f"eigh in the span of the features, {_CLOSED_FORM}", lift=lift)
         route = f"products in the span of the features, {_CLOSED_FORM}"
-        return evolve(largest_eigenpairs(small.apply, small.size, self.features, rank, route), lift=lift)
+        return evolve(largest_eigenpairs(small.apply, small.size, self.inputs, rank, route), lift=lift)
 
     @cached_property
     def reduced(self) -> "tuple[LinearHessian, Callable[[Tensor], Tensor]]":
         """The Hessian in an orthonormal basis of R^C ⊗ span(z̃_n), and the map from there to the parameters."""
-        spanned = self.extended if self._span is None else self._span[1].T.contiguous()
+        spanned = self.inputs if self._span is None else self._span[1].T.contiguous()
         return LinearHessian(self.curvature, spanned, bias=False), self._lift
 
     def onto(self, other: "LinearHessian") -> "LinearHessian":
         """This Hessian between the basis vectors of another domain's ``reduced``."""
-        features = self.extended if other._span is None else self.extended @ other._span[0]
-        return LinearHessian(self.curvature, features, bias=False)
+        inputs = self.inputs if other._span is None else self.inputs @ other._span[0]
+        return LinearHessian(self.curvature, inputs, bias=False)
 
     @cached_property
     def _span(self) -> tuple[Tensor, Tensor] | None:
         """Z̃ᵀ = QR with Q [F̃, n] and R [n, n]; None if there is nothing to gain."""
-        n, width = self.extended.shape
-        return None if n >= width else torch.linalg.qr(self.extended.T)
+        n, width = self.inputs.shape
+        return None if n >= width else torch.linalg.qr(self.inputs.T)
 
     def _lift(self, coordinates: Tensor) -> Tensor:
         blocks = coordinates.view(self.outputs, -1, coordinates.shape[1])
@@ -123,21 +115,19 @@ class LinearHessian:
     @cached_property
     def whole(self) -> Tensor:
         """[P, P], for small heads."""
-        identity = torch.eye(self.size, dtype=self.features.dtype, device=self.features.device)
-        columns = max(1, _ELEMENTS // (self.outputs * len(self.features)))
+        identity = torch.eye(self.size, dtype=self.inputs.dtype, device=self.inputs.device)
+        columns = max(1, _ELEMENTS // (self.outputs * len(self.inputs)))
         found = torch.cat([self.apply(part) for part in identity.split(columns, 1)], 1)
         return (found + found.T) / 2
 
     def _blocks(self, vectors: Tensor) -> Tensor:
         """[P, M] in the order weight, bias, to [C, F̃, M]."""
-        if not self.bias:
-            return vectors.view(self.outputs, -1, vectors.shape[1])
-        split = vectors.shape[0] - self.outputs
-        weight = vectors[:split].reshape(self.outputs, -1, vectors.shape[1])
-        return torch.cat([weight, vectors[split:].unsqueeze(1)], 1)
+        width, several = self.inputs.shape[1] - self.bias, vectors.shape[1]
+        weights, biases = vectors.split([self.outputs * width, self.outputs * self.bias])
+        parts = weights.reshape(self.outputs, width, several), biases.reshape(self.outputs, int(self.bias), several)
+        return torch.cat(parts, 1)
 
     def _columns(self, blocks: Tensor) -> Tensor:
         """[C, F̃, M] to [P, M]."""
-        if not self.bias:
-            return blocks.reshape(-1, blocks.shape[2])
-        return torch.cat([blocks[:, :-1].reshape(-1, blocks.shape[2]), blocks[:, -1]])
+        parts = blocks.split([blocks.shape[1] - self.bias, int(self.bias)], 1)
+        return torch.cat([part.reshape(-1, blocks.shape[2]) for part in parts])

@@ -23,9 +23,7 @@ class LogitCurvature:
         return found if self.whole is None else found + self.whole.diagonal(dim1=1, dim2=2)
 
     def apply(self, vectors: Tensor) -> Tensor:
-        """A_n u_n for vectors of shape [N, C] or, several for each sample, [N, C, M]."""
-        if vectors.ndim == 2:
-            return self.apply(vectors.unsqueeze(2)).squeeze(2)
+        """[N, C, M], A_n U_n for M vectors of each sample."""
         direction = self.direction.unsqueeze(2)
         inner = (direction * vectors).sum(1, keepdim=True)
         found = torch.addcmul(self.scale.unsqueeze(2) * vectors, direction, inner, value=-1)

@@ -76,6 +76,16 @@ def together(estimates: list[Estimate]) -> Estimate:
     return Estimate(value, route, error, torch.stack(repeated, 1))
 
 
+def largest_of_pairs(pairs: Estimate | Quantity) -> Estimate:
+    """Return the largest entry with A ≠ B of values [K, K]; 0 for a single domain."""
+    others = ~torch.eye(len(pairs.value), dtype=torch.bool, device=pairs.value.device)
+    if not others.any():
+        return Estimate(pairs.value.new_zeros(()), pairs.route)
+    place = pairs.value[others].argmax()
+    error = None if pairs.error is None else pairs.error[others][place]
+    return Estimate(pairs.value[others][place], pairs.route, error)
+
+
 def averaged(draws: Tensor, route: str) -> Estimate:
     """Return the mean of independent unbiased draws [M, ...]."""
     # Student's t/1.96 for M draws: twice the error then covers the truth in 95 of 100 cases for small M too.

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from fishr.diagnostics.registry import grid_diagnostic
-from fishr.diagnostics.uncertainty import Estimate
+from fishr.diagnostics.uncertainty import Estimate, largest_of_pairs
 from fishr.errors import InputError
 
 
@@ -80,10 +80,7 @@ def inconsistency(risks: Tensor, center: tuple[int, ...], epsilon: float) -> Est
     Source:
         Parascandolo et al. 2021 (arXiv 2009.00329), in the form of Ramé et al. 2022 (arXiv 2109.02934).
     """
-    pairs = inconsistency_pairs(risks, center, epsilon)
-    others = pairs.value[~torch.eye(len(risks), dtype=torch.bool, device=risks.device)]
-    value = others.max() if len(others) else risks.new_zeros(())
-    return Estimate(value, pairs.route)
+    return largest_of_pairs(inconsistency_pairs(risks, center, epsilon))
 
 
 @grid_diagnostic("loss", ("domain", "domain"), section="landscape")

@@ -12,7 +12,7 @@ from fishr.diagnostics.linear_hessian import LinearHessian
 from fishr.diagnostics.operators import quiet, scipy_operator
 from fishr.diagnostics.range_space import compact, largest_eigenvalue, stand_in, whitener, whole_if_small
 from fishr.diagnostics.registry import diagnostic
-from fishr.diagnostics.uncertainty import Estimate, Quantity, jackknife, together
+from fishr.diagnostics.uncertainty import Estimate, jackknife, largest_of_pairs, together
 
 _TOLERANCE = 1e-3
 # Dimensions, of the span of a linear head's features or of the parameters, up to which a pair takes seconds.
@@ -30,7 +30,7 @@ def inconsistency_second_order(curvature: Curvature, *, epsilon: float = 0.1, ri
         epsilon: ε, loss.
         ridge: as a share of the largest eigenvalue of H_A.
     """
-    return _largest(inconsistency_second_order_pairs.of(curvature, epsilon=epsilon, ridge=ridge))
+    return largest_of_pairs(inconsistency_second_order_pairs.of(curvature, epsilon=epsilon, ridge=ridge))
 
 
 @diagnostic("loss", ("domain", "domain"), section="inconsistency")
@@ -85,22 +85,13 @@ def inconsistency_diagonal_proxy(curvature: Curvature, *, epsilon: float = 0.1, 
         return _furthest(curvature.seen.domain_losses, epsilon * torch.stack(rows))
 
     route = f"a proxy: the parameters' axes alone; {curvature.hessian_diagonals.route}, ε={epsilon:g}, ridge {ridge:g}"
-    return _largest(jackknife(furthest, curvature.hessian_diagonals, smooth=False, route=route))
+    return largest_of_pairs(jackknife(furthest, curvature.hessian_diagonals, smooth=False, route=route))
 
 
 def _furthest(risks: Tensor, added: Tensor) -> Tensor:
     """Return max(|Δ|, |Δ + added|) [K, K], Δ = R_B − R_A."""
     difference = risks[None, :] - risks[:, None]
     return torch.maximum(difference.abs(), (difference + added).abs())
-
-
-def _largest(pairs: Estimate | Quantity) -> Estimate:
-    others = ~torch.eye(len(pairs.value), dtype=torch.bool, device=pairs.value.device)
-    if not others.any():
-        return Estimate(pairs.value.new_zeros(()), pairs.route)
-    place = pairs.value[others].argmax()
-    error = None if pairs.error is None else pairs.error[others][place]
-    return Estimate(pairs.value[others][place], pairs.route, error)
 
 
 def _ratios(curvature: Curvature, ridge: float) -> Estimate:
