@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from fishr.errors import RunFailed
+from fishr.errors import RunFailed, reason
 from fishr.locks import is_at, open_own, try_lock
 
 _SUFFIX = "fishr-partial"
@@ -61,7 +61,7 @@ def fill_atomically(
         if not isinstance(error, OSError):
             raise
         kept = "the previous file is kept" if os.path.lexists(path) else "nothing was left behind"
-        raise RunFailed(f"{path}: could not be written ({error.strerror or error}); {kept}") from error
+        raise RunFailed(f"{path}: could not be written ({reason(error)}); {kept}") from error
 
 
 def copy_atomically(source: Path, path: Path) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Generator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-from fishr.errors import InputError
+from fishr.errors import InputError, reason
 
 # The lock file inside a folder that a process works in.
 LOCK = ".fishr-lock"
@@ -31,8 +31,7 @@ def locked(lock: Path, path: Path, busy: str) -> Generator[None]:
                 raise InputError(f"{path}: {busy}")
             time.sleep(_PAUSE)
     except OSError as error:
-        reason = error.strerror or error
-        raise InputError(f"{path}: cannot be written there ({reason}); choose another place") from error
+        raise InputError(f"{path}: cannot be written there ({reason(error)}); choose another place") from error
     try:
         yield
     finally:

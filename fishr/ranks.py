@@ -108,21 +108,15 @@ def sum_over_ranks(tensor: Tensor, ranks: Ranks) -> Tensor:
     return tensor if ranks.alone else _Sum.apply(tensor, ranks)  # pyright: ignore
 
 
-def rows_of_ranks(rows: Tensor, ranks: Ranks) -> list[Tensor]:
-    """Return [n_r, ...] of each rank r, differentiable as ``sum_over_ranks``."""
-    if ranks.alone:
-        return [rows]
-    counts = [count for (count,) in counts_of_ranks((len(rows),), ranks)]
+def domains_of_ranks(rows: Tensor, sizes: Sequence[Sequence[int]], ranks: Ranks) -> Tensor:
+    """Return all ranks' rows [N, ...] by domain, in the order of ranks, differentiable as ``sum_over_ranks``."""
+    counts = [sum(own) for own in sizes]
     start = sum(counts[: ranks.number])
     # All-gather as an all-reduce of zero-padded tensors, so that the backward pass is the same collective.
     table = torch.zeros(sum(counts), *rows.shape[1:], dtype=rows.dtype, device=rows.device)
     table = table.index_copy(0, torch.arange(start, start + len(rows), device=rows.device), rows)
-    return list(sum_over_ranks(table, ranks).split(counts))
-
-
-def domains_of_ranks(rows: Tensor, sizes: Sequence[Sequence[int]], ranks: Ranks) -> Tensor:
-    """Return all ranks' rows [N, ...] by domain, in the order of ranks, differentiable as ``sum_over_ranks``."""
-    parts = [of_rank.split(list(own)) for of_rank, own in zip(rows_of_ranks(rows, ranks), sizes, strict=True)]
+    of_ranks = sum_over_ranks(table, ranks).split(counts)
+    parts = [of_rank.split(list(own)) for of_rank, own in zip(of_ranks, sizes, strict=True)]
     return torch.cat([part for of_domain in zip(*parts, strict=True) for part in of_domain])
 
 
@@ -182,9 +176,12 @@ def losing_ranks() -> Generator[None]:
 
 class _Sum(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, tensor: Tensor, ranks: Ranks) -> Tensor:
-        ctx.ranks = ranks
+    def forward(tensor: Tensor, ranks: Ranks) -> Tensor:
         return add_over_ranks(tensor.detach().clone(memory_format=torch.contiguous_format), ranks)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Ranks], output: Tensor) -> None:
+        ctx.ranks = inputs[1]
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:

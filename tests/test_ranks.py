@@ -22,8 +22,8 @@ from fishr.ranks import (
     Ranks,
     add_over_ranks,
     counts_of_ranks,
+    domains_of_ranks,
     losing_ranks,
-    rows_of_ranks,
     sum_over_ranks,
 )
 from fishr.types import DomainBatch
@@ -64,7 +64,6 @@ def test_alone_nothing_is_copied() -> None:
     tensor = torch.ones(2)
     assert sum_over_ranks(tensor, ALONE) is tensor
     assert add_over_ranks(tensor, ALONE) is tensor
-    assert rows_of_ranks(tensor, ALONE)[0] is tensor
     assert counts_of_ranks((3, 4), ALONE) == [(3, 4)]
 
 
@@ -109,13 +108,13 @@ def test_a_sum_and_its_derivatives_are_those_of_one_process(count: int) -> None:
         assert_close(each, [total.detach(), first[n].detach(), second[n]], atol=1e-12, rtol=1e-12)
 
 
-def of_rows(ranks: Ranks, x: Tensor) -> tuple[list[Tensor], Tensor, Tensor]:
+def of_rows(ranks: Ranks, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     own = x.split(SHARES)[ranks.number].requires_grad_()
-    rows = rows_of_ranks(own, ranks)
-    value = objective(torch.cat(rows).square().sum(0), ranks.number)
+    rows = domains_of_ranks(own, [(share,) for share in SHARES], ranks)
+    value = objective(rows.square().sum(0), ranks.number)
     (first,) = torch.autograd.grad(value, own, create_graph=True)
     (second,) = torch.autograd.grad(first.pow(3).sum(), own)
-    return [each.detach() for each in rows], first.detach(), second
+    return rows.detach(), first.detach(), second
 
 
 @pytest.mark.slow
@@ -127,7 +126,7 @@ def test_rows_of_uneven_shares_and_their_derivatives_are_those_of_one_process() 
     (first,) = torch.autograd.grad(sum(objective(total, n) for n in range(len(SHARES))), x, create_graph=True)
     (second,) = torch.autograd.grad(first.pow(3).sum(), x)
     for n, (rows, by_rows, again) in enumerate(found):
-        assert_close(rows, list(x.detach().split(SHARES)), atol=0, rtol=0)
+        assert_close(rows, x.detach(), atol=0, rtol=0)
         assert_close(by_rows, first.detach().split(SHARES)[n], atol=1e-12, rtol=1e-12)
         assert_close(again, second.split(SHARES)[n], atol=1e-12, rtol=1e-12)
 

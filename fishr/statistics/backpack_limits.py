@@ -45,12 +45,12 @@ def layer_kind(layer: nn.Module) -> type[nn.Module] | None:
     return None
 
 
-def _named(head: nn.Module, names: Collection[str] | None = None) -> Iterator[tuple[str, nn.Module, str, nn.Parameter]]:
-    """Yield trainable parameters under each of their names, with their layers; only those among ``names`` if given."""
-    chosen = None if names is None else {id(head.get_parameter(name)) for name in names}
+def _named(head: nn.Module, names: Collection[str]) -> Iterator[tuple[str, nn.Module, str, nn.Parameter]]:
+    """Yield the parameters in ``names`` under each of the names that they have, with their layers."""
+    chosen = {id(head.get_parameter(name)) for name in names}
     for prefix, module in head.named_modules():
         for name, parameter in module.named_parameters(recurse=False, remove_duplicate=False):
-            if parameter.requires_grad and (chosen is None or id(parameter) in chosen):
+            if id(parameter) in chosen:
                 yield f"{prefix}.{name}" if prefix else name, module, name, parameter
 
 
@@ -118,9 +118,9 @@ def refuse_second_use(head: nn.Module, names: Collection[str], total: Tensor, fe
 
 def refuse_missing(head: nn.Module, name: str) -> NoReturn:
     """Refuse a parameter that the backward pass returned no statistic for."""
-    module = next(module for full, module, _, _ in _named(head) if full == name)
+    layer = head.get_submodule(name.rpartition(".")[0])
     raise NoFormula(
-        f"{_where(name, module)}: no statistic came back from the backward pass, so the loss does not depend on it "
+        f"{_where(name, layer)}: no statistic came back from the backward pass, so the loss does not depend on it "
         f"through its layer's forward; {REMEDY}"
     )
 

@@ -8,7 +8,7 @@ BackPACK's own hooks refuse in-place operations, as in residual networks, and ke
 
 import copy
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from math import prod
 from typing import Any, cast
@@ -47,7 +47,8 @@ from fishr.statistics.layer_gradients import (
     patch_elements,
     shift_gradients,
 )
-from fishr.statistics.merge import moments_of_samples
+from fishr.statistics.linear_head import linear_moments
+from fishr.statistics.merge import moments_of_domains
 from fishr.statistics.pure_forward import checked_rows, eagerly, twin
 from fishr.statistics.twice_differentiable import double_backward_kernels
 from fishr.types import GradientMoments, Layout
@@ -77,18 +78,11 @@ _FORMULAS: dict[type[nn.Module], Callable[[nn.Module, Tensor, Tensor], Tensor]] 
 
 @frozen(eq=False)
 class _Call:
-    """A layer's input and the place of its output in the graph; of a recurrent layer also the output and its states."""
+    """One call of a layer: its input, and the output of a recurrent one; places of output and states in the graph."""
 
-    inputs: Tensor
-    edge: GradientEdge
-    output: Tensor | None
-    states: list[GradientEdge]
+    read: tuple[Tensor, ...]
     versions: tuple[int, ...]
-
-    @property
-    def overwritten(self) -> bool:
-        read = (self.inputs,) if self.output is None else (self.inputs, self.output)
-        return self.versions != tuple(tensor._version for tensor in read)
+    places: tuple[GradientEdge, ...]
 
 
 def backpack_moments(
@@ -107,28 +101,25 @@ def backpack_moments(
     copied = twin(head)
     with torch.enable_grad():
         calls, total = _forward(copied, layout.names, features if graph else features.detach(), labels, loss)
-        edges = [call.edge for call in calls.values()]
-        states = [(name, edge) for name, call in calls.items() for edge in call.states]
+        places = [place for call in calls.values() for place in call.places]
         with warnings.catch_warnings():
             # The hooks of a head that the user extended warn too.
             warnings.filterwarnings("ignore", "Full backward hook is firing")
             # The pass stops at the first chosen layer, and never touches ``.grad``.
-            inputs = [*edges, *(edge for _, edge in states)]
-            found = torch.autograd.grad(total, inputs, create_graph=graph, allow_unused=True) if inputs else ()
+            found = torch.autograd.grad(total, places, create_graph=graph, allow_unused=True) if places else ()
     # None where the loss does not depend on an output.
-    by_output, by_state = (cast(Sequence[Tensor | None], part) for part in (found[: len(edges)], found[len(edges) :]))
-    for (name, _), delta in zip(states, by_state, strict=True):
-        if delta is not None:
+    by_place, deltas = iter(cast(Sequence[Tensor | None], found)), dict[str, Tensor | None]()
+    for name, call in calls.items():
+        deltas[name], *by_states = [next(by_place) for _ in call.places]
+        if any(delta is not None for delta in by_states):
             reason = "the loss reads its states beside its output, for which BackPACK has no per-sample gradient"
             raise no_formula(copied.get_submodule(name), reason)
-    reduced = dict[str, tuple[Tensor, Tensor]]()
-    for (of, call), delta in zip(calls.items(), by_output, strict=True):
-        if delta is not None:
-            names = tuple(name for name in layout.names if name.rpartition(".")[0] == of)
-            reduced |= _reduced(copied.get_submodule(of), names, call, delta, sizes, dtype)
-    if missing := [name for name in layout.names if name not in reduced]:
-        refuse_missing(head, missing[0])
-    columns = [reduced[name] for name in layout.names]
+    extension, columns = DomainMoments(sizes, dtype), list[tuple[Tensor, Tensor]]()
+    for name in layout.names:
+        of, _, short = name.rpartition(".")
+        if (delta := deltas.get(of)) is None:
+            refuse_missing(head, name)
+        columns.append(extension.moments(copied.get_submodule(of), short, delta, calls[of].read))
     mean, variance = (torch.cat([part[i].flatten(1) for part in columns], 1) for i in (0, 1))
     return GradientMoments(tuple(sizes), mean, variance, layout)
 
@@ -145,11 +136,10 @@ def _forward(
             return
         if name in calls:
             again.append(layer)
-        read = args[0] if args else next(iter(kwargs.values()))
+        inputs = args[0] if args else next(iter(kwargs.values()))
         recurrent = isinstance(layer, nn.RNNBase)
-        states = [get_gradient_edge(state) for state in tree_leaves(output[1:])] if recurrent else []
-        versions = (read._version, out._version) if recurrent else (read._version,)
-        calls[name] = _Call(read, get_gradient_edge(out), out if recurrent else None, states, versions)
+        read, states = ((inputs, out), tree_leaves(output[1:])) if recurrent else ((inputs,), [])
+        calls[name] = _Call(read, _versions(read), tuple(map(get_gradient_edge, (out, *states))))
 
     # Before all other hooks, to see what the layer itself computes.
     handles = [
@@ -169,7 +159,7 @@ def _forward(
     for parameter in parameters:
         name, _, short = parameter.rpartition(".")
         # The gradient by a bias needs δ alone.
-        if short != "bias" and name in calls and calls[name].overwritten:
+        if short != "bias" and name in calls and calls[name].versions != _versions(calls[name].read):
             kind = type(copied.get_submodule(name)).__qualname__
             raise InputError(
                 f"layer {kind}: its input is overwritten in place later in the forward pass, so that torch has no "
@@ -178,22 +168,8 @@ def _forward(
     return calls, total
 
 
-def _reduced(
-    layer: nn.Module, names: tuple[str, ...], call: _Call, delta: Tensor, sizes: tuple[int, ...], dtype: torch.dtype
-) -> dict[str, tuple[Tensor, Tensor]]:
-    """Run the extension on one layer and return its results by the parameters' names, leaving none on them."""
-    short = {name: name.rpartition(".")[2] for name in names}
-    # BackPACK's forward hook would set these.
-    seen: Any = layer
-    seen.input0, seen.output = call.inputs, delta if call.output is None else call.output
-    try:
-        DomainMoments(sizes, dtype, {type(layer): tuple(short.values())})(layer, (), (delta,))  # pyright: ignore
-        return {name: getattr(getattr(layer, own), SAVEFIELD) for name, own in short.items()}
-    finally:
-        del seen.input0, seen.output
-        for own in short.values():
-            if hasattr(getattr(layer, own), SAVEFIELD):
-                delattr(getattr(layer, own), SAVEFIELD)
+def _versions(tensors: Sequence[Tensor]) -> tuple[int, ...]:
+    return tuple(tensor._version for tensor in tensors)
 
 
 class DomainMoments(FirstOrderBackpropExtension):
@@ -201,17 +177,44 @@ class DomainMoments(FirstOrderBackpropExtension):
 
     # It expects the sum of unscaled per-sample losses. BackPACK's hooks can drive it as well.
 
-    def __init__(
-        self,
-        sizes: tuple[int, ...],
-        dtype: torch.dtype | None = None,
-        parameters: Mapping[type[nn.Module], tuple[str, ...]] = PARAMETERS,
-    ) -> None:
-        layers: dict[type[nn.Module], ModuleExtension] = {kind: _LayerMoments(own) for kind, own in parameters.items()}
-        # The caller reports a missing statistic by its parameter's name.
+    def __init__(self, sizes: tuple[int, ...], dtype: torch.dtype | None = None) -> None:
+        layers: dict[type[nn.Module], ModuleExtension] = {kind: _LayerMoments(own) for kind, own in PARAMETERS.items()}
+        # Layers without a formula get no moments.
         super().__init__(SAVEFIELD, layers, fail_mode=FAIL_SILENT)
         self.sizes = sizes
         self.dtype = dtype
+
+    def moments(self, layer: nn.Module, name: str, deltas: Tensor, read: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
+        """Return (mean, variance) of one parameter; of a large one by blocks of output channels."""
+        sizes, dtype = self.sizes, self.dtype or deltas.dtype
+        if len(deltas) != (samples := sum(sizes)):
+            reason = f"its output has {len(deltas)} rows for {samples} samples, so that rows are not samples"
+            raise no_formula(layer, reason)
+        kind, shape = layer_kind(layer), getattr(layer, name).shape
+        chunk = _CHUNK.get(deltas.device.type, _CHUNK["cuda"])
+        if kind is nn.Linear and deltas.ndim == 2 and name == "weight":
+            # On [N, F] the sums over samples are matrix products; no per-sample gradient exists.
+            found = linear_moments(deltas.to(dtype), read[0].to(dtype), sizes, bias=False)
+            return found.mean.unflatten(1, shape), found.variance.unflatten(1, shape)
+        if name == "bias" and deltas.shape[1:] == shape:
+            return moments_of_domains([part] for part in deltas.to(dtype).split(sizes))
+        if name == "bias":
+            step = max(1, chunk // deltas[0].numel())
+            plan = Chunking(lambda rows, _: shift_gradients(layer, rows[0]), sizes, step, dtype)
+            return chunked_moments(plan, [deltas])
+        if kind in _DERIVATIVES:
+            formula = partial(_backpack_gradients, _DERIVATIVES[kind](), name)
+        else:
+            formula = _FORMULAS.get(cast(Any, kind), normalization_gradients)
+        blocks, elements = [deltas], prod(shape)
+        if kind in (nn.Linear, nn.Conv1d, nn.Conv2d) and getattr(layer, "groups", 1) == 1:
+            width = prod(shape[1:])
+            outputs = min(shape[0], max(_CHANNELS, chunk // (max(sizes) * width)))
+            blocks, elements = list(deltas.split(outputs, -1 if kind is nn.Linear else 1)), outputs * width
+        step = max(1, chunk // max(elements, patch_elements(layer, deltas, read[0])))
+        plan = Chunking(lambda rows, _: formula(layer, *rows), sizes, step, dtype)
+        means, variances = zip(*(chunked_moments(plan, [block, *read]) for block in blocks), strict=True)
+        return torch.cat(means, 1), torch.cat(variances, 1)
 
 
 class _LayerMoments(FirstOrderModuleExtension):
@@ -223,55 +226,8 @@ class _LayerMoments(FirstOrderModuleExtension):
     def _moments(
         self, name: str, ext: DomainMoments, layer: Any, g_inp: Any, g_out: tuple[Tensor], _: Any
     ) -> tuple[Tensor, Tensor]:
-        (deltas, *_rest), dtype = g_out, ext.dtype or g_out[0].dtype
-        if len(deltas) != (samples := sum(ext.sizes)):
-            reason = f"its output has {len(deltas)} rows for {samples} samples, so that rows are not samples"
-            raise no_formula(layer, reason)
-        inputs, output = layer.input0, layer.output if type(layer) in (nn.RNN, nn.LSTM) else None
-        blocks = _parameter_moments(layer, name, deltas, inputs, output, ext.sizes, dtype)
-        shape = (len(ext.sizes), *getattr(layer, name).shape)
-        mean, variance = (torch.cat([block[i].flatten(1) for block in blocks], 1).view(shape) for i in (0, 1))
-        return mean, variance
-
-
-def _parameter_moments(
-    layer: nn.Module,
-    name: str,
-    deltas: Tensor,
-    inputs: Tensor,
-    output: Tensor | None,
-    sizes: tuple[int, ...],
-    dtype: torch.dtype,
-) -> list[tuple[Tensor, Tensor]]:
-    """Return (mean, variance), each [K, ...], of one parameter; of a large one by blocks of output channels."""
-    kind, shape = layer_kind(layer), getattr(layer, name).shape
-    chunk = _CHUNK.get(deltas.device.type, _CHUNK["cuda"])
-    if kind is nn.Linear and deltas.ndim == 2 and name == "weight":
-        # On [N, F] the sums over samples are matrix products; no per-sample gradient exists.
-        pairs = list(zip(deltas.to(dtype).split(sizes), inputs.to(dtype).split(sizes), strict=True))
-        mean = torch.stack([d.T @ z / len(z) for d, z in pairs])
-        second = torch.stack([(d * d).T @ (z * z) / len(z) for d, z in pairs])
-        return [(mean, torch.addcmul(second, mean, mean, value=-1))]
-    if name == "bias" and deltas.shape[1:] == shape:
-        means, variances = zip(*(moments_of_samples([part]) for part in deltas.to(dtype).split(sizes)), strict=True)
-        return [(torch.stack(means), torch.stack(variances))]
-    if name == "bias":
-        step = max(1, chunk // deltas[0].numel())
-        plan = Chunking(lambda rows, _: shift_gradients(layer, rows[0]), sizes, step, dtype)
-        return [chunked_moments(plan, [deltas])]
-    if kind in _DERIVATIVES:
-        formula = partial(_backpack_gradients, _DERIVATIVES[kind](), name)
-    else:
-        formula = _FORMULAS.get(cast(Any, kind), normalization_gradients)
-    blocks, elements = [deltas], prod(shape)
-    if kind in (nn.Linear, nn.Conv1d, nn.Conv2d) and getattr(layer, "groups", 1) == 1:
-        width = prod(shape[1:])
-        outputs = min(shape[0], max(_CHANNELS, chunk // (max(sizes) * width)))
-        blocks, elements = list(deltas.split(outputs, -1 if kind is nn.Linear else 1)), outputs * width
-    step = max(1, chunk // max(elements, patch_elements(layer, deltas, inputs)))
-    plan = Chunking(lambda rows, _: formula(layer, *rows), sizes, step, dtype)
-    read = [inputs] if output is None else [inputs, output]
-    return [chunked_moments(plan, [block, *read]) for block in blocks]
+        read = (layer.input0, layer.output) if type(layer) in (nn.RNN, nn.LSTM) else (layer.input0,)
+        return ext.moments(layer, name, g_out[0], read)
 
 
 def _backpack_gradients(

@@ -14,7 +14,7 @@ from attrs import frozen
 from torch import Tensor
 from torch.utils.checkpoint import get_device_states, set_device_states
 
-from fishr.statistics.merge import moments_of_samples
+from fishr.statistics.merge import moments_of_domains
 
 SampleGradients = Callable[[Sequence[Tensor], Sequence[Tensor]], Tensor]
 
@@ -44,9 +44,8 @@ def chunked_moments(plan: Chunking, rows: Sequence[Tensor], shared: Sequence[Ten
 class _ChunkedMoments(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, plan: Chunking, count: int, *tensors: Tensor) -> tuple[Tensor, Tensor]:
-        ctx.set_materialize_grads(False)
         ctx.plan, ctx.count = plan, count
-        ctx.draws = _draws(tensors) if plan.random else None
+        ctx.draws = (torch.get_rng_state(), *get_device_states(*tensors)) if plan.random else None
         mean, variance = _moments(plan, tensors[:count], tensors[count:])
         ctx.save_for_backward(mean, *tensors)
         return mean, variance
@@ -55,21 +54,18 @@ class _ChunkedMoments(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Any) -> tuple[Tensor | None, ...]:
         mean, *tensors = ctx.saved_tensors
         needed = ctx.needs_input_grad[2:]
-        if all(gradient is None for gradient in gradients):
-            return (None,) * len(ctx.needs_input_grad)
         with torch.autocast(mean.device.type, enabled=False), _same_draws(ctx.draws, mean.device):
-            through = _differentiable_backward if torch.is_grad_enabled() else _chunked_backward
-            found = through(ctx.plan, ctx.count, mean, tensors, needed, gradients)
-        return None, None, *found
+            if torch.is_grad_enabled():
+                return None, None, *_differentiable_backward(ctx.plan, ctx.count, tensors, needed, gradients)
+            return None, None, *_chunked_backward(ctx.plan, ctx.count, mean, tensors, needed, gradients)
 
 
 def _moments(plan: Chunking, rows: Sequence[Tensor], shared: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    domains = [
-        moments_of_samples(plan.gradients([t[chunk] for t in rows], shared).to(plan.dtype) for chunk in plan.chunks(k))
-        for k in range(len(plan.sizes))
-    ]
-    means, variances = zip(*domains, strict=True)
-    return torch.stack(means), torch.stack(variances)
+    def chunks(domain: int) -> Iterator[Tensor]:
+        for chunk in plan.chunks(domain):
+            yield plan.gradients([t[chunk] for t in rows], shared).to(plan.dtype)
+
+    return moments_of_domains(map(chunks, range(len(plan.sizes))))
 
 
 def _chunked_backward(
@@ -78,7 +74,7 @@ def _chunked_backward(
     mean: Tensor,
     tensors: Sequence[Tensor],
     needed: Sequence[bool],
-    gradients: Sequence[Tensor | None],
+    gradients: Sequence[Tensor],
 ) -> list[Tensor | None]:
     sums = [torch.zeros_like(t) if need else None for t, need in zip(tensors, needed, strict=True)]
     by_mean, by_variance = gradients
@@ -88,13 +84,7 @@ def _chunked_backward(
                 parts = [t[chunk] if i < count else t for i, t in enumerate(tensors)]
                 parts = [t.detach().requires_grad_(need) for t, need in zip(parts, needed, strict=True)]
                 made = plan.gradients(parts[:count], parts[count:]).to(plan.dtype)
-            if by_variance is None:
-                assert by_mean is not None
-                upstream = (by_mean[k] / size).expand_as(made)
-            else:
-                upstream = (made.detach() - mean[k]).mul_(by_variance[k] * (2 / size))
-                if by_mean is not None:
-                    upstream.add_(by_mean[k], alpha=1 / size)
+            upstream = (made.detach() - mean[k]).mul_(by_variance[k] * (2 / size)).add_(by_mean[k], alpha=1 / size)
             inputs = [t for t, need in zip(parts, needed, strict=True) if need]
             found = torch.autograd.grad(made, inputs, upstream, allow_unused=True)
             found = iter(cast(Sequence[Tensor | None], found))
@@ -106,28 +96,15 @@ def _chunked_backward(
 
 
 def _differentiable_backward(
-    plan: Chunking,
-    count: int,
-    mean: Tensor,
-    tensors: Sequence[Tensor],
-    needed: Sequence[bool],
-    gradients: Sequence[Tensor | None],
+    plan: Chunking, count: int, tensors: Sequence[Tensor], needed: Sequence[bool], gradients: Sequence[Tensor]
 ) -> list[Tensor | None]:
     """Return the same gradients by plain differentiable steps, for second derivatives."""
     # Views, so that differentiation stops here and not at the tensors' own inputs.
     here = [t.view_as(t) if need else t for t, need in zip(tensors, needed, strict=True)]
     moments = _moments(plan, here[:count], here[count:])
-    pairs = [(moment, gradient) for moment, gradient in zip(moments, gradients, strict=True) if gradient is not None]
-    values, weights = zip(*pairs, strict=True)
     inputs = [t for t, need in zip(here, needed, strict=True) if need]
-    found = iter(torch.autograd.grad(values, inputs, weights, create_graph=True, allow_unused=True))
+    found = iter(torch.autograd.grad(moments, inputs, gradients, create_graph=True, allow_unused=True))
     return [next(found) if need else None for need in needed]
-
-
-def _draws(tensors: Sequence[Tensor]) -> tuple[Tensor, list[int], list[Tensor]]:
-    """Return the states of the random generators of the tensors' devices."""
-    devices, states = get_device_states(*tensors)
-    return torch.get_rng_state(), devices, states
 
 
 @contextmanager

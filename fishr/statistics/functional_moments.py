@@ -12,7 +12,7 @@ from fishr.errors import InputError
 from fishr.grad_mode import ordinary, outside_inference_mode
 from fishr.losses import Loss, per_sample_losses
 from fishr.statistics.chunked_moments import Chunking, chunked_moments
-from fishr.statistics.merge import moments_of_samples
+from fishr.statistics.merge import moments_of_domains
 from fishr.statistics.pure_forward import pure_forward, refuse_module, twin
 from fishr.statistics.twice_differentiable import has_recurrence
 from fishr.types import GradientMoments, Layout, check_rows
@@ -67,9 +67,9 @@ def functional_moments(
     head = twin(head)
     if layout.size * len(features) <= _CHUNK:
         # Few enough to keep for the backward pass.
-        samples = _gradients(head, layout, tensors, features, labels, loss).to(dtype).split(list(sizes))
-        means, variances = zip(*(moments_of_samples([part]) for part in samples), strict=True)
-        return GradientMoments(tuple(sizes), torch.stack(means), torch.stack(variances), layout)
+        samples = _gradients(head, layout, tensors, features, labels, loss).to(dtype)
+        mean, variance = moments_of_domains([part] for part in samples.split(sizes))
+        return GradientMoments(tuple(sizes), mean, variance, layout)
 
     def gradients(rows: Sequence[Tensor], shared: Sequence[Tensor]) -> Tensor:
         return _gradients(head, layout, dict(zip(tensors, shared, strict=True)), rows[0], rows[1], loss)

@@ -18,6 +18,9 @@ from torch.nn import functional
 
 from fishr.errors import InputError
 from fishr.ranks import ALONE, Ranks, add_over_ranks, counts_of_ranks, domains_of_ranks, sum_over_ranks
+from fishr.statistics.distances import distance_to_mean
+from fishr.statistics.linear_head import linear_moments
+from fishr.statistics.merge import moments_over_ranks
 from fishr.types import check_sizes
 
 # Elements of a block (domains × classes × features), and of the rows (samples × features) read for it at a time:
@@ -225,11 +228,11 @@ class _LinearGap(torch.autograd.Function):
         deltas, features, memory, *before = ctx.saved_tensors
         rule, samples = ctx.rule, ctx.samples
         with torch.autocast(features.device.type, enabled=False):
-            # The ranks' objectives are summed, and each of them reads the same value.
-            gradient = sum_over_ranks(gradients[0], samples.ranks)
             if torch.is_grad_enabled():
-                by_rows = _differentiable_backward(deltas, features, memory, rule, samples, gradient)
+                by_rows = _differentiable_backward(deltas, features, memory, rule, samples, gradients[0])
             else:
+                # The ranks' objectives are summed, and each of them reads the same value.
+                gradient = sum_over_ranks(gradients[0], samples.ranks)
                 by_rows = _backward(deltas, features, before, rule, samples, gradient, ctx.needs_input_grad[1])
         return *by_rows, None, None, None
 
@@ -282,26 +285,14 @@ def _backward(
 def _differentiable_backward(
     deltas: Tensor, features: Tensor, memory: Tensor | None, rule: GapRule, samples: _Samples, gradient: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Return the same gradients by plain differentiable steps, for second derivatives."""
-    deltas, features = samples.by_domain(deltas), samples.by_domain(features)
-    alpha, beta = samples.weights(rule, features)
-    weight, squares, start = 4 * rule.scale * gradient, deltas**2, 0
-    to_deltas, to_features = torch.zeros_like(deltas), torch.zeros_like(features)
-    for part in [features, torch.ones_like(features[:, :, :1])] if rule.bias else [features]:
-        statistic = sum_over_ranks((alpha * squares).mT @ part**2, samples.ranks)
-        mean = sum_over_ranks((beta * deltas).mT @ part, samples.ranks) if rule.centered else None
-        if mean is not None:
-            statistic = statistic - rule.gain * mean**2
+    """Return the same gradients through plain differentiable steps, for second derivatives."""
+
+    def value(deltas: Tensor, features: Tensor) -> Tensor:
+        moments = moments_over_ranks(linear_moments(deltas, features, samples.sizes, rule.bias), samples.ranks)
+        centered = moments.unbiased_variance if rule.unbiased else moments.variance
+        statistic = rule.gain * (centered if rule.centered else moments.second_moment)
         if memory is not None:
-            columns = slice(start, start + statistic[0].numel())
-            statistic = statistic + rule.memory_gain * memory[:, columns].view_as(statistic)
-            start = columns.stop
-        gap = weight * (statistic - statistic.mean(0))
-        to_deltas = to_deltas + alpha * deltas * (part**2 @ gap.mT)
-        to_part = part * (alpha * squares @ gap)
-        if mean is not None:
-            through_mean = -rule.gain * beta * mean * gap
-            to_deltas = to_deltas + part @ through_mean.mT
-            to_part = to_part + deltas @ through_mean
-        to_features = to_features + to_part if part is features else to_features
-    return samples.by_sample(to_deltas), samples.by_sample(to_features)
+            statistic = statistic + rule.memory_gain * memory
+        return rule.scale * distance_to_mean(statistic, "sum", "sum")
+
+    return torch.func.vjp(value, deltas, features)[1](gradient)

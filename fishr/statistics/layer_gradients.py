@@ -4,6 +4,7 @@ Each function takes a layer, the gradients δ of the summed loss by its output [
 returns the gradient of each sample [n, *parameter's shape], summed over the places that share the parameter.
 """
 
+import copy
 from math import prod
 from typing import Any
 
@@ -31,7 +32,10 @@ def convolution_gradients(layer: nn.Module, deltas: Tensor, inputs: Tensor) -> T
 
 def normalization_gradients(layer: nn.Module, deltas: Tensor, inputs: Tensor) -> Tensor:
     """Return gradients by the scale of a normalization: Σ_place δ·x̂, with x̂ the normalized input."""
-    return shift_gradients(layer, deltas * _normalized(layer, inputs))
+    plain: Any = copy.copy(layer)
+    # Without scale and shift, the layer returns x̂.
+    plain._parameters = dict.fromkeys(plain._parameters)
+    return shift_gradients(layer, deltas * plain.forward(inputs))
 
 
 def shift_gradients(layer: nn.Module, deltas: Tensor) -> Tensor:
@@ -53,23 +57,6 @@ def embedding_gradients(layer: nn.Module, deltas: Tensor, indices: Tensor) -> Te
     deltas = deltas.reshape(len(deltas), -1, deltas.shape[-1])
     zeros = deltas.new_zeros(len(deltas), *getattr(layer, "weight").shape)  # noqa: B009 (typed as a module otherwise)
     return zeros.scatter_add(1, indices.reshape(len(deltas), -1, 1).expand_as(deltas), deltas)
-
-
-def _normalized(layer: nn.Module, inputs: Tensor) -> Tensor:
-    norm: Any = layer
-    if isinstance(layer, nn.GroupNorm):
-        return functional.group_norm(inputs, norm.num_groups, eps=norm.eps)
-    if isinstance(layer, nn.LayerNorm):
-        return functional.layer_norm(inputs, norm.normalized_shape, eps=norm.eps)
-    if isinstance(layer, nn.RMSNorm):
-        return functional.rms_norm(inputs, norm.normalized_shape, eps=norm.eps)
-    if isinstance(layer, nn.modules.instancenorm._InstanceNorm) and (  # pyright: ignore[reportPrivateUsage]
-        norm.training or not norm.track_running_stats
-    ):
-        return functional.instance_norm(inputs, eps=norm.eps)
-    channels = (-1, *[1] * (inputs.ndim - 2))
-    mean, variance = norm.running_mean.view(channels), norm.running_var.view(channels)
-    return (inputs - mean) * (variance + norm.eps).rsqrt()
 
 
 def patch_elements(layer: nn.Module, deltas: Tensor, inputs: Tensor) -> int:

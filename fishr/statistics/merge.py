@@ -5,7 +5,6 @@ cancellation of a difference of second moments.
 """
 
 from collections.abc import Iterable
-from functools import reduce
 
 import torch
 from torch import Tensor
@@ -49,31 +48,16 @@ def merge_moments(*parts: GradientMoments) -> GradientMoments:
     totals = tuple(map(sum, zip(*(part.count for part in parts), strict=True)))
     if min(totals) < 1:
         raise InputError(f"merge_moments: got {totals} samples in the domains, expected at least one in each")
-    return reduce(_merge_two, parts)
-
-
-def _merge_two(left: GradientMoments, right: GradientMoments) -> GradientMoments:
-    shares = [m / max(n + m, 1) for n, m in zip(left.count, right.count, strict=True)]
-    share = left.mean.new_tensor(shares).unsqueeze(1)
-    mean, variance = merge_two(*_without_empty(left), *_without_empty(right), share)
-    count = tuple(n + m for n, m in zip(left.count, right.count, strict=True))
-    return GradientMoments(count, mean, variance, left.layout)
-
-
-def _without_empty(part: GradientMoments) -> tuple[Tensor, Tensor]:
-    if all(part.count):
-        return part.mean, part.variance
-    empty = torch.tensor([n == 0 for n in part.count], device=part.mean.device).unsqueeze(1)
-    return part.mean.masked_fill(empty, 0), part.variance.masked_fill(empty, 0)
-
-
-def merge_two(
-    mean: Tensor, variance: Tensor, other_mean: Tensor, other_variance: Tensor, share: Tensor | float
-) -> tuple[Tensor, Tensor]:
-    """Return mean and variance of two sets of samples together; ``share`` is the second set's part of all samples."""
-    apart = other_mean - mean
-    together = mean + share * apart
-    return together, variance + share * (other_variance - variance) + share * (1 - share) * apart * apart
+    if len(parts) == 1:
+        return first
+    counts = first.mean.new_tensor([part.count for part in parts]).unsqueeze(2)
+    shares, empty = counts / counts.sum(0), counts == 0
+    # The moments of no sample may be NaN.
+    means = torch.stack([part.mean for part in parts]).masked_fill(empty, 0)
+    variances = torch.stack([part.variance for part in parts]).masked_fill(empty, 0)
+    mean = (shares * means).sum(0)
+    variance = (shares * (variances + (means - mean).square())).sum(0)
+    return GradientMoments(totals, mean, variance, first.layout)
 
 
 def moments_of_samples(chunks: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
@@ -86,10 +70,18 @@ def moments_of_samples(chunks: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
         if mean is None or variance is None:
             mean, variance = chunk_mean, chunk_variance
         else:
-            mean, variance = merge_two(mean, variance, chunk_mean, chunk_variance, len(chunk) / seen)
+            apart, share = chunk_mean - mean, len(chunk) / seen
+            mean = mean + share * apart
+            variance = variance + share * (chunk_variance - variance) + share * (1 - share) * apart * apart
     if mean is None or variance is None:
         raise InputError("moments_of_samples: got no chunk, expected at least one")
     return mean, variance
+
+
+def moments_of_domains(domains: Iterable[Iterable[Tensor]]) -> tuple[Tensor, Tensor]:
+    """Return mean and population variance over each domain's rows [K, ...]; each domain is an iterable of chunks."""
+    means, variances = zip(*map(moments_of_samples, domains), strict=True)
+    return torch.stack(means), torch.stack(variances)
 
 
 def moments_over_ranks(own: GradientMoments, ranks: Ranks) -> GradientMoments:
