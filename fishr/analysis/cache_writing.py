@@ -19,6 +19,7 @@ from fishr.configuration.toml import parse_toml, toml_text
 from fishr.data.caches.domain_rows import Section, rows_a_part, write_domains
 from fishr.data.caches.encoding import Tree, layout_tree
 from fishr.data.caches.feature_cache import open_features, write_features
+from fishr.data.domains import Domain, Split
 from fishr.errors import InputError
 from fishr.losses import Loss, loss_deltas, outputs_of
 from fishr.models.frozen import in_blocks
@@ -75,7 +76,7 @@ def featured_experiment(
         place(model, state.parameters, state.buffers)
         # The run's own text, comments included, unless its settings were changed.
         text = written if parse_toml(written) == table else text
-    chosen = {d.name: (d, "training") for d in data.training} | {d.name: (d, "evaluation") for d in data.evaluation}
+    chosen: dict[str, tuple[Domain, Split]] = {domain.name: (domain, split) for domain, split in data.by_split}
     for name in domains:
         if name not in chosen:
             raise InputError(f"--domain: got {name!r}, expected one of {', '.join(map(repr, chosen))}")

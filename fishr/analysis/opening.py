@@ -1,14 +1,14 @@
 """Open a run folder, or a cache of features or gradients, as a subject."""
 
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import attrs
 import numpy as np
 import torch
 
 from fishr.analysis.cached_heads import head_of
-from fishr.analysis.subject import Network, Snapshot, Split, Subject
+from fishr.analysis.subject import Network, Snapshot, Subject
 from fishr.configuration import load as load_configuration
 from fishr.data.caches import FeatureCache, GradientCache, open_features, open_gradients
 from fishr.data.caches.hdf5 import read_header
@@ -66,20 +66,17 @@ def _from_run(
 ) -> Subject:
     experiment = load_configuration(folder / CONFIGURATION, Experiment, (), plugins)
     model, state, data = open_run(experiment, folder, data_dir, device)
-    everything = (*data.training, *data.evaluation)
-    indices = _chosen([domain.name for domain in everything], wanted, folder)
-    splits: list[Split] = ["training" if index < len(data.training) else "evaluation" for index in indices]
-
+    indices = _chosen([domain.name for domain, _ in data.by_split], wanted, folder)
+    chosen, splits = zip(*(data.by_split[index] for index in indices), strict=True)
     place(model, state.parameters, state.buffers)
     model.both().eval()
-    chosen = [everything[index] for index in indices]
     features = [torch.cat([rows for rows, _ in domain_features(model, experiment, state, domain)]) for domain in chosen]
     return Subject.from_domains(
         name=folder.resolve().name,
         head=model.head,
         loss=experiment.loss,
         domains=[attrs.evolve(domain, inputs=own) for domain, own in zip(chosen, features, strict=True)],
-        splits=tuple(splits),
+        splits=splits,
         network=Network(model.featurizer, tuple(domain.inputs for domain in chosen)),
         trajectory=_trajectory(folder, device),
         source={"path": str(folder), "kind": "run", "key": digest_of(checkpoint_of(folder)), "step": str(state.step)},
@@ -105,7 +102,7 @@ def from_cache(path: Path, device: torch.device, wanted: Names, plugins: tuple[s
         head=head.to(device),
         loss=loss,
         domains=[_domain(section.name, cache.domain(index), device) for index, section in chosen],
-        splits=tuple(cast(Split, section.split) for _, section in chosen),
+        splits=tuple(section.split for _, section in chosen),
         source={
             "path": str(path),
             "kind": "features" if isinstance(cache, FeatureCache) else "gradients",

@@ -10,8 +10,9 @@ from attrs.validators import optional
 from torch import Tensor, nn
 
 import fishr
-from fishr.analysis.subject import Split, Subject
+from fishr.analysis.subject import Subject
 from fishr.checks import whole
+from fishr.data.domains import Split
 from fishr.data.reading import tensor_of
 from fishr.diagnostics.measurement import measure, measure_network
 from fishr.diagnostics.uncertainty import Estimation, Quantity

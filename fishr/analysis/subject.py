@@ -1,21 +1,19 @@
 """A trained head on the features of its domains, with what is known of its run."""
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from attrs import Factory, frozen
 from torch import Tensor, nn
 
-from fishr.data.domains import Domain, LazyInputs
+from fishr.data.domains import Domain, LazyInputs, Split
 from fishr.data.reading import tensor_of
 from fishr.errors import InputError
 from fishr.losses import Loss
 from fishr.observation import Observation, observe
 from fishr.ranks import ALONE
 from fishr.types import DomainBatch
-
-Split = Literal["training", "evaluation"]
 
 
 @frozen(eq=False)

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol, Self, runtime_checkable
+from typing import Literal, Protocol, Self, runtime_checkable
 
 import torch
 from attrs import evolve, frozen
@@ -112,6 +112,9 @@ class Domain:
         return evolve(self, inputs=self.inputs.to(device), labels=self.labels.to(device))
 
 
+Split = Literal["training", "evaluation"]
+
+
 @frozen(eq=False)
 class Domains:
     """A data set: training domains, and domains that only evaluate.
@@ -156,6 +159,13 @@ class Domains:
             if got.dtype != expected.dtype:
                 raise InputError(f"{where}: inputs are {got.dtype}, expected {expected.dtype} as in {first.name!r}")
             check_classes(where, domain.labels, self.classes)
+
+    @property
+    def by_split(self) -> tuple[tuple[Domain, Split], ...]:
+        """Each domain and its split, training domains first."""
+        parts: tuple[tuple[Split, tuple[Domain, ...]], ...]
+        parts = (("training", self.training), ("evaluation", self.evaluation))
+        return tuple((domain, split) for split, part in parts for domain in part)
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -3,12 +3,12 @@
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from attrs import asdict, evolve, frozen
 
-from fishr.data.domains import Domain, Domains
+from fishr.data.domains import Domain, Domains, Split
 from fishr.data.reading import chunks
 from fishr.losses import per_sample_losses, predictions_of
 from fishr.ranks import ALONE, Ranks, add_over_ranks
@@ -18,8 +18,6 @@ from fishr.training.experiment import Experiment
 from fishr.training.model import Model, evaluating, place
 from fishr.training.run_folder import CONFIGURATION, checkpoint_of
 from fishr.training.state import TrainingState, build_model, first_state, state_to
-
-Split = Literal["training", "evaluation"]
 
 
 @frozen
@@ -77,14 +75,8 @@ def evaluate(
         [('flip 0.2', 3250), ('flip 0.1', 3250), ('reversed', 497), ('gray', 497)]
     """
     place(model, state.parameters, state.buffers)
-    splits: tuple[tuple[Split, tuple[Domain, ...]], ...] = (
-        ("training", domains.training),
-        ("evaluation", domains.evaluation),
-    )
     with torch.no_grad(), evaluating(model):
-        return tuple(
-            _score(model, experiment, domain, split, chunk, ranks) for split, part in splits for domain in part
-        )
+        return tuple(_score(model, experiment, domain, split, chunk, ranks) for domain, split in domains.by_split)
 
 
 def _score(model: Model, experiment: Experiment, domain: Domain, split: Split, chunk: int, ranks: Ranks) -> DomainScore:

@@ -27,6 +27,7 @@ from fishr.data.caches.encoding import (
 from fishr.data.caches.hdf5 import opened, write_whole
 from fishr.data.caches.provenance import cache_key, check_fit
 from fishr.data.caches.unfinished import Parts
+from fishr.data.domains import Split
 from fishr.data.value_checks import check_classes, check_finite
 from fishr.errors import InputError
 from fishr.files import present
@@ -48,7 +49,7 @@ class Section:
     """
 
     name: str
-    split: str
+    split: Split
     rows: int
 
 
