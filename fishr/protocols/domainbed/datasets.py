@@ -16,29 +16,22 @@ class Benchmark:
     """Properties of a data set that the benchmark fixes."""
 
     environments: tuple[str, ...]
-    classes: int
     evaluate_every: int = 300  # steps
     folder: str = ""  # of its images in the data folder; empty: made of MNIST
-    steps: int = STEPS
     tested: tuple[int, ...] | None = None  # environments; None: all
-
-    @property
-    def small(self) -> bool:
-        """Whether its network is the small one of MNIST."""
-        return not self.folder
 
 
 def _of(images: ImageSet) -> Benchmark:
     titles = tuple(environment.title for environment in images.environments)
     spurious = images.name.startswith("Spawrious")
     every = 1000 if images.name == "DomainNet" else 100 if spurious else 300
-    return Benchmark(titles, images.classes, every, images.folder, tested=(0,) if spurious else None)
+    return Benchmark(titles, every, images.folder, tested=(0,) if spurious else None)
 
 
 BENCHMARKS: Mapping[str, Benchmark] = MappingProxyType(
     {
-        "ColoredMNIST": Benchmark(COLOR_NAMES, 2, 100),
-        "RotatedMNIST": Benchmark(tuple(str(angle) for angle in ANGLES), 10, 100),
+        "ColoredMNIST": Benchmark(COLOR_NAMES, 100),
+        "RotatedMNIST": Benchmark(tuple(str(angle) for angle in ANGLES), 100),
         **{name: _of(images) for name, images in IMAGE_SETS.items()},
     }
 )

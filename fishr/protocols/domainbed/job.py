@@ -15,6 +15,7 @@ from fishr.data.environments import AllEnvironments, HeldOut, check_test_environ
 from fishr.errors import InputError
 from fishr.losses import CrossEntropy
 from fishr.models.heads import LinearHead
+from fishr.protocols.domainbed.datasets import STEPS
 from fishr.protocols.domainbed.hyperparameters import Value, hyperparameters
 from fishr.protocols.domainbed.records import JobKey
 from fishr.protocols.domainbed.settings import Settings
@@ -58,7 +59,7 @@ class Job:
 
     @property
     def steps(self) -> int:
-        return self.settings.steps or self.settings.benchmark(self.dataset).steps
+        return self.settings.steps or STEPS
 
     @property
     def evaluate_every(self) -> int:

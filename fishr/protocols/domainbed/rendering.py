@@ -32,8 +32,8 @@ def cell_text(cell: Cell | None, plus_minus: str = "+/-") -> str:
     return f"{cell.mean:.1f}" + ("" if cell.standard_error is None else f" {plus_minus} {cell.standard_error:.1f}")
 
 
-def gap_lines(tables: Sequence[Table], jobs: int = 3, lines: int = 20) -> list[str]:
-    """Return the jobs that cells lack, a line a cell, shared by selections: at most ``jobs`` of them, and ``lines``."""
+def gap_lines(tables: Sequence[Table], lines: int = 20) -> list[str]:
+    """Return the jobs that cells lack, a line a cell, shared by selections, and at most so many lines."""
     gaps = dict[tuple[str, str, str, tuple[JobKey, ...]], list[str]]()
     for table in tables:
         for row in table.rows:
@@ -42,7 +42,7 @@ def gap_lines(tables: Sequence[Table], jobs: int = 3, lines: int = 20) -> list[s
                     gaps.setdefault((table.name, row.label, column, cell.missing), []).append(table.selection)
     found = [
         f"{name}, {label}, {column} ({', '.join(selections)}): {len(missing)} job{'s' * (len(missing) > 1)} missing: "
-        + shortened(missing, jobs)
+        + shortened(missing)
         for (name, label, column, missing), selections in gaps.items()
     ]
     unpaired = [table.name for table in tables if table.lacks_pairs]

@@ -45,8 +45,7 @@ def training_domain_validation(records: Sequence[Record], test_env: int) -> Chos
         others = [record.accuracies[f"env{index}_out"] for index in _others(record, test_env)]
         return _chosen(record, test_env, float(np.mean(others)))
 
-    draws = _alone(records, test_env).values()
-    return _best_draw(_first_best([chosen(record) for record in draw]) for draw in draws)
+    return _best([chosen(record) for record in draw] for draw in _alone(records, test_env).values())
 
 
 def leave_one_domain_out(records: Sequence[Record], test_env: int) -> Chosen | None:
@@ -63,14 +62,14 @@ def leave_one_domain_out(records: Sequence[Record], test_env: int) -> Chosen | N
         return _chosen(record, test_env, float(np.mean(left_out)))
 
     draws = [_steps_once(draw) for draw in _alone(records, test_env).values()]
-    return _best_draw(_first_best([one for record in draw if (one := chosen(record))]) for draw in draws)
+    return _best([one for record in draw if (one := chosen(record))] for draw in draws)
 
 
 def oracle(records: Sequence[Record], test_env: int) -> Chosen | None:
     """Choose by the accuracy on the test environment's own out split, at each draw's last step."""
     # The sort is stable: of several records of the last step, the last one written.
     last = [sorted(draw, key=lambda record: record.step)[-1] for draw in _alone(records, test_env).values()]
-    return _best_draw(_chosen(record, test_env, record.accuracies[f"env{test_env}_out"]) for record in last)
+    return _best([_chosen(record, test_env, record.accuracies[f"env{test_env}_out"])] for record in last)
 
 
 Select = Callable[[Sequence[Record], int], Chosen | None]
@@ -117,10 +116,7 @@ def _value(chosen: Chosen) -> float:
     return -math.inf if math.isnan(chosen.validation) else chosen.validation
 
 
-def _first_best(steps: Sequence[Chosen]) -> Chosen | None:
-    return max(steps, key=_value, default=None)
-
-
-def _best_draw(draws: Iterable[Chosen | None]) -> Chosen | None:
-    there = [draw for draw in draws if draw is not None]
-    return max(there, key=lambda draw: (_value(draw), draw.hparams_seed), default=None)
+def _best(draws: Iterable[Sequence[Chosen]]) -> Chosen | None:
+    """Return the best step: of equal ones the first in a draw, then that of the highest draw."""
+    steps = [max(draw, key=_value) for draw in draws if draw]
+    return max(steps, key=lambda step: (_value(step), step.hparams_seed), default=None)

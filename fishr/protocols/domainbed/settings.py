@@ -95,12 +95,10 @@ class Settings:
             if name not in defaults or name in _UNUSED:
                 known = ", ".join(sorted(defaults.keys() - set(_UNUSED)))
                 raise InputError(f"hparams: got {name!r}, expected some of {known}")
-            default = defaults[name]
-            if isinstance(value, bool) != isinstance(default, bool):
-                expected = "true or false" if isinstance(default, bool) else "a number"
+            kind = type(defaults[name])
+            if type(value) is not kind and not (kind is float and type(value) is int):
+                expected = {bool: "true or false", int: "a whole number", float: "a number"}[kind]
                 raise InputError(f"hparams: got {name} = {value!r}, expected {expected}")
-            if isinstance(default, int) and not isinstance(value, int):
-                raise InputError(f"hparams: got {name} = {value!r}, expected a whole number")
 
     def method(self, name: str) -> Method:
         """Return a method by name."""
@@ -116,7 +114,7 @@ class Settings:
         """Return the properties of a data set."""
         if dataset in self.own:
             mine = self.own[dataset]
-            return Benchmark(mine.environments, 0, mine.evaluate_every, folder=mine.path)
+            return Benchmark(mine.environments, mine.evaluate_every, mine.path)
         if dataset not in BENCHMARKS:
             raise InputError(
                 f"data set: got {dataset!r}, expected one of {', '.join([*BENCHMARKS, *self.own])}; "
@@ -154,7 +152,7 @@ class Settings:
             return FeatureDropout(dropout)
         if self.featurizer is not None:
             return self.featurizer
-        if self.benchmark(dataset).small:
+        if not self.benchmark(dataset).folder:
             return MNISTCNN()
         if self.backbone is None and self.protocol == "domainbed-2024":
             return TimmBackbone("resnet50.ram_in1k", pretrained=True, freeze_norm=False, dropout=dropout)
