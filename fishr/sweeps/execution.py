@@ -43,7 +43,7 @@ from fishr.training.checkpoints import drop_optimizer
 from fishr.training.compute import resolve_device
 from fishr.training.experiment import Experiment
 from fishr.training.loop import Finished, Stepped
-from fishr.training.run_folder import CHECKPOINT, CONFIGURATION, METRICS, RESULT, existing_folder, is_in_use, new_folder
+from fishr.training.run_folder import CHECKPOINT, CONFIGURATION, METRICS, RESULT, existing_folder, is_in_use
 from fishr.training.runs import run
 from fishr.training.state import initial_state
 from fishr.training.step import NotFinite
@@ -128,7 +128,10 @@ def attempt(job: Job, conditions: Conditions) -> Outcome:
     folder = job_folder(conditions.folder, job)
     try:
         text = dumps(job.experiment())
-        _prepare(folder, job, text)
+        # A run folder that has begun always resumes.
+        write_job(folder, job)
+        if not (folder / CONFIGURATION).exists():
+            write_atomically(folder / CONFIGURATION, text.encode())
         with logged(folder / LOG):
             try:
                 return _run_job(folder, job, text, conditions)
@@ -213,21 +216,6 @@ def logged(path: Path) -> Generator[None]:
         for copy, descriptor in zip(kept, (1, 2), strict=True):
             os.dup2(copy, descriptor)
             os.close(copy)
-
-
-def _prepare(folder: Path, job: Job, text: str) -> None:
-    """Make the job's folder a run folder that has begun, so that its run always resumes."""
-    if not folder.exists():
-        try:
-            with new_folder(folder, text):
-                pass
-        except InputError:
-            # Another process may have made it in between.
-            if not (folder / CONFIGURATION).exists():
-                raise
-    if not (folder / CONFIGURATION).exists():
-        write_atomically(folder / CONFIGURATION, text.encode())
-    write_job(folder, job)
 
 
 def _write_results(folder: Path, job: Job, threads: int, diverged_on: Domains | None = None) -> None:

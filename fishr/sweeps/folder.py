@@ -13,7 +13,7 @@ from fishr.configuration.families import KIND
 from fishr.configuration.problems import ConfigurationError
 from fishr.configuration.toml import read_toml
 from fishr.errors import InputError, reason
-from fishr.files import present, whole_name, write_atomically
+from fishr.files import present, sync_folder, whole_name, write_atomically
 from fishr.locks import LOCK, is_locked, locked
 from fishr.protocols.domainbed.job import Job
 from fishr.protocols.domainbed.records import JobKey
@@ -76,10 +76,7 @@ def sweep_folder(
 ) -> Generator[None]:
     """Lock a sweep folder with its plan; without a ``part``, no other process may work on the sweep."""
     _check_place(folder)
-    try:
-        (folder / JOBS).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"{folder}: could not be made ({reason(error)}); choose another place") from error
+    _make(folder / JOBS)
     with ExitStack() as whole, ExitStack() as stack:
         whole.enter_context(locked(folder / LOCK, folder, _BUSY))
         if part is not None:
@@ -126,10 +123,19 @@ def begun_jobs(folder: Path, known: dict[str, JobKey]) -> dict[JobKey, str]:
 
 
 def write_job(folder: Path, job: Job) -> None:
-    """Write the job.toml of a job's folder, unless it is there."""
-    if not (folder / JOB).exists():
+    """Make a job's folder with its job.toml, unless it is there."""
+    if (folder / JOB).exists():
+        return
+    _make(folder)
+    write_atomically(folder / JOB, dumps(job).encode())
+
+
+def _make(folder: Path) -> None:
+    try:
         folder.mkdir(parents=True, exist_ok=True)
-        write_atomically(folder / JOB, dumps(job).encode())
+        sync_folder(folder.parent)
+    except OSError as error:
+        raise InputError(f"{folder}: could not be made ({reason(error)}); choose another place") from error
 
 
 def _key(path: Path) -> JobKey:

@@ -42,17 +42,9 @@ def _means(steps: list[dict[str, float]]) -> dict[str, float]:
 
 def common_entries(job: Job, *, threads: int, mem_gb: float) -> Line:
     """Return the entries of every line: hyper-parameters, DomainBed's arguments and our settings, GPU memory in GiB."""
-    arguments = unstructure(job.settings) | {
-        "algorithm": job.algorithm,
-        "dataset": job.dataset,
-        "test_envs": list(job.test_envs),
-        "trial_seed": job.trial_seed,
-        "hparams_seed": job.hparams_seed,
-        "seed": job.run_seed,
-        "task": "domain_generalization",
-        "threads": threads,
-    }
-    return {"hparams": job.hparams, "args": arguments, "mem_gb": mem_gb}
+    table = unstructure(job)
+    of_run = {"seed": job.run_seed, "task": "domain_generalization", "threads": threads}
+    return {"hparams": job.hparams, "args": table.pop("settings") | table | of_run, "mem_gb": mem_gb}
 
 
 def lines_after_divergence(job: Job, lines: Sequence[Line], domains: Domains, common: Line) -> list[Line]:

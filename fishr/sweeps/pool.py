@@ -42,7 +42,7 @@ def run_local(
                 while waiting and (idle or empty):
                     if not idle:
                         idle.append(start_worker(conditions, empty.popleft(), plugins))
-                        selector.register(idle[-1].output, selectors.EVENT_READ, idle[-1])
+                        selector.register(idle[-1].answers, selectors.EVENT_READ, idle[-1])
                     worker = idle.popleft()
                     busy[worker] = waiting.popleft()
                     worker.send(busy[worker][0])
@@ -58,7 +58,7 @@ def run_local(
                     if outcome is None or outcome.broken:
                         if worker in idle:
                             idle.remove(worker)
-                        selector.unregister(worker.output)
+                        selector.unregister(worker.answers)
                         died = worker.end()
                         empty.append(worker.environment)
                     else:
@@ -87,32 +87,27 @@ class Worker:
     """A process that runs jobs until ``end``."""
 
     process: subprocess.Popen[bytes]
+    jobs: IO[bytes]
+    answers: IO[bytes]
     errors: IO[bytes]  # what it prints outside of jobs
     environment: Mapping[str, str]  # variables beside its parent's
 
-    @property
-    def output(self) -> IO[bytes]:
-        assert self.process.stdout is not None
-        return self.process.stdout
-
     def send(self, job: Job) -> None:
         """Have it run a job; ``answer`` notices if it has died."""
-        assert self.process.stdin is not None
         with suppress(BrokenPipeError):
-            self.process.stdin.write(json.dumps(unstructure(job)).encode() + b"\n")
+            self.jobs.write(json.dumps(unstructure(job)).encode() + b"\n")
 
     def answer(self) -> str:
         """Return its next line; empty when it has died."""
-        line = self.output.readline()
+        line = self.answers.readline()
         return line.decode().strip() if line.endswith(b"\n") else ""
 
     def end(self) -> str:
         """Kill it if it lives; return how it died, and the last line that it printed outside of jobs."""
         self.process.kill()
         code = self.process.wait()
-        assert self.process.stdin is not None
-        self.process.stdin.close()
-        self.output.close()
+        self.jobs.close()
+        self.answers.close()
         with self.errors:
             self.errors.seek(0)
             printed = self.errors.read().decode(errors="replace").split("\n")
@@ -134,7 +129,9 @@ def start_worker(conditions: Conditions, environment: Mapping[str, str], plugins
         stderr=errors,
         env=os.environ | environment,
     )
-    return Worker(process, errors, environment)
+    assert process.stdin is not None
+    assert process.stdout is not None
+    return Worker(process, process.stdin, process.stdout, errors, environment)
 
 
 def slots(

@@ -105,6 +105,12 @@ def test_a_job_begins_in_whatever_a_kill_left(job, conditions, whole, results_of
     }
 
 
+def test_a_folder_that_cannot_be_made_is_one_line(job, conditions):
+    conditions.folder.mkdir()
+    (conditions.folder / "jobs").touch()
+    assert f"{job.name}: could not be made (" in attempt(job, conditions).message
+
+
 def test_weights_are_kept_only_where_they_are_wanted(job, conditions):
     """And never the optimizer's memory."""
     folder = job_folder(conditions.folder, job)
