@@ -144,7 +144,7 @@ def _images(name: str, data_dir: Path) -> Entry:
         tuple(environment.folder for environment in image_set.environments),
         image_set.classes,
         image_set.class_names,
-        tuple(dict.fromkeys((image_set.origin, *image_set.archives.values()))),
+        tuple(filter(None, (image_set.origin, *image_set.archives.values()))),
         image_set.layout,
         image_set.by_hand,
         folder,

@@ -104,7 +104,7 @@ def write_domains(
                 if columns:
                     _write_columns(entry(domains, str(index)), columns, section.rows, rows(index))
 
-        write_whole(path, kind, 1, fill)
+        write_whole(path, kind, fill)
         parts.remove()
     return True
 

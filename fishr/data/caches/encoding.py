@@ -17,6 +17,7 @@ from fishr.types import Layout
 Array: TypeAlias = NDArray[Any]
 Tree: TypeAlias = dict[str, "Array | str | bool | int | float | tuple[str, ...] | Tree | None"]
 
+# Of each kind of file and of the elements in it.
 VERSION = 1
 TYPE, EDITION, HASH = "encoding-type", "encoding-version", "sha256"
 _ROW_BYTES = 1 << 19

@@ -67,8 +67,7 @@ class GradientCache:
         Raises:
             InputError: A value is not finite, or the file is damaged or was replaced.
         """
-        parts = [list(self._moments(index)) for index in range(len(self.sections))]
-        rows = [merge_moments(*part) if len(part) > 1 else part[0] for part in parts]
+        rows = [merge_moments(*self._moments(index)) for index in range(len(self.sections))]
         mean, variance = (torch.cat([getattr(row, name) for row in rows]) for name in ("mean", "variance"))
         return GradientMoments(tuple(row.count[0] for row in rows), mean, variance, self.layout)
 

@@ -15,6 +15,7 @@ import fishr
 from fishr.data.caches.encoding import (
     EDITION,
     TYPE,
+    VERSION,
     Damaged,
     Tree,
     attribute,
@@ -76,7 +77,7 @@ def sole_writer(path: Path) -> AbstractContextManager[None]:
     return locked(beside(path), path, "another process is writing it; wait for it to end, or choose another name")
 
 
-def write_whole(path: Path, kind: str, version: int, fill: Callable[[h5py.File], None]) -> None:
+def write_whole(path: Path, kind: str, fill: Callable[[h5py.File], None]) -> None:
     """Write a file beside its place, verify it, and move it there; the caller holds the lock of the path or folder."""
 
     def write(whole: BinaryIO) -> None:
@@ -86,7 +87,6 @@ def write_whole(path: Path, kind: str, version: int, fill: Callable[[h5py.File],
                     # This layout has checksums in its own structures as well.
                     with h5py.File(disk, "w", libver=("v110", "v110"), track_order=True) as file:
                         stamp(file, kind)
-                        file.attrs[EDITION] = version
                         set_text(file, _LIBRARY, fishr.__version__)
                         fill(file)
                         set_text(file, _DIGEST, _digest(file))
@@ -99,18 +99,18 @@ def write_whole(path: Path, kind: str, version: int, fill: Callable[[h5py.File],
         except (OSError, RuntimeError, ValueError) as error:
             raise OSError(reason(error)) from error
 
-    fill_atomically(path, write, lambda partial: _verify(partial, kind, version))
+    fill_atomically(path, write, lambda partial: _verify(partial, kind))
 
 
 @contextmanager
-def opened(path: Path, kind: str | None, version: int = 1) -> Generator[h5py.File]:
+def opened(path: Path, kind: str | None) -> Generator[h5py.File]:
     """Open a file of ours for reading, of this kind or any; errors, also of later reads, are one line."""
     if not path.is_file():
         raise InputError(f"{path}: no such file; give the path of a file that fishr wrote")
     try:
         # A file under its final name never changes, so readers need no lock, which some file systems lack.
         with h5py.File(path, "r", locking=False) as file:
-            _check(file, path, kind, version)
+            _check(file, path, kind)
             yield file
     except Damaged as error:
         raise InputError(f"{path}: damaged ({error}); make it again") from error
@@ -140,15 +140,15 @@ def header_of(file: h5py.File) -> Header:
             raise Damaged("it does not say what it is")
 
 
-def _check(file: h5py.File, path: Path, kind: str | None, version: int) -> None:
+def _check(file: h5py.File, path: Path, kind: str | None) -> None:
     if attribute(file, TYPE) not in KINDS:
         raise InputError(f"{path}: an HDF5 file of another program; give the path of a file that fishr wrote")
     header = header_of(file)
     if kind is not None and header.kind != kind:
         raise InputError(f"{path}: got a file of kind {header.kind}, expected {kind}; give the path of such a file")
-    if header.version != version:
+    if header.version != VERSION:
         raise InputError(
-            f"{path}: got version {header.version} of {header.kind}, expected {version}; "
+            f"{path}: got version {header.version} of {header.kind}, expected {VERSION}; "
             f"read it with the fishr that wrote it ({header.library}), or make it again"
         )
     if attribute(file, _COMPLETE) is not True:
@@ -162,29 +162,29 @@ def _digest(file: h5py.File) -> str:
     return f"{structure_digest(file)}-{header.kind}-{header.version}-{header.library}"
 
 
-def _verify(path: Path, kind: str, version: int) -> None:
+def _verify(path: Path, kind: str) -> None:
     try:
-        with opened(path, kind, version):
+        with opened(path, kind):
             pass
     except InputError as error:
         raise OSError(f"what was written cannot be read: {error}") from error
 
 
-def save_tree(path: Path, kind: str, tree: Mapping[str, Any], *, version: int = 1, replace: bool = False) -> None:
+def save_tree(path: Path, kind: str, tree: Mapping[str, Any], *, replace: bool = False) -> None:
     """Write a tree to a file that is whole or absent; refuse an existing one unless ``replace``."""
     with sole_writer(path):
         if not replace and present(path):
             raise InputError(f"{path}: exists already; choose another name, or remove it")
-        write_whole(path, kind, version, lambda file: write_tree(file, tree))
+        write_whole(path, kind, lambda file: write_tree(file, tree))
 
 
-def load_tree(path: Path, kind: str, *, version: int = 1) -> Tree:
+def load_tree(path: Path, kind: str) -> Tree:
     """Return what ``save_tree`` wrote, every byte checked.
 
     Raises:
         InputError: The file is absent, of another program or kind, newer, incomplete or damaged.
     """
-    with opened(path, kind, version) as file:
+    with opened(path, kind) as file:
         return read_tree(file)
 
 

@@ -58,7 +58,7 @@ class Parts:
             self._folder.mkdir(exist_ok=True)
         except OSError as error:
             raise RunFailed(f"{self._folder}: could not be made ({reason(error)}); choose another place") from error
-        write_whole(self._file(index), self._kind, 1, lambda file: write_tree(file, content))
+        write_whole(self._file(index), self._kind, lambda file: write_tree(file, content))
 
     def read(self, index: int) -> Tree:
         """Return a part, every byte checked."""

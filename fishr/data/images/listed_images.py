@@ -63,8 +63,7 @@ def rows_taken(classes: Sequence[str], samples: int | None) -> list[int]:
     # A class's later rows do not replace its first.
     firsts = {classes[row]: row for row in reversed(shuffled)}
     kept = set(firsts.values())
-    ahead = [row for row in shuffled if row in kept]
-    return sorted([*ahead, *(row for row in shuffled if row not in kept)][:samples])
+    return sorted(sorted(shuffled, key=lambda row: row not in kept)[:samples])
 
 
 def _check_spelling(where: object, classes: Mapping[str, set[str]]) -> None:

@@ -8,9 +8,11 @@ import stat
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from attrs import frozen
 
@@ -24,11 +26,12 @@ _ZIP = (b"PK\3\4", b"PK\5\6")
 
 @frozen
 class Member:
-    """One file of an archive: its path, its unpacked size in bytes, and "file", "folder" or what else it is."""
+    """One file of an archive: its path, unpacked size in bytes, "file", "folder" or what else it is, and a reader."""
 
     name: str
     size: int
     kind: str
+    open: Callable[[], Any]
 
 
 def is_archive(path: Path) -> bool:
@@ -39,22 +42,10 @@ def is_archive(path: Path) -> bool:
         return False
 
 
-def members(path: Path) -> tuple[Member, ...]:
-    """Return the members that an archive lists."""
-    with _readable(path):
-        if _is_zip(path):
-            with zipfile.ZipFile(path) as archive:
-                return tuple(Member(info.filename, info.file_size, _zip_kind(info)) for info in archive.infolist())
-        with tarfile.open(path) as archive:
-            found = tuple(Member(info.name, info.size, _tar_kind(info)) for info in archive)
-            # A compressed file has its checksum after the end of the archive.
-            while archive.fileobj and archive.fileobj.read(CHUNK):
-                pass
-            return found
-
-
-def check_members(path: Path, found: Iterable[Member]) -> int:
+def check_members(path: Path) -> int:
     """Refuse paths that leave the folder, repeated paths, links, devices and encryption; return the unpacked bytes."""
+    with _readable(path):
+        found = tuple(_members(path))
     files, folders = set[PurePosixPath](), set[PurePosixPath]()
     total = 0
     for member in found:
@@ -75,7 +66,7 @@ def check_members(path: Path, found: Iterable[Member]) -> int:
 
 def check_space(archives: Sequence[Path], folder: Path) -> int:
     """Check the members of archives, and that all fit on the disk of a folder; return the unpacked bytes."""
-    total = sum(check_members(path, members(path)) for path in archives)
+    total = sum(map(check_members, archives))
     free = shutil.disk_usage(folder).free
     if total > free:
         raise InputError(
@@ -88,21 +79,28 @@ def check_space(archives: Sequence[Path], folder: Path) -> int:
 def unpack(path: Path, folder: Path) -> Generator[int]:
     """Unpack the files of a checked archive to an empty folder, and yield the bytes of each file written."""
     with _readable(path):
-        if not _is_zip(path):
-            with tarfile.open(path) as archive:
-                for info in archive:
-                    if info.isfile():
-                        archive.extract(info, folder, filter="data")
-                        yield info.size
-            return
+        for member in _members(path):
+            if member.kind == "file":
+                target = folder / _place(member.name)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                with member.open() as source, target.open("xb") as file:
+                    shutil.copyfileobj(source, file, CHUNK)
+                yield member.size
+
+
+def _members(path: Path) -> Generator[Member]:
+    """Yield what an archive lists, each to be opened before the next, and read the archive to its end."""
+    if _is_zip(path):
         with zipfile.ZipFile(path) as archive:
             for info in archive.infolist():
-                if not info.is_dir():
-                    target = folder / _place(info.filename)
-                    target.parent.mkdir(parents=True, exist_ok=True)
-                    with archive.open(info) as source, target.open("xb") as file:
-                        shutil.copyfileobj(source, file, CHUNK)
-                    yield info.file_size
+                yield Member(info.filename, info.file_size, _zip_kind(info), partial(archive.open, info))
+        return
+    with tarfile.open(path) as archive:
+        for info in archive:
+            yield Member(info.name, info.size, _tar_kind(info), partial(archive.extractfile, info))
+        # A compressed file has its checksum after the end of the archive.
+        while archive.fileobj and archive.fileobj.read(CHUNK):
+            pass
 
 
 def _is_zip(path: Path) -> bool:

@@ -28,7 +28,7 @@ class ImageSet:
     Args:
         name: Name in DomainBed and its records.
         environments: In the order of their indices.
-        origin: Page or address of its publisher.
+        origin: Page of its publisher; empty: only the addresses of its archives are known.
         archives: Addresses of the files to download, by file name; empty: people have to get them themselves.
         by_hand: Instructions for a layout by hand.
         class_names: Names of the classes, if they are few.
@@ -45,7 +45,7 @@ class ImageSet:
     folder: str
     environments: tuple[Environment, ...]
     classes: int
-    origin: str
+    origin: str = ""
     archives: Mapping[str, str] = field(factory=dict, hash=False)
     by_hand: str = "unpack it, and move its environments' folders there"
     class_names: tuple[str, ...] = ()
@@ -88,7 +88,6 @@ _SETS = (
             Environment("VOC2007", "V", ("VOC", "PASCAL")),
         ),
         classes=5,
-        origin=f"{_DRIVE}1skwblH1_okBwxWxmRsp9_qi15hyPpxg8",
         relay=arrange_splits,
         archives={"VLCS.tar.gz": f"{_DRIVE}1skwblH1_okBwxWxmRsp9_qi15hyPpxg8"},
         by_hand="merge each environment's train, crossval and test folders, class by class, so that ENVIRONMENT/CLASS "
@@ -101,7 +100,6 @@ _SETS = (
         folder="PACS",
         environments=_environments({"art_painting": "A", "cartoon": "C", "photo": "P", "sketch": "S"}),
         classes=7,
-        origin=f"{_DRIVE}1JFr8f805nMUelQWWmfnJR3y4_SYoN5Pd",
         archives={"PACS.zip": f"{_DRIVE}1JFr8f805nMUelQWWmfnJR3y4_SYoN5Pd"},
         class_names=("dog", "elephant", "giraffe", "guitar", "horse", "house", "person"),
     ),
@@ -111,7 +109,6 @@ _SETS = (
         folder="office_home",
         environments=_environments({"Art": "A", "Clipart": "C", "Product": "P", "Real World": "R"}),
         classes=65,
-        origin=f"{_DRIVE}1uY0pj7oFsjMxRwaD3Sxy0jgel0fsYXLC",
         archives={"OfficeHome.zip": f"{_DRIVE}1uY0pj7oFsjMxRwaD3Sxy0jgel0fsYXLC"},
     ),
     ImageSet(
