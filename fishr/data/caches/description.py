@@ -128,11 +128,8 @@ def _problem(dataset: h5py.Dataset) -> str:
 
 
 def _hash(dataset: h5py.Dataset) -> str:
-    digest = sha256()
-    if dataset.ndim == 0:
-        digest.update(np.asarray(read_rows(dataset)).tobytes())
-    elif dataset.size:
-        rows = max(1, _BYTES * len(dataset) // dataset.nbytes)
-        for start in range(0, len(dataset), rows):
-            digest.update(np.ascontiguousarray(read_rows(dataset, start, start + rows)).data)
+    digest, count = sha256(), len(dataset) if dataset.ndim else 1
+    rows = max(1, _BYTES * count // max(1, dataset.nbytes))
+    for start in range(0, count, rows):
+        digest.update(np.ascontiguousarray(read_rows(dataset, start, start + rows)).data)
     return digest.hexdigest()

@@ -175,15 +175,14 @@ def layout_of(tree: Any) -> Layout:
 def _write(group: h5py.Group, key: str, encoding: str, values: Array) -> None:
     if values.ndim:
         dataset = create_rows(group, key, len(values), values)
-        if values.size:
-            dataset[...] = values
+        dataset[...] = values
     else:
         dataset = group.create_dataset(key, data=values)
     stamp(dataset, encoding, _hash(values))
 
 
 def _hash(values: Array) -> str:
-    return sha256(np.ascontiguousarray(values).data).hexdigest() if values.size else sha256().hexdigest()
+    return sha256(np.ascontiguousarray(values).data).hexdigest()
 
 
 def _number(value: Any, where: str) -> Array:

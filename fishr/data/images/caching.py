@@ -10,7 +10,7 @@ import numpy as np
 import fishr
 from fishr.data.caches import Section
 from fishr.data.caches.image_cache import write_images
-from fishr.data.images.decoding import as_image, resize
+from fishr.data.images.decoding import decode, resize
 from fishr.data.images.image_data import list_images
 from fishr.data.images.layout_warnings import warn_of_layout
 from fishr.data.images.listed_images import Listed, class_names, portable
@@ -41,14 +41,13 @@ def cache_images(
     listed = list_images(source)
     warn_of_layout(source, listed)
     classes = class_names(source, listed)
-    check_readable([path for environment in listed for path in environment.paths()])
+    paths = [environment.paths() for environment in listed]
+    check_readable([path for each in paths for path in each])
     numbers = {name: number for number, name in enumerate(classes)}
     with ThreadPool(workers) as pool:
 
         def compute(domain: int, start: int, stop: int) -> np.ndarray:
-            images = listed[domain].images
-            rows = range(start, stop)
-            return np.stack(pool.map(lambda row: np.asarray(resize(as_image(images.read(row)), size)), rows))
+            return np.stack(pool.map(lambda path: np.asarray(resize(decode(path), size)), paths[domain][start:stop]))
 
         return write_images(
             out,

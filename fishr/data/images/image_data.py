@@ -19,6 +19,16 @@ from fishr.errors import InputError
 from fishr.paths import in_data_folder
 
 
+def _at_least_a_pixel(record: object, attribute: object, size: int) -> None:
+    if size < 1:
+        raise InputError(f"size: got {size}, expected at least 1 pixel")
+
+
+def _distinct(record: object, attribute: object, names: tuple[str, ...] | None) -> None:
+    if names is not None and (not names or len(set(names)) < len(names)):
+        raise InputError(f"environments: got {names}, expected one or more names, once each")
+
+
 @frozen
 class ImageFolders:
     """Images in ``<data_dir>/<folder>/<environment>/<class>/<image>``, read when a batch needs them.
@@ -51,16 +61,13 @@ class ImageFolders:
     """
 
     folder: str
-    size: int = 224
+    size: int = field(default=224, validator=_at_least_a_pixel)
     augment: bool = True
     augment_evaluation: bool = False
-    environments: tuple[str, ...] | None = None
+    environments: tuple[str, ...] | None = field(default=None, validator=_distinct)
     samples: int | None = field(default=None, validator=at_least_one)
     cache: str | None = None
     prepare: Prepare = "reader"
-
-    def __attrs_post_init__(self) -> None:
-        _check_settings(self)
 
     def __call__(self, seed: int, data_dir: Path | None) -> Environments:
         """List the files and check that they can be read; nothing is random, so ``seed`` is not used."""
@@ -85,16 +92,13 @@ class ImageList:
     """
 
     path: str
-    size: int = 224
+    size: int = field(default=224, validator=_at_least_a_pixel)
     augment: bool = True
     augment_evaluation: bool = False
-    environments: tuple[str, ...] | None = None
+    environments: tuple[str, ...] | None = field(default=None, validator=_distinct)
     samples: int | None = field(default=None, validator=at_least_one)
     cache: str | None = None
     prepare: Prepare = "reader"
-
-    def __attrs_post_init__(self) -> None:
-        _check_settings(self)
 
     def __call__(self, seed: int, data_dir: Path | None) -> Environments:
         """Read the list and check its files; nothing is random, so ``seed`` is not used."""
@@ -125,14 +129,6 @@ def list_cache(path: Path, size: int, names: Sequence[str] | None = None) -> tup
         classes = tuple(found.classes[label] for label in labels.tolist())
         listed.append(Listed(name, CachedImages(path, found.key, domains[name], paths), classes))
     return tuple(listed)
-
-
-def _check_settings(data: ImageFolders | ImageList) -> None:
-    if data.size < 1:
-        raise InputError(f"size: got {data.size}, expected at least 1 pixel")
-    names = data.environments
-    if names is not None and (not names or len(set(names)) < len(names)):
-        raise InputError(f"environments: got {names}, expected one or more names, once each")
 
 
 def _assemble(

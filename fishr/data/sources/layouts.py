@@ -68,18 +68,17 @@ def arrange_splits(unpacked: Path, arranged: Path, environments: tuple[Environme
             parts.get(WHOLE, folder).rename(target)
             continue
         twice, renamed = 0, 0
-        for split in splits:
-            for class_ in folders_of(split):
-                (target / class_.name).mkdir(parents=True, exist_ok=True)
-                for image in files_of(class_):
-                    place = target / class_.name / image.name
-                    if place.exists() and filecmp.cmp(place, image, shallow=False):
-                        twice += 1
-                        continue
-                    renamed += place.exists()
-                    while place.exists():
-                        place = place.with_name(f"{split.name}_{place.name}")
-                    image.rename(place)
+        images = ((split, image) for split in splits for class_ in folders_of(split) for image in files_of(class_))
+        for split, image in images:
+            place = target / image.parent.name / image.name
+            place.parent.mkdir(parents=True, exist_ok=True)
+            if place.exists() and filecmp.cmp(place, image, shallow=False):
+                twice += 1
+                continue
+            renamed += place.exists()
+            while place.exists():
+                place = place.with_name(f"{split.name}_{place.name}")
+            image.rename(place)
         if twice:
             notes.append(f"{environment.folder}: {twice} images are in two splits, one copy was kept")
         if renamed:
