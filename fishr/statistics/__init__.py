@@ -1,28 +1,8 @@
-"""Per-domain statistics of the head's per-sample gradients, and distances between domains."""
+"""Per-domain statistics of the head's per-sample gradients, and distances between domains.
 
-from fishr.statistics.distances import (
-    covariance_products,
-    distance_to_mean,
-    distance_to_mean_of_products,
-    pairwise_distances,
-    pairwise_distances_of_products,
-    scale_free_distance,
-)
-from fishr.statistics.functional_moments import per_sample_gradients
-from fishr.statistics.linear_head import linear_moments
-from fishr.statistics.merge import merge_moments
-from fishr.statistics.moments import gradient_gram, gradient_moments
+Names load on first use; ``__init__.pyi`` lists them.
+"""
 
-__all__ = [
-    "covariance_products",
-    "distance_to_mean",
-    "distance_to_mean_of_products",
-    "gradient_gram",
-    "gradient_moments",
-    "linear_moments",
-    "merge_moments",
-    "pairwise_distances",
-    "pairwise_distances_of_products",
-    "per_sample_gradients",
-    "scale_free_distance",
-]
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

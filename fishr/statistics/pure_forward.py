@@ -6,15 +6,15 @@ buffers in each pass, so that no statistic depends on what was computed before i
 """
 
 import copy
-from collections.abc import Generator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from fishr.errors import InputError
-from fishr.statistics.twice_differentiable import twice_differentiable
+from fishr.statistics.twice_differentiable import GroupNormalizations, double_backward_kernels
 from fishr.types import check_module
 
 _WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel)
@@ -43,7 +43,7 @@ def twin(module: nn.Module, buffers: Mapping[str, Tensor] | None = None) -> nn.M
 def pure_forward(module: nn.Module, inputs: Tensor, tensors: Mapping[str, Tensor]) -> Tensor:
     """Return a twin's logits with some parameters and buffers given, by kernels with second derivatives."""
     buffers = {name: tensors.get(name, buffer).clone() for name, buffer in module.named_buffers()}
-    with twice_differentiable(module), eagerly(module):
+    with GroupNormalizations(), double_backward_kernels(module), eagerly(module):
         output = torch.func.functional_call(module, {**tensors, **buffers}, (inputs.clone(),))
     return checked_rows("head", module, output, len(inputs))
 
@@ -79,11 +79,7 @@ def refuse_module(module: nn.Module) -> None:
             )
 
 
-@contextmanager
-def eagerly(module: nn.Module) -> Generator[None]:
-    """Run compiled parts of a module uncompiled."""
-    if any(hasattr(part, "_orig_mod") for part in module.modules()):
-        with torch.compiler.set_stance("force_eager"):
-            yield
-    else:
-        yield
+def eagerly(module: nn.Module) -> AbstractContextManager[object]:
+    """Return the context in which compiled parts of a module run uncompiled."""
+    compiled = any(hasattr(part, "_orig_mod") for part in module.modules())
+    return torch.compiler.set_stance("force_eager") if compiled else nullcontext()

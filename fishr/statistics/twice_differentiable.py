@@ -1,11 +1,13 @@
 """Kernels with a correct second derivative, in place of torch's default ones.
 
 Fused attention and cuDNN's recurrent layers have no second derivative. Layer and instance normalization have a wrong
-one under ``torch.func.vmap``: batched, their backward formula treats the saved statistics as constants.
+one under ``torch.func.vmap``: batched, their backward formula treats the saved statistics as constants. Group
+normalization, of which both are cases, has a correct one.
 """
 
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager, nullcontext
+from math import prod
 from typing import Any
 
 import torch
@@ -29,26 +31,21 @@ def double_backward_kernels(module: nn.Module) -> Generator[None]:
         torch.backends.mha.set_fastpath_enabled(fast)
 
 
-@contextmanager
-def twice_differentiable(module: nn.Module) -> Generator[None]:
-    """Choose such kernels, and plain steps for normalizations, whose second derivatives are correct under ``vmap``."""
-    with _PlainSteps(), double_backward_kernels(module):
-        yield
-
-
 def has_recurrence(head: nn.Module) -> bool:
     return any(isinstance(module, nn.RNNBase) for module in head.modules())
 
 
-class _PlainSteps(TorchFunctionMode):
+class GroupNormalizations(TorchFunctionMode):
+    """Compute layer and instance normalizations as group normalizations, also correct twice under ``vmap``."""
+
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        plain: dict[Any, Callable[..., Tensor]] = {
+        replaced: dict[Any, Callable[..., Tensor]] = {
             functional.layer_norm: _layer_norm,
             torch.layer_norm: _layer_norm,
             functional.instance_norm: _instance_norm,
         }
-        if func in plain:
-            func = plain[func]
+        if func in replaced:
+            func = replaced[func]
         return func(*args, **(kwargs or {}))
 
 
@@ -60,7 +57,8 @@ def _layer_norm(
     eps: float = 1e-5,
     cudnn_enable: bool = True,
 ) -> Tensor:
-    normalized = _normalize(input, list(range(-len(normalized_shape), 0)), eps)
+    groups = input.reshape(-1, 1, prod(normalized_shape))
+    normalized = torch.group_norm(groups, 1, eps=eps).view(input.shape)
     normalized = normalized if weight is None else normalized * weight
     return normalized if bias is None else normalized + bias
 
@@ -75,15 +73,6 @@ def _instance_norm(
     momentum: float = 0.1,
     eps: float = 1e-5,
 ) -> Tensor:
-    channels = (-1, *[1] * (input.ndim - 2))
-    if use_input_stats or running_mean is None or running_var is None:
-        normalized = _normalize(input, list(range(2, input.ndim)), eps)
-    else:
-        normalized = (input - running_mean.view(channels)) / (running_var.view(channels) + eps).sqrt()
-    normalized = normalized if weight is None else normalized * weight.view(channels)
-    return normalized if bias is None else normalized + bias.view(channels)
-
-
-def _normalize(input: Tensor, dims: list[int], eps: float) -> Tensor:
-    centered = input - input.mean(dims, keepdim=True)
-    return centered / (centered.square().mean(dims, keepdim=True) + eps).sqrt()
+    if use_input_stats or running_mean is None:
+        return torch.group_norm(input, input.shape[1], weight, bias, eps)
+    return functional.batch_norm(input, running_mean, running_var, weight, bias, eps=eps)
