@@ -151,14 +151,7 @@ class _Hooks:
 
     def entries(self, declared: Any) -> Callable[[Any, Any], object]:
         read: Any = mapping_structure_factory(declared, self.convert)
-
-        def hook(value: object, _: Any) -> object:
-            for key in self.table(value, declared):
-                if not isinstance(key, str):
-                    raise ConfigurationError(unexpected(key, "a string").under(str(key)))
-            return read(value, declared)
-
-        return hook
+        return lambda value, _: read(self.table(value, declared), declared)
 
     def record(self, cls: Any) -> Callable[[Any, Any], object]:
         fields = settings(cls)
@@ -219,12 +212,10 @@ class _Hooks:
 def _written(value: Any, declared: Any, families: tuple[Family, ...]) -> Any:
     """Return what describes a value; what does not fit the declared type is found when it is read back."""
     cls = cast(type[Any], type(value))
+    declared = next((one for one in alternatives(declared) if cls in (one, get_origin(one))), alternatives(declared)[0])
     family = family_of(declared, families)
     if family is not None:
         return _written_member(value, family, families)
-    declared = next((one for one in alternatives(declared) if cls in (one, get_origin(one))), alternatives(declared)[0])
-    if family_of(declared, families) is not None:
-        return _written(value, declared, families)
     if isinstance(value, int) and declared is float:
         return _scalar(value, float) if type(value) is int else value
     if isinstance(value, Path):
@@ -305,7 +296,7 @@ def _located(error: Exception, cls: Any) -> list[Problem]:
         if isinstance(note, AttributeValidationNote):
             return [problem.under(str(attrs.fields_dict(cls)[note.name].alias)) for problem in found]
         if isinstance(note, IterableValidationNote):
-            step = f"[{note.index}]" if isinstance(note.index, int) else quoted(note.index)
+            step = f"[{note.index}]" if is_array(cls) else quoted(str(note.index))
             return [problem.under(step) for problem in found]
     return found
 

@@ -12,6 +12,7 @@ import tomli_w
 from fishr.configuration.families import FAMILIES, KIND, Family
 from fishr.configuration.problems import ConfigurationError, Problem, described, flaw, quoted, text_value
 from fishr.configuration.structure import structure, unstructure
+from fishr.errors import reason
 
 T = TypeVar("T")
 toml_text = tomli_w.dumps  # scalars before tables, otherwise in the table's order
@@ -75,8 +76,7 @@ def read_toml(path: Path | str) -> dict[str, Any]:
     except IsADirectoryError:
         raise flaw("this is a directory, expected a TOML file") from None
     except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise flaw(f"the file cannot be read: {reason}") from None
+        raise flaw(f"the file cannot be read: {reason(error)}") from None
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
