@@ -9,7 +9,7 @@ from typing import Any, TypeVar, cast
 
 import tomli_w
 
-from fishr.configuration.families import FAMILIES, KIND, Family
+from fishr.configuration.families import KIND
 from fishr.configuration.problems import ConfigurationError, Problem, described, flaw, quoted, text_value
 from fishr.configuration.structure import structure, unstructure
 from fishr.errors import reason
@@ -22,13 +22,7 @@ _KEY = re.compile(r"""((?:[^="'\r\n]|"(?:[^"\\\r\n]|\\.)*"|'[^'\r\n]*')*)=""")
 _DEEPEST = 100
 
 
-def load(
-    path: Path | str,
-    target: type[T],
-    overrides: Iterable[str] = (),
-    plugins: Iterable[str] = (),
-    families: tuple[Family, ...] = FAMILIES,
-) -> T:
+def load(path: Path | str, target: type[T], overrides: Iterable[str] = (), plugins: Iterable[str] = ()) -> T:
     """Return the object that a TOML file describes; the arguments are those of ``structure`` and ``apply_overrides``.
 
     Raises:
@@ -44,7 +38,7 @@ def load(
         True
     """
     try:
-        return structure(apply_overrides(read_toml(path), overrides), target, plugins, families)
+        return structure(apply_overrides(read_toml(path), overrides), target, plugins)
     except ConfigurationError as error:
         raise ConfigurationError(error.problems, str(path)) from error
 

@@ -22,11 +22,6 @@ class Model:
     head: nn.Module  # features to logits [N, C]
     compiled: Callable[[Tensor], Tensor] | None = None  # the featurizer for training steps, where it is compiled
 
-    @property
-    def call(self) -> Callable[[Tensor], Tensor]:
-        """Function of a training step's features."""
-        return self.compiled or self.featurizer
-
     def both(self) -> nn.ModuleDict:
         """Return featurizer and head as one module; a parameter shared between them counts once."""
         return nn.ModuleDict({"featurizer": self.featurizer, "head": self.head})

@@ -168,9 +168,11 @@ def featurize(
     if compute.channels_last and inputs.ndim == 4:
         inputs = inputs.contiguous(memory_format=torch.channels_last)
 
+    featurizer = model.compiled or model.featurizer
+
     def forward(part: Tensor) -> Tensor:
         with compute.products(), compute.autocast(part.device):
-            return model.call(part)
+            return featurizer(part)
 
     def vjp(features: Tensor, gradient: Tensor, scale: float) -> Gradients:
         if not features.requires_grad:
