@@ -8,7 +8,7 @@ import click
 
 from fishr.commands.shared import (
     COUNT,
-    PATH,
+    FILE,
     about,
     data_dir_option,
     device_option,
@@ -29,9 +29,7 @@ def bench() -> None:
 
 @bench.command(**about("Measure images a second.", "bench data PACS --cache pacs.h5 --batch 32"))
 @image_source_argument
-@click.option(
-    "--cache", type=PATH, metavar="FILE", help="File of `fishr cache images` with the same images, measured too."
-)
+@click.option("--cache", type=FILE, help="File of `fishr cache images` with the same images, measured too.")
 @image_size_option
 @click.option("--batch", type=COUNT, default=32, help="Images of each environment in a batch.")
 @click.option("--rows", type=COUNT, default=500, metavar="N", help="Largest number of images of each environment.")

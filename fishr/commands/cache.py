@@ -10,8 +10,9 @@ import click
 
 from fishr.commands.shared import (
     COUNT,
-    PATH,
+    FILE,
     about,
+    choice_option,
     data_dir_option,
     experiment_options,
     find_experiment,
@@ -22,6 +23,7 @@ from fishr.commands.shared import (
     image_source_argument,
     load_run,
     progress_bar,
+    repeatable_option,
 )
 from fishr.errors import InputError
 
@@ -29,10 +31,8 @@ if TYPE_CHECKING:
     from fishr.analysis.cache_writing import Featured
     from fishr.data.caches import Description
 
-out_option = click.option("-o", "--out", type=PATH, required=True, metavar="FILE", help="HDF5 file to write.")
-domain_option = click.option(
-    "--domain", "domains", multiple=True, metavar="NAME", help="Cache this domain only (default: all); repeatable."
-)
+out_option = click.option("-o", "--out", type=FILE, required=True, help="HDF5 file to write.")
+domain_option = repeatable_option("--domain", "domains", metavar="NAME", help="Cache this domain only (default: all)")
 chunk_option = click.option(
     "--chunk",
     type=COUNT,
@@ -50,12 +50,7 @@ def cache() -> None:
 @cache.command(**about("Compute a run's features once.", "cache features runs/fishr -o features.h5 --dtype float16"))
 @click.argument("source", metavar="RUN_OR_RECIPE")
 @out_option
-@click.option(
-    "--dtype",
-    type=click.Choice(["float32", "float16"]),
-    default="float32",
-    help="Type of the stored features; float16 halves the file.",
-)
+@choice_option("--dtype", words=["float32", "float16"], help="Type of the stored features; float16 halves the file.")
 @domain_option
 @chunk_option
 @experiment_options
@@ -123,7 +118,7 @@ def images(source: str, out: Path, size: int, workers: int | None, data_dir: Pat
 
 
 @cache.command(**about("Describe a file.", "cache info features.h5 --format json"))
-@click.argument("file", type=PATH, metavar="FILE")
+@click.argument("file", type=FILE)
 @format_option
 def info(file: Path, style: str) -> None:
     """Print what a file of any kind holds, and what it was made of."""
@@ -135,7 +130,7 @@ def info(file: Path, style: str) -> None:
 
 
 @cache.command(**about("Check every byte of a file.", "cache verify features.h5"))
-@click.argument("file", type=PATH, metavar="FILE")
+@click.argument("file", type=FILE)
 def verify(file: Path) -> None:
     """Read every byte of a file of any kind, and compare it with what was written."""
     from fishr.data.caches import describe, verify
@@ -147,7 +142,7 @@ def verify(file: Path) -> None:
 
 
 @cache.command(**about("Merge feature caches.", "cache merge photo.h5 sketch.h5 -o features.h5"))
-@click.argument("files", type=PATH, nargs=-1, required=True, metavar="FILE FILE...")
+@click.argument("files", type=FILE, nargs=-1, required=True, metavar="FILE FILE...")
 @out_option
 @format_option
 def merge(files: tuple[Path, ...], out: Path, style: str) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from fishr.commands.shared import PATH, about, format_option, progress_bar
+from fishr.commands.shared import FILE, PATH, about, format_option, progress_bar, repeatable_option
 from fishr.errors import InputError
 
 if TYPE_CHECKING:
@@ -74,17 +74,8 @@ def info(name: str, data_dir: Path, style: str) -> None:
 @data.command(**about("Download a data set.", "data download PACS --data-dir data --archive PACS.zip"))
 @click.argument("name")
 @folder_option
-@click.option(
-    "--archive",
-    "archives",
-    type=PATH,
-    multiple=True,
-    metavar="FILE",
-    help="Your own zip or tar file, in place of the published one; repeatable.",
-)
-@click.option(
-    "--duplicates", type=PATH, metavar="FILE", help="File of images to leave out, one ENVIRONMENT/CLASS/IMAGE a line."
-)
+@repeatable_option("--archive", "archives", type=FILE, help="Your own zip or tar file, in place of the published one")
+@click.option("--duplicates", type=FILE, help="File of images to leave out, one ENVIRONMENT/CLASS/IMAGE a line.")
 def download(name: str, data_dir: Path, archives: tuple[Path, ...], duplicates: Path | None) -> None:
     """Download a data set, check its files and lay them out; existing files are kept.
 

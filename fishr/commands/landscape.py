@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fishr.commands.shared import COUNT, PATH, SEED, about, progress_bar, run_options
+from fishr.commands.shared import COUNT, PATH, SEED, about, progress_bar, repeatable_option, run_options
 from fishr.errors import InputError
 
 if TYPE_CHECKING:
@@ -26,13 +26,8 @@ KINDS = ("random", "pca", "checkpoints", "eigen", "gradients", "line", "interpol
 )
 @click.option("--grid", default="51", metavar="N[xM]", help="Points of each axis, such as 51x31.")
 @click.option("--span", type=float, default=1.0, help="Reach of the axes from the weights.")
-@click.option("--domains", multiple=True, metavar="NAME", help="A domain to evaluate; repeatable (default: all).")
-@click.option(
-    "--of",
-    multiple=True,
-    metavar="NAME",
-    help="Domain of the eigenvectors, or each of the two of the gradients; repeatable.",
-)
+@repeatable_option("--domains", metavar="NAME", help="A domain to evaluate (default: all)")
+@repeatable_option("--of", metavar="NAME", help="Domain of the eigenvectors, or each of the two of the gradients")
 @click.option(
     "--parameters",
     type=click.Choice(["head", "all"]),

@@ -1,7 +1,7 @@
 """Options that several commands share, and the experiments and images that arguments name."""
 
 import sys
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
@@ -22,7 +22,8 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 class _PathType(click.ParamType):  # pyright: ignore[reportMissingTypeArgument] (click 8.2 has no type argument)
-    name = "path"
+    def __init__(self, name: str) -> None:
+        self.name = name
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
         try:
@@ -51,8 +52,19 @@ class _ModuleType(click.ParamType):  # pyright: ignore[reportMissingTypeArgument
 
 
 # A path as it is typed: relative to the working directory.
-PATH = _PathType()
+PATH, FILE = _PathType("path"), _PathType("file")
 COUNT, SEED = _Whole(min=1), _Whole(min=0)
+
+
+def choice_option(*names: str, words: Sequence[str], help: str) -> Callable[[Command], Command]:
+    """Return an option that takes one of some words, by default the first."""
+    return click.option(*names, type=click.Choice(words), default=words[0], help=help)
+
+
+def repeatable_option(*names: str, help: str, **rest: Any) -> Callable[[Command], Command]:
+    """Return an option that may be given several times."""
+    return click.option(*names, multiple=True, help=f"{help}; repeatable.", **rest)
+
 
 experiment_argument = click.argument("experiment", metavar="[RECIPE|FILE]", default="colored-digits")
 data_dir_option = click.option(
@@ -63,27 +75,18 @@ image_size_option = click.option(
     "--size", type=COUNT, default=224, metavar="PIXELS", help="Side of the resized images."
 )
 device_option = click.option("--device", default="auto", metavar="auto|cpu|cuda[:N]|mps", help="Where to compute.")
-format_option = click.option(
-    "--format",
-    "style",
-    type=click.Choice(["table", "json"]),
-    default="table",
-    help="For people, or one JSON object on standard output.",
+format_option = choice_option(
+    "--format", "style", words=["table", "json"], help="For people, or one JSON object on standard output."
 )
-set_option = click.option(
-    "--set",
-    "overrides",
-    multiple=True,
-    metavar="A.B=VALUE",
-    help="Change a setting, e.g. objective.penalty.fishr.schedule.after=300; repeatable.",
+set_option = repeatable_option(
+    "--set", "overrides", metavar="A.B=VALUE", help="Change a setting, e.g. objective.penalty.fishr.schedule.after=300"
 )
-plugin_option = click.option(
+plugin_option = repeatable_option(
     "--plugin",
     "plugins",
     type=_ModuleType(),
-    multiple=True,
     metavar="MODULE",
-    help="Import a module of yours that the configuration names; repeatable.",
+    help="Import a module of yours that the configuration names",
 )
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from fishr.commands.shared import PATH, about
+from fishr.commands.shared import PATH, about, choice_option
 from fishr.errors import InputError
 from fishr.files import present
 from fishr.paths import check_writable
@@ -20,17 +20,13 @@ if TYPE_CHECKING:
 
 @click.command(**about("Make the tables of a sweep.", "sweep collect runs/sweep --selection training --published"))
 @click.argument("folders", type=PATH, metavar="FOLDER...", nargs=-1, required=True)
-@click.option(
-    "--selection",
-    type=click.Choice(["training", "leave-one-out", "oracle", "all"]),
-    default="all",
-    help="Selection of hyper-parameters and steps.",
+@choice_option(
+    "--selection", words=["all", "training", "leave-one-out", "oracle"], help="Selection of hyper-parameters and steps."
 )
-@click.option(
+@choice_option(
     "--as",
     "form",
-    type=click.Choice(["text", "markdown", "latex", "csv", "json"]),
-    default="text",
+    words=["text", "markdown", "latex", "csv", "json"],
     help="Format of the tables; csv and json have all digits.",
 )
 @click.option("--out", type=PATH, help="New file of the tables (default: standard output).")

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from fishr.commands.shared import PATH, about, run_options
+from fishr.commands.shared import FILE, PATH, about, run_options
 from fishr.errors import InputError
 
 
@@ -16,7 +16,7 @@ from fishr.errors import InputError
 )
 @click.argument("plan", type=PATH, metavar="PLAN.toml")
 @click.option("--dataset", metavar="NAME", help="A data set of the plan (default: its only one).")
-@click.option("-o", "--out", type=PATH, required=True, metavar="FILE", help="New HDF5 file.")
+@click.option("-o", "--out", type=FILE, required=True, help="New HDF5 file.")
 @run_options
 def features(
     plan: Path, dataset: str | None, out: Path, data_dir: Path | None, device: str, style: str, plugins: tuple[str, ...]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 import click
 
 from fishr.commands.shared import (
+    FILE,
     PATH,
     SEED,
     about,
@@ -45,10 +46,7 @@ if TYPE_CHECKING:
 )
 @click.option("--resume", type=PATH, metavar="DIR", help="Resume the run in this folder.")
 @click.option(
-    "--on-features",
-    type=PATH,
-    metavar="FILE",
-    help="Train the head alone, on the features that `fishr cache features` wrote.",
+    "--on-features", type=FILE, help="Train the head alone, on the features that `fishr cache features` wrote."
 )
 @click.option(
     "--record-statistics",
