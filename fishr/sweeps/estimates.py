@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
 from pathlib import Path
 from statistics import fmean
 
@@ -102,10 +103,8 @@ def calibrate(
 
 
 def _cells(jobs: Iterable[Job]) -> list[list[Job]]:
-    cells = dict[tuple[str, str], list[Job]]()
-    for job in jobs:
-        cells.setdefault((job.dataset, job.algorithm), []).append(job)
-    return list(cells.values())
+    # In the order of a plan, the jobs of a data set and method follow each other.
+    return [list(cell) for _, cell in groupby(jobs, lambda job: (job.dataset, job.algorithm))]
 
 
 def _counted(cell: Sequence[Job]) -> Estimate:

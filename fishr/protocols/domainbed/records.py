@@ -157,9 +157,7 @@ def _record(entry: Any, where: str) -> Record:
                 "test_envs": [*tested],
                 "hparams_seed": int(hparams_seed),
                 "trial_seed": int(trial_seed),
-                **others,
-            },
-            **rest,
+            } as args,
         } if all(type(one) is int for one in tested):
             for name, value in (("step", step), ("hparams_seed", hparams_seed), ("trial_seed", trial_seed)):
                 if isinstance(value, bool) or value < 0:
@@ -167,8 +165,8 @@ def _record(entry: Any, where: str) -> Record:
                         f"{where}: {name}: got {value}, expected a whole number of 0 or more; run the job again"
                     )
             key = JobKey(dataset, algorithm, tuple(tested), hparams_seed, trial_seed)
-            _check_settings(rest.get("hparams", {}), others, where)
-            return Record(key, step, _accuracies(rest, key.test_envs, where))
+            _check_settings(entry.get("hparams", {}), args, where)
+            return Record(key, step, _accuracies(entry, key.test_envs, where))
         case _:
             raise InputError(
                 f"{where}: not a record of DomainBed, which has a step and args with dataset, algorithm, test_envs, "
