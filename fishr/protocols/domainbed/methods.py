@@ -29,8 +29,7 @@ class Method:
     ranges: Mapping[str, Range]
     penalty: Callable[[Hparams], Penalty] | None = None
     term: str = "penalty"
-    weight: str = WEIGHT
-    warm_up: str = WARM_UP
+    prefix: str = ""  # of the names of its weight and warm-up
     before: float = 0.0  # weight until the warm-up ends
 
     def objective(self, hparams: Hparams, domains: int) -> Objective:
@@ -38,10 +37,36 @@ class Method:
         if self.penalty is None:
             return Objective(risk=ERM(over="domains"))
         penalty = self.penalty(hparams)
-        schedule = StepSchedule(at=hparams[self.warm_up], before=self.before, after=hparams[self.weight])
+        at, after = hparams[self.prefix + WARM_UP], hparams[self.prefix + WEIGHT]
+        schedule = StepSchedule(at=at, before=self.before, after=after)
         terms = {} if domains < least_domains(penalty) else {self.term: Scaled(penalty, schedule)}
         # DomainBed drops the optimizer's memory when the weight jumps.
         return Objective(risk=ERM(over="domains"), penalty=Total(**terms), fresh_optimizer_at=schedule.at)
+
+
+def _powers(record: object, attribute: Any, value: tuple[float, ...]) -> None:
+    if len(value) != 2 or not value[0] <= value[1]:
+        raise InputError(f"{attribute.name}: got {value}, expected the lowest and the highest power of ten")
+
+
+@frozen
+class OwnMethod:
+    """A penalty whose weight and warm-up are drawn: a custom method, as a plan describes it."""
+
+    penalty: Penalty
+    weight: float = field(default=1.0, validator=number())  # default after the warm-up
+    # lowest and highest power of ten
+    weight_powers: tuple[float, float] = field(default=(-1.0, 5.0), validator=_powers)
+    warm_up: int = 500  # default number of updates
+    warm_up_powers: tuple[float, float] = field(default=(0.0, 4.0), validator=_powers)  # likewise
+    before: float = field(default=0.0, validator=number())  # weight during the warm-up
+
+    def method(self, term: str = "penalty", prefix: str = "") -> Method:
+        ranges = {
+            prefix + WEIGHT: Range(self.weight, power(*self.weight_powers)),
+            prefix + WARM_UP: Range(self.warm_up, whole(power(*self.warm_up_powers))),
+        }
+        return Method(ranges, lambda hparams: self.penalty, term, prefix, self.before)
 
 
 METHODS: Mapping[str, Method] = MappingProxyType(
@@ -56,51 +81,11 @@ METHODS: Mapping[str, Method] = MappingProxyType(
             lambda hparams: Fishr(ema=hparams["ema"]),
             term="fishr",
         ),
-        "IRM": Method(
-            {"irm_lambda": Range(1e2, power(-1, 5)), "irm_penalty_anneal_iters": Range(500, whole(power(0, 4)))},
-            lambda hparams: IRM(form="half_batches"),
-            term="irm",
-            weight="irm_lambda",
-            warm_up="irm_penalty_anneal_iters",
-            before=1.0,
-        ),
-        "VREx": Method(
-            {"vrex_lambda": Range(1e1, power(-1, 5)), "vrex_penalty_anneal_iters": Range(500, whole(power(0, 4)))},
-            lambda hparams: VREx(form="variance"),
-            term="vrex",
-            weight="vrex_lambda",
-            warm_up="vrex_penalty_anneal_iters",
-            before=1.0,
-        ),
+        "IRM": OwnMethod(IRM(form="half_batches"), weight=1e2, before=1.0).method("irm", "irm_"),
+        "VREx": OwnMethod(VREx(form="variance"), weight=1e1, before=1.0).method("vrex", "vrex_"),
     }
 )
 """By DomainBed's names.
 
 Source: the conventions of Gulrajani and Lopez-Paz, ICLR 2021, and of Ramé et al., ICML 2022, section 6.
 """
-
-
-def _powers(record: object, attribute: Any, value: tuple[float, ...]) -> None:
-    if len(value) != 2 or not value[0] <= value[1]:
-        raise InputError(f"{attribute.name}: got {value}, expected the lowest and the highest power of ten")
-
-
-@frozen
-class OwnMethod:
-    """A custom method, as a plan describes it: a penalty whose weight and warm-up are drawn."""
-
-    penalty: Penalty
-    weight: float = field(default=1.0, validator=number())  # default after the warm-up
-    # lowest and highest power of ten
-    weight_powers: tuple[float, float] = field(default=(-1.0, 5.0), validator=_powers)
-    warm_up: int = 500  # default number of updates
-    warm_up_powers: tuple[float, float] = field(default=(0.0, 4.0), validator=_powers)  # likewise
-    before: float = field(default=0.0, validator=number())  # weight during the warm-up
-
-    @property
-    def method(self) -> Method:
-        ranges = {
-            WEIGHT: Range(self.weight, power(*self.weight_powers)),
-            WARM_UP: Range(self.warm_up, whole(power(*self.warm_up_powers))),
-        }
-        return Method(ranges, lambda hparams: self.penalty, before=self.before)

@@ -102,7 +102,7 @@ class Settings:
 
     def method(self, name: str) -> Method:
         """Return a method by name."""
-        known = {**METHODS, **{own: mine.method for own, mine in self.methods.items()}}
+        known = {**METHODS, **{own: mine.method() for own, mine in self.methods.items()}}
         if name not in known:
             raise InputError(
                 f"algorithm: got {name!r}, expected one of {', '.join(known)}; "

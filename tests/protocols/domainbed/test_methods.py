@@ -110,12 +110,12 @@ def test_the_optimizer_is_made_anew_where_the_weight_jumps():
 
 def test_a_method_of_ones_own():
     mine = OwnMethod(VREx(form="pairwise"), weight=10.0, weight_powers=(1, 2), warm_up=7, before=0.5)
-    drawn = hyperparameters("PACS", mine.method.ranges, 0, 0)
+    drawn = hyperparameters("PACS", mine.method().ranges, 0, 0)
     assert (drawn["lambda"], drawn["penalty_anneal_iters"]) == (10.0, 7)
-    schedule = mine.method.objective(drawn, domains=3).penalty.terms["penalty"].schedule
+    schedule = mine.method().objective(drawn, domains=3).penalty.terms["penalty"].schedule
     assert [schedule(step) for step in (6, 7)] == [0.5, 10.0]
     for seed in range(1, 30):
-        random = hyperparameters("PACS", mine.method.ranges, seed, 0)
+        random = hyperparameters("PACS", mine.method().ranges, seed, 0)
         assert 10 <= random["lambda"] <= 100
         assert 1 <= random["penalty_anneal_iters"] <= 10_000
     # The shared ones are those of every other method.
@@ -182,7 +182,7 @@ _apart.least_domains = 2
 def test_a_method_of_ones_own_that_compares_domains_is_left_out_where_there_is_one(penalty, compares):
     drawn = {"lambda": 10.0, "penalty_anneal_iters": 5}
     for domains in (1, 2):
-        objective = OwnMethod(penalty).method.objective(drawn, domains)
+        objective = OwnMethod(penalty).method().objective(drawn, domains)
         assert objective.fresh_optimizer_at == 5
         assert bool(objective.penalty.terms) == (domains == 2 or not compares)
         objective.init(Problem.of(_head(), domains))
