@@ -4,9 +4,10 @@ from collections.abc import Callable, Sequence
 from typing import ClassVar, Protocol
 
 import torch
-from attrs import frozen
+from attrs import field, frozen
 from torch import Tensor
 
+from fishr.checks import whole
 from fishr.data.domains import Domain
 from fishr.data.reading import Reading, begin_reading
 from fishr.errors import InputError
@@ -101,12 +102,8 @@ class Minibatch:
         (2, 2)
     """
 
-    size: int
+    size: int = field(validator=whole(1))
     replace: bool = False
-
-    def __attrs_post_init__(self) -> None:
-        if self.size < 1:
-            raise InputError(f"size: got {self.size}, expected at least 1 sample of each domain")
 
     def draw(self, domains: tuple[Domain, ...], generator: torch.Generator, ranks: Ranks = ALONE) -> DomainBatch:
         """Return ``size`` samples of each of K domains, ordered by domain, on the domains' device.

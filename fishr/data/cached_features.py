@@ -2,12 +2,11 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 import torch
 from attrs import Factory, frozen
-from numpy.typing import NDArray
 
 from fishr.data.domains import Domain, Domains
 from fishr.data.environments import DataSetEnvironments, Environments
@@ -68,7 +67,11 @@ class CachedFeatures:
             if name not in names:
                 raise InputError(f"{path}: has no domain {name!r}, expected one of {', '.join(map(repr, names))}")
         training = self.training or tuple(section.name for section in cache.sections if section.split == "training")
-        domains = {name: _domain(name, cache.domain(index)) for index, name in enumerate(names)}
+        domains = dict[str, Domain]()
+        for index, name in enumerate(names):
+            rows = cache.domain(index)
+            labels = rows["labels"].astype(np.int64, copy=False)
+            domains[name] = Domain(name, torch.from_numpy(rows["features"]), torch.from_numpy(labels))
         return Domains(
             training=tuple(domains[name] for name in training),
             evaluation=tuple(domain for name, domain in domains.items() if name not in training),
@@ -104,12 +107,3 @@ def provenance_texts(provenance: Mapping[str, object]) -> dict[str, str]:
         for name, value in provenance.items()
         if value is not None
     }
-
-
-def _domain(name: str, rows: "Mapping[str, NDArray[Any]]") -> Domain:
-    # Writable and contiguous, as torch wants them.
-    features, labels = (
-        torch.from_numpy(np.require(rows[column], dtype, ["C", "W"]))
-        for column, dtype in (("features", np.float32), ("labels", np.int64))
-    )
-    return Domain(name, features, labels)

@@ -1,6 +1,7 @@
 """The catalog of data sets: what each holds, what it needs, and whether its files exist."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 from difflib import get_close_matches
 from inspect import getdoc, signature
 from pathlib import Path
@@ -111,25 +112,20 @@ def _others(listed: set[str]) -> Iterator[Entry]:
 
 
 def _mnist(kind: str, description: str, data_dir: Path, environments: tuple[str, ...], classes: int) -> Entry:
-    whole = kind != "ColoredMNIST"
+    whole, ready = kind != "ColoredMNIST", False
+    with suppress(InputError):
+        ready = bool(find_mnist(data_dir, ALL if whole else (IMAGES, LABELS)))
     return Entry(
         kind,
         description + (", by DomainBed's protocol" if whole else ""),
         f"MNIST/raw{', all four files' if whole else ''}: fishr data download mnist --data-dir {data_dir}",
-        _finds(data_dir, ALL if whole else (IMAGES, LABELS)),
+        ready,
         environments,
         classes,
         origin=(MIRROR,),
         layout="MNIST/raw/FILE, each raw or .gz",
         by_hand="copy torchvision's MNIST/raw folder",
     )
-
-
-def _finds(data_dir: Path, names: tuple[str, ...]) -> bool:
-    try:
-        return bool(find_mnist(data_dir, names))
-    except InputError:
-        return False
 
 
 def _images(name: str, data_dir: Path) -> Entry:

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from attrs import frozen
+from attrs import field, frozen
 
+from fishr.checks import whole
 from fishr.data.domains import Domains
 from fishr.data.spurious_color import check_flips, check_remainder, colored_domains
-from fishr.errors import InputError
 
 
 @frozen
@@ -48,12 +48,10 @@ class ColoredDigits:
     test_flip: float = 0.9
     label_noise: float = 0.25
     training_images: int = 1500
-    copies: int = 1
+    copies: int = field(default=1, validator=whole(1))
 
     def __attrs_post_init__(self) -> None:
         check_flips(self.flips, self.test_flip, self.label_noise, self.training_images)
-        if self.copies < 1:
-            raise InputError(f"copies: got {self.copies}, expected at least 1 sample of each training image")
 
     def __call__(self, seed: int, data_dir: Path | None) -> Domains:
         """Return the domains of one seed; ``data_dir`` is not read."""

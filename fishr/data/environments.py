@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-from attrs import evolve, frozen
+from attrs import evolve, field, frozen
 from torch import Tensor
 
+from fishr.checks import number
 from fishr.data.domains import DataSet, Domain, Domains
 from fishr.errors import InputError
 
@@ -58,13 +59,11 @@ class HeldOut:
     source: EnvironmentSource
     test: tuple[int, ...]
     trial_seed: int = 0
-    holdout_fraction: float = 0.2
+    holdout_fraction: float = field(default=0.2, validator=number(0, below=1, above=True))
     data_seed: int | None = None
 
     def __attrs_post_init__(self) -> None:
         check_test_environments(self.test)
-        if not 0 < self.holdout_fraction < 1:
-            raise InputError(f"holdout_fraction: got {self.holdout_fraction}, expected more than 0 and less than 1")
 
     def __call__(self, seed: int, data_dir: Path | None) -> Domains:
         """Return the split environments."""

@@ -5,14 +5,15 @@ from pathlib import Path
 import numpy as np
 import torch
 from attrs import field, frozen
+from attrs.validators import optional
 from PIL import Image
 from torch import Tensor
 
+from fishr.checks import whole
 from fishr.data.domains import Domain, Domains
 from fishr.data.environments import Environments
 from fishr.data.mnist_files import ALL, find_mnist, read_mnist
 from fishr.data.spurious_color import binary_labels, check_flips, check_remainder, colored, colored_domains, flipped
-from fishr.data.value_checks import at_least_one
 from fishr.paths import DATA
 
 FLIPS = (0.1, 0.2, 0.9)
@@ -78,7 +79,7 @@ class DomainBedColoredMNIST:
         Gulrajani and Lopez-Paz, In search of lost domain generalization, ICLR 2021.
     """
 
-    samples: int | None = field(default=None, validator=at_least_one)
+    samples: int | None = field(default=None, validator=optional(whole(1)))
 
     def __call__(self, seed: int, data_dir: Path | None) -> Environments:
         """Return the environments of one seed from MNIST's four files in ``data_dir``."""
@@ -111,7 +112,7 @@ class RotatedMNIST:
         Ghifary et al., ICCV 2015, in the form of Gulrajani and Lopez-Paz, ICLR 2021.
     """
 
-    samples: int | None = field(default=None, validator=at_least_one)
+    samples: int | None = field(default=None, validator=optional(whole(1)))
 
     def __call__(self, seed: int, data_dir: Path | None) -> Environments:
         """Return the environments of one seed from MNIST's four files in ``data_dir``."""

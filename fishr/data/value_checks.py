@@ -1,6 +1,4 @@
-"""Checks of inputs, labels and settings, shared by several data sets."""
-
-from typing import Any
+"""Checks of inputs and labels, shared by arrays, domains and files."""
 
 import torch
 from torch import Tensor
@@ -34,9 +32,3 @@ def check_classes(where: str, labels: Tensor, classes: int, remedy: str | None =
             f"{where}: got label {wrong}, expected whole numbers from 0 to {classes - 1}, for {classes} classes; "
             f"{remedy or likely}"
         )
-
-
-def at_least_one(record: object, attribute: Any, value: int | None) -> None:
-    """Refuse a number of samples below 1; None: all."""
-    if value is not None and value < 1:
-        raise InputError(f"{attribute.name}: got {value}, expected at least 1 sample of each environment")

@@ -85,7 +85,7 @@ def test_domains_on_a_device_give_the_rows_that_the_cpu_generator_draws():
 
 
 def test_an_empty_minibatch_is_refused():
-    with pytest.raises(InputError, match="size: got 0, expected at least 1 sample of each domain"):
+    with pytest.raises(InputError, match="size: got 0, expected a whole number of at least 1"):
         Minibatch(0)
 
 

@@ -133,5 +133,5 @@ def test_one_copy_is_what_it_was_before_there_were_copies():
 
 
 def test_no_copy_is_refused():
-    with pytest.raises(InputError, match="copies: got 0, expected at least 1 sample of each training image"):
+    with pytest.raises(InputError, match="copies: got 0, expected a whole number of at least 1"):
         ColoredDigits(copies=0)

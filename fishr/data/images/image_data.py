@@ -5,7 +5,9 @@ from pathlib import Path
 
 import torch
 from attrs import field, frozen
+from attrs.validators import optional
 
+from fishr.checks import whole
 from fishr.data.domains import Domain
 from fishr.data.environments import Environments
 from fishr.data.images.folder_listing import list_folder
@@ -14,14 +16,8 @@ from fishr.data.images.layout_warnings import warn_of_layout
 from fishr.data.images.list_files import LIST_EXTENSIONS, list_file
 from fishr.data.images.listed_images import Listed, chosen_environments, class_names, rows_taken
 from fishr.data.images.unreadable import check_readable
-from fishr.data.value_checks import at_least_one
 from fishr.errors import InputError
 from fishr.paths import in_data_folder
-
-
-def _at_least_a_pixel(record: object, attribute: object, size: int) -> None:
-    if size < 1:
-        raise InputError(f"size: got {size}, expected at least 1 pixel")
 
 
 def _distinct(record: object, attribute: object, names: tuple[str, ...] | None) -> None:
@@ -61,11 +57,11 @@ class ImageFolders:
     """
 
     folder: str
-    size: int = field(default=224, validator=_at_least_a_pixel)
+    size: int = field(default=224, validator=whole(1))
     augment: bool = True
     augment_evaluation: bool = False
     environments: tuple[str, ...] | None = field(default=None, validator=_distinct)
-    samples: int | None = field(default=None, validator=at_least_one)
+    samples: int | None = field(default=None, validator=optional(whole(1)))
     cache: str | None = None
     prepare: Prepare = "reader"
 
@@ -92,11 +88,11 @@ class ImageList:
     """
 
     path: str
-    size: int = field(default=224, validator=_at_least_a_pixel)
+    size: int = field(default=224, validator=whole(1))
     augment: bool = True
     augment_evaluation: bool = False
     environments: tuple[str, ...] | None = field(default=None, validator=_distinct)
-    samples: int | None = field(default=None, validator=at_least_one)
+    samples: int | None = field(default=None, validator=optional(whole(1)))
     cache: str | None = None
     prepare: Prepare = "reader"
 

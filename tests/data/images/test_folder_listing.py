@@ -162,8 +162,8 @@ def test_bad_files_are_all_named_at_once(folder):
 @pytest.mark.parametrize(
     ("options", "part"),
     [
-        ({"size": 0}, "size: got 0, expected at least 1 pixel"),
-        ({"samples": 0}, "samples: got 0, expected at least 1 sample"),
+        ({"size": 0}, "size: got 0, expected a whole number of at least 1"),
+        ({"samples": 0}, "samples: got 0, expected a whole number of at least 1"),
         ({"environments": ()}, "environments: got (), expected one or more names, once each"),
         ({"environments": ("a", "a")}, "once each"),
     ],
