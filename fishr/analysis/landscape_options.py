@@ -11,7 +11,7 @@ from fishr.landscape.directions import Kind
 
 
 @frozen
-class LandscapeOptions:
+class Options:
     """Options of a landscape; their names and values are part of its file, as JSON."""
 
     kind: Kind

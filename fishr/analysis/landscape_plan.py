@@ -9,7 +9,7 @@ import torch
 from attrs import asdict, frozen
 from torch import Tensor, nn
 
-from fishr.analysis.landscape_options import LandscapeOptions
+from fishr.analysis.landscape_options import Options
 from fishr.analysis.subject import Snapshot, Subject
 from fishr.data.domains import Domain
 from fishr.data.reading import chunks, tensor_of
@@ -62,7 +62,7 @@ class Plan:
         return digest.hexdigest()
 
 
-def plan_landscape(subject: Subject, options: LandscapeOptions, second: Subject | None = None) -> Plan:
+def plan_landscape(subject: Subject, options: Options, second: Subject | None = None) -> Plan:
     """Choose directions, axes and route; ``second`` is the other end of an interpolation."""
     options.check(subject, second)
     module, samples = _module_of(subject, options), _samples_of(subject, options)
@@ -108,13 +108,13 @@ def _unevaluated(*shape: int) -> Scores:
     return Scores(nothing, nothing)
 
 
-def _module_of(subject: Subject, options: LandscapeOptions) -> nn.Module:
+def _module_of(subject: Subject, options: Options) -> nn.Module:
     if options.parameters == "head" or subject.network is None:
         return subject.seen.head
     return chained(subject.network.featurizer, subject.seen.head)
 
 
-def _samples_of(subject: Subject, options: LandscapeOptions) -> Samples:
+def _samples_of(subject: Subject, options: Options) -> Samples:
     samples = subject.seen.domain_samples
     if options.parameters == "head" or subject.network is None:
         return samples
@@ -123,12 +123,7 @@ def _samples_of(subject: Subject, options: LandscapeOptions) -> Samples:
 
 
 def _directions(
-    subject: Subject,
-    options: LandscapeOptions,
-    second: Subject | None,
-    module: nn.Module,
-    samples: Samples,
-    center: Weights,
+    subject: Subject, options: Options, second: Subject | None, module: nn.Module, samples: Samples, center: Weights
 ) -> Directions:
     names = subject.domains
     match options.kind:
@@ -153,7 +148,7 @@ def _directions(
             return _through_checkpoints(subject, options, center)
 
 
-def _through_checkpoints(subject: Subject, options: LandscapeOptions, center: Weights) -> Directions:
+def _through_checkpoints(subject: Subject, options: Options, center: Weights) -> Directions:
     """Return directions through the kept checkpoints, with the weights of the center last."""
     found = [(f"step {snapshot.step}", _moved(snapshot, options, center)) for snapshot in subject.trajectory]
     if found and all(torch.equal(value, center[name]) for name, value in found[-1][1].items()):
@@ -170,7 +165,7 @@ def _through_checkpoints(subject: Subject, options: LandscapeOptions, center: We
     return (pca_directions if options.kind == "pca" else checkpoint_directions)(visited, steps)
 
 
-def _moved(snapshot: Snapshot, options: LandscapeOptions, center: Weights) -> Weights:
+def _moved(snapshot: Snapshot, options: Options, center: Weights) -> Weights:
     prefix = "head." if options.parameters == "head" else ""
     return {name: snapshot.parameters[prefix + name] for name in center}
 

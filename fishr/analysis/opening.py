@@ -71,6 +71,8 @@ def _from_run(
     place(model, state.parameters, state.buffers)
     model.both().eval()
     features = [torch.cat([rows for rows, _ in domain_features(model, experiment, state, domain)]) for domain in chosen]
+    text = (folder / CONFIGURATION).read_bytes().decode()
+    kept = (load(path, experiment_text=text).state for path in snapshots(folder))
     return Subject.from_domains(
         name=folder.resolve().name,
         head=model.head,
@@ -78,17 +80,9 @@ def _from_run(
         domains=[attrs.evolve(domain, inputs=own) for domain, own in zip(chosen, features, strict=True)],
         splits=splits,
         network=Network(model.featurizer, tuple(domain.inputs for domain in chosen)),
-        trajectory=_trajectory(folder, device),
+        trajectory=tuple(Snapshot(s.step, {name: p.to(device) for name, p in s.parameters.items()}) for s in kept),
         source={"path": str(folder), "kind": "run", "key": digest_of(checkpoint_of(folder)), "step": str(state.step)},
     )
-
-
-def _trajectory(folder: Path, device: torch.device) -> tuple[Snapshot, ...]:
-    found, text = list[Snapshot](), (folder / CONFIGURATION).read_bytes().decode()
-    for path in snapshots(folder):
-        state = load(path, experiment_text=text).state
-        found.append(Snapshot(state.step, {name: p.to(device) for name, p in state.parameters.items()}))
-    return tuple(found)
 
 
 def from_cache(path: Path, device: torch.device, wanted: Names, plugins: tuple[str, ...] = ()) -> Subject:
@@ -117,9 +111,7 @@ def _opened(path: Path) -> FeatureCache | GradientCache:
     if kind == "fishr-features":
         return open_features(path)
     if kind != "fishr-gradients":
-        raise InputError(
-            f"{path}: got a file of kind {kind}, expected a run folder or a cache of features or gradients"
-        )
+        raise InputError(f"{path}: got a file of kind {kind}, expected a run or a cache of features or gradients")
     cache = open_gradients(path)
     if cache.form != "factors":
         raise InputError(
@@ -130,9 +122,7 @@ def _opened(path: Path) -> FeatureCache | GradientCache:
 
 
 def _domain(name: str, rows: dict[str, Any], device: torch.device) -> Domain:
-    features, labels = (
-        torch.from_numpy(np.require(rows[column], None, ["C", "W"])) for column in ("features", "labels")
-    )
+    features, labels = (torch.from_numpy(np.require(rows[key], None, ["C", "W"])) for key in ("features", "labels"))
     return Domain(name, features.float().to(device), labels.to(device))
 
 

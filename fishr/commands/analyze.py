@@ -81,9 +81,7 @@ def _json(analyses: "list[Analysis]", histories: "list[History]", results: list[
     from fishr.commands.analysis_tables import analysis_object, record_object
     from fishr.files import json_text
 
-    found = [
-        analysis_object(analysis) | {"result": str(path)} for analysis, path in zip(analyses, results, strict=True)
-    ]
+    found = [analysis_object(one) | {"result": str(path)} for one, path in zip(analyses, results, strict=True)]
     rest = {"figures": [str(path) for path in drawn], "histories": list(map(record_object, histories))}
     if len(found) == 1:
         return json_text(found[0] | rest)

@@ -34,9 +34,7 @@ def bench() -> None:
 @click.option("--batch", type=COUNT, default=32, help="Images of each environment in a batch.")
 @click.option("--rows", type=COUNT, default=500, metavar="N", help="Largest number of images of each environment.")
 @click.option("--rounds", type=click.IntRange(2, 1000), default=5, help="Turns of each way.")
-@click.option(
-    "--workers", type=COUNT, metavar="N", help="Threads for reading and for CPU computation (default: torch's)."
-)
+@click.option("--workers", type=COUNT, metavar="N", help="Threads for reading and CPU computation (default: torch's).")
 @device_option
 @data_dir_option
 @format_option

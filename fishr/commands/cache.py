@@ -34,11 +34,7 @@ if TYPE_CHECKING:
 out_option = click.option("-o", "--out", type=FILE, required=True, help="HDF5 file to write.")
 domain_option = repeatable_option("--domain", "domains", metavar="NAME", help="Cache this domain only (default: all)")
 chunk_option = click.option(
-    "--chunk",
-    type=COUNT,
-    default=8192,
-    metavar="N",
-    help="Samples in one pass through the featurizer; fewer need less memory.",
+    "--chunk", type=COUNT, default=8192, metavar="N", help="Samples of one pass; fewer need less memory."
 )
 
 

@@ -29,9 +29,7 @@ KINDS = ("random", "pca", "checkpoints", "eigen", "gradients", "line", "interpol
 @repeatable_option("--domains", metavar="NAME", help="A domain to evaluate (default: all)")
 @repeatable_option("--of", metavar="NAME", help="Domain of the eigenvectors, or each of the two of the gradients")
 @click.option(
-    "--parameters",
-    type=click.Choice(["head", "all"]),
-    help="Parameters that move (default: head; between two runs, all).",
+    "--parameters", type=click.Choice(["head", "all"]), help="Parameters that move (default: head; of two runs, all)."
 )
 @click.option("--seed", type=SEED, default=0, help="Seed of random directions.")
 @click.option("--lines", type=COUNT, default=5, help="Number of lines, for line directions.")
@@ -62,7 +60,7 @@ def landscape(
     kill, the same command resumes; when finished, it draws the figures again.
     """
     from fishr.analysis.landscape_evaluation import evaluate_plan, is_finished
-    from fishr.analysis.landscape_options import LandscapeOptions
+    from fishr.analysis.landscape_options import Options
     from fishr.analysis.landscape_plan import plan_landscape
     from fishr.analysis.opening import open_subject
     from fishr.files import json_text
@@ -73,7 +71,7 @@ def landscape(
         raise InputError(f"--epsilon: got {epsilon}, expected a number of at least 0")
     directions: Any = kind or ("random" if second is None else "interpolation")
     moved: Any = parameters or ("all" if directions == "interpolation" else "head")
-    options = LandscapeOptions(directions, _points(grid, directions), span, moved, seed, of, lines, animate)
+    options = Options(directions, _points(grid, directions), span, moved, seed, of, lines, animate)
     name = f"landscape-{directions}.h5"
     path = out or (subject / name if subject.is_dir() else subject.with_suffix(f".{name}"))
     if not path.parent.is_dir():

@@ -67,13 +67,9 @@ def repeatable_option(*names: str, help: str, **rest: Any) -> Callable[[Command]
 
 
 experiment_argument = click.argument("experiment", metavar="[RECIPE|FILE]", default="colored-digits")
-data_dir_option = click.option(
-    "--data-dir", type=PATH, help="Folder with data files, such as MNIST/raw (default: data)."
-)
+data_dir_option = click.option("--data-dir", type=PATH, help="Folder of data files, such as MNIST/raw (default: data).")
 image_source_argument = click.argument("source", metavar="NAME_OR_PATH")
-image_size_option = click.option(
-    "--size", type=COUNT, default=224, metavar="PIXELS", help="Side of the resized images."
-)
+image_size_option = click.option("--size", type=COUNT, default=224, metavar="PIXELS", help="Side of resized images.")
 device_option = click.option("--device", default="auto", metavar="auto|cpu|cuda[:N]|mps", help="Where to compute.")
 format_option = choice_option(
     "--format", "style", words=["table", "json"], help="For people, or one JSON object on standard output."
@@ -82,11 +78,7 @@ set_option = repeatable_option(
     "--set", "overrides", metavar="A.B=VALUE", help="Change a setting, e.g. objective.penalty.fishr.schedule.after=300"
 )
 plugin_option = repeatable_option(
-    "--plugin",
-    "plugins",
-    type=_ModuleType(),
-    metavar="MODULE",
-    help="Import a module of yours that the configuration names",
+    "--plugin", "plugins", type=_ModuleType(), metavar="MODULE", help="Import your module that a configuration names"
 )
 
 

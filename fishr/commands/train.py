@@ -45,9 +45,7 @@ if TYPE_CHECKING:
     help="Of the featurizer's passes; the rest is float32 always (default: as configured).",
 )
 @click.option("--resume", type=PATH, metavar="DIR", help="Resume the run in this folder.")
-@click.option(
-    "--on-features", type=FILE, help="Train the head alone, on the features that `fishr cache features` wrote."
-)
+@click.option("--on-features", type=FILE, help="Train the head alone, on features that `fishr cache features` wrote.")
 @click.option(
     "--record-statistics",
     metavar="every=STEPS[,samples=N][,epsilon=E]",
@@ -174,9 +172,7 @@ def _refuse_changes() -> None:
     for one in given_parameters():
         if one.name not in ("resume", "data_dir", "device", "style", "plugins"):
             name = "RECIPE or FILE" if isinstance(one, click.Argument) else max(one.opts, key=len)
-            raise InputError(
-                f"{name}: got it together with --resume, which changes nothing of the run; drop one of them"
-            )
+            raise InputError(f"{name}: got it together with --resume, which changes nothing of a run; drop one of them")
 
 
 def _recording(text: str) -> "Recording":
@@ -209,9 +205,7 @@ def _on_features(experiment: "Experiment", path: Path, plugins: tuple[str, ...])
     cache = open_features(path)
     text = cache.provenance.get("experiment")
     if not isinstance(text, str):
-        raise InputError(
-            f"{path}: it does not name the experiment of its features; make it with `fishr cache features`"
-        )
+        raise InputError(f"{path}: does not name the experiment of its features; make it with `fishr cache features`")
     made = parse_toml(text)
     # Only data and seed are the features'; nothing of what else they were made with need be known here.
     own = {key: made[key] for key in ("data", "seed") if key in made}

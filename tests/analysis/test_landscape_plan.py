@@ -10,7 +10,7 @@ from torch import nn
 
 from fishr.analysis import Network, Snapshot, Subject
 from fishr.analysis.landscape_evaluation import evaluate_plan, gathered, is_finished, summary_of, training_inconsistency
-from fishr.analysis.landscape_options import LandscapeOptions as Options
+from fishr.analysis.landscape_options import Options
 from fishr.analysis.landscape_plan import plan_landscape
 from fishr.data import Domain
 from fishr.data.caches.unfinished import Parts

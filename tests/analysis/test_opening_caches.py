@@ -65,9 +65,7 @@ def test_gradients_without_features(featured, tmp_path):
 
 def test_another_kind_of_file(tmp_path):
     save_tree(tmp_path / "a.h5", "fishr-surface", {})
-    with pytest.raises(
-        InputError, match=r"a.h5: got a file of kind fishr-surface, expected a run folder or a cache of"
-    ):
+    with pytest.raises(InputError, match=r"a.h5: got a file of kind fishr-surface, expected a run or a cache of"):
         open_subject(tmp_path / "a.h5")
     (tmp_path / "b.h5").write_text("notes")
     with pytest.raises(InputError, match=r"b.h5"):

@@ -147,5 +147,5 @@ def test_features_of_nobody_knows_what_are_refused(home, refused):
     rows = {"features": np.ones((4, 3)), "labels": np.arange(4) % 2, "logits": np.zeros((4, 2)), "ids": np.arange(4)}
     sections = [Section("photo", "training", 4)]
     write_features(home / "mine.h5", {"dtype": "float32"}, {"outputs": 2}, sections, lambda *_: rows, part_rows=4)
-    told = "mine.h5: it does not name the experiment of its features; make it with `fishr cache features`"
+    told = "mine.h5: does not name the experiment of its features; make it with `fishr cache features`"
     refused(home, ["train", "--on-features", "mine.h5", "--out", "cached"], told)
