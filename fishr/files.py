@@ -6,7 +6,6 @@ names, and it removes no others. It follows no links.
 
 import hashlib
 import json
-import math
 import os
 import re
 import secrets
@@ -14,7 +13,7 @@ import shutil
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO
 
 from fishr.errors import RunFailed, reason
 from fishr.locks import is_at, open_own, try_lock
@@ -136,15 +135,8 @@ def sync_folder(folder: Path) -> None:
 
 def json_text(value: Any, indent: int | None = None) -> str:
     """Return a value as JSON, on one line without ``indent``; infinity and NaN, which JSON lacks, become null."""
-
-    def finite(one: Any) -> Any:
-        if isinstance(one, dict):
-            return {key: finite(item) for key, item in cast(dict[Any, Any], one).items()}
-        if isinstance(one, list | tuple):
-            return [finite(item) for item in cast(list[Any], one)]
-        return None if isinstance(one, float) and not math.isfinite(one) else one
-
-    return json.dumps(finite(value), sort_keys=True, allow_nan=False, indent=indent)
+    finite = json.loads(json.dumps(value), parse_constant=lambda _: None)
+    return json.dumps(finite, sort_keys=True, indent=indent)
 
 
 def digest_of(path: Path, algorithm: str = "sha256") -> str:

@@ -19,6 +19,8 @@ from fishr.seeding import seeded
 from fishr.statistics.pure_forward import pure_forward
 from fishr.types import Layout
 
+_TOLERANCE = 1e-4  # of eigenvalues
+
 
 class _MeanLoss(nn.Module):
     """The mean of a per-sample loss, as curvlinops takes it."""
@@ -48,7 +50,7 @@ class _Pure(nn.Module):
 class OperatorHessian:
     """∇²R of any module on one domain, or its Gauss-Newton matrix, by products alone."""
 
-    # Estimators: XTrace and XDiag (Epperly et al. 2024, arXiv 2301.07825). `tolerance` is that of eigenvalues.
+    # Estimators: XTrace and XDiag (Epperly et al. 2024, arXiv 2301.07825).
 
     module: nn.Module
     inputs: Tensor
@@ -56,7 +58,6 @@ class OperatorHessian:
     loss: Loss
     estimation: Estimation = Estimation()  # noqa: RUF009 (immutable)
     kind: Literal["hessian", "ggn"] = "hessian"
-    tolerance: float = 1e-4
     exact_diagonal: Callable[[], Tensor] | None = None
 
     @property
@@ -109,8 +110,8 @@ class OperatorHessian:
 
     def top(self, rank: int) -> Eigenpairs:
         rank = min(rank, self.size - 1)
-        route = f"curvlinops products, tolerance {self.tolerance:g}"
-        return largest_eigenpairs(self.apply, self.size, self.like, rank, route, self.tolerance)
+        route = f"curvlinops products, tolerance {_TOLERANCE:g}"
+        return largest_eigenpairs(self.apply, self.size, self.like, rank, route, _TOLERANCE)
 
     def _estimate(self, name: str) -> Estimate:
         with quiet():

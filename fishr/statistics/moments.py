@@ -75,7 +75,9 @@ def gradient_moments(
     chosen = resolve_route(head, route, features, layers)
     with torch.autocast(features.device.type, enabled=False):
         features, labels = at_least_float32(ordinary(features)), ordinary(labels)
-        dtype = accumulate or (features if features.is_floating_point() else _parameters_as_seen(head)).dtype
+        # Features that are indices take the type of the parameters.
+        floating = features if features.is_floating_point() else next(p for p in head.parameters() if p.requires_grad)
+        dtype = accumulate or at_least_float32(floating).dtype
         if chosen == "closed_form":
             deltas = linear_deltas(head, features, labels, loss)
             return linear_moments(deltas.to(dtype), features.to(dtype), sizes, bias=has_bias(head))
@@ -148,10 +150,6 @@ def resolve_route(
             f'{tuple(features.shape)}, which is for all of a trainable nn.Linear without hooks on [N, F]; use "auto"'
         )
     return route
-
-
-def _parameters_as_seen(head: nn.Module) -> Tensor:
-    return at_least_float32(next(parameter for parameter in head.parameters() if parameter.requires_grad))
 
 
 def at_least_float32(tensor: Tensor) -> Tensor:
