@@ -151,34 +151,24 @@ def _domain(where: str, name: str, inputs: object, labels: object) -> Domain:
 
 def _inputs(where: str, inputs: object) -> Tensor:
     """Return finite float32 values; uint8 is divided by 255."""
-    match inputs:
-        case Tensor() if inputs.dtype == torch.uint8 or inputs.dtype.is_floating_point:
-            image = inputs.dtype == torch.uint8
-            values = inputs.detach().float()
-        case np.ndarray() if inputs.dtype == np.uint8 or inputs.dtype.kind == "f":
-            image = inputs.dtype == np.uint8
-            with np.errstate(over="ignore"):
-                values = torch.as_tensor(np.require(inputs, np.float32, ["C", "W"]))
-        case _:
-            raise InputError(f"{where}: inputs are {_kind(inputs)}, expected an array of floats, or uint8 images")
-    if image:
-        return values.div_(255)
+    values = _numbers(inputs)
+    if values is None or not (values.dtype == torch.uint8 or values.is_floating_point()):
+        raise InputError(f"{where}: inputs are {_kind(inputs)}, expected an array of floats, or uint8 images")
+    if values.dtype == torch.uint8:
+        return values.float().div_(255)
+    values = values.float()
     check_finite(where, "an input", values, "clean or drop such samples")
     return values
 
 
 def _labels(where: str, labels: object) -> Tensor:
     """Return int64 values, whole numbers from 0."""
+    values = _numbers(labels)
+    if values is None:
+        raise InputError(f"{where}: labels are {_kind(labels)}, expected an array of whole numbers")
     # Unsigned 64-bit numbers above int64 would wrap to negative ones; as float64 they stay too large.
-    match labels:
-        case Tensor() if not labels.dtype.is_complex:
-            whole = not (labels.dtype.is_floating_point or labels.dtype == torch.uint64)
-            values = labels.detach().to(torch.int64 if whole else torch.float64)
-        case np.ndarray() if labels.dtype.kind in "biuf":
-            whole = labels.dtype.kind != "f" and labels.dtype.newbyteorder("=") != np.uint64
-            values = torch.as_tensor(np.require(labels, np.int64 if whole else np.float64, ["C", "W"]))
-        case _:
-            raise InputError(f"{where}: labels are {_kind(labels)}, expected an array of whole numbers")
+    whole = not (values.is_floating_point() or values.dtype == torch.uint64)
+    values = values.to(torch.int64 if whole else torch.float64)
     # Beyond 2**53 float64 skips whole numbers, and no class has such a number.
     wrong = (values != values.trunc()) | (values < 0) | (values > LARGEST_LABEL)
     if wrong.any():
@@ -187,6 +177,14 @@ def _labels(where: str, labels: object) -> Tensor:
             "number the classes from 0, and leave out samples that have none"
         )
     return values.long()
+
+
+def _numbers(value: object) -> Tensor | None:
+    """Return a tensor of the numbers of a tensor or array, shared where possible; None for anything else."""
+    if isinstance(value, np.ndarray) and value.dtype.kind in "biuf":
+        native = np.float64 if value.dtype.itemsize > 8 else value.dtype.newbyteorder("=")
+        value = torch.as_tensor(np.require(value, native, ["C", "W"]))
+    return value.detach() if isinstance(value, Tensor) and not value.is_complex() else None
 
 
 def _kind(value: object) -> str:
