@@ -7,6 +7,7 @@ from typing import Any, Literal, get_args
 from attrs import field, frozen
 
 from fishr.checks import one_of, whole
+from fishr.data.caches.provenance import by_dotted_name
 from fishr.errors import InputError
 from fishr.protocols.domainbed.job import Job
 from fishr.protocols.domainbed.settings import Settings
@@ -82,19 +83,12 @@ def _check_test_sets(sets: object) -> None:
 
 def first_difference(kept: Mapping[str, Any], given: Mapping[str, Any]) -> str | None:
     """Return the first difference between the tables of a folder's plan and a given one, for people."""
-    one, other = _flat(kept), _flat(given)
+    one, other = by_dotted_name(kept), by_dotted_name(given)
     for key in one | other:
         if one.get(key) != other.get(key):
             has, wants = (repr(table[key]) if key in table else "the default" for table in (one, other))
             return f"{key}: the folder has {has}, the plan given has {wants}"
     return None
-
-
-def _flat(table: Mapping[str, Any], before: str = "") -> dict[str, Any]:
-    flat = dict[str, Any]()
-    for key, value in table.items():
-        flat |= _flat(value, f"{before}{key}.") if isinstance(value, Mapping) else {f"{before}{key}": value}
-    return flat
 
 
 @frozen

@@ -44,7 +44,7 @@ def _decisive(provenance: Mapping[str, Any]) -> dict[str, Any]:
 def _difference(field: str, found: Any, wanted: Any) -> tuple[str, Any, Any]:
     """Return the field, or the setting in it if both values are TOML, with its two values."""
     try:
-        one, other = (dict(_settings(tomllib.loads(text), field)) for text in (found, wanted))
+        one, other = (by_dotted_name(tomllib.loads(text), f"{field}.") for text in (found, wanted))
     except (tomllib.TOMLDecodeError, TypeError, AttributeError):
         return field, found, wanted
     for name in dict.fromkeys([*other, *one]):
@@ -54,12 +54,13 @@ def _difference(field: str, found: Any, wanted: Any) -> tuple[str, Any, Any]:
     return field, found, wanted
 
 
-def _settings(table: Mapping[str, Any], path: str) -> "list[tuple[str, Any]]":
-    found = list[tuple[str, Any]]()
+def by_dotted_name(table: Mapping[str, Any], before: str = "") -> dict[str, Any]:
+    """Return the values in nested tables by names such as ``optimizer.lr``."""
+    flat = dict[str, Any]()
     for name, value in table.items():
-        at = f"{path}.{name}"
-        found += _settings(value, at) if isinstance(value, Mapping) else [(at, value)]  # pyright: ignore
-    return found
+        at = f"{before}{name}"
+        flat |= by_dotted_name(value, f"{at}.") if isinstance(value, Mapping) else {at: value}
+    return flat
 
 
 def _shown(value: Any) -> str:
