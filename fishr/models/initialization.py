@@ -2,26 +2,27 @@
 
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
+from typing import cast
 
 import torch
 from torch import nn
+from torch.nn.utils import skip_init
+
+from fishr.seeding import seeded
 
 
 @contextmanager
 def seeded_by(generator: torch.Generator) -> Generator[None]:
     """Build modules on the CPU by torch's global generator, seeded by one draw of ``generator`` and restored."""
     seed = int(torch.randint(2**63 - 1, (), generator=generator, device=generator.device))
-    with torch.device("cpu"), torch.random.fork_rng(devices=[]):
-        # torch.manual_seed would also seed the accelerators' generators, which nobody restores.
-        torch.default_generator.manual_seed(seed)
+    cpu = torch.device("cpu")
+    with cpu, seeded(seed, cpu):
         yield
 
 
 def xavier_linear(inputs: int, outputs: int, generator: torch.Generator) -> nn.Linear:
     """Return a linear layer with weights uniform on ±√(6 / (inputs + outputs)) and zero biases."""
-    # nn.Linear draws its own initial weights, here from a copy of the global generator.
-    with torch.random.fork_rng(devices=[]):
-        layer = nn.Linear(inputs, outputs, device="cpu").to(generator.device)
+    layer = cast(nn.Linear, skip_init(nn.Linear, inputs, outputs, device=generator.device))
     nn.init.xavier_uniform_(layer.weight, generator=generator)
     nn.init.zeros_(layer.bias)
     return layer

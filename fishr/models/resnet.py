@@ -1,7 +1,7 @@
 """torchvision's residual networks as featurizers, with weights from local files."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from attrs import field, frozen
@@ -61,9 +61,8 @@ class ResNet:
         from torchvision import models
 
         channels = image_channels("ResNet", shape)
-        build = {18: models.resnet18, 50: models.resnet50}[self.depth]
         with seeded_by(generator):
-            network = build(weights=None)
+            network: Any = models.get_model(f"resnet{self.depth}", weights=None)
         network.conv1.in_channels = channels
         network.conv1.weight = nn.Parameter(_cyclic(network.conv1.weight.detach(), channels))
         # In the place of the last layer, so that the other names stay torchvision's.

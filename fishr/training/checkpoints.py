@@ -12,7 +12,7 @@ import attrs
 import torch
 from attrs import frozen
 from torch import Tensor
-from torch.serialization import get_crc32_options, set_crc32_options
+from torch.utils.serialization import config
 
 from fishr.errors import InputError
 from fishr.files import write_atomically
@@ -53,12 +53,8 @@ def save(path: Path, state: TrainingState, experiment_text: str, position: int =
     rest = {"experiment_text": experiment_text, "position": position, "seconds": seconds}
     buffer = io.BytesIO()
     # Without the CRC of each entry, which a process can switch off, damage would not be noticed.
-    before = get_crc32_options()
-    set_crc32_options(True)
-    try:
+    with config.patch("save.compute_crc32", True):  # pyright: ignore[reportAttributeAccessIssue]
         torch.save(head | plain(state) | rest, buffer)
-    finally:
-        set_crc32_options(before)
     write_atomically(path, buffer.getvalue())
 
 
