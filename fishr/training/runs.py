@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import numpy as np
 import torch
-from attrs import frozen
 
 import fishr
 from fishr.checks import returned
@@ -93,7 +92,8 @@ def run(
     where, text = resolve_device(device), experiment_text
     with ExitStack() as stack:
 
-        def prepare() -> _Prepared:
+        def prepare() -> tuple[Domains, Model | None, Checkpoint | Finished | None, Artifacts]:
+            """Return data and modules on the device, where the first rank starts, and artifacts."""
             kept = keep
             if ranks.number == 0 and resume:
                 stack.enter_context(existing_folder(folder, text))
@@ -103,43 +103,33 @@ def run(
             domains = returned("data", experiment.data(experiment.seed, data_dir), Domains)
             finished = _finished(folder, text) if ranks.number == 0 and resume else None
             if finished is not None:
-                return _Prepared(domains, None, finished, kept)
+                return domains, None, finished, kept
             domains = domains.to(where)
             model = build_model(experiment, domains)
             if ranks.number:
-                return _Prepared(domains, model, None, kept)
+                return domains, model, None, kept
             # On the CPU, from where the other ranks get it.
             state = state_to(first_state(experiment, model, len(domains.training)), torch.device("cpu"))
             if resume:
-                return _Prepared(domains, model, _last_checkpoint(folder, text, state, experiment.steps), kept)
+                return domains, model, _last_checkpoint(folder, text, state, experiment.steps), kept
             # Only now: an experiment that cannot be trained leaves no folder behind.
             stack.enter_context(new_folder(folder, text, kept))
             stack.enter_context(_removed_if_refused(folder))
-            return _Prepared(domains, model, Checkpoint(state, text), kept)
+            return domains, model, Checkpoint(state, text), kept
 
-        prepared = agreed(prepare, ranks)
-        start = from_first(prepared.start, ranks)
+        domains, model, start, kept = agreed(prepare, ranks)
+        start = from_first(start, ranks)
         if isinstance(start, Finished):
             # A run that was killed between its result and its end left its records.
-            if ranks.number == 0 and (recorder := _recorder(folder, experiment, text, prepared.keep)):
+            if ranks.number == 0 and (recorder := _recorder(folder, experiment, text, kept)):
                 recorder.clear()
             yield start
             return
         assert start is not None
-        events = train(experiment, None, str(where), start.state, prepared.domains, ranks, prepared.model)
+        events = train(experiment, None, str(where), start.state, domains, ranks, model)
         if ranks.number == 0:
-            events = _Journal(folder, experiment, text, prepared, start, where, ranks).written(events)
+            events = _Journal(folder, experiment, text, kept, start, where, ranks).written(events)
         yield from events
-
-
-@frozen(eq=False)
-class _Prepared:
-    """Data and modules on the device, where to start (None on all ranks but the first), and artifacts."""
-
-    domains: Domains
-    model: Model | None
-    start: Checkpoint | Finished | None
-    keep: Artifacts
 
 
 @contextmanager
@@ -162,16 +152,15 @@ class _Journal:
         folder: Path,
         experiment: Experiment,
         text: str,
-        prepared: _Prepared,
+        keep: Artifacts,
         start: Checkpoint,
         device: torch.device,
         ranks: Ranks,
     ) -> None:
         self._folder, self._experiment, self._device, self._ranks = folder, experiment, device, ranks
-        self._text, self._keep, self._clock = text, prepared.keep, time.monotonic()
+        self._text, self._keep, self._clock = text, keep, time.monotonic()
         self._start = self._last = start
-        self._names = [domain.name for domain in prepared.domains.training]
-        self._recorder = _recorder(folder, experiment, text, prepared.keep, start.state.step)
+        self._recorder = _recorder(folder, experiment, text, keep, start.state.step)
 
     def written(self, events: Iterator[Event]) -> Generator[Event]:
         """Yield events, each once it is written; leave a result or a checkpoint where they end early."""
@@ -194,6 +183,7 @@ class _Journal:
         """Write an event that took so long to compute."""
         recorder = self._recorder
         if isinstance(event, Started):
+            self._names = [domain.name for domain in event.domains.training]
             # After a kill the checkpoint that the run resumes from may have no snapshot yet.
             if self._keep.checkpoints and event.state.step:
                 keep_snapshot(self._folder / CHECKPOINT, event.state.step)
