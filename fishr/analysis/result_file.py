@@ -103,6 +103,5 @@ def _analysis(tree: dict[str, Any]) -> Analysis:
 
 
 def _quantity(name: str, tree: dict[str, Any]) -> Quantity:
-    value, error = (None if tree[k] is None else torch.from_numpy(np.asarray(tree[k])) for k in ("value", "error"))
-    assert value is not None
-    return Quantity(name, value, tuple(tree["axes"]), tree["unit"], tree["route"], error)
+    error = None if tree["error"] is None else torch.from_numpy(tree["error"])
+    return Quantity(name, torch.from_numpy(tree["value"]), tuple(tree["axes"]), tree["unit"], tree["route"], error)

@@ -55,12 +55,12 @@ def analyze(
     results = [out or (p / "analysis.h5" if p.is_dir() else p.with_suffix(".analysis.h5")) for p in paths]
     folder = figures or (results[0].with_suffix("") if second is None else None)
     # Refuse before the work what would be refused after it.
-    opened = list(zip(results, subjects, strict=True))
-    replaced = [may_replace(result, one.source, settings, replace=replace) for result, one in opened]
+    opened = zip(results, subjects, strict=True)
+    work = [(result, one, may_replace(result, one.source, settings, replace=replace)) for result, one in opened]
     if folder is not None:
         check_figures(folder, [(one.source, settings) for one in subjects], replace=replace)
 
-    for (result, one), there in zip(opened, replaced, strict=True):
+    for result, one, there in work:
         save_analysis(result, measured(one, settings), replace=there)
     analyses = [load_analysis(result) for result in results]
     drawn = [] if folder is None else save_analysis_figures(analyses, histories, folder, replace=replace)

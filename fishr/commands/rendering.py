@@ -71,11 +71,11 @@ def reproduction_table(rows: "Iterable[Row]", reproduction: "Reproduction") -> s
     from fishr.protocols.invariance import METHODS
     from fishr.reproductions import COLUMNS
 
-    headers = ["method", "restarts", *COLUMNS]
-    published = [f"published: {column}" for column in COLUMNS] if reproduction.published else []
+    published = COLUMNS if reproduction.published else ()
+    headers = ["method", "restarts", *COLUMNS, *(f"published: {column}" for column in published)]
     cells = [
         [METHODS[row.method].title, str(row.restarts), *(str(row.measured[c]) for c in COLUMNS)]
-        + ([str(row.published[c]) if row.published else "" for c in COLUMNS] if published else [])
+        + [str(row.published[c]) if row.published else "" for c in published]
         for row in rows
     ]
-    return tabulate(cells, headers + published, tablefmt="github", disable_numparse=True)
+    return tabulate(cells, headers, tablefmt="github", disable_numparse=True)

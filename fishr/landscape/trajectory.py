@@ -3,9 +3,11 @@
 from collections.abc import Sequence
 
 import torch
+from attrs import evolve
+from torch import Tensor
 
 from fishr.errors import InputError
-from fishr.landscape.directions import FLAT, Directions, orthonormal
+from fishr.landscape.directions import FLAT, Directions, Kind, orthonormal
 from fishr.landscape.plane import Weights, check_alike, flattened, like
 
 
@@ -45,14 +47,8 @@ def pca_directions(checkpoints: Sequence[Weights], labels: Sequence[str]) -> Dir
     axes = right[:2]
     axes = axes * torch.where(axes @ steps[0] > 0, -1.0, 1.0).unsqueeze(1)
     shares = tuple((singular.square() / singular.square().sum())[:2].tolist())
-    return Directions(
-        "pca",
-        tuple(like(axis, checkpoints[-1]) for axis in axes),
-        tuple(f"component {i + 1} ({share:.1%} of variance)" for i, share in enumerate(shares)),
-        points=torch.cat([steps @ axes.T, steps.new_zeros(1, 2)]).cpu(),
-        labels=tuple(labels),
-        explained=shares,
-    )
+    names = tuple(f"component {i + 1} ({share:.1%} of variance)" for i, share in enumerate(shares))
+    return evolve(_plane("pca", axes, names, steps, checkpoints[-1], labels), explained=shares)
 
 
 def checkpoint_directions(checkpoints: Sequence[Weights], labels: Sequence[str]) -> Directions:
@@ -78,13 +74,8 @@ def checkpoint_directions(checkpoints: Sequence[Weights], labels: Sequence[str])
         raise InputError(f"checkpoints: got {len(checkpoints)} checkpoints, expected 3 to lay a plane through")
     steps = _steps(checkpoints)
     axes = orthonormal(steps, "checkpoints: got three on one line, expected a plane; choose others")
-    return Directions(
-        "checkpoints",
-        tuple(like(axis, checkpoints[-1]) for axis in axes),
-        (f"towards {labels[0]}", f"towards {labels[1]}, orthogonal part"),
-        points=torch.cat([steps @ axes.T, steps.new_zeros(1, 2)]).cpu(),
-        labels=tuple(labels),
-    )
+    names = (f"towards {labels[0]}", f"towards {labels[1]}, orthogonal part")
+    return _plane("checkpoints", axes, names, steps, checkpoints[-1], labels)
 
 
 def chord(start: Weights, end: Weights, labels: tuple[str, str]) -> Directions:
@@ -106,7 +97,15 @@ def chord(start: Weights, end: Weights, labels: tuple[str, str]) -> Directions:
     return Directions("interpolation", (step,), (f"{labels[0]} to {labels[1]}",), points=ends, labels=labels)
 
 
-def _steps(checkpoints: Sequence[Weights]) -> torch.Tensor:
+def _plane(
+    kind: Kind, axes: Tensor, names: tuple[str, ...], steps: Tensor, last: Weights, labels: Sequence[str]
+) -> Directions:
+    """Return directions along axes [2, P] around the last checkpoint, with the coordinates of all."""
+    points = torch.cat([steps @ axes.T, steps.new_zeros(1, 2)]).cpu()
+    return Directions(kind, tuple(like(axis, last) for axis in axes), names, points=points, labels=tuple(labels))
+
+
+def _steps(checkpoints: Sequence[Weights]) -> Tensor:
     """Return the rows θ_t − θ_T [T − 1, P]."""
     for checkpoint in checkpoints:
         check_alike(checkpoint, checkpoints[-1])

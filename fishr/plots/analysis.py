@@ -46,8 +46,7 @@ def save_analysis_figures(
         "density.png": density_figure(analyses) if all(analysis.network for analysis in analyses) else None,
         "history.png": history_figure(histories) if histories else None,
     }
-    drawn = [(name, figure) for name, figure in figures.items() if figure is not None]
-    return [save(figure, folder / name, Source=f"fishr analysis {key}") for name, figure in drawn]
+    return [save(figure, folder / name, Source=f"fishr analysis {key}") for name, figure in figures.items() if figure]
 
 
 def check_figures(folder: Path, analyses: Iterable[tuple[dict[str, str], Settings]], *, replace: bool = False) -> str:
