@@ -4,7 +4,6 @@ The head is linear in its parameters, so this is also the generalized Gauss-Newt
 losses, the Fisher, exactly. Products are two matrix products; norms and inner products follow from Gram matrices.
 """
 
-from collections.abc import Callable
 from functools import cached_property
 
 import torch
@@ -84,18 +83,18 @@ class LinearHessian:
     def top(self, rank: int) -> Eigenpairs:
         """Return the largest eigenvalues in the span of the features, by ``eigh`` if it is small, else by ``eigsh``."""
         # H is zero off R^C ⊗ span(z̃_n), so its eigenvalues are those of a matrix of size C·min(n, F̃).
-        small, lift = self.reduced
+        small = self.reduced
         if small.size <= max(_EIGH_SIZE, 3 * rank):
             found = DenseHessian(small.whole).top(rank)
-            return evolve(found, route=f"eigh in the span of the features, {_CLOSED_FORM}", lift=lift)
+            return evolve(found, route=f"eigh in the span of the features, {_CLOSED_FORM}", lift=self.lift)
         route = f"products in the span of the features, {_CLOSED_FORM}"
-        return evolve(largest_eigenpairs(small.apply, small.size, self.inputs, rank, route), lift=lift)
+        return evolve(largest_eigenpairs(small.apply, small.size, self.inputs, rank, route), lift=self.lift)
 
     @cached_property
-    def reduced(self) -> "tuple[LinearHessian, Callable[[Tensor], Tensor]]":
-        """The Hessian in an orthonormal basis of R^C ⊗ span(z̃_n), and the map from there to the parameters."""
+    def reduced(self) -> "LinearHessian":
+        """The Hessian in an orthonormal basis of R^C ⊗ span(z̃_n)."""
         spanned = self.inputs if self._span is None else self._span[1].T.contiguous()
-        return LinearHessian(self.curvature, spanned, bias=False), self._lift
+        return LinearHessian(self.curvature, spanned, bias=False)
 
     def onto(self, other: "LinearHessian") -> "LinearHessian":
         """This Hessian between the basis vectors of another domain's ``reduced``."""
@@ -108,7 +107,8 @@ class LinearHessian:
         n, width = self.inputs.shape
         return None if n >= width else torch.linalg.qr(self.inputs.T)
 
-    def _lift(self, coordinates: Tensor) -> Tensor:
+    def lift(self, coordinates: Tensor) -> Tensor:
+        """[P, k] from coordinates [r, k] in the basis of ``reduced``."""
         blocks = coordinates.view(self.outputs, -1, coordinates.shape[1])
         return self._columns(blocks if self._span is None else torch.einsum("fr,crk->cfk", self._span[0], blocks))
 

@@ -21,7 +21,7 @@ def compact(hessian: Hessian) -> Hessian:
     """Return the same matrix in the smallest known coordinates, or its Gauss-Newton matrix if large."""
     # No iterative solver of linear equations copes with negative eigenvalues.
     if isinstance(hessian, LinearHessian):
-        return hessian.reduced[0]
+        return hessian.reduced
     return evolve(hessian, kind="ggn") if isinstance(hessian, OperatorHessian) else hessian
 
 

@@ -82,8 +82,8 @@ def test_quadratic_forms_of_gradients() -> None:
 def test_another_domains_hessian_between_the_basis_vectors_of_one(samples: tuple[int, ...]) -> None:
     case = wide("cross-entropy", samples)
     one, other = case.curvature.hessians
-    small, lift = one.reduced
-    basis = lift(torch.eye(small.size, dtype=FLOAT64))
+    small = one.reduced
+    basis = one.lift(torch.eye(small.size, dtype=FLOAT64))
     assert_close(basis.T @ basis, torch.eye(small.size, dtype=FLOAT64), **TIGHT)
     assert_close(basis @ small.whole @ basis.T, case.hessians[0], **TIGHT)
     assert_close(other.onto(one).whole, basis.T @ case.hessians[1] @ basis, **TIGHT)
