@@ -12,10 +12,11 @@ from math import prod
 from typing import Any
 
 import torch
-from attrs import frozen
+from attrs import field, frozen
 from torch import Tensor
 from torch.nn import functional
 
+from fishr.checks import number
 from fishr.errors import InputError
 from fishr.ranks import ALONE, Ranks, add_over_ranks, counts_of_ranks, domains_of_ranks, sum_over_ranks
 from fishr.statistics.distances import distance_to_mean
@@ -42,13 +43,9 @@ class GapRule:
     unbiased: bool = False
     gain: float = 1.0
     memory_gain: float = 0.0
-    keep: float = 1.0
+    keep: float = field(default=1.0, validator=number(above=True))
     scale: float = 1.0
     bias: bool = True
-
-    def __attrs_post_init__(self) -> None:
-        if not self.keep > 0:
-            raise InputError(f"keep: got {self.keep}, expected a factor above 0")
 
 
 def linear_gap(
