@@ -55,6 +55,12 @@ def test_bytes_are_pictures_from_zero_to_one(wrap):
     assert int(inputs[1, 1]) == 255
 
 
+def test_the_widest_floats_are_taken():
+    made = one(X.astype(np.longdouble), Y.astype(np.longdouble))
+    assert np.array_equal(made.inputs.numpy(), X.astype(np.float32))
+    assert made.labels.tolist() == Y.tolist()
+
+
 def test_strided_and_read_only_arrays_are_taken():
     inputs = np.arange(24.0, dtype=np.float32).reshape(3, 8)[::-1, ::2]
     labels = Y.astype(np.int64)

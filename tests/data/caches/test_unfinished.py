@@ -111,6 +111,7 @@ def test_a_folder_with_files_of_others_is_not_emptied(path):
     with Parts(path, KIND, "key") as parts:
         parts.write(0, {})
         (path.parent / "surface.h5.parts" / "mine.txt").write_text("mine")
+        (path.parent / "surface.h5.parts" / "000007.h5").symlink_to("mine.txt")
         with pytest.raises(RunFailed, match="could not be removed"):
             parts.remove()
-    assert (path.parent / "surface.h5.parts" / "mine.txt").read_text() == "mine"
+    assert (path.parent / "surface.h5.parts" / "000007.h5").read_text() == "mine"

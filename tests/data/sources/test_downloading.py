@@ -1,5 +1,6 @@
 """Downloads from servers of this machine: with ranges, without, and with connections that break."""
 
+import os
 import sys
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -261,6 +262,15 @@ def test_a_full_disk_is_not_blamed_on_the_network(tmp_path: Path, monkeypatch):
     monkeypatch.setattr(downloading.os, "fsync", full)
     with pytest.raises(RunFailed, match=r"a.txt: cannot be written .No space left on device"):
         download("data:text/plain,digits", tmp_path / "a.txt", check=print)
+
+
+@pytest.mark.parametrize(("number", "problem"), [(28, "cannot be written .No space"), (32, "not received .Broken")])
+def test_a_disk_that_fails_on_the_way_is_told_from_the_network(server, tmp_path: Path, number, problem):
+    def fail(what: str, done: int, total: int | None) -> None:
+        raise OSError(number, os.strerror(number))
+
+    with pytest.raises(RunFailed, match=problem):
+        download(server.url, tmp_path / "a", check=print, progress=fail)
 
 
 def test_an_interruption_keeps_what_came(tmp_path: Path, monkeypatch):
