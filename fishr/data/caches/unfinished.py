@@ -6,7 +6,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Self
 
-from fishr.data.caches.encoding import Tree, read_element, read_tree, write_tree
+from fishr.data.caches.encoding import Tree, read_element, write_tree
 from fishr.data.caches.hdf5 import header_of, opened, sole_writer, write_whole
 from fishr.errors import InputError, RunFailed, reason
 from fishr.files import whole_name
@@ -68,7 +68,7 @@ class Parts:
                     f"{self._folder}: holds unfinished work with other settings; finish that with its own, "
                     "remove the folder, or choose another name"
                 )
-            return read_tree(file["part"])  # pyright: ignore[reportArgumentType]
+            return read_element(file, "part")
 
     def remove(self) -> None:
         """Remove all parts, after the whole file is written."""
