@@ -2,13 +2,14 @@
 
 from collections.abc import Callable
 from math import prod
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from attrs import field, frozen
+from attrs.validators import deep_iterable
 from torch import nn
 
-from fishr.checks import number
+from fishr.checks import number, whole
 from fishr.errors import InputError
 from fishr.models.initialization import hidden_layers, seeded_by
 
@@ -76,13 +77,6 @@ def image_channels(network: str, shape: tuple[int, ...]) -> int:
     return shape[0]
 
 
-def widths_of_layers(record: object, attribute: Any, value: tuple[int, ...]) -> None:
-    """Refuse layers without features."""
-    for width in value:
-        if width < 1:
-            raise InputError(f"{attribute.name}: got {width}, expected at least 1 feature in each layer")
-
-
 @frozen
 class MLP:
     """Featurizer that flattens its input and applies Linear and ReLU layers.
@@ -103,7 +97,7 @@ class MLP:
         The default is the network of Arjovsky et al., arXiv 1907.02893, section 5.2, without its last layer.
     """
 
-    widths: tuple[int, ...] = field(default=(390, 390), validator=widths_of_layers)
+    widths: tuple[int, ...] = field(default=(390, 390), validator=deep_iterable(whole(1)))
 
     def __call__(self, shape: tuple[int, ...], generator: torch.Generator) -> nn.Module:
         """Return the module from inputs [N, *shape] to features [N, F], with weights drawn from the generator."""

@@ -4,11 +4,11 @@ from typing import Literal, Protocol
 
 import torch
 from attrs import field, frozen
+from attrs.validators import deep_iterable
 from torch import nn
 
-from fishr.checks import one_of
+from fishr.checks import one_of, whole
 from fishr.errors import InputError
-from fishr.models.featurizers import widths_of_layers
 from fishr.models.initialization import hidden_layers, seeded_by, xavier_linear
 
 
@@ -79,7 +79,7 @@ class MLPHead:
         torch.Size([5, 2])
     """
 
-    widths: tuple[int, ...] = field(default=(390,), validator=widths_of_layers)
+    widths: tuple[int, ...] = field(default=(390,), validator=deep_iterable(whole(1)))
 
     def __attrs_post_init__(self) -> None:
         if not self.widths:

@@ -41,7 +41,7 @@ def test_one_seed_is_one_mlp():
 
 @pytest.mark.parametrize("widths", [(0,), (3, -1)])
 def test_layers_without_features_are_refused(widths):
-    with pytest.raises(InputError, match=f"widths: got {widths[-1]}, expected at least 1 feature"):
+    with pytest.raises(InputError, match=f"widths: got {widths[-1]}, expected a whole number of at least 1"):
         MLP(widths)
 
 
