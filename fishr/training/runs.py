@@ -4,7 +4,7 @@ import json
 import platform
 import shutil
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from contextlib import ExitStack, contextmanager, nullcontext
 from importlib.metadata import version
 from pathlib import Path
@@ -126,10 +126,12 @@ def run(
             yield start
             return
         assert start is not None
-        events = train(experiment, None, str(where), start.state, domains, ranks, model)
-        if ranks.number == 0:
-            events = _Journal(folder, experiment, text, kept, start, where, ranks).written(events)
-        yield from events
+        journal = _Journal(folder, experiment, text, kept, start, where, ranks) if ranks.number == 0 else None
+        with nullcontext() if journal is None else journal.open():
+            begun = time.monotonic()
+            for event in train(experiment, None, str(where), start.state, domains, ranks, model):
+                yield event if journal is None else journal.write(event, time.monotonic() - begun)
+                begun = time.monotonic()
 
 
 @contextmanager
@@ -162,14 +164,12 @@ class _Journal:
         self._start = self._last = start
         self._recorder = _recorder(folder, experiment, text, keep, start.state.step)
 
-    def written(self, events: Iterator[Event]) -> Generator[Event]:
-        """Yield events, each once it is written; leave a result or a checkpoint where they end early."""
+    @contextmanager
+    def open(self) -> Generator[None]:
+        """Open the files that events are written to; leave a result or a checkpoint where the run ends early."""
         with LineFile(self._folder / METRICS, self._start.position) as self._metrics, self._recorder or nullcontext():
             try:
-                begun = time.monotonic()
-                for event in events:
-                    yield self._written(event, time.monotonic() - begun)
-                    begun = time.monotonic()
+                yield
             except NotFinite as failure:
                 self._write_result(status="failed", message=str(failure), step=failure.step, term=failure.term)
                 raise
@@ -179,8 +179,8 @@ class _Journal:
                     self._checkpoint()
                 raise
 
-    def _written(self, event: Event, seconds: float) -> Event:
-        """Write an event that took so long to compute."""
+    def write(self, event: Event, seconds: float) -> Event:
+        """Write an event that took so long to compute, and return it with that time."""
         recorder = self._recorder
         if isinstance(event, Started):
             self._names = [domain.name for domain in event.domains.training]
