@@ -20,7 +20,7 @@ from fishr.data.domains import Domains
 from fishr.errors import InputError
 from fishr.files import json_text, present, remove_leftovers, write_atomically
 from fishr.ranks import ALONE, RankLost, Ranks
-from fishr.training.artifacts import SNAPSHOTS, Artifacts, keep_snapshot, load_artifacts, snapshot_path
+from fishr.training.artifacts import SNAPSHOTS, Artifacts, Recording, keep_snapshot, load_artifacts, snapshot_path
 from fishr.training.checkpoints import Checkpoint, load, save
 from fishr.training.compute import resolve_device
 from fishr.training.evaluation import score_entries, score_of
@@ -121,12 +121,12 @@ def run(
         start = from_first(start, ranks)
         if isinstance(start, Finished):
             # A run that was killed between its result and its end left its records.
-            if ranks.number == 0 and (recorder := _recorder(folder, experiment, text, kept)):
-                recorder.clear()
+            if ranks.number == 0 and kept.statistics:
+                _recorder(folder, experiment, text, kept.statistics).clear()
             yield start
             return
         assert start is not None
-        journal = _Journal(folder, experiment, text, kept, start, where, ranks) if ranks.number == 0 else None
+        journal = _Journal(folder, text, kept, start, where, ranks) if ranks.number == 0 else None
         with nullcontext() if journal is None else journal.open():
             begun = time.monotonic()
             for event in train(experiment, None, str(where), start.state, domains, ranks, model):
@@ -150,24 +150,17 @@ class _Journal:
     """Writes the events of a run into its folder."""
 
     def __init__(
-        self,
-        folder: Path,
-        experiment: Experiment,
-        text: str,
-        keep: Artifacts,
-        start: Checkpoint,
-        device: torch.device,
-        ranks: Ranks,
+        self, folder: Path, text: str, keep: Artifacts, start: Checkpoint, device: torch.device, ranks: Ranks
     ) -> None:
-        self._folder, self._experiment, self._device, self._ranks = folder, experiment, device, ranks
+        self._folder, self._device, self._ranks = folder, device, ranks
         self._text, self._keep, self._clock = text, keep, time.monotonic()
         self._start = self._last = start
-        self._recorder = _recorder(folder, experiment, text, keep, start.state.step)
+        self._recorder: Recorder | None = None
 
     @contextmanager
     def open(self) -> Generator[None]:
         """Open the files that events are written to; leave a result or a checkpoint where the run ends early."""
-        with LineFile(self._folder / METRICS, self._start.position) as self._metrics, self._recorder or nullcontext():
+        with LineFile(self._folder / METRICS, self._start.position) as self._metrics, ExitStack() as self._files:
             try:
                 yield
             except NotFinite as failure:
@@ -181,8 +174,8 @@ class _Journal:
 
     def write(self, event: Event, seconds: float) -> Event:
         """Write an event that took so long to compute, and return it with that time."""
-        recorder = self._recorder
         if isinstance(event, Started):
+            self._experiment = event.experiment
             self._names = [domain.name for domain in event.domains.training]
             # After a kill the checkpoint that the run resumes from may have no snapshot yet.
             if self._keep.checkpoints and event.state.step:
@@ -190,7 +183,11 @@ class _Journal:
             elif self._keep.checkpoints:
                 (self._folder / SNAPSHOTS).mkdir(exist_ok=True)
                 save(snapshot_path(self._folder, 0), event.state, self._text)
-            if recorder:
+            if self._keep.statistics:
+                recorder = _recorder(
+                    self._folder, event.experiment, self._text, self._keep.statistics, event.state.step
+                )
+                self._recorder = self._files.enter_context(recorder)
                 recorder.begin(event)
         elif isinstance(event, Stepped):
             self._metrics.append(json_text(step_entry(event.record, self._names)))
@@ -200,19 +197,19 @@ class _Journal:
                 self._checkpoint()
                 if self._keep.checkpoints:
                     keep_snapshot(self._folder / CHECKPOINT, done)
-            if recorder:
-                recorder.record(state)
+            if self._recorder:
+                self._recorder.record(state)
             return attrs.evolve(event, seconds=seconds)
         elif isinstance(event, Evaluated):
             self._metrics.append(json_text({"step": event.step, "scores": score_entries(event.scores)}))
         else:
             self._metrics.sync()
-            if recorder:
-                recorder.assemble()
+            if self._recorder:
+                self._recorder.assemble()
             self._write_result(status="finished", scores=score_entries(event.scores))
             # Only now: killed before, the run resumes from its last step and assembles them again.
-            if recorder:
-                recorder.clear()
+            if self._recorder:
+                self._recorder.clear()
         return event
 
     @property
@@ -243,15 +240,11 @@ class _Journal:
         write_atomically(self._folder / RESULT, (json_text(result | outcome, indent=2) + "\n").encode())
 
 
-def _recorder(
-    folder: Path, experiment: Experiment, text: str, keep: Artifacts, started_at: int = 0
-) -> "Recorder | None":
-    if keep.statistics is None:
-        return None
+def _recorder(folder: Path, experiment: Experiment, text: str, recording: Recording, started_at: int = 0) -> "Recorder":
     # Here, because HDF5 takes long to load and most runs record nothing.
     from fishr.training.recorder import Recorder
 
-    return Recorder(folder, experiment, text, keep.statistics, started_at)
+    return Recorder(folder, experiment, text, recording, started_at)
 
 
 def _last_checkpoint(folder: Path, text: str, initial: TrainingState, steps: int) -> Checkpoint:
