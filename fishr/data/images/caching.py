@@ -1,8 +1,9 @@
 """Write an image cache: decode and resize each image file once."""
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
-from multiprocessing.pool import ThreadPool
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -44,10 +45,11 @@ def cache_images(
     paths = [environment.paths() for environment in listed]
     check_readable([path for each in paths for path in each])
     numbers = {name: number for number, name in enumerate(classes)}
-    with ThreadPool(workers) as pool:
+    with ThreadPoolExecutor(workers) as pool:
 
         def compute(domain: int, start: int, stop: int) -> np.ndarray:
-            return np.stack(pool.map(lambda path: np.asarray(resize(decode(path), size)), paths[domain][start:stop]))
+            some = paths[domain][start:stop]
+            return np.stack(list(pool.map(lambda path: np.asarray(resize(decode(path), size)), some)))
 
         return write_images(
             out,
@@ -69,10 +71,12 @@ def cache_images(
         )
 
 
-def _content(listed: Sequence[Listed], pool: ThreadPool) -> str:
+def _content(listed: Sequence[Listed], pool: ThreadPoolExecutor) -> str:
     digest = sha256()
     for environment in listed:
-        hashes = pool.imap(digest_of, environment.paths(), _FILES_A_TASK)
+        paths = environment.paths()
+        tasks = [paths[start : start + _FILES_A_TASK] for start in range(0, len(paths), _FILES_A_TASK)]
+        hashes = chain.from_iterable(pool.map(lambda task: list(map(digest_of, task)), tasks))
         for name, group, found in zip(environment.images.names, environment.classes, hashes, strict=True):
             line = f"{environment.name}\t{group}\t{name}\t{found}\n"
             digest.update(line.encode(errors="surrogateescape"))
