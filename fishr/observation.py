@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from functools import cached_property
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from attrs import evolve, frozen
@@ -12,10 +12,11 @@ from fishr.errors import InputError
 from fishr.losses import CrossEntropy, Loss, loss_deltas, per_sample_losses
 from fishr.ranks import ALONE, Ranks, counts_of_ranks, domains_of_ranks, given_or_alone, sum_over_ranks
 from fishr.statistics.linear_head import has_bias, is_plain_linear, linear_moments
-from fishr.statistics.merge import moments_over_ranks
+from fishr.statistics.merge import moments_over_ranks, with_missing
 from fishr.statistics.moments import Route, at_least_float32, gradient_gram, gradient_moments, resolve_route
 from fishr.statistics.pure_forward import checked_rows, twin
 from fishr.statistics.twice_differentiable import double_backward_kernels
+from fishr.tensor_trees import each_tensor
 from fishr.types import HEAD, DomainBatch, GradientMoments, Layout, chained
 
 T = TypeVar("T", Tensor, GradientMoments)
@@ -46,6 +47,8 @@ class Observation:
     Where several ranks share a batch, every quantity is that of all their samples together, in the order of one
     process: risks and moments are summed over the ranks, samples are gathered only where they are read.
 
+    Quantities of domains have a row for each domain present in the batch, in the order of ``present``.
+
     Args:
         given: this rank's features, where they are computed already.
         graph: whether quantities have a graph to the modules' parameters.
@@ -54,7 +57,7 @@ class Observation:
         InputError: the head is no module, or the batch no ``DomainBatch``.
     """
 
-    featurizer: Callable[[Tensor], Tensor]
+    featurizer: Callable[[Any], Tensor]
     head: nn.Module
     batch: DomainBatch
     loss: Loss = CrossEntropy()  # noqa: RUF009 (immutable)
@@ -79,27 +82,46 @@ class Observation:
         return self._together(self.batch.labels)
 
     @cached_property
+    def present(self) -> tuple[int, ...]:
+        """The domains with samples in the batch, in increasing order; all but those that are missing."""
+        return tuple(k for k, sizes in enumerate(zip(*self._sizes_of_ranks, strict=True)) if sum(sizes))
+
+    @cached_property
     def sizes(self) -> tuple[int, ...]:
-        """Samples of each domain."""
-        return tuple(map(sum, zip(*self._sizes_of_ranks, strict=True)))
+        """Samples of each domain present."""
+        return tuple(sum(sizes[k] for sizes in self._sizes_of_ranks) for k in self.present)
+
+    @property
+    def own_sizes(self) -> tuple[int, ...]:
+        """This rank's samples of each domain present on any rank."""
+        return tuple(self.batch.sizes[k] for k in self.present)
 
     @property
     def domains(self) -> int:
-        """K, the number of domains."""
-        return self.batch.domains
+        """K, the number of domains present; ``batch.domains`` counts the missing ones too."""
+        return len(self.present)
 
-    def by_domain(self, rows: Tensor) -> tuple[Tensor, ...]:
-        """Split a tensor with a row for each sample into those of each domain."""
+    @property
+    def domain_ids(self) -> Tensor:
+        """[N], the domain of each sample."""
+        return torch.tensor(self.present).repeat_interleave(torch.tensor(self.sizes)).to(self.labels.device)
+
+    def per_domain(self, rows: Tensor) -> tuple[Tensor, ...]:
+        """Split a tensor with a row for each sample, in the order of ``labels``, into those of each domain present."""
+        if len(rows) != sum(self.sizes):
+            raise InputError(f"per_domain: got {len(rows)} rows, expected {sum(self.sizes)}, one for each sample")
         return rows.split(list(self.sizes))
+
+    by_domain = per_domain  # its earlier name
 
     def domain_means(self, values: Tensor) -> Tensor:
         """Return the mean over each domain's samples, [K]."""
-        return torch.stack([part.mean() for part in self.by_domain(values)])
+        return torch.stack([part.mean() for part in self.per_domain(values)])
 
     @property
     def domain_samples(self) -> tuple[tuple[Tensor, Tensor], ...]:
         """Features and labels of each domain."""
-        return tuple(zip(self.by_domain(self.features), self.by_domain(self.labels), strict=True))
+        return tuple(zip(self.per_domain(self.features), self.per_domain(self.labels), strict=True))
 
     @property
     def closed_form(self) -> bool:
@@ -130,7 +152,7 @@ class Observation:
         if not self.ranks.alone:
             return self._together(self.own.features)
         found = self._featurized if self.given is None else self.given
-        features = checked_rows("featurizer", self.featurizer, found, len(self.batch.inputs))
+        features = checked_rows("featurizer", self.featurizer, found, len(self.batch.labels))
         if not features.is_floating_point():
             return features
         return features.to(torch.promote_types(self._head_type(features), torch.float32))
@@ -164,7 +186,7 @@ class Observation:
         """[K], the mean loss of each domain."""
         if self.ranks.alone:
             return self.domain_means(self.losses)
-        sums = torch.stack([losses.sum() for losses in self.own.by_domain(self.own.losses)])
+        sums = torch.stack([losses.sum() for losses in self.own.losses.split(list(self.own_sizes))])
         return sum_over_ranks(sums, self.ranks) / sums.new_tensor(self.sizes)
 
     @_quantity
@@ -176,7 +198,7 @@ class Observation:
     def moments(self) -> GradientMoments:
         """Moments of the head's per-sample gradients, [K, P]."""
         if not self.ranks.alone:
-            return moments_over_ranks(self.own.moments, self.ranks)
+            return moments_over_ranks(with_missing(self.own.moments, self.own_sizes), self.ranks)
         if self.closed_form:
             with torch.autocast(self.features.device.type, enabled=False):
                 return linear_moments(self.deltas, self.features, self.sizes, bias=has_bias(self.head))
@@ -227,7 +249,7 @@ class Observation:
             return self.featurizer(self.batch.inputs)
         self._buffers_before  # noqa: B018 (kept before they move)
         # A copy, because the moments read the inputs too.
-        return self.featurizer(self.batch.inputs.clone())
+        return self.featurizer(each_tensor(torch.clone, self.batch.inputs))
 
     @cached_property
     def _buffers_before(self) -> dict[str, Tensor]:
@@ -241,7 +263,12 @@ class Observation:
 
     @property
     def _inputs_of_module(self) -> Tensor:
-        return self.features if self.layers == HEAD else self.batch.inputs
+        if self.layers == HEAD:
+            return self.features
+        if not isinstance(self.batch.inputs, Tensor):
+            kind = type(self.batch.inputs).__qualname__
+            raise InputError(f"layers: got {self.layers} of inputs in a {kind}, expected one tensor; use the head's")
+        return self.batch.inputs
 
     @cached_property
     def _sizes_of_ranks(self) -> list[tuple[int, ...]]:
@@ -258,7 +285,7 @@ def _check_type(name: str, value: object, expected: type) -> None:
 
 
 def observe(
-    featurizer: Callable[[Tensor], Tensor],
+    featurizer: Callable[[Any], Tensor],
     head: nn.Module,
     batch: DomainBatch,
     loss: Loss = CrossEntropy(),  # noqa: B008 (immutable)
@@ -272,12 +299,12 @@ def observe(
     Args:
         featurizer: inputs to features; ``torch.nn.Identity()`` for features that are cached.
         head: features to logits, the classifier whose gradients are matched.
-        batch: samples ordered by domain.
+        batch: samples of the domains; the featurizer is called with its ``inputs``, a tensor or a tree of tensors.
         loss: per-sample, unscaled.
         route: of the gradient moments, see ``gradient_moments``.
         ranks: the processes that share the batch, such as ``Ranks.of()``; ``batch`` is this one's part. With
             ``Ranks()`` the batch is this process's alone. None: the same, with a warning in a group of several.
-        features: of the batch, where they are computed already; the featurizer is then not called.
+        features: of ``batch.inputs``, where they are computed already; the featurizer is then not called.
         layers: whose gradients ``moments`` and ``gram`` are of: names below "featurizer" and "head", such as
             ``("featurizer.layer4", "head")``; ``("featurizer", "head")`` is the whole network. Other than the head's,
             they take a pass of their own through the network.

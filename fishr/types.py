@@ -1,81 +1,38 @@
-"""Records shared by all layers, and checks of their tensors.
+"""Records shared by all layers.
 
 Axes, in the whole package: N sample, K domain, P head parameter, C class (head output), F feature.
 """
 
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Sequence
 from difflib import get_close_matches
 from itertools import accumulate
 from math import prod
-from operator import index
 from typing import Any
 
 import torch
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter
 
 from fishr.errors import InputError
-
-
-def whole_numbers(values: Iterable[int]) -> tuple[int, ...]:
-    """Return domain sizes as a tuple of whole numbers."""
-    try:
-        return tuple(index(value) for value in values)
-    except TypeError as error:
-        got = " ".join(repr(values).split())
-        raise InputError(f"sizes: got {got}, expected a whole number for each domain") from error
-
-
-def check_sizes(sizes: Iterable[int], rows: int) -> tuple[int, ...]:
-    """Return domain sizes as a tuple if they split ``rows`` rows into non-empty domains."""
-    sizes = whole_numbers(sizes)
-    if not sizes or min(sizes) < 1:
-        raise InputError(f"sizes: got {sizes}, expected at least one sample in each of at least one domain")
-    if sum(sizes) != rows:
-        raise InputError(f"sizes: got {sizes}, which sum to {sum(sizes)}, expected the {rows} rows of the batch")
-    return sizes
-
-
-def check_batch(inputs: Tensor, labels: Tensor, sizes: Iterable[int], name: str = "features") -> tuple[int, ...]:
-    """Return domain sizes as a tuple if they fit inputs and labels, tensors with as many rows."""
-    check_rows(inputs, labels, name)
-    return check_sizes(sizes, len(inputs))
-
-
-def check_rows(inputs: Tensor, labels: Tensor, name: str = "features") -> None:
-    """Refuse inputs and labels that are not tensors with as many rows."""
-    _check_tensor(name, inputs)
-    _check_tensor("labels", labels)
-    if len(labels) != len(inputs):
-        raise InputError(f"labels: got {len(labels)} rows, expected {len(inputs)} as in the {name}")
-
-
-def _check_tensor(name: str, rows: Any) -> None:
-    if not isinstance(rows, Tensor):
-        raise InputError(
-            f"{name}: got {_kind(rows)}, expected a torch.Tensor with a row for each sample; use torch.as_tensor"
-        )
-    if not rows.ndim:
-        raise InputError(f"{name}: got a single number, expected a row for each sample")
-
-
-def _kind(value: object) -> str:
-    return "None" if value is None else f"a {type(value).__module__}.{type(value).__qualname__}"
+from fishr.row_checks import check_domains, check_inputs, check_sizes, kind, whole_numbers
+from fishr.tensor_trees import each_tensor, to_device
 
 
 @frozen(eq=False)
 class DomainBatch:
-    """Samples of several domains in one tensor, ordered by domain.
+    """Samples of several domains, ordered by domain; ``DomainBatch.of`` takes them in any order.
 
     Args:
-        inputs: [N, ...] inputs of the featurizer.
+        inputs: of the featurizer: a tensor [N, ...], or dicts, tuples and lists of such tensors.
         labels: [N] or [N, C] targets of the loss.
-        sizes: samples of each domain; the first ``sizes[0]`` rows are domain 0, and so on.
+        sizes: samples of each of K domains; the first ``sizes[0]`` rows are domain 0, and so on. A domain of 0 samples
+            is missing from this batch: quantities of domains have no row for it, penalties compare those present, and
+            its moving average stays as it is.
 
     Raises:
-        InputError: the sizes do not split the rows into non-empty domains, inputs or labels are not tensors, or they
+        InputError: the sizes do not split the rows, there is no sample, inputs or labels are not tensors, or they
             differ in rows.
 
     Example:
@@ -84,17 +41,52 @@ class DomainBatch:
         2
     """
 
-    inputs: Tensor
+    inputs: Any
     labels: Tensor
     sizes: tuple[int, ...] = field(converter=whole_numbers)
 
     def __attrs_post_init__(self) -> None:
-        check_batch(self.inputs, self.labels, self.sizes, "inputs")
+        check_inputs(self.inputs, self.labels)
+        check_sizes(self.sizes, len(self.labels), least=0)
+
+    @classmethod
+    def of(
+        cls, inputs: Any, labels: Tensor, domains: Tensor | Sequence[int], number: int | None = None
+    ) -> "DomainBatch":
+        """Return samples that come in any order as a batch.
+
+        Rows are those of ``torch.argsort(domains, stable=True)``: they keep their order within a domain. Quantities of
+        a batch are therefore bit-identical however the domains are interleaved; another order within a domain changes
+        sums by rounding alone (1e-12 in float64), except for ``IRM("half_batches")``, which pairs neighbors.
+
+        Args:
+            inputs: a tensor [N, ...], or dicts, tuples and lists of such tensors.
+            labels: [N] or [N, C].
+            domains: [N] whole numbers from 0 to K − 1, the domain of each sample.
+            number: K; needed where the last domains may be missing from a batch. None: the largest of ``domains`` + 1.
+
+        Raises:
+            InputError: domains that are no whole numbers from 0 to K − 1, or another number of them than samples.
+
+        Example:
+            >>> batch = DomainBatch.of(torch.tensor([[3.0], [1.0], [4.0]]), torch.zeros(3), domains=[2, 0, 2], number=4)
+            >>> batch.sizes, batch.inputs.flatten()
+            ((1, 0, 2, 0), tensor([1., 3., 4.]))
+        """
+        check_inputs(inputs, labels)
+        ids = check_domains(domains, len(labels), number)
+        order = ids.argsort(stable=True)
+        inputs, labels = each_tensor(lambda tensor: tensor[order.to(tensor.device)], (inputs, labels))
+        return cls(inputs, labels, ids.bincount(minlength=number or 0).tolist())
 
     @property
     def domains(self) -> int:
-        """K, the number of domains."""
+        """K, the number of domains, those without a sample in this batch included."""
         return len(self.sizes)
+
+    def to(self, device: torch.device | str) -> "DomainBatch":
+        """Return the batch with inputs and labels on a device."""
+        return evolve(self, inputs=to_device(self.inputs, device), labels=self.labels.to(device))
 
 
 HEAD = ("head",)
@@ -103,7 +95,7 @@ HEAD = ("head",)
 def check_module(module: Any) -> None:
     """Refuse a head that is not a module, or has parameters without a shape."""
     if not isinstance(module, nn.Module):
-        raise InputError(f"head: got {_kind(module)}, expected a torch.nn.Module")
+        raise InputError(f"head: got {kind(module)}, expected a torch.nn.Module")
     for name, parameter in module.named_parameters():
         if isinstance(parameter, UninitializedParameter):
             raise InputError(
@@ -240,7 +232,8 @@ class GradientMoments:
         """
         if min(self.count) < 2:
             raise InputError(
-                f"sizes: got {self.count}, expected at least 2 samples in every domain for the unbiased variance"
+                f"sizes: got {self.count}, expected at least 2 samples in every domain for the unbiased variance; draw "
+                "more samples of each, or divide by n (unbiased=False)"
             )
         factors = [n / (n - 1) for n in self.count]
         return self.variance * self.variance.new_tensor(factors).unsqueeze(1)

@@ -188,6 +188,46 @@ def test_features_come_in_the_heads_type_and_statistics_in_float32_at_least(
     assert seen.moments.variance.dtype is wide
 
 
+def test_quantities_of_domains_have_a_row_for_each_present() -> None:
+    inputs, labels = torch.randn(5, 3, dtype=FLOAT64), torch.randint(2, (5,))
+    seen = observe(nn.Identity(), linear(), DomainBatch.of(inputs, labels, [3, 1, 3, 1, 3], number=5))
+    assert (seen.present, seen.sizes, seen.own_sizes, seen.domains, seen.batch.domains) == (
+        (1, 3),
+        (2, 3),
+        (2, 3),
+        2,
+        5,
+    )
+    assert seen.domain_ids.tolist() == [1, 1, 3, 3, 3]
+    assert_close(torch.cat(seen.per_domain(seen.labels)), labels[[1, 3, 0, 2, 4]])
+    assert [len(part) for part in seen.per_domain(seen.logits)] == [2, 3]
+    expected = nn.functional.cross_entropy(seen.head(inputs), labels, reduction="none")
+    assert_close(seen.domain_losses, torch.stack([expected[[1, 3]].mean(), expected[[0, 2, 4]].mean()]))
+    assert seen.moments.count == (2, 3)
+    with pytest.raises(InputError, match="per_domain: got 4 rows, expected 5, one for each sample"):
+        seen.per_domain(labels[:4])
+
+
+def test_inputs_may_be_structures_of_tensors_except_for_layers_of_the_featurizer() -> None:
+    featurizer, head, rows = nn.Linear(3, 3).to(FLOAT64), linear(), torch.randn(4, 3, dtype=FLOAT64)
+    batch = DomainBatch({"a": rows, "b": (rows,)}, torch.tensor([0, 1, 0, 1]), (2, 2))
+
+    class Sum(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = featurizer
+
+        def forward(self, inputs: dict[str, Tensor]) -> Tensor:
+            return self.layer(inputs["a"] + inputs["b"][0])
+
+    seen = observe(Sum(), head, batch)
+    assert_close(
+        seen.moments.variance, observe(featurizer, head, DomainBatch(2 * rows, batch.labels, (2, 2))).moments.variance
+    )
+    with pytest.raises(InputError, match=r"layers: got .* of inputs in a dict, expected one tensor; use the head's"):
+        observe(Sum(), head, batch, layers=("featurizer", "head")).moments  # noqa: B018
+
+
 def test_a_loss_over_the_batch_is_refused() -> None:
     with pytest.raises(InputError, match="one number a sample"):
         observe(nn.Identity(), linear(), batch(), nn.CrossEntropyLoss()).losses  # noqa: B018

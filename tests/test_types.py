@@ -20,7 +20,7 @@ def test_a_batch_knows_its_domains(sizes: list[int]) -> None:
     assert (batch.domains, batch.sizes) == (len(sizes), tuple(sizes))
 
 
-@pytest.mark.parametrize("sizes", [(), (0, 5), (-1, 6), (2, 2), (2, 4), (2.5, 2.5)])
+@pytest.mark.parametrize("sizes", [(), (0, 0), (-1, 6), (2, 2), (2, 4), (2.5, 2.5)])
 def test_sizes_that_do_not_cut_the_rows_are_refused(sizes: tuple[int, ...]) -> None:
     with pytest.raises(InputError, match="sizes: got") as raised:
         DomainBatch(torch.zeros(5, 2), torch.zeros(5), sizes)
@@ -29,6 +29,64 @@ def test_sizes_that_do_not_cut_the_rows_are_refused(sizes: tuple[int, ...]) -> N
 
 def test_sizes_may_be_any_whole_numbers() -> None:
     assert DomainBatch(torch.zeros(5, 2), torch.zeros(5), torch.tensor([2, 3])).sizes == (2, 3)
+
+
+def test_a_domain_may_be_missing() -> None:
+    batch = DomainBatch(torch.zeros(5, 2), torch.zeros(5), (0, 5, 0))
+    assert (batch.domains, batch.sizes) == (3, (0, 5, 0))
+    with pytest.raises(InputError, match=r"sizes: got \(0, 0\), expected none below 0, and at least one sample"):
+        DomainBatch(torch.zeros(0, 2), torch.zeros(0), (0, 0))
+
+
+@given(st.lists(st.integers(0, 3), min_size=1, max_size=8), st.integers(4, 6))
+def test_samples_in_any_order_are_sorted_by_domain_and_keep_their_order_in_it(ids: list[int], number: int) -> None:
+    places = torch.arange(len(ids))
+    inputs = {"x": places[:, None].double(), "more": (places + 10, [places])}
+    for domains in (ids, torch.tensor(ids), torch.tensor(ids, dtype=torch.uint8)):
+        batch = DomainBatch.of(inputs, places, domains, number)
+        order = [n for k in range(number) for n in range(len(ids)) if ids[n] == k]
+        assert batch.sizes == tuple(ids.count(k) for k in range(number))
+        assert batch.labels.tolist() == order
+        assert batch.inputs["x"].flatten().tolist() == order
+        assert (batch.inputs["more"][0] - 10).tolist() == batch.inputs["more"][1][0].tolist() == order
+    assert DomainBatch.of(inputs, places, ids).domains == max(ids) + 1
+
+
+ROWS = torch.zeros(3, 2)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "domains", "number", "message"),
+    [
+        (ROWS, [0, 1], None, r"domains: got shape \(2,\) and type torch.int64, expected \(3,\) whole numbers"),
+        (ROWS, [0, 1, -1], None, "domains: got -1 to 1, expected whole numbers from 0; number the domains from 0"),
+        (ROWS, [1, 2, 3], 3, "domains: got 1 to 3, expected 0 to 2 for number=3; number the domains from 0"),
+        (ROWS, [0.0, 1.0, 1.0], None, "type torch.float32, expected"),
+        (ROWS, [True, False, True], None, "type torch.bool, expected"),
+        (ROWS, ["art", "photo", "art"], None, "domains: got a builtins.list that is no tensor of numbers"),
+        (ROWS, None, None, "domains: got None that is no tensor of numbers"),
+        (ROWS[:2], [0, 1, 1], None, "labels: got 3 rows, expected 2 as in the inputs"),
+        ({"ids": ROWS, "mask": ROWS[:2]}, [0, 1, 1], None, "labels: got 3 rows, expected 2 as in the inputs mask"),
+        (
+            {"ids": ROWS, "text": "abc"},
+            [0, 1, 1],
+            None,
+            "inputs: got a builtins.dict, .*; entry text is a builtins.str",
+        ),
+        ((ROWS, torch.tensor(1.0)), [0, 1, 1], None, "inputs 1: got a single number"),
+        ({}, [0, 1, 1], None, "inputs: got no tensor"),
+    ],
+)
+def test_samples_of_no_domain_are_refused(inputs: object, domains: object, number: int | None, message: str) -> None:
+    with pytest.raises(InputError, match=message) as raised:
+        DomainBatch.of(inputs, torch.zeros(3), domains, number)  # type: ignore[arg-type]
+    assert "\n" not in str(raised.value)
+
+
+def test_a_batch_moves_with_all_of_its_inputs() -> None:
+    batch = DomainBatch({"a": torch.zeros(2, 2), "b": [torch.zeros(2)]}, torch.zeros(2), (1, 1)).to("meta")
+    assert {t.device.type for t in (batch.inputs["a"], batch.inputs["b"][0], batch.labels)} == {"meta"}
+    assert batch.sizes == (1, 1)
 
 
 def test_labels_of_other_length_are_refused() -> None:

@@ -18,11 +18,12 @@ from fishr.errors import InputError
 from fishr.grad_mode import ordinary
 from fishr.losses import CrossEntropy, Loss, check_labels, per_sample_losses
 from fishr.observation import Observation
+from fishr.row_checks import check_batch, whole_numbers
 from fishr.statistics.functional_moments import refuse_batch_statistics
 from fishr.statistics.linear_head import has_bias
 from fishr.statistics.moments import Route, resolve_route
 from fishr.statistics.pure_forward import refuse_module, twin
-from fishr.types import HEAD, DomainBatch, Layout, check_batch, whole_numbers
+from fishr.types import HEAD, DomainBatch, Layout
 
 T = TypeVar("T")
 

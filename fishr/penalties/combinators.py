@@ -9,7 +9,7 @@ from torch import Tensor
 
 from fishr.errors import InputError
 from fishr.observation import Observation
-from fishr.penalties.penalty import Penalty, least_domains
+from fishr.penalties.penalty import Penalty, least_domains, require_present
 from fishr.penalties.schedules import Constant, Schedule
 from fishr.types import Problem
 
@@ -66,7 +66,8 @@ class Scaled:
     """schedule(step) · penalty.
 
     While the weight is 0 nothing is computed, unless the penalty has state to update: then it runs without a graph,
-    so that a moving average covers the warm-up at the cost of a forward pass.
+    so that a moving average covers the warm-up at the cost of a forward pass. Where it is computed, a batch with
+    samples of fewer domains than the penalty compares is refused.
 
     Args:
         schedule: weight as a function of the step, or a number.
@@ -95,6 +96,8 @@ class Scaled:
     def __call__(self, seen: Observation, state: Any, step: int) -> tuple[Tensor, Any]:
         """Return the weighted value and the penalty's next state."""
         weight = self.schedule(step)
+        if weight or has_memory(state):
+            require_present(seen, type(self.penalty).__name__, self.least_domains)
         if weight:
             value, state = self.penalty(seen, state, step)
             return weight * value, state
@@ -103,7 +106,7 @@ class Scaled:
             view = seen.detached()
             with torch.no_grad():
                 _, state = self.penalty(view, state, step)
-        return torch.zeros((), device=seen.batch.inputs.device), state
+        return torch.zeros((), device=seen.batch.labels.device), state
 
 
 @frozen(eq=False)
@@ -117,6 +120,8 @@ class Term:
 @frozen(init=False)
 class Total:
     """Sum of named penalties; the state is a dict by the same names.
+
+    Each term goes over the domains present in the batch; too few for a term are refused by its name.
 
     Args:
         terms: penalties by name.
@@ -152,17 +157,20 @@ class Total:
     def __call__(self, seen: Observation, state: dict[str, Any], step: int) -> tuple[Tensor, dict[str, Any]]:
         """Return the sum and the terms' next states."""
         terms, state = self.evaluate(seen, state, step)
-        zero = torch.zeros((), device=seen.batch.inputs.device)
+        zero = torch.zeros((), device=seen.batch.labels.device)
         return sum((term.value for term in terms.values()), zero), state
 
     def evaluate(self, seen: Observation, state: dict[str, Any], step: int) -> tuple[dict[str, Term], dict[str, Any]]:
         """Return the terms and their next states, both by name; refuse a value that is not 0-dim."""
         terms, states = dict[str, Term](), dict[str, Any]()
         for name, penalty in self.terms.items():
+            weight = weight_at(penalty, step)
+            if weight or has_memory(state[name]):
+                require_present(seen, name, least_domains(penalty))
             value, states[name] = penalty(seen, state[name], step)
             if value.ndim:
                 raise InputError(f"{name}: got a value of shape {tuple(value.shape)}, expected a single number (0-dim)")
-            terms[name] = Term(value, weight_at(penalty, step))
+            terms[name] = Term(value, weight)
         return terms, states
 
 

@@ -14,6 +14,8 @@ from fishr.types import Problem
 class ERM:
     """Mean loss over domains, (1/K) Σ_e R_e, or over samples, (1/N) Σ_n ℓ_n; equal for domains of equal size.
 
+    K counts the domains present in the batch.
+
     Args:
         over: ``"domains"`` (the IRM Colored MNIST script) or ``"samples"`` (pooled, DomainBed).
 

@@ -14,7 +14,7 @@ from fishr.ranks import ALONE
 from fishr.types import HEAD, DomainBatch, Problem
 
 # Of an observation, what is no quantity of the batch.
-_SETTINGS = ("batch", "head", "loss", "route", "closed_form", "ranks", "layers", "layout", "module")
+_SETTINGS = ("batch", "head", "loss", "route", "closed_form", "ranks", "layers", "layout", "module", "present")
 
 
 @frozen
@@ -62,8 +62,9 @@ class _Reader:
             return lambda: _Reader(self._seen.detached(), self._reads)
         if name == "own":
             return _Reader(self._seen.own, self._reads)
-        if name not in (*_SETTINGS, *self._reads):
-            self._reads.append(name)
+        read = name.removeprefix("own_")
+        if read not in (*_SETTINGS, *self._reads):
+            self._reads.append(read)
         return getattr(self._seen, name)
 
 
@@ -85,7 +86,7 @@ def explain(penalty: Penalty, step: int = 0, seen: Observation | None = None) ->
         fishr   0                   deltas, features, domains, sizes  no            21
     """
     seen = seen or _example()
-    problem = Problem.of(seen.module, seen.domains, None if seen.layers == HEAD else seen.layers)
+    problem = Problem.of(seen.module, seen.batch.domains, None if seen.layers == HEAD else seen.layers)
     terms = penalty.terms if isinstance(penalty, Total) else {type(penalty).__name__: penalty}
     return Explanation(step, tuple(_explain_term(name, term, step, seen, problem) for name, term in terms.items()))
 

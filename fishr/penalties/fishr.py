@@ -9,6 +9,7 @@ from torch import Tensor
 from fishr.errors import InputError
 from fishr.observation import Observation
 from fishr.penalties.moving_average import Average, Gain, MovingAverage
+from fishr.penalties.penalty import require_present
 from fishr.statistics.distances import (
     Reduction,
     covariance_products,
@@ -26,6 +27,8 @@ Statistic = Literal["variance", "second_moment", "covariance"]
 @frozen
 class Fishr:
     """(1/K) Σ_e ‖v̂_e − mean v̂‖², v_e the variance of the head's per-sample gradients in domain e.
+
+    Sum, mean and K are over the domains present in the batch; the moving average of a missing one stays as it is.
 
     Args:
         statistic: ``"variance"`` (the method); ``"second_moment"``, not centered, the diagonal of the empirical
@@ -79,17 +82,20 @@ class Fishr:
 
     def __call__(self, seen: Observation, state: Average | tuple[()], step: int) -> tuple[Tensor, Average | tuple[()]]:
         """Return the penalty, 0-dim, (loss/parameter)⁴, and the next state."""
+        require_present(seen, "Fishr", self.least_domains)
         if self.statistic == "covariance":
             distance = distance_to_mean_of_products(covariance_products(seen.gram, seen.sizes))
             scale = distance_scale(seen.domains, seen.layout.size**2, self.over_parameters, self.over_domains)
             # The distance is a mean over domains already.
             return distance * scale * seen.domains, state
-        average = MovingAverage(self.ema, self.gain)
-        if not seen.closed_form:
+        average, present = MovingAverage(self.ema, self.gain), seen.present
+        divisors = set(average.divisors(state, present)) if isinstance(state, Average) else {1.0}
+        if not seen.closed_form or len(divisors) > 1:
             moments = seen.moments
             statistic = moments.unbiased_variance if self.unbiased else getattr(moments, self.statistic)
             if isinstance(state, Average):
-                statistic, state = average(statistic, state)
+                average.check(state, (seen.batch.domains, statistic.shape[1]))
+                statistic, state = average(statistic, state, present)
             return distance_to_mean(statistic, self.over_parameters, self.over_domains), state
         # A linear head: distance and moving average in one pass that stores no variances.
         own, bias = seen.own, has_bias(seen.head)
@@ -97,10 +103,10 @@ class Fishr:
         scale = distance_scale(seen.domains, parameters, self.over_parameters, self.over_domains)
         rule = GapRule(centered=self.statistic == "variance", unbiased=self.unbiased, scale=scale, bias=bias)
         if not isinstance(state, Average):
-            return linear_gap(own.deltas, own.features, own.sizes, rule, ranks=seen.ranks)[0], state
-        average.check(state, (seen.domains, parameters))
-        divisor = average.divisor(state.updates + 1)
+            return linear_gap(own.deltas, own.features, seen.own_sizes, rule, ranks=seen.ranks)[0], state
+        average.check(state, (seen.batch.domains, parameters))
+        (divisor,) = divisors
         rule = evolve(rule, gain=(1 - self.ema) / divisor, memory_gain=self.ema / divisor, keep=divisor)
-        value, memory = linear_gap(own.deltas, own.features, own.sizes, rule, state.value, seen.ranks)
+        value, memory = linear_gap(own.deltas, own.features, seen.own_sizes, rule, state.rows(present), seen.ranks)
         assert memory is not None
-        return value, Average(memory, state.updates + 1)
+        return value, state.updated(memory, present)

@@ -16,6 +16,8 @@ from fishr.types import Problem
 class IRM:
     """(1/K) Σ_e (∂_s R_e(s·f))² at s = 1, with ∂_s ℓ_n = δ_n · f_n, which needs no second backward pass.
 
+    K counts the domains present in the batch.
+
     Args:
         form: ``"squared"`` (IRM's paper), or ``"half_batches"`` (DomainBed): the product of the gradients on the even
             and the odd samples of each domain, an unbiased estimate of the square.
@@ -40,7 +42,10 @@ class IRM:
     def __call__(self, seen: Observation, state: tuple[()], step: int) -> tuple[Tensor, tuple[()]]:
         """Return the penalty, 0-dim, in the loss's unit squared; refuse half batches of a single sample."""
         if self.form == "half_batches" and min(seen.sizes) < 2:
-            raise InputError(f"IRM: got domains of {seen.sizes} samples, expected at least 2 in each for half batches")
+            raise InputError(
+                f"IRM: got domains of {seen.sizes} samples, expected at least 2 in each for half batches; draw more "
+                'samples of each domain, or use form="squared"'
+            )
         by_scale = (seen.deltas * seen.logits).sum(1).split(list(seen.sizes))
         if self.form == "squared":
             terms = [gradients.mean().square() for gradients in by_scale]

@@ -10,6 +10,7 @@ from fishr.errors import InputError
 from fishr.types import Problem
 
 Gain = Literal["unit_gradient", "debiased", "none"]
+Present = tuple[int, ...]
 
 
 @frozen(eq=False)
@@ -18,11 +19,29 @@ class Average:
 
     Args:
         value: [K, P], ṽ_t = γ ṽ_{t−1} + (1−γ) v_t, from ṽ_0 = 0; no graph.
-        updates: t, number of values so far.
+        updates: number of values so far.
+        missed: how many of these had no row for each of the K domains; None: none for any.
     """
 
     value: Tensor
     updates: int
+    missed: tuple[int, ...] | None = None
+
+    def rows(self, present: Present) -> Tensor:
+        """Return the values of the domains present."""
+        return self.value if len(present) == len(self.value) else self.value[list(present)]
+
+    def counts(self, present: Present) -> tuple[int, ...]:
+        """Return t of each domain present, the number of its own values so far."""
+        return tuple(self.updates - (self.missed[k] if self.missed else 0) for k in present)
+
+    def updated(self, rows: Tensor, present: Present) -> "Average":
+        """Return the next state, with new values of the domains present; those of the others stay."""
+        if len(present) == len(self.value):
+            return Average(rows, self.updates + 1, self.missed)
+        value = self.value.index_copy(0, torch.tensor(present, device=rows.device), rows)
+        missed = self.missed or (0,) * len(value)
+        return Average(value, self.updates + 1, tuple(n + (k not in present) for k, n in enumerate(missed)))
 
 
 @frozen
@@ -31,6 +50,9 @@ class MovingAverage:
 
     The gain defines d_t: ``"unit_gradient"`` 1−γ, so that ∂v̂/∂v = 1 for any γ, while v̂ grows from v_1 to v/(1−γ);
     ``"debiased"`` 1−γ^t, so that v̂ is a weighted mean from the first step; ``"none"`` 1.
+
+    Each domain has its own average: where it is missing from a batch, neither its ṽ nor its t changes. A call
+    ``average(value, state, present)`` then takes and returns a row for each of the domains present.
 
     Args:
         decay: γ, at least 0 and below 1.
@@ -68,16 +90,26 @@ class MovingAverage:
         """Return d_t for the t-th value, t from 1."""
         return {"unit_gradient": 1 - self.decay, "debiased": 1 - self.decay**update, "none": 1.0}[self.gain]
 
-    def __call__(self, value: Tensor, state: Average) -> tuple[Tensor, Average]:
-        """Return v̂ [K, P] with the newest value [K, P] in it, and the next state."""
-        self.check(state, tuple(value.shape))
-        average = torch.lerp(value, state.value, self.decay)
-        return average / self.divisor(state.updates + 1), Average(average.detach(), state.updates + 1)
+    def divisors(self, state: Average, present: Present) -> tuple[float, ...]:
+        """Return d_t of the next value of each domain present."""
+        return tuple(self.divisor(count + 1) for count in state.counts(present))
+
+    def __call__(self, value: Tensor, state: Average, present: Present | None = None) -> tuple[Tensor, Average]:
+        """Return v̂ with the newest value [K, P] in it, or [rows of ``present``, P], and the next state."""
+        present = tuple(range(len(state.value))) if present is None else present
+        fits = len(value) == len(present) and max(present) < len(state.value)
+        self.check(state, (len(state.value) if fits else len(value), *value.shape[1:]))
+        average = torch.lerp(value, state.rows(present), self.decay)
+        divisors = self.divisors(state, present)
+        same = len(set(divisors)) == 1
+        divisor = divisors[0] if same else average.new_tensor(divisors).unsqueeze(1)
+        return average / divisor, state.updated(average.detach(), present)
 
     def check(self, state: Average, shape: tuple[int, ...]) -> None:
         """Refuse a statistic whose shape is not the state's."""
         if shape != state.value.shape:
             raise InputError(
                 f"moving average: got a statistic of shape {shape}, expected {tuple(state.value.shape)} "
-                "as in the first step; the number of domains and the head must stay the same"
+                "as in the first step; the head and the number of domains must stay the same, also for a batch that "
+                "lacks some of them (a size of 0, or number= of DomainBatch.of)"
             )

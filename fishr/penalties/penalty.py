@@ -4,6 +4,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor
 
+from fishr.errors import InputError
 from fishr.observation import Observation
 from fishr.types import Problem
 
@@ -17,8 +18,12 @@ class Penalty(Protocol):
     dicts with string keys and frozen attrs records; training refuses anything else, such as a module. A penalty
     without memory has the state ``()``.
 
-    A penalty that compares domains has the attribute ``least_domains = 2``: training refuses it on fewer domains, and
-    a sweep trains jobs with fewer domains without it. The default is 1.
+    A penalty that compares domains has the attribute ``least_domains = 2``: training refuses it on fewer domains,
+    ``Scaled`` and ``Total`` refuse a batch with samples of fewer, and a sweep trains jobs of fewer domains without it.
+    The default is 1.
+
+    Quantities of domains have a row for each domain present in the batch. A state that has a row for each of all
+    domains is read and written at the rows ``seen.present``.
 
     Example:
         >>> from attrs import frozen
@@ -56,3 +61,12 @@ class Risk(Penalty, Protocol):
 def least_domains(penalty: object) -> int:
     """Return the fewest training domains that a penalty is defined on."""
     return getattr(penalty, "least_domains", 1)
+
+
+def require_present(seen: Observation, name: str, least: int) -> None:
+    """Refuse a batch with samples of fewer domains than a penalty compares; it would silently be zero."""
+    if len(seen.present) < least:
+        raise InputError(
+            f"{name}: got a batch with samples of {len(seen.present)} of {seen.batch.domains} domains, expected at "
+            f"least {least} to compare; draw samples of more domains into each batch, or skip the penalty in this step"
+        )

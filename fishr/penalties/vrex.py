@@ -7,12 +7,15 @@ from attrs.validators import in_
 from torch import Tensor
 
 from fishr.observation import Observation
+from fishr.penalties.penalty import require_present
 from fishr.types import Problem
 
 
 @frozen
 class VREx:
     """(1/K) Σ_e (R_e − R̄)², or the sum over pairs Σ_{A<B} (R_A − R_B)², which is K² times that.
+
+    Sums, mean and K are over the domains present in the batch.
 
     Args:
         form: ``"variance"`` (DomainBed) or ``"pairwise"`` (the IRM Colored MNIST script: (R_1 − R_2)²).
@@ -41,5 +44,6 @@ class VREx:
 
     def __call__(self, seen: Observation, state: tuple[()], step: int) -> tuple[Tensor, tuple[()]]:
         """Return the penalty, 0-dim, in the loss's unit squared."""
+        require_present(seen, "VREx", self.least_domains)
         variance = (seen.domain_losses - seen.domain_losses.mean()).square().mean()
         return variance * (1 if self.form == "variance" else seen.domains**2), state

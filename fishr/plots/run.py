@@ -1,6 +1,7 @@
 """The figure of a run: its losses and every domain's accuracy over the steps."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,8 @@ def _losses(axes: Axes, steps: list[dict[str, Any]], domains: list[str], first: 
     at = [line["step"] for line in steps]
     marker = "-" if len(steps) > 1 else "o"
     for index, name in enumerate(domains):
-        curve = [line["domain_losses"][name] for line in steps]
+        # A domain may be missing from a step's batch.
+        curve = [line["domain_losses"].get(name, math.nan) for line in steps]
         axes.plot(at, curve, marker, label=f"risk, {literal(name)}", color=color_of(index), linewidth=1.4)
     negative = False
     for index, name in enumerate(steps[0]["terms"]):

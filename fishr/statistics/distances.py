@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from fishr.types import check_sizes
+from fishr.row_checks import check_sizes
 
 Reduction = Literal["mean", "sum"]
 

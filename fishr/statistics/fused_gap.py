@@ -19,10 +19,10 @@ from torch.nn import functional
 from fishr.checks import number
 from fishr.errors import InputError
 from fishr.ranks import ALONE, Ranks, add_over_ranks, counts_of_ranks, domains_of_ranks, sum_over_ranks
+from fishr.row_checks import check_sizes
 from fishr.statistics.distances import distance_to_mean
 from fishr.statistics.linear_head import linear_moments
-from fishr.statistics.merge import moments_over_ranks
-from fishr.types import check_sizes
+from fishr.statistics.merge import moments_over_ranks, with_missing
 
 # Elements of a block (domains × classes × features), and of the rows (samples × features) read for it at a time:
 # measured best on a CPU; a GPU wants few large kernels.
@@ -58,12 +58,17 @@ def linear_gap(
 ) -> tuple[Tensor, Tensor | None]:
     """Return the distance (0-dim) of a linear head's gradient statistic to its mean, and the next memory, keep·v̂."""
     # `deltas` [N, C] and `features` [N, F] are this rank's rows, `memory` [K, P] is the same on all ranks. The value is
-    # that of one process on all samples; the backward pass differentiates the sum of the ranks' objectives.
-    sizes = check_sizes(sizes, len(features))
+    # that of one process on all samples; the backward pass differentiates the sum of the ranks' objectives. A rank may
+    # have no sample of a domain.
+    sizes = check_sizes(sizes, len(features), least=0)
     everyone = counts_of_ranks(sizes, ranks)
     totals = tuple(map(sum, zip(*everyone, strict=True)))
+    check_sizes(totals, sum(totals))
     if rule.unbiased and min(totals) < 2:
-        raise InputError(f"sizes: got {totals}, expected at least 2 samples in every domain for the unbiased variance")
+        raise InputError(
+            f"sizes: got {totals}, expected at least 2 samples in every domain for the unbiased variance; draw more "
+            "samples of each, or divide by n (unbiased=False)"
+        )
     with torch.autocast(features.device.type, enabled=False):
         if not ranks.alone and _gathers(totals, deltas.shape[1], features.shape[1]):
             deltas, features = (domains_of_ranks(rows, everyone, ranks) for rows in (deltas, features))
@@ -285,7 +290,8 @@ def _differentiable_backward(
     """Return the same gradients through plain differentiable steps, for second derivatives."""
 
     def value(deltas: Tensor, features: Tensor) -> Tensor:
-        moments = moments_over_ranks(linear_moments(deltas, features, samples.sizes, rule.bias), samples.ranks)
+        own = linear_moments(deltas, features, tuple(filter(None, samples.sizes)), rule.bias)
+        moments = moments_over_ranks(with_missing(own, samples.sizes), samples.ranks)
         centered = moments.unbiased_variance if rule.unbiased else moments.variance
         statistic = rule.gain * (centered if rule.centered else moments.second_moment)
         if memory is not None:

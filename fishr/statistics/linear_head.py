@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from fishr.losses import Loss, loss_deltas
-from fishr.types import GradientMoments, Layout, check_sizes
+from fishr.row_checks import check_sizes
+from fishr.types import GradientMoments, Layout
 
 
 def is_plain_linear(head: nn.Module) -> TypeGuard[nn.Linear]:

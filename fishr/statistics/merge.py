@@ -4,7 +4,7 @@ Parts merge exactly; variances through the spread of the parts' means (Chan, Gol
 cancellation of a difference of second moments.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -58,6 +58,16 @@ def merge_moments(*parts: GradientMoments) -> GradientMoments:
     mean = (shares * means).sum(0)
     variance = (shares * (variances + (means - mean).square())).sum(0)
     return GradientMoments(totals, mean, variance, first.layout)
+
+
+def with_missing(part: GradientMoments, sizes: Sequence[int]) -> GradientMoments:
+    """Return moments of all domains, with zeros for those of size 0, from the moments of the others."""
+    if all(sizes):
+        return part
+    present = torch.tensor([k for k, size in enumerate(sizes) if size], device=part.mean.device)
+    zeros = part.mean.new_zeros(len(sizes), part.layout.size)
+    mean, variance = (zeros.index_copy(0, present, rows) for rows in (part.mean, part.variance))
+    return GradientMoments(tuple(sizes), mean, variance, part.layout)
 
 
 def moments_of_samples(chunks: Iterable[Tensor]) -> tuple[Tensor, Tensor]:

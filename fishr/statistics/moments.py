@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from fishr.errors import InputError
 from fishr.grad_mode import ordinary, outside_inference_mode
 from fishr.losses import CrossEntropy, Loss
+from fishr.row_checks import check_batch, check_rows
 from fishr.statistics.backpack_limits import NoFormula
 from fishr.statistics.functional_moments import (
     functional_moments,
@@ -17,7 +18,7 @@ from fishr.statistics.functional_moments import (
 from fishr.statistics.linear_head import has_bias, is_plain_linear, linear_deltas, linear_gram, linear_moments
 from fishr.statistics.pure_forward import refuse_module
 from fishr.statistics.twice_differentiable import has_recurrence
-from fishr.types import GradientMoments, Layout, check_batch, check_rows
+from fishr.types import GradientMoments, Layout
 
 Route = Literal["auto", "closed_form", "backpack", "functional"]
 

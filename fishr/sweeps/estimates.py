@@ -17,6 +17,7 @@ from fishr.protocols.domainbed.job import Job
 from fishr.sweeps.execution import with_cached_features
 from fishr.sweeps.job_results import common_entries, dump_lines, result_lines
 from fishr.sweeps.plan import Keep
+from fishr.tensor_trees import named_tensors
 from fishr.training.compute import resolve_device
 from fishr.training.evaluation import DomainScore, evaluate, score_entries
 from fishr.training.experiment import Experiment
@@ -24,7 +25,6 @@ from fishr.training.loop import batch_source
 from fishr.training.model import Model
 from fishr.training.state import TrainingState, build_model, first_state, without_optimizer
 from fishr.training.step import StepRecord, advance, step_entry
-from fishr.training.tensor_trees import named_tensors
 
 _ENOUGH, _STEPS, _SAMPLES = 0.5, 20, 32  # seconds; steps at most; samples of each domain at first
 # Of a file system; and of a checkpoint's file beside each tensor's numbers: its name, place and alignment.

@@ -16,10 +16,10 @@ from torch.utils.serialization import config
 
 from fishr.errors import InputError
 from fishr.files import write_atomically
+from fishr.tensor_trees import PLAIN, is_dense, parts, plain, restored
 from fishr.training.run_folder import same_configuration
 from fishr.training.state import TrainingState, without_optimizer
 from fishr.training.step import NotFinite
-from fishr.training.tensor_trees import PLAIN, is_dense, parts, plain, restored
 
 FORMAT = "fishr checkpoint"
 VERSION = 1

@@ -16,7 +16,7 @@ from torch.optim.sgd import sgd
 
 from fishr.checks import number
 from fishr.errors import InputError
-from fishr.training.tensor_trees import require_tree
+from fishr.tensor_trees import require_tree
 
 Parameters = tuple[Tensor, ...]
 Gradients = tuple[Tensor | None, ...]

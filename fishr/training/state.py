@@ -11,11 +11,11 @@ from fishr.checks import returned
 from fishr.data.domains import Domains
 from fishr.errors import InputError
 from fishr.losses import check_labels, outputs_of
+from fishr.tensor_trees import require_tree, to_device
 from fishr.training.compute import GradientScale
 from fishr.training.experiment import Experiment
 from fishr.training.model import Model
 from fishr.training.optimizers import OptimizerState
-from fishr.training.tensor_trees import require_tree, to_device
 from fishr.types import HEAD, Layout, Problem, chained
 
 _INITIALIZATION, _BATCHES = 0, 1

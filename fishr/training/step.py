@@ -15,6 +15,7 @@ from fishr.errors import RunFailed
 from fishr.observation import observe
 from fishr.ranks import ALONE, Ranks, mean_over_ranks
 from fishr.seeding import seeded
+from fishr.tensor_trees import require_tree
 from fishr.training.compute import LEAST, Compute, GradientScale, products
 from fishr.training.experiment import Experiment
 from fishr.training.model import Model, place
@@ -22,7 +23,6 @@ from fishr.training.objective import Loss
 from fishr.training.optimizers import Gradients, clipped, updated
 from fishr.training.prefetch import Prefetch, step_seed
 from fishr.training.state import TrainingState
-from fishr.training.tensor_trees import require_tree
 from fishr.types import HEAD, DomainBatch
 
 
@@ -43,12 +43,13 @@ class StepRecord:
     risk: float
     l2: float  # squared norm of the weights times its factor
     terms: dict[str, TermRecord]
-    domain_losses: tuple[float, ...]  # mean of each training domain in the batch
+    domain_losses: tuple[float, ...]  # mean of each training domain in the batch; NaN of a missing one
 
 
 def step_entry(record: StepRecord, names: Sequence[str]) -> dict[str, Any]:
-    """Return a record as plain values for JSON, with domain losses by name."""
-    return asdict(record) | {"domain_losses": dict(zip(names, record.domain_losses, strict=True))}
+    """Return a record as plain values for JSON, with domain losses by name, but for missing domains."""
+    losses = zip(names, record.domain_losses, strict=True)
+    return asdict(record) | {"domain_losses": {name: loss for name, loss in losses if not math.isnan(loss)}}
 
 
 class NotFinite(RunFailed):
@@ -111,9 +112,10 @@ def advance(
     place(model, state.parameters, state.buffers)
     trainable = {name: p for name, p in model.parameters().items() if p.requires_grad}
     parameters = tuple(trainable.values())
-    with seeded(seed, batch.inputs.device):
+    inputs = returned("inputs of batches", batch.inputs, Tensor)
+    with seeded(seed, inputs.device):
         # Moments of the featurizer's layers read the inputs again, which its forward pass may overwrite.
-        inputs = batch.inputs if experiment.layers == HEAD else batch.inputs.clone()
+        inputs = inputs if experiment.layers == HEAD else inputs.clone()
         features, vjp = featurize(model, experiment.compute, inputs, parameters, seed)
         route, layers = experiment.route or "auto", experiment.layers
         seen = observe(
@@ -130,6 +132,9 @@ def advance(
             if by_features is not None:
                 gradients = _added(gradients, vjp(by_features, 1.0 if state.scale is None else state.scale.value))
     domain_losses = seen.domain_losses.detach()
+    if seen.domains < batch.domains:
+        rows = torch.tensor(seen.present, device=domain_losses.device)
+        domain_losses = domain_losses.new_full((batch.domains,), math.nan).index_copy(0, rows, domain_losses)
     # The optimizer needs the memory.
     del seen, features, vjp
 

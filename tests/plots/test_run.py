@@ -59,6 +59,14 @@ def _curves(axes):
     return {line.get_label(): line for line in axes.get_lines()}
 
 
+def test_a_step_without_a_domain_is_a_gap(draw):
+    lines = [_step(0), _step(1), _step(2), _evaluation(3)]
+    del lines[1]["domain_losses"]["flip 0.1"]
+    curves = _curves(draw(lines).axes[0])
+    np.testing.assert_array_equal(curves["risk, flip 0.1"].get_ydata(), [0.1, np.nan, 2.1])
+    np.testing.assert_array_equal(curves["risk, flip 0.2"].get_ydata(), [0.2, 1.2, 2.2])
+
+
 def test_curves_are_the_metrics(draw):
     lines = [_step(0, 0.5, 1.0), _step(1, 9.0, 3.0), _evaluation(2), _step(2, 40.0, 4.0), _evaluation(3)]
     figure = draw(lines)

@@ -11,10 +11,10 @@ from fishr.models.featurizers import MLP
 from fishr.models.heads import LinearHead
 from fishr.models.initialization import xavier_linear
 from fishr.penalties import ERM, Fishr, Scaled, StepSchedule, Total, VREx
+from fishr.tensor_trees import named_tensors
 from fishr.training.experiment import Experiment
 from fishr.training.objective import Objective
 from fishr.training.optimizers import SGD, Adam
-from fishr.training.tensor_trees import named_tensors
 
 
 @attrs.frozen

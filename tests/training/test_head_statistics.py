@@ -10,12 +10,12 @@ from fishr.landscape import random_directions
 from fishr.models.heads import LinearHead, MLPHead
 from fishr.observation import observe
 from fishr.penalties import IRM, Fishr, Scaled, StepSchedule, Total, VREx
+from fishr.tensor_trees import named_tensors
 from fishr.training.artifacts import Recording
 from fishr.training.head_statistics import head_statistics
 from fishr.training.loop import Stepped, train
 from fishr.training.objective import Objective
 from fishr.training.state import build_model
-from fishr.training.tensor_trees import named_tensors
 
 
 def _after(experiment, steps):

@@ -1,5 +1,6 @@
 """Parts of an experiment that a user supplies: what they return is checked, and all of them train."""
 
+import math
 from typing import Any
 
 import attrs
@@ -16,6 +17,7 @@ from fishr.penalties import ERM, Scaled, Stateless, Total, VREx
 from fishr.protocols import colored_digits
 from fishr.ranks import ALONE
 from fishr.training import Experiment, train
+from fishr.training.step import step_entry
 from fishr.types import DomainBatch
 
 
@@ -148,6 +150,34 @@ class Broken:
 def test_what_a_part_returns_is_checked(changes: dict[str, Any], message: str):
     with pytest.raises(InputError, match=message):
         list(train(own(**changes)))
+
+
+def test_a_batch_may_lack_a_domain() -> None:
+    def one_or_both(domains: tuple[Domain, ...], generator: torch.Generator) -> DomainBatch:
+        batch = first_half(domains, generator)
+        if torch.rand(1, generator=generator) < 0.5:
+            return batch
+        return DomainBatch(batch.inputs[4:], batch.labels[4:], (0, 4))
+
+    objective = attrs.evolve(colored_digits().objective, risk=ERM(), penalty=Total(), l2=0.0)
+    events = list(train(own(batches=FunctionBatches(one_or_both), objective=objective, steps=12)))
+    records: list[Any] = [event.record for event in events if hasattr(event, "record")]
+    assert {len(record.domain_losses) for record in records} == {2}
+    lacking = [record for record in records if math.isnan(record.domain_losses[0])]
+    assert 0 < len(lacking) < 12
+    for record in records:
+        found = step_entry(record, ("one", "two"))["domain_losses"]
+        assert list(found) == (["two"] if record in lacking else ["one", "two"])
+        assert record.risk == pytest.approx(sum(found.values()) / len(found), rel=1e-6)
+
+
+def test_inputs_of_a_batch_in_training_are_one_tensor() -> None:
+    def structured(domains: tuple[Domain, ...], generator: torch.Generator) -> DomainBatch:
+        batch = first_half(domains, generator)
+        return DomainBatch({"x": batch.inputs}, batch.labels, batch.sizes)
+
+    with pytest.raises(InputError, match="inputs of batches: got a dict from its call, expected a Tensor"):
+        list(train(own(batches=FunctionBatches(structured))))
 
 
 def test_a_state_that_no_checkpoint_holds_is_refused():

@@ -8,6 +8,7 @@ import torch
 from fishr.data.caches import load_tree
 from fishr.errors import InputError, RunFailed
 from fishr.penalties import Total
+from fishr.tensor_trees import named_tensors
 from fishr.training import recorder as module
 from fishr.training.artifacts import ARTIFACTS, Artifacts, Recording, snapshots
 from fishr.training.checkpoints import load
@@ -17,7 +18,6 @@ from fishr.training.objective import Objective
 from fishr.training.recorder import KIND, STATISTICS
 from fishr.training.runs import run
 from fishr.training.state import build_model, first_state
-from fishr.training.tensor_trees import named_tensors
 
 pytestmark = pytest.mark.slow
 

@@ -1,7 +1,7 @@
 """Trees to plain containers and back."""
 
 import io
-from collections import OrderedDict, namedtuple
+from collections import OrderedDict, UserDict, namedtuple
 
 import attrs
 import numpy as np
@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fishr.errors import InputError
-from fishr.training.tensor_trees import named_tensors, plain, require_tree, restored, to_device
+from fishr.tensor_trees import each_tensor, joined_rows, named_tensors, plain, require_tree, restored, to_device
 
 
 @attrs.frozen(eq=False)
@@ -80,6 +80,50 @@ def test_every_tensor_has_its_path():
     assert [name for name, _ in named_tensors(tree)] == ["a.0.average", "a.1.0"]
 
 
+Pair = namedtuple("Pair", "first second")
+
+
+def test_structures_keep_their_kind_and_mappings_become_dicts():
+    tree = {"a": Pair(torch.ones(1), [torch.zeros(2)]), "b": UserDict(c=torch.ones(3)), "n": 3}
+    found = each_tensor(lambda tensor: tensor + 1, tree)
+    assert isinstance(found["a"], Pair)
+    assert type(found["b"]) is dict
+    assert found["n"] == 3
+    assert [tensor.tolist() for _, tensor in named_tensors(found)] == [[2.0], [1.0, 1.0], [2.0, 2.0, 2.0]]
+
+
+def test_rows_are_joined_in_order():
+    one, two = ({"a": (torch.full((n, 2), float(n)),)} for n in (1, 2))
+    assert joined_rows([one, two])["a"][0][:, 0].tolist() == [1.0, 2.0, 2.0]
+    with pytest.raises(TypeError, match="the entries a and the entries a, b"):
+        joined_rows([one, two | {"b": torch.zeros(1)}])
+
+
+@attrs.frozen(eq=False)
+class Later:
+    count: int
+    more: object = None
+    always: object = None
+
+
+def test_a_field_that_is_none_by_default_may_be_missing_from_a_file():
+    assert attrs.asdict(restored({"count": 5}, Later(3), "state")) == {"count": 5, "more": None, "always": None}
+    assert restored({"count": 5, "more": (1,)}, Later(3), "state").more == (1,)
+    with pytest.raises(InputError, match="state: got the entries more in the checkpoint"):
+        restored({"more": 1}, Later(3), "state")
+    with pytest.raises(InputError, match="state: got the entries count, other"):
+        restored({"count": 1, "other": 1}, Later(3), "state")
+    with pytest.raises(InputError, match="state: got the entries count in the checkpoint"):
+        restored({"count": 1}, Later(3, more=torch.zeros(1)), "state")
+
+
+def test_a_state_that_began_empty_may_be_refused():
+    assert restored((), (), "state", growing=False) == ()
+    assert restored((1,), None, "state", growing=False) == (1,)
+    with pytest.raises(InputError, match="state: got the entries 0 in the checkpoint, expected the entries"):
+        restored((1,), (), "state", growing=False)
+
+
 def test_a_view_does_not_drag_its_storage_along():
     view = torch.zeros(1000, 1000)[0, :3]
     assert plain({"view": view})["view"].untyped_storage().nbytes() == 12
@@ -118,9 +162,6 @@ def test_a_state_that_began_empty_is_taken_as_it_is():
 @given(trees)
 def test_trees_are_taken_as_states(tree):
     require_tree(tree, "state")
-
-
-Pair = namedtuple("Pair", "first second")
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,10 @@
 """Trees of tensors: nested tuples, lists, dicts with string keys and frozen attrs records, with numbers at the leaves.
 
-Every state of a run is such a tree. On disk a record becomes a dict of its fields, so that the file holds only plain
-containers; a template of the same structure brings the records back.
+Every state of a run is such a tree, and so are a model's inputs. On disk a record becomes a dict of its fields, so that
+the file holds only plain containers; a template of the same structure brings the records back.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, cast
 
 import attrs
@@ -13,15 +13,33 @@ from torch import Tensor, nn
 
 from fishr.errors import InputError
 
+_RESUME = "resume with the configuration that the checkpoint was made with"
 PLAIN = (bool, int, float, str, type(None))
 
 
-def to_device(tree: Any, device: torch.device) -> Any:
-    """Return the tree with every tensor on a device."""
+def each_tensor(function: Callable[[Tensor], Any], tree: Any) -> Any:
+    """Return the tree with a function's result in place of every tensor."""
     if isinstance(tree, Tensor):
-        return tree.to(device)
+        return function(tree)
     children = _children(tree)
-    return tree if children is None else _rebuilt(tree, {k: to_device(child, device) for k, child in children.items()})
+    return tree if children is None else _rebuilt(tree, {k: each_tensor(function, c) for k, c in children.items()})
+
+
+def to_device(tree: Any, device: torch.device | str) -> Any:
+    """Return the tree with every tensor on a device."""
+    return each_tensor(lambda tensor: tensor.to(device), tree)
+
+
+def joined_rows(trees: Sequence[Any]) -> Any:
+    """Return trees of one structure as one tree of their tensors' rows, in order."""
+    first = trees[0]
+    if isinstance(first, Tensor):
+        return torch.cat(tuple(trees))
+    children = [_children(tree) for tree in trees]
+    expected = children[0]
+    if expected is None or any(other is None or other.keys() != expected.keys() for other in children):
+        raise TypeError(" and ".join(dict.fromkeys(map(_outline, trees))))
+    return _rebuilt(first, {key: joined_rows([other[key] for other in children if other]) for key in expected})
 
 
 def parts(tree: Any) -> Iterator[tuple[str, Any, int]]:
@@ -35,9 +53,14 @@ def parts(tree: Any) -> Iterator[tuple[str, Any, int]]:
         pending += [(f"{path}.{key}" if path else key, child, depth + 1) for key, child in reversed(children.items())]
 
 
+def leaves(tree: Any) -> Iterator[tuple[str, Any]]:
+    """Yield whatever is no container, with its dotted path."""
+    return ((path, part) for path, part, _ in parts(tree) if _children(part) is None)
+
+
 def named_tensors(tree: Any) -> Iterator[tuple[str, Tensor]]:
     """Yield each tensor of a tree with its dotted path."""
-    return ((path, part) for path, part, _ in parts(tree) if isinstance(part, Tensor))
+    return ((path, leaf) for path, leaf in leaves(tree) if isinstance(leaf, Tensor))
 
 
 def plain(tree: Any) -> Any:
@@ -90,28 +113,31 @@ def require_tree(tree: Any, what: str) -> None:
                 raise InputError(f"{where}: got the key {key!r}, expected strings as keys")
 
 
-def restored(tree: Any, template: Any, path: str) -> Any:
-    """Return a plain tree in the types of a template; None and empty containers in the template accept anything."""
+def restored(tree: Any, template: Any, path: str, fix: str = _RESUME, growing: bool = True) -> Any:
+    """Return a plain tree in the types of a template, where None, {} and [] accept anything, and () too if growing."""
+    misfit = InputError(f"{path}: got {_outline(tree)} in the checkpoint, expected {_outline(template)}; {fix}")
     if isinstance(template, Tensor):
         if not isinstance(tree, Tensor) or tree.shape != template.shape or tree.dtype != template.dtype:
-            raise _misfit(tree, template, path)
+            raise misfit
         return tree
     expected = _children(template)
     if not expected:
         if expected is None and not _alike(tree, template):
-            raise _misfit(tree, template, path)
+            raise misfit
+        if template == () and not growing and _children(tree) != {}:
+            raise misfit
         return template if attrs.has(type(template)) else tree
-    found = _children(tree)
-    if found is None or found.keys() != expected.keys():
-        raise _misfit(tree, template, path)
-    return _rebuilt(template, {key: restored(found[key], expected[key], f"{path}.{key}") for key in expected})
+    found, optional = _children(tree), _optional(template)
+    if found is None or not expected.keys() - optional <= found.keys() <= expected.keys():
+        raise misfit
+    parts = {key: restored(found.get(key), part, f"{path}.{key}", fix, growing) for key, part in expected.items()}
+    return _rebuilt(template, parts)
 
 
-def _misfit(tree: Any, template: Any, path: str) -> InputError:
-    return InputError(
-        f"{path}: got {_outline(tree)} in the checkpoint, expected {_outline(template)}; "
-        "resume with the configuration that the checkpoint was made with"
-    )
+def _optional(tree: Any) -> set[str]:
+    """Return the fields of a record that are None by default, and now; a file from before they existed lacks them."""
+    fields = attrs.fields(type(tree)) if attrs.has(type(tree)) else ()
+    return {field.name for field in fields if field.default is None and getattr(tree, field.name) is None}
 
 
 def _alike(tree: Any, template: Any) -> bool:
@@ -128,8 +154,8 @@ def _outline(tree: Any) -> str:
 
 
 def _children(tree: Any) -> dict[str, Any] | None:
-    if isinstance(tree, dict):
-        return cast(dict[str, Any], tree)
+    if isinstance(tree, Mapping):
+        return dict(cast(Mapping[str, Any], tree))
     if isinstance(tree, (tuple, list)):
         return {str(index): child for index, child in enumerate(cast(tuple[Any, ...], tree))}
     if attrs.has(type(tree)):
@@ -138,8 +164,10 @@ def _children(tree: Any) -> dict[str, Any] | None:
 
 
 def _rebuilt(like: Any, children: dict[str, Any]) -> Any:
-    if isinstance(like, dict):
+    if isinstance(like, Mapping):
         return children
+    if isinstance(like, tuple) and hasattr(like, "_make"):
+        return type(cast(Any, like))(*children.values())
     if isinstance(like, (tuple, list)):
         return type(cast(tuple[Any, ...], like))(children.values())
     return type(like)(**{str(field.alias): children[field.name] for field in attrs.fields(type(like))})
