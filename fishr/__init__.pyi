@@ -30,6 +30,8 @@ from .penalties import (
     Total,
     VREx,
     explain,
+    load_state,
+    state_dict,
 )
 from .ranks import RankLost, Ranks, mean_over_ranks, sum_over_ranks
 from .statistics import (
@@ -114,6 +116,7 @@ __all__ = [
     "gradient_moments",
     "joined",
     "landscape",
+    "load_state",
     "mean_over_ranks",
     "merge_moments",
     "models",
@@ -124,6 +127,7 @@ __all__ = [
     "per_sample_gradients",
     "protocols",
     "scale_free_distance",
+    "state_dict",
     "statistics",
     "sum_over_ranks",
     "train",
