@@ -7,6 +7,7 @@ from . import models as models
 from . import penalties as penalties
 from . import protocols as protocols
 from . import statistics as statistics
+from .data.loaders import batches
 from .errors import InputError, RunFailed
 from .losses import BinaryCrossEntropy, CrossEntropy
 from .observation import Observation, observe
@@ -105,6 +106,7 @@ __all__ = [
     "TrainingState",
     "VREx",
     "analysis",
+    "batches",
     "configuration",
     "covariance_products",
     "data",
