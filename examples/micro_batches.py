@@ -39,15 +39,9 @@ def whole() -> torch.Tensor:
 
 def micro_batched() -> torch.Tensor:
     """Do the same in micro-batches: the featurizer runs twice and keeps the activations of one micro-batch."""
-    inputs = batch.inputs.chunk(MICRO_BATCHES)
-    with torch.no_grad():
-        features = torch.cat([featurizer(part) for part in inputs])
-    features.requires_grad_()
-    loss, value = loss_of(fishr.observe(featurizer, head, batch, features=features))
-    loss.backward()  # the gradients of the head, and of the loss by the features
-    assert features.grad is not None
-    for part, gradient in zip(inputs, features.grad.chunk(MICRO_BATCHES), strict=True):
-        featurizer(part).backward(gradient)
+    accumulated = fishr.accumulate(featurizer, MICRO_BATCHES)
+    loss, value = loss_of(fishr.observe(accumulated, head, batch))
+    loss.backward()
     return value
 
 

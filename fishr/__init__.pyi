@@ -7,6 +7,7 @@ from . import models as models
 from . import penalties as penalties
 from . import protocols as protocols
 from . import statistics as statistics
+from .accumulation import accumulate
 from .data.loaders import batches
 from .errors import InputError, RunFailed
 from .losses import BinaryCrossEntropy, CrossEntropy
@@ -105,6 +106,7 @@ __all__ = [
     "Total",
     "TrainingState",
     "VREx",
+    "accumulate",
     "analysis",
     "batches",
     "configuration",
