@@ -134,7 +134,7 @@ def _of_network(subject: Subject, picked: list[Tensor], settings: Settings) -> d
     # In its own type: estimates here are off by more than rounding, and float64 takes twice as long.
     network, seen = subject.network, subject.seen
     assert network is not None
-    labels = torch.cat([part[rows] for part, rows in zip(seen.by_domain(seen.labels), picked, strict=True)])
+    labels = torch.cat([part[rows] for part, rows in zip(seen.per_domain(seen.labels), picked, strict=True)])
     inputs = torch.cat([tensor_of(one, rows.tolist()) for one, rows in zip(network.inputs, picked, strict=True)])
     whole, sizes = nn.Sequential(network.featurizer, seen.head), tuple(map(len, picked))
     estimation = Estimation(seed=settings.seed)

@@ -62,7 +62,7 @@ def covariance_hessian_products(curvature: Curvature) -> Estimate:
         return Estimate(torch.stack(values), "whole matrices")
     if reason := _too_large(curvature):
         return Estimate(torch.full_like(seen.domain_losses, torch.nan), reason)
-    values, deltas = list[Tensor](), seen.by_domain(seen.deltas)
+    values, deltas = list[Tensor](), seen.per_domain(seen.deltas)
     for domain, hessian in enumerate(curvature.hessians):
         if isinstance(hessian, LinearHessian):
             quadratics = hessian.quadratic(deltas[domain])

@@ -118,7 +118,7 @@ class Curvature:
         if self.linear:
             bias, features = has_bias(self.head), self.seen.features
             inputs = torch.cat([features, features.new_ones(len(features), int(bias))], 1)
-            pairs = zip(self.of_logits.split(self.seen.sizes), self.seen.by_domain(inputs), strict=True)
+            pairs = zip(self.of_logits.split(self.seen.sizes), self.seen.per_domain(inputs), strict=True)
             return tuple(LinearHessian(a, z, bias) for a, z in pairs)
         if self.layout.size <= hessian.WHOLE_LIMIT:
             return tuple(DenseHessian(dense_hessian(self.head, z, y, loss)) for z, y in samples)

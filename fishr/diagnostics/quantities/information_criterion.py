@@ -113,14 +113,14 @@ def _gradients(curvature: Curvature, domain: int, hessian: Hessian) -> Tensor:
     """Return the per-sample gradients [n, P] in the coordinates of the compact Hessian."""
     if not isinstance(hessian, LinearHessian):
         return domain_gradients(curvature, domain)
-    deltas = curvature.seen.by_domain(curvature.seen.deltas)[domain]
+    deltas = curvature.seen.per_domain(curvature.seen.deltas)[domain]
     return (deltas.unsqueeze(2) * hessian.inputs.unsqueeze(1)).flatten(1)
 
 
 def _combination(curvature: Curvature, domain: int, hessian: Hessian) -> Callable[[Tensor], Tensor]:
     seen = curvature.seen
     if isinstance(hessian, LinearHessian):
-        deltas = seen.by_domain(seen.deltas)[domain]
+        deltas = seen.per_domain(seen.deltas)[domain]
 
         def outer(weights: Tensor) -> Tensor:
             weighted = weights.unsqueeze(2) * deltas.unsqueeze(1)
