@@ -2,6 +2,7 @@ from . import analysis as analysis
 from . import configuration as configuration
 from . import data as data
 from . import diagnostics as diagnostics
+from . import inference as inference
 from . import landscape as landscape
 from . import models as models
 from . import penalties as penalties
@@ -10,6 +11,7 @@ from . import statistics as statistics
 from .accumulation import accumulate
 from .data.loaders import batches
 from .errors import InputError, RunFailed
+from .inference import load_model
 from .losses import BinaryCrossEntropy, CrossEntropy
 from .observation import Observation, observe
 from .penalties import (
@@ -118,8 +120,10 @@ __all__ = [
     "explain",
     "gradient_gram",
     "gradient_moments",
+    "inference",
     "joined",
     "landscape",
+    "load_model",
     "load_state",
     "mean_over_ranks",
     "merge_moments",

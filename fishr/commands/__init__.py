@@ -19,7 +19,9 @@ from fishr.commands.config import config
 from fishr.commands.data import data
 from fishr.commands.evaluate import evaluate
 from fishr.commands.explain import explain
+from fishr.commands.export import export
 from fishr.commands.landscape import landscape
+from fishr.commands.predict import predict
 from fishr.commands.reproduce import reproduce
 from fishr.commands.sweep import sweep
 from fishr.commands.train import train
@@ -28,7 +30,21 @@ from fishr.paths import access_message, is_device_failure
 
 
 @click.group(
-    commands=[train, evaluate, analyze, landscape, reproduce, sweep, explain, cache, config, data, bench],
+    commands=[
+        train,
+        evaluate,
+        predict,
+        export,
+        analyze,
+        landscape,
+        reproduce,
+        sweep,
+        explain,
+        cache,
+        config,
+        data,
+        bench,
+    ],
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100, "show_default": True},
     epilog="Example: fishr train colored-digits --seed 1",
 )

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 import click
 
 from fishr.commands.shared import (
+    COUNT,
     FILE,
     PATH,
     SEED,
@@ -24,6 +25,7 @@ from fishr.commands.shared import (
     plugin_option,
     set_option,
 )
+from fishr.commands.train_benchmark import as_job, benchmark_options, chosen_job
 from fishr.errors import InputError, RunFailed
 
 if TYPE_CHECKING:
@@ -37,6 +39,8 @@ if TYPE_CHECKING:
 @experiment_argument
 @click.option("--out", type=PATH, help="Run folder to make (default: runs/RECIPE-TIME).")
 @click.option("--seed", type=SEED, metavar="N", help="Decides data, first weights and batches.")
+@click.option("--steps", type=COUNT, metavar="N", help="Number of updates (default: as configured).")
+@benchmark_options
 @data_dir_option
 @device_option
 @click.option(
@@ -59,6 +63,7 @@ def train(
     experiment: str,
     out: Path | None,
     seed: int | None,
+    steps: int | None,
     data_dir: Path | None,
     device: str,
     resume: Path | None,
@@ -69,6 +74,7 @@ def train(
     style: str,
     overrides: tuple[str, ...],
     plugins: tuple[str, ...],
+    **benchmark: Any,
 ) -> None:
     """Train, and leave a run folder: configuration, metrics, checkpoint, result and figure.
 
@@ -78,29 +84,37 @@ def train(
 
     RECIPE is colored-digits (the default) or colored-mnist, both with Fishr, or one of them with another method:
     colored-digits-erm, -irm, -vrex. FILE is a configuration as `fishr config show RECIPE` prints it.
+
+    --benchmark PACS --algorithm Fishr --test-env 0 runs one job of a sweep in its place, with the same run folder;
+    --set then changes the job, e.g. settings.image_size=64.
     """
     from fishr.commands.rendering import follow
     from fishr.configuration import dumps, structure
     from fishr.configuration.toml import parse_toml
     from fishr.training import Artifacts, Experiment, joined, loss_outline, run
     from fishr.training.launch import agreed, from_first
+    from fishr.sweeps.job_files import DONE
+    from fishr.training.run_folder import JOB
 
     if resume is not None:
         _refuse_changes()
 
-    def choose() -> tuple[str, Path, Artifacts]:
+    def choose() -> tuple[str, Path, Artifacts, str]:
         if resume is not None:
             # A run resumes with the very text it started with.
             load_run(resume, plugins)
-            return (resume / "config.toml").read_bytes().decode(), resume, Artifacts()
-        options = {"seed": seed, "compute.precision": precision}
+            job_file = resume / JOB
+            job = job_file.read_bytes().decode() if job_file.is_file() and not (resume / DONE).exists() else ""
+            return (resume / "config.toml").read_bytes().decode(), resume, Artifacts(), job
+        options = {"seed": seed, "steps": steps, "compute.precision": precision}
         named = (f"{name}={value}" for name, value in options.items() if value is not None)
-        chosen = find_experiment(experiment, (*overrides, *named), plugins)
+        job = chosen_job(**benchmark, steps=steps, overrides=overrides, plugins=plugins)
+        chosen = job.experiment() if job else find_experiment(experiment, (*overrides, *named), plugins)
         if on_features is not None:
             chosen = _on_features(chosen, on_features, plugins)
         recording = None if record_statistics is None else _recording(record_statistics)
         keep = Artifacts(statistics=recording, checkpoints=keep_checkpoints)
-        return dumps(chosen), out or _fresh_folder(chosen.name), keep
+        return dumps(chosen), out or _fresh_folder(chosen.name), keep, dumps(job) if job else ""
 
     folder: Path | None = None
     with joined(device) as (ranks, where):
@@ -108,7 +122,7 @@ def train(
             # Of several ranks the first chooses, prints and draws.
             choice = from_first(agreed(lambda: choose() if ranks.number == 0 else None, ranks), ranks)
             assert choice is not None
-            text, folder, keep = choice
+            text, folder, keep, job = choice
             made = agreed(lambda: structure(parse_toml(text), Experiment, plugins), ranks)
             events = run(
                 made,
@@ -127,6 +141,8 @@ def train(
             # JSON is for programs, which find the weights in metrics.jsonl.
             opening = "" if style == "json" else loss_outline(made.objective, made.steps)
             remedy = f"resume it with fishr train {_resume(folder)}"
+            if job:
+                events = as_job(events, folder, job, plugins)
             _report(folder, follow(events, folder, made.steps, remedy, opening=opening), style)
         except (InputError, RunFailed) as error:
             shown = _shown(error, ranks, folder)

@@ -123,10 +123,11 @@ class Domains:
         training: K domains, at least one.
         evaluation: Any number of domains that never enter a training batch.
         classes: C, at least 2; every label is from 0 to C - 1. A domain may lack a class.
+        class_names: Name of each class, if the classes have names; a trained model keeps them.
 
     Raises:
-        InputError: No training domain, two domains of one name, unequal input shapes or dtypes, or a label outside the
-            classes.
+        InputError: No training domain, two domains of one name, unequal input shapes or dtypes, a label outside the
+            classes, or another number of names than of classes.
 
     Example:
         >>> photo = Domain("photo", torch.zeros(4, 3), torch.tensor([0, 1, 0, 1]))
@@ -138,12 +139,18 @@ class Domains:
     training: tuple[Domain, ...]
     evaluation: tuple[Domain, ...]
     classes: int
+    class_names: tuple[str, ...] | None = None
 
     def __attrs_post_init__(self) -> None:
         if not self.training:
             raise InputError("domains: there is no training domain; give at least one")
         if self.classes < 2:
             raise InputError(f"classes: got {self.classes}, expected at least 2; give the number of classes")
+        if self.class_names is not None and len(set(self.class_names)) != self.classes:
+            raise InputError(
+                f"class_names: got {len(set(self.class_names))} different names, expected one for each of the "
+                f"{self.classes} classes"
+            )
         names: set[str] = set()
         first = self.training[0]
         for domain in (*self.training, *self.evaluation):

@@ -20,10 +20,12 @@ class Environments:
     Args:
         domains: One for each environment, named as in the data set.
         classes: C, at least 2.
+        class_names: Name of each class, if the classes have names.
     """
 
     domains: tuple[Domain, ...]
     classes: int
+    class_names: tuple[str, ...] | None = None
 
 
 class EnvironmentSource(Protocol):
@@ -75,6 +77,7 @@ class HeldOut:
             training=tuple(kept for index, (kept, _) in enumerate(halves) if index not in self.test),
             evaluation=(*(halves[index][0] for index in self.test), *(out for _, out in halves)),
             classes=environments.classes,
+            class_names=environments.class_names,
         )
 
     def _halves(self, index: int, domain: Domain) -> tuple[Domain, Domain]:
@@ -97,7 +100,7 @@ class AllEnvironments:
     def __call__(self, seed: int, data_dir: Path | None) -> Domains:
         """Return the environments as training domains."""
         environments = self.source(seed, data_dir)
-        return Domains(environments.domains, (), environments.classes)
+        return Domains(environments.domains, (), environments.classes, environments.class_names)
 
 
 @frozen
@@ -115,7 +118,7 @@ class DataSetEnvironments:
     def __call__(self, seed: int, data_dir: Path | None) -> Environments:
         """Return the domains as environments."""
         domains = self.data(seed, data_dir)
-        return Environments((*domains.training, *domains.evaluation), domains.classes)
+        return Environments((*domains.training, *domains.evaluation), domains.classes, domains.class_names)
 
 
 def check_test_environments(test: tuple[int, ...], names: tuple[str, ...] | None = None) -> None:

@@ -21,7 +21,9 @@ _GROUPS = 8
 class Featurizer(Protocol):
     """Frozen settings whose call builds the module from inputs to features.
 
-    Any frozen attrs class with these two methods is a featurizer; it inherits nothing.
+    Any frozen attrs class with these two methods is a featurizer; it inherits nothing. One that reads weights from a
+    file may also have ``without_weights()``, which returns the featurizer of the same network with random weights: a
+    trained model is then loaded without that file.
 
     Example:
         >>> from attrs import frozen
@@ -68,6 +70,12 @@ class FunctionFeaturizer:
         """Return F, the number of features for inputs [N, *shape]."""
         with torch.no_grad(), seeded_by(torch.Generator()):
             return self.function(shape, torch.Generator()).eval()(torch.zeros(1, *shape)).shape[1]
+
+
+def without_weights(featurizer: Featurizer) -> Featurizer:
+    """Return the featurizer of the same network that reads no file of weights, if it has one."""
+    own = getattr(featurizer, "without_weights", None)
+    return featurizer if own is None else own()
 
 
 def image_channels(network: str, shape: tuple[int, ...]) -> int:

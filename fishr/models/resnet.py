@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 from torch import Tensor, nn
 
 from fishr.checks import number, one_of
@@ -74,6 +74,10 @@ class ResNet:
     def features(self, shape: tuple[int, ...]) -> int:
         """Return 512 or 2048, for images of any size."""
         return _FEATURES[self.depth]
+
+    def without_weights(self) -> "ResNet":
+        """Return the same network with random weights."""
+        return evolve(self, weights="random")
 
     def _fill(self, network: nn.Module, channels: int) -> None:
         path = _imagenet_file(self.depth) if self.weights == "imagenet" else typed_path(self.weights)

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 from torch import nn
 
 from fishr.checks import number
@@ -77,6 +77,10 @@ class TimmBackbone:
         if features.ndim != 2:
             raise InputError(f"{self.name}: its features are of shape {tuple(features.shape[1:])}, expected a vector")
         return features.shape[1]
+
+    def without_weights(self) -> "TimmBackbone":
+        """Return the same network with random weights."""
+        return evolve(self, pretrained=False, weights=None)
 
     def _build(self, shape: tuple[int, ...], **options: Any) -> Any:
         timm = _timm()

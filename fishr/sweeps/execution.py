@@ -8,7 +8,7 @@ import sys
 import time
 import traceback
 from collections.abc import Generator, Iterable
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from contextlib import ExitStack, closing, contextmanager, redirect_stderr, redirect_stdout
 from functools import lru_cache
 from pathlib import Path
 
@@ -42,8 +42,8 @@ from fishr.sweeps.plan import Keep
 from fishr.training.checkpoints import drop_optimizer
 from fishr.training.compute import resolve_device
 from fishr.training.experiment import Experiment
-from fishr.training.loop import Finished, Stepped
-from fishr.training.run_folder import CHECKPOINT, CONFIGURATION, METRICS, RESULT, existing_folder, is_in_use
+from fishr.training.loop import Event, Finished, Stepped
+from fishr.training.run_folder import CHECKPOINT, CONFIGURATION, METRICS, RESULT, LineFile, existing_folder, is_in_use
 from fishr.training.runs import run
 from fishr.training.state import initial_state
 from fishr.training.step import NotFinite
@@ -161,7 +161,7 @@ def _run_job(folder: Path, job: Job, text: str, conditions: Conditions) -> Outco
     if not (folder / RESULTS).exists():
         _train(folder, job, text, conditions)
     with existing_folder(folder, text):
-        return _conclude(folder, conditions.keep)
+        return conclude(folder, conditions.keep)
 
 
 def _train(folder: Path, job: Job, text: str, conditions: Conditions) -> None:
@@ -171,17 +171,28 @@ def _train(folder: Path, job: Job, text: str, conditions: Conditions) -> None:
     experiment, data_dir = with_cached_features(job.experiment()), conditions.data_dir
     try:
         events = run(experiment, folder, experiment_text=text, data_dir=data_dir, device=conditions.device, resume=True)
-        with open_times(folder) as times:
-            # The run's folder is locked until its last event is consumed.
-            for event in events:
-                if isinstance(event, Stepped) and event.seconds is not None:
-                    times.append(time_line(event.record.step, event.seconds))
-                elif isinstance(event, Finished):
-                    _write_results(folder, job, conditions.threads)
+        for _ in recorded(events, folder, job, conditions.threads):
+            pass
     except NotFinite as failure:
         print(failure)
         with existing_folder(folder, text):
             _write_results(folder, job, conditions.threads, experiment.data(experiment.seed, data_dir))
+
+
+def recorded(events: Generator[Event], folder: Path, job: Job, threads: int) -> Generator[Event]:
+    """Yield the events of a job's run; write job.toml, the times of its steps and, at its end, results.jsonl."""
+    # The run's folder is there from its first event, and locked until its last one is consumed.
+    with closing(events), ExitStack() as stack:
+        times: LineFile | None = None
+        for event in events:
+            if times is None:
+                write_job(folder, job)
+                times = stack.enter_context(open_times(folder))
+            if isinstance(event, Stepped) and event.seconds is not None:
+                times.append(time_line(event.record.step, event.seconds))
+            elif isinstance(event, Finished):
+                _write_results(folder, job, threads)
+            yield event
 
 
 def with_cached_features(experiment: Experiment) -> Experiment:
@@ -228,7 +239,7 @@ def _write_results(folder: Path, job: Job, threads: int, diverged_on: Domains | 
     write_atomically(folder / RESULTS, dump_lines(lines))
 
 
-def _conclude(folder: Path, keep: Keep) -> Outcome:
+def conclude(folder: Path, keep: Keep) -> Outcome:
     """Drop what a job with results does not keep, then mark it as done."""
     result = json.loads((folder / RESULT).read_bytes())
     lines = map(json.loads, (folder / RESULTS).read_text().splitlines())

@@ -18,11 +18,13 @@ from fishr.errors import InputError
 from fishr.files import write_atomically
 from fishr.tensor_trees import PLAIN, is_dense, parts, plain, restored
 from fishr.training.run_folder import same_configuration
+from fishr.training.signature import Signature
 from fishr.training.state import TrainingState, without_optimizer
 from fishr.training.step import NotFinite
 
 FORMAT = "fishr checkpoint"
 VERSION = 1
+_SIGNATURE = "signature"
 _ENTRIES, _DEPTH = 1_000_000, 100
 _DIRECTORY = 0x10  # file attribute of DOS
 
@@ -35,9 +37,17 @@ class Checkpoint:
     experiment_text: str = ""  # configuration of the run, as TOML
     position: int = 0  # bytes of the metrics file that belong to the state
     seconds: float = 0.0  # spent training so far
+    signature: Signature | None = None  # None: made by a version that kept none
 
 
-def save(path: Path, state: TrainingState, experiment_text: str, position: int = 0, seconds: float = 0.0) -> None:
+def save(
+    path: Path,
+    state: TrainingState,
+    experiment_text: str,
+    position: int = 0,
+    seconds: float = 0.0,
+    signature: Signature | None = None,
+) -> None:
     """Write a checkpoint; until it is whole, the previous one stays.
 
     The file is a dict of plain values that ``torch.load(path, weights_only=True)`` reads anywhere, with the weights
@@ -51,6 +61,8 @@ def save(path: Path, state: TrainingState, experiment_text: str, position: int =
         raise NotFinite(state.step, f"parameter {bad[0]}", bad[1])
     head = {"format": FORMAT, "version": VERSION}
     rest = {"experiment_text": experiment_text, "position": position, "seconds": seconds}
+    if signature is not None:
+        rest[_SIGNATURE] = plain(signature)
     buffer = io.BytesIO()
     # Without the CRC of each entry, which a process can switch off, damage would not be noticed.
     with config.patch("save.compute_crc32", True):  # pyright: ignore[reportAttributeAccessIssue]
@@ -79,7 +91,7 @@ def load(path: Path, template: TrainingState | None = None, experiment_text: str
     """
     tree = read_checkpoint(path)
     names = [attribute.name for attribute in attrs.fields(TrainingState)]
-    rest = [attribute.name for attribute in attrs.fields(Checkpoint) if attribute.name != "state"]
+    rest = [attribute.name for attribute in attrs.fields(Checkpoint) if attribute.name not in ("state", _SIGNATURE)]
     fields: dict[str, Any] = {name: tree[name] for name in names}
     if template is not None:
         if (fields["scale"] is None) is not (template.scale is None):
@@ -93,13 +105,14 @@ def load(path: Path, template: TrainingState | None = None, experiment_text: str
             f"{path}: was made with another configuration than the config.toml beside it; "
             "put back the files that belong together, or start anew under another name"
         )
-    return Checkpoint(state, **{name: tree[name] for name in rest})
+    signature = Signature.read(tree[_SIGNATURE]) if _SIGNATURE in tree else None
+    return Checkpoint(state, **{name: tree[name] for name in rest}, signature=signature)
 
 
 def drop_optimizer(path: Path) -> None:
     """Write a checkpoint again without the optimizer's state: it can be evaluated, but not resumed."""
     made = load(path)
-    save(path, without_optimizer(made.state), made.experiment_text, made.position, made.seconds)
+    save(path, without_optimizer(made.state), made.experiment_text, made.position, made.seconds, made.signature)
 
 
 def _not_finite(state: TrainingState) -> tuple[str, float] | None:
@@ -170,6 +183,8 @@ def _problem(tree: dict[str, Any]) -> str:
     for name, (fits, expected) in _EXPECTED.items():
         if not fits(tree[name]):
             return f"{name} is not {expected}"
+    if _SIGNATURE in tree and not _is_signature(tree[_SIGNATURE]):
+        return f"{_SIGNATURE} is not that of a model"
     return ""
 
 
@@ -206,6 +221,14 @@ def _is_generator(value: Any) -> bool:
     try:
         torch.Generator().set_state(value)
     except (RuntimeError, TypeError):
+        return False
+    return True
+
+
+def _is_signature(value: Any) -> bool:
+    try:
+        Signature.read(value)
+    except (TypeError, ValueError):
         return False
     return True
 

@@ -14,7 +14,7 @@ from fishr.data.cached_features import CachedFeatures, provenance_texts
 from fishr.data.domains import Domain
 from fishr.data.reading import chunks
 from fishr.errors import InputError
-from fishr.models.featurizers import MLP, Featurizer
+from fishr.models.featurizers import MLP, Featurizer, without_weights
 from fishr.models.frozen import FrozenFeaturizer, block_of, features_by_block, in_blocks
 from fishr.models.weight_files import load_weights
 from fishr.paths import typed_path
@@ -67,6 +67,10 @@ class Frozen:
     def features(self, shape: tuple[int, ...]) -> int:
         """Return F, the number of features for inputs [N, *shape]."""
         return self.inner.features(shape)
+
+    def without_weights(self) -> "Frozen":
+        """Return the same network with random weights."""
+        return Frozen(without_weights(self.inner))
 
 
 def _fill(module: nn.Module, path: Path) -> None:

@@ -38,6 +38,7 @@ from fishr.training.run_folder import (
     existing_folder,
     new_folder,
 )
+from fishr.training.signature import Signature
 from fishr.training.state import TrainingState, build_model, first_state, state_to
 from fishr.training.step import NotFinite, step_entry
 
@@ -177,12 +178,13 @@ class _Journal:
         if isinstance(event, Started):
             self._experiment = event.experiment
             self._names = [domain.name for domain in event.domains.training]
+            self._signature = Signature.of(event.domains)
             # After a kill the checkpoint that the run resumes from may have no snapshot yet.
             if self._keep.checkpoints and event.state.step:
                 keep_snapshot(self._folder / CHECKPOINT, event.state.step)
             elif self._keep.checkpoints:
                 (self._folder / SNAPSHOTS).mkdir(exist_ok=True)
-                save(snapshot_path(self._folder, 0), event.state, self._text)
+                save(snapshot_path(self._folder, 0), event.state, self._text, signature=self._signature)
             if self._keep.statistics:
                 recorder = _recorder(
                     self._folder, event.experiment, self._text, self._keep.statistics, event.state.step
@@ -219,7 +221,8 @@ class _Journal:
     def _checkpoint(self) -> None:
         self._metrics.sync()
         made = self._last
-        save(self._folder / CHECKPOINT, made.state, made.experiment_text, made.position, made.seconds)
+        path = self._folder / CHECKPOINT
+        save(path, made.state, made.experiment_text, made.position, made.seconds, self._signature)
 
     def _write_result(self, **outcome: Any) -> None:
         result = {

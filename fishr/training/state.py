@@ -48,16 +48,20 @@ def build_model(experiment: Experiment, domains: Domains) -> Model:
         >>> build_model(experiment, experiment.data(experiment.seed, None)).head
         Linear(in_features=390, out_features=1, bias=True)
     """
-    shape, device = domains.shape, domains.training[0].labels.device
-    generator = _generator(experiment.seed, _INITIALIZATION)
-    featurizer = returned("featurizer", experiment.featurizer(shape, generator), nn.Module)
-    features = experiment.featurizer.features(shape)
     outputs = outputs_of(experiment.loss, domains.classes)
     for domain in (*domains.training, *domains.evaluation):
         try:
             check_labels(experiment.loss, domain.labels, outputs)
         except InputError as error:
             raise InputError(f"domain {domain.name!r}: {error}") from None
+    return build_modules(experiment, domains.shape, domains.classes, domains.training[0].labels.device)
+
+
+def build_modules(experiment: Experiment, shape: tuple[int, ...], classes: int, device: torch.device) -> Model:
+    """Return the experiment's modules for inputs [N, *shape] and so many classes; else as ``build_model``."""
+    generator = _generator(experiment.seed, _INITIALIZATION)
+    featurizer = returned("featurizer", experiment.featurizer(shape, generator), nn.Module)
+    features, outputs = experiment.featurizer.features(shape), outputs_of(experiment.loss, classes)
     head = returned("head", experiment.head(features, outputs, generator), nn.Module)
     featurizer = featurizer.to(device)
     if experiment.compute.channels_last:

@@ -2,6 +2,7 @@ from .caching import cache_images
 from .image_data import ImageFolders, ImageList
 from .image_inputs import ImageInputs, Pictures
 from .image_stores import ImageFiles
+from .preprocessing import Preprocessing
 from .unreadable import Unreadable, find_unreadable
 
 __all__ = [
@@ -10,6 +11,7 @@ __all__ = [
     "ImageInputs",
     "ImageList",
     "Pictures",
+    "Preprocessing",
     "Unreadable",
     "cache_images",
     "find_unreadable",

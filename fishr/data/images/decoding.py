@@ -30,12 +30,17 @@ def decode(path: Path) -> "Image":
     try:
         with Image.open(path) as image:
             image.load()
-            # Alpha is dropped; Pillow would warn of a palette's.
-            image.info.pop("transparency", None)
-            return _eight_bits(image).convert("RGB")
+            return to_rgb(image)
     # Decoders raise anything on damaged files.
     except Exception as error:
         raise InputError(f"{path}: cannot be read as an image ({cause(error)}); delete or replace it") from error
+
+
+def to_rgb(image: "Image") -> "Image":
+    """Return a loaded image in 8-bit RGB, without alpha."""
+    # Pillow would warn of a palette's alpha.
+    image.info.pop("transparency", None)
+    return _eight_bits(image).convert("RGB")
 
 
 def brightest(path: Path) -> int | None:
@@ -68,12 +73,14 @@ def pixels(images: "Sequence[Image | Array]", size: int) -> Tensor:
     return torch.from_numpy(made).permute(0, 3, 1, 2)
 
 
-def normalize(images: Tensor, out: Tensor | None = None) -> Tensor:
-    """Return uint8 images [n, 3, height, width] as float32 inputs in ImageNet's normalization."""
+def normalize(
+    images: Tensor, out: Tensor | None = None, mean: Sequence[float] = MEAN, std: Sequence[float] = STD
+) -> Tensor:
+    """Return uint8 images [n, 3, height, width] as float32 inputs, by default in ImageNet's normalization."""
     if out is None:
         out = torch.empty(images.shape, device=images.device)
-    mean, std = (torch.tensor(each, device=images.device).view(3, 1, 1) for each in (MEAN, STD))
-    return out.copy_(images).div_(255).sub_(mean).div_(std)
+    center, scale = (torch.tensor(each, device=images.device).view(3, 1, 1) for each in (mean, std))
+    return out.copy_(images).div_(255).sub_(center).div_(scale)
 
 
 def cause(error: BaseException) -> str:

@@ -44,12 +44,12 @@ def is_meant(name: str) -> bool:
     return not name.startswith(".") and name.lower() not in _SYSTEM
 
 
-def _is_image(name: str) -> bool:
+def is_image(name: str) -> bool:
     return is_meant(name) and name.lower().endswith(IMAGE_EXTENSIONS)
 
 
 def _has_images(folder: Path) -> bool:
-    return any(_is_image(path.name) and path.is_file() for path in folder.iterdir())
+    return any(is_image(path.name) and path.is_file() for path in folder.iterdir())
 
 
 def _environments(root: Path) -> dict[str, str]:
@@ -71,10 +71,10 @@ def _listed(root: Path, folder: str, name: str, entered: dict[str, str]) -> List
     images, classes, skipped = list[str](), list[str](), [f"{folder}/{file}" for file in beside]
     for group in groups:
         class_name = checked_name(root / folder, group)
-        for inner, files in sorted(_files_below(f"{root / folder / group}", entered)):
+        for inner, files in sorted(files_below(f"{root / folder / group}", entered)):
             for file in sorted(files):
                 path = f"{folder}/{group}{inner}/{file}"
-                if _is_image(file):
+                if is_image(file):
                     images.append(path)
                     classes.append(class_name)
                 else:
@@ -107,11 +107,11 @@ def _entries(folder: Path) -> tuple[list[str], list[str]]:
     return sorted(folders), sorted(files)
 
 
-def _files_below(top: str, entered: dict[str, str]) -> Iterator[tuple[str, list[str]]]:
+def files_below(top: str, entered: dict[str, str]) -> Iterator[tuple[str, list[str]]]:
     """Yield each folder from ``top`` downward, as its path from there, with the names of its files."""
     for folder, inner, files in os.walk(top, followlinks=True, onerror=_refuse):
         _enter(folder, entered)
-        inner[:] = filter(is_meant, inner)
+        inner[:] = sorted(filter(is_meant, inner))
         yield folder[len(top) :], list(filter(is_meant, files))
 
 

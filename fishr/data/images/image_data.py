@@ -149,4 +149,4 @@ def _assemble(
             each.images, data.size, data.augment, data.augment_evaluation, rows=tuple(rows), prepare=data.prepare
         )
         domains.append(Domain(each.name, inputs, torch.tensor([classes[each.classes[row]] for row in rows])))
-    return Environments(tuple(domains), len(classes))
+    return Environments(tuple(domains), len(classes), tuple(classes))

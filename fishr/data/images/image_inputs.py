@@ -14,6 +14,7 @@ from fishr.data.images.color_jitter import jitter_colors
 from fishr.data.images.decoding import Array, as_image, normalize, pixels, resize
 from fishr.data.images.image_stores import DeviceImages, Images
 from fishr.data.images.listed_images import portable
+from fishr.data.images.preprocessing import Preprocessing
 from fishr.data.reading import unfinished
 from fishr.errors import InputError
 
@@ -69,6 +70,11 @@ class ImageInputs:
     def dtype(self) -> torch.dtype:
         """``torch.float32``."""
         return torch.float32
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """Preprocessing of inputs that are not augmented."""
+        return Preprocessing(self.size)
 
     def __len__(self) -> int:
         return len(self.rows)

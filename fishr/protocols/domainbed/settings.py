@@ -1,5 +1,7 @@
 """Settings that all jobs of a sweep share, with custom data sets and methods."""
 
+from collections.abc import Iterable
+from difflib import get_close_matches
 from typing import Literal, get_args
 
 from attrs import Factory, field, frozen
@@ -106,7 +108,7 @@ class Settings:
         if name not in known:
             raise InputError(
                 f"algorithm: got {name!r}, expected one of {', '.join(known)}; "
-                "describe one of your own under settings.methods"
+                f"{_near(name, known)}describe one of your own under settings.methods"
             )
         return known[name]
 
@@ -118,7 +120,7 @@ class Settings:
         if dataset not in BENCHMARKS:
             raise InputError(
                 f"data set: got {dataset!r}, expected one of {', '.join([*BENCHMARKS, *self.own])}; "
-                "name one of your own under settings.own"
+                f"{_near(dataset, (*BENCHMARKS, *self.own))}name one of your own under settings.own"
             )
         return BENCHMARKS[dataset]
 
@@ -159,3 +161,10 @@ class Settings:
         depth = 18 if self.backbone == "resnet18" else 50
         frozen_norm = self.protocol == "domainbed-2021"
         return ResNet(depth=depth, weights=self.weights, freeze_norm=frozen_norm, dropout=dropout)
+
+
+def _near(name: str, known: Iterable[str]) -> str:
+    """Return a question for the name that is meant, whatever its case, or nothing."""
+    folded = {one.casefold(): one for one in known}
+    close = get_close_matches(name.casefold(), folded, 1)
+    return f"did you mean {folded[close[0]]}? Or " if close else ""

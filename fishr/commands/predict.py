@@ -1,0 +1,44 @@
+"""``fishr predict``."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from fishr.commands.shared import PATH, about, device_option, plugin_option, progress_bar
+from fishr.errors import RunFailed
+
+
+@click.command(**about("Classify images with a run's model.", "predict runs/pacs photos -o predictions.csv"))
+@click.argument("run", type=PATH, metavar="RUN")
+@click.argument("images", type=PATH, metavar="IMAGES_OR_FOLDER...", nargs=-1, required=True)
+@click.option("-o", "--out", type=PATH, required=True, metavar="FILE", help="File to write; it must not exist.")
+@click.option(
+    "--as",
+    "style",
+    type=click.Choice(["csv", "parquet"]),
+    help="Format of the file (default: parquet if its name ends so, else csv).",
+)
+@device_option
+@plugin_option
+def predict(run: Path, images: tuple[Path, ...], out: Path, style: Any, device: str, plugins: tuple[str, ...]) -> None:
+    """Write path, predicted class and the probability of each class for images of any size.
+
+    The images go through the preprocessing that the run's evaluation images had; the run's data are not read. Folders
+    are searched for images at any depth. Files that cannot be read are named at the end, and the exit code is then 1.
+    """
+    from fishr.inference import image_files, load_model, write_predictions
+
+    style = style or ("parquet" if out.suffix == ".parquet" else "csv")
+    model = load_model(run, device=device, plugins=plugins)
+    total = sum(1 for _ in image_files(images))
+    with progress_bar(f"{out}: interrupted; nothing was written", total=total, unit="image") as bar:
+        written = write_predictions(model, images, out, style, bar.update)
+    click.echo(f"predictions: {out} ({written.images} images)")
+    if written.unreadable:
+        named = ", ".join(f"{one.path} ({one.reason})" for one in written.first)
+        more = ", …" if written.unreadable > len(written.first) else ""
+        raise RunFailed(
+            f"{out}: has no row for {written.unreadable} of {written.images + written.unreadable} files, which cannot "
+            f"be read as images: {named}{more}"
+        )

@@ -1,0 +1,122 @@
+"""Predictions of images in files, a batch at a time."""
+
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
+from pathlib import Path
+
+import torch
+from attrs import frozen
+from PIL.Image import Image
+from torch import Tensor
+
+from fishr.data.images.decoding import pixels, reason
+from fishr.data.images.folder_listing import files_below, is_image
+from fishr.data.images.preprocessing import Preprocessing
+from fishr.data.images.unreadable import Unreadable
+from fishr.errors import InputError
+from fishr.inference.trained_model import TrainedModel, probabilities_of
+from fishr.losses import predictions_of
+
+BATCH = 64
+_BATCHES_AHEAD = 2
+_Read = tuple[Path, Future["Image | InputError"]]
+
+
+@frozen(eq=False)
+class Predictions:
+    """Predictions of a few images.
+
+    Args:
+        paths: Of the n images that could be read.
+        classes: Index of the predicted class, [n].
+        probabilities: Of each class, [n, C] float32 on the CPU.
+        unreadable: Files that could not be read.
+    """
+
+    paths: tuple[Path, ...]
+    classes: Tensor
+    probabilities: Tensor
+    unreadable: tuple[Unreadable, ...] = ()
+
+
+def image_files(sources: Sequence[Path]) -> Iterator[Path]:
+    """Yield the given files, and the images below the given folders, sorted by name.
+
+    Hidden files and those of other programs are skipped; links are followed, but no folder is read twice.
+
+    Raises:
+        InputError: A path does not exist, or a folder cannot be read.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     for name in ("b.jpg", "a.png", "notes.txt"):
+        ...         _ = Path(folder, name).write_bytes(b"")
+        ...     [path.name for path in image_files([Path(folder)])]
+        ['a.png', 'b.jpg']
+    """
+    for source in sources:
+        if not source.is_dir():
+            if not source.exists():
+                raise InputError(f"{source}: no such file or folder; give images, or folders of images")
+            yield source
+            continue
+        for inner, files in files_below(str(source), {}):
+            yield from (Path(f"{source}{inner}", file) for file in sorted(filter(is_image, files)))
+
+
+def predict(model: TrainedModel, paths: Iterable[Path], batch: int = BATCH) -> Iterator[Predictions]:
+    """Yield the predictions of images of any size, ``batch`` at a time, while threads read the next ones.
+
+    Memory does not grow with the number of images. A file that cannot be read is reported beside the others.
+
+    Args:
+        model: A model of images, on its device.
+        paths: Image files.
+        batch: Largest number of images that pass through the network at once.
+
+    Raises:
+        InputError: The model was not trained on images in files.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from fishr.inference import load_model
+        >>> for some in predict(load_model("runs/pacs"), image_files([Path("photos")])):  # doctest: +SKIP
+        ...     print(some.paths, some.probabilities.max(1).values)
+    """
+    if model.preprocessing is None:
+        shape = " × ".join(map(str, model.shape))
+        raise InputError(
+            f"{model.experiment.name}: its data were no images in files, so the preprocessing of one is not known; "
+            f"call the model of fishr.load_model on tensors of {shape} numbers"
+        )
+    remaining, ahead = iter(paths), deque[list[_Read]]()
+    with ThreadPoolExecutor(torch.get_num_threads(), "fishr-images") as pool:
+        while True:
+            while len(ahead) < _BATCHES_AHEAD and (some := list(islice(remaining, batch))):
+                ahead.append([(path, pool.submit(_read, path, model.preprocessing)) for path in some])
+            if not ahead:
+                return
+            yield _predicted(model, model.preprocessing, ahead.popleft())
+
+
+def _read(path: Path, preprocessing: Preprocessing) -> "Image | InputError":
+    try:
+        return preprocessing.resized(path)
+    except InputError as error:
+        return error
+
+
+def _predicted(model: TrainedModel, preprocessing: Preprocessing, reads: list[_Read]) -> Predictions:
+    found = [(path, read.result()) for path, read in reads]
+    images = [(path, image) for path, image in found if not isinstance(image, InputError)]
+    failed = tuple(Unreadable(p, reason(one.__cause__ or one)) for p, one in found if isinstance(one, InputError))
+    if not images:
+        return Predictions((), torch.empty(0, dtype=torch.int64), torch.empty(0, model.classes), failed)
+    inputs = preprocessing.normalized(pixels([image for _, image in images], preprocessing.size).to(model.device))
+    with torch.no_grad(), model.experiment.compute.products():
+        logits = model(inputs)
+    classes, probabilities = predictions_of(model.experiment.loss, logits), probabilities_of(logits)
+    return Predictions(tuple(path for path, _ in images), classes.cpu(), probabilities.float().cpu(), failed)

@@ -1,0 +1,40 @@
+"""The signature of a model: the inputs it takes, and the classes it tells apart."""
+
+from typing import Any, Self
+
+from attrs import fields_dict, frozen
+
+from fishr.data.domains import Domains
+from fishr.data.images.preprocessing import Preprocessing
+
+
+@frozen
+class Signature:
+    """Inputs and classes of a model, which a checkpoint keeps so that the model is built without the data."""
+
+    shape: tuple[int, ...]  # of one input
+    classes: int
+    class_names: tuple[str, ...] | None = None
+    preprocessing: Preprocessing | None = None  # of images; None: the data were no images in files
+
+    @classmethod
+    def of(cls, domains: Domains) -> Self:
+        """Return the signature of models of a data set."""
+        found = getattr(domains.training[0].inputs, "preprocessing", None)
+        preprocessing = found if isinstance(found, Preprocessing) else None
+        return cls(domains.shape, domains.classes, domains.class_names, preprocessing)
+
+    @classmethod
+    def read(cls, tree: Any) -> Self:
+        """Return the signature of the dict of its fields; ValueError or TypeError for anything else."""
+        if not isinstance(tree, dict) or tree.keys() != fields_dict(cls).keys():
+            raise TypeError("not the fields of a signature")
+        if tree["preprocessing"] is not None:
+            tree = {**tree, "preprocessing": Preprocessing(**tree["preprocessing"])}
+        found = cls(**tree)
+        counts = (*found.shape, found.classes)
+        if any(type(count) is not int or count < 1 for count in counts):
+            raise ValueError("shape or classes are no counts")
+        if found.class_names is not None and len(found.class_names) != found.classes:
+            raise ValueError("another number of names than of classes")
+        return found
