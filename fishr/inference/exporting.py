@@ -32,8 +32,8 @@ def export_model(model: TrainedModel, run: Path, path: Path, form: Form = "safet
         model: The model of the run.
         run: Its folder, from which the card takes the numbers.
         path: The file to write; neither it nor the card may exist.
-        form: "safetensors" or "pt", weights by name; "torchscript", a traced program for ``torch.jit.load``, which torch
-            deprecates; "export", a program for ``torch.export.load``.
+        form: "safetensors" or "pt", weights by name; "export", a program for ``torch.export.load``;
+            "torchscript", a traced program for ``torch.jit.load``, which torch deprecates.
 
     Returns:
         The weights and their names; None for a program.

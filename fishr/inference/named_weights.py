@@ -84,16 +84,17 @@ def _network(featurizer: Featurizer, model: TrainedModel) -> _Network | None:
         case TimmBackbone(name=name):
             import timm
 
+            published: Any = timm.models.get_pretrained_cfg(name)
             options: dict[str, Any] = {"num_classes": outputs}
             if channels != 3:
                 options["in_chans"] = channels
-            if timm.models.get_pretrained_cfg(name).fixed_input_size:
+            if published.fixed_input_size:
                 options["img_size"] = tuple(model.shape[1:])
             with seeded_by(torch.Generator()):
                 module = timm.create_model(name, **options)
             given = "".join(f", {key}={value}" for key, value in options.items())
             code = f"import timm\nnetwork = timm.create_model({name!r}{given})"
-            return _Network(module, str(module.pretrained_cfg["classifier"]), "0.", code)
+            return _Network(module, str(published.classifier), "0.", code)
         case _:
             return None
 
@@ -108,7 +109,7 @@ def _renamed(model: TrainedModel, network: _Network) -> dict[str, Tensor] | None
     own = network.module.state_dict().get(f"{network.classifier}.weight")
     if type(head) is not nn.Linear or own is None or own.numel() != head.weight.numel():
         return None
-    bias = torch.zeros(len(head.weight)) if head.bias is None else head.bias
+    bias = head.state_dict().get("bias", torch.zeros(len(head.weight)))
     # Some classifiers are convolutions of one pixel.
     last = {f"{network.classifier}.weight": head.weight.reshape(own.shape), f"{network.classifier}.bias": bias}
     features = plain_featurizer(model).state_dict()

@@ -81,10 +81,19 @@ def predict(model: TrainedModel, paths: Iterable[Path], batch: int = BATCH) -> I
         InputError: The model was not trained on images in files.
 
     Example:
-        >>> from pathlib import Path
-        >>> from fishr.inference import load_model
-        >>> for some in predict(load_model("runs/pacs"), image_files([Path("photos")])):  # doctest: +SKIP
-        ...     print(some.paths, some.probabilities.max(1).values)
+        >>> import tempfile
+        >>> from PIL import Image
+        >>> from fishr.protocols import colored_digits
+        >>> from fishr.training.signature import Signature
+        >>> signature = Signature((3, 1, 1), 2, ("dark", "bright"), Preprocessing(size=1))
+        >>> head = torch.nn.Linear(3, 1)
+        >>> _ = torch.nn.init.ones_(head.weight), torch.nn.init.zeros_(head.bias)
+        >>> model = TrainedModel(torch.nn.Flatten(), head, colored_digits(), signature, step=0)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     Image.new("RGB", (30, 20), "white").save(Path(folder, "snow.png"))
+        ...     (found,) = predict(model, image_files([Path(folder)]))
+        >>> found.paths[0].name, model.label(int(found.classes[0])), found.probabilities.shape
+        ('snow.png', 'bright', torch.Size([1, 2]))
     """
     if model.preprocessing is None:
         shape = " × ".join(map(str, model.shape))
