@@ -91,9 +91,9 @@ def train(
     from fishr.commands.rendering import follow
     from fishr.configuration import dumps, structure
     from fishr.configuration.toml import parse_toml
+    from fishr.sweeps.job_files import DONE
     from fishr.training import Artifacts, Experiment, joined, loss_outline, run
     from fishr.training.launch import agreed, from_first
-    from fishr.sweeps.job_files import DONE
     from fishr.training.run_folder import JOB
 
     if resume is not None:

@@ -11,9 +11,11 @@ import torch
 from fishr.configuration import load
 from fishr.data.caches import Section
 from fishr.data.caches.feature_cache import write_features
+from fishr.inference import load_model
 from fishr.protocols.domainbed.job import Job
 from fishr.sweeps.execution import Conditions, attempt
 from fishr.sweeps.folder import job_folder
+from fishr.training.tensor_trees import named_tensors
 
 JOB = ("--benchmark", "PACS", "--algorithm", "Fishr", "--test-env", 0, "--hparams-seed", 1, "--trial-seed", 2)
 SHORT = ("--steps", 6, "--set", "settings.evaluate_every=4", "--set", "settings.features.PACS=features.h5")
@@ -39,7 +41,12 @@ def world(home):
 
 def results(folder):
     lines = [json.loads(line) for line in (folder / "results.jsonl").read_text().splitlines()]
+    assert all(line["step_time"] > 0 for line in lines)
     return [{key: value for key, value in line.items() if key not in ("step_time", "mem_gb")} for line in lines]
+
+
+def bits(tree):
+    return [(name, tensor.numpy().tobytes()) for name, tensor in named_tensors(tree)]
 
 
 def same_folder(folder, other):
@@ -49,9 +56,12 @@ def same_folder(folder, other):
     assert results(folder) == results(other)
     one, two = (torch.load(place / "checkpoint.pt", weights_only=True) for place in (folder, other))
     one, two = ({k: v for k, v in tree.items() if k != "seconds"} for tree in (one, two))
-    assert repr(one) == repr(two)
-    assert all(torch.equal(one["parameters"][name], value) for name, value in two["parameters"].items())
+    assert dict(bits(one)) == dict(bits(two))
     assert (folder / "done").exists()
+    assert not (folder / "times.jsonl").exists()
+    model, again = load_model(folder), load_model(other)
+    assert (model.step, model.shape, model.classes) == (6, (5,), 3)
+    assert torch.equal(model(torch.ones(2, 5)), again(torch.ones(2, 5)))
 
 
 def swept(job):

@@ -151,7 +151,7 @@ def test_a_kill_between_results_and_done_loses_nothing(job, conditions, monkeypa
         raise KeyboardInterrupt
 
     if stop == "before dropping":
-        monkeypatch.setattr(execution, "_conclude", killed)
+        monkeypatch.setattr(execution, "conclude", killed)
     else:
         monkeypatch.setattr(execution, "write_outcome", killed)
     with pytest.raises(KeyboardInterrupt):
