@@ -1,5 +1,5 @@
 from .headlines import Headline, headlines, ratio
-from .history import CURVES, History, load_history
+from .history import CURVES, History, is_statistics, load_history
 from .opening import open_subject
 from .report import Analysis, Settings, analyse, analyze
 from .result_file import load_analysis, may_replace, save_analysis
@@ -17,6 +17,7 @@ __all__ = [
     "analyse",
     "analyze",
     "headlines",
+    "is_statistics",
     "load_analysis",
     "load_history",
     "may_replace",

@@ -9,6 +9,7 @@ from attrs import frozen
 from torch import Tensor
 
 from fishr.data.caches import load_tree
+from fishr.data.caches.hdf5 import read_header
 from fishr.data.caches.unfinished import Parts
 from fishr.errors import InputError
 from fishr.training.recorder import KIND, STATISTICS, stacked
@@ -37,13 +38,29 @@ class History:
     finished: bool
 
 
-def load_history(folder: Path) -> History | None:
+def is_statistics(path: Path) -> bool:
+    """Return whether a path is a file of recorded statistics, such as the statistics.h5 of a run.
+
+    Raises:
+        InputError: it is a file of another program, or damaged.
+
+    Example:
+        >>> is_statistics(Path("runs/fishr"))
+        False
+    """
+    return path.is_file() and read_header(path).kind == KIND
+
+
+def load_history(source: Path) -> History | None:
     """Return the recorded statistics of a run folder, while it trains those so far; None if it recorded nothing.
+
+    Args:
+        source: a run folder, or the file of statistics itself.
 
     Raises:
         InputError: the records are damaged or another program's.
     """
-    path = folder / STATISTICS
+    path = source if source.is_file() else source / STATISTICS
     if path.is_file():
         return _history(path, load_tree(path, KIND), finished=True)
     parts = Parts.existing(path)
@@ -58,7 +75,7 @@ def _history(path: Path, tree: dict[str, Any], finished: bool) -> History:
         arrays = {name: torch.from_numpy(value) for name, value in tree.items() if isinstance(value, np.ndarray)}
         variance, hessian = arrays["variance"].double(), arrays["hessian_diagonal"].double()
         return History(
-            name=path.parent.resolve().name,
+            name=path.resolve().parent.name if path.name == STATISTICS else path.stem,
             steps=arrays["steps"],
             risks=arrays["risks"],
             penalties={term: torch.from_numpy(values) for term, values in tree["penalties"].items()},

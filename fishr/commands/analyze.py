@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from fishr.commands.analyze_statistics import analyze_statistics
 from fishr.commands.shared import PATH, SEED, about, run_options
 from fishr.errors import InputError
 
@@ -40,16 +41,28 @@ def analyze(
 
     RUN_OR_FILE is a run folder, whose last checkpoint is measured, or a cache of features or gradients. SECOND is
     shown beside it, with the ratio of each headline number; figures are then drawn only with --figures. Repeating an
-    analysis replaces its result; another analysis is refused unless --replace.
+    analysis replaces its result; another analysis is refused unless --replace. A run's statistics.h5 is shown over its
+    steps, and nothing else is measured.
     """
-    from fishr.analysis import Settings, load_analysis, load_history, may_replace, open_subject, save_analysis
+    from fishr.analysis import (
+        Settings,
+        is_statistics,
+        load_analysis,
+        load_history,
+        may_replace,
+        open_subject,
+        save_analysis,
+    )
     from fishr.analysis import analyze as measured
     from fishr.plots.analysis import check_figures, save_analysis_figures
 
+    paths = [subject] if second is None else [subject, second]
+    if any(map(is_statistics, paths)):
+        analyze_statistics(paths, figures, style, replace=replace)
+        return
     settings = Settings(samples=samples, seed=seed, network=network)
     if out is not None and second is not None:
         raise InputError("--out: got it with two subjects, each of which has its own result; drop one of them")
-    paths = [subject] if second is None else [subject, second]
     subjects = [open_subject(path, **source) for path in paths]
     histories = [history for path in paths if (history := load_history(path)) is not None]
     results = [out or (p / "analysis.h5" if p.is_dir() else p.with_suffix(".analysis.h5")) for p in paths]

@@ -28,7 +28,9 @@ def predict(run: Path, images: tuple[Path, ...], out: Path, style: Any, device: 
     are searched for images at any depth. Files that cannot be read are named at the end, and the exit code is then 1.
     """
     from fishr.inference import image_files, load_model, write_predictions
+    from fishr.inference.prediction_files import check_new
 
+    check_new(out)
     style = style or ("parquet" if out.suffix == ".parquet" else "csv")
     model = load_model(run, device=device, plugins=plugins)
     total = sum(1 for _ in image_files(images))

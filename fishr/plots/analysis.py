@@ -35,10 +35,7 @@ def save_analysis_figures(
         RunFailed: a figure could not be written.
     """
     key = check_figures(folder, [(analysis.source, analysis.settings) for analysis in analyses], replace=replace)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RunFailed(f"{folder}: could not be made ({reason(error)}); nothing was left behind") from error
+    _make(folder)
     figures = {
         "pairs.png": pairs_figure(analyses) if len(analyses[0].domains) > 1 else None,
         "curvature.png": scatter_figure(analyses),
@@ -47,6 +44,26 @@ def save_analysis_figures(
         "history.png": history_figure(histories) if histories else None,
     }
     return [save(figure, folder / name, Source=f"fishr analysis {key}") for name, figure in figures.items() if figure]
+
+
+def save_history_figure(
+    histories: Sequence[History],
+    sources: Iterable[tuple[dict[str, str], Settings]],
+    folder: Path,
+    *,
+    replace: bool = False,
+) -> Path:
+    """Draw statistics over time alone; else as ``save_analysis_figures``."""
+    key = check_figures(folder, sources, replace=replace)
+    _make(folder)
+    return save(history_figure(histories), folder / "history.png", Source=f"fishr analysis {key}")
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunFailed(f"{folder}: could not be made ({reason(error)}); nothing was left behind") from error
 
 
 def check_figures(folder: Path, analyses: Iterable[tuple[dict[str, str], Settings]], *, replace: bool = False) -> str:

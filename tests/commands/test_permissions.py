@@ -43,6 +43,9 @@ def _reading(folder):
         ["train", "--on-features", cache, "--out", "new"],
         ["train", "colored-mnist", "--data-dir", folder, "--out", "new"],
         ["evaluate", run],
+        ["predict", run, "data/animals", "-o", "new.csv"],
+        ["predict", "run", f"{folder}/animals", "-o", "new.csv"],
+        ["export", run, "-o", "new.pt"],
         ["analyze", run],
         ["analyze", "run", run],
         ["analyze", cache],
@@ -80,6 +83,8 @@ def _writing(folder):
     """Commands that make something in a folder."""
     return [
         ["train", *SHORT, "--out", f"{folder}/new"],
+        ["predict", "run", "data/animals", "-o", f"{folder}/new.csv"],
+        ["export", "run", "-o", f"{folder}/new.pt"],
         ["analyze", "run", "-o", f"{folder}/new.h5"],
         ["analyze", "run", "--figures", f"{folder}/new"],
         ["landscape", "run", "--grid", "3", "-o", f"{folder}/new.h5"],

@@ -1,5 +1,6 @@
 """Models of run folders, without data and without published weights."""
 
+import importlib
 import shutil
 
 import attrs
@@ -190,3 +191,55 @@ def test_an_old_run_resumes_and_gets_its_signature(experiment_of, photos, tmp_pa
     assert score_checkpoint(experiment, tmp_path / "run", photos) == score_checkpoint(
         experiment, tmp_path / "whole", photos
     )
+
+
+OWN = """
+import torch
+from attrs import frozen
+from torch import nn
+
+
+@frozen
+class Edges:
+    width: int = 3
+
+    def __call__(self, shape, generator):
+        return nn.Sequential(nn.Conv2d(shape[0], self.width, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+
+    def features(self, shape):
+        return self.width
+
+
+@frozen
+class Twice:
+    def __call__(self, features, outputs, generator):
+        return nn.Sequential(nn.Linear(features, 4), nn.Tanh(), nn.Linear(4, outputs))
+
+
+def smooth(logits, labels):
+    return nn.functional.cross_entropy(logits, labels, reduction="none", label_smoothing=0.1)
+"""
+
+
+def test_parts_of_plugins_load_with_their_modules(train_in, tmp_path, monkeypatch, without_signature):
+    (tmp_path / "own_parts_of_a_model.py").write_text(OWN)
+    monkeypatch.syspath_prepend(tmp_path)
+    own = importlib.import_module("own_parts_of_a_model")
+    experiment = attrs.evolve(colored_digits(), steps=2, featurizer=own.Edges(), head=own.Twice(), loss=own.smooth)
+    folder = train_in(experiment, tmp_path / "run")
+    inputs, expected = logits_of_run(experiment, folder, None)
+    assert torch.equal(load_model(folder, plugins=["own_parts_of_a_model"])(inputs), expected)
+    without_signature(folder)
+    assert torch.equal(load_model(folder, plugins=["own_parts_of_a_model"])(inputs), expected)
+    with pytest.raises(InputError, match=r"config\.toml: featurizer"):
+        load_model(folder)
+
+
+def test_an_old_run_whose_weights_tell_nothing_is_refused(train_in, tmp_path, without_signature):
+    experiment = attrs.evolve(colored_digits(), steps=2)
+    folder = train_in(experiment, tmp_path / "run")
+    tree = torch.load(without_signature(folder) / "checkpoint.pt", weights_only=True)
+    tree["parameters"] = {name: value for name, value in tree["parameters"].items() if value.ndim == 1}
+    torch.save(tree, folder / "checkpoint.pt")
+    with pytest.raises(InputError, match="the shapes of its weights do not tell them; train again"):
+        load_model(folder)
