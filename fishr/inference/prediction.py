@@ -11,7 +11,7 @@ from attrs import frozen
 from PIL.Image import Image
 from torch import Tensor
 
-from fishr.data.images.decoding import pixels, reason
+from fishr.data.images.decoding import cause, pixels
 from fishr.data.images.folder_listing import files_below, is_image
 from fishr.data.images.preprocessing import Preprocessing
 from fishr.data.images.unreadable import Unreadable
@@ -121,7 +121,7 @@ def _read(path: Path, preprocessing: Preprocessing) -> "Image | InputError":
 def _predicted(model: TrainedModel, preprocessing: Preprocessing, reads: list[_Read]) -> Predictions:
     found = [(path, read.result()) for path, read in reads]
     images = [(path, image) for path, image in found if not isinstance(image, InputError)]
-    failed = tuple(Unreadable(p, reason(one.__cause__ or one)) for p, one in found if isinstance(one, InputError))
+    failed = tuple(Unreadable(p, cause(one.__cause__ or one)) for p, one in found if isinstance(one, InputError))
     if not images:
         return Predictions((), torch.empty(0, dtype=torch.int64), torch.empty(0, model.classes), failed)
     inputs = preprocessing.normalized(pixels([image for _, image in images], preprocessing.size).to(model.device))

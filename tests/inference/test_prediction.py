@@ -87,7 +87,7 @@ def test_unreadable_files_are_named_and_the_others_predicted(model, folder, tmp_
     paths = [cut, good, text, gone]
     (whole,) = predict(model, paths)
     assert (whole.paths, [one.path for one in whole.unreadable]) == ((good,), [cut, text, gone])
-    assert [one.reason for one in whole.unreadable][1:] == ["not an image", "no such file or directory"]
+    assert [one.reason for one in whole.unreadable][1:] == ["not an image", "No such file or directory"]
     parts = list(predict(model, paths, batch=1))
     assert [len(one.paths) for one in parts] == [0, 1, 0, 0]
     assert parts[0].probabilities.shape == (0, 3)
@@ -121,5 +121,5 @@ def test_a_preprocessing_has_its_own_mean_and_deviation():
     image = Image.new("RGB", (5, 9), (255, 0, 51))
     found = Preprocessing(4, mean=(0.5, 0.25, 0.2), std=(0.25, 0.5, 1.0))(image)
     torch.testing.assert_close(found[:, 0, 0], torch.tensor([2.0, -0.5, 0.0]))
-    with pytest.raises(InputError, match="size: got 0, expected at least 1 pixel"):
+    with pytest.raises(InputError, match="size: got 0, expected a whole number of at least 1"):
         Preprocessing(0)

@@ -3,11 +3,11 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from attrs import frozen
+from attrs import field, frozen
 from torch import Tensor
 
+from fishr.checks import whole
 from fishr.data.images.decoding import MEAN, STD, decode, normalize, pixels, resize, to_rgb
-from fishr.errors import InputError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -37,13 +37,9 @@ class Preprocessing:
         (torch.Size([3, 2, 2]), tensor([1.]))
     """
 
-    size: int
+    size: int = field(validator=whole(1))
     mean: Channels = MEAN
     std: Channels = STD
-
-    def __attrs_post_init__(self) -> None:
-        if self.size < 1:
-            raise InputError(f"size: got {self.size}, expected at least 1 pixel")
 
     def __call__(self, image: "Image | Path | str") -> Tensor:
         """Return the input of a Pillow image, or of a file."""
