@@ -5,17 +5,16 @@ from typing import Any
 
 import click
 
-from fishr.commands.shared import PATH, about, plugin_option
+from fishr.commands.shared import FILE, PATH, about, choice_option, plugin_option
 
 
 @click.command(**about("Write a run's model for other programs.", "export runs/pacs -o pacs.safetensors"))
 @click.argument("run", type=PATH, metavar="RUN")
-@click.option("-o", "--out", type=PATH, required=True, metavar="FILE", help="File to write; it must not exist.")
-@click.option(
+@click.option("-o", "--out", type=FILE, required=True, help="File to write; it must not exist.")
+@choice_option(
     "--as",
     "form",
-    type=click.Choice(["safetensors", "pt", "torchscript", "export"]),
-    default="safetensors",
+    words=("safetensors", "pt", "torchscript", "export"),
     help="Weights by name, or a program for torch.jit.load or torch.export.load.",
 )
 @plugin_option

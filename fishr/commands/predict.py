@@ -5,14 +5,14 @@ from typing import Any
 
 import click
 
-from fishr.commands.shared import PATH, about, device_option, plugin_option, progress_bar
+from fishr.commands.shared import FILE, PATH, about, device_option, plugin_option, progress_bar
 from fishr.errors import RunFailed
 
 
 @click.command(**about("Classify images with a run's model.", "predict runs/pacs photos -o predictions.csv"))
 @click.argument("run", type=PATH, metavar="RUN")
 @click.argument("images", type=PATH, metavar="IMAGES_OR_FOLDER...", nargs=-1, required=True)
-@click.option("-o", "--out", type=PATH, required=True, metavar="FILE", help="File to write; it must not exist.")
+@click.option("-o", "--out", type=FILE, required=True, help="File to write; it must not exist.")
 @click.option(
     "--as",
     "style",

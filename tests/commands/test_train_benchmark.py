@@ -57,6 +57,7 @@ def same_folder(folder, other):
     one, two = (torch.load(place / "checkpoint.pt", weights_only=True) for place in (folder, other))
     one, two = ({k: v for k, v in tree.items() if k != "seconds"} for tree in (one, two))
     assert dict(bits(one)) == dict(bits(two))
+    assert one["signature"] == two["signature"]
     assert (folder / "done").exists()
     assert not (folder / "times.jsonl").exists()
     model, again = load_model(folder), load_model(other)

@@ -76,6 +76,36 @@ def test_other_networks_have_our_names(experiment_of, train_in, photos, tmp_path
     assert torch.equal(again(INPUTS), model(INPUTS))
 
 
+def _with_another_layer(network):
+    network.more = torch.nn.Linear(1, 1)
+
+
+def _with_another_activation(network):
+    network.act1 = torch.nn.Tanh()
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (_with_another_layer, "timm's network has other layers than the features and one linear layer"),
+        (_with_another_activation, "timm's network computes more than one linear layer on the features"),
+    ],
+)
+def test_a_network_that_differs_from_the_model_gives_no_names(
+    experiment_of, train_in, photos, tmp_path, monkeypatch, change, reason
+):
+    folder = train_in(experiment_of(TimmBackbone("test_resnet", pretrained=False)), tmp_path / "run", photos)
+    model, create = load_model(folder), timm.create_model
+
+    def changed(*arguments, **options):
+        network = create(*arguments, **options)
+        change(network)
+        return network
+
+    monkeypatch.setattr(timm, "create_model", changed)
+    assert (named_weights(model).owner, named_weights(model).reason) == ("fishr", reason)
+
+
 def test_safetensors_hold_shape_and_classes(photo_run, tmp_path):
     export_model(load_model(photo_run), photo_run, tmp_path / "w.safetensors")
     with safe_open(tmp_path / "w.safetensors", "pt") as file:
