@@ -104,6 +104,20 @@ def test_interrupted_and_resumed_it_is_the_same_job(call, world, monkeypatch):
     same_folder(world / "run", swept(world / "job.toml"))
 
 
+def test_a_finished_job_is_left_as_it_is(call, world, snapshot):
+    assert call(*TRAIN, "--out", "run").code == 0
+    (world / "run" / "figure.png").unlink()
+    before = snapshot(world / "run")
+    assert call("train", "--resume", "run").code == 0
+    (world / "run" / "figure.png").unlink()
+    assert snapshot(world / "run") == before
+
+
+def test_test_environments_come_in_any_order(call, world):
+    assert call(*TRAIN, "--test-env", 3, "--test-env", 1, "--steps", 1, "--out", "run").code == 0
+    assert load("run/job.toml", Job).test_envs == (0, 1, 3)
+
+
 def test_collect_reads_it(call, world):
     assert call(*TRAIN, "--out", "runs/one").code == 0
     said = call("sweep", "collect", "runs")

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -38,6 +39,16 @@ def test_inputs_are_those_of_evaluation_to_the_bit(model, folder):
         paths = listed.paths()
         assert torch.equal(torch.stack([model.preprocessing(path) for path in paths]), expected)
         assert torch.equal(torch.stack([model.preprocessing(Image.open(path)) for path in paths]), expected)
+
+
+def test_sixteen_bits_are_read_alike_from_file_and_image(model, tmp_path):
+    values = np.random.default_rng(0).integers(0, 2**16, (40, 50), np.uint16)
+    Image.fromarray(values).save(tmp_path / "deep.png")
+    with Image.open(tmp_path / "deep.png") as image:
+        found = model.preprocessing(image)
+        assert image.mode.startswith("I")
+    assert torch.equal(found, model.preprocessing(tmp_path / "deep.png"))
+    assert torch.equal(found, model.preprocessing(Image.fromarray((values >> 8).astype(np.uint8))))
 
 
 def test_probabilities_are_those_of_one_image_at_a_time(model, folder):

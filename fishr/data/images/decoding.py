@@ -37,10 +37,13 @@ def decode(path: Path) -> "Image":
 
 
 def to_rgb(image: "Image") -> "Image":
-    """Return a loaded image in 8-bit RGB, without alpha."""
-    # Pillow would warn of a palette's alpha.
-    image.info.pop("transparency", None)
-    return _eight_bits(image).convert("RGB")
+    """Return an image in 8-bit RGB, without alpha."""
+    image = _eight_bits(image)
+    if "transparency" in image.info:
+        # Pillow would warn of a palette's alpha.
+        image = image.copy()
+        del image.info["transparency"]
+    return image.convert("RGB")
 
 
 def brightest(path: Path) -> int | None:

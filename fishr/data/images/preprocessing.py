@@ -47,7 +47,7 @@ class Preprocessing:
 
     def resized(self, image: "Image | Path | str") -> "Image":
         """Return the RGB image of ``size``, before it is normalized."""
-        return resize(decode(Path(image)) if isinstance(image, Path | str) else to_rgb(image.copy()), self.size)
+        return resize(decode(Path(image)) if isinstance(image, Path | str) else to_rgb(image), self.size)
 
     def normalized(self, images: Tensor) -> Tensor:
         """Return inputs [n, 3, size, size] of uint8 images of the same shape."""
