@@ -46,8 +46,6 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             tree: object = load_file(path)
         else:
             tree = torch.load(path, map_location="cpu", weights_only=True)
-    except ImportError:
-        raise InputError(f"weights: {path}: safetensors is not installed; pip install safetensors") from None
     except Exception as error:  # torch.load raises errors of many kinds on foreign bytes
         raise InputError(
             f"weights: {path}: not a readable state dict (cut short, or of something else); "

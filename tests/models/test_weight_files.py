@@ -97,14 +97,6 @@ def test_a_cut_safetensors_file_is_refused(tmp_path):
         read_weights(path)
 
 
-def test_without_safetensors_such_a_file_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "safetensors.torch", None)
-    path = tmp_path / "a.safetensors"
-    path.touch()
-    with pytest.raises(InputError, match="pip install safetensors"):
-        read_weights(path)
-
-
 def test_what_is_no_file_is_refused(tmp_path):
     with pytest.raises(InputError, match="no such file"):
         read_weights(tmp_path)
