@@ -15,7 +15,7 @@ from fishr.inference import load_model
 from fishr.protocols.domainbed.job import Job
 from fishr.sweeps.execution import Conditions, attempt
 from fishr.sweeps.folder import job_folder
-from fishr.training.tensor_trees import named_tensors
+from fishr.tensor_trees import named_tensors
 
 JOB = ("--benchmark", "PACS", "--algorithm", "Fishr", "--test-env", 0, "--hparams-seed", 1, "--trial-seed", 2)
 SHORT = ("--steps", 6, "--set", "settings.evaluate_every=4", "--set", "settings.features.PACS=features.h5")
