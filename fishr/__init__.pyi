@@ -4,6 +4,7 @@ from . import data as data
 from . import diagnostics as diagnostics
 from . import inference as inference
 from . import landscape as landscape
+from . import metrics as metrics
 from . import models as models
 from . import penalties as penalties
 from . import protocols as protocols
@@ -127,6 +128,7 @@ __all__ = [
     "load_state",
     "mean_over_ranks",
     "merge_moments",
+    "metrics",
     "models",
     "observe",
     "pairwise_distances",
