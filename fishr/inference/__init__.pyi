@@ -1,18 +1,24 @@
 from .exporting import export_model
+from .labelled_domains import labelled_domains
 from .named_weights import NamedWeights, named_weights
 from .prediction import Predictions, image_files, predict
 from .prediction_files import Written, write_predictions
+from .scoring import Bootstrap, DomainResult, score_run
 from .trained_model import TrainedModel, load_model
 
 __all__ = [
+    "Bootstrap",
+    "DomainResult",
     "NamedWeights",
     "Predictions",
     "TrainedModel",
     "Written",
     "export_model",
     "image_files",
+    "labelled_domains",
     "load_model",
     "named_weights",
     "predict",
+    "score_run",
     "write_predictions",
 ]

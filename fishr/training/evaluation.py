@@ -1,12 +1,13 @@
 """Scores of a state, or of a run folder's checkpoint, on whole domains."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from attrs import asdict, evolve, frozen
+from torch import Tensor
 
 from fishr.data.domains import Domain, Domains, Split
 from fishr.data.reading import chunks
@@ -76,10 +77,19 @@ def evaluate(
     """
     place(model, state.parameters, state.buffers)
     with torch.no_grad(), evaluating(model):
-        return tuple(_score(model, experiment, domain, split, chunk, ranks) for domain, split in domains.by_split)
+        return tuple(score_domain(model, experiment, domain, split, chunk, ranks) for domain, split in domains.by_split)
 
 
-def _score(model: Model, experiment: Experiment, domain: Domain, split: Split, chunk: int, ranks: Ranks) -> DomainScore:
+def score_domain(
+    model: Model,
+    experiment: Experiment,
+    domain: Domain,
+    split: Split,
+    chunk: int = 8192,
+    ranks: Ranks = ALONE,
+    see: Callable[[Tensor], object] = lambda logits: None,
+) -> DomainScore:
+    """Return the score of the modules as they are; ``see`` is called with the logits of each chunk, in order."""
     device, samples = domain.labels.device, len(domain.labels)
     # Apple's GPUs have no float64.
     total = torch.zeros(2, dtype=torch.float32 if device.type == "mps" else torch.float64, device=device)
@@ -89,6 +99,7 @@ def _score(model: Model, experiment: Experiment, domain: Domain, split: Split, c
         with experiment.compute.products(), experiment.compute.autocast(device):
             features = model.featurizer(inputs)
         logits = model.head(features.to(weights))
+        see(logits)
         losses = per_sample_losses(experiment.loss, logits, labels)
         right = predictions_of(experiment.loss, logits) == labels
         total += torch.stack([losses.to(total.dtype).sum(), right.to(total.dtype).sum()])

@@ -1,7 +1,12 @@
-"""``evaluate`` against what the run itself recorded."""
+"""``evaluate`` against what the run itself recorded, and on files."""
 
+import csv
 import json
 import re
+import shutil
+
+import numpy as np
+import pytest
 
 
 def test_json_agrees_with_the_result(call, finished, home, snapshot):
@@ -10,7 +15,16 @@ def test_json_agrees_with_the_result(call, finished, home, snapshot):
     assert (said.code, said.err) == (0, "")
     told = json.loads(said.out)
     result = json.loads((finished / "result.json").read_text())
-    assert told == {"run": "finished", "step": 7, "scores": result["scores"]}
+    assert (told["run"], told["step"], told["scores"]) == ("finished", 7, result["scores"])
+    assert told["bootstrap"] == {"resamples": 1000, "seed": 0, "level": 0.95}
+    for domain, score in zip(told["domains"], result["scores"], strict=True):
+        assert (domain["name"], domain["loss"]) == (score["name"], score["loss"])
+        metric = domain["accuracy"]
+        assert metric["value"] == pytest.approx(score["accuracy"])
+        assert metric["low"] <= metric["value"] <= metric["high"]
+        assert np.sum(domain["confusion"]) == score["samples"] == sum(c["samples"] for c in domain["classes"])
+    lowest = min(told["domains"], key=lambda domain: domain["accuracy"]["value"])
+    assert told["worst"]["accuracy"] == {"domain": lowest["name"], **lowest["accuracy"]}
     assert said.out.count("\n") == 1
     assert snapshot(home) == before
 
@@ -18,11 +32,19 @@ def test_json_agrees_with_the_result(call, finished, home, snapshot):
 def test_the_table_agrees_with_the_result(call, finished):
     said = call("evaluate", finished)
     scores = json.loads((finished / "result.json").read_text())["scores"]
-    first, empty, header, _, *rows = said.out.splitlines()
-    assert (first, empty) == ("finished after 7 steps", "")
-    assert header.split() == ["domain", "split", "samples", "accuracy", "loss"]
-    expected = [[s["name"], s["split"], str(s["samples"]), f"{s['accuracy']:.1%}", f"{s['loss']:.4f}"] for s in scores]
-    assert [re.split(r"\s{2,}", row) for row in rows] == expected
+    first, empty, header, _, *rows, last, blank, note = said.out.splitlines()
+    assert (first, empty, blank) == ("finished after 7 steps", "", "")
+    assert header.split()[:4] == ["domain", "split", "samples", "accuracy"]
+    expected = [[s["name"], s["split"], str(s["samples"])] for s in scores]
+    found = [re.split(r"\s{2,}", row) for row in rows]
+    assert [row[:3] for row in found] == expected
+    assert [(row[3].split()[0], row[-1]) for row in found] == [
+        (f"{100 * s['accuracy']:.1f}", f"{s['loss']:.4f}") for s in scores
+    ]
+    assert re.fullmatch(r"\d+\.\d \[\d+\.\d, \d+\.\d\]", found[0][3])
+    worst = min(s["accuracy"] for s in scores)
+    assert last.split()[:3] == ["worst", str(sum(s["samples"] for s in scores)), f"{100 * worst:.1f}"]
+    assert note.startswith("In percent; in brackets 95 % intervals over 1000 resamples")
 
 
 def test_an_interrupted_run_is_scored_where_it_stopped(call, interrupted):
@@ -46,3 +68,107 @@ def test_a_checkpoint_of_another_seed_is_refused(call, finished, home, short_fis
         assert said.code == 2
         assert said.err.startswith("Error: finished/checkpoint.pt: was made with another configuration")
     assert snapshot(home) == before
+
+
+CONFIGURATION = """
+name = "animals"
+steps = 1
+[data]
+kind = "HeldOut"
+test = [0]
+holdout_fraction = 0.5
+source = { kind = "ImageFolders", folder = "animals", size = 32, augment = false }
+[featurizer]
+kind = "MNISTCNN"
+[head]
+kind = "LinearHead"
+[loss]
+kind = "CrossEntropy"
+[objective]
+[optimizer]
+kind = "Adam"
+lr = 0.001
+[batches]
+kind = "Minibatch"
+size = 2
+"""
+
+
+@pytest.fixture
+def world(call, home, animals):
+    """A run on images whose data folder is gone, the images elsewhere, and a list of them."""
+    (home / "run.toml").write_text(CONFIGURATION)
+    assert call("train", "run.toml", "--out", "run", "--device", "cpu").code == 0
+    shutil.move(home / "data" / "animals", home / "photos")
+    with (home / "list.csv").open("w", newline="") as file:
+        rows = [(path, path.parts[-2], path.parts[-3]) for path in sorted((home / "photos").glob("*/*/*.png"))]
+        csv.writer(file).writerows([("file", "species", "site"), *rows])
+    return home
+
+
+def test_files_need_none_of_the_data(call, world):
+    said = call("evaluate", "run", "--on", "photos", "-o", "a.json", "--resamples", "20", "--device", "cpu")
+    assert (said.code, said.err) == (0, "")
+    assert said.out.endswith("over 20 resamples of each domain's samples.\n\nresult: a.json\n")
+    found = json.loads((world / "a.json").read_text())
+    assert [(one["title"], one["samples"], one["source"]) for one in found["domains"]] == [
+        ("art", 4, "photos"),
+        ("photo", 4, "photos"),
+    ]
+    columns = ("--columns", "file,species,site", "--resamples", "20")
+    listed = json.loads(call("evaluate", "run", "--on", "list.csv", *columns, "--format", "json").out)
+    for one, other in zip(found["domains"], listed["domains"], strict=True):
+        assert one | {"source": "list.csv"} == other
+
+
+def test_classes_are_shown_on_demand(call, world):
+    said = call("evaluate", "run", "--on", "photos/art", "--resamples", "0", "--per-class", "--device", "cpu")
+    assert (said.code, said.err) == (0, "")
+    *_, title, header, _, cat, dog, blank, note = said.out.splitlines()
+    assert (title, blank) == ("art", "")
+    assert re.split(r"\s{2,}", header) == ["class", "samples", "precision", "recall", "F1", "AUROC", "→ cat", "→ dog"]
+    assert [row.split()[:2] for row in (cat, dog)] == [["cat", "2"], ["dog", "2"]]
+    assert sum(int(cell) for row in (cat, dog) for cell in row.split()[-2:]) == 4
+    assert "[" not in said.out
+    assert note.startswith("A column → NAME")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        (("--on", "photos", "-o", "list.csv"), "list.csv: exists already; choose another name"),
+        (("--on", "photo/s"), "photo/s: no such file or folder; give a folder of images, a list, a cache or an .npz"),
+        (("--on", "list.csv"), "list.csv: line 1: got the header file,species,site, expected label,path; it lacks"),
+        (("--on", "list.csv", "--columns", "file"), "--columns: got 'file', expected PATH,LABEL or PATH,LABEL,DOMAIN"),
+        (("--on", "photos", "--columns", "a,b"), "--columns: got it without a list of images"),
+        (("--on", "photos", "--on", "bad.csv"), "bad.csv: got the class 'owl', which the run does not know"),
+        (("--on", "run.toml"), "run.toml: got a list called 'run.toml'"),
+        (("--resamples", "-1"), "Invalid value for '--resamples'"),
+    ],
+)
+def test_refusals(refused, world, arguments, part):
+    (world / "bad.csv").write_text("path,label\nphotos/art/cat/0.png,owl\n")
+    refused(world, ("evaluate", "run", *arguments, "--device", "cpu"), part)
+
+
+def test_domains_of_the_own_data_by_name(call, finished):
+    found = json.loads(call("evaluate", "finished", "--on", "gray", "--resamples", "0", "--format", "json").out)
+    assert [one["title"] for one in found["domains"]] == ["gray"]
+    assert found["domains"][0]["auroc"]["low"] is None
+    said = call("evaluate", "finished", "--on", "grey")
+    assert said.code == 2
+    assert said.err == (
+        "Error: grey: neither a file or folder, nor a domain of finished; give a path, or one of flip 0.2, flip 0.1, "
+        "reversed, gray\n"
+    )
+
+
+@pytest.mark.slow
+def test_a_run_on_features_is_scored_on_a_cache(call, finished, short_fishr):
+    assert call("cache", "features", "finished", "-o", "f.h5").code == 0
+    assert call("train", *short_fishr, "--seed", 3, "--on-features", "f.h5", "--out", "head").code == 0
+    own, file = (
+        json.loads(call("evaluate", "head", *on, "--resamples", "0", "--format", "json").out)["domains"]
+        for on in ((), ("--on", "f.h5"))
+    )
+    assert [one | {"source": "f.h5", "split": "evaluation"} for one in own] == file

@@ -152,6 +152,8 @@ def test_options_of_all_commands(refuses, world):
     # These options are read with the run, not before.
     texts = {"--record-statistics": "every=x", "--device": "tpu", "--set": "no value", "--on-features": "none.h5"}
     inputs += [("train", option, text, "--out", "new") for option, text in texts.items()]
+    for text in ("", "\0", "\ud800", "none/such", "none.npz", "x" * 5000):
+        inputs += [("evaluate", "run", option, text) for option in ("--on", "--columns")]
     inputs += [("landscape", "run", "--grid", text) for text in ("0", "x", "3x", "-1", "9x9x9", "")]
     inputs += [("landscape", "run", option, "none") for option in ("--domains", "--of")]
     inputs += [("landscape", "run", "--epsilon", text) for text in ("nan", "-1", "inf")]
@@ -181,6 +183,7 @@ def _garbage(name):
         ("data", "verify", f"./{name}.json"),
         ("data", "verify", f"./{name}.jsonl"),
         ("data", "download", "PACS", "--data-dir", "new", "--archive", f"{name}.zip"),
+        *(("evaluate", "run", "--on", f"./{name}.{extension}") for extension in ("h5", "npz", "csv", "json")),
         ("evaluate", f"{name}-config"),
         ("train", "--resume", f"{name}-config"),
         ("evaluate", f"{name}-checkpoint"),
@@ -194,7 +197,7 @@ def _garbage(name):
 @pytest.mark.parametrize("name", GARBAGE)
 def test_files_that_hold_something_else(refuses, world, name):
     content = GARBAGE[name]
-    for extension in ("toml", "h5", "csv", "json", "jsonl", "zip"):
+    for extension in ("toml", "h5", "npz", "csv", "json", "jsonl", "zip"):
         Path(f"{name}.{extension}").write_bytes(content)
     for file in ("config.toml", "checkpoint.pt", "result.json"):
         folder = Path(f"{name}-{file.split('.')[0]}")

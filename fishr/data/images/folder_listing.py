@@ -39,6 +39,19 @@ def list_folder(root: Path, names: Sequence[str] | None = None) -> tuple[Listed,
     return tuple(listed)
 
 
+def has_class_folders(folder: Path) -> bool:
+    """Return whether images are in the folders of a folder, as in CLASS/IMAGE."""
+    return folder.is_dir() and any(_has_images(folder / name) for name in _entries(folder)[0])
+
+
+def list_class_folders(folder: Path) -> Listed:
+    """Return the images of a folder CLASS/IMAGE as one environment of the folder's name."""
+    named = folder.resolve() if folder.name in ("", "..") else folder
+    listed = _listed(named.parent, named.name, checked_name(folder, named.name), {})
+    check_layout(named.parent, [listed])
+    return listed
+
+
 def is_meant(name: str) -> bool:
     """Return whether a folder's entry belongs to the data: it is neither hidden nor left there by a system."""
     return not name.startswith(".") and name.lower() not in _SYSTEM

@@ -6,32 +6,59 @@ import os
 from collections.abc import Iterator, Sequence
 from io import StringIO
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Self, cast
+
+from attrs import frozen
 
 from fishr.data.images.image_stores import ImageFiles
 from fishr.data.images.listed_images import Listed, checked_name, chosen_environments
 from fishr.errors import InputError, reason
 
-KEYS = ("environment", "class", "path")
 LIST_EXTENSIONS = (".csv", ".json", ".jsonl")
 
 
-def list_file(path: Path, names: Sequence[str] | None = None) -> tuple[Listed, ...]:
+@frozen
+class Columns:
+    """Names of a list's columns or keys; without one of environments, all images are of one, named as the file."""
+
+    path: str = "path"
+    label: str = "class"
+    environment: str | None = "environment"
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(name for name in (self.environment, self.label, self.path) if name is not None)
+
+    @classmethod
+    def of(cls, path: Path) -> Self:
+        """Return the columns that a list has of the usual names."""
+        _, first = next(_entries(path, ()), ("", None))
+        found = cast(dict[str, Any], first) if isinstance(first, dict) else {}
+        environment = next((name for name in ("domain", "environment") if name in found), None)
+        return cls(label="class" if "class" in found else "label", environment=environment)
+
+
+def list_file(path: Path, names: Sequence[str] | None = None, columns: Columns = Columns()) -> tuple[Listed, ...]:
     """Return the images of a list, by environment: of these names, or of all."""
     found = dict[str, list[tuple[str, str]]]()
     seen = dict[str, str]()
-    for where, entry in _entries(path):
+    for where, entry in _entries(path, columns.names):
         if not isinstance(entry, dict):
-            raise InputError(f"{path}: {where}: got a {_kind(entry)}, expected an object with {', '.join(KEYS)}")
+            expected = ", ".join(columns.names)
+            raise InputError(f"{path}: {where}: got a {_kind(entry)}, expected an object with {expected}")
         entry = cast(dict[str, Any], entry)
-        environment, group, image = (_text(entry.get(key), f"{path}: {where}", key) for key in KEYS)
+        *environment, group, image = (_text(entry.get(key), f"{path}: {where}", key) for key in columns.names)
+        if not _is_path(image):
+            raise InputError(
+                f"{path}: {where}: got {image!a} as {columns.path}, expected text that can be the name of a file"
+            )
         if image in seen:
             raise InputError(f"{path}: {where}: {image!r} is listed already in {seen[image]}; list each image once")
         seen[image] = where
-        name, class_name = (checked_name(f"{path}: {where}", each) for each in (environment, group))
+        name, class_name = (checked_name(f"{path}: {where}", each) for each in (*(environment or [path.stem]), group))
         found.setdefault(name, []).append((image, class_name))
     if not found:
-        raise InputError(f"{path}: it lists no image; give environment, class and path of each")
+        raise InputError(f"{path}: it lists no image; give {', '.join(columns.names)} of each")
     listed = list[Listed]()
     for name in chosen_environments(path, list(found), names):
         images, classes = zip(*found[name], strict=True)
@@ -39,7 +66,7 @@ def list_file(path: Path, names: Sequence[str] | None = None) -> tuple[Listed, .
     return tuple(listed)
 
 
-def _entries(path: Path) -> Iterator[tuple[str, Any]]:
+def _entries(path: Path, columns: Sequence[str]) -> Iterator[tuple[str, Any]]:
     """Yield each entry with its position in the file."""
     known = path.suffix.lower() in LIST_EXTENSIONS
     if not path.is_file() or not known:
@@ -53,7 +80,7 @@ def _entries(path: Path) -> Iterator[tuple[str, Any]]:
         raise InputError(f"{path}: got bytes that are no UTF-8 at {error.start}; save it as UTF-8") from error
     match path.suffix.lower():
         case ".csv":
-            yield from _csv_entries(path, text)
+            yield from _csv_entries(path, text, columns)
         case ".json":
             whole = _json(path, text, line=0)
             if not isinstance(whole, list):
@@ -66,14 +93,14 @@ def _entries(path: Path) -> Iterator[tuple[str, Any]]:
                     yield f"line {number}", _json(path, line, number)
 
 
-def _csv_entries(path: Path, text: str) -> Iterator[tuple[str, dict[str, Any]]]:
+def _csv_entries(path: Path, text: str, columns: Sequence[str]) -> Iterator[tuple[str, dict[str, Any]]]:
     rows = csv.DictReader(StringIO(text, newline=""), strict=True)
     try:
-        missing = [key for key in KEYS if key not in (rows.fieldnames or ())]
+        missing = [key for key in columns if key not in (rows.fieldnames or ())]
         if missing:
             got = ",".join(rows.fieldnames or ()) or "nothing"
             raise InputError(
-                f"{path}: line 1: got the header {got}, expected {','.join(KEYS)}; it lacks {', '.join(missing)}"
+                f"{path}: line 1: got the header {got}, expected {','.join(columns)}; it lacks {', '.join(missing)}"
             )
         for row in rows:
             if None in row:
@@ -97,7 +124,7 @@ def _text(value: Any, where: str, key: str) -> str:
     if not isinstance(value, str) or not value.strip():
         got = "nothing" if value is None or value == "" else f"{value!r}"
         raise InputError(f"{where}: got {got} as {key}, expected text")
-    if "\0" in value or (key == "path" and not _is_path(value)):
+    if "\0" in value:
         raise InputError(f"{where}: got {value!a} as {key}, expected text that can be the name of a file")
     return value.strip()
 
