@@ -1,7 +1,8 @@
 """Validators of attrs fields, whose messages name the field, the value and what was expected."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from difflib import get_close_matches
 from typing import Any, TypeVar
 
 from fishr.errors import InputError
@@ -62,3 +63,11 @@ def returned(name: str, found: object, expected: type[T]) -> T:
     if not isinstance(found, expected):
         raise InputError(f"{name}: got a {type(found).__name__} from its call, expected a {expected.__name__}")
     return found
+
+
+def nearest_layers(got: str, parameters: Iterable[str]) -> str:
+    """Return, for a message, the layers and parameters with a name close to one that is unknown, or the first parts."""
+    parts = [name.split(".") for name in parameters]
+    known = dict.fromkeys(".".join(part[:end]) for part in parts for end in range(1, len(part) + 1))
+    close = get_close_matches(got, known) or list(dict.fromkeys(part[0] for part in parts))
+    return ", ".join(map(repr, close))

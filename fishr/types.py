@@ -5,7 +5,6 @@ Axes, in the whole package: N sample, K domain, P head parameter, C class (head 
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from difflib import get_close_matches
 from itertools import accumulate
 from math import prod
 from typing import Any
@@ -15,6 +14,7 @@ from attrs import evolve, field, frozen
 from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter
 
+from fishr.checks import nearest_layers
 from fishr.errors import InputError
 from fishr.row_checks import check_domains, check_inputs, check_sizes, kind, whole_numbers
 from fishr.tensor_trees import each_tensor, to_device
@@ -181,12 +181,10 @@ def _chosen(head: nn.Module, layers: tuple[str, ...]) -> set[int]:
     found = {layer: {id(p) for name, p in every if f"{name}.".startswith(f"{layer}.")} for layer in layers}
     missing = next((layer for layer, below in found.items() if not below), None)
     if missing is not None:
-        parts = [name.split(".") for name, _ in every]
-        known = dict.fromkeys(".".join(part[:end]) for part in parts for end in range(1, len(part) + 1))
-        close = get_close_matches(missing, known) or list(dict.fromkeys(part[0] for part in parts))
+        near = nearest_layers(missing, [name for name, _ in every])
         raise InputError(
             f"layers: got {missing!r}, which no trainable parameter of {type(head).__name__} has in its name; "
-            f"expected the name of a layer or a parameter, such as {', '.join(map(repr, close))}"
+            f"expected the name of a layer or a parameter, such as {near}"
         )
     return set[int]().union(*found.values())
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from fishr.errors import InputError
 from fishr.observation import Observation
 from fishr.penalties.penalty import Penalty, least_domains, require_present
-from fishr.penalties.schedules import Constant, Schedule
+from fishr.penalties.schedules import Schedule, as_schedule
 from fishr.types import Problem
 
 
@@ -19,10 +19,6 @@ def _check_penalty(name: str, value: object) -> None:
         raise InputError(
             f"{name}: got {value!r}, expected a penalty (with init and a call); wrap a function in Stateless"
         )
-
-
-def _schedule(value: Schedule | float) -> Schedule:
-    return value if callable(value) else Constant(float(value))
 
 
 def has_memory(state: Any) -> bool:
@@ -82,7 +78,7 @@ class Scaled:
     """
 
     penalty: Penalty = field(validator=lambda _, attribute, value: _check_penalty(attribute.name, value))
-    schedule: Schedule = field(converter=_schedule)
+    schedule: Schedule = field(converter=as_schedule)
 
     @property
     def least_domains(self) -> int:

@@ -1,4 +1,4 @@
-"""Schedules: functions of the step that return the weight of a term."""
+"""Schedules: functions of the step that return the weight of a term, or a factor of the learning rate."""
 
 from math import cos, pi
 from typing import Protocol
@@ -9,7 +9,7 @@ from fishr.errors import InputError
 
 
 class Schedule(Protocol):
-    """The weight of a term as a function of the step: any function of one whole number.
+    """The weight of a term, or a factor of the learning rate, by the step: any function of one whole number.
 
     Example:
         >>> own: Schedule = lambda step: 0.9**step
@@ -20,6 +20,11 @@ class Schedule(Protocol):
     def __call__(self, step: int, /) -> float:
         """Return the value at a step."""
         ...
+
+
+def as_schedule(value: Schedule | float) -> Schedule:
+    """Return a schedule as it is, a number as a constant one."""
+    return value if callable(value) else Constant(float(value))
 
 
 def _check_steps(_: object, attribute: object, steps: int) -> None:

@@ -34,6 +34,8 @@ _BUILT_IN = {
     "optimizer": {KIND: "Adam", "lr": 1.0},
     "penalty": {KIND: "ERM"},
 }
+# Settings that need not be there, with tables of plugins' kinds by other names.
+_OPTIONAL = ("lr_schedule", "lr_factors")
 
 
 def job_folder(folder: Path, job: Job) -> Path:
@@ -151,6 +153,8 @@ def _without_plugins(table: Mapping[str, Any]) -> dict[str, Any]:
     """Return a plan with built-in kinds in place of those of plugins, which decide none of the keys."""
     plain = dict[str, Any]()
     for key, value in table.items():
+        if key in _OPTIONAL:
+            continue
         if isinstance(value, Mapping):
             inner = cast(Mapping[str, Any], value)
             plain[key] = _BUILT_IN[key] if key in _BUILT_IN and KIND in inner else _without_plugins(inner)

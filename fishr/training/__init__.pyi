@@ -5,18 +5,21 @@ from .evaluation import DomainScore, evaluate, score_checkpoint
 from .experiment import Experiment
 from .explanation import LossExplanation, explain_objective, loss_outline
 from .frozen_features import Frozen, domain_features, on_features
+from .lars import LARS
 from .launch import joined
 from .loop import Evaluated, Event, Finished, Started, Stepped, train
 from .model import Model, place
 from .objective import Loss, Objective
-from .optimizers import SGD, Adam, Optimizer, OptimizerState
+from .optimizers import SGD, Adam, AdamW, Optimizer, OptimizerState
 from .runs import run
 from .state import TrainingState, build_model, first_state, initial_state
 from .step import NotFinite, StepRecord, TermRecord, advance
 
 __all__ = [
+    "LARS",
     "SGD",
     "Adam",
+    "AdamW",
     "Artifacts",
     "Checkpoint",
     "Compute",

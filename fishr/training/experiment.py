@@ -1,19 +1,34 @@
 """An experiment: all settings of a run as one frozen value."""
 
+import inspect
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import attrs
 from attrs import field, frozen
 from attrs.validators import optional
 
 from fishr.checks import layer_names, number, text_line, whole
 from fishr.data.batches import Batches
 from fishr.data.domains import DataSet
+from fishr.errors import InputError
 from fishr.losses import Loss
 from fishr.models.featurizers import Featurizer
 from fishr.models.heads import Head
+from fishr.penalties.schedules import Schedule, as_schedule
 from fishr.statistics.moments import Route
 from fishr.training.compute import Compute
 from fishr.training.objective import Objective
 from fishr.training.optimizers import Optimizer
 from fishr.types import HEAD
+
+# All layers that ``Experiment.lr_factors`` does not name.
+MODEL = "model"
+
+
+def _factors(values: Mapping[str, Schedule | float] | None) -> dict[str, Schedule] | None:
+    return None if values is None else {layer: as_schedule(factor) for layer, factor in values.items()}
 
 
 @frozen
@@ -42,9 +57,13 @@ class Experiment:
         route: Route of the moments of these gradients, see ``gradient_moments``; None: ``"auto"``.
         compute: Precision, memory layout and micro-batches of a step.
         seed: Seed of data, first weights and batches.
+        lr_schedule: Factor of the optimizer's learning rate, by the number of updates before the step; a number is a
+            constant. A warm-up is a ``LinearSchedule``; ``Joined`` puts another schedule after it.
+        lr_factors: Factors of the learning rates of layers, by names below "featurizer" and "head"; the longest name
+            that a parameter is below counts. Each is a number or a schedule. At a rate of 0, weights do not change.
 
     Raises:
-        InputError: A field is outside its range.
+        InputError: A field is outside its range, or learning rates for an optimizer without a field ``lr``.
 
     Example:
         >>> import attrs
@@ -72,6 +91,11 @@ class Experiment:
     route: Route | None = None
     compute: Compute = field(factory=Compute)
     seed: int = field(default=0, validator=whole(0, most=2**63 - 1))
+    lr_schedule: Schedule | None = field(default=None, converter=attrs.converters.optional(as_schedule))
+    lr_factors: dict[str, Schedule] | None = field(default=None, converter=_factors)
+
+    def __attrs_post_init__(self) -> None:
+        self.learning_rates(0)
 
     @property
     def moments_route(self) -> Route:
@@ -82,3 +106,27 @@ class Experiment:
         """Return whether the weights after ``step`` updates are evaluated."""
         since = step - self.evaluate_from
         return step == self.steps or (step > 0 and since >= 0 and since % self.evaluate_every == 0)
+
+    def learning_rates(self, step: int) -> dict[str, float]:
+        """Return lr · factor · schedule at a step, by layer; nothing where the optimizer's own rate is that of all."""
+        if self.lr_schedule is None and self.lr_factors is None:
+            return {}
+        lr: Any = getattr(self.optimizer, "lr", None)
+        if not isinstance(lr, int | float) or "lr" not in inspect.signature(type(self.optimizer)).parameters:
+            name = "lr_schedule" if self.lr_factors is None else "lr_factors"
+            raise InputError(
+                f"{name}: got one for {type(self.optimizer).__name__}, which has no number lr in its fields; "
+                "take an optimizer that has, or leave it out"
+            )
+        whole_model = 1.0 if self.lr_schedule is None else _factor(self.lr_schedule, step, "lr_schedule")
+        factors = (self.lr_factors or {}).items()
+        layers = {layer: _factor(factor, step, f"lr_factors.{layer}") for layer, factor in factors}
+        # In this order, rates are those of torch's LambdaLR on groups of parameters, to the bit.
+        return {layer: lr * factor * whole_model for layer, factor in {MODEL: 1.0, **layers}.items()}
+
+
+def _factor(schedule: Schedule, step: int, name: str) -> float:
+    factor: Any = schedule(step)
+    if isinstance(factor, bool) or not isinstance(factor, int | float) or not 0 <= factor < math.inf:
+        raise InputError(f"{name}: got {factor!r} at step {step}, expected a finite number of at least 0")
+    return factor

@@ -14,6 +14,7 @@ from fishr.penalties import explain as explain_penalty
 from fishr.penalties.combinators import weight_at
 from fishr.ranks import ALONE
 from fishr.training.experiment import Experiment
+from fishr.training.learning_rates import layers_of
 from fishr.training.objective import Objective
 from fishr.training.state import build_model
 
@@ -27,13 +28,16 @@ class LossExplanation:
     divided_by: float  # divisor of the whole loss
     fresh_optimizer: bool  # whether the optimizer's state is reset before the update
     penalty: Explanation
+    learning_rates: dict[str, float]  # by layer, where a schedule or factors change the optimizer's
 
     def __str__(self) -> str:
         weights = {term.name: term.weight for term in self.penalty.terms}
         loss = _formula(self.penalty.step, self.risk, self.l2, weights, self.divided_by)
         fresh = "\nthe optimizer's state is reset before this step's update" if self.fresh_optimizer else ""
+        rates = ", ".join(f"{rate:g} ({layer})" for layer, rate in self.learning_rates.items())
+        rates = f"\nlearning rate at step {self.penalty.step} = {rates}" if rates else ""
         terms = f"\n\n{self.penalty}" if self.penalty.terms else ""
-        return f"{loss}{fresh}{terms}"
+        return f"{loss}{rates}{fresh}{terms}"
 
 
 def loss_outline(objective: Objective, steps: int) -> str:
@@ -100,6 +104,8 @@ def explain_objective(experiment: Experiment, step: int = 0, data_dir: Path | No
     """
     domains = experiment.data(experiment.seed, data_dir)
     model = build_model(experiment, domains)
+    # Refuses factors of layers that the model lacks.
+    layers_of(experiment, [name for name, p in model.parameters().items() if p.requires_grad])
     batch = experiment.batches.draw(domains.training, torch.Generator().manual_seed(experiment.seed), ALONE)
     objective = experiment.objective
     route, layers = experiment.moments_route, experiment.layers
@@ -111,4 +117,5 @@ def explain_objective(experiment: Experiment, step: int = 0, data_dir: Path | No
         divided_by=objective.divisor(term.weight for term in penalty.terms),
         fresh_optimizer=step == objective.fresh_optimizer_at,
         penalty=penalty,
+        learning_rates=experiment.learning_rates(step),
     )

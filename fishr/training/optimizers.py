@@ -1,7 +1,7 @@
 """Optimizers as pure functions: ``init(parameters)`` and ``update(gradients, state, parameters)``.
 
-They are torch's own functional Adam and SGD on copies, so that the results have the bits of ``torch.optim`` and the
-arguments do not change.
+They are torch's own functional Adam, AdamW and SGD on copies, so that the results have the bits of ``torch.optim`` and
+the arguments do not change.
 """
 
 from collections.abc import Callable
@@ -12,6 +12,7 @@ from attrs import field, frozen
 from torch import Tensor
 from torch.nn.utils import get_total_norm
 from torch.optim.adam import adam
+from torch.optim.adamw import adamw
 from torch.optim.sgd import sgd
 
 from fishr.checks import number
@@ -21,6 +22,8 @@ from fishr.tensor_trees import require_tree
 Parameters = tuple[Tensor, ...]
 Gradients = tuple[Tensor | None, ...]
 Moments = dict[str, list[Tensor]]
+# Changes weights and moments in place, of gradients and counts of earlier updates.
+Step = Callable[[list[Tensor], list[Tensor], Moments, list[int]], None]
 
 
 @frozen(eq=False)
@@ -97,35 +100,81 @@ class Adam:
 
     def init(self, parameters: Parameters) -> OptimizerState:
         """Return zero moments."""
-        zeros = tuple(torch.zeros_like(p) for p in parameters)
-        return OptimizerState((0,) * len(parameters), {"first": zeros, "second": zeros})
+        return _zero_moments(parameters)
 
     def update(
         self, gradients: Gradients, state: OptimizerState, parameters: Parameters
     ) -> tuple[Parameters, OptimizerState]:
         """Return new weights and the next state; where a gradient is None, weights and moments are unchanged."""
+        return on_copies(_adam_step(self, adam), gradients, state, parameters)
 
-        def step(weights: list[Tensor], given: list[Tensor], moments: Moments, counts: list[int]) -> None:
-            # The fused kernel reads the counts where the weights are.
-            device = weights[0].device if self.fused and weights else None
-            adam(
-                weights,
-                given,
-                moments["first"],
-                moments["second"],
-                [],
-                [torch.tensor(float(count), device=device) for count in counts],
-                amsgrad=False,
-                beta1=self.betas[0],
-                beta2=self.betas[1],
-                lr=self.lr,
-                weight_decay=self.weight_decay,
-                eps=self.eps,
-                maximize=False,
-                fused=self.fused or None,
-            )
 
-        return _moved(step, gradients, state, parameters)
+@frozen
+class AdamW:
+    """Adam with decoupled weight decay, with torch's arithmetic: w ← w − lr · weight_decay · w, then Adam's step.
+
+    Args:
+        lr: learning rate.
+        betas: decay of the two moments.
+        eps: added to the denominator.
+        weight_decay: fraction of the weights, times ``lr``, that each update removes.
+        fused: use torch's fused kernel, which is faster on a GPU and rounds differently.
+
+    Raises:
+        InputError: a number outside its range.
+
+    Example:
+        >>> optimizer, weights = AdamW(lr=0.1, weight_decay=0.5), (torch.tensor([1.0]),)
+        >>> optimizer.update((torch.tensor([2.0]),), optimizer.init(weights), weights)[0]
+        (tensor([0.8500]),)
+
+    Source: Loshchilov and Hutter, Decoupled weight decay regularization, ICLR 2019.
+    """
+
+    lr: float = field(validator=number(above=True))
+    betas: tuple[float, float] = field(default=(0.9, 0.999), validator=_betas)
+    eps: float = field(default=1e-8, validator=number())
+    weight_decay: float = field(default=1e-2, validator=number())
+    fused: bool = False
+
+    def init(self, parameters: Parameters) -> OptimizerState:
+        """Return zero moments."""
+        return _zero_moments(parameters)
+
+    def update(
+        self, gradients: Gradients, state: OptimizerState, parameters: Parameters
+    ) -> tuple[Parameters, OptimizerState]:
+        """Return new weights and the next state, as ``Adam.update``."""
+        return on_copies(_adam_step(self, adamw), gradients, state, parameters)
+
+
+def _zero_moments(parameters: Parameters) -> OptimizerState:
+    zeros = tuple(torch.zeros_like(p) for p in parameters)
+    return OptimizerState((0,) * len(parameters), {"first": zeros, "second": zeros})
+
+
+def _adam_step(optimizer: Adam | AdamW, kernel: Callable[..., None]) -> Step:
+    def step(weights: list[Tensor], given: list[Tensor], moments: Moments, counts: list[int]) -> None:
+        # The fused kernel reads the counts where the weights are.
+        device = weights[0].device if optimizer.fused and weights else None
+        kernel(
+            weights,
+            given,
+            moments["first"],
+            moments["second"],
+            [],
+            [torch.tensor(float(count), device=device) for count in counts],
+            amsgrad=False,
+            beta1=optimizer.betas[0],
+            beta2=optimizer.betas[1],
+            lr=optimizer.lr,
+            weight_decay=optimizer.weight_decay,
+            eps=optimizer.eps,
+            maximize=False,
+            fused=optimizer.fused or None,
+        )
+
+    return step
 
 
 @frozen
@@ -137,9 +186,10 @@ class SGD:
         momentum: decay of the buffer b; 0 keeps none.
         weight_decay: adds ``weight_decay · w`` to the gradient.
         fused: use torch's fused kernel, which is faster on a GPU and rounds differently.
+        nesterov: step by g + momentum·b instead of b; None: no.
 
     Raises:
-        InputError: a number outside its range.
+        InputError: a number outside its range, or ``nesterov`` without momentum.
 
     Example:
         >>> optimizer, weights = SGD(lr=0.5), (torch.tensor([1.0]),)
@@ -151,6 +201,11 @@ class SGD:
     momentum: float = field(default=0.0, validator=number(below=1.0))
     weight_decay: float = field(default=0.0, validator=number())
     fused: bool = False
+    nesterov: bool | None = None
+
+    def __attrs_post_init__(self) -> None:
+        if self.nesterov and not self.momentum:
+            raise InputError("nesterov: got true without momentum, expected a momentum greater than 0; set momentum")
 
     def init(self, parameters: Parameters) -> OptimizerState:
         """Return a zero buffer, or none without momentum."""
@@ -173,20 +228,17 @@ class SGD:
                 momentum=self.momentum,
                 lr=self.lr,
                 dampening=0.0,
-                nesterov=False,
+                nesterov=bool(self.nesterov),
                 maximize=False,
                 fused=self.fused or None,
             )
 
-        return _moved(step, gradients, state, parameters)
+        return on_copies(step, gradients, state, parameters)
 
 
 @torch.no_grad()
-def _moved(
-    step: Callable[[list[Tensor], list[Tensor], Moments, list[int]], None],
-    gradients: Gradients,
-    state: OptimizerState,
-    parameters: Parameters,
+def on_copies(
+    step: Step, gradients: Gradients, state: OptimizerState, parameters: Parameters
 ) -> tuple[Parameters, OptimizerState]:
     """Apply a kernel that works in place to copies of the weights and moments that have a gradient."""
     taken = [index for index, gradient in enumerate(gradients) if gradient is not None]

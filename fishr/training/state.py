@@ -14,6 +14,7 @@ from fishr.losses import check_labels, outputs_of
 from fishr.tensor_trees import require_tree, to_device
 from fishr.training.compute import GradientScale
 from fishr.training.experiment import Experiment
+from fishr.training.learning_rates import first_memory
 from fishr.training.model import Model
 from fishr.training.optimizers import OptimizerState
 from fishr.types import HEAD, Layout, Problem, chained
@@ -28,7 +29,7 @@ class TrainingState:
     step: int  # updates made so far
     parameters: dict[str, Tensor]  # by name, "featurizer.…" and "head.…"
     buffers: dict[str, Tensor]  # likewise
-    optimizer: OptimizerState  # of the parameters that require grad, in their order
+    optimizer: Any  # the optimizer's state, of the parameters that require grad; by layer with ``lr_factors``
     penalty: Any  # the objective's state
     generator: Tensor  # state of the generator of batches and random layers; uint8, on the CPU
     scale: GradientScale | None = None  # of the featurizer's backward pass with fp16
@@ -90,11 +91,11 @@ def initial_state(experiment: Experiment, domains: Domains) -> TrainingState:
 def first_state(experiment: Experiment, model: Model, domains: int) -> TrainingState:
     """Return the state before the first step of a model that is built already; else as ``initial_state``."""
     parameters = model.parameters()
-    trainable = tuple(p.detach() for p in parameters.values() if p.requires_grad)
+    trainable = {name: p.detach() for name, p in parameters.items() if p.requires_grad}
     if not trainable:
         raise InputError("model: got no parameter that requires grad, expected one in the featurizer or the head")
     penalty = experiment.objective.init(_problem(model, experiment.layers, domains))
-    memory = experiment.optimizer.init(trainable)
+    memory = first_memory(experiment, trainable)
     require_tree(penalty, "penalty state")
     require_tree(memory, "optimizer state")
     return TrainingState(

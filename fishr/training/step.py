@@ -6,7 +6,7 @@ from functools import partial
 from typing import Any, cast
 
 import torch
-from attrs import asdict, frozen
+from attrs import asdict, evolve, frozen
 from torch import Tensor
 
 from fishr.checks import returned
@@ -18,9 +18,10 @@ from fishr.seeding import seeded
 from fishr.tensor_trees import require_tree
 from fishr.training.compute import LEAST, Compute, GradientScale, products
 from fishr.training.experiment import Experiment
+from fishr.training.learning_rates import changed_rates, first_memory, update_layers
 from fishr.training.model import Model, place
 from fishr.training.objective import Loss
-from fishr.training.optimizers import Gradients, clipped, updated
+from fishr.training.optimizers import Gradients, clipped
 from fishr.training.prefetch import Prefetch, step_seed
 from fishr.training.state import TrainingState
 from fishr.types import HEAD, DomainBatch
@@ -44,12 +45,14 @@ class StepRecord:
     l2: float  # squared norm of the weights times its factor
     terms: dict[str, TermRecord]
     domain_losses: tuple[float, ...]  # mean of each training domain in the batch; NaN of a missing one
+    lr: dict[str, float] | None = None  # of the update, by layer, where a schedule or factors changed it
 
 
 def step_entry(record: StepRecord, names: Sequence[str]) -> dict[str, Any]:
     """Return a record as plain values for JSON, with domain losses by name, but for missing domains."""
     losses = zip(names, record.domain_losses, strict=True)
-    return asdict(record) | {"domain_losses": {name: loss for name, loss in losses if not math.isnan(loss)}}
+    entry = asdict(record) | {"domain_losses": {name: loss for name, loss in losses if not math.isnan(loss)}}
+    return {name: value for name, value in entry.items() if value is not None}
 
 
 class NotFinite(RunFailed):
@@ -143,17 +146,18 @@ def advance(
     if experiment.clip_norm is not None:
         gradients = clipped(gradients, experiment.clip_norm)
     # Reading the numbers waits for the device, so it comes after all of its work is queued.
-    record = _record(state.step, loss, domain_losses)
+    record = evolve(_record(state.step, loss, domain_losses), lr=changed_rates(experiment, state.step))
     require_tree(penalty, "penalty state")
 
-    weights, memory = tuple(state.parameters[name] for name in trainable), state.optimizer
+    weights, memory = {name: state.parameters[name] for name in trainable}, state.optimizer
     if state.step == experiment.objective.fresh_optimizer_at:
-        memory = experiment.optimizer.init(weights)
+        memory = first_memory(experiment, weights)
     if usable is None or usable:
-        weights, memory = updated(experiment.optimizer, gradients, memory, weights)
+        by_name = dict(zip(weights, gradients, strict=True))
+        weights, memory = update_layers(experiment, by_name, memory, weights, state.step)
     after = TrainingState(
         step=state.step + 1,
-        parameters=state.parameters | dict(zip(trainable, weights, strict=True)),
+        parameters=state.parameters | weights,
         buffers={name: buffer.detach().clone() for name, buffer in model.buffers().items()},
         optimizer=memory,
         penalty=penalty,

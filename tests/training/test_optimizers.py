@@ -6,7 +6,7 @@ from naming import stable_name
 
 from fishr.errors import InputError
 from fishr.training import optimizers
-from fishr.training.optimizers import SGD, Adam
+from fishr.training.optimizers import SGD, Adam, AdamW
 
 CASES = [
     (Adam(lr=0.01), lambda p: torch.optim.Adam(p, lr=0.01)),
@@ -15,10 +15,20 @@ CASES = [
         lambda p: torch.optim.Adam(p, lr=0.1, betas=(0.5, 0.9), eps=1e-3, weight_decay=0.1),
     ),
     (Adam(lr=0.01, fused=True), lambda p: torch.optim.Adam(p, lr=0.01, fused=True)),
+    (AdamW(lr=0.01), lambda p: torch.optim.AdamW(p, lr=0.01)),
+    (
+        AdamW(lr=0.1, betas=(0.5, 0.9), eps=1e-3, weight_decay=0.3),
+        lambda p: torch.optim.AdamW(p, lr=0.1, betas=(0.5, 0.9), eps=1e-3, weight_decay=0.3),
+    ),
+    (AdamW(lr=0.01, fused=True), lambda p: torch.optim.AdamW(p, lr=0.01, fused=True)),
     (SGD(lr=0.1), lambda p: torch.optim.SGD(p, lr=0.1)),
     (
         SGD(lr=0.1, momentum=0.9, weight_decay=0.01),
         lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9, weight_decay=0.01),
+    ),
+    (
+        SGD(lr=0.1, momentum=0.9, weight_decay=0.01, nesterov=True),
+        lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9, weight_decay=0.01, nesterov=True),
     ),
 ]
 
@@ -64,7 +74,7 @@ def test_inputs_are_left_as_they_were(pure, make, bits):
         weights, state = moved, after
 
 
-@pytest.mark.parametrize(("name", "kind"), [("adam", Adam), ("sgd", SGD)])
+@pytest.mark.parametrize(("name", "kind"), [("adam", Adam), ("adamw", AdamW), ("sgd", SGD)])
 @pytest.mark.parametrize("fused", [False, True])
 def test_torch_is_asked_for_its_fused_kernel(monkeypatch, name, kind, fused):
     """On a CPU it may give the same bits, so that these do not tell."""
@@ -111,6 +121,8 @@ def test_without_a_gradient_nothing_moves():
         (lambda: Adam(lr=1.0, eps=-1.0), "eps: got -1.0"),
         (lambda: SGD(lr=1.0, momentum=1.0), "momentum: got 1.0, expected a number of at least 0.0 and less than 1.0"),
         (lambda: SGD(lr=float("inf")), "lr: got inf"),
+        (lambda: AdamW(lr=1.0, weight_decay=-0.1), "weight_decay: got -0.1"),
+        (lambda: SGD(lr=1.0, nesterov=True), "nesterov: got true without momentum, expected a momentum greater than 0"),
     ],
 )
 def test_numbers_out_of_range_are_refused(make, message):

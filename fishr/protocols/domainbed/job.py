@@ -102,6 +102,8 @@ class Job:
             evaluate_from=1,
             checkpoint_every=self.evaluate_every,
             seed=self.run_seed,
+            lr_schedule=settings.lr_schedule,
+            lr_factors=settings.lr_factors,
         )
 
 

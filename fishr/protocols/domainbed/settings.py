@@ -19,6 +19,7 @@ from fishr.models.featurizers import MNISTCNN, FeatureDropout, Featurizer
 from fishr.models.heads import Head
 from fishr.models.resnet import ResNet
 from fishr.models.timm_backbone import TimmBackbone
+from fishr.penalties.schedules import Schedule
 from fishr.protocols.domainbed.datasets import BENCHMARKS, Benchmark
 from fishr.protocols.domainbed.hyperparameters import Value, hyperparameters
 from fishr.protocols.domainbed.methods import METHODS, Method, OwnMethod
@@ -79,6 +80,8 @@ class Settings:
     head: Head | None = None  # None: a linear head, initialized as torch does
     loss: Loss | None = None  # None: cross-entropy
     optimizer: Optimizer | None = None  # None: Adam; the drawn lr and weight_decay replace its own
+    lr_schedule: Schedule | None = None  # factor of the drawn learning rate, as in ``Experiment``
+    lr_factors: dict[str, Schedule] | None = None  # by layer, likewise
 
     def __attrs_post_init__(self) -> None:
         for name in (*(n for n in self.own if n in BENCHMARKS), *(n for n in self.methods if n in METHODS)):
