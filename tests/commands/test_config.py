@@ -39,6 +39,23 @@ def test_a_file_and_overrides(call, home):
     )
 
 
+def test_learning_rates_by_step_and_layer_are_shown_and_explained(call):
+    rates = ("--set", "lr_schedule={kind='LinearSchedule', start=0, end=1, steps=4}")
+    rates += ("--set", "lr_factors.'featurizer.1'=0.5", "--set", "optimizer.lr=0.01")
+    table = tomllib.loads(call("config", "show", *rates).out)
+    assert table["lr_schedule"] == {"kind": "LinearSchedule", "start": 0.0, "end": 1.0, "steps": 4}
+    assert table["lr_factors"] == {"featurizer.1": 0.5}
+    said = call("explain", "--step", "1", *rates)
+    assert said.out.splitlines()[1] == "learning rate at step 1 = 0.0025 (model), 0.00125 (featurizer.1)"
+    told = json.loads(call("explain", "--step", "4", "--format", "json", *rates).out)
+    assert told["learning_rates"] == {"model": 0.01, "featurizer.1": 0.005}
+    for command in ("explain", "train"):
+        said = call(command, "--set", "lr_factors.featuriser=0.5")
+        assert (said.code, said.out, said.err.count("\n")) == (2, "", 1)
+        assert "lr_factors: got 'featuriser', which no trained parameter has in its name" in said.err
+        assert "'featurizer'" in said.err
+
+
 def test_every_problem_is_listed_with_its_path(call, home):
     text = call("config", "show").out
     text = text.replace("steps = 240", 'stepz = 501\nsteps = "many"').replace('"Fishr"', '"Fisher"')

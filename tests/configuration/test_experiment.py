@@ -32,7 +32,8 @@ from fishr.penalties import (
 from fishr.protocols import colored_digits, recipes
 from fishr.training.experiment import Experiment
 from fishr.training.frozen_features import Frozen
-from fishr.training.optimizers import SGD
+from fishr.training.lars import LARS
+from fishr.training.optimizers import SGD, AdamW
 
 
 @pytest.mark.parametrize("name", list(recipes()))
@@ -61,6 +62,17 @@ def test_a_route_is_read_from_a_file_and_left_out_by_default():
     assert structure(table | {"route": "functional"}, Experiment) == attrs.evolve(colored_digits(), route="functional")
     with pytest.raises(ConfigurationError, match=r'route: got "magic" .*expected one of .*"functional"'):
         structure(table | {"route": "magic"}, Experiment)
+
+
+def test_learning_rates_are_written_only_where_they_are_set():
+    table = unstructure(attrs.evolve(colored_digits(), optimizer=SGD(0.1)))
+    assert not {"lr_schedule", "lr_factors"} & table.keys()
+    assert "nesterov" not in table["optimizer"]
+    ramp = LinearSchedule(0.0, 1.0, steps=9)
+    experiment = attrs.evolve(colored_digits(), lr_schedule=ramp, lr_factors={"featurizer.1": 0.1, "head": ramp})
+    table = unstructure(experiment)
+    assert table["lr_factors"] == {"featurizer.1": 0.1, "head": table["lr_schedule"]}
+    assert structure(table, Experiment) == experiment
 
 
 @pytest.mark.parametrize("weights", [None, "runs/base"])
@@ -105,7 +117,7 @@ def test_every_frozen_class_that_a_package_exports_has_a_name_in_files():
         "Risk": {"ERM", "Fishr", "IRM", "Scaled", "Total", "VREx"},
         "Penalty": {"ERM", "Fishr", "IRM", "Scaled", "Total", "VREx"},
         "Schedule": {"Constant", "CosineSchedule", "Joined", "LinearSchedule", "StepSchedule"},
-        "Optimizer": {"Adam", "SGD"},
+        "Optimizer": {"Adam", "AdamW", "LARS", "SGD"},
         "Batches": {"FullBatch", "Minibatch"},
     }
     assert found.keys() == expected.keys()
@@ -123,6 +135,8 @@ single = (
     | st.builds(LinearSchedule, numbers, numbers, steps)
     | st.builds(CosineSchedule, numbers, numbers, steps)
 )
+positive = st.floats(0, 1e3)
+rates = st.builds(Constant, positive) | st.builds(LinearSchedule, positive, positive, steps)
 schedules = single | st.tuples(single, single, steps).map(lambda parts: Joined(parts[:2], parts[2:]))
 plain: st.SearchStrategy[Any] = (
     st.builds(ERM, st.sampled_from(["domains", "samples"]))
@@ -149,11 +163,15 @@ totals = st.dictionaries(parts, penalties, max_size=3).map(lambda terms: Total(*
 @given(
     totals,
     st.sampled_from([ColoredDigits(), ColoredMNIST(), Arrays(("a.npz", "b.npz"), classes=3)]),
-    st.sampled_from([SGD(0.1), SGD(0.1, momentum=0.9)]),
+    st.sampled_from([SGD(0.1), SGD(0.1, momentum=0.9), SGD(0.1, momentum=0.9, nesterov=True), AdamW(0.1), LARS(0.1)]),
     st.none() | st.integers(0, 9),
+    st.none() | rates,
+    st.none() | st.dictionaries(st.sampled_from(["head", "featurizer.0", "head.weight"]), rates, max_size=2),
 )
 @settings(max_examples=50)
-def test_any_experiment_reads_back_as_itself_through_toml(total: Total, data: Any, optimizer: SGD, fresh: int | None):
+def test_any_experiment_reads_back_as_itself_through_toml(
+    total: Total, data: Any, optimizer: Any, fresh: int | None, schedule: Any, factors: Any
+):
     first = colored_digits()
     experiment = attrs.evolve(
         first,
@@ -163,6 +181,8 @@ def test_any_experiment_reads_back_as_itself_through_toml(total: Total, data: An
         optimizer=optimizer,
         batches=Minibatch(8),
         objective=attrs.evolve(first.objective, penalty=total, fresh_optimizer_at=fresh),
+        lr_schedule=schedule,
+        lr_factors=factors,
     )
     assert structure(tomllib.loads(dumps(experiment)), Experiment) == experiment
 
@@ -214,8 +234,13 @@ FISHR = "objective.penalty.fishr"
         (f"{FISHR}.schedule.kind=Constant", f"{FISHR}.schedule.value: missing, expected a number"),
         (f"{FISHR}.kind=mine:Penalty", "a file alone never runs code"),
         ("optimizer.lr=0", "optimizer.lr: got 0.0, expected a number greater than 0.0"),
-        ("optimizer.kind=Sgd", 'optimizer.kind: got "Sgd" (a string), expected one of "Adam", "SGD"'),
+        ("optimizer.kind=Sgd", 'optimizer.kind: got "Sgd" (a string), expected one of "Adam", "AdamW", "LARS", "SGD"'),
         ("optimizer.betas=[0.9]", "optimizer.betas: got an array of length 1, expected one of length 2"),
+        ("optimizer={kind='SGD', lr=1, nesterov=true}", "nesterov: got true without momentum"),
+        ("lr_schedule.kind=Cosine", 'lr_schedule.kind: got "Cosine" (a string), expected one of'),
+        ("lr_schedule=-1", "lr_schedule: got -1.0 at step 0, expected a finite number of at least 0"),
+        ("lr_factors.head=fast", 'lr_factors.head: got "fast" (a string), expected a number or a table'),
+        ("lr_factors=0.1", "lr_factors: got 0.1 (a decimal number), expected a table"),
         ("steps=0", "steps: got 0, expected a whole number of at least 1"),
         ("steps=1e3", "steps: got 1000.0 (a decimal number), expected a whole number"),
         ("compute.precision=float16", 'precision: got "float16" (a string), expected one of "fp32", "tf32", "bf16", '),

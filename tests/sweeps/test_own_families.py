@@ -21,6 +21,9 @@ import torch
 def spread(seen):
     return seen.domain_losses.var()
 
+def decay(step):
+    return 0.9**step
+
 def network(shape, generator):
     layer = torch.nn.Linear(shape[0], 4, bias=False)
     torch.nn.init.normal_(layer.weight, generator=generator)
@@ -40,6 +43,8 @@ loss.kind = "mine:smoothed"
 head.kind = "LinearHead"
 featurizer.kind = "own_parts:network"
 optimizer = {kind = "mine:SignDescent", beta = 0.5}
+lr_schedule.kind = "own_parts:decay"
+lr_factors = {featurizer = {kind = "own_parts:decay"}, "head.bias" = 0.5}
 own.Rings = {data = {kind = "mine:Rings", samples = 40}, environments = ["quiet", "noisy", "turned"]}
 methods.Mine.penalty.kind = "own_parts:spread"
 """
@@ -62,6 +67,8 @@ def test_a_plan_is_read_back_and_its_jobs_are_experiments(plan, tmp_path):
     experiment = job.experiment()
     assert experiment.optimizer.lr == job.hparams["lr"] != type(experiment.optimizer)().lr
     assert experiment.optimizer.beta == 0.5
+    rates = {"model": 0.9**2, "featurizer": 0.9**4, "head.bias": 0.5 * 0.9**2}
+    assert experiment.learning_rates(2) == pytest.approx({n: job.hparams["lr"] * r for n, r in rates.items()})
     assert [domain.name for domain in experiment.data(0, None).training] == ["env0_in", "env1_in"]
     (tmp_path / "run.toml").write_text(dumps(experiment))
     assert load("run.toml", Experiment, plugins=PLUGINS) == experiment

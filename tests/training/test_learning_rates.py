@@ -1,7 +1,10 @@
 """Learning rates by step and by layer: torch's groups and schedulers to the bit, and resumed runs to the bit."""
 
 import json
+import re
+import tomllib
 from itertools import pairwise
+from pathlib import Path
 
 import attrs
 import pytest
@@ -9,6 +12,7 @@ import torch
 from naming import stable_name
 from ranks import on_ranks
 
+from fishr.configuration import structure, unstructure
 from fishr.data.batches import Minibatch
 from fishr.errors import InputError
 from fishr.models.featurizers import MLP
@@ -17,6 +21,7 @@ from fishr.plots.run import save_run_figure
 from fishr.ranks import Ranks
 from fishr.training.checkpoints import load, save
 from fishr.training.compute import Compute
+from fishr.training.experiment import Experiment
 from fishr.training.learning_rates import first_memory, layers_of, update_layers
 from fishr.training.loop import Started, Stepped, train
 from fishr.training.optimizers import SGD, Adam, AdamW, OptimizerState
@@ -278,6 +283,17 @@ def test_ranks_hold_the_same_bits(plain, same):
 
 def _last(ranks: Ranks, experiment):
     return _states(experiment, ranks=ranks)[-1]
+
+
+def test_the_pages_settings_are_read(plain):
+    page = (Path(__file__).resolve().parents[2] / "docs" / "optimizers.md").read_text()
+    fine_tuning, phases = (tomllib.loads(block) for block in re.findall(r"```toml\n(.*?)```", page, re.DOTALL))
+    tuned = structure(unstructure(plain) | fine_tuning, Experiment)
+    assert tuned.optimizer == AdamW(5e-5, weight_decay=0.01)
+    rates = [tuned.learning_rates(step)["featurizer.layer4"] for step in (0, 250, 500, 5000)]
+    assert rates == pytest.approx([0.0, 1.25e-5, 2.5e-5, 0.0])
+    two = structure(unstructure(plain) | {"lr_factors": phases["lr_factors"]}, Experiment)
+    assert two.learning_rates(500) == {"model": 0.01, "featurizer": 0.0, "head": 0.02}
 
 
 @attrs.frozen
