@@ -89,6 +89,9 @@ def test_twenty_steps_are_those_of_torchs_groups_and_scheduler(plain, optimizer,
         gradients = _gradients(step)
         for name, parameter in parameters.items():
             parameter.grad = None if gradients[name] is None else gradients[name].clone()
+        assert {group["lr"] for group in theirs.param_groups} <= {
+            *(experiment.learning_rates(step).values() or [optimizer.lr])
+        }
         theirs.step()
         scheduler.step()
         weights, memory = update_layers(experiment, gradients, memory, weights, step)
