@@ -11,6 +11,7 @@ from tabulate import tabulate
 import fishr
 from fishr.inference.named_weights import NamedWeights
 from fishr.inference.trained_model import TrainedModel
+from fishr.losses import outputs_of
 from fishr.training.evaluation import DomainScore, score_of
 from fishr.training.explanation import loss_outline
 from fishr.training.run_folder import CONFIGURATION, METRICS, RESULT
@@ -70,9 +71,12 @@ def _inputs(model: TrainedModel) -> str:
 
 
 def _classes(model: TrainedModel) -> str:
+    names = enumerate(model.class_names or ())
+    text = "Classes: " + ", ".join(f"{index} {name}" for index, name in names) + "."
     if model.class_names is None:
-        return f"The classes have no names; they are numbered from 0 to {model.classes - 1}."
-    return "Classes: " + ", ".join(f"{index} {name}" for index, name in enumerate(model.class_names)) + "."
+        text = f"The classes have no names; they are numbered from 0 to {model.classes - 1}."
+    single = outputs_of(model.experiment.loss, model.classes) == 1
+    return text + (" The single logit is that of class 1." if single else "")
 
 
 def _numbers(run: Path, step: int) -> str:

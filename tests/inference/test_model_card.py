@@ -3,9 +3,11 @@
 import json
 import shutil
 
+import attrs
 import torch
 
 from fishr.inference import export_model, load_model
+from fishr.protocols import colored_digits
 
 
 def card_of(folder, place):
@@ -28,6 +30,13 @@ def test_it_has_data_method_settings_numbers_and_versions(photo_run, tmp_path):
         assert f" {score['loss']:.4f} " in line
     rows = [[cell.strip() for cell in line.split("|")] for line in text.splitlines()]
     assert ["", "torch", str(torch.__version__), str(torch.__version__), ""] in rows
+
+
+def test_a_single_logit_is_explained(train_in, tmp_path):
+    folder = train_in(attrs.evolve(colored_digits(), steps=1), tmp_path / "run")
+    text = card_of(folder, tmp_path)
+    assert "numbered from 0 to 1. The single logit is that of class 1." in text
+    assert "Inputs are float32 [N, 2, 8, 8], as the data set of the configuration makes them." in text
 
 
 def test_weights_between_two_evaluations_have_no_numbers(photo_run, tmp_path):
