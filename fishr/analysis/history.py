@@ -55,12 +55,12 @@ def load_history(source: Path) -> History | None:
     """Return the recorded statistics of a run folder, while it trains those so far; None if it recorded nothing.
 
     Args:
-        source: a run folder, or the file of statistics itself.
+        source: a run folder, or the file of statistics itself; any other file has none.
 
     Raises:
         InputError: the records are damaged or another program's.
     """
-    path = source if source.is_file() else source / STATISTICS
+    path = source if is_statistics(source) else source / STATISTICS
     if path.is_file():
         return _history(path, load_tree(path, KIND), finished=True)
     parts = Parts.existing(path)

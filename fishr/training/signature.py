@@ -1,11 +1,13 @@
 """The signature of a model: the inputs it takes, and the classes it tells apart."""
 
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from attrs import fields_dict, frozen
 
 from fishr.data.domains import Domains
-from fishr.data.images.preprocessing import Preprocessing
+
+if TYPE_CHECKING:
+    from fishr.data.images.preprocessing import Preprocessing
 
 
 @frozen
@@ -15,14 +17,18 @@ class Signature:
     shape: tuple[int, ...]  # of one input
     classes: int
     class_names: tuple[str, ...] | None = None
-    preprocessing: Preprocessing | None = None  # of images; None: the data were no images in files
+    preprocessing: "Preprocessing | None" = None  # of images; None: the data were no images in files
 
     @classmethod
     def of(cls, domains: Domains) -> Self:
         """Return the signature of models of a data set."""
-        found = getattr(domains.training[0].inputs, "preprocessing", None)
-        preprocessing = found if isinstance(found, Preprocessing) else None
-        return cls(domains.shape, domains.classes, domains.class_names, preprocessing)
+        found: Any = getattr(domains.training[0].inputs, "preprocessing", None)
+        if found is not None:
+            # Only here: data that are no images do without this package.
+            from fishr.data.images.preprocessing import Preprocessing
+
+            found = found if isinstance(found, Preprocessing) else None
+        return cls(domains.shape, domains.classes, domains.class_names, found)
 
     @classmethod
     def read(cls, tree: Any) -> Self:
@@ -30,6 +36,8 @@ class Signature:
         if not isinstance(tree, dict) or tree.keys() != fields_dict(cls).keys():
             raise TypeError("not the fields of a signature")
         if tree["preprocessing"] is not None:
+            from fishr.data.images.preprocessing import Preprocessing
+
             tree = {**tree, "preprocessing": Preprocessing(**tree["preprocessing"])}
         found = cls(**tree)
         counts = (*found.shape, found.classes)

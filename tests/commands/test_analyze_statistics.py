@@ -64,3 +64,9 @@ def test_two_side_by_side(call, home, statistics):
 )
 def test_refusals(refused, home, statistics, arguments, part):
     refused(home, ("analyze", "kept/statistics.h5", *arguments), part)
+
+
+def test_a_cache_has_no_statistics(call, home, finished):
+    assert call("cache", "features", finished, "-o", "f.h5").code == 0
+    said = call("analyze", "f.h5", "--format", "json")
+    assert (said.code, json.loads(said.out)["histories"]) == (0, [])
