@@ -55,7 +55,7 @@ def text_line(record: Any, attribute: Any, value: str) -> None:
 def layer_names(record: Any, attribute: Any, value: tuple[str, ...]) -> None:
     """Refuse no layers, or a text in place of several."""
     if not value or isinstance(value, str):
-        raise InputError(f'{attribute.name}: got {value!r}, expected names of layers, such as "featurizer" or "head"')
+        raise InputError(f'{attribute.name}: got {value!r}, expected names of layers in a list, such as ["head"]')
 
 
 def returned(name: str, found: object, expected: type[T]) -> T:

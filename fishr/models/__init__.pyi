@@ -1,5 +1,5 @@
 from .featurizers import MLP, MNISTCNN, FeatureDropout, Featurizer, FunctionFeaturizer
-from .frozen import FrozenFeaturizer, features_by_block, freeze_norm
+from .frozen import FrozenFeaturizer, features_by_block, freeze_layers, freeze_norm
 from .heads import Head, LinearHead, MLPHead
 from .resnet import ResNet
 from .timm_backbone import TimmBackbone
@@ -19,5 +19,6 @@ __all__ = [
     "TimmBackbone",
     "WideResNet",
     "features_by_block",
+    "freeze_layers",
     "freeze_norm",
 ]

@@ -6,11 +6,12 @@ from typing import Protocol
 
 import torch
 from attrs import field, frozen
-from attrs.validators import deep_iterable
+from attrs.validators import deep_iterable, optional
 from torch import nn
 
-from fishr.checks import number, whole
+from fishr.checks import layer_names, number, whole
 from fishr.errors import InputError
+from fishr.models.frozen import freeze_layers
 from fishr.models.initialization import hidden_layers, seeded_by
 
 _WIDTHS = (64, 128, 128, 128)
@@ -122,6 +123,12 @@ class MNISTCNN:
 
     First weights are torch's default: uniform on ±1/√(inputs of an output).
 
+    Args:
+        frozen: Names of layers below the network, as "0", that keep their first weights, see ``freeze_layers``.
+
+    Raises:
+        InputError: When called, inputs that are not images, or a name that is no layer.
+
     Example:
         >>> cnn = MNISTCNN()
         >>> featurizer = cnn((2, 28, 28), torch.Generator().manual_seed(0))
@@ -132,6 +139,8 @@ class MNISTCNN:
         The network of DomainBed (Gulrajani and Lopez-Paz, ICLR 2021), appendix D.
     """
 
+    frozen: tuple[str, ...] | None = field(default=None, validator=optional(layer_names))
+
     def __call__(self, shape: tuple[int, ...], generator: torch.Generator) -> nn.Module:
         """Return the module from images [N, C, H, W] to features [N, 128], with weights drawn from the generator."""
         channels = image_channels("MNISTCNN", shape)
@@ -139,7 +148,8 @@ class MNISTCNN:
         with seeded_by(generator):
             for before, after, stride in zip((channels, *_WIDTHS), _WIDTHS, _STRIDES, strict=False):
                 layers += [nn.Conv2d(before, after, 3, stride, padding=1), nn.ReLU(), nn.GroupNorm(_GROUPS, after)]
-        return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten()).to(generator.device)
+        network = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        return freeze_layers(network, self.frozen or ()).to(generator.device)
 
     def features(self, shape: tuple[int, ...]) -> int:
         """Return 128, for images of any size."""

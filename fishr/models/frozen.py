@@ -1,11 +1,15 @@
-"""Modules that do not learn: features by blocks of rows, the frozen featurizer, frozen batch normalization."""
+"""Modules that do not learn: features by blocks of rows, the frozen featurizer, frozen layers and normalization."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from difflib import get_close_matches
 from functools import cache
+from itertools import accumulate
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
+
+from fishr.errors import InputError
 
 BLOCK = 64
 _COPIES = 16
@@ -117,6 +121,57 @@ def freeze_norm(module: Module) -> Module:
         if isinstance(part, _NORMS) and not isinstance(part, _EvalOnly):
             part.__class__ = _eval_only(type(part))
     return module
+
+
+def freeze_layers(module: Module, layers: Iterable[str]) -> Module:
+    """Freeze layers of a module in place: their parameters do not require grad, their batch normalization is frozen.
+
+    Dropout still acts in them.
+
+    Args:
+        module: Any module.
+        layers: Names of modules or parameters below it; a name stands for everything below it, "layer1" for
+            "layer1.0.conv1.weight" too.
+
+    Raises:
+        InputError: A name that no parameter has or begins with.
+
+    Example:
+        >>> network = nn.Sequential()
+        >>> network.stem, network.head = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3)), nn.Linear(3, 2)
+        >>> network = freeze_layers(network, ["stem"]).train()
+        >>> [name for name, parameter in network.named_parameters() if parameter.requires_grad]
+        ['head.weight', 'head.bias']
+        >>> network.stem[1].training
+        False
+        >>> freeze_layers(network, ["stam"])
+        Traceback (most recent call last):
+            ...
+        fishr.errors.InputError: frozen: got 'stam', which is no layer with parameters; did you mean stem?
+    """
+    parameters = dict(module.named_parameters(remove_duplicate=False))
+    for layer in layers:
+        inside = [parameter for name, parameter in parameters.items() if _is_below(name, layer)]
+        if not inside:
+            raise InputError(f"frozen: got {layer!r}, which is no layer with parameters; {_near(layer, parameters)}")
+        for parameter in inside:
+            parameter.requires_grad_(False)
+        for name, part in module.named_modules():
+            if _is_below(name, layer):
+                freeze_norm(part)
+    return module
+
+
+def _is_below(name: str, layer: str) -> bool:
+    return f"{name}.".startswith(f"{layer}.")
+
+
+def _near(layer: str, parameters: Iterable[str]) -> str:
+    parts = [list(accumulate(name.split("."), "{}.{}".format)) for name in parameters]
+    near = get_close_matches(layer, dict.fromkeys(name for prefixes in parts for name in prefixes), 1)
+    if near:
+        return f"did you mean {near[0]}?"
+    return f"expected a name below {', '.join(dict.fromkeys(prefixes[0] for prefixes in parts))}"
 
 
 class _EvalOnly:

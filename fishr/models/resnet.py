@@ -5,17 +5,20 @@ from typing import Any, Literal
 
 import torch
 from attrs import evolve, field, frozen
+from attrs.validators import optional
 from torch import Tensor, nn
 
-from fishr.checks import number, one_of
+from fishr.checks import layer_names, number, one_of
 from fishr.errors import InputError
 from fishr.models.featurizers import image_channels
-from fishr.models.frozen import freeze_norm
+from fishr.models.frozen import freeze_layers, freeze_norm
 from fishr.models.initialization import seeded_by
-from fishr.models.weight_files import hub_file, load_weights, read_weights
+from fishr.models.weight_files import Match, hub_file, load_weights, weights_for
 from fishr.paths import typed_path
 
 _FEATURES = {18: 512, 50: 2048}
+_NAMED = ("imagenet", "random")
+_CLASSIFIER = ("fc.weight", "fc.bias")
 
 
 @frozen
@@ -31,10 +34,15 @@ class ResNet:
             state dict with or without the last layer ``fc``; a relative path starts at the working directory.
         freeze_norm: Batch normalization keeps its initial statistics; its scale and shift still train.
         dropout: Dropout rate on the features, while training.
+        frozen: Names of layers below the network, as "layer1", whose parameters do not train and whose batch
+            normalization keeps its statistics, see ``freeze_layers``; None: all layers train.
+        match: "order" gives the tensors of a file to those of the network at the same places, whatever their names:
+            all shapes must agree, counters of batches aside, and a warning shows the first and the last pair. None: by
+            name, without the prefixes "module.", "model." and "backbone." of a file whose names have one.
 
     Raises:
-        InputError: Another depth, or a rate outside 0 to 1; when called, weights that are absent, damaged or of another
-            network, or inputs that are not images.
+        InputError: Another depth, a rate outside 0 to 1, or ``match`` without a file; when called, weights that are
+            absent, damaged or of another network, a name that is no layer, or inputs that are not images.
 
     Example:
         >>> resnet = ResNet(depth=18, weights="random")
@@ -51,10 +59,14 @@ class ResNet:
     weights: str = "imagenet"
     freeze_norm: bool = True
     dropout: float = field(default=0.0, validator=number(below=1.0))
+    frozen: tuple[str, ...] | None = field(default=None, validator=optional(layer_names))
+    match: Match | None = field(default=None, validator=optional(one_of("order")))
 
     def __attrs_post_init__(self) -> None:
         if not self.weights:
             raise InputError('weights: got "", expected "imagenet", "random" or the path of a file')
+        if self.match and self.weights in _NAMED:
+            raise InputError(f"match: got {self.match!r} with weights = {self.weights!r}, expected the path of a file")
 
     def __call__(self, shape: tuple[int, ...], generator: torch.Generator) -> nn.Module:
         """Return the module from images [N, C, H, W] to features [N, F]."""
@@ -69,6 +81,7 @@ class ResNet:
         network.add_module("fc", nn.Dropout(self.dropout))
         if self.weights != "random":
             self._fill(network, channels)
+        network = freeze_layers(network, self.frozen or ())
         return (freeze_norm(network) if self.freeze_norm else network).to(generator.device)
 
     def features(self, shape: tuple[int, ...]) -> int:
@@ -77,11 +90,15 @@ class ResNet:
 
     def without_weights(self) -> "ResNet":
         """Return the same network with random weights."""
-        return evolve(self, weights="random")
+        return evolve(self, weights="random", match=None)
 
     def _fill(self, network: nn.Module, channels: int) -> None:
+        from torchvision import models
+
         path = _imagenet_file(self.depth) if self.weights == "imagenet" else typed_path(self.weights)
-        given = {name: value for name, value in read_weights(path).items() if not name.startswith("fc.")}
+        with torch.device("meta"):
+            own = models.get_model(f"resnet{self.depth}", weights=None).state_dict()
+        given = weights_for(own, _CLASSIFIER, path, self.match)
         # A file of a network for just these channels is taken as it is.
         if (first := given.get("conv1.weight")) is not None and first.shape[1:2] == (3,):
             given["conv1.weight"] = _cyclic(first, channels)

@@ -6,14 +6,15 @@ from typing import Any
 
 import torch
 from attrs import evolve, field, frozen
+from attrs.validators import optional
 from torch import nn
 
-from fishr.checks import number
+from fishr.checks import layer_names, number, one_of
 from fishr.errors import InputError
 from fishr.models.featurizers import image_channels
-from fishr.models.frozen import freeze_norm
+from fishr.models.frozen import freeze_layers, freeze_norm
 from fishr.models.initialization import seeded_by
-from fishr.models.weight_files import hub_file, read_weights
+from fishr.models.weight_files import Match, hub_file, weights_for
 from fishr.paths import typed_path
 
 
@@ -31,10 +32,16 @@ class TimmBackbone:
         dropout: Dropout rate on the features, while training.
         weights: Path of the state dict to start from; a relative path starts at the working directory. None: the file
             of that name that timm keeps in the cache of Hugging Face or of torch.hub.
+        frozen: Names of layers below the network, as "layer1", whose parameters do not train and whose batch
+            normalization keeps its statistics, see ``freeze_layers``; None: all layers train.
+        match: "order" gives the tensors of a file to those of the network at the same places, whatever their names:
+            all shapes must agree, counters of batches aside, and a warning shows the first and the last pair. None: by
+            name, without the prefixes "module.", "model." and "backbone." of a file whose names have one.
 
     Raises:
-        InputError: A rate outside 0 to 1, or ``weights`` with ``pretrained=False``; when called, timm or the weights
-            are absent, the name is unknown, the weights are of another network, or the network refuses the inputs.
+        InputError: A rate outside 0 to 1, ``weights`` with ``pretrained=False``, or ``match`` without ``weights``; when
+            called, timm or the weights are absent, the name of the network or of a frozen layer is unknown, the weights
+            are of another network, or the network refuses the inputs.
 
     Example:
         >>> backbone = TimmBackbone("test_resnet", pretrained=False)
@@ -51,17 +58,21 @@ class TimmBackbone:
     freeze_norm: bool = False
     dropout: float = field(default=0.0, validator=number(below=1.0))
     weights: str | None = None
+    frozen: tuple[str, ...] | None = field(default=None, validator=optional(layer_names))
+    match: Match | None = field(default=None, validator=optional(one_of("order")))
 
     def __attrs_post_init__(self) -> None:
         if self.weights is not None and not self.pretrained:
             raise InputError(f"weights: got {self.weights!r} with pretrained = false, expected none; leave one out")
+        if self.match and self.weights is None:
+            raise InputError(f"match: got {self.match!r} without weights, expected the path of a file as weights")
 
     def __call__(self, shape: tuple[int, ...], generator: torch.Generator) -> nn.Module:
         """Return the module from images [N, C, H, W] to features [N, F]."""
         self.features(shape)
         with seeded_by(generator):
             network = self._filled(shape) if self.pretrained else self._build(shape)
-        module = nn.Sequential(network, nn.Dropout(self.dropout))
+        module = nn.Sequential(freeze_layers(network, self.frozen or ()), nn.Dropout(self.dropout))
         return (freeze_norm(module) if self.freeze_norm else module).to(generator.device)
 
     def features(self, shape: tuple[int, ...]) -> int:
@@ -80,7 +91,7 @@ class TimmBackbone:
 
     def without_weights(self) -> "TimmBackbone":
         """Return the same network with random weights."""
-        return evolve(self, pretrained=False, weights=None)
+        return evolve(self, pretrained=False, weights=None, match=None)
 
     def _build(self, shape: tuple[int, ...], **options: Any) -> Any:
         timm = _timm()
@@ -95,12 +106,13 @@ class TimmBackbone:
 
     def _filled(self, shape: tuple[int, ...]) -> nn.Module:
         path = _published_file(self.name) if self.weights is None else typed_path(self.weights)
-        given = read_weights(path)
         with torch.device("meta"):
-            classifier = self._build(shape, num_classes=1).state_dict().keys() - self._build(shape).state_dict().keys()
+            # As published: timm adapts the weights to other channels and sizes once their names are its own.
+            whole = _timm().create_model(self.name, num_classes=1).state_dict()
+            classifier = whole.keys() - self._build(shape).state_dict().keys()
         # Without addresses timm downloads nothing; without the name of a classifier it loads strictly.
         source: dict[str, Any] = {
-            "state_dict": {name: value for name, value in given.items() if name not in classifier},
+            "state_dict": weights_for(whole, classifier, path, self.match),
             "hf_hub_id": None,
             "url": "",
             "classifier": None,

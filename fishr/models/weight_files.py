@@ -1,9 +1,10 @@
 """Weights from local files; nothing is downloaded."""
 
 import re
-from collections.abc import Iterator, Mapping
+import warnings
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
-from typing import cast
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +12,14 @@ from torch import Tensor, nn
 from fishr.errors import InputError, reason
 from fishr.files import digest_of
 
+Match = Literal["order"]
 _HASH = re.compile(r"-([0-9a-f]{8,})\.")
+_COUNTER = "num_batches_tracked"
+# Keys of training programs' checkpoints around a state dict, and what wrappers put before its names.
+_NESTS = ("state_dict", "model")
+_PREFIXES = ("module.", "model.", "backbone.")
+# Last parts of names that two libraries mean alike.
+_ROLES = {"weight", "bias", "running_mean", "running_var"}
 
 
 def hub_file(url: str, fetch: str, otherwise: str) -> Path:
@@ -36,7 +44,7 @@ def hub_file(url: str, fetch: str, otherwise: str) -> Path:
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """Return the state dict of a .pth or .safetensors file, on the CPU; nothing in the file is executed."""
+    """Return the state dict of a .pth, .pt or .safetensors file, on the CPU; nothing in the file is executed."""
     if not path.is_file():
         raise InputError(f"weights: {path}: no such file; give the path of a state dict")
     try:
@@ -51,6 +59,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             f"weights: {path}: not a readable state dict (cut short, or of something else); "
             "save one with torch.save(module.state_dict(), path)"
         ) from error
+    tree = next((tree[key] for key in _NESTS if isinstance(tree, dict) and isinstance(tree.get(key), dict)), tree)
     plain = isinstance(tree, dict) and all(isinstance(one, Tensor) for one in cast(dict[object, object], tree).values())
     if not plain or not tree:
         raise InputError(
@@ -59,10 +68,60 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     return cast(dict[str, Tensor], tree)
 
 
+def weights_for(
+    network: Mapping[str, Tensor], classifier: Collection[str], path: Path, match: Match | None
+) -> dict[str, Tensor]:
+    """Return the tensors of a file under the names of a network, without its classifier."""
+    given = read_weights(path)
+    named = _in_order(network, classifier, given, path) if match == "order" else _without_prefixes(network, given)
+    return {name: tensor for name, tensor in named.items() if name not in classifier}
+
+
+def _without_prefixes(network: Collection[str], given: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """Return the tensors under a wrapper's prefix, where there are some, without it."""
+    while prefix := next((one for one in _PREFIXES if _some(given, one) and not _some(network, one)), None):
+        given = {name.removeprefix(prefix): tensor for name, tensor in given.items() if name.startswith(prefix)}
+    return given
+
+
+def _some(names: Collection[str], prefix: str) -> bool:
+    return any(name.startswith(prefix) for name in names)
+
+
+def _in_order(
+    network: Mapping[str, Tensor], classifier: Collection[str], given: Mapping[str, Tensor], path: Path
+) -> dict[str, Tensor]:
+    """Return tensors under the names of the network's at the same places; counters of batches have none."""
+    theirs, own = ([name for name in part if not name.endswith(_COUNTER)] for part in (given, network))
+    bare = [name for name in own if name not in classifier]
+    if len(theirs) not in (len(own), len(bare)):
+        raise InputError(
+            f"weights: {path} has {len(theirs)} tensors, expected the {len(bare)} of the network or {len(own)} with "
+            "its classifier, in the same order; give the same network's"
+        )
+    pairs = list(zip(theirs, own if len(theirs) == len(own) else bare, strict=True))
+    for number, (name, ours) in enumerate(pairs, 1):
+        # A classifier may have any number of classes.
+        got, expected = (tuple(part.shape)[ours in classifier :] for part in (given[name], network[ours]))
+        roles = {name.rpartition(".")[2], ours.rpartition(".")[2]}
+        if got != expected or (len(roles) == 2 and roles <= _ROLES):
+            raise InputError(
+                f"weights: {path}: tensor {number} is {name} of shape {got}, in the network {ours} of shape "
+                f"{expected}; give a file in the network's order, or match by name"
+            )
+    (first, second), (third, last) = pairs[0], pairs[-1]
+    warnings.warn(
+        f"weights: {path}: {len(pairs)} tensors are matched by order, not by name: {first} to {second}, …, {third} to "
+        f"{last}; the shapes agree, which does not prove that the network is the same",
+        stacklevel=2,
+    )
+    return {ours: given[name] for name, ours in pairs}
+
+
 def load_weights(module: nn.Module, given: Mapping[str, Tensor], source: str, remedy: str) -> None:
     """Load tensors, which may lack counters of batches, into a module; if one does not fit, change nothing."""
     own = module.state_dict()
-    counters = {name: value for name, value in own.items() if name.endswith("num_batches_tracked")}
+    counters = {name: value for name, value in own.items() if name.endswith(_COUNTER)}
     for name, got, expected in misfits(own, {**counters, **given}):
         raise InputError(f"{source} has shape {got} for {name}, expected {expected}; {remedy}")
     module.load_state_dict({**counters, **given})

@@ -2,12 +2,14 @@
 
 import torch
 from attrs import field, frozen
+from attrs.validators import optional
 from torch import Tensor, nn
 from torch.nn.functional import relu
 
-from fishr.checks import number, whole
+from fishr.checks import layer_names, number, whole
 from fishr.errors import InputError
 from fishr.models.featurizers import image_channels
+from fishr.models.frozen import freeze_layers
 
 _STEM = 16
 _STRIDES = (1, 2, 2)
@@ -24,6 +26,7 @@ class WideResNet:
         depth: Number of layers, 6n + 4 for n blocks a group.
         width: The factor k.
         dropout: Dropout rate between the two convolutions of each block, while training.
+        frozen: Names of layers below the network, as "0", that keep their first weights, see ``freeze_layers``.
 
     Raises:
         InputError: A depth that is not 6n + 4, a width below 1, or a rate outside 0 to 1.
@@ -42,6 +45,7 @@ class WideResNet:
     depth: int = 16
     width: int = field(default=2, validator=whole(1))
     dropout: float = field(default=0.0, validator=number(below=1.0))
+    frozen: tuple[str, ...] | None = field(default=None, validator=optional(layer_names))
 
     def __attrs_post_init__(self) -> None:
         if self.depth < 10 or self.depth % 6 != 4:
@@ -58,7 +62,7 @@ class WideResNet:
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu", generator=generator)
             elif isinstance(module, nn.BatchNorm2d):
                 module.reset_parameters()
-        return network
+        return freeze_layers(network, self.frozen or ())
 
     def features(self, shape: tuple[int, ...]) -> int:
         """Return 64k, for images of any size."""
