@@ -45,6 +45,25 @@ def test_timm_loads_its_networks_strictly(experiment_of, train_in, photos, tmp_p
         torch.testing.assert_close(network.eval()(INPUTS), model(INPUTS))
 
 
+def test_frozen_layers_are_exported_as_they_started(experiment_of, train_in, photos, tmp_path):
+    torch.manual_seed(5)
+    first = timm.create_model("test_resnet").state_dict()
+    renamed = {f"_{name}": tensor for name, tensor in first.items() if "num_batches" not in name}
+    torch.save(renamed, tmp_path / "renamed.pth")
+    layers = ("conv1", "bn1", "layer1", "layer4.0.bn1")
+    settings = {"weights": str(tmp_path / "renamed.pth"), "match": "order", "frozen": layers}
+    with pytest.warns(UserWarning, match="matched by order"):
+        folder = train_in(experiment_of(TimmBackbone("test_resnet", **settings), steps=3), tmp_path / "run", photos)
+    (tmp_path / "renamed.pth").unlink()
+    assert export_model(load_model(folder), folder, tmp_path / "w.safetensors").owner == "timm"
+    network = timm.create_model("test_resnet", num_classes=3)
+    network.load_state_dict(load_file(tmp_path / "w.safetensors"))
+    moved = {name for name, tensor in network.state_dict().items() if not torch.equal(tensor, first[name])}
+    frozen = {name for name in first if name.startswith(tuple(f"{layer}." for layer in layers))}
+    assert len(frozen) > 10
+    assert moved == first.keys() - frozen
+
+
 def test_a_frozen_network_has_its_own_names(experiment_of, train_in, photos, tmp_path):
     featurizer = Frozen(TimmBackbone("test_resnet", pretrained=False))
     folder = train_in(experiment_of(featurizer), tmp_path / "run", photos)

@@ -64,6 +64,21 @@ def test_the_features_of_a_file_are_those_of_its_network(file, published):
     assert torch.equal(build(ResNet(18, bare)).eval()(INPUTS), expected)
 
 
+@pytest.mark.slow
+def test_a_file_of_other_names_is_matched_by_order(file, published):
+    renamed = with_state(file, lambda state: {f"_{k}": v for k, v in state.items() if "num_batches" not in k})
+    with pytest.warns(
+        UserWarning, match=r"102 tensors are matched by order, .*: _conv1.weight to conv1.weight, …, _fc.b"
+    ):
+        module = build(ResNet(18, renamed, match="order")).eval()
+    assert torch.equal(module(INPUTS), features_of(published, INPUTS))
+
+
+def test_a_file_of_a_wrapper_gives_its_networks_features(file, published):
+    wrapped = with_state(file, lambda state: {"model": {f"module.{k}": v for k, v in state.items()}})
+    assert torch.equal(build(ResNet(18, wrapped)).eval()(INPUTS), features_of(published, INPUTS))
+
+
 def test_a_relative_path_starts_at_the_working_directory(file, published, monkeypatch):
     monkeypatch.chdir(file.parent)
     assert torch.equal(build(ResNet(18, file.name)).eval()(INPUTS), features_of(published, INPUTS))
@@ -176,6 +191,8 @@ def test_weights_of_another_network_are_refused(file, change, reason):
     [
         ({"depth": 34}, "depth: got 34, expected 18 or 50"),
         ({"weights": ""}, "weights: got"),
+        ({"match": "order"}, "match: got 'order' with weights = 'imagenet', expected the path of a file"),
+        ({"match": "order", "weights": "random"}, "match: got 'order' with weights = 'random'"),
         ({"dropout": -0.1}, "dropout: got -0.1"),
     ],
 )

