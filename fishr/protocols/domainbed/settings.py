@@ -27,7 +27,7 @@ from fishr.training.optimizers import Optimizer
 
 Protocol = Literal["domainbed-2021", "domainbed-2024"]
 Validation = Literal["clean", "augmented"]
-Backbone = Literal["resnet18", "resnet50"]
+_TORCHVISION: dict[str, Literal[18, 50]] = {"resnet18": 18, "resnet50": 50}
 # DomainBed's switches that are off in all its published tables.
 _UNUSED = ("class_balanced", "nonlinear_classifier")
 
@@ -63,9 +63,9 @@ class Settings:
     evaluate_every: int | None = field(default=None, validator=optional(whole(1)))  # steps; None: the benchmark's
     samples: int | None = field(default=None, validator=optional(whole(2)))  # of each environment, at most
     image_size: int = field(default=224, validator=whole(8))  # pixels
-    # torchvision ResNet; None: the protocol's
-    backbone: Backbone | None = field(default=None, validator=optional(one_of(*get_args(Backbone))))
-    weights: str = "imagenet"  # of a torchvision ResNet: "imagenet", "random", or a file
+    # torchvision's "resnet18" or "resnet50", any other name of timm; None: the protocol's
+    backbone: str | None = None
+    weights: str = "imagenet"  # of the backbone: "imagenet" for the published ones, "random", or a file
     # fixed, not drawn; each method takes those it has
     hparams: dict[str, bool | int | float] = Factory(dict[str, bool | int | float])
     # of Colored and Rotated MNIST; None: the run's
@@ -159,11 +159,12 @@ class Settings:
             return self.featurizer
         if not self.benchmark(dataset).folder:
             return MNISTCNN()
-        if self.backbone is None and self.protocol == "domainbed-2024":
-            return TimmBackbone("resnet50.ram_in1k", pretrained=True, freeze_norm=False, dropout=dropout)
-        depth = 18 if self.backbone == "resnet18" else 50
         frozen_norm = self.protocol == "domainbed-2021"
-        return ResNet(depth=depth, weights=self.weights, freeze_norm=frozen_norm, dropout=dropout)
+        name = self.backbone or ("resnet50" if frozen_norm else "resnet50.ram_in1k")
+        if name in _TORCHVISION:
+            return ResNet(_TORCHVISION[name], self.weights, freeze_norm=frozen_norm, dropout=dropout)
+        file = None if self.weights in ("imagenet", "random") else self.weights
+        return TimmBackbone(name, self.weights != "random", freeze_norm=frozen_norm, dropout=dropout, weights=file)
 
 
 def _near(name: str, known: Iterable[str]) -> str:

@@ -105,7 +105,19 @@ def test_networks_of_the_protocols():
     assert later.network("PACS", 0.0) == TimmBackbone("resnet50.ram_in1k", pretrained=True, freeze_norm=False)
     small = Settings(protocol="domainbed-2024", backbone="resnet18", weights="random")
     assert small.network("PACS", 0.0) == ResNet(18, "random", freeze_norm=False)
+    assert Settings(backbone="resnet18").network("PACS", 0.0) == ResNet(18, "imagenet")
     assert Settings(features={"PACS": "f.h5"}).network("PACS", 0.5) == FeatureDropout(0.5)
+
+
+@pytest.mark.parametrize(
+    ("weights", "made"), [("imagenet", (True, None)), ("random", (False, None)), ("mine.pth", (True, "mine.pth"))]
+)
+def test_backbones_are_any_networks_of_timm(weights, made):
+    for protocol, frozen in [("domainbed-2021", True), ("domainbed-2024", False)]:
+        settings = Settings(protocol=protocol, backbone="convnext_atto.d2_in1k", weights=weights)
+        network = settings.network("PACS", 0.1)
+        assert (network.name, network.freeze_norm, network.dropout) == ("convnext_atto.d2_in1k", frozen, 0.1)
+        assert (network.pretrained, network.weights) == made
 
 
 def test_sources_of_the_settings():
