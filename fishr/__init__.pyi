@@ -10,6 +10,7 @@ from . import penalties as penalties
 from . import protocols as protocols
 from . import statistics as statistics
 from .accumulation import accumulate
+from .compilation import traceable
 from .data.loaders import batches
 from .errors import InputError, RunFailed
 from .inference import load_model
@@ -140,5 +141,6 @@ __all__ = [
     "state_dict",
     "statistics",
     "sum_over_ranks",
+    "traceable",
     "train",
 ]

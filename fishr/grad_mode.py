@@ -10,7 +10,8 @@ from torch import Tensor
 @contextmanager
 def outside_inference_mode() -> Generator[None]:
     """Leave inference mode, if it is on; results then have no graph, as under ``torch.no_grad()``."""
-    if not torch.is_inference_mode_enabled():
+    # torch.compile cannot trace the question.
+    if torch.compiler.is_compiling() or not torch.is_inference_mode_enabled():
         yield
         return
     with torch.inference_mode(False), torch.no_grad():
@@ -19,4 +20,4 @@ def outside_inference_mode() -> Generator[None]:
 
 def ordinary(tensor: Tensor) -> Tensor:
     """Return the tensor, or a copy that autograd accepts if it was made in inference mode."""
-    return tensor.clone() if tensor.is_inference() else tensor
+    return tensor.clone() if not torch.compiler.is_compiling() and tensor.is_inference() else tensor

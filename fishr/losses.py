@@ -10,6 +10,7 @@ from attrs import frozen
 from torch import Tensor
 from torch.nn import functional
 
+from fishr.compilation import traceable
 from fishr.errors import InputError
 from fishr.grad_mode import ordinary, outside_inference_mode
 
@@ -34,6 +35,7 @@ class Loss(Protocol):
         ...
 
 
+@traceable
 @frozen
 class CrossEntropy:
     """Softmax cross-entropy, in nats: ℓ_n = logsumexp(f_n) − f_n[y_n].
@@ -100,6 +102,7 @@ class CrossEntropy:
             self.check_labels(labels, logits.shape[1])
 
 
+@traceable
 @frozen
 class BinaryCrossEntropy:
     """Logistic loss, in nats, summed over the outputs: ℓ_n = Σ_c softplus(f_nc) − y_nc·f_nc.
@@ -214,6 +217,9 @@ def loss_deltas(loss: Loss, logits: Tensor, labels: Tensor) -> Tensor:
     closed_form = getattr(loss, "deltas", None)
     if closed_form is not None:
         return closed_form(logits, labels)
+    if torch.compiler.is_compiling():
+        # Which traces this, but not torch.autograd.grad.
+        return torch.func.grad(lambda outputs: per_sample_losses(loss, outputs, labels).sum())(logits)
     logits, labels = ordinary(logits), ordinary(labels)
     with torch.enable_grad():
         seen = logits if logits.requires_grad else logits.detach().requires_grad_()

@@ -1,13 +1,13 @@
 """The lazy view of a head on the samples of several domains, which penalties and diagnostics read."""
 
 from collections.abc import Callable
-from functools import cached_property
 from typing import Any, TypeVar
 
 import torch
 from attrs import evolve, frozen
 from torch import Tensor, nn
 
+from fishr.compilation import lazy, traceable
 from fishr.errors import InputError
 from fishr.losses import CrossEntropy, Loss, loss_deltas, per_sample_losses
 from fishr.ranks import ALONE, Ranks, counts_of_ranks, domains_of_ranks, given_or_alone, sum_over_ranks
@@ -22,8 +22,8 @@ from fishr.types import HEAD, DomainBatch, GradientMoments, Layout, chained
 T = TypeVar("T", Tensor, GradientMoments)
 
 
-def _quantity(compute: Callable[["Observation"], T]) -> cached_property[T]:
-    """Return a cached property that is computed without a graph where the view has none."""
+def _quantity(compute: Callable[["Observation"], T]) -> lazy[T]:
+    """Return a lazy field that is computed without a graph where the view has none."""
 
     def read(seen: "Observation") -> T:
         if seen.graph:
@@ -32,9 +32,10 @@ def _quantity(compute: Callable[["Observation"], T]) -> cached_property[T]:
             return compute(seen).detach()
 
     read.__doc__ = compute.__doc__
-    return cached_property(read)
+    return lazy(read)
 
 
+@traceable
 @frozen(eq=False, slots=False)
 class Observation:
     """The features, logits, losses and gradient statistics of a batch; make one with ``observe``.
@@ -71,22 +72,22 @@ class Observation:
         _check_type("head", self.head, nn.Module)
         _check_type("batch", self.batch, DomainBatch)
 
-    @cached_property
+    @lazy
     def own(self) -> "Observation":
         """The view of this rank's own samples alone; without other ranks the observation itself."""
         return self if self.ranks.alone else evolve(self, ranks=ALONE)
 
-    @cached_property
+    @lazy
     def labels(self) -> Tensor:
         """[N] or [N, C]."""
         return self._together(self.batch.labels)
 
-    @cached_property
+    @lazy
     def present(self) -> tuple[int, ...]:
         """The domains with samples in the batch, in increasing order; all but those that are missing."""
         return tuple(k for k, sizes in enumerate(zip(*self._sizes_of_ranks, strict=True)) if sum(sizes))
 
-    @cached_property
+    @lazy
     def sizes(self) -> tuple[int, ...]:
         """Samples of each domain present."""
         return tuple(sum(sizes[k] for sizes in self._sizes_of_ranks) for k in self.present)
@@ -223,7 +224,7 @@ class Observation:
         """
         return self._detached if self.graph else self
 
-    @cached_property
+    @lazy
     def _detached(self) -> "Observation":
         view = evolve(self, graph=False)
         if not self.ranks.alone:
@@ -233,7 +234,7 @@ class Observation:
         vars(view).update({name: known[name] for name in ("_buffers_before",) if name in known})
         for name in ("features", "logits", "losses", "domain_losses", "deltas", "moments", "gram"):
             if name in known:
-                # Where cached_property looks first; the record's own fields stay frozen.
+                # Where attribute lookup looks first; the record's own fields stay frozen.
                 vars(view)[name] = known[name].detach()
         return view
 
@@ -251,7 +252,7 @@ class Observation:
         # A copy, because the moments read the inputs too.
         return self.featurizer(each_tensor(torch.clone, self.batch.inputs))
 
-    @cached_property
+    @lazy
     def _buffers_before(self) -> dict[str, Tensor]:
         """Buffers of the module on first reading."""
         module = self.module if isinstance(self.featurizer, nn.Module) else self.head
@@ -270,7 +271,7 @@ class Observation:
             raise InputError(f"layers: got {self.layers} of inputs in a {kind}, expected one tensor; use the head's")
         return self.batch.inputs
 
-    @cached_property
+    @lazy
     def _sizes_of_ranks(self) -> list[tuple[int, ...]]:
         return counts_of_ranks(self.batch.sizes, self.ranks)
 

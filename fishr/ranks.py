@@ -15,6 +15,7 @@ import torch.distributed as dist
 from attrs import frozen
 from torch import Tensor
 
+from fishr.compilation import traceable
 from fishr.errors import InputError, RunFailed
 
 Rows = TypeVar("Rows", bound=Sequence[Any] | Tensor)
@@ -24,6 +25,7 @@ class RankLost(RunFailed):
     """Another process of the run is gone, or does not answer."""
 
 
+@traceable
 @frozen(eq=False)
 class Ranks:
     """The processes that share each batch, and which of them this one is.

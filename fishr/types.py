@@ -15,11 +15,13 @@ from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter
 
 from fishr.checks import nearest_layers
+from fishr.compilation import traceable
 from fishr.errors import InputError
 from fishr.row_checks import check_domains, check_inputs, check_sizes, kind, whole_numbers
 from fishr.tensor_trees import each_tensor, to_device
 
 
+@traceable
 @frozen(eq=False)
 class DomainBatch:
     """Samples of several domains, ordered by domain; ``DomainBatch.of`` takes them in any order.
@@ -109,6 +111,7 @@ def chained(featurizer: nn.Module, head: nn.Module) -> nn.Module:
     return nn.Sequential(OrderedDict(featurizer=featurizer, head=head))
 
 
+@traceable
 @frozen
 class Layout:
     """The head parameter of each column of a [K, P] statistic.
@@ -189,6 +192,7 @@ def _chosen(head: nn.Module, layers: tuple[str, ...]) -> set[int]:
     return set[int]().union(*found.values())
 
 
+@traceable
 @frozen(eq=False)
 class GradientMoments:
     """Mean and variance of the head's per-sample gradients in each domain.
@@ -241,6 +245,7 @@ class GradientMoments:
         return GradientMoments(self.count, self.mean.detach(), self.variance.detach(), self.layout)
 
 
+@traceable
 @frozen
 class Problem:
     """The shapes and types that a penalty's first state depends on.

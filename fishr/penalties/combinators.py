@@ -7,6 +7,7 @@ import torch
 from attrs import field, frozen
 from torch import Tensor
 
+from fishr.compilation import traceable
 from fishr.errors import InputError
 from fishr.observation import Observation
 from fishr.penalties.penalty import Penalty, least_domains, require_present
@@ -105,6 +106,7 @@ class Scaled:
         return torch.zeros((), device=seen.batch.labels.device), state
 
 
+@traceable
 @frozen(eq=False)
 class Term:
     """The value of one named term at a step."""
@@ -158,7 +160,8 @@ class Total:
 
     def evaluate(self, seen: Observation, state: dict[str, Any], step: int) -> tuple[dict[str, Term], dict[str, Any]]:
         """Return the terms and their next states, both by name; refuse a value that is not 0-dim."""
-        terms, states = dict[str, Term](), dict[str, Any]()
+        terms: dict[str, Term] = {}
+        states: dict[str, Any] = {}
         for name, penalty in self.terms.items():
             weight = weight_at(penalty, step)
             if weight or has_memory(state[name]):

@@ -2,6 +2,7 @@
 
 from typing import ClassVar, Literal, get_args
 
+import torch
 from attrs import evolve, field, frozen
 from attrs.validators import in_
 from torch import Tensor
@@ -89,8 +90,9 @@ class Fishr:
             # The distance is a mean over domains already.
             return distance * scale * seen.domains, state
         average, present = MovingAverage(self.ema, self.gain), seen.present
-        divisors = set(average.divisors(state, present)) if isinstance(state, Average) else {1.0}
-        if not seen.closed_form or len(divisors) > 1:
+        divisors = average.divisors(state, present) if isinstance(state, Average) else (1.0,)
+        # The compiler fuses the plain steps itself.
+        if torch.compiler.is_compiling() or not seen.closed_form or len(set(divisors)) > 1:
             moments = seen.moments
             statistic = moments.unbiased_variance if self.unbiased else getattr(moments, self.statistic)
             if isinstance(state, Average):
@@ -105,8 +107,7 @@ class Fishr:
         if not isinstance(state, Average):
             return linear_gap(own.deltas, own.features, seen.own_sizes, rule, ranks=seen.ranks)[0], state
         average.check(state, (seen.batch.domains, parameters))
-        (divisor,) = divisors
-        rule = evolve(rule, gain=(1 - self.ema) / divisor, memory_gain=self.ema / divisor, keep=divisor)
+        rule = evolve(rule, gain=(1 - self.ema) / divisors[0], memory_gain=self.ema / divisors[0], keep=divisors[0])
         value, memory = linear_gap(own.deltas, own.features, seen.own_sizes, rule, state.rows(present), seen.ranks)
         assert memory is not None
         return value, state.updated(memory, present)

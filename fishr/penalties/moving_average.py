@@ -6,6 +6,7 @@ import torch
 from attrs import frozen
 from torch import Tensor
 
+from fishr.compilation import traceable
 from fishr.errors import InputError
 from fishr.types import Problem
 
@@ -13,6 +14,7 @@ Gain = Literal["unit_gradient", "debiased", "none"]
 Present = tuple[int, ...]
 
 
+@traceable
 @frozen(eq=False)
 class Average:
     """State of a moving average.
@@ -44,6 +46,7 @@ class Average:
         return Average(value, self.updates + 1, tuple(n + (k not in present) for k, n in enumerate(missed)))
 
 
+@traceable
 @frozen
 class MovingAverage:
     """v̂_t = ṽ_t / d_t with ṽ_t = γ ṽ_{t−1} + (1−γ) v_t and ṽ_0 = 0.
@@ -91,7 +94,9 @@ class MovingAverage:
         return {"unit_gradient": 1 - self.decay, "debiased": 1 - self.decay**update, "none": 1.0}[self.gain]
 
     def divisors(self, state: Average, present: Present) -> tuple[float, ...]:
-        """Return d_t of the next value of each domain present."""
+        """Return d_t of the next value of each domain present, or one for all of them."""
+        if self.gain != "debiased" or state.missed is None:
+            return (self.divisor(state.updates + 1),)
         return tuple(self.divisor(count + 1) for count in state.counts(present))
 
     def __call__(self, value: Tensor, state: Average, present: Present | None = None) -> tuple[Tensor, Average]:
@@ -101,8 +106,7 @@ class MovingAverage:
         self.check(state, (len(state.value) if fits else len(value), *value.shape[1:]))
         average = torch.lerp(value, state.rows(present), self.decay)
         divisors = self.divisors(state, present)
-        same = len(set(divisors)) == 1
-        divisor = divisors[0] if same else average.new_tensor(divisors).unsqueeze(1)
+        divisor = divisors[0] if len(divisors) == 1 else average.new_tensor(divisors).unsqueeze(1)
         return average / divisor, state.updated(average.detach(), present)
 
     def check(self, state: Average, shape: tuple[int, ...]) -> None:

@@ -51,7 +51,8 @@ def linear_moments(deltas: Tensor, features: Tensor, sizes: tuple[int, ...], bia
         (tensor([[4., 2.]]), tensor([[4., 1.]]))
     """
     sizes = check_sizes(sizes, len(features))
-    firsts, seconds = list[Tensor](), list[Tensor]()
+    firsts: list[Tensor] = []
+    seconds: list[Tensor] = []
     for delta, z in zip(deltas.split(sizes), features.split(sizes), strict=True):
         squared = delta * delta
         first, second = delta.T @ z, squared.T @ (z * z)

@@ -5,6 +5,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from fishr.compilation import uncompiled
 from fishr.errors import InputError
 from fishr.grad_mode import ordinary, outside_inference_mode
 from fishr.losses import CrossEntropy, Loss
@@ -23,6 +24,7 @@ from fishr.types import GradientMoments, Layout
 Route = Literal["auto", "closed_form", "backpack", "functional"]
 
 
+@uncompiled
 @outside_inference_mode()
 def gradient_moments(
     head: nn.Module,
@@ -94,6 +96,7 @@ def gradient_moments(
         return functional_moments(head, features, labels, sizes, loss, dtype, layers)
 
 
+@uncompiled
 @outside_inference_mode()
 def gradient_gram(
     head: nn.Module,

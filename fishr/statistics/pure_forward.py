@@ -13,6 +13,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from fishr.compilation import uncompiled
 from fishr.errors import InputError
 from fishr.statistics.twice_differentiable import GroupNormalizations, double_backward_kernels
 from fishr.types import check_module
@@ -20,6 +21,7 @@ from fishr.types import check_module
 _WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel)
 
 
+@uncompiled
 def twin(module: nn.Module, buffers: Mapping[str, Tensor] | None = None) -> nn.Module:
     """Return a copy of a module that shares its parameters; buffers are copies of its own or of the given ones."""
     memo = {id(parameter): parameter for parameter in module.parameters()}

@@ -20,6 +20,10 @@ from torch.overrides import TorchFunctionMode
 @contextmanager
 def double_backward_kernels(module: nn.Module) -> Generator[None]:
     """Choose kernels of attention and recurrent layers that have a second derivative."""
+    if torch.compiler.is_compiling():
+        with sdpa_kernel(SDPBackend.MATH):
+            yield
+        return
     fast, without = torch.backends.mha.get_fastpath_enabled(), nullcontext()
     if has_recurrence(module):
         without = torch.backends.cudnn.flags(enabled=False)

@@ -1,0 +1,252 @@
+"""A step of one's own loop under ``torch.compile``: the same numbers as without, in graphs that steps do not add to."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import torch
+from attrs import frozen
+from torch import Tensor, nn
+from torch._dynamo.utils import counters
+from torch.testing import assert_close
+
+import fishr
+from fishr.compilation import lazy, uncompiled
+from fishr.penalties import CosineSchedule, Joined, LinearSchedule, Penalty, Stateless, StepSchedule
+
+pytestmark = [
+    pytest.mark.slow,
+    # Of the compiler itself, which hides it unless warnings are errors.
+    pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf"),
+]
+STEPS = 6
+
+Made = tuple[Tensor, Tensor, Any]
+
+
+@pytest.fixture(autouse=True)
+def fresh() -> Iterator[None]:
+    """Forget what other tests compiled."""
+    torch.compiler.reset()
+    counters.clear()
+    yield
+    torch.compiler.reset()
+
+
+def linear() -> nn.Module:
+    return nn.Linear(5, 3)
+
+
+def mlp() -> nn.Module:
+    return nn.Sequential(nn.Linear(5, 7), nn.ReLU(), nn.Linear(7, 3))
+
+
+def normalized() -> nn.Module:
+    """A head with buffers."""
+    return nn.Sequential(nn.Linear(5, 7), nn.BatchNorm1d(7), nn.ReLU(), nn.Linear(7, 3)).eval()
+
+
+def squared(logits: Tensor, labels: Tensor) -> Tensor:
+    """A loss without derivatives in closed form."""
+    return (logits - nn.functional.one_hot(labels, 3)).square().sum(1)
+
+
+def trained(
+    penalty: Penalty,
+    head: Callable[[], nn.Module] = linear,
+    compiled: Callable[[Callable[..., Any]], Callable[..., Any]] = lambda step: step,
+    dtype: torch.dtype = torch.float64,
+    **observed: Any,
+) -> tuple[list[list[Tensor]], list[int]]:
+    """Return loss, value, gradients and memory of each step, and how many graphs there were after it."""
+    torch.manual_seed(0)
+    featurizer = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 5)).to(dtype)
+    module = head().to(dtype)
+    parameters = [*featurizer.parameters(), *module.parameters()]
+    state = penalty.init(fishr.Problem.of(module, domains=2))
+
+    def step_of(batch: fishr.DomainBatch, state: Any, step: int) -> Made:
+        seen = fishr.observe(featurizer, module, batch, **observed)
+        value, state = penalty(seen, state, step)
+        return seen.domain_losses.mean() + value, value, state
+
+    run, found, graphs = compiled(step_of), list[list[Tensor]](), list[int]()
+    for step in range(STEPS):
+        batch = fishr.DomainBatch(torch.randn(16, 6, dtype=dtype), torch.randint(3, (16,)), sizes=(6, 10))
+        loss, value, state = run(batch, state, step)
+        gradients = torch.autograd.grad(loss, parameters)
+        found.append([loss.detach(), value.detach(), *gradients, *tensors_of(state)])
+        graphs.append(counters["stats"]["unique_graphs"])
+        with torch.no_grad():
+            for parameter, gradient in zip(parameters, gradients, strict=True):
+                parameter -= 0.1 * gradient
+    return found, graphs
+
+
+def tensors_of(state: Any) -> list[Tensor]:
+    match state:
+        case fishr.Average():
+            return [state.value, torch.tensor(state.updates)]
+        case dict():
+            return [tensor for part in state.values() for tensor in tensors_of(part)]
+        case _:
+            return []
+
+
+def whole(step: Callable[..., Any]) -> Callable[..., Any]:
+    return torch.compile(step, backend="aot_eager", fullgraph=True)
+
+
+def in_parts(step: Callable[..., Any]) -> Callable[..., Any]:
+    return torch.compile(step, backend="aot_eager")
+
+
+FISHR = fishr.Fishr(ema=0.9)
+TOTAL = fishr.Total(
+    fishr=fishr.Scaled(FISHR, LinearSchedule(0.0, 10.0, steps=4)),
+    irm=fishr.Scaled(fishr.IRM(), 2.0),
+    rex=fishr.VREx(),
+)
+SWITCHED = fishr.Scaled(FISHR, StepSchedule(at=3, before=0.0, after=10.0))
+
+
+@pytest.mark.parametrize(
+    ("penalty", "most"),
+    [
+        # One graph for step 0 and one for all others, if step or state is read at all; one more for each branch.
+        (fishr.Fishr(), 1),
+        (FISHR, 2),
+        (fishr.Fishr(ema=0.9, gain="debiased", unbiased=True), 2),
+        (fishr.Fishr(statistic="second_moment"), 1),
+        (fishr.IRM(), 1),
+        (fishr.VREx(), 1),
+        (Stateless(lambda seen: seen.moments.mean.square().sum()), 1),
+        (fishr.Scaled(fishr.VREx(), CosineSchedule(0.0, 1.0, steps=4)), 2),
+        (TOTAL, 2),
+        (SWITCHED, 3),
+        (fishr.Scaled(fishr.IRM(), Joined((fishr.Constant(0.0), LinearSchedule(0.0, 1.0, 4)), (2,))), 4),
+    ],
+)
+def test_a_step_with_a_linear_head_is_one_graph(penalty: Penalty, most: int) -> None:
+    expected, _ = trained(penalty)
+    found, graphs = trained(penalty, compiled=whole)
+    assert_close(found, expected, atol=1e-12, rtol=1e-12)
+    assert graphs[-1] <= most
+    assert not counters["graph_break"]
+
+
+@pytest.mark.parametrize("penalty", [fishr.IRM(), fishr.VREx()])
+def test_penalties_without_gradient_moments_take_one_graph_with_any_head(penalty: Penalty) -> None:
+    for head in (mlp, normalized):
+        assert_close(trained(penalty, head, whole)[0], trained(penalty, head)[0], atol=1e-12, rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("head", "penalty", "observed"),
+    [
+        (mlp, FISHR, {}),
+        (mlp, FISHR, {"route": "functional"}),
+        (mlp, TOTAL, {}),
+        (mlp, SWITCHED, {}),
+        (normalized, FISHR, {}),
+        (linear, fishr.Fishr(statistic="covariance"), {}),
+    ],
+)
+def test_moments_of_other_heads_are_computed_between_graphs(
+    head: Callable[[], nn.Module], penalty: Penalty, observed: dict[str, Any]
+) -> None:
+    expected, _ = trained(penalty, head, **observed)
+    found, graphs = trained(penalty, head, in_parts, **observed)
+    assert_close(found, expected, atol=1e-12, rtol=1e-12)
+    # No step compiles anything once the schedule is through.
+    assert graphs[-1] == graphs[-2]
+
+
+def test_a_loss_of_ones_own_is_differentiated_in_the_graph() -> None:
+    for penalty in (FISHR, fishr.IRM()):
+        expected, _ = trained(penalty, loss=squared)
+        assert_close(trained(penalty, compiled=whole, loss=squared)[0], expected, atol=1e-12, rtol=1e-12)
+
+
+@pytest.mark.parametrize("head", [linear, mlp])
+def test_float32_agrees_to_rounding(head: Callable[[], nn.Module]) -> None:
+    expected, _ = trained(FISHR, head, dtype=torch.float32)
+    found, _ = trained(FISHR, head, in_parts, dtype=torch.float32)
+    assert_close(found, expected, atol=1e-6, rtol=1e-6)
+
+
+def test_backward_and_optimizer_may_be_in_the_step_too() -> None:
+    def updated(wrap: Callable[[Callable[..., Any]], Callable[..., Any]]) -> list[Tensor]:
+        torch.manual_seed(0)
+        featurizer, head = nn.Linear(6, 5), nn.Linear(5, 3)
+        optimizer = torch.optim.SGD([*featurizer.parameters(), *head.parameters()], lr=0.1)
+        state = FISHR.init(fishr.Problem.of(head, domains=2))
+
+        def step_of(batch: fishr.DomainBatch, state: Any, step: int) -> Any:
+            seen = fishr.observe(featurizer, head, batch)
+            value, state = FISHR(seen, state, step)
+            optimizer.zero_grad()
+            (seen.domain_losses.mean() + value).backward()
+            optimizer.step()
+            return state
+
+        run = wrap(step_of)
+        for step in range(3):
+            state = run(fishr.DomainBatch(torch.randn(16, 6), torch.randint(3, (16,)), sizes=(8, 8)), state, step)
+        return [*featurizer.parameters(), *head.parameters(), *tensors_of(state)]
+
+    assert_close(updated(in_parts), updated(lambda step: step), atol=1e-6, rtol=1e-6)
+
+
+@fishr.traceable
+@frozen
+class Memory:
+    """A record that a penalty of one's own makes in each step."""
+
+    total: Tensor
+    steps: int = 0
+
+
+def test_records_of_ones_own_are_made_in_the_graph() -> None:
+    def following(memory: Memory, x: Tensor) -> Memory:
+        return Memory(memory.total + x, memory.steps + 1)
+
+    memory = whole(following)(Memory(torch.zeros(2), steps=3), torch.ones(2))
+    assert (memory.total.tolist(), memory.steps) == ([1.0, 1.0], 4)
+    with pytest.raises(AttributeError):
+        memory.steps = 5  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def test_a_lazy_field_is_computed_once_in_the_graph() -> None:
+    class Squares:
+        def __init__(self, x: Tensor) -> None:
+            self.x, self.computed = x, 0
+
+        @lazy
+        def squares(self) -> Tensor:
+            """x²."""
+            self.computed += 1
+            return self.x.square()
+
+    def twice(x: Tensor) -> tuple[Tensor, int]:
+        seen = Squares(x)
+        return seen.squares + seen.squares, seen.computed
+
+    for run in (twice, whole(twice)):
+        total, computed = run(torch.tensor([3.0]))
+        assert (total.tolist(), computed) == ([18.0], 1)
+
+
+def test_an_uncompiled_function_sees_no_compiler() -> None:
+    @uncompiled
+    def traced(x: Tensor) -> tuple[Tensor, bool]:
+        return x + 1, torch.compiler.is_compiling()
+
+    def run(x: Tensor) -> tuple[Tensor, bool]:
+        return traced(x * 2)
+
+    assert traced(torch.ones(1)) == (torch.tensor([2.0]), False)
+    compiled = in_parts(run)
+    for _ in range(3):
+        assert compiled(torch.ones(1)) == (torch.tensor([3.0]), False)
+    assert sum(counters["graph_break"].values()) > 0
