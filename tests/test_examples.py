@@ -145,6 +145,29 @@ def test_micro_batches_have_the_penalty_of_the_whole_batch(tmp_path: Path) -> No
     assert averaged[1] > 0.1
 
 
+def test_a_compiled_step_has_the_losses_of_the_plain_one(tmp_path: Path) -> None:
+    done = start([str(EXAMPLES / "compiled_step.py"), "aot_eager"], tmp_path)
+    assert done.returncode == 0, done.stderr
+    rows = numbers("step N: loss N, compiled N", done.stdout)
+    assert [step for step, _, _ in rows] == [0, 13, 26, 39]
+    for _, plain, compiled in rows:
+        assert compiled == pytest.approx(plain, rel=1e-4)
+
+
+def test_a_sharded_featurizer_trains_as_a_whole_one_and_resumes(tmp_path: Path) -> None:
+    pattern = "step 10: risk N, penalty N; from the checkpoint: N, N"
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    found = []
+    for command, folder in (([], "one"), (launch, "two")):
+        done = start([*command, str(EXAMPLES / "sharded.py"), folder], tmp_path)
+        assert done.returncode == 0, done.stderr
+        ((risk, penalty, *again),) = numbers(pattern, done.stdout)
+        assert again == [risk, penalty]
+        found.append([risk, penalty])
+    assert found[1] == pytest.approx(found[0], rel=1e-3)
+    assert found[0][1] > 0
+
+
 def test_many_processes_do_what_one_does(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     script, pattern = str(EXAMPLES / "many_processes.py"), "step N: risk N, penalty N"
     runpy.run_path(script)

@@ -34,7 +34,7 @@ def twin(module: nn.Module, buffers: Mapping[str, Tensor] | None = None) -> nn.M
                 memo[id(value)] = value.detach()  # pyright: ignore[reportArgumentType]
     try:
         return copy.deepcopy(module, cast(dict[int, Any], memo))
-    except (RuntimeError, TypeError, NotImplementedError) as error:
+    except (RuntimeError, TypeError, NotImplementedError, AssertionError) as error:
         reason = str(error).partition("\n")[0].partition(". ")[0]
         raise InputError(
             f"head: got {type(module).__qualname__}, which copy.deepcopy cannot copy ({reason}), expected a module "
@@ -78,6 +78,11 @@ def refuse_module(module: nn.Module) -> None:
             raise InputError(
                 f"head: parameter {name!r} was created in torch.inference_mode(), expected one that autograd can "
                 "track; create the module outside"
+            )
+        if hasattr(parameter, "placements"):
+            raise InputError(
+                f"head: parameter {name!r} is a DTensor, sharded over ranks, expected a whole tensor on each; apply "
+                "fully_shard to the featurizer alone"
             )
 
 
