@@ -16,7 +16,10 @@ from fishr.models import MLPHead, ResNet, TimmBackbone
 from fishr.training import Frozen
 
 # torch deprecates torch.jit.
-pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit:FutureWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.torch.jit:FutureWarning"),
+    pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning"),
+]
 INPUTS = torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 
 
