@@ -46,7 +46,7 @@ optimizer = {kind = "mine:SignDescent", beta = 0.5}
 lr_schedule.kind = "own_parts:decay"
 lr_factors = {featurizer = {kind = "own_parts:decay"}, "head.bias" = 0.5}
 own.Rings = {data = {kind = "mine:Rings", samples = 40}, environments = ["quiet", "noisy", "turned"]}
-methods.Mine.penalty.kind = "own_parts:spread"
+methods.Mine = {penalty.kind = "own_parts:spread", lr_factors.head = {kind = "own_parts:decay"}}
 """
 PLUGINS = ("mine", "own_parts")
 
@@ -68,7 +68,9 @@ def test_a_plan_is_read_back_and_its_jobs_are_experiments(plan, tmp_path):
     assert experiment.optimizer.lr == job.hparams["lr"] != type(experiment.optimizer)().lr
     assert experiment.optimizer.beta == 0.5
     rates = {"model": 0.9**2, "featurizer": 0.9**4, "head.bias": 0.5 * 0.9**2}
-    assert experiment.learning_rates(2) == pytest.approx({n: job.hparams["lr"] * r for n, r in rates.items()})
+    for one, factors in ((plan.jobs()[0], rates), (job, {"model": 0.9**2, "head": 0.9**4})):
+        expected = {layer: one.hparams["lr"] * factor for layer, factor in factors.items()}
+        assert one.experiment().learning_rates(2) == pytest.approx(expected), one.algorithm
     assert [domain.name for domain in experiment.data(0, None).training] == ["env0_in", "env1_in"]
     (tmp_path / "run.toml").write_text(dumps(experiment))
     assert load("run.toml", Experiment, plugins=PLUGINS) == experiment

@@ -80,7 +80,7 @@ class Job:
 
     def experiment(self) -> Experiment:
         """Return DomainBed's run: its data, network, objective and batches, evaluated when DomainBed records."""
-        settings, hparams = self.settings, self.hparams
+        settings, hparams, method = self.settings, self.hparams, self.settings.method(self.algorithm)
         domains = len(settings.benchmark(self.dataset).environments) - len(self.test_envs)
         return Experiment(
             name=str(self.key),
@@ -94,7 +94,7 @@ class Job:
             featurizer=settings.network(self.dataset, float(hparams["resnet_dropout"])),
             head=settings.head or LinearHead(init="torch"),
             loss=settings.loss or CrossEntropy(),
-            objective=settings.method(self.algorithm).objective(hparams, domains),
+            objective=method.objective(hparams, domains),
             optimizer=_with_drawn(settings.optimizer or Adam(lr=1.0), hparams),
             batches=Minibatch(int(hparams["batch_size"]), replace=True),
             steps=self.steps,
@@ -102,8 +102,8 @@ class Job:
             evaluate_from=1,
             checkpoint_every=self.evaluate_every,
             seed=self.run_seed,
-            lr_schedule=settings.lr_schedule,
-            lr_factors=settings.lr_factors,
+            lr_schedule=settings.lr_schedule if method.lr_schedule is None else method.lr_schedule,
+            lr_factors=settings.lr_factors if method.lr_factors is None else method.lr_factors,
         )
 
 

@@ -13,7 +13,7 @@ from fishr.penalties.erm import ERM
 from fishr.penalties.fishr import Fishr
 from fishr.penalties.irm import IRM
 from fishr.penalties.penalty import Penalty, least_domains
-from fishr.penalties.schedules import StepSchedule
+from fishr.penalties.schedules import Schedule, StepSchedule
 from fishr.penalties.vrex import VREx
 from fishr.protocols.domainbed.hyperparameters import Range, power, uniform, whole
 from fishr.training.objective import Objective
@@ -31,6 +31,8 @@ class Method:
     term: str = "penalty"
     prefix: str = ""  # of the names of its weight and warm-up
     before: float = 0.0  # weight until the warm-up ends
+    lr_schedule: Schedule | None = None  # None: that of the settings
+    lr_factors: dict[str, Schedule] | None = None  # likewise
 
     def objective(self, hparams: Hparams, domains: int) -> Objective:
         """Return the objective on a number of training domains; on one, a penalty that compares domains is left out."""
@@ -60,13 +62,16 @@ class OwnMethod:
     warm_up: int = 500  # default number of updates
     warm_up_powers: tuple[float, float] = field(default=(0.0, 4.0), validator=_powers)  # likewise
     before: float = field(default=0.0, validator=number())  # weight during the warm-up
+    lr_schedule: Schedule | None = None  # factor of the drawn learning rate; None: that of the settings
+    lr_factors: dict[str, Schedule] | None = None  # by layer, likewise
 
     def method(self, term: str = "penalty", prefix: str = "") -> Method:
         ranges = {
             prefix + WEIGHT: Range(self.weight, power(*self.weight_powers)),
             prefix + WARM_UP: Range(self.warm_up, whole(power(*self.warm_up_powers))),
         }
-        return Method(ranges, lambda hparams: self.penalty, term, prefix, self.before)
+        rates = (self.lr_schedule, self.lr_factors)
+        return Method(ranges, lambda hparams: self.penalty, term, prefix, self.before, *rates)
 
 
 METHODS: Mapping[str, Method] = MappingProxyType(
