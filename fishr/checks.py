@@ -46,6 +46,12 @@ def one_of(*choices: object) -> Any:
     return check
 
 
+def distinct_names(record: Any, attribute: Any, names: tuple[str, ...] | None) -> None:
+    """Refuse no names, and one that is repeated; None is allowed."""
+    if names is not None and (not names or len(set(names)) < len(names)):
+        raise InputError(f"{attribute.name}: got {names}, expected one or more names, once each")
+
+
 def text_line(record: Any, attribute: Any, value: str) -> None:
     """Refuse an empty text, or one of several lines."""
     if not value.strip() or "\n" in value:
@@ -71,3 +77,10 @@ def nearest_layers(got: str, parameters: Iterable[str]) -> str:
     known = dict.fromkeys(".".join(part[:end]) for part in parts for end in range(1, len(part) + 1))
     close = get_close_matches(got, known) or list(dict.fromkeys(part[0] for part in parts))
     return ", ".join(map(repr, close))
+
+
+def near(name: str, known: Iterable[str]) -> str:
+    """Return a question for the nearest known name, whatever its case, or nothing."""
+    folded = {each.casefold(): each for each in known}
+    close = get_close_matches(name.casefold(), folded, 1)
+    return f" (did you mean {folded[close[0]]}?)" if close else ""

@@ -8,6 +8,7 @@ from .environments import AllEnvironments, DataSetEnvironments, Environments, En
 from .images.image_data import ImageFolders, ImageList
 from .mnist import ColoredMNIST, DomainBedColoredMNIST, RotatedMNIST
 from .mnist_files import download_mnist
+from .numpy_data import NumPyData
 
 __all__ = [
     "AllEnvironments",
@@ -31,6 +32,7 @@ __all__ = [
     "ImageFolders",
     "ImageList",
     "Minibatch",
+    "NumPyData",
     "RotatedMNIST",
     "catalog",
     "catalogue",

@@ -91,19 +91,25 @@ class Arrays:
 def _domains(training: tuple[Domain, ...], evaluation: tuple[Domain, ...], classes: int | None) -> Domains:
     labels = [domain.labels for domain in (*training, *evaluation)]
     if classes is None and labels:
-        lowest, samples = min(int(each.min()) for each in labels), sum(map(len, labels))
-        if lowest > 0:
-            raise InputError(
-                f"classes: the smallest label is {lowest}, expected 0; subtract {lowest} if classes are numbered from "
-                f"{lowest}, or give their number as classes"
-            )
-        classes = 1 + max(int(each.max()) for each in labels)
-        if classes > max(2, samples):
-            raise InputError(
-                f"classes: the largest label is {classes - 1} but there are {samples} samples; number the classes "
-                "from 0, or give their number as classes"
-            )
+        classes = counted_classes(labels)
     return Domains(training, evaluation, 0 if classes is None else classes)
+
+
+def counted_classes(labels: Sequence[Tensor]) -> int:
+    """Return the largest label plus one; refuse labels that do not start at 0, and more classes than samples."""
+    lowest, samples = min(int(each.min()) for each in labels), sum(map(len, labels))
+    if lowest > 0:
+        raise InputError(
+            f"classes: the smallest label is {lowest}, expected 0; subtract {lowest} if classes are numbered from "
+            f"{lowest}, or give their number as classes"
+        )
+    classes = 1 + max(int(each.max()) for each in labels)
+    if classes > max(2, samples):
+        raise InputError(
+            f"classes: the largest label is {classes - 1} but there are {samples} samples; number the classes "
+            "from 0, or give their number as classes"
+        )
+    return classes
 
 
 def _read(path: Path) -> Domain:
@@ -143,13 +149,13 @@ def _of_pairs(role: str, domains: Any) -> tuple[Domain, ...]:
 
 def _domain(where: str, name: str, inputs: object, labels: object) -> Domain:
     try:
-        return Domain(name, _inputs(where, inputs), _labels(where, labels))
+        return Domain(name, float_inputs(where, inputs), whole_labels(where, labels))
     except InputError as error:
         # Domain knows only its name; errors show the path of its file.
         raise InputError(str(error).replace(f"domain {name!r}", where)) from None
 
 
-def _inputs(where: str, inputs: object) -> Tensor:
+def float_inputs(where: str, inputs: object) -> Tensor:
     """Return finite float32 values; uint8 is divided by 255."""
     values = _numbers(inputs)
     if values is None or not (values.dtype == torch.uint8 or values.is_floating_point()):
@@ -161,7 +167,7 @@ def _inputs(where: str, inputs: object) -> Tensor:
     return values
 
 
-def _labels(where: str, labels: object) -> Tensor:
+def whole_labels(where: str, labels: object) -> Tensor:
     """Return int64 values, whole numbers from 0."""
     values = _numbers(labels)
     if values is None:

@@ -77,6 +77,7 @@ def catalog(data_dir: Path) -> tuple[Entry, ...]:
         _mnist("RotatedMNIST", "all of MNIST, rotated", data_dir, tuple(f"{angle} degrees" for angle in ANGLES), 10),
         *(_images(name, data_dir) for name in IMAGE_SETS),
         Entry("Arrays", "your own domains", 'one .npz a domain: numpy.savez("FILE.npz", inputs=..., labels=...)'),
+        Entry("NumPyData", "your own arrays with a domain for each sample", "an .npz, or a folder of .npy files"),
         Entry("CachedFeatures", "features of a frozen network", cached),
         Entry("FeatureEnvironments", "features of a frozen network, as environments to hold out", cached),
         Entry("ImageFolders", "your own images in folders", f"a folder {LAYOUT}; check it: fishr data verify FOLDER"),

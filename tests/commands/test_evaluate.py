@@ -138,7 +138,7 @@ def test_classes_are_shown_on_demand(call, world):
     [
         (("--on", "photos", "-o", "list.csv"), "list.csv: exists already; choose another name"),
         (("--on", "photo/s"), "photo/s: no such file or folder; give a folder of images, a list, a cache or an .npz"),
-        (("--on", "list.csv"), "list.csv: line 1: got the header file,species,site, expected label,path; it lacks"),
+        (("--on", "list.csv"), "list.csv: line 1: got the header file,species,site, expected class,path; it lacks"),
         (("--on", "list.csv", "--columns", "file"), "--columns: got 'file', expected PATH,LABEL or PATH,LABEL,DOMAIN"),
         (("--on", "photos", "--columns", "a,b"), "--columns: got it without a list of images"),
         (("--on", "photos", "--on", "bad.csv"), "bad.csv: got the class 'owl', which the run does not know"),

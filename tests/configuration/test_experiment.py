@@ -109,6 +109,7 @@ def test_every_frozen_class_that_a_package_exports_has_a_name_in_files():
             "FeatureEnvironments",
             "ImageFolders",
             "ImageList",
+            "NumPyData",
             "RotatedMNIST",
         },
         "Featurizer": {"FeatureDropout", "Frozen", "MLP", "MNISTCNN", "ResNet", "TimmBackbone", "WideResNet"},

@@ -3,66 +3,107 @@
 import csv
 import json
 import os
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from io import StringIO
 from pathlib import Path
 from typing import Any, Self, cast
 
-from attrs import frozen
+from attrs import evolve, frozen
 
+from fishr.checks import near
 from fishr.data.images.image_stores import ImageFiles
 from fishr.data.images.listed_images import Listed, checked_name, chosen_environments
 from fishr.errors import InputError, reason
 
 LIST_EXTENSIONS = (".csv", ".json", ".jsonl")
+_BRACED = re.compile(r"\{([^{}]*)\}")
+_SHOWN = 12
 
 
 @frozen
 class Columns:
-    """Names of a list's columns or keys; without one of environments, all images are of one, named as the file."""
+    """Names of the columns of a CSV, or of the keys of a JSON list; all others are ignored.
+
+    Args:
+        path: Column of the image's path, or a text with columns in braces, such as "train/{filename}".
+        label: Column of the class, a name or a whole number.
+        domain: Column of the domain, a name or a whole number; None: all images are of one, named as the file.
+        split: Column of the split, from which ``splits`` of a data set choose; None: no splits.
+
+    Raises:
+        InputError: A name is empty, or the path has a brace without its other.
+
+    Example:
+        >>> Columns(path="{hospital}/{file}.png", label="y", domain="hospital").names
+        ('hospital', 'y', 'file')
+    """
 
     path: str = "path"
     label: str = "class"
-    environment: str | None = "environment"
+    domain: str | None = None
+    split: str | None = None
+
+    def __attrs_post_init__(self) -> None:
+        if "" in (self.label, self.domain, self.split, *self._in_path):
+            raise InputError(f"columns: got an empty name in {self}, expected names of columns")
+        if set(_BRACED.sub("", self.path)) & set("{}"):
+            raise InputError(f'columns: got path = {self.path!r}, expected a column or columns in braces, "a/{{file}}"')
 
     @property
     def names(self) -> tuple[str, ...]:
-        return tuple(name for name in (self.environment, self.label, self.path) if name is not None)
+        """Every column that is read, once."""
+        return tuple(dict.fromkeys(filter(None, (self.domain, self.label, self.split, *self._in_path))))
+
+    @property
+    def _in_path(self) -> list[str]:
+        return _BRACED.findall(self.path) if set(self.path) & set("{}") else [self.path]
 
     @classmethod
     def of(cls, path: Path) -> Self:
         """Return the columns that a list has of the usual names."""
         _, first = next(_entries(path, ()), ("", None))
         found = cast(dict[str, Any], first) if isinstance(first, dict) else {}
-        environment = next((name for name in ("domain", "environment") if name in found), None)
-        return cls(label="class" if "class" in found else "label", environment=environment)
+        domain = next((name for name in ("domain", "environment") if name in found), None)
+        return cls(label="label" if "label" in found and "class" not in found else "class", domain=domain)
+
+    def path_in(self, entry: Mapping[str, Any], where: str) -> str:
+        """Return the path of an entry's image."""
+        if self.path in self._in_path:
+            return _text(entry, self.path, where)
+        return _BRACED.sub(lambda found: _text(entry, found[1], where), self.path)
 
 
-def list_file(path: Path, names: Sequence[str] | None = None, columns: Columns = Columns()) -> tuple[Listed, ...]:
-    """Return the images of a list, by environment: of these names, or of all."""
-    found = dict[str, list[tuple[str, str]]]()
+def list_file(path: Path, names: Sequence[str] | None = None, columns: Columns | None = None) -> tuple[Listed, ...]:
+    """Return the images of a list, by environment: of these names, or of all; columns None: the usual, with domains."""
+    if columns is None:
+        columns = Columns.of(path)
+        columns = evolve(columns, domain=columns.domain or "environment")
+    found = dict[str, list[tuple[str, str, str]]]()
     seen = dict[str, str]()
-    for where, entry in _entries(path, columns.names):
+    for place, entry in _entries(path, columns.names):
+        where = f"{path}: {place}"
         if not isinstance(entry, dict):
             expected = ", ".join(columns.names)
-            raise InputError(f"{path}: {where}: got a {_kind(entry)}, expected an object with {expected}")
+            raise InputError(f"{where}: got a {_kind(entry)}, expected an object with {expected}")
         entry = cast(dict[str, Any], entry)
-        *environment, group, image = (_text(entry.get(key), f"{path}: {where}", key) for key in columns.names)
+        domain = path.stem if columns.domain is None else _text(entry, columns.domain, where)
+        group, image = _text(entry, columns.label, where), columns.path_in(entry, where)
+        split = "" if columns.split is None else _text(entry, columns.split, where)
         if not _is_path(image):
-            raise InputError(
-                f"{path}: {where}: got {image!a} as {columns.path}, expected text that can be the name of a file"
-            )
+            raise InputError(f"{where}: got {image!a} as {columns.path}, expected text that can be the name of a file")
         if image in seen:
-            raise InputError(f"{path}: {where}: {image!r} is listed already in {seen[image]}; list each image once")
-        seen[image] = where
-        name, class_name = (checked_name(f"{path}: {where}", each) for each in (*(environment or [path.stem]), group))
-        found.setdefault(name, []).append((image, class_name))
+            raise InputError(f"{where}: {image!r} is listed already in {seen[image]}; list each image once")
+        seen[image] = place
+        name, class_name = (checked_name(where, each) for each in (domain, group))
+        found.setdefault(name, []).append((image, class_name, split))
     if not found:
         raise InputError(f"{path}: it lists no image; give {', '.join(columns.names)} of each")
     listed = list[Listed]()
     for name in chosen_environments(path, list(found), names):
-        images, classes = zip(*found[name], strict=True)
-        listed.append(Listed(name, ImageFiles(path.parent, images), classes))
+        images, classes, splits = zip(*found[name], strict=True)
+        own = None if columns.split is None else splits
+        listed.append(Listed(name, ImageFiles(path.parent, images), classes, splits=own))
     return tuple(listed)
 
 
@@ -98,9 +139,12 @@ def _csv_entries(path: Path, text: str, columns: Sequence[str]) -> Iterator[tupl
     try:
         missing = [key for key in columns if key not in (rows.fieldnames or ())]
         if missing:
-            got = ",".join(rows.fieldnames or ()) or "nothing"
+            header = rows.fieldnames or ()
+            got = ",".join(header[:_SHOWN]) + (",…" if len(header) > _SHOWN else "") or "nothing"
+            lacking = ", ".join(name + near(name, header) for name in missing)
             raise InputError(
-                f"{path}: line 1: got the header {got}, expected {','.join(columns)}; it lacks {', '.join(missing)}"
+                f"{path}: line 1: got the header {got}, expected {','.join(columns)}; it lacks {lacking}; correct the "
+                "header, or name the columns"
             )
         for row in rows:
             if None in row:
@@ -120,10 +164,15 @@ def _json(path: Path, text: str, line: int) -> Any:
         raise InputError(f"{path}: line {at}: no JSON ({getattr(error, 'msg', error)}); correct it") from error
 
 
-def _text(value: Any, where: str, key: str) -> str:
+def _text(entry: Mapping[str, Any], key: str, where: str) -> str:
+    """Return an entry's text, or whole number as text."""
+    value = entry.get(key)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
     if not isinstance(value, str) or not value.strip():
         got = "nothing" if value is None or value == "" else f"{value!r}"
-        raise InputError(f"{where}: got {got} as {key}, expected text")
+        hint = "" if key in entry else near(key, entry)
+        raise InputError(f"{where}: got {got} as {key}{hint}, expected text or a whole number")
     if "\0" in value:
         raise InputError(f"{where}: got {value!a} as {key}, expected text that can be the name of a file")
     return value.strip()

@@ -68,7 +68,7 @@ def test_paths_may_be_absolute_and_rows_keep_their_order(folder, tmp_path):
         ("a.csv", HEADER + "n,ill,1.png\ns,ill,1.png\n", "line 3: '1.png' is listed already in line 2"),
         ("a.json", "{}", "a.json: got a JSON object, expected a list of objects"),
         ("a.json", '[\n{"environment": "n"}\n', r"a.json: line 3: no JSON \("),
-        ("a.json", '[{"environment": "n", "class": 3, "path": "1.png"}]', "entry 1: got 3 as class, expected text"),
+        ("a.json", '[{"environment": "n", "class": 3.5, "path": "1.png"}]', "entry 1: got 3.5 as class, expected text"),
         ("a.json", '[["n", "ill", "1.png"]]', "entry 1: got a list, expected an object with environment, class"),
         ("a.jsonl", '\n{"environment": "n", "class": "ill"}\n', "line 2: got nothing as path, expected text"),
         ("a.jsonl", '{"environment": "n",\n', "a.jsonl: line 1: no JSON"),
