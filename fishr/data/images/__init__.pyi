@@ -2,10 +2,12 @@ from .caching import cache_images
 from .image_data import ImageFolders, ImageList
 from .image_inputs import ImageInputs, Pictures
 from .image_stores import ImageFiles
+from .list_files import Columns
 from .preprocessing import Preprocessing
 from .unreadable import Unreadable, find_unreadable
 
 __all__ = [
+    "Columns",
     "ImageFiles",
     "ImageFolders",
     "ImageInputs",
