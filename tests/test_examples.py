@@ -1,27 +1,16 @@
 """The examples keep what they promise, each run as a person runs it: by itself, from some other folder."""
 
 import json
-import os
 import re
 import runpy
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-
-import fishr
+from scripts import EXAMPLES, start
 
 pytestmark = pytest.mark.slow
-ROOT = Path(fishr.__file__).resolve().parents[1]
-EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 NUMBER = r"([-+]?\d+(?:\.\d+)?(?:e[-+]?\d+)?)"
-
-
-def start(command: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
-    """A Python process in a folder, with the package that is tested on its path."""
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
-    return subprocess.run([sys.executable, *command], cwd=folder, env=environment, capture_output=True, text=True)
 
 
 def output(script: str, folder: Path) -> str:

@@ -1,0 +1,73 @@
+"""A penalty in the Trainer of Hugging Face, on samples of interleaved domains.
+
+Run: python with_trainer.py 10
+Then ``python with_trainer.py 20`` trains ten more steps, with the bits of a run of twenty.
+"""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import ResNetConfig, ResNetForImageClassification, Trainer, TrainerCallback, TrainingArguments
+
+import fishr
+
+
+class Matched(TrainerCallback):
+    """A penalty and its state, which is a file in each checkpoint."""
+
+    def __init__(self, penalty: fishr.Penalty, problem: fishr.Problem) -> None:
+        self.penalty, self.problem, self.state = penalty, problem, penalty.init(problem)
+
+    def on_save(self, args: TrainingArguments, state: Any, control: Any, **others: Any) -> None:
+        torch.save(fishr.state_dict(self.state), self.path(args, state))
+
+    def on_train_begin(self, args: TrainingArguments, state: Any, control: Any, **others: Any) -> None:
+        if state.global_step:  # resumed
+            self.state = fishr.load_state(self.penalty, self.problem, torch.load(self.path(args, state)))
+
+    def path(self, args: TrainingArguments, state: Any) -> Path:
+        return Path(args.output_dir, f"checkpoint-{state.global_step}", "penalty.pt")
+
+
+class DomainTrainer(Trainer):
+    """A Trainer whose loss is the risk and a penalty on the gradients of the model's classifier."""
+
+    def __init__(self, matched: Matched, **options: Any) -> None:
+        super().__init__(callbacks=[matched], **options)
+        self.matched = matched
+
+    def compute_loss(self, model: Any, inputs: dict[str, Tensor], *arguments: Any, **options: Any) -> Any:
+        domains = inputs.pop("domain")
+        if not model.training:
+            return super().compute_loss(model, inputs, *arguments, **options)
+        labels, matched = inputs.pop("labels"), self.matched
+        batch = fishr.DomainBatch.of(inputs, labels, domains, number=matched.problem.domains)
+        seen = fishr.observe(lambda images: model.resnet(**images).pooler_output.flatten(1), model.classifier, batch)
+        value, matched.state = matched.penalty(seen, matched.state, self.state.global_step)
+        return seen.domain_losses.mean() + value
+
+
+torch.manual_seed(0)
+domains = fishr.data.ColoredDigits(copies=1)(seed=0, data_dir=None).training
+samples = [
+    {"pixel_values": image, "labels": label, "domain": k}
+    for k, domain in enumerate(domains)
+    for image, label in zip(domain.inputs, domain.labels.long(), strict=True)
+]
+sizes = {"embedding_size": 8, "hidden_sizes": [16], "depths": [1], "layer_type": "basic"}
+model = ResNetForImageClassification(ResNetConfig(num_channels=2, num_labels=2, **sizes))
+options = TrainingArguments(
+    "trainer",
+    max_steps=int(sys.argv[1]),
+    save_steps=10,
+    per_device_train_batch_size=64,
+    lr_scheduler_type="constant",
+    remove_unused_columns=False,  # keeps "domain", which is no argument of the model
+)
+penalty = fishr.Scaled(fishr.Fishr(ema=0.95), fishr.StepSchedule(at=5, before=0.0, after=1000.0))
+matched = Matched(penalty, fishr.Problem.of(model.to(options.device).classifier, domains=len(domains)))
+trainer = DomainTrainer(matched, model=model, args=options, train_dataset=samples)
+trainer.train(resume_from_checkpoint=any(Path("trainer").glob("checkpoint-*")))
