@@ -12,6 +12,7 @@ from benchmarks.table import Cell, Spread, Table, Verdict
 from benchmarks.ways import Disagreement
 from fishr.commands.allocator import keep_freed_memory
 from fishr.data.images import ImageFolders, cache_images
+from fishr.data.images.preprocessing import Preprocessing
 from fishr.data.images.throughput import Speed, Way, measure, ways_of
 from fishr.data.reading import tensor_of
 
@@ -47,7 +48,7 @@ def measured(folder: Path, title: str, size: int, batch: int, rounds: int) -> Ta
     threads = torch.get_num_threads()
     with tempfile.TemporaryDirectory() as place:
         cache = Path(place, "images.h5")
-        cache_images(folder, cache, size, threads)
+        cache_images(folder, cache, Preprocessing(size), threads)
         ways = ways_of(ImageFolders(str(folder.resolve()), size=size), None, device(), str(cache))
         inputs = [tensor_of(domains[0].inputs, range(2)) for domains in ways.values()]
         if not all(torch.equal(inputs[0], other) for other in inputs):

@@ -1,9 +1,20 @@
 """Draws from torch's global generators that do not depend on what was drawn before, and leave no trace."""
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
+from torch.overrides import TorchFunctionMode
+
+_FUNCTIONS = (
+    *("rand", "randn", "randint", "randperm", "rand_like", "randn_like", "randint_like", "normal", "bernoulli"),
+    *("multinomial", "poisson", "binomial", "_standard_gamma", "_sample_dirichlet"),
+)
+_METHODS = (
+    *("random_", "uniform_", "normal_", "log_normal_", "cauchy_", "exponential_", "geometric_", "bernoulli_"),
+    *("bernoulli", "multinomial"),
+)
 
 
 @contextmanager
@@ -23,3 +34,22 @@ def seeded(seed: int, device: torch.device) -> Generator[None]:
     finally:
         if before is not None:
             torch.mps.set_rng_state(before)
+
+
+class SeededDraws(TorchFunctionMode):
+    """Draw in this thread, where no generator is named, what follows ``torch.manual_seed(seed)``."""
+
+    # The global generator, which all threads share, is neither read nor changed.
+    _draws = frozenset[Any](
+        {*(getattr(torch, name) for name in _FUNCTIONS), *(getattr(torch.Tensor, name) for name in _METHODS)}
+    )
+
+    def __init__(self, seed: int) -> None:
+        super().__init__()
+        self._generator = torch.Generator().manual_seed(seed)
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        own = {"generator": self._generator} if func in self._draws else {}
+        return func(*args, **{**own, **(kwargs or {})})

@@ -30,6 +30,7 @@ from fishr.errors import InputError
 if TYPE_CHECKING:
     from fishr.analysis.cache_writing import Featured
     from fishr.data.caches import Description
+    from fishr.data.images.preprocessing import Interpolation
 
 out_option = click.option("-o", "--out", type=FILE, required=True, help="HDF5 file to write.")
 domain_option = repeatable_option("--domain", "domains", metavar="NAME", help="Cache this domain only (default: all)")
@@ -94,10 +95,21 @@ def gradients(source: str, out: Path, per_sample: bool, style: str, **options: A
 @image_source_argument
 @out_option
 @image_size_option
+@choice_option("--interpolation", words=["bilinear", "bicubic", "lanczos", "nearest"], help="How images are resized.")
+@click.option("--antialias/--no-antialias", default=True, help="Average over merged pixels (default), or do not.")
 @click.option("--workers", type=COUNT, metavar="N", help="Threads that decode (default: one per processor).")
 @data_dir_option
 @format_option
-def images(source: str, out: Path, size: int, workers: int | None, data_dir: Path | None, style: str) -> None:
+def images(
+    source: str,
+    out: Path,
+    size: int,
+    interpolation: "Interpolation",
+    antialias: bool,
+    workers: int | None,
+    data_dir: Path | None,
+    style: str,
+) -> None:
     """Decode and resize the images of a data set once, part by part.
 
     NAME_OR_PATH is a name of `fishr data list`, a folder of ENVIRONMENT/CLASS/IMAGE, or a .csv, .json or .jsonl with
@@ -106,11 +118,12 @@ def images(source: str, out: Path, size: int, workers: int | None, data_dir: Pat
     same command resumes. An existing file made of the same settings is kept; one made of other settings is refused with
     the first setting that differs.
     """
-    from fishr.data.images import cache_images
+    from fishr.data.images import Preprocessing, cache_images
 
+    preprocessing = Preprocessing(size, interpolation=interpolation, antialias=antialias)
     place = find_images(source, data_dir)
     with writing(out, style) as progress:
-        cache_images(place, out, size, workers or os.cpu_count() or 1, progress)
+        cache_images(place, out, preprocessing, workers or os.cpu_count() or 1, progress)
 
 
 @cache.command(**about("Describe a file.", "cache info features.h5 --format json"))

@@ -75,6 +75,7 @@ def expected(declared: object, families: tuple[Family, ...]) -> str:
         family, items = family_of(one, families), get_args(one)
         if family is not None:
             words += ["a number"] if family.number else []
+            words += ["true or false"] if family.switch else []
             words.append(f"a table whose kind is {one_of(family.kinds)}")
         elif is_array(one):
             words.append("an array" if items[-1] is ... else f"an array of length {len(items)}")

@@ -17,6 +17,7 @@ from fishr.configuration.problems import ConfigurationError, flaw, one_of, sugge
 from fishr.data.batches import Batches
 from fishr.data.domains import DataSet
 from fishr.data.environments import EnvironmentSource
+from fishr.data.images.augmentation import Augmentation
 from fishr.errors import one_line
 from fishr.losses import Loss
 from fishr.models.featurizers import Featurizer
@@ -38,6 +39,7 @@ class Family:
     number: str = ""  # kind of a plain number
     wrapper: str = ""  # class of one field that makes a member of a plain function
     arguments: tuple[str, ...] = ()  # of that function
+    switch: tuple[str, ...] = ()  # kinds of false and true
 
     @cached_property
     def methods(self) -> dict[str, tuple[str, ...]]:
@@ -106,6 +108,7 @@ class Family:
 FAMILIES = (
     Family(DataSet, ("fishr.data",)),
     Family(EnvironmentSource, ("fishr.data",)),
+    Family(Augmentation, ("fishr.data.images",), switch=("NoAugmentation", "DomainBedAugmentation")),
     Family(Featurizer, ("fishr.models", "fishr.training"), "MLP", "", "FunctionFeaturizer", ("shape", "generator")),
     Family(Head, ("fishr.models",)),
     Family(Loss, ("fishr.losses",)),

@@ -89,7 +89,8 @@ def schema(target: type[Any], families: tuple[Family, ...] = FAMILIES) -> dict[s
 
     def members(family: Family) -> dict[str, Any]:
         parts = [record(cls, kind, kind != family.implied) for kind, cls in family.kinds.items()]
-        return {"anyOf": [*parts, _PLUGIN, *([{"type": "number"}] if family.number else [])]}
+        plain = [{"type": "number"}] if family.number else [{"type": "boolean"}] if family.switch else []
+        return {"anyOf": [*parts, _PLUGIN, *plain]}
 
     top = of(target)
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **top, "$defs": definitions}

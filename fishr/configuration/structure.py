@@ -196,6 +196,8 @@ class _Hooks:
             raise value
         if isinstance(value, int | float) and not isinstance(value, bool) and family.number:
             return family.exported(family.number)(_scalar(value, float))
+        if isinstance(value, bool) and family.switch:
+            return family.exported(family.switch[value])()
         table = dict(self.table(value, declared))
         kind = table.pop(KIND, family.implied)
         if not kind:
@@ -247,6 +249,8 @@ def _written_member(value: Any, family: Family, families: tuple[Family, ...]) ->
         if cls is family.exported(family.number):
             return _scalar(attrs.astuple(value)[0], float)
         kind = cls.__name__ if family.builtin(cls.__name__) is cls else plugin_name(named)
+        if kind in family.switch:
+            return family.switch.index(kind) == 1
         if ":" in kind:
             family.check(named, kind)
         table = _written(value, cls, families) if named is cls else {}

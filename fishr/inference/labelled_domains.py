@@ -66,14 +66,14 @@ def labelled_domains(path: Path, model: TrainedModel, columns: Columns | None = 
             f"{path}: got images, but the run's data were none in files, so their preprocessing is not known; give a "
             f"cache of features or an .npz with inputs of {shape} numbers"
         )
-    size = model.preprocessing.size
-    listed = list_cache(path, size) if suffix in CACHE_EXTENSIONS else _listed(path, columns)
+    preprocessing = model.preprocessing
+    listed = list_cache(path, preprocessing) if suffix in CACHE_EXTENSIONS else _listed(path, columns)
     numbers = _class_numbers(path, {name for each in listed for name in each.classes}, model)
     check_readable([image for each in listed for image in each.paths()])
     return tuple(
         Domain(
             each.name,
-            ImageInputs(each.images, size, augment=False),
+            ImageInputs(each.images, preprocessing, augment=False),
             torch.tensor([numbers[name] for name in each.classes]),
         )
         for each in listed

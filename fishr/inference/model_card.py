@@ -65,7 +65,7 @@ def _inputs(model: TrainedModel) -> str:
     mean, std = (", ".join(f"{value:g}" for value in values) for values in (found.mean, found.std))
     return (
         f"Inputs are float32 [N, {shape}]: RGB images, each resized as a whole to {found.size} × {found.size} pixels "
-        f"(bilinear, antialiased), on a scale from 0 to 1, minus the mean ({mean}), divided by the standard deviation "
+        f"({found.resizing}), on a scale from 0 to 1, minus the mean ({mean}), divided by the standard deviation "
         f"({std})."
     )
 

@@ -74,7 +74,7 @@ def test_an_interruption_says_how_to_go_on(call, animals, monkeypatch):
     def interrupt(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("fishr.data.images.caching.resize", interrupt)
+    monkeypatch.setattr("fishr.data.images.preprocessing.resize", interrupt)
     said = call("cache", "images", "data/animals", "-o", "a.h5", "--size", 8, "--workers", 1)
     assert (said.code, said.err) == (1, "Error: a.h5: interrupted; the same command resumes it\n")
     monkeypatch.undo()

@@ -112,6 +112,7 @@ def test_every_frozen_class_that_a_package_exports_has_a_name_in_files():
             "NumPyData",
             "RotatedMNIST",
         },
+        "Augmentation": {"DomainBedAugmentation", "NoAugmentation", "RandAugment", "TrivialAugment"},
         "Featurizer": {"FeatureDropout", "Frozen", "MLP", "MNISTCNN", "ResNet", "TimmBackbone", "WideResNet"},
         "Head": {"LinearHead", "MLPHead"},
         "Loss": {"BinaryCrossEntropy", "CrossEntropy"},

@@ -23,9 +23,11 @@ from fishr.data import (
     FullBatch,
     FunctionBatches,
     HeldOut,
+    ImageFolders,
     Minibatch,
     RotatedMNIST,
 )
+from fishr.data.images import NoAugmentation, Preprocessing, RandAugment, TrivialAugment
 from fishr.losses import CrossEntropy
 from fishr.models import MLP, MNISTCNN, FunctionFeaturizer, LinearHead, MLPHead
 from fishr.penalties import ERM, Constant, Fishr, Joined, LinearSchedule, Scaled, Stateless, Total, VREx
@@ -62,6 +64,10 @@ def schedule(step: int) -> float:
 
 
 def batches(domains: Any, generator: Any) -> Any:
+    raise NotImplementedError
+
+
+def augmentation(image: Any, seed: int, preprocessing: Any) -> Any:
     raise NotImplementedError
 
 
@@ -152,11 +158,24 @@ class Halves:
 
 
 @frozen
+class Blur:
+    radius: float = 1.0
+
+    def __call__(self, image: Any, seed: int, preprocessing: Any) -> Any:
+        raise NotImplementedError
+
+
+@frozen
 class Empty:
     """No member of any family."""
 
 
+augmentations = st.sampled_from(
+    [True, NoAugmentation(), RandAugment(3, crop=False), TrivialAugment(), augmentation, Blur(), Blur(2.0)]
+)
+preprocessings = st.sampled_from([None, Preprocessing(64, (0.5, 0.5, 0.5), (0.25, 0.5, 1.0), "bicubic", False)])
 sources = st.sampled_from([RotatedMNIST(samples=5), environments, Source(), Source("other")])
+sources |= st.builds(ImageFolders, st.just("PACS"), augment=augmentations, preprocessing=preprocessings)
 schedules = st.sampled_from([Constant(2.0), LinearSchedule(0.0, 1.0, 5), schedule, Ramp(), Ramp(0.5)])
 joined = st.tuples(schedules, schedules).map(lambda pair: Joined(pair, (7,)))
 penalties: st.SearchStrategy[Any] = st.sampled_from([ERM(), VREx(), Fishr(ema=0.5), Stateless(penalty), Gap(), Gap(3)])
@@ -191,6 +210,7 @@ def test_any_member_of_any_family_reads_back_as_itself(chosen: dict[str, Any], r
 PLACES = {
     "DataSet": ("data", data, Data()),
     "EnvironmentSource": ("data.source", environments, Source()),
+    "Augmentation": ("data.source.augment", augmentation, Blur()),
     "Featurizer": ("featurizer", FunctionFeaturizer(featurizer), Network()),
     "Head": ("head", head, Top()),
     "Loss": ("loss", loss, Smoothed()),
@@ -209,8 +229,8 @@ def test_every_family_is_tested_here():
 def placed(path: str, kind: str) -> dict[str, Any]:
     """Return a recipe's table with a member of this module at a place."""
     table = unstructure(colored_digits())
-    if path == "data.source":
-        table["data"] = {"kind": "HeldOut", "test": [0]}
+    if path.startswith("data.source"):
+        table["data"] = {"kind": "HeldOut", "test": [0], "source": {"kind": "ImageFolders", "folder": "PACS"}}
     *above, key = path.split(".")
     inner = table
     for step in above:

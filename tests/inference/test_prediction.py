@@ -35,7 +35,7 @@ def together(parts):
 def test_inputs_are_those_of_evaluation_to_the_bit(model, folder):
     """Of images in RGB, gray, with a palette and with alpha, of several sizes."""
     for listed in list_images(folder):
-        expected = tensor_of(ImageInputs(listed.images, 32, augment=False))
+        expected = tensor_of(ImageInputs(listed.images, Preprocessing(32), augment=False))
         paths = listed.paths()
         assert torch.equal(torch.stack([model.preprocessing(path) for path in paths]), expected)
         assert torch.equal(torch.stack([model.preprocessing(Image.open(path)) for path in paths]), expected)

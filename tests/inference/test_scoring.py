@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from fishr.configuration import load
-from fishr.data.images import cache_images
+from fishr.data.images import Preprocessing, cache_images
 from fishr.data.images.list_files import Columns
 from fishr.errors import InputError
 from fishr.inference import image_files, load_model, predict
@@ -56,7 +56,7 @@ def test_own_domains_have_the_scores_of_the_run_and_the_metrics_of_its_logits(ph
 
 
 def test_the_same_images_have_the_same_figures_from_every_source(photo_run, photos, tmp_path):
-    cache_images(photos / "animals", tmp_path / "animals.h5", 32, 1)
+    cache_images(photos / "animals", tmp_path / "animals.h5", Preprocessing(32), 1)
     sources = [
         photos / "animals",
         listed(photos, tmp_path / "a.csv", ["path", "label", "domain"]),

@@ -8,6 +8,7 @@ from fishr.data.batches import Minibatch
 from fishr.data.domains import Domain, Domains
 from fishr.data.images.image_inputs import ImageInputs
 from fishr.data.images.image_stores import ImageFiles
+from fishr.data.images.preprocessing import Preprocessing
 from fishr.errors import InputError
 from fishr.training.checkpoints import load, save
 from fishr.training.compute import resolve_device
@@ -81,7 +82,7 @@ def test_images_that_are_to_be_held_are_read_before_the_first_step(tmp_path):
 
     for name in ("a.png", "b.png"):
         Image.new("RGB", (9, 8), "red").save(tmp_path / name)
-    unread = ImageInputs(ImageFiles(tmp_path, ("a.png", "b.png")), size=8, prepare="device_cache")
+    unread = ImageInputs(ImageFiles(tmp_path, ("a.png", "b.png")), Preprocessing(8), prepare="device_cache")
     domain = Domain("photo", unread, torch.tensor([0, 1]))
     moved = Domains((domain,), (), classes=2).to(torch.device("cpu"))
     for file in tmp_path.iterdir():

@@ -35,6 +35,7 @@ class ImageCache:
     Args:
         key: Hash of everything that decides its rows, the content of the image files included.
         size: Side of the images, pixels.
+        resizing: How they were resized, in words.
     """
 
     path: Path
@@ -42,6 +43,7 @@ class ImageCache:
     provenance: dict[str, Any]
     classes: tuple[str, ...]
     size: int
+    resizing: str
     sections: tuple[Section, ...]
 
     def domain(self, index: int) -> tuple[tuple[str, ...], Array]:
@@ -106,7 +108,7 @@ def open_images(path: Path) -> ImageCache:
             raise Damaged("provenance/classes is no list of names")
         shapes = {"images": (size, size, 3), "labels": (), "ids": ()}
         check_columns(path, file, sections, shapes, len(classes))
-        return ImageCache(path, key, provenance, classes, size, sections)
+        return ImageCache(path, key, provenance, classes, size, str(provenance.get("resize")), sections)
 
 
 def write_images(

@@ -1,3 +1,4 @@
+from .augmentation import Augmentation, DomainBedAugmentation, NoAugmentation, RandAugment, TrivialAugment
 from .caching import cache_images
 from .image_data import ImageFolders, ImageList
 from .image_inputs import ImageInputs, Pictures
@@ -7,13 +8,18 @@ from .preprocessing import Preprocessing
 from .unreadable import Unreadable, find_unreadable
 
 __all__ = [
+    "Augmentation",
     "Columns",
+    "DomainBedAugmentation",
     "ImageFiles",
     "ImageFolders",
     "ImageInputs",
     "ImageList",
+    "NoAugmentation",
     "Pictures",
     "Preprocessing",
+    "RandAugment",
+    "TrivialAugment",
     "Unreadable",
     "cache_images",
     "find_unreadable",

@@ -1,109 +1,158 @@
-"""DomainBed's augmentation of an image: drawn from a seed, applied with Pillow or, up to its colors, with torch."""
+"""Augmentations: functions of an image and a seed. DomainBed's, torchvision's, none, and the protocol of one's own."""
 
-import math
-from collections.abc import Callable, Sequence
-from random import Random
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Protocol
 
-import torch
-from attrs import frozen
-from torch import Tensor
-from torch.nn import functional as F
+from attrs import evolve, field, frozen
+
+from fishr.checks import whole
+from fishr.data.images.domainbed_augmentation import augment, draw_augmentation
+from fishr.data.images.preprocessing import Preprocessing
+from fishr.errors import InputError
+from fishr.seeding import SeededDraws
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-AREA = (0.7, 1.0)
-ASPECT = (3 / 4, 4 / 3)
-JITTER = 0.3
-GRAY = 0.1
-JITTERS = ("brightness", "contrast", "saturation", "hue")
-_TRIES = 10
+
+class Augmentation(Protocol):
+    """Random change of one training image: frozen settings, or a plain function.
+
+    The image is RGB as it was read, or resized already if it comes from an image cache. The result has any size; one of
+    another size than ``preprocessing.size`` is resized as a whole. Normalization follows.
+
+    Threads call it at the same time, so it draws from the seed alone: by torch, whose draws without a generator, such
+    as those of torchvision's transforms, follow the seed during the call, or from a generator of its own made of the
+    seed. Draws from the global generators of Python and NumPy cannot be repeated.
+
+    Example:
+        >>> from torchvision.transforms import v2
+        >>> def upright(image, seed, preprocessing):
+        ...     return v2.RandomCrop(16)(image)
+        >>> own: Augmentation = upright
+    """
+
+    def __call__(self, image: "Image", seed: int, preprocessing: Preprocessing, /) -> "Image":
+        """Return the augmented image."""
+        ...
 
 
 @frozen
-class Augmentation:
-    """Changes of one image, in this order: crop and resize, mirror, jitter the colors as listed, turn gray."""
+class NoAugmentation:
+    """No augmentation: every input is the whole image, resized. ``augment = false`` is the same.
 
-    top: int
-    left: int
-    height: int
-    width: int
-    mirrored: bool
-    jitters: tuple[tuple[str, float], ...]
-    gray: bool
+    Example:
+        >>> from PIL import Image
+        >>> NoAugmentation()(Image.new("RGB", (30, 20)), 0, Preprocessing(size=8)).size
+        (8, 8)
+    """
 
-
-def draw_augmentation(seed: int, width: int, height: int) -> Augmentation:
-    """Draw a crop of 70 to 100 % of the area, a mirrored half, color jitter and a gray tenth, from the seed alone."""
-    # Of Python's generators only this method gives the same numbers in every version, by promise.
-    uniform = Random(seed).random
-    mirrored = uniform() < 0.5
-    factors = {name: _between(uniform, 1 - JITTER, 1 + JITTER) for name in JITTERS[:3]}
-    factors["hue"] = _between(uniform, -JITTER, JITTER)
-    # Sorting by independent draws makes every order equally likely.
-    order = sorted(JITTERS, key=lambda _: uniform())
-    gray = uniform() < GRAY
-    # Last, as the number of its draws depends on the image's size; everything else must not.
-    top, left, rows, columns = _draw_crop(uniform, width, height)
-    return Augmentation(top, left, rows, columns, mirrored, tuple((name, factors[name]) for name in order), gray)
+    def __call__(self, image: "Image", seed: int, preprocessing: Preprocessing) -> "Image":
+        return preprocessing.resized(image)
 
 
-def augment(image: "Image", drawn: Augmentation, size: int) -> "Image":
-    """Apply an augmentation that was drawn for the image's size; return RGB, size × size."""
-    from torchvision.transforms import functional as transforms
+@frozen
+class DomainBedAugmentation:
+    """DomainBed's augmentation, the default: crop, mirror, jitter of the colors, gray. ``augment = true`` is the same.
 
-    box = (drawn.top, drawn.left, drawn.height, drawn.width)
-    made = transforms.resized_crop(image, *box, size=[size, size])  # pyright: ignore[reportArgumentType]
-    if drawn.mirrored:
-        made = transforms.hflip(made)
-    for name, factor in drawn.jitters:
-        made = getattr(transforms, f"adjust_{name}")(made, factor)
-    return transforms.rgb_to_grayscale(made, 3) if drawn.gray else made  # pyright: ignore[reportReturnType]
+    A crop of 70 to 100 % of the area and 3:4 to 4:3 in shape, mirrored in half of the draws; brightness, contrast,
+    saturation and hue changed by up to 30 % in random order; gray in a tenth of the draws.
 
+    Example:
+        >>> from PIL import Image
+        >>> DomainBedAugmentation()(Image.new("RGB", (30, 20)), 0, Preprocessing(size=8)).size
+        (8, 8)
 
-def crop(images: Sequence[Tensor] | Tensor, augmentations: Sequence[Augmentation], size: int) -> Tensor:
-    """Crop, resize and mirror uint8 images as torchvision's resized_crop and hflip do; return [n, 3, size, size]."""
-    made = torch.empty(len(images), 3, size, size, dtype=torch.uint8)
-    for row, (image, drawn) in enumerate(zip(images, augmentations, strict=True)):
-        cut = image[:, drawn.top : drawn.top + drawn.height, drawn.left : drawn.left + drawn.width]
-        resized = F.interpolate(cut.unsqueeze(0), (size, size), mode="bilinear", antialias=True)
-        made[row : row + 1] = resized.flip(3) if drawn.mirrored else resized
-    return made
+    Source:
+        Gulrajani and Lopez-Paz, In search of lost domain generalization, ICLR 2021.
+    """
+
+    def __call__(self, image: "Image", seed: int, preprocessing: Preprocessing) -> "Image":
+        return augment(image, draw_augmentation(seed, *image.size), preprocessing)
 
 
-def _draw_crop(uniform: Callable[[], float], width: int, height: int) -> tuple[int, int, int, int]:
-    """Return top, left, height and width; a centered crop if no drawn shape fits into the image."""
-    for _ in range(_TRIES):
-        area = width * height * _between(uniform, *AREA)
-        aspect = math.exp(_between(uniform, *map(math.log, ASPECT)))
-        columns, rows = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
-        if 0 < columns <= width and 0 < rows <= height:
-            return int((height - rows + 1) * uniform()), int((width - columns + 1) * uniform()), rows, columns
-    narrowest, widest = ASPECT
-    columns, rows = min(width, round(height * widest)), min(height, round(width / narrowest))
-    return (height - rows) // 2, (width - columns) // 2, rows, columns
+@frozen
+class RandAugment:
+    """RandAugment as in torchvision, on the whole image, then a crop.
+
+    Args:
+        num_ops: Number of operations in sequence.
+        magnitude: Strength of all operations, from 0 to 30.
+        crop: Then crop, resize and mirror as DomainBed does; False: resize the whole image.
+
+    Raises:
+        InputError: A number is out of range.
+
+    Example:
+        >>> from PIL import Image
+        >>> image = Image.linear_gradient("L").convert("RGB")
+        >>> made = [RandAugment(magnitude=15)(image, seed, Preprocessing(size=8)).tobytes() for seed in (0, 0, 1)]
+        >>> made[0] == made[1], made[0] == made[2]
+        (True, False)
+
+    Source:
+        Cubuk et al., RandAugment: practical automated data augmentation with a reduced search space, NeurIPS 2020.
+    """
+
+    num_ops: int = field(default=2, validator=whole(0))
+    magnitude: int = field(default=9, validator=whole(0, 30))
+    crop: bool = True
+
+    def __call__(self, image: "Image", seed: int, preprocessing: Preprocessing) -> "Image":
+        from torchvision.transforms import v2
+
+        return _transformed(v2.RandAugment(self.num_ops, self.magnitude), image, seed, preprocessing, self.crop)
 
 
-def _between(uniform: Callable[[], float], low: float, high: float) -> float:
-    return low + (high - low) * uniform()
+@frozen
+class TrivialAugment:
+    """TrivialAugment (wide) as in torchvision: one operation of random strength on the whole image, then a crop.
+
+    Args:
+        crop: Then crop, resize and mirror as DomainBed does; False: resize the whole image.
+
+    Example:
+        >>> from PIL import Image
+        >>> TrivialAugment(crop=False)(Image.new("RGB", (30, 20)), 0, Preprocessing(size=8)).size
+        (8, 8)
+
+    Source:
+        Müller and Hutter, TrivialAugment: tuning-free yet state-of-the-art data augmentation, ICCV 2021.
+    """
+
+    crop: bool = True
+
+    def __call__(self, image: "Image", seed: int, preprocessing: Preprocessing) -> "Image":
+        from torchvision.transforms import v2
+
+        return _transformed(v2.TrivialAugmentWide(), image, seed, preprocessing, self.crop)
 
 
-def crop_together(images: Tensor, augmentations: Sequence[Augmentation], size: int) -> Tensor:
-    """Crop images no larger than ``size`` in one batch; each crop grows, so there is nothing to antialias."""
-    boxes = [(drawn.top, drawn.height, drawn.left, drawn.width) for drawn in augmentations]
-    top, height, left, width = torch.tensor(boxes, dtype=torch.float32, device=images.device).unbind(1)
-    mirrored = torch.tensor([drawn.mirrored for drawn in augmentations], device=images.device)
-    rows, columns = _positions(top, height, images.shape[2], size), _positions(left, width, images.shape[3], size)
-    columns = torch.where(mirrored[:, None], columns.flip(1), columns)
-    grid = torch.stack([columns[:, None, :].expand(-1, size, -1), rows[:, :, None].expand(-1, -1, size)], dim=-1)
-    values = F.grid_sample(images.float(), grid, mode="bilinear", padding_mode="border", align_corners=False)
-    return values.round_().to(torch.uint8)
+def augmentation_of(augment: bool | Augmentation) -> Augmentation:
+    """Return DomainBed's augmentation for True, none for False, and an augmentation as it is."""
+    if isinstance(augment, bool):
+        return DomainBedAugmentation() if augment else NoAugmentation()
+    return augment
 
 
-def _positions(start: Tensor, length: Tensor, whole: int, size: int) -> Tensor:
-    """Return where each pixel of a side is in the image, from -1 to 1 as in ``grid_sample``; never beyond the crop."""
-    centers = torch.arange(size, device=start.device) + 0.5
-    inside = (centers * (length[:, None] / size) - 0.5).clamp_(min=0)
-    pixels = start[:, None] + torch.minimum(inside, length[:, None] - 1)
-    return (2 * pixels + 1) / whole - 1
+def augmented(augmentation: Augmentation, image: "Image", seed: int, preprocessing: Preprocessing) -> "Image":
+    """Return the augmented image, RGB of the inputs' size, whoever wrote the augmentation."""
+    from PIL.Image import Image
+
+    with SeededDraws(seed):
+        made: Any = augmentation(image, seed, preprocessing)
+    if not isinstance(made, Image):
+        name = getattr(augmentation, "__name__", type(augmentation).__name__)
+        raise InputError(f"augment: got a {type(made).__name__} from {name}, expected a Pillow image")
+    fits = made.mode == "RGB" and made.size == (preprocessing.size, preprocessing.size)
+    return made if fits else preprocessing.resized(made)
+
+
+def _transformed(
+    transform: Callable[["Image"], "Image"], image: "Image", seed: int, preprocessing: Preprocessing, crop: bool
+) -> "Image":
+    with SeededDraws(seed):
+        made = transform(image)
+    if not crop:
+        return preprocessing.resized(made)
+    return augment(made, evolve(draw_augmentation(seed, *made.size), jitters=(), gray=False), preprocessing)

@@ -11,10 +11,10 @@ import numpy as np
 import fishr
 from fishr.data.caches import Section
 from fishr.data.caches.image_cache import write_images
-from fishr.data.images.decoding import decode, resize
 from fishr.data.images.image_data import list_images
 from fishr.data.images.layout_warnings import warn_of_layout
 from fishr.data.images.listed_images import Listed, class_names, portable
+from fishr.data.images.preprocessing import Preprocessing
 from fishr.data.images.unreadable import check_readable
 from fishr.files import digest_of
 
@@ -22,12 +22,17 @@ _FILES_A_TASK = 256
 
 
 def cache_images(
-    source: Path, out: Path, size: int, workers: int, progress: Callable[[int], object] = lambda images: None
+    source: Path,
+    out: Path,
+    preprocessing: Preprocessing,
+    workers: int,
+    progress: Callable[[int], object] = lambda images: None,
 ) -> bool:
     """Write all images of a folder or list into one file, resized; a killed run resumes where it stopped.
 
     Args:
         source: A folder of ENVIRONMENT/CLASS/IMAGE, or a .csv, .json or .jsonl as :class:`ImageList` reads it.
+        preprocessing: Size and interpolation of the images; they are kept unnormalized.
         progress: Called with the number of images of each part that is written.
 
     Returns:
@@ -49,13 +54,13 @@ def cache_images(
 
         def compute(domain: int, start: int, stop: int) -> np.ndarray:
             some = paths[domain][start:stop]
-            return np.stack(list(pool.map(lambda path: np.asarray(resize(decode(path), size)), some)))
+            return np.stack(list(pool.map(lambda path: np.asarray(preprocessing.resized(path)), some)))
 
         return write_images(
             out,
             provenance={
-                "size": size,
-                "resize": "bilinear, antialiased",
+                "size": preprocessing.size,
+                "resize": preprocessing.resizing,
                 "sixteen_bits": "high byte",
                 "domains": tuple(each.name for each in listed),
                 "classes": classes,

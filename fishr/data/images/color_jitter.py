@@ -5,15 +5,17 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from fishr.data.images.augmentation import Augmentation
-from fishr.data.images.decoding import MEAN, STD
+from fishr.data.images.domainbed_augmentation import DrawnAugmentation
+from fishr.data.images.preprocessing import Preprocessing
 
 LUMA = (0.2989, 0.587, 0.114)
 # Values of a block that stay in a CPU's caches from one operation to the next.
 _BLOCK_VALUES = 1 << 20
 
 
-def jitter_colors(images: Tensor, augmentations: Sequence[Augmentation], out: Tensor | None = None) -> Tensor:
+def jitter_colors(
+    images: Tensor, augmentations: Sequence[DrawnAugmentation], preprocessing: Preprocessing, out: Tensor | None = None
+) -> Tensor:
     """Jitter the colors of uint8 crops, each in its own order, and normalize them; return float32, in ``out``."""
     # Brightness, contrast and saturation are three rounds of one blend of the whole batch; the hue turns before the
     # round given by the image's order. So each image has four changes instead of four of each.
@@ -25,17 +27,17 @@ def jitter_colors(images: Tensor, augmentations: Sequence[Augmentation], out: Te
         rows = order[start : start + max(1, several)]
         place = torch.tensor(rows, device=images.device)
         values = images.index_select(0, place).float()
-        made.index_copy_(0, place, _jitter(values, [augmentations[row] for row in rows]))
+        made.index_copy_(0, place, _jitter(values, [augmentations[row] for row in rows], preprocessing))
     return made
 
 
-def _order(drawn: Augmentation) -> tuple[bool, int, tuple[str, ...]]:
+def _order(drawn: DrawnAugmentation) -> tuple[bool, int, tuple[str, ...]]:
     """Sort key: gray images first, then the position of the hue."""
     names = tuple(name for name, _ in drawn.jitters)
     return not drawn.gray, names.index("hue"), names
 
 
-def _jitter(values: Tensor, augmentations: Sequence[Augmentation]) -> Tensor:
+def _jitter(values: Tensor, augmentations: Sequence[DrawnAugmentation], preprocessing: Preprocessing) -> Tensor:
     """Jitter and normalize images sorted by ``_order``, from 0 to 255, in place."""
     device = values.device
     angles = torch.tensor([dict(drawn.jitters)["hue"] for drawn in augmentations], device=device).view(-1, 1, 1)
@@ -51,7 +53,8 @@ def _jitter(values: Tensor, augmentations: Sequence[Augmentation]) -> Tensor:
     gray = sum(drawn.gray for drawn in augmentations)
     if gray:
         values[:gray] = _gray(values[:gray])
-    numbers = [1 / (255 * s) for s in STD], [-m / s for m, s in zip(MEAN, STD, strict=True)]
+    mean, std = preprocessing.mean, preprocessing.std
+    numbers = [1 / (255 * s) for s in std], [-m / s for m, s in zip(mean, std, strict=True)]
     scale, shift = (torch.tensor(each, device=device).view(3, 1, 1) for each in numbers)
     return values.mul_(scale).add_(shift)
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 Array = NDArray[np.uint8]
+Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
 # Of torchvision's ImageNet weights.
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
@@ -61,11 +62,18 @@ def as_image(image: "Image | Array") -> "Image":
     return Image.fromarray(image) if isinstance(image, np.ndarray) else image
 
 
-def resize(image: "Image", size: int) -> "Image":
-    """Return the whole image as a square, bilinear and antialiased; proportions are not kept."""
+def resize(image: "Image", size: int, interpolation: Interpolation = "bilinear", antialias: bool = True) -> "Image":
+    """Return the whole image as a square, by Pillow or, without antialiasing, by torchvision."""
     from PIL.Image import Resampling
 
-    return image.resize((size, size), Resampling.BILINEAR)
+    if antialias or interpolation == "nearest":
+        return image.resize((size, size), Resampling[interpolation.upper()])
+    from torchvision.transforms import InterpolationMode
+    from torchvision.transforms.v2 import functional as transforms
+
+    mode = InterpolationMode(interpolation)
+    made = transforms.resize(transforms.pil_to_tensor(image), [size, size], mode, antialias=False)
+    return transforms.to_pil_image(made)
 
 
 def pixels(images: "Sequence[Image | Array]", size: int) -> Tensor:

@@ -5,13 +5,20 @@ from typing import Literal
 
 import numpy as np
 import torch
-from attrs import Factory, evolve, frozen
+from attrs import Factory, evolve, field, frozen
 from torch import Tensor
 
 from fishr.data.environments import seed_hash
-from fishr.data.images.augmentation import Augmentation, augment, crop, draw_augmentation
+from fishr.data.images.augmentation import (
+    Augmentation,
+    DomainBedAugmentation,
+    NoAugmentation,
+    augmentation_of,
+    augmented,
+)
 from fishr.data.images.color_jitter import jitter_colors
-from fishr.data.images.decoding import Array, as_image, normalize, pixels, resize
+from fishr.data.images.decoding import Array, as_image, pixels
+from fishr.data.images.domainbed_augmentation import DrawnAugmentation, augment, crop, draw_augmentation
 from fishr.data.images.image_stores import DeviceImages, Images
 from fishr.data.images.listed_images import portable
 from fishr.data.images.preprocessing import Preprocessing
@@ -25,20 +32,20 @@ _SAMPLES_AT_ONCE = 512
 
 @frozen(eq=False)
 class ImageInputs:
-    """Images as inputs [N, 3, size, size] float32 in ImageNet's normalization, read when a batch needs them.
+    """Images as inputs [N, 3, size, size] float32, normalized, read when a batch needs them.
 
     Without augmentation, an input is the whole image, resized. An augmented input is a function of the image and a seed
     alone: the seed that a training step draws or, in evaluation, a hash of the image's name. Neither the thread that
     reads an image nor its place in the batch changes the input.
 
     A seed draws the same augmentation for every ``prepare``, except the crop of an image that is resized first. The
-    pixels differ by rounding: "reader" rounds to whole numbers after each change, as DomainBed does; the others round
-    after the crop only.
+    pixels of DomainBed's augmentation differ by rounding: "reader" rounds to whole numbers after each change, as
+    DomainBed does; the others round after the crop only. Other augmentations are made by the threads that read.
 
     Args:
         images: Where the images are read from.
-        size: Side of an input, pixels.
-        augment: Augment inputs that are read with seeds.
+        preprocessing: Size, interpolation and normalization of the inputs.
+        augment: Augmentation of inputs that are read with seeds; True: DomainBed's; False: none.
         augment_evaluation: Augment inputs that are read without seeds too, as DomainBed does when it evaluates training
             environments.
         rows: Which of the images, N.
@@ -49,14 +56,14 @@ class ImageInputs:
     Example:
         >>> from pathlib import Path
         >>> from fishr.data.images import ImageFiles
-        >>> inputs = ImageInputs(ImageFiles(Path("PACS"), ("photo/dog/1.jpg", "photo/dog/2.jpg")), size=224)
+        >>> inputs = ImageInputs(ImageFiles(Path("PACS"), ("photo/dog/1.jpg", "photo/dog/2.jpg")), Preprocessing(224))
         >>> inputs.shape, inputs.select([1]).shape
         (torch.Size([2, 3, 224, 224]), torch.Size([1, 3, 224, 224]))
     """
 
     images: Images
-    size: int
-    augment: bool = True
+    preprocessing: Preprocessing
+    augment: Augmentation = field(default=DomainBedAugmentation(), converter=augmentation_of)
     augment_evaluation: bool = False
     rows: Sequence[int] = Factory(lambda self: range(len(self.images.names)), takes_self=True)
     prepare: Prepare = "reader"
@@ -72,9 +79,9 @@ class ImageInputs:
         return torch.float32
 
     @property
-    def preprocessing(self) -> Preprocessing:
-        """Preprocessing of inputs that are not augmented."""
-        return Preprocessing(self.size)
+    def size(self) -> int:
+        """Side of an input, pixels."""
+        return self.preprocessing.size
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -118,17 +125,18 @@ class ImageInputs:
             InputError: An image cannot be read.
         """
         chosen, seeds = [self.rows[row] for row in rows], self._seeds(rows, seeds)
-        if isinstance(self.images, DeviceImages):
+        in_steps = self.prepare != "reader" and isinstance(self.augment, DomainBedAugmentation)
+        if isinstance(self.images, DeviceImages) and (seeds is None or (in_steps and self._has_tensor_crop)):
             return self.images.batch(chosen, None if seeds is None else self._drawn(seeds))
+        if seeds is not None and in_steps:
+            return torch.cat([self._crop(row, seed) for row, seed in zip(chosen, seeds, strict=True)])
         if seeds is None:
-            plain = pixels([self._resized(row) for row in chosen], self.size)
-            return normalize(plain) if self.prepare == "reader" else plain
-        pairs = zip(chosen, seeds, strict=True)
-        if self.prepare != "reader":
-            return torch.cat([self._crop(row, seed) for row, seed in pairs])
-        images = [(as_image(self.images.read(row)), seed) for row, seed in pairs]
-        drawn = [augment(image, draw_augmentation(seed, *image.size), self.size) for image, seed in images]
-        return normalize(pixels(drawn, self.size))
+            made = pixels([self._resized(row) for row in chosen], self.size)
+        else:
+            images = ((as_image(self.images.read(row)), seed) for row, seed in zip(chosen, seeds, strict=True))
+            drawn = [augmented(self.augment, image, seed, self.preprocessing) for image, seed in images]
+            made = pixels(drawn, self.size)
+        return self.preprocessing.normalized(made) if self.prepare == "reader" else made
 
     def finish(
         self, read: Tensor, rows: Sequence[int], seeds: Sequence[int] | None = None, out: Tensor | None = None
@@ -137,28 +145,41 @@ class ImageInputs:
         if self.prepare == "reader":
             return read if out is None else out.copy_(read)
         seeds = self._seeds(rows, seeds)
-        return normalize(read, out) if seeds is None else jitter_colors(read, self._drawn(seeds), out)
+        if seeds is None or not isinstance(self.augment, DomainBedAugmentation):
+            return self.preprocessing.normalized(read, out)
+        return jitter_colors(read, self._drawn(seeds), self.preprocessing, out)
+
+    @property
+    def _has_tensor_crop(self) -> bool:
+        """Whether crops are made of tensors; Pillow makes those of another interpolation."""
+        return self.preprocessing.interpolation == "bilinear" and self.preprocessing.antialias
 
     def _resized(self, row: int) -> Array:
         image = self.images.read(row)
         # A cache has this size, or was refused.
-        return image if isinstance(image, np.ndarray) else np.asarray(resize(image, self.size))
+        return image if isinstance(image, np.ndarray) else np.asarray(self.preprocessing.resized(image))
 
     def _crop(self, row: int, seed: int) -> Tensor:
         image = self.images.read(row)
+        if not self._has_tensor_crop:
+            whole = as_image(image)
+            drawn = evolve(draw_augmentation(seed, *whole.size), jitters=(), gray=False)
+            return pixels([augment(whole, drawn, self.preprocessing)], self.size)
         # torch warns of Pillow's memory, which is not writable.
         whole = torch.from_numpy(image if isinstance(image, np.ndarray) else np.array(image)).permute(2, 0, 1)
         return crop([whole], [draw_augmentation(seed, whole.shape[2], whole.shape[1])], self.size)
 
     def _seeds(self, rows: Sequence[int], seeds: Sequence[int] | None) -> Sequence[int] | None:
         """Return the seed of each row's augmentation; None: no augmentation."""
+        if isinstance(self.augment, NoAugmentation):
+            return None
         if seeds is not None:
-            return seeds if self.augment else None
+            return seeds
         if not self.augment_evaluation:
             return None
         return [seed_hash("evaluation", portable(self.images.names[self.rows[row]])) for row in rows]
 
-    def _drawn(self, seeds: Sequence[int]) -> list[Augmentation]:
+    def _drawn(self, seeds: Sequence[int]) -> list[DrawnAugmentation]:
         """Return augmentations of images of the inputs' size; their colors equal those of any other size."""
         return [draw_augmentation(seed, self.size, self.size) for seed in seeds]
 

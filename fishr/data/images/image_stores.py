@@ -8,8 +8,8 @@ import torch
 from attrs import evolve, frozen
 from torch import Tensor
 
-from fishr.data.images.augmentation import Augmentation, crop, crop_together
 from fishr.data.images.decoding import Array, decode
+from fishr.data.images.domainbed_augmentation import DrawnAugmentation, crop, crop_together
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -69,7 +69,7 @@ class DeviceImages:
     def to(self, device: torch.device) -> "DeviceImages":
         return evolve(self, pixels=self.pixels.to(device))
 
-    def batch(self, rows: Sequence[int], drawn: Sequence[Augmentation] | None) -> Tensor:
+    def batch(self, rows: Sequence[int], drawn: Sequence[DrawnAugmentation] | None) -> Tensor:
         """Return images, or their crops, [n, 3, size, size] uint8 on the device."""
         size = self.pixels.shape[1]
         if drawn is not None and self.pixels.device.type == "cpu":

@@ -12,6 +12,7 @@ from fishr.data.caches import Section, describe, open_features, open_gradients, 
 from fishr.data.caches.feature_cache import write_features
 from fishr.data.caches.hdf5 import save_tree
 from fishr.data.images.image_data import list_cache
+from fishr.data.images.preprocessing import Preprocessing
 from fishr.errors import InputError
 
 ROWS, FEATURES, CLASSES = 6, 4, 3
@@ -58,7 +59,9 @@ def _images():
     pixels = {"images": np.zeros((ROWS, 5, 5, 3), np.uint8)}
     paths = {str(i): tuple(f"{row}.png" for row in range(ROWS)) for i in range(len(NAMES))}
     tree = _tree(lambda: pixels | columns, paths=paths)
-    return "fishr-images", tree | {"provenance": {"size": 5, "classes": ("cat", "dog", "owl")}}
+    return "fishr-images", tree | {
+        "provenance": {"size": 5, "resize": "bilinear, antialiased", "classes": ("cat", "dog", "owl")}
+    }
 
 
 def _read(path, kind):
@@ -68,7 +71,7 @@ def _read(path, kind):
             CachedFeatures(str(path))(0, None)
             from_cache(path, torch.device("cpu"), "all")
         case "fishr-images":
-            list_cache(path, size=5)
+            list_cache(path, Preprocessing(5))
         case _:
             cache = open_gradients(path)
             cache.moments()

@@ -1,157 +1,158 @@
-"""Against torchvision: the distribution of what is drawn, and the application of one draw."""
+"""Augmentations are functions of the image and the seed, whatever other threads draw."""
 
-import math
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from attrs import evolve, frozen
+from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy import stats
-from torchvision import transforms as T
-from torchvision.transforms import functional as F
+from PIL import Image
+from torchvision.transforms import v2
 
-from fishr.data.images.augmentation import Augmentation, augment, draw_augmentation
+from fishr.data import Domain, ImageFolders, Minibatch
+from fishr.data.images import DomainBedAugmentation, NoAugmentation, Preprocessing, RandAugment, TrivialAugment
+from fishr.data.images.augmentation import augmented
+from fishr.data.images.domainbed_augmentation import augment, draw_augmentation
+from fishr.data.images.image_inputs import ImageInputs
+from fishr.data.images.image_stores import ImageFiles
+from fishr.data.reading import begin_reading
+from fishr.errors import InputError
 
-DRAWS = 4000
-# A test of two samples of this size that agree fails once in 10,000 times; seeds are fixed, so it is no matter of luck.
-SIGNIFICANCE = 1e-4
-
-
-def _ours(width, height, draws=DRAWS):
-    return [draw_augmentation(seed, width, height) for seed in range(draws)]
-
-
-def _torchvisions(width, height, draws=DRAWS):
-    image = torch.zeros(3, height, width)
-    torch.manual_seed(1)
-    return np.array([T.RandomResizedCrop.get_params(image, [0.7, 1.0], [3 / 4, 4 / 3]) for _ in range(draws)])
+CPU = torch.device("cpu")
+SIZE = Preprocessing(16)
+PIPELINE = v2.Compose([v2.RandomResizedCrop(20), v2.ColorJitter(0.3, 0.3, 0.3, 0.3), v2.RandomApply([v2.AugMix()])])
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(("width", "height"), [(227, 227), (100, 150), (400, 260), (185, 100)])
-def test_crops_are_distributed_as_torchvisions(width, height):
-    """In images into which drawn shapes fit often, and in one where most are cut in the middle."""
-    ours = np.array([(a.top, a.left, a.height, a.width) for a in _ours(width, height)])
-    theirs = _torchvisions(width, height)
-    quantities = {
-        "top": lambda c: c[:, 0],
-        "left": lambda c: c[:, 1],
-        "height": lambda c: c[:, 2],
-        "width": lambda c: c[:, 3],
-        "area": lambda c: c[:, 2] * c[:, 3],
-        "aspect": lambda c: c[:, 3] / c[:, 2],
-        "centre": lambda c: c[:, 0] + c[:, 2] / 2 - c[:, 1] - c[:, 3] / 2,
-    }
-    for name, quantity in quantities.items():
-        assert stats.ks_2samp(quantity(ours), quantity(theirs), method="asymp").pvalue > SIGNIFICANCE, name
-    assert (ours[:, 0] + ours[:, 2] <= height).all()
-    assert (ours[:, 1] + ours[:, 3] <= width).all()
-    # The last row and column are reached, as the first are.
-    for start, length, side in ((0, 2, height), (1, 3, width)):
-        assert (ours[:, start] + ours[:, length] == side).any()
-        assert (ours[:, start] == 0).any()
+def own(image, seed, preprocessing):
+    """Torchvision's transforms, which draw from the global generator, and NumPy with a generator of the seed."""
+    noise = np.random.default_rng(seed).integers(0, 9, (20, 20, 3), np.uint8)
+    return Image.fromarray(np.asarray(PIPELINE(image)) // 2 + noise)
 
 
-@pytest.mark.parametrize(("width", "height"), [(500, 3), (3, 500), (7, 1), (1000, 430), (430, 1000)])
-def test_what_no_crop_fits_is_cut_in_the_middle_as_torchvision_does(width, height):
-    """70 % of the area never lie within the aspect ratios."""
-    theirs = {tuple(map(int, row)) for row in _torchvisions(width, height, 20)}
-    assert len(theirs) == 1
-    assert {(a.top, a.left, a.height, a.width) for a in _ours(width, height, 20)} == theirs
+@frozen
+class Shade:
+    """The gray image, of its own size."""
+
+    def __call__(self, image, seed, preprocessing):
+        return image.convert("L")
 
 
-@given(seed=st.integers(0, 2**62), width=st.integers(1, 900), height=st.integers(1, 900))
-def test_every_crop_lies_in_its_image(seed, width, height):
-    drawn = draw_augmentation(seed, width, height)
-    assert drawn.top >= 0
-    assert drawn.left >= 0
-    assert 0 < drawn.height <= height - drawn.top
-    assert 0 < drawn.width <= width - drawn.left
-    assert drawn == draw_augmentation(seed, width, height)
+KINDS = [DomainBedAugmentation(), RandAugment(), RandAugment(5, 25, crop=False), TrivialAugment(), own, Shade()]
 
 
-def test_colours_are_distributed_as_torchvisions():
-    jitter = T.ColorJitter(0.3, 0.3, 0.3, 0.3)
-    ranges = (jitter.brightness, jitter.contrast, jitter.saturation, jitter.hue)
-    torch.manual_seed(1)
-    theirs = [jitter.get_params(*ranges) for _ in range(DRAWS)]
-    ours = _ours(227, 227)
-    names = ("brightness", "contrast", "saturation", "hue")
-    for index, name in enumerate(names):
-        factors = [dict(a.jitters)[name] for a in ours]
-        assert stats.ks_2samp(factors, [row[1 + index] for row in theirs], method="asymp").pvalue > SIGNIFICANCE, name
-        low, high = ranges[index]
-        assert low <= min(factors) < low + 0.01
-        assert high - 0.01 < max(factors) <= high
-    orders = [tuple(name for name, _ in a.jitters) for a in ours]
-    counts = [orders.count(order) for order in set(orders)]
-    assert len(counts) == math.factorial(4)
-    assert stats.chisquare(counts).pvalue > SIGNIFICANCE
+@pytest.fixture
+def files(tmp_path, draw):
+    names = tuple(f"photo/dog/{number}.png" for number in range(6))
+    for number, name in enumerate(names):
+        draw(tmp_path / name, number, 30 + number, 25)
+    return ImageFiles(tmp_path, names)
 
 
-def test_half_are_mirrored_and_a_tenth_is_gray():
-    ours = _ours(227, 227)
-    for flags, probability in (([a.mirrored for a in ours], 0.5), ([a.gray for a in ours], 0.1)):
-        assert stats.binomtest(sum(flags), DRAWS, probability).pvalue > SIGNIFICANCE
+def _seeded(transform, seed, image):
+    with torch.random.fork_rng([]):
+        torch.manual_seed(seed)
+        return transform(image)
 
 
-def test_draws_are_independent_of_each_other_and_of_the_neighbouring_seeds():
-    ours = _ours(227, 227)
-    columns = np.array(
-        [
-            (a.top, a.left, a.width * a.height, a.mirrored, *(dict(a.jitters)[n] for n in sorted(dict(a.jitters))))
-            for a in ours
-        ]
-    )
-    correlation = np.corrcoef(columns[:, 3:].T)
-    assert np.abs(correlation - np.eye(len(correlation))).max() < 5 / math.sqrt(DRAWS)
-    for column in columns.T:
-        assert abs(np.corrcoef(column[1:], column[:-1])[0, 1]) < 5 / math.sqrt(DRAWS)
+@pytest.mark.parametrize(
+    ("mine", "theirs"),
+    [
+        (RandAugment(), v2.RandAugment(2, 9)),
+        (RandAugment(4, 30), v2.RandAugment(4, 30)),
+        (TrivialAugment(), v2.TrivialAugmentWide()),
+    ],
+)
+def test_draws_and_pixels_are_torchvisions(noise, mine, theirs):
+    image, made = noise(4, 40, 30), set()
+    for seed in range(40):
+        changed = _seeded(theirs, seed, image)
+        crop = evolve(draw_augmentation(seed, 40, 30), jitters=(), gray=False)
+        assert mine(image, seed, SIZE) == augment(changed, crop, SIZE)
+        whole = evolve(mine, crop=False)(image, seed, SIZE)
+        assert whole == changed.resize((16, 16), Image.Resampling.BILINEAR)
+        made.add(whole.tobytes())
+    assert len(made) > 25
 
 
-def test_colours_do_not_depend_on_the_size():
-    """As from files and from a cache of them, of which one may need more tries to find a crop."""
-    for one, other in zip(_ours(20, 20, 50), _ours(190, 100, 50), strict=True):
-        assert (one.mirrored, one.jitters, one.gray) == (other.mirrored, other.jitters, other.gray)
+def test_the_default_and_no_augmentation_have_short_names(files, noise):
+    for short, kind in ((True, DomainBedAugmentation()), (False, NoAugmentation())):
+        assert ImageInputs(files, SIZE, augment=short).augment == ImageFolders("x", augment=short).augment == kind
+        assert torch.equal(
+            ImageInputs(files, SIZE, augment=short).read(range(6), range(6)),
+            ImageInputs(files, SIZE, augment=kind).read(range(6), range(6)),
+        )
+    assert ImageFolders("x").augment == DomainBedAugmentation()
+    image = noise(1, 30, 20)
+    assert NoAugmentation()(image, 3, SIZE) == SIZE.resized(image)
 
 
-def test_golden_draw():
-    """Computed by this library; a change of it changes what every seed of an experiment means."""
-    drawn = draw_augmentation(7, 227, 180)
-    assert (drawn.top, drawn.left, drawn.height, drawn.width) == (1, 5, 167, 202)
-    assert (drawn.mirrored, drawn.gray) == (True, False)
-    assert [name for name, _ in drawn.jitters] == ["hue", "contrast", "brightness", "saturation"]
-    assert dict(drawn.jitters)["hue"] == pytest.approx(0.02152920258401353, abs=1e-12)
+@pytest.mark.parametrize("prepare", ["reader", "device", "device_cache"])
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: getattr(kind, "__name__", type(kind).__name__))
+def test_threads_order_and_batch_change_nothing(files, kind, prepare):
+    inputs = ImageInputs(files, SIZE, augment=kind, prepare=prepare).to(CPU)
+    rows, seeds = [*range(6)] * 8, list(range(100, 148))
+    alone = torch.cat([inputs.finish(inputs.read([r], [s]), [r], [s]) for r, s in zip(rows, seeds, strict=True)])
+    torch.manual_seed(3)
+    expected = torch.rand(2000)
+    torch.manual_seed(3)
+    with ThreadPoolExecutor(4) as pool:
+        tasks = [pool.submit(inputs.read, rows[i::8], seeds[i::8]) for i in range(8)]
+        # The draws of the main thread, such as those of dropout, go on meanwhile.
+        drawn = torch.cat([torch.rand(1) for _ in range(2000)])
+        made = [inputs.finish(task.result(), rows[i::8], seeds[i::8]) for i, task in enumerate(tasks)]
+    assert torch.equal(drawn, expected)
+    assert all(torch.equal(one, alone[i::8]) for i, one in enumerate(made))
+    assert torch.equal(begin_reading(inputs, rows[::-1], seeds[::-1]).result(), alone.flip(0))
 
 
-@pytest.mark.parametrize("seed", range(12))
-def test_application_is_torchvisions_by_hand(noise, seed):
-    image = noise(seed, 50, 37)
-    drawn = draw_augmentation(seed, 50, 37)
-    by_hand = F.resize(F.crop(image, drawn.top, drawn.left, drawn.height, drawn.width), [24, 24])
-    if drawn.mirrored:
-        by_hand = F.hflip(by_hand)
-    for name, factor in drawn.jitters:
-        by_hand = getattr(F, f"adjust_{name}")(by_hand, factor)
-    if drawn.gray:
-        by_hand = F.to_grayscale(by_hand, num_output_channels=3)
-    made = augment(image, drawn, 24)
-    assert (made.mode, made.size) == ("RGB", (24, 24))
-    assert made.tobytes() == by_hand.tobytes()
+@pytest.mark.parametrize("kind", KINDS[1:], ids=lambda kind: getattr(kind, "__name__", type(kind).__name__))
+def test_all_ways_to_prepare_give_the_same_bits(files, kind, tmp_path, draw):
+    # Images of the inputs' size, as a device cache resizes images first.
+    for number in range(6):
+        draw(tmp_path / f"photo/dog/{number}.png", number, 16, 16)
+    ways = [ImageInputs(files, SIZE, augment=kind, prepare=p).to(CPU) for p in ("reader", "device", "device_cache")]
+    one, *others = [way.finish(way.read(range(6), range(6)), range(6), range(6)) for way in ways]
+    assert all(torch.equal(one, other) for other in others)
+    # Evaluation has seeds of the images' names.
+    augmented_evaluation = evolve(ways[0], augment_evaluation=True)
+    assert not torch.equal(augmented_evaluation.read(range(6)), ways[0].read(range(6)))
+    assert torch.equal(augmented_evaluation.plain().read(range(6), range(6)), ways[0].read(range(6)))
 
 
-def test_each_part_of_an_augmentation_shows(noise):
-    image = noise(0, 40, 40)
-    nothing = {"top": 0, "left": 0, "height": 40, "width": 40, "mirrored": False, "jitters": (), "gray": False}
-    assert augment(image, Augmentation(**nothing), 40).tobytes() == image.tobytes()
-    gray = np.asarray(augment(image, Augmentation(**nothing | {"gray": True}), 40))
-    assert (gray[..., :1] == gray).all()
-    mirrored = np.asarray(augment(image, Augmentation(**nothing | {"mirrored": True}), 40))
-    assert np.array_equal(mirrored, np.asarray(image)[:, ::-1])
-    bright, turned = ("brightness", 1.3), ("hue", 0.2)
-    one, other = (
-        augment(image, Augmentation(**nothing | {"jitters": order}), 40).tobytes()
-        for order in ((bright, turned), (turned, bright))
-    )
-    assert one != other
+def test_a_step_draws_the_same_on_any_number_of_ranks(files):
+    from fishr.ranks import Ranks
+
+    inputs = ImageInputs(files, SIZE, augment=RandAugment())
+    domains = (Domain("photo", inputs, torch.zeros(6, dtype=torch.int64)),)
+    whole, *halves = [
+        Minibatch(4).draw(domains, torch.Generator().manual_seed(5), Ranks(rank, count))
+        for rank, count in ((0, 1), (0, 2), (1, 2))
+    ]
+    assert torch.equal(torch.cat([half.inputs for half in halves]), whole.inputs)
+
+
+@given(st.sampled_from(KINDS), st.integers(0, 2**63 - 1), st.integers(1, 40), st.integers(1, 40), st.integers(1, 20))
+@settings(max_examples=60, deadline=None)
+def test_the_result_is_a_function_of_image_and_seed_with_the_inputs_size(kind, seed, width, height, size):
+    colors = np.random.default_rng(width).integers(0, 256, (height, width, 3), np.uint8)
+    image, preprocessing = Image.fromarray(colors), Preprocessing(size)
+    before = torch.get_rng_state()
+    made = augmented(kind, image, seed, preprocessing)
+    assert (made.mode, made.size) == ("RGB", (size, size))
+    torch.rand(3)
+    assert augmented(kind, image, seed, preprocessing) == made
+    torch.set_rng_state(before)
+    assert np.array_equal(np.asarray(image), colors)
+
+
+def test_what_is_no_image_is_refused(noise):
+    def tensor(image, seed, preprocessing):
+        return v2.functional.pil_to_tensor(image)
+
+    with pytest.raises(InputError, match=r"^augment: got a Tensor from tensor, expected a Pillow image$"):
+        augmented(tensor, noise(0, 8, 8), 0, SIZE)
+    for options, message in (({"num_ops": -1}, "num_ops: got -1, .* at least 0"), ({"magnitude": 31}, "at most 30")):
+        with pytest.raises(InputError, match=message):
+            RandAugment(**options)

@@ -5,7 +5,8 @@ import pytest
 import torch
 from torchvision.transforms.v2 import functional as F
 
-from fishr.data.images.augmentation import Augmentation, augment, crop, crop_together, draw_augmentation
+from fishr.data.images.domainbed_augmentation import DrawnAugmentation, augment, crop, crop_together, draw_augmentation
+from fishr.data.images.preprocessing import Preprocessing
 
 SEEDS = range(24)
 
@@ -17,7 +18,7 @@ def _pixels(image):
 def _geometry(drawn):
     """The crop and the mirror alone."""
     box = (drawn.top, drawn.left, drawn.height, drawn.width)
-    return Augmentation(*box, mirrored=drawn.mirrored, jitters=(), gray=False)
+    return DrawnAugmentation(*box, mirrored=drawn.mirrored, jitters=(), gray=False)
 
 
 @pytest.mark.parametrize(("width", "height", "size"), [(50, 37, 24), (31, 31, 31), (20, 33, 48)])
@@ -30,7 +31,7 @@ def test_each_crop_is_torchvisions_and_pillows(noise, width, height, size):
     for cut, image, one in zip(made, images, drawn, strict=True):
         theirs = F.resized_crop(_pixels(image), one.top, one.left, one.height, one.width, [size, size], antialias=True)
         assert torch.equal(cut, F.horizontal_flip(theirs) if one.mirrored else theirs)
-        pillows = _pixels(augment(image, _geometry(one), size)).int()
+        pillows = _pixels(augment(image, _geometry(one), Preprocessing(size))).int()
         assert (cut.int() - pillows).abs().max() <= 1
 
 
@@ -38,7 +39,7 @@ def test_a_batch_at_once_rounds_like_one_by_one(noise):
     """The accelerators' way, on a CPU: the same to one level, as it rounds once where the other rounds each axis."""
     images = torch.stack([_pixels(noise(seed, 40, 40)) for seed in SEEDS])
     drawn = [draw_augmentation(seed, 40, 40) for seed in SEEDS]
-    whole = Augmentation(0, 0, 40, 40, mirrored=False, jitters=(), gray=False)
+    whole = DrawnAugmentation(0, 0, 40, 40, mirrored=False, jitters=(), gray=False)
     together, each = crop_together(images, [whole, *drawn[1:]], 40), crop(images, [whole, *drawn[1:]], 40)
     assert torch.equal(together[0], images[0])
     difference = (together.int() - each.int()).abs()
@@ -60,7 +61,7 @@ def test_pixels_beyond_the_crop_do_not_show():
     """Coordinates end at the crop's edge, as torchvision's do, not at the image's."""
     image = torch.full((1, 3, 8, 8), 255, dtype=torch.uint8)
     image[:, :, 2:6, 3:8] = 0
-    inside = Augmentation(2, 3, 4, 5, mirrored=True, jitters=(), gray=False)
+    inside = DrawnAugmentation(2, 3, 4, 5, mirrored=True, jitters=(), gray=False)
     assert not crop_together(image, [inside], 8).any()
     assert not crop(image, [inside], 8).any()
 

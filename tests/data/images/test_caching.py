@@ -9,8 +9,9 @@ import torch
 from fishr.data.caches import open_images, verify
 from fishr.data.environments import seed_hash
 from fishr.data.images import ImageFolders, ImageList, cache_images
-from fishr.data.images.augmentation import augment, draw_augmentation
 from fishr.data.images.decoding import decode, normalize, pixels, resize
+from fishr.data.images.domainbed_augmentation import augment, draw_augmentation
+from fishr.data.images.preprocessing import Preprocessing
 from fishr.errors import InputError
 
 
@@ -18,7 +19,7 @@ from fishr.errors import InputError
 def cached(folder):
     """The folder's cache, beside it."""
     path = folder.parent / "images.h5"
-    assert cache_images(folder, path, size=20, workers=2)
+    assert cache_images(folder, path, Preprocessing(20), workers=2)
     return path
 
 
@@ -40,7 +41,9 @@ def test_training_crops_are_cut_out_of_the_resized_image(folder, cached):
     inputs = ImageFolders("animals", size=20, cache=str(cached))(0, None).domains[1].inputs
     drawn = draw_augmentation(9, 20, 20)
     path = folder / inputs.images.names[2]
-    assert torch.equal(inputs.read([2], [9]), normalize(pixels([augment(resize(decode(path), 20), drawn, 20)], 20)))
+    assert torch.equal(
+        inputs.read([2], [9]), normalize(pixels([augment(resize(decode(path), 20), drawn, Preprocessing(20))], 20))
+    )
 
 
 def test_evaluation_that_is_augmented_has_the_files_draws(folder, cached):
@@ -50,7 +53,7 @@ def test_evaluation_that_is_augmented_has_the_files_draws(folder, cached):
     assert files.images.names == from_cache.images.names
     assert not torch.equal(from_cache.read([0]), from_cache.plain().read([0]))
     drawn = draw_augmentation(seed_hash("evaluation", files.images.names[3]), 20, 20)
-    by_hand = augment(resize(decode(files.images.path(3)), 20), drawn, 20)
+    by_hand = augment(resize(decode(files.images.path(3)), 20), drawn, Preprocessing(20))
     assert torch.equal(from_cache.read([3]), normalize(pixels([by_hand], 20)))
 
 
@@ -83,7 +86,7 @@ def test_a_list_is_cached_as_its_folder_is(folder, cached):
     ]
     listed = folder.parent / "all.csv"
     listed.write_text("\n".join(["environment,class,path", *entries]))
-    assert cache_images(listed, folder.parent / "listed.h5", size=20, workers=1)
+    assert cache_images(listed, folder.parent / "listed.h5", Preprocessing(20), workers=1)
     made = ImageList("all.csv", size=20, cache="listed.h5")(0, folder.parent)
     files = ImageList("all.csv", size=20)(0, folder.parent)
     for one, other in zip(made.domains, files.domains, strict=True):
@@ -94,9 +97,9 @@ def test_a_list_is_cached_as_its_folder_is(folder, cached):
 
 def test_the_key_is_that_of_the_images_wherever_they_lie(folder, cached, tmp_path, draw):
     moved = shutil.copytree(folder, tmp_path / "elsewhere")
-    assert cache_images(moved, tmp_path / "moved.h5", size=20, workers=3)
+    assert cache_images(moved, tmp_path / "moved.h5", Preprocessing(20), workers=3)
     assert open_images(tmp_path / "moved.h5").key == open_images(cached).key
-    assert not cache_images(moved, cached, size=20, workers=1)
+    assert not cache_images(moved, cached, Preprocessing(20), workers=1)
 
 
 @pytest.mark.parametrize("change", ["pixels", "class", "name", "more", "size"])
@@ -118,7 +121,7 @@ def test_made_of_something_else_it_is_refused_and_kept(folder, cached, draw, cha
             pass
     part = "size = 20, expected 21" if change == "size" else "images_sha256 = .*…, expected .*…"
     with pytest.raises(InputError, match=f"images.h5: made with {part}; choose another name"):
-        cache_images(folder, cached, size=21 if change == "size" else 20, workers=1)
+        cache_images(folder, cached, Preprocessing(21 if change == "size" else 20), workers=1)
     assert cached.read_bytes() == before
 
 
@@ -131,30 +134,30 @@ def test_the_class_and_the_name_of_an_image_count(tmp_path, draw, old, new):
     draw(tmp_path / "a" / "1.png", 1)
     draw(tmp_path / "a" / "2.png", 2)
     listed.write_text("environment,class,path\nart,cat,a/0.png\nart,dog,a/1.png\nart,cat,a/2.png\n")
-    assert cache_images(listed, cached, size=8, workers=1)
-    assert not cache_images(listed, cached, size=8, workers=1)
+    assert cache_images(listed, cached, Preprocessing(8), workers=1)
+    assert not cache_images(listed, cached, Preprocessing(8), workers=1)
     listed.write_text(listed.read_text().replace(old, new))
     with pytest.raises(InputError, match=r"images.h5: made with images_sha256 = "):
-        cache_images(listed, cached, size=8, workers=1)
+        cache_images(listed, cached, Preprocessing(8), workers=1)
 
 
 def test_bad_images_are_named_before_the_work(folder):
     (folder / "art" / "cat" / "1.jpg").write_bytes(b"x")
     with pytest.raises(InputError, match=r"1 of 28 images cannot be read: .*1\.jpg \(not an image\)"):
-        cache_images(folder, folder.parent / "a.h5", size=8, workers=1)
+        cache_images(folder, folder.parent / "a.h5", Preprocessing(8), workers=1)
     assert [path.name for path in folder.parent.iterdir()] == ["animals"]
 
 
 def test_workers_change_nothing(folder, cached, tmp_path):
     one, other = open_images(cached), tmp_path / "b.h5"
-    cache_images(folder, other, size=20, workers=5)
+    cache_images(folder, other, Preprocessing(20), workers=5)
     assert open_images(other).key == one.key
     assert np.array_equal(open_images(other).domain(0)[1], one.domain(0)[1])
 
 
 @pytest.mark.slow
 def test_pacs(pacs, tmp_path):
-    cache_images(pacs / "PACS-mini", tmp_path / "pacs.h5", size=48, workers=2)
+    cache_images(pacs / "PACS-mini", tmp_path / "pacs.h5", Preprocessing(48), workers=2)
     files = ImageFolders("PACS-mini", size=48)(0, pacs)
     from_cache = ImageFolders("PACS-mini", size=48, cache=str(tmp_path / "pacs.h5"))(0, pacs)
     for one, other in zip(from_cache.domains, files.domains, strict=True):

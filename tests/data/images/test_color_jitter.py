@@ -9,12 +9,13 @@ from hypothesis import strategies as st
 from torchvision.transforms.v2 import functional as F
 
 from fishr.data.images import color_jitter
-from fishr.data.images.augmentation import JITTERS, Augmentation, draw_augmentation
 from fishr.data.images.color_jitter import jitter_colors
-from fishr.data.images.decoding import MEAN, STD
+from fishr.data.images.domainbed_augmentation import JITTERS, DrawnAugmentation, draw_augmentation
+from fishr.data.images.preprocessing import Preprocessing
 
 # Of values from 0 to 1: some roundings of float32 after each other, where 8-bit images have steps of 4e-3.
 TOLERANCE = 4e-6
+CLIP = Preprocessing(17, (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
 NEUTRAL = {"brightness": 1.0, "contrast": 1.0, "saturation": 1.0, "hue": 0.0}
 
 
@@ -36,14 +37,14 @@ def _theirs(image, drawn):
     for name, factor in drawn.jitters:
         values = getattr(F, f"adjust_{name}")(values, factor)
     values = F.rgb_to_grayscale(values, 3) if drawn.gray else values
-    return F.normalize(values, list(MEAN), list(STD))
+    return F.normalize(values, list(CLIP.mean), list(CLIP.std))
 
 
 def _worst(images, drawn):
-    made = jitter_colors(images, drawn)
+    made = jitter_colors(images, drawn, CLIP)
     assert (made.shape, made.dtype) == (images.shape, torch.float32)
     theirs = torch.stack([_theirs(image, one) for image, one in zip(images, drawn, strict=True)])
-    return float(((made - theirs) * torch.tensor(STD).view(3, 1, 1)).abs().max())
+    return float(((made - theirs) * torch.tensor(CLIP.std).view(3, 1, 1)).abs().max())
 
 
 def test_drawn_colours_are_torchvisions():
@@ -55,7 +56,7 @@ def test_drawn_colours_are_torchvisions():
 @pytest.mark.parametrize("gray", [False, True])
 def test_every_order_is_torchvisions(gray):
     drawn = [
-        Augmentation(0, 0, 15, 17, False, tuple((name, {"hue": -0.3}.get(name, 1.3)) for name in order), gray)
+        DrawnAugmentation(0, 0, 15, 17, False, tuple((name, {"hue": -0.3}.get(name, 1.3)) for name in order), gray)
         for order in itertools.permutations(JITTERS)
     ]
     assert _worst(_batch(24), drawn) < TOLERANCE
@@ -66,36 +67,36 @@ def test_every_order_is_torchvisions(gray):
 def test_each_change_alone(name, factor, seed):
     factor = (0.6 * factor - 0.3) if name == "hue" else (0.7 + 0.6 * factor)
     jitters = tuple((each, factor if each == name else NEUTRAL[each]) for each in JITTERS)
-    assert _worst(_batch(1, seed=seed), [Augmentation(0, 0, 15, 17, False, jitters, False)]) < TOLERANCE
+    assert _worst(_batch(1, seed=seed), [DrawnAugmentation(0, 0, 15, 17, False, jitters, False)]) < TOLERANCE
 
 
 def test_without_changes_pixels_stay():
     images = _batch(2)
-    same = jitter_colors(images, [Augmentation(0, 0, 15, 17, False, tuple(NEUTRAL.items()), False)] * 2)
-    values = (same * torch.tensor(STD).view(3, 1, 1) + torch.tensor(MEAN).view(3, 1, 1)) * 255
+    same = jitter_colors(images, [DrawnAugmentation(0, 0, 15, 17, False, tuple(NEUTRAL.items()), False)] * 2, CLIP)
+    values = (same * torch.tensor(CLIP.std).view(3, 1, 1) + torch.tensor(CLIP.mean).view(3, 1, 1)) * 255
     assert (values - images).abs().max() < 1e-3
 
 
 def test_what_becomes_of_an_image_depends_on_no_other(monkeypatch):
     """The same bits in any batch, place, size of pieces and number of threads."""
     images, drawn = _batch(40, 19, 23), _drawn(range(40))
-    whole = jitter_colors(images, drawn)
+    whole = jitter_colors(images, drawn, CLIP)
     for row in (0, 7, 39):
-        assert torch.equal(jitter_colors(images[row : row + 1], drawn[row : row + 1])[0], whole[row])
+        assert torch.equal(jitter_colors(images[row : row + 1], drawn[row : row + 1], CLIP)[0], whole[row])
     order = torch.randperm(40)
-    assert torch.equal(jitter_colors(images[order], [drawn[row] for row in order]), whole[order])
+    assert torch.equal(jitter_colors(images[order], [drawn[row] for row in order], CLIP), whole[order])
     for piece in (1, 3 * 19 * 23 * 5, 10**9):
         monkeypatch.setattr(color_jitter, "_BLOCK_VALUES", piece)
-        assert torch.equal(jitter_colors(images, drawn), whole)
+        assert torch.equal(jitter_colors(images, drawn, CLIP), whole)
 
 
 def test_threads_change_no_bit():
     """Of an image large enough that threads share it, more threads than it has channels."""
     images, drawn = _batch(1, 201, 203), _drawn(range(1))
-    alone = jitter_colors(images, drawn)
+    alone = jitter_colors(images, drawn, CLIP)
     try:
         torch.set_num_threads(5)
-        assert torch.equal(jitter_colors(images, drawn), alone)
+        assert torch.equal(jitter_colors(images, drawn, CLIP), alone)
     finally:
         torch.set_num_threads(1)
 
@@ -103,15 +104,15 @@ def test_threads_change_no_bit():
 def test_inputs_stay_as_they_are_and_may_have_any_strides():
     images, drawn = _batch(5), _drawn(range(5))
     before = images.clone()
-    made = jitter_colors(images, drawn)
+    made = jitter_colors(images, drawn, CLIP)
     assert torch.equal(images, before)
-    assert torch.equal(jitter_colors(images.contiguous(memory_format=torch.channels_last), drawn), made)
-    assert jitter_colors(images[:0], []).shape == (0, 3, 15, 17)
+    assert torch.equal(jitter_colors(images.contiguous(memory_format=torch.channels_last), drawn, CLIP), made)
+    assert jitter_colors(images[:0], [], CLIP).shape == (0, 3, 15, 17)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_on_a_device_as_on_the_cpu():
     images, drawn = _batch(40), _drawn(range(40))
-    there = jitter_colors(images.cuda(), drawn)
+    there = jitter_colors(images.cuda(), drawn, CLIP)
     assert there.is_cuda
-    assert torch.allclose(there.cpu(), jitter_colors(images, drawn), atol=1e-4)
+    assert torch.allclose(there.cpu(), jitter_colors(images, drawn, CLIP), atol=1e-4)

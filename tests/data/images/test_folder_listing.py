@@ -9,7 +9,7 @@ from torchvision import transforms as T
 from torchvision.datasets import ImageFolder
 
 from fishr.data.environments import HeldOut, seed_hash, split_indices
-from fishr.data.images import ImageFolders
+from fishr.data.images import ImageFolders, NoAugmentation
 from fishr.data.images.folder_listing import list_folder
 from fishr.errors import InputError
 
@@ -81,7 +81,7 @@ def test_classes_are_those_of_the_environments_taken(folder):
 
 def test_options_reach_the_pictures(folder):
     made = ImageFolders("animals", size=9, augment=False, augment_evaluation=True)(0, folder.parent).domains[0].inputs
-    assert (made.size, made.augment, made.augment_evaluation) == (9, False, True)
+    assert (made.size, made.augment, made.augment_evaluation) == (9, NoAugmentation(), True)
 
 
 def test_where_relative_and_absolute_folders_start(folder, monkeypatch):

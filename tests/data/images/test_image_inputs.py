@@ -5,10 +5,11 @@ import pytest
 import torch
 
 from fishr.data.domains import LazyInputs
-from fishr.data.images.augmentation import augment, draw_augmentation
 from fishr.data.images.decoding import decode, normalize, pixels, resize
+from fishr.data.images.domainbed_augmentation import augment, draw_augmentation
 from fishr.data.images.image_inputs import ImageInputs
 from fishr.data.images.image_stores import ImageFiles
+from fishr.data.images.preprocessing import Preprocessing
 from fishr.errors import InputError
 
 SEEDS = [5, 2**61, 5, 9, 0, 77]
@@ -24,7 +25,7 @@ def files(tmp_path, draw):
 
 @pytest.fixture
 def pictures(files):
-    return ImageInputs(files, size=16)
+    return ImageInputs(files, Preprocessing(16))
 
 
 def test_they_are_lazy_inputs(pictures):
@@ -44,7 +45,7 @@ def test_with_seeds_each_is_augmented_by_its_own(files, pictures):
     made = pictures.read([3, 3, 1], SEEDS[:3])
     for row, seed, picture in zip([3, 3, 1], SEEDS, made, strict=False):
         image = decode(files.path(row))
-        by_hand = augment(image, draw_augmentation(seed, *image.size), 16)
+        by_hand = augment(image, draw_augmentation(seed, *image.size), Preprocessing(16))
         assert torch.equal(picture, normalize(pixels([by_hand], 16))[0])
     assert not torch.equal(made[0], made[1])
 
@@ -68,7 +69,10 @@ def test_threads_change_nothing_and_leave_the_global_generator_alone(pictures):
 
 
 def test_augment_off_and_plain(files):
-    off, both = ImageInputs(files, 16, augment=False), ImageInputs(files, 16, augment_evaluation=True)
+    off, both = (
+        ImageInputs(files, Preprocessing(16), augment=False),
+        ImageInputs(files, Preprocessing(16), augment_evaluation=True),
+    )
     plain = off.read(range(6))
     assert torch.equal(off.read(range(6), SEEDS), plain)
     assert not torch.equal(both.read(range(6)), plain)
@@ -77,7 +81,7 @@ def test_augment_off_and_plain(files):
 
 
 def test_evaluation_is_augmented_by_the_images_name_alone(tmp_path, files, draw):
-    both = ImageInputs(files, 16, augment_evaluation=True)
+    both = ImageInputs(files, Preprocessing(16), augment_evaluation=True)
     whole = both.read(range(6))
     assert torch.equal(both.read([4, 2]), whole[[4, 2]])
     assert torch.equal(both.select([4, 2, 1]).read([1, 0]), whole[[2, 4]])
@@ -86,12 +90,14 @@ def test_evaluation_is_augmented_by_the_images_name_alone(tmp_path, files, draw)
     names = tuple(name for name in files.names if name != files.names[0])
     for number, name in enumerate(names, start=1):
         draw(elsewhere / name, number, 30 + number, 25)
-    assert torch.equal(ImageInputs(ImageFiles(elsewhere, names), 16, augment_evaluation=True).read([0]), whole[[1]])
+    assert torch.equal(
+        ImageInputs(ImageFiles(elsewhere, names), Preprocessing(16), augment_evaluation=True).read([0]), whole[[1]]
+    )
     # Two images of the same pixels are augmented in different ways.
     twins = ImageFiles(tmp_path, ("one.png", "two.png"))
     for name in twins.names:
         draw(tmp_path / name, 3)
-    one, two = ImageInputs(twins, 16, augment_evaluation=True).read([0, 1])
+    one, two = ImageInputs(twins, Preprocessing(16), augment_evaluation=True).read([0, 1])
     assert not torch.equal(one, two)
 
 

@@ -10,6 +10,7 @@ import pytest
 from fishr.data.images import ImageFolders, ImageList, cache_images
 from fishr.data.images.folder_listing import list_folder
 from fishr.data.images.layout_warnings import layout_warnings
+from fishr.data.images.preprocessing import Preprocessing
 from fishr.data.sources import verify_images
 from fishr.errors import InputError
 
@@ -38,7 +39,7 @@ def _refusal(root):
     said = set()
     for use in (
         lambda: ImageFolders(str(root), size=8)(0, None),
-        lambda: cache_images(root, root.parent / "wards.h5", size=8, workers=1),
+        lambda: cache_images(root, root.parent / "wards.h5", Preprocessing(8), workers=1),
         lambda: verify_images(root),
     ):
         with pytest.raises(InputError) as caught:
@@ -54,7 +55,7 @@ def _doubts(root):
     doubts = layout_warnings(root, list_folder(root))
     for use in (
         lambda: ImageFolders(str(root), size=8)(0, None),
-        lambda: cache_images(root, root.parent / "wards.h5", size=8, workers=1),
+        lambda: cache_images(root, root.parent / "wards.h5", Preprocessing(8), workers=1),
     ):
         with pytest.warns(UserWarning, match=str(root)) as caught:
             use()
@@ -251,7 +252,7 @@ def latin(wards):
 
 def test_a_file_whose_name_is_no_utf8(wards, latin):
     made = ImageFolders("wards", size=8, augment_evaluation=True)(0, wards.parent)
-    assert cache_images(wards, wards.parent / "wards.h5", size=8, workers=1)
+    assert cache_images(wards, wards.parent / "wards.h5", Preprocessing(8), workers=1)
     cached = ImageFolders("wards", size=8, augment_evaluation=True, cache="wards.h5")(0, wards.parent)
     assert cached.domains[0].inputs.images.names[1] == "north/ill/caf\\udce9.png"
     assert made.domains[0].inputs.read([1]).equal(cached.domains[0].inputs.read([1]))

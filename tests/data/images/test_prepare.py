@@ -9,11 +9,12 @@ from attrs import evolve
 from fishr.data.batches import Minibatch
 from fishr.data.domains import Domain, Domains, LazyInputs
 from fishr.data.images import ImageFolders, cache_images
-from fishr.data.images.augmentation import crop, draw_augmentation
 from fishr.data.images.color_jitter import jitter_colors
 from fishr.data.images.decoding import STD
+from fishr.data.images.domainbed_augmentation import crop, draw_augmentation
 from fishr.data.images.image_inputs import ImageInputs
 from fishr.data.images.image_stores import DeviceImages, ImageFiles
+from fishr.data.images.preprocessing import Preprocessing
 from fishr.data.reading import begin_reading, chunks, tensor_of
 from fishr.errors import InputError
 from fishr.losses import CrossEntropy
@@ -37,7 +38,7 @@ def files(tmp_path, draw):
 
 @pytest.fixture(params=["device", "device_cache"])
 def prepared(request, files):
-    return ImageInputs(files, size=SIZE, prepare=request.param).to(CPU)
+    return ImageInputs(files, Preprocessing(SIZE), prepare=request.param).to(CPU)
 
 
 def _inputs(pictures, rows, seeds=None):
@@ -58,7 +59,7 @@ def test_they_are_lazy_inputs(prepared):
 
 def test_plain_inputs_are_the_readers_to_the_bit(files, prepared):
     rows = [4, 0, 4]
-    expected = ImageInputs(files, size=SIZE).read(rows)
+    expected = ImageInputs(files, Preprocessing(SIZE)).read(rows)
     assert torch.equal(_inputs(prepared, rows), expected)
     assert torch.equal(_inputs(evolve(prepared, augment=False), rows, SEEDS[:3]), expected)
     assert torch.equal(_inputs(prepared.plain(), rows, SEEDS[:3]), expected)
@@ -70,7 +71,8 @@ def test_plain_inputs_of_other_sizes_are_resized_alike(tmp_path, draw):
     for number, name in enumerate(names):
         draw(tmp_path / name, number, 30 + number, 25)
     reader, *others = (
-        ImageInputs(ImageFiles(tmp_path, names), SIZE, prepare=p).to(CPU) for p in ("reader", "device", "device_cache")
+        ImageInputs(ImageFiles(tmp_path, names), Preprocessing(SIZE), prepare=p).to(CPU)
+        for p in ("reader", "device", "device_cache")
     )
     for other in others:
         assert torch.equal(_inputs(other, [0, 1]), _inputs(reader, [0, 1]))
@@ -78,12 +80,12 @@ def test_plain_inputs_of_other_sizes_are_resized_alike(tmp_path, draw):
 
 def test_augmented_inputs_are_the_readers_to_rounding(files, prepared):
     """The same draws; but a reader rounds after each change, and Pillow's hues have steps of 1.4 degrees."""
-    expected = ImageInputs(files, size=SIZE).read(range(6), SEEDS)
+    expected = ImageInputs(files, Preprocessing(SIZE)).read(range(6), SEEDS)
     made = _inputs(prepared, range(6), SEEDS)
     assert _levels(made, expected).mean() < LEVELS
     drawn = [draw_augmentation(seed, SIZE, SIZE) for seed in SEEDS]
     whole = torch.cat([prepared.plain().read([row]) for row in range(6)])
-    assert torch.equal(made, jitter_colors(crop(whole, drawn, SIZE), drawn))
+    assert torch.equal(made, jitter_colors(crop(whole, drawn, SIZE), drawn, Preprocessing(SIZE)))
     others = _inputs(prepared, range(6), [seed + 1 for seed in SEEDS])
     assert _levels(others, expected).mean() > 10 * LEVELS
 
@@ -92,8 +94,8 @@ def test_files_are_cropped_out_of_the_whole_image(tmp_path, draw):
     """As a reader crops them, before anything is resized."""
     draw(tmp_path / "a.png", 1, 64, 48)
     files = ImageFiles(tmp_path, ("a.png",))
-    expected = ImageInputs(files, size=SIZE).read([0] * 6, SEEDS)
-    made = _inputs(ImageInputs(files, size=SIZE, prepare="device"), [0] * 6, SEEDS)
+    expected = ImageInputs(files, Preprocessing(SIZE)).read([0] * 6, SEEDS)
+    made = _inputs(ImageInputs(files, Preprocessing(SIZE), prepare="device"), [0] * 6, SEEDS)
     assert _levels(made, expected).mean() < LEVELS
 
 
@@ -109,15 +111,17 @@ def test_the_place_in_a_batch_changes_no_bit(prepared):
 def test_evaluation_is_augmented_by_the_images_name(files, prepared):
     both = evolve(prepared, augment_evaluation=True)
     whole = _inputs(both, range(6))
-    assert _levels(whole, ImageInputs(files, SIZE, augment_evaluation=True).read(range(6))).mean() < LEVELS
+    assert (
+        _levels(whole, ImageInputs(files, Preprocessing(SIZE), augment_evaluation=True).read(range(6))).mean() < LEVELS
+    )
     assert torch.equal(_inputs(both.select([4, 2]), [0, 1]), whole[[4, 2]])
     domain = Domain("photo", both, torch.zeros(6, dtype=torch.int64))
     assert torch.equal(torch.cat([inputs for inputs, _ in chunks(domain, 4)]), whole)
 
 
 def test_images_on_the_device_need_no_file_any_more(files):
-    held = ImageInputs(files, size=SIZE, prepare="device_cache").select([3, 1]).to(CPU)
-    expected = ImageInputs(files, size=SIZE).read([3, 1])
+    held = ImageInputs(files, Preprocessing(SIZE), prepare="device_cache").select([3, 1]).to(CPU)
+    expected = ImageInputs(files, Preprocessing(SIZE)).read([3, 1])
     for row in range(6):
         files.path(row).unlink()
     assert isinstance(held.images, DeviceImages)
@@ -132,21 +136,21 @@ def test_images_on_the_device_need_no_file_any_more(files):
 def test_only_a_device_cache_is_read_at_once(files):
     files.path(2).unlink()
     for prepare in ("reader", "device"):
-        pictures = ImageInputs(files, size=SIZE, prepare=prepare)
+        pictures = ImageInputs(files, Preprocessing(SIZE), prepare=prepare)
         assert pictures.to(CPU) is pictures
     with pytest.raises(InputError, match=r"photo/dog/2\.png: cannot be read"):
-        ImageInputs(files, size=SIZE, prepare="device_cache").to(CPU)
+        ImageInputs(files, Preprocessing(SIZE), prepare="device_cache").to(CPU)
 
 
 def test_all_of_many_images_are_cached(monkeypatch, files):
     monkeypatch.setattr("fishr.data.images.image_inputs._SAMPLES_AT_ONCE", 4)
-    unread = ImageInputs(files, size=SIZE, augment=False, prepare="device")
+    unread = ImageInputs(files, Preprocessing(SIZE), augment=False, prepare="device")
     cached = evolve(unread, prepare="device_cache").to(CPU)
     assert torch.equal(cached.images.batch(range(6), None), unread.read(range(6)))
 
 
 def test_the_former_name_of_the_device_cache_is_kept(files):
-    held = ImageInputs(files, size=SIZE, prepare="held").to(CPU)
+    held = ImageInputs(files, Preprocessing(SIZE), prepare="held").to(CPU)
     assert isinstance(held.images, DeviceImages)
     assert torch.equal(_inputs(held, range(6), SEEDS), _inputs(evolve(held, prepare="device_cache"), range(6), SEEDS))
 
@@ -158,12 +162,12 @@ def test_too_many_images_for_the_device_are_refused(monkeypatch, files):
     monkeypatch.setattr(torch, "empty", refuse)
     expected = r'prepare: got "device_cache" for 6 images of 16 × 16 pixels, expected 0\.0 GiB of memory on cpu; set it'
     with pytest.raises(InputError, match=expected):
-        ImageInputs(files, size=SIZE, prepare="device_cache").to(CPU)
+        ImageInputs(files, Preprocessing(SIZE), prepare="device_cache").to(CPU)
 
 
 @pytest.mark.slow
 def test_of_folders_and_of_their_cache(folder):
-    cache_images(folder, folder.parent / "images.h5", SIZE, workers=1)
+    cache_images(folder, folder.parent / "images.h5", Preprocessing(SIZE), workers=1)
     made = {
         (cache, prepare): ImageFolders("animals", size=SIZE, cache=cache, prepare=prepare)(0, folder.parent).domains[0]
         for cache in (None, "images.h5")
@@ -182,7 +186,7 @@ def test_draws_are_the_readers(files, prepared):
     """Rows and seeds of a step do not depend on who prepares."""
     labels = torch.arange(6)
     states = []
-    for pictures in (ImageInputs(files, size=SIZE), prepared):
+    for pictures in (ImageInputs(files, Preprocessing(SIZE)), prepared):
         generator = torch.Generator().manual_seed(3)
         batch = Minibatch(4).draw((Domain("photo", pictures, labels),), generator)
         states.append((batch.labels.tolist(), generator.get_state().tolist()))
@@ -217,7 +221,7 @@ def test_a_seeds_colours_are_those_of_any_size():
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("prepare", ["reader", "device", "device_cache"])
 def test_on_a_device_as_on_the_cpu(files, prepare):
-    pictures, cuda = ImageInputs(files, size=SIZE, prepare=prepare), torch.device("cuda", 0)
+    pictures, cuda = ImageInputs(files, Preprocessing(SIZE), prepare=prepare), torch.device("cuda", 0)
     there, here = pictures.to(cuda), pictures.to(CPU)
     for seeds in (None, SEEDS):
         reading = begin_reading(there, range(6), seeds, cuda)

@@ -7,6 +7,7 @@ from PIL import Image
 
 from fishr.data.images import ImageFolders, ImageList, cache_images, find_unreadable
 from fishr.data.images.decoding import normalize
+from fishr.data.images.preprocessing import Preprocessing
 from fishr.data.reading import tensor_of
 from fishr.data.sources import verify_images
 from fishr.errors import InputError
@@ -36,7 +37,7 @@ def rays(tmp_path):
 def test_every_way_takes_the_high_byte(rays, source, cached, prepare):
     options = {"size": SIZE, "augment": False, "prepare": prepare}
     if cached:
-        assert cache_images(rays / source, rays / "rays.h5", size=SIZE, workers=1)
+        assert cache_images(rays / source, rays / "rays.h5", Preprocessing(SIZE), workers=1)
         options["cache"] = "rays.h5"
     kind = ImageList if source.endswith("csv") else ImageFolders
     for domain, suffix in zip(kind(source, **options)(0, rays).domains, ("png", "tif"), strict=True):
@@ -56,7 +57,7 @@ def test_every_way_refuses_floats_by_name(rays):
     for use in (
         lambda: ImageFolders("rays")(0, rays),
         lambda: ImageList("rays.csv")(0, rays),
-        lambda: cache_images(rays / "rays", rays / "rays.h5", size=SIZE, workers=1),
+        lambda: cache_images(rays / "rays", rays / "rays.h5", Preprocessing(SIZE), workers=1),
     ):
         with pytest.raises(InputError, match=why):
             use()

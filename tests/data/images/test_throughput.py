@@ -4,6 +4,7 @@ import torch
 from fishr.data.images import ImageFolders, ImageList, cache_images
 from fishr.data.images import throughput as measuring
 from fishr.data.images.image_stores import DeviceImages
+from fishr.data.images.preprocessing import Preprocessing
 from fishr.data.images.throughput import Speed, Way, measure, ways_of
 from fishr.data.reading import begin_reading, tensor_of
 
@@ -12,7 +13,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture
 def ways(folder):
-    cache_images(folder, folder.parent / "images.h5", 8, workers=1)
+    cache_images(folder, folder.parent / "images.h5", Preprocessing(8), workers=1)
     return ways_of(ImageFolders("animals", size=8, samples=4), folder.parent, CPU, "images.h5")
 
 
