@@ -14,7 +14,7 @@ from .compilation import traceable
 from .data.loaders import batches
 from .errors import InputError, RunFailed
 from .inference import load_model
-from .losses import BinaryCrossEntropy, CrossEntropy
+from .losses import BinaryCrossEntropy, CrossEntropy, SquaredError
 from .observation import Observation, observe
 from .penalties import (
     ERM,
@@ -102,6 +102,7 @@ __all__ = [
     "RunFailed",
     "Scaled",
     "Schedule",
+    "SquaredError",
     "Started",
     "Stateless",
     "StepSchedule",

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.utils.parametrizations import spectral_norm
 
-from fishr.losses import BinaryCrossEntropy, CrossEntropy, Loss
+from fishr.losses import BinaryCrossEntropy, CrossEntropy, Loss, SquaredError
 from fishr.statistics.distances import distance_to_mean
 from fishr.statistics.moments import Route
 from fishr.types import GradientMoments, Layout
@@ -268,6 +268,26 @@ LOSSES: dict[str, LossCase] = {
     "multi-label": LossCase(BinaryCrossEntropy(), 2, lambda n: torch.randint(2, (n, 2))),
     "squared": LossCase(squared, 2, lambda n: torch.randn(n, 2, dtype=FLOAT64)),
 }
+
+
+def soft_labels(samples: int) -> Tensor:
+    return torch.randn(samples, 3, dtype=FLOAT64).softmax(1)
+
+
+# Settings of the package's losses; all have closed forms.
+WEIGHTS = (0.5, 2.0, 1.5)
+MORE_LOSSES: dict[str, LossCase] = {
+    "smoothed": LossCase(CrossEntropy(0.2), 3, lambda n: torch.randint(3, (n,))),
+    "class weights": LossCase(CrossEntropy(class_weights=WEIGHTS), 3, lambda n: torch.randint(3, (n,))),
+    "smoothed with class weights": LossCase(CrossEntropy(0.2, WEIGHTS), 3, lambda n: torch.randint(3, (n,))),
+    "soft labels": LossCase(CrossEntropy(), 3, soft_labels),
+    "smoothed soft labels with class weights": LossCase(CrossEntropy(0.2, WEIGHTS), 3, soft_labels),
+    "positive weight": LossCase(BinaryCrossEntropy((3.0,)), 1, lambda n: torch.randint(2, (n,))),
+    "multi-label with weights": LossCase(BinaryCrossEntropy(WEIGHTS), 3, lambda n: torch.rand(n, 3, dtype=FLOAT64)),
+    "squared error": LossCase(SquaredError(), 1, lambda n: torch.randn(n, dtype=FLOAT64)),
+    "squared error of several": LossCase(SquaredError(), 3, lambda n: torch.randn(n, 3, dtype=FLOAT64)),
+}
+EVERY_LOSS = LOSSES | MORE_LOSSES
 
 SIZES: tuple[tuple[int, ...], ...] = ((4, 4), (1, 5, 2), (1,), (1, 1, 1), (7,))
 

@@ -28,8 +28,8 @@ _ELEMENTS = 1 << 24
 Kind = Literal["hessian", "ggn"]
 
 
-def has_backpack_curvature(head: nn.Module, features: Tensor, loss: Loss) -> bool:
-    """Return whether BackPACK's diagonals are those of this head and loss."""
+def has_backpack_curvature(head: nn.Module, features: Tensor, labels: Tensor, loss: Loss) -> bool:
+    """Return whether BackPACK's diagonals are those of this head and loss on such labels."""
     # BackPACK must see every operation: a `nn.Sequential` of its own layers without hooks, each used once.
     layers = list(_chain(head))
     parameters = [parameter for layer in layers for parameter in layer.parameters()]
@@ -38,11 +38,11 @@ def has_backpack_curvature(head: nn.Module, features: Tensor, loss: Loss) -> boo
     shared = any(len(set(map(id, each))) < len(each) for each in (layers, parameters))
     if not known or hooked or shared or (type(layers[0]) is nn.Linear and features.ndim != 2):
         return False
-    if type(loss) is BinaryCrossEntropy:
+    if loss == BinaryCrossEntropy():
         # BackPACK's logistic loss is of a single output.
         with torch.no_grad():
             return head(features[:1]).shape[1:] == (1,)
-    return type(loss) is CrossEntropy
+    return type(loss) is CrossEntropy and loss.one_hot(labels) and loss.class_weights is None
 
 
 def backpack_diagonal(head: nn.Module, features: Tensor, labels: Tensor, loss: Loss, kind: Kind) -> Tensor:

@@ -142,7 +142,7 @@ class Curvature:
         # Loaded only for heads that need it: importing BackPACK takes longer than many a closed form.
         from fishr.diagnostics.backpack_curvature import has_backpack_curvature
 
-        return has_backpack_curvature(self.head, self.seen.features, self.seen.loss)
+        return has_backpack_curvature(self.head, self.seen.features, self.seen.labels, self.seen.loss)
 
     def backpack_diagonals(self, kind: Literal["hessian", "ggn"]) -> Estimate:
         """Return the diagonals [K, P] of the Hessians or of their Gauss-Newton parts, if ``has_backpack``."""

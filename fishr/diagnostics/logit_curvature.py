@@ -6,7 +6,7 @@ import torch
 from attrs import frozen
 from torch import Tensor
 
-from fishr.losses import BinaryCrossEntropy, CrossEntropy, Loss, per_sample_losses
+from fishr.losses import BinaryCrossEntropy, CrossEntropy, Loss, SquaredError, per_sample_losses
 
 
 @frozen(eq=False)
@@ -60,14 +60,18 @@ class LogitCurvature:
 
 
 def logit_curvature(loss: Loss, logits: Tensor, labels: Tensor) -> LogitCurvature:
-    """Return A_n without graph: diag(p) − ppᵀ for softmax, diag(σ(1−σ)) for logistic, else by ``torch.func``."""
+    """Return A_n without graph, in closed form for the package's losses, else by ``torch.func``."""
+    # s(diag(p) − ppᵀ) for softmax with s the sum of the weighted targets, diag(sσ(1−σ)) for logistic, 2I for squares.
+    # A subclass may compute something else.
     logits = logits.detach()
     if type(loss) is CrossEntropy:
-        probabilities = logits.softmax(1)
-        return LogitCurvature(probabilities, probabilities)
+        probabilities, sums = logits.softmax(1), loss.targets(logits, labels).sum(1, keepdim=True)
+        return LogitCurvature(sums * probabilities, sums.sqrt() * probabilities)
     if type(loss) is BinaryCrossEntropy:
-        probabilities = logits.sigmoid()
-        return LogitCurvature(probabilities * (1 - probabilities), torch.zeros_like(probabilities))
+        probabilities, scales = logits.sigmoid(), loss.scales(loss.targets(logits, labels))
+        return LogitCurvature(scales * probabilities * (1 - probabilities), torch.zeros_like(probabilities))
+    if type(loss) is SquaredError:
+        return LogitCurvature(torch.full_like(logits, 2.0), torch.zeros_like(logits))
 
     def loss_of_one(logit: Tensor, label: Tensor) -> Tensor:
         return per_sample_losses(loss, logit.unsqueeze(0), label.unsqueeze(0)).sum()

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from fishr.errors import InputError
 from fishr.landscape.plane import Weights, check_alike, flattened, like, weights_of
-from fishr.losses import CrossEntropy, Loss, per_sample_losses
+from fishr.losses import CrossEntropy, Loss, labeled_samples, per_sample_losses
 
 Kind = Literal["random", "pca", "checkpoints", "eigen", "gradients", "line", "interpolation"]
 # If the second of two vectors is shorter beside the first than this share, it is rounding error.
@@ -178,6 +178,7 @@ def gradient_directions(
 
 def domain_gradient(module: nn.Module, inputs: Tensor, labels: Tensor, loss: Loss, chunk: int = 1024) -> Tensor:
     """Return ∇R [P] of one domain by the trainable parameters, float64, loss/parameter, without touching ``.grad``."""
+    inputs, labels = labeled_samples(loss, inputs, labels)
     parameters = [p for p in module.parameters() if p.requires_grad]
     total = torch.zeros(sum(p.numel() for p in parameters), dtype=torch.float64, device=inputs.device)
     for some, own in zip(inputs.split(chunk), labels.split(chunk), strict=True):

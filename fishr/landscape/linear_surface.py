@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from fishr.landscape.plane import Plane, Samples, Scores, Weights, total_scores
-from fishr.losses import BinaryCrossEntropy, CrossEntropy, Loss, check_labels
+from fishr.losses import BinaryCrossEntropy, CrossEntropy, Loss, check_labels, labeled_samples
 
 # Logits of one chunk of samples.
 _CHUNK = 1 << 21
@@ -63,6 +63,7 @@ def _domain_scores(plane: Plane, features: Tensor, labels: Tensor, xs: Tensor, y
     total = torch.zeros(2, len(xs), len(ys), dtype=torch.float64, device=features.device)
     outputs = len(plane.center["weight"])
     check_labels(loss, labels, outputs)
+    features, labels = labeled_samples(loss, features, labels)
     chunk = max(1, _CHUNK // (3 * outputs))
     for some, own in zip(features.split(chunk), labels.split(chunk), strict=True):
         logits = affine_logits(plane, some)
@@ -112,9 +113,9 @@ class _Margins:
 
 
 def _margins_of(loss: Loss, logits: Tensor, labels: Tensor) -> _Margins | None:
-    """Return the margins; None for soft labels and all losses but the two."""
+    """Return the margins; None for soft labels and all losses but the two, with their default settings."""
     # A subclass may compute something else.
-    if type(loss) is CrossEntropy:
+    if type(loss) is CrossEntropy and loss.one_hot(labels) and loss.class_weights is None:
         # In float64 from here on: margins of two large logits are small.
         logits = logits.double()
         columns = labels.unsqueeze(1)
@@ -122,7 +123,7 @@ def _margins_of(loss: Loss, logits: Tensor, labels: Tensor) -> _Margins | None:
         # Of several largest logits, the first is predicted.
         wins_ties = torch.arange(logits.shape[2], device=labels.device) > columns
         return _Margins(base.scatter(1, columns, -torch.inf), first, second, wins_ties)
-    if type(loss) is BinaryCrossEntropy and bool(((labels == 0) | (labels == 1)).all()):
+    if loss == BinaryCrossEntropy() and bool(((labels == 0) | (labels == 1)).all()):
         targets = labels.reshape(-1, 1)
         base, first, second = logits.double().flatten(1).unsqueeze(2) * (1 - 2 * targets)
         return _Margins(base, first, second, targets == 0)

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from fishr.landscape.plane import Plane, Samples, Scores, check_alike, total_scores
-from fishr.losses import CrossEntropy, Loss
+from fishr.losses import CrossEntropy, Loss, labeled_samples
 from fishr.statistics.pure_forward import pure_forward, twin
 
 
@@ -45,7 +45,7 @@ def network_scores(
     """
     known = dict(module.named_parameters()) | dict(module.named_buffers())
     check_alike(plane.center, {name: value for name, value in known.items() if name in plane.center})
-    copied = twin(module).eval()
+    copied, samples = twin(module).eval(), [labeled_samples(loss, *domain) for domain in samples]
     columns = list[Tensor]()
     with torch.no_grad():
         for x, y in torch.cartesian_prod(xs.double(), ys.double()).reshape(-1, 2).tolist():

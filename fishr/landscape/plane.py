@@ -1,6 +1,6 @@
 """Weights as named tensors, planes through them, and the scores at the points of a plane."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TypeAlias
 
 import torch
@@ -8,7 +8,7 @@ from attrs import frozen
 from torch import Tensor, nn
 
 from fishr.errors import InputError
-from fishr.losses import Loss, per_sample_losses
+from fishr.losses import Loss, per_sample_losses, shares_correct
 
 Weights: TypeAlias = dict[str, Tensor]
 # The module's inputs and the labels of each domain.
@@ -104,7 +104,7 @@ class Scores:
 
     Args:
         losses: [K, nx, ny], float64, mean loss of each domain.
-        accuracies: [K, nx, ny], float64, from 0 to 1; NaN for a loss without predictions.
+        accuracies: [K, nx, ny], float64, from 0 to 1; NaN for a loss that predicts no class.
     """
 
     losses: Tensor
@@ -114,8 +114,4 @@ class Scores:
 def total_scores(loss: Loss, logits: Tensor, labels: Tensor) -> Tensor:
     """Return [2], float64: the summed loss, and the accuracy times the number of samples."""
     value = per_sample_losses(loss, logits, labels).sum(dtype=torch.float64)
-    predict: Callable[[Tensor], Tensor] | None = getattr(loss, "predictions", None)
-    if predict is None:
-        return torch.stack([value, value.new_tensor(torch.nan)])
-    right = predict(logits).reshape(labels.shape) == labels
-    return torch.stack([value, right.double().reshape(len(logits), -1).mean(1).sum()])
+    return torch.stack([value, shares_correct(loss, logits, labels).sum(dtype=torch.float64)])

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from fishr.compilation import uncompiled
 from fishr.errors import InputError
 from fishr.grad_mode import ordinary, outside_inference_mode
-from fishr.losses import CrossEntropy, Loss
-from fishr.row_checks import check_batch, check_rows
+from fishr.losses import CrossEntropy, Loss, labeled_rows
+from fishr.row_checks import check_batch, check_rows, check_sizes
 from fishr.statistics.backpack_limits import NoFormula
 from fishr.statistics.functional_moments import (
     functional_moments,
@@ -20,6 +20,7 @@ from fishr.statistics.linear_head import has_bias, is_plain_linear, linear_delta
 from fishr.statistics.pure_forward import refuse_module
 from fishr.statistics.twice_differentiable import has_recurrence
 from fishr.types import GradientMoments, Layout
+
 
 Route = Literal["auto", "closed_form", "backpack", "functional"]
 
@@ -54,7 +55,8 @@ def gradient_moments(
 
     Returns:
         Moments with K rows and P columns, differentiable by features and all parameters of the head, including those
-        outside ``layers``, unless gradients are switched off.
+        outside ``layers``, unless gradients are switched off. Samples without a label, which a loss may have, are left
+        out.
 
     Raises:
         InputError: the sizes do not fit, the route or a name does not exist, batch norm mixes the samples, the head is
@@ -73,6 +75,9 @@ def gradient_moments(
         Ramé et al. 2022 (arXiv 2109.02934), equation 3; divided by n, as both public implementations do.
     """
     sizes = check_batch(features, labels, sizes)
+    rows, sizes = labeled_rows(loss, labels, sizes)
+    if rows is not None:
+        features, labels, sizes = features[rows], labels[rows], check_sizes(sizes, len(rows))
     refuse_module(head)
     refuse_batch_statistics(head)
     chosen = resolve_route(head, route, features, layers)

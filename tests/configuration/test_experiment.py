@@ -115,7 +115,7 @@ def test_every_frozen_class_that_a_package_exports_has_a_name_in_files():
         "Augmentation": {"DomainBedAugmentation", "NoAugmentation", "RandAugment", "TrivialAugment"},
         "Featurizer": {"FeatureDropout", "Frozen", "MLP", "MNISTCNN", "ResNet", "TimmBackbone", "WideResNet"},
         "Head": {"LinearHead", "MLPHead"},
-        "Loss": {"BinaryCrossEntropy", "CrossEntropy"},
+        "Loss": {"BinaryCrossEntropy", "CrossEntropy", "SquaredError"},
         "Risk": {"ERM", "Fishr", "IRM", "Scaled", "Total", "VREx"},
         "Penalty": {"ERM", "Fishr", "IRM", "Scaled", "Total", "VREx"},
         "Schedule": {"Constant", "CosineSchedule", "Joined", "LinearSchedule", "StepSchedule"},

@@ -23,7 +23,7 @@ def test_both_diagonals_are_those_of_the_dense_matrices(
 ) -> None:
     monkeypatch.setattr(backpack_curvature, "_ELEMENTS", elements)  # one sample at a time, or all at once
     case = dense(head, loss, (2, 3))
-    assert has_backpack_curvature(case.head, case.features, case.loss)
+    assert has_backpack_curvature(case.head, case.features, case.labels, case.loss)
     whole = list(zip(case.hessians, case.gauss_newtons, strict=True))
     for (features, labels), (hessian, gauss_newton) in zip(case.parts, whole, strict=True):
         for kind, matrix in (("hessian", hessian), ("ggn", gauss_newton)):
@@ -52,7 +52,7 @@ def test_nothing_is_left_on_the_head_or_in_backpack() -> None:
 def test_heads_and_losses_that_it_has_no_diagonal_for() -> None:
     features, shared, hooked = torch.zeros(2, 3, dtype=FLOAT64), nn.Linear(3, 3).double(), nn.Linear(3, 2).double()
     hooked.register_forward_hook(lambda module, inputs, output: 2 * output)
-    relu = nn.ReLU()
+    relu, labels = nn.ReLU(), torch.zeros(2, dtype=torch.int64)
     tied = nn.Sequential(nn.Linear(3, 3).double(), nn.ReLU(), nn.Linear(3, 3).double())
     tied[2].weight = tied[0].weight
     for head in (
@@ -65,9 +65,12 @@ def test_heads_and_losses_that_it_has_no_diagonal_for() -> None:
         HEADS["tokens"].head(2),
         HEADS["batch norm"].head(2),
     ):
-        assert not has_backpack_curvature(head, features, CrossEntropy())
+        assert not has_backpack_curvature(head, features, labels, CrossEntropy())
     chain = HEADS["two layers"].head(2)
-    assert has_backpack_curvature(chain, features, CrossEntropy())
-    assert not has_backpack_curvature(chain, features.unsqueeze(1), CrossEntropy())
-    assert not has_backpack_curvature(chain, features, BinaryCrossEntropy())
-    assert not has_backpack_curvature(chain, features, LOSSES["squared"].loss)
+    assert has_backpack_curvature(chain, features, labels, CrossEntropy())
+    assert not has_backpack_curvature(chain, features.unsqueeze(1), labels, CrossEntropy())
+    assert not has_backpack_curvature(chain, features, labels, BinaryCrossEntropy())
+    assert not has_backpack_curvature(chain, features, torch.full((2, 2), 0.5), CrossEntropy())
+    for loss in (CrossEntropy(0.1), CrossEntropy(class_weights=(1.0, 2.0)), BinaryCrossEntropy((2.0,))):
+        assert not has_backpack_curvature(HEADS["two layers"].head(loss.outputs(2)), features, labels, loss)
+    assert not has_backpack_curvature(chain, features, labels, LOSSES["squared"].loss)

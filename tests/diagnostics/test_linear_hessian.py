@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from cases import FLOAT64, LOSSES
+from cases import EVERY_LOSS, FLOAT64
 from diagnostics.dense import TIGHT, Dense, dense
 from torch import nn
 from torch.testing import assert_close
@@ -13,7 +13,7 @@ from fishr.diagnostics.linear_hessian import LinearHessian
 
 def wide(loss: str, samples: tuple[int, ...], bias: bool = True) -> Dense:
     """More features than samples, so that the span of the features is a true subspace."""
-    case, total = LOSSES[loss], sum(samples)
+    case, total = EVERY_LOSS[loss], sum(samples)
     head = nn.Linear(9, case.outputs, bias=bias).to(FLOAT64)
     return Dense(head, torch.randn(total, 9, dtype=FLOAT64), case.labels(total), samples, case.loss)
 
@@ -29,7 +29,7 @@ def routes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> s
 
 
 @pytest.mark.parametrize("bias", [True, False])
-@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("loss", EVERY_LOSS)
 @pytest.mark.parametrize("samples", [(4, 6), (12, 3), (1, 2)])
 def test_everything_is_that_of_the_dense_matrix(loss: str, bias: bool, samples: tuple[int, ...], routes: str) -> None:
     case = wide(loss, samples, bias)

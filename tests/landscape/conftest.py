@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from fishr.landscape import Scores
+from fishr.losses import CrossEntropy
 
 
 @pytest.fixture
@@ -27,7 +28,9 @@ def oracle():
                         logits = module(inputs.clone())
                         losses[k, i, j] = loss(logits, labels).double().mean()
                         predict = getattr(loss, "predictions", None)
-                        right = torch.tensor(torch.nan) if predict is None else predict(logits) == labels
+                        soft = labels.is_floating_point()
+                        target = labels.argmax(1) if soft and type(loss) is CrossEntropy else labels.round()
+                        right = torch.tensor(torch.nan) if predict is None else predict(logits) == target
                         accuracies[k, i, j] = right.double().mean()
         return Scores(losses, accuracies)
 

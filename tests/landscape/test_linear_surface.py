@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from cases import EXACT, FLOAT64, LOSSES
+from cases import EVERY_LOSS, EXACT, FLOAT64
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -27,7 +27,7 @@ def _check(found, expected):
 
 
 @pytest.mark.parametrize("bias", [True, False])
-@pytest.mark.parametrize("case", LOSSES.values(), ids=LOSSES)
+@pytest.mark.parametrize("case", EVERY_LOSS.values(), ids=EVERY_LOSS)
 @pytest.mark.parametrize("count", [1, 2])
 def test_equal_to_direct_evaluation(oracle, case, bias, count):
     head = nn.Linear(3, case.outputs, bias=bias, dtype=FLOAT64)

@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from cases import EXACT, FLOAT64, HEADS, LOSSES
+from cases import EVERY_LOSS, EXACT, FLOAT64, HEADS
 from torch import nn
 
 from fishr.errors import InputError
@@ -31,7 +31,7 @@ def test_equal_to_setting_the_weights(oracle, name):
     assert expected.losses.std() > 1e-4
 
 
-@pytest.mark.parametrize("case", LOSSES.values(), ids=LOSSES)
+@pytest.mark.parametrize("case", EVERY_LOSS.values(), ids=EVERY_LOSS)
 def test_agrees_with_the_shortcut_of_a_linear_head(case):
     head = nn.Linear(3, case.outputs, dtype=FLOAT64)
     samples, plane = [(torch.randn(6, 3, dtype=FLOAT64), case.labels(6))], _plane(head)

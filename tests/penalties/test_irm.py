@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from cases import EXACT, FLOAT64, LOSSES, Featurizer, derivatives
+from cases import EVERY_LOSS, EXACT, FLOAT64, Featurizer, derivatives
 from torch import Tensor, nn
 from torch.testing import assert_close
 
@@ -19,9 +19,9 @@ def by_scale(losses: Tensor, scale: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("form", ["squared", "half_batches"])
-@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("name", EVERY_LOSS)
 def test_both_forms_are_the_dummy_scales_gradients(name: str, form: str) -> None:
-    task = LOSSES[name]
+    task = EVERY_LOSS[name]
     featurizer, head = Featurizer((3,)), nn.Linear(3, task.outputs).to(FLOAT64)
     batch = DomainBatch(torch.randn(sum(SIZES), 3, dtype=FLOAT64), task.labels(sum(SIZES)), SIZES)
     logits, terms = head(featurizer(batch.inputs)), []

@@ -4,6 +4,7 @@ import torch
 
 from fishr.diagnostics.registry import diagnostic
 from fishr.diagnostics.uncertainty import Estimate
+from fishr.losses import shares_correct
 from fishr.observation import Observation
 
 _MOMENTS = "moments of the per-sample gradients"
@@ -20,15 +21,15 @@ def risk(seen: Observation) -> Estimate:
 
 @diagnostic("1", ("domain",), section="gradients")
 def accuracy(seen: Observation) -> Estimate:
-    """Share of right predictions in each domain; NaN where the loss has no ``predictions``.
+    """Share of right predictions in each domain; NaN where the loss predicts no class.
+
+    The class of soft labels is the most likely one; of several labels a sample, each output counts on its own.
 
     Route: one forward pass. Exact: always.
     """
-    predictions = getattr(seen.loss, "predictions", None)
-    if predictions is None:
-        return Estimate(torch.full_like(seen.domain_losses, torch.nan), "not computed: the loss has no predictions")
-    right = (predictions(seen.logits) == seen.labels).to(seen.losses.dtype)
-    return Estimate(seen.domain_means(right), "mean over samples")
+    shares = seen.domain_means(shares_correct(seen.loss, seen.logits, seen.labels))
+    undefined = bool(shares.isnan().any())
+    return Estimate(shares, "not computed: the loss predicts no class" if undefined else "mean over samples")
 
 
 @diagnostic("loss/parameter", ("domain",), section="gradients")

@@ -52,7 +52,7 @@ def test_accuracy_counts_right_predictions() -> None:
 def test_a_loss_without_predictions_has_no_accuracy_and_says_so() -> None:
     found = accuracy.of(dense("linear", "squared", (1, 5, 2)).curvature)
     assert found.value.isnan().all()
-    assert found.route == "not computed: the loss has no predictions"
+    assert found.route == "not computed: the loss predicts no class"
 
 
 def test_per_output_labels_count_each_by_itself() -> None:
