@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from fishr.compilation import lazy, traceable
 from fishr.errors import InputError
-from fishr.losses import CrossEntropy, Loss, loss_deltas, per_sample_losses
+from fishr.losses import CrossEntropy, Loss, labeled_rows, loss_deltas, per_sample_losses
 from fishr.ranks import ALONE, Ranks, counts_of_ranks, domains_of_ranks, given_or_alone, sum_over_ranks
 from fishr.statistics.linear_head import has_bias, is_plain_linear, linear_moments
 from fishr.statistics.merge import moments_over_ranks, with_missing
@@ -48,14 +48,16 @@ class Observation:
     Where several ranks share a batch, every quantity is that of all their samples together, in the order of one
     process: risks and moments are summed over the ranks, samples are gathered only where they are read.
 
-    Quantities of domains have a row for each domain present in the batch, in the order of ``present``.
+    Quantities of domains have a row for each domain present in the batch, in the order of ``present``. Samples without
+    a label, which a loss may ignore, pass the featurizer, whose batch normalization sees them, and are in nothing else:
+    neither in ``features`` and all that follows, nor in ``sizes``; a domain without other samples is missing.
 
     Args:
         given: this rank's features, where they are computed already.
         graph: whether quantities have a graph to the modules' parameters.
 
     Raises:
-        InputError: the head is no module, or the batch no ``DomainBatch``.
+        InputError: the head is no module, or the batch no ``DomainBatch``. When read: no sample of a rank has a label.
     """
 
     featurizer: Callable[[Any], Tensor]
@@ -80,7 +82,7 @@ class Observation:
     @lazy
     def labels(self) -> Tensor:
         """[N] or [N, C]."""
-        return self._together(self.batch.labels)
+        return self._together(self._labeled(self.batch.labels))
 
     @lazy
     def present(self) -> tuple[int, ...]:
@@ -95,7 +97,7 @@ class Observation:
     @property
     def own_sizes(self) -> tuple[int, ...]:
         """This rank's samples of each domain present on any rank."""
-        return tuple(self.batch.sizes[k] for k in self.present)
+        return tuple(self._labeled_rows[1][k] for k in self.present)
 
     @property
     def domains(self) -> int:
@@ -153,7 +155,7 @@ class Observation:
         if not self.ranks.alone:
             return self._together(self.own.features)
         found = self._featurized if self.given is None else self.given
-        features = checked_rows("featurizer", self.featurizer, found, len(self.batch.labels))
+        features = self._labeled(checked_rows("featurizer", self.featurizer, found, len(self.batch.labels)))
         if not features.is_floating_point():
             return features
         return features.to(torch.promote_types(self._head_type(features), torch.float32))
@@ -269,11 +271,23 @@ class Observation:
         if not isinstance(self.batch.inputs, Tensor):
             kind = type(self.batch.inputs).__qualname__
             raise InputError(f"layers: got {self.layers} of inputs in a {kind}, expected one tensor; use the head's")
-        return self.batch.inputs
+        return self._labeled(self.batch.inputs)
+
+    @lazy
+    def _labeled_rows(self) -> tuple[Tensor | None, tuple[int, ...]]:
+        """This rank's samples that have a label, None for all, and their number in each domain of the batch."""
+        return labeled_rows(self.loss, self.batch.labels, self.batch.sizes)
+
+    def _labeled(self, rows: Tensor) -> Tensor:
+        chosen, _ = self._labeled_rows
+        return rows if chosen is None else rows[chosen]
 
     @lazy
     def _sizes_of_ranks(self) -> list[tuple[int, ...]]:
-        return counts_of_ranks(self.batch.sizes, self.ranks)
+        sizes = counts_of_ranks(self._labeled_rows[1], self.ranks)
+        if not all(map(any, sizes)):
+            raise InputError("labels: got a batch without a label, expected one on each rank; draw more samples")
+        return sizes
 
     def _together(self, rows: Tensor) -> Tensor:
         """Return the rows of all ranks by domain, each domain's in the order of ranks."""

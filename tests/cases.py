@@ -289,6 +289,25 @@ MORE_LOSSES: dict[str, LossCase] = {
 }
 EVERY_LOSS = LOSSES | MORE_LOSSES
 
+
+def torchs(loss: Loss, logits: Tensor, labels: Tensor) -> Tensor:
+    """Torch's own loss of a loss of the package, without reduction over the samples."""
+    columns = labels.view(-1, 1) if labels.ndim == 1 else labels
+    if isinstance(loss, SquaredError):
+        return nn.functional.mse_loss(logits, columns, reduction="none").sum(1)
+    if isinstance(loss, BinaryCrossEntropy):
+        weight = loss.positive_weights and torch.tensor(loss.positive_weights, dtype=logits.dtype)
+        return nn.functional.binary_cross_entropy_with_logits(
+            logits, columns.to(logits.dtype), pos_weight=weight, reduction="none"
+        ).sum(1)
+    assert isinstance(loss, CrossEntropy)
+    weight = loss.class_weights and torch.tensor(loss.class_weights, dtype=logits.dtype)
+    smoothing, ignored = loss.label_smoothing or 0.0, -100 if loss.ignore_index is None else loss.ignore_index
+    return nn.functional.cross_entropy(
+        logits, labels, weight, reduction="none", label_smoothing=smoothing, ignore_index=ignored
+    )
+
+
 SIZES: tuple[tuple[int, ...], ...] = ((4, 4), (1, 5, 2), (1,), (1, 1, 1), (7,))
 
 

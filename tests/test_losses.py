@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from cases import EVERY_LOSS, EXACT, FLOAT64, WEIGHTS
+from cases import EVERY_LOSS, EXACT, FLOAT64, WEIGHTS, torchs
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.testing import assert_close
@@ -46,30 +46,12 @@ def test_deltas_and_their_derivatives_are_autograds(name: str) -> None:
         assert_close(loss_deltas(task.loss, logits.detach(), labels), expected.detach(), **EXACT)
 
 
-def torchs(name: str, logits: Tensor, labels: Tensor) -> Tensor:
-    """Torch's own loss of a case, without reduction over the samples."""
-    loss, columns = EVERY_LOSS[name].loss, labels.view(-1, 1) if labels.ndim == 1 else labels
-    if isinstance(loss, SquaredError):
-        return functional.mse_loss(logits, columns, reduction="none").sum(1)
-    if isinstance(loss, BinaryCrossEntropy):
-        weight = loss.positive_weights and torch.tensor(loss.positive_weights, dtype=FLOAT64)
-        return functional.binary_cross_entropy_with_logits(
-            logits, columns.to(FLOAT64), pos_weight=weight, reduction="none"
-        ).sum(1)
-    assert isinstance(loss, CrossEntropy)
-    weight = loss.class_weights and torch.tensor(loss.class_weights, dtype=FLOAT64)
-    smoothing, ignored = loss.label_smoothing or 0.0, -100 if loss.ignore_index is None else loss.ignore_index
-    return functional.cross_entropy(
-        logits, labels, weight, reduction="none", label_smoothing=smoothing, ignore_index=ignored
-    )
-
-
 @pytest.mark.parametrize("name", [name for name in EVERY_LOSS if name != "squared"])
 def test_losses_and_their_gradients_are_torchs(name: str) -> None:
     task = EVERY_LOSS[name]
     logits, labels = (3 * torch.randn(20, task.outputs, dtype=FLOAT64)).requires_grad_(), task.labels(20)
     tight = {"atol": 1e-12, "rtol": 1e-12}
-    found, expected = task.loss(logits, labels), torchs(name, logits, labels)
+    found, expected = task.loss(logits, labels), torchs(task.loss, logits, labels)
     assert_close(found, expected, **tight)
     (gradient,) = torch.autograd.grad(expected.sum(), [logits])
     assert_close(torch.autograd.grad(found.sum(), [logits])[0], gradient, **tight)
@@ -80,9 +62,7 @@ def test_losses_and_their_gradients_are_torchs(name: str) -> None:
 def test_ignored_samples_lose_nothing(settings: dict[str, Any]) -> None:
     loss = CrossEntropy(**settings, ignore_index=-100)
     logits, labels = torch.randn(6, 3, dtype=FLOAT64), torch.tensor([0, -100, 2, 1, -100, 0])
-    weight = loss.class_weights and torch.tensor(loss.class_weights, dtype=FLOAT64)
-    smoothing = loss.label_smoothing or 0.0
-    expected = functional.cross_entropy(logits, labels, weight, reduction="none", label_smoothing=smoothing)
+    expected = torchs(loss, logits, labels)
     assert_close(loss(logits, labels), expected, atol=1e-12, rtol=1e-12)
     assert loss.deltas(logits, labels).abs().sum(1).gt(0).tolist() == [True, False, True, True, False, True]
     assert_close(loss.deltas(logits, labels), loss_deltas(lambda f, y: loss(f, y), logits, labels), **EXACT)
@@ -231,6 +211,8 @@ def test_ignored_samples_are_in_no_moment_on_any_route() -> None:
         found = gradient_moments(head, features, labels, (3, 3), loss, route)
         assert found.count == (2, 2)
         assert_close((found.mean, found.variance), (expected.mean, expected.variance), **EXACT)
+    one_by_one = per_sample_gradients(head, features, labels, loss)
+    assert one_by_one.abs().sum(1).gt(0).tolist() == kept.tolist()
     found = gradient_moments(head[0], features, labels, (3, 3), loss)
     assert_close((found.mean, found.variance), (expected.mean, expected.variance), **EXACT)
     with pytest.raises(InputError, match=r"sizes: got \(3, 0\), expected at least one sample in each"):
@@ -277,9 +259,9 @@ def test_a_loss_of_ones_own_predicts_the_largest_output_of_classes_and_nothing_o
 
 def test_outputs_are_the_columns_of_labels() -> None:
     for loss in (CrossEntropy(), BinaryCrossEntropy(), SquaredError()):
-        assert outputs_of(loss, 5, torch.zeros(3, 5)) == 5
-    assert outputs_of(CrossEntropy(), 5, torch.zeros(3)) == 5
-    assert outputs_of(SquaredError(), 5, torch.zeros(3)) == 1
+        assert outputs_of(loss, 5, labels=4) == 4
+    assert outputs_of(CrossEntropy(), 5) == 5
+    assert outputs_of(SquaredError(), 5) == 1
 
 
 @pytest.mark.parametrize(

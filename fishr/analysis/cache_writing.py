@@ -76,7 +76,11 @@ def featured_experiment(
         place(model, state.parameters, state.buffers)
         # The run's own text, comments included, unless its settings were changed.
         text = written if parse_toml(written) == table else text
-    chosen: dict[str, tuple[Domain, Split]] = {domain.name: (domain, split) for domain, split in data.by_split}
+    if data.label_columns is not None:
+        raise InputError("cache: got labels in floating point, expected classes; analyze the run itself")
+    chosen: dict[str, tuple[Domain, Split]] = {
+        domain.name: (domain.labeled(experiment.loss), split) for domain, split in data.by_split
+    }
     for name in domains:
         if name not in chosen:
             raise InputError(f"--domain: got {name!r}, expected one of {', '.join(map(repr, chosen))}")

@@ -68,6 +68,7 @@ def _from_run(
     model, state, data = open_run(experiment, folder, data_dir, device)
     indices = _chosen([domain.name for domain, _ in data.by_split], wanted, folder)
     chosen, splits = zip(*(data.by_split[index] for index in indices), strict=True)
+    chosen = [domain.labeled(experiment.loss) for domain in chosen]
     place(model, state.parameters, state.buffers)
     model.both().eval()
     features = [torch.cat([rows for rows, _ in domain_features(model, experiment, state, domain)]) for domain in chosen]

@@ -44,7 +44,7 @@ def follow(
                 elif isinstance(event, Evaluated) and not terminal:
                     parts = [label] if label else []
                     parts += [f"step {event.step}/{steps}", *(f"{k} {v}" for k, v in _numbers(last).items())]
-                    parts += [f"{score.title} {score.accuracy:.1%}" for score in event.scores]
+                    parts += [f"{score.title} {score.percentage}" for score in event.scores]
                     click.echo("  ".join(parts), err=True)
     except NotFinite as failure:
         kept = "its last checkpoint is kept" if (folder / "checkpoint.pt").exists() else "it had no checkpoint yet"
@@ -62,8 +62,10 @@ def _numbers(record: "StepRecord | None") -> dict[str, str]:
 
 def score_table(scores: "Iterable[DomainScore]") -> str:
     """Return scores as a table for people."""
-    rows = [(s.title, s.split, s.samples, f"{s.accuracy:.1%}", f"{s.loss:.4f}") for s in scores]
-    return tabulate(rows, ("domain", "split", "samples", "accuracy", "loss"), disable_numparse=True)
+    scores = list(scores)
+    name = next((s.accuracy_name for s in scores if s.accuracy_name), "accuracy")
+    rows = [(s.title, s.split, s.samples, s.percentage, f"{s.loss:.4f}") for s in scores]
+    return tabulate(rows, ("domain", "split", "samples", name, "loss"), disable_numparse=True)
 
 
 def reproduction_table(rows: "Iterable[Row]", reproduction: "Reproduction") -> str:

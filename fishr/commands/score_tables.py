@@ -5,6 +5,9 @@ from typing import TYPE_CHECKING
 
 from tabulate import tabulate
 
+from fishr.commands.rendering import score_table
+from fishr.errors import InputError
+
 if TYPE_CHECKING:
     from fishr.inference.scoring import Bootstrap, DomainResult
     from fishr.metrics import Metric
@@ -15,33 +18,35 @@ _CONFUSED = 20
 
 
 def result_table(results: "Sequence[DomainResult]", bootstrap: "Bootstrap") -> str:
-    """Return the metrics of each domain and the worst of each, in percent, with intervals."""
+    """Return the metrics of each domain and the worst of each, in percent, with intervals; scores without classes."""
     from fishr.inference.scoring import titles
     from fishr.metrics import METRICS, worst
 
+    found = [one.metrics for one in results if one.metrics is not None]
+    if len(found) < len(results):
+        return score_table(one.score for one in results)
     named = dict(zip(titles(results), results, strict=True))
+    metrics = dict(zip(named, found, strict=True))
     rows = [
         (
             title,
             one.score.split,
             one.score.samples,
-            *(_cell(one.metrics.metrics[metric]) for metric in METRICS),
+            *(_cell(metrics[title].metrics[metric]) for metric in METRICS),
             f"{one.score.loss:.4f}",
         )
         for title, one in named.items()
     ]
     if len(named) > 1:
-        lowest = worst({title: one.metrics for title, one in named.items()})
-        cells = [_percent(named[lowest[m]].metrics.metrics[m].value) if m in lowest else "–" for m in METRICS]
+        lowest = worst(metrics)
+        cells = [_percent(metrics[lowest[m]].metrics[m].value) if m in lowest else "–" for m in METRICS]
         rows.append(("worst", "", sum(one.score.samples for one in results), *cells, ""))
     table = tabulate(rows, ("domain", "split", "samples", *_HEADS, "loss"), disable_numparse=True)
     notes = [f"In percent; in brackets 95 % intervals over {bootstrap.resamples} resamples of each domain's samples."]
     if not bootstrap.resamples:
         notes = ["In percent."]
     notes += [
-        f"AUROC is undefined on {title}: {one.metrics.auroc.reason}."
-        for title, one in named.items()
-        if one.metrics.auroc.reason
+        f"AUROC is undefined on {title}: {one.auroc.reason}." for title, one in metrics.items() if one.auroc.reason
     ]
     return "\n".join([table, "", *notes])
 
@@ -50,10 +55,13 @@ def class_tables(results: "Sequence[DomainResult]") -> list[str]:
     """Return a table a domain: the metrics of each class in percent, and its samples by predicted class."""
     from fishr.inference.scoring import titles
 
-    blocks, confused = list[str](), len(results[0].metrics.classes) <= _CONFUSED
-    for title, one in zip(titles(results), results, strict=True):
-        classes, rows = one.metrics.classes, list[tuple[str | int, ...]]()
-        for each, counts in zip(classes, one.metrics.confusion, strict=True):
+    found = [one.metrics for one in results if one.metrics is not None]
+    if len(found) < len(results):
+        raise InputError("--per-class: got a run whose samples have no single class, expected one of classes; drop it")
+    blocks, confused = list[str](), len(found[0].classes) <= _CONFUSED
+    for title, metrics in zip(titles(results), found, strict=True):
+        classes, rows = metrics.classes, list[tuple[str | int, ...]]()
+        for each, counts in zip(classes, metrics.confusion, strict=True):
             rates = map(_percent, (each.precision, each.recall, each.f1, each.auroc))
             rows.append((each.name, each.samples, *rates, *(counts if confused else ())))
         heads = ["class", "samples", "precision", "recall", "F1", "AUROC"]

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from fishr.data.value_checks import check_classes
 from fishr.errors import InputError
+from fishr.losses import Loss, labeled_rows
 
 
 @runtime_checkable
@@ -55,7 +56,8 @@ class Domain:
 
     Args:
         inputs: [N, ...] floating point, at least one axis after the first; a tensor, or inputs read when needed.
-        labels: [N] int64, the class of each sample.
+        labels: [N] int64, the class of each sample, below 0 for one without a class; or floating point: [N], a number
+            for each sample, or [N, C] with C ≥ 2, several numbers such as probabilities of classes.
         environment: Name of the environment that the domain is a part of; None: the domain's own name.
 
     Raises:
@@ -79,16 +81,19 @@ class Domain:
         if len(inputs.shape) < 2 or 0 in inputs.shape[1:]:
             got = list(inputs.shape)
             raise InputError(f"{where}: inputs have shape {got}, expected [samples, features] or [samples, ...]")
-        if labels.ndim != 1:
-            raise InputError(f"{where}: labels have shape {list(labels.shape)}, expected [samples], a class for each")
+        if labels.ndim not in (1, 2) or labels.shape[1:] == (1,):
+            got = list(labels.shape)
+            raise InputError(f"{where}: labels have shape {got}, expected [samples], or [samples, 2 or more]")
         if len(inputs) != len(labels):
             raise InputError(f"{where}: {len(inputs)} inputs but {len(labels)} labels; expected as many of each")
         if len(labels) == 0:
             raise InputError(f"{where}: it has no samples; leave the domain out or give it at least one")
         if not inputs.dtype.is_floating_point:
             raise InputError(f"{where}: inputs are {inputs.dtype}, expected floating point such as torch.float32")
-        if labels.dtype != torch.int64:
+        if labels.dtype != torch.int64 and labels.ndim == 1 and not labels.is_floating_point():
             raise InputError(f"{where}: labels are {labels.dtype}, expected torch.int64; use labels.long()")
+        if labels.ndim == 2 and not labels.is_floating_point():
+            raise InputError(f"{where}: labels are {labels.dtype}, expected floating point; use labels.float()")
 
     @property
     def title(self) -> str:
@@ -107,6 +112,24 @@ class Domain:
         picked = self.inputs[chosen] if isinstance(self.inputs, Tensor) else self.inputs.select(indices)
         return evolve(self, name=name or self.name, inputs=picked, labels=self.labels[chosen])
 
+    def labeled(self, loss: Loss) -> "Domain":
+        """Return the domain of the samples that have a label for a loss.
+
+        Raises:
+            InputError: None has.
+
+        Example:
+            >>> from fishr.losses import CrossEntropy
+            >>> Domain("photo", torch.eye(3), torch.tensor([0, -1, 1])).labeled(CrossEntropy(ignore_index=-1)).labels
+            tensor([0, 1])
+        """
+        rows, _ = labeled_rows(loss, self.labels, (len(self.labels),))
+        if rows is None:
+            return self
+        if not len(rows):
+            raise InputError(f"domain {self.name!r}: no sample has a label, expected at least one; leave it out")
+        return self.part(rows.tolist())
+
     def to(self, device: torch.device) -> "Domain":
         """Return the domain with its tensors on a device."""
         return evolve(self, inputs=self.inputs.to(device), labels=self.labels.to(device))
@@ -122,12 +145,13 @@ class Domains:
     Args:
         training: K domains, at least one.
         evaluation: Any number of domains that never enter a training batch.
-        classes: C, at least 2; every label is from 0 to C - 1. A domain may lack a class.
+        classes: C, at least 2; every label is below C. A domain may lack a class. Of labels in floating point, the
+            number that each sample has.
         class_names: Name of each class, if the classes have names; a trained model keeps them.
 
     Raises:
-        InputError: No training domain, two domains of one name, unequal input shapes or dtypes, a label outside the
-            classes, or another number of names than of classes.
+        InputError: No training domain, two domains of one name, unequal shapes or dtypes, a label outside the classes,
+            or another number of names than of classes.
 
     Example:
         >>> photo = Domain("photo", torch.zeros(4, 3), torch.tensor([0, 1, 0, 1]))
@@ -144,7 +168,10 @@ class Domains:
     def __attrs_post_init__(self) -> None:
         if not self.training:
             raise InputError("domains: there is no training domain; give at least one")
-        if self.classes < 2:
+        first, columns = self.training[0], self.label_columns
+        if columns is not None and self.classes != columns:
+            raise InputError(f"classes: got {self.classes} for {columns} labels a sample, expected {columns}")
+        if columns is None and self.classes < 2:
             raise InputError(f"classes: got {self.classes}, expected at least 2; give the number of classes")
         if self.class_names is not None and len(set(self.class_names)) != self.classes:
             raise InputError(
@@ -152,7 +179,6 @@ class Domains:
                 f"{self.classes} classes"
             )
         names: set[str] = set()
-        first = self.training[0]
         for domain in (*self.training, *self.evaluation):
             where, got, expected = f"domain {domain.name!r}", domain.inputs, first.inputs
             if domain.name in names:
@@ -165,7 +191,20 @@ class Domains:
                 )
             if got.dtype != expected.dtype:
                 raise InputError(f"{where}: inputs are {got.dtype}, expected {expected.dtype} as in {first.name!r}")
-            check_classes(where, domain.labels, self.classes)
+            labels, like = domain.labels, first.labels
+            if labels.dtype != like.dtype or labels.shape[1:] != like.shape[1:]:
+                raise InputError(
+                    f"{where}: labels are {labels.dtype} of shape {list(labels.shape)}, expected {like.dtype} as in "
+                    f"{first.name!r}, of shape {[len(labels), *like.shape[1:]]}"
+                )
+            if columns is None:
+                check_classes(where, labels[labels >= 0], self.classes)
+
+    @property
+    def label_columns(self) -> int | None:
+        """Number of labels in floating point that a sample has; None: the labels are classes."""
+        labels = self.training[0].labels
+        return labels[:1].numel() if labels.is_floating_point() else None
 
     @property
     def by_split(self) -> tuple[tuple[Domain, Split], ...]:

@@ -60,7 +60,7 @@ def _classes(experiment: Experiment, parameters: dict[str, Tensor]) -> Iterator[
 
 def _fits(experiment: Experiment, signature: Signature, state: TrainingState) -> bool:
     try:
-        model = build_modules(experiment, signature.shape, signature.classes, torch.device("cpu"))
+        model = build_modules(experiment, signature.shape, signature.outputs(experiment.loss), torch.device("cpu"))
     except Exception:  # a plugin's featurizer raises its own errors on a shape that it does not take
         return False
     pairs = ((model.parameters(), state.parameters), (model.buffers(), state.buffers))

@@ -83,8 +83,9 @@ def _numbers(run: Path, step: int) -> str:
     scores = _scores(run, step)
     if not scores:
         return "These weights were not evaluated."
-    rows = [(s.title, s.split, s.samples, f"{s.accuracy:.1%}", f"{s.loss:.4f}") for s in scores]
-    return tabulate(rows, ("domain", "split", "samples", "accuracy", "loss"), tablefmt="github", disable_numparse=True)
+    name = scores[0].accuracy_name or "accuracy"
+    rows = [(s.title, s.split, s.samples, s.percentage, f"{s.loss:.4f}") for s in scores]
+    return tabulate(rows, ("domain", "split", "samples", name, "loss"), tablefmt="github", disable_numparse=True)
 
 
 def _scores(run: Path, step: int) -> list[DomainScore]:

@@ -127,5 +127,6 @@ def _predicted(model: TrainedModel, preprocessing: Preprocessing, reads: list[_R
     inputs = preprocessing.normalized(pixels([image for _, image in images], preprocessing.size).to(model.device))
     with torch.no_grad(), model.experiment.compute.products():
         logits = model(inputs)
-    classes, probabilities = predictions_of(model.experiment.loss, logits), probabilities_of(logits)
+    loss = model.experiment.loss
+    classes, probabilities = predictions_of(loss, logits), probabilities_of(loss, logits)
     return Predictions(tuple(path for path, _ in images), classes.cpu(), probabilities.float().cpu(), failed)

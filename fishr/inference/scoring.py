@@ -1,5 +1,6 @@
 """Scores and metrics of a run's model, on domains of its own data and on files."""
 
+import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -29,7 +30,7 @@ class DomainResult:
     """Score and metrics of one domain; ``source`` is the file or folder that it is from, None: the run's own data."""
 
     score: DomainScore
-    metrics: Classification
+    metrics: Classification | None  # None: samples have numbers or several labels, not a class
     source: Path | None = None
 
 
@@ -125,9 +126,12 @@ def _result(
 
     with torch.no_grad(), evaluating(subject.model):
         score = score_domain(subject.model, experiment, subject.domain, subject.split, see=see)
-    logits = torch.cat(parts)
-    probabilities, predicted = probabilities_of(logits.double()), predictions_of(experiment.loss, logits)
-    labels, resamples, seed = subject.domain.labels, bootstrap.resamples, bootstrap.seed
+    if score.accuracy_name is not None or math.isnan(score.accuracy):
+        return DomainResult(score, None, subject.source)
+    logits, loss = torch.cat(parts), experiment.loss
+    probabilities, predicted = probabilities_of(loss, logits.double()), predictions_of(loss, logits)
+    labels, resamples, seed = subject.domain.labeled(loss).labels, bootstrap.resamples, bootstrap.seed
+    labels = labels.argmax(1) if labels.ndim == 2 else labels.round().long()
     try:
         metrics = classification(probabilities, labels, subject.names, predicted, resamples, seed)
     except InputError as error:
@@ -149,10 +153,13 @@ def result_object(run: Path, step: int, results: Sequence[DomainResult], bootstr
     """Return results as plain values for JSON; what is undefined or not finite is null."""
     named = dict(zip(titles(results), results, strict=True))
     entries = [
-        {"title": title, **score, "source": str(one.source) if one.source else None, **attrs.asdict(one.metrics)}
+        {
+            **{"title": title, **score, "source": str(one.source) if one.source else None},
+            **({} if one.metrics is None else attrs.asdict(one.metrics)),
+        }
         for (title, one), score in zip(named.items(), score_entries([one.score for one in results]), strict=True)
     ]
-    metrics = {title: one.metrics for title, one in named.items()}
+    metrics = {title: one.metrics for title, one in named.items() if one.metrics is not None}
     lowest = {
         metric: {"domain": title, **attrs.asdict(metrics[title].metrics[metric])}
         for metric, title in worst(metrics).items()

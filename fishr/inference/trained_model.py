@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from fishr.configuration import load as load_configuration
 from fishr.errors import InputError
 from fishr.inference.derived_signature import derived
+from fishr.losses import Loss, predictions_of
 from fishr.models.featurizers import without_weights
 from fishr.training.checkpoints import load
 from fishr.training.compute import resolve_device
@@ -64,16 +65,22 @@ class TrainedModel(nn.Module):
         return self.head(self.featurizer(inputs))
 
     def probabilities(self, inputs: Tensor) -> Tensor:
-        """Return the probability of each class [N, C]: the softmax of the logits, or (1 − σ, σ) of a single one."""
-        return probabilities_of(self(inputs))
+        """Return the probability of each class [N, C]: the softmax of the logits, or (1 − σ, σ) of a single one.
+
+        Raises:
+            InputError: the run's samples have numbers or several labels, not a class.
+        """
+        return probabilities_of(self.experiment.loss, self(inputs))
 
     def label(self, index: int) -> str:
         """Return the name of a class, or its number where it has no name."""
         return str(index) if self.class_names is None else self.class_names[index]
 
 
-def probabilities_of(logits: Tensor) -> Tensor:
-    """Return the probabilities [N, C] of logits [N, outputs]."""
+def probabilities_of(loss: Loss, logits: Tensor) -> Tensor:
+    """Return the probabilities [N, C] of logits [N, outputs]; refuse a loss without a class a sample."""
+    if predictions_of(loss, logits).ndim == 2:
+        raise InputError("loss: got several labels a sample, expected one class; use the sigmoid of the logits")
     return logits.softmax(1) if logits.shape[1] > 1 else torch.cat([-logits, logits], 1).sigmoid()
 
 
@@ -113,7 +120,7 @@ def load_model(run: Path | str, *, device: str = "cpu", plugins: Iterable[str] =
     compute = evolve(experiment.compute, compile=False)
     bare = evolve(experiment, featurizer=without_weights(experiment.featurizer), compute=compute)
     signature = checkpoint.signature or derived(bare, checkpoint.state, path)
-    model = build_modules(bare, signature.shape, signature.classes, where)
+    model = build_modules(bare, signature.shape, signature.outputs(bare.loss), where)
     state = state_to(checkpoint.state, where)
     try:
         place(model, state.parameters, state.buffers)

@@ -7,6 +7,7 @@ from fishr.losses.binary_cross_entropy import BinaryCrossEntropy
 from fishr.losses.cross_entropy import CrossEntropy
 from fishr.losses.loss import (
     Loss,
+    accuracy_name,
     check_labels,
     labeled_rows,
     labeled_samples,
@@ -14,6 +15,7 @@ from fishr.losses.loss import (
     outputs_of,
     per_sample_losses,
     predictions_of,
+    predicts_classes,
     shares_correct,
 )
 from fishr.losses.squared_error import SquaredError
@@ -23,6 +25,7 @@ __all__ = [
     "CrossEntropy",
     "Loss",
     "SquaredError",
+    "accuracy_name",
     "check_labels",
     "labeled_rows",
     "labeled_samples",
@@ -30,5 +33,6 @@ __all__ = [
     "outputs_of",
     "per_sample_losses",
     "predictions_of",
+    "predicts_classes",
     "shares_correct",
 ]

@@ -75,7 +75,7 @@ class BinaryCrossEntropy:
 
     def outputs(self, classes: int) -> int:
         """Return 1, the number of head outputs for two classes; refuse more classes."""
-        if classes > 2:
+        if classes != 2:
             raise InputError(f"binary cross-entropy: got {classes} classes, expected 2; use CrossEntropy()")
         return 1
 

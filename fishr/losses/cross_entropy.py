@@ -118,8 +118,8 @@ class CrossEntropy:
                 f"[{len(labels)}] and torch.int64, or probabilities [{len(labels)}, {outputs}]; for other numbers use "
                 "SquaredError()"
             )
-        labeled = self.labeled(torch.func.debug_unwrap(labels))
-        lowest, highest = bounds(labels if labeled is None else torch.func.debug_unwrap(labels)[labeled])
+        values = torch.func.debug_unwrap(labels)
+        lowest, highest = bounds(values if self.ignore_index is None else values[values != self.ignore_index])
         if lowest >= 0 and highest < outputs:
             return
         if lowest < 0:

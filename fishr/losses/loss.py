@@ -42,22 +42,30 @@ def check_labels(loss: Loss, labels: Tensor, outputs: int) -> None:
         check(labels, outputs)
 
 
-def outputs_of(loss: Loss, classes: int, labels: Tensor | None = None) -> int:
-    """Return the number of outputs that a loss takes: one for each column of labels [N, C], else for each class."""
-    if labels is not None and labels.ndim == 2:
-        return labels.shape[1]
+def outputs_of(loss: Loss, classes: int, labels: int | None = None) -> int:
+    """Return the number of outputs that a loss takes: one for each label of a sample, by default one a class."""
+    if labels is not None:
+        return labels
     own = getattr(loss, "outputs", None)
     return classes if own is None else own(classes)
 
 
 def predictions_of(loss: Loss, logits: Tensor) -> Tensor:
     """Return the predicted classes, by default [N], the largest output's; refuse a loss that predicts none."""
-    own = getattr(loss, "predictions", _largest)
-    if own is None:
-        raise InputError(
-            f"loss: {loss_name(loss)} predicts no class, expected a loss of classes such as CrossEntropy()"
-        )
-    return own(logits)
+    if not predicts_classes(loss):
+        raise InputError(f"loss: {loss_name(loss)} predicts no class, expected one of classes such as CrossEntropy()")
+    return getattr(loss, "predictions", _largest)(logits)
+
+
+def predicts_classes(loss: Loss) -> bool:
+    """Return whether a loss predicts classes, so that there are accuracies."""
+    return getattr(loss, "predictions", _largest) is not None
+
+
+def accuracy_name(loss: Loss, labels: Tensor) -> str:
+    """Return the name of the mean of ``shares_correct``: "accuracy", or "correct labels" of several a sample."""
+    several = labels.ndim == 2 and predicts_classes(loss) and predictions_of(loss, labels[:1]).ndim == 2
+    return "correct labels" if several else "accuracy"
 
 
 def shares_correct(loss: Loss, logits: Tensor, labels: Tensor) -> Tensor:
@@ -66,11 +74,10 @@ def shares_correct(loss: Loss, logits: Tensor, labels: Tensor) -> Tensor:
     The class of soft labels is the most likely one. Of several labels a sample, each output counts on its own. NaN for
     a loss that predicts no class, and for one without ``predictions`` unless labels are class indices [N].
     """
-    own = getattr(loss, "predictions", _largest)
     indices = labels.ndim == 1 and not labels.is_floating_point()
-    if own is None or (own is _largest and not (indices and logits.shape[1] > 1)):
+    if not predicts_classes(loss) or not (hasattr(loss, "predictions") or (indices and logits.shape[1] > 1)):
         return logits.new_full((len(logits),), torch.nan)
-    predicted = own(logits)
+    predicted = predictions_of(loss, logits)
     if labels.numel() > predicted.numel():
         labels = labels.argmax(1)
     elif labels.is_floating_point():

@@ -63,9 +63,10 @@ def _losses(axes: Axes, steps: list[dict[str, Any]], domains: list[str], first: 
 def _accuracies(axes: Axes, evaluations: list[dict[str, Any]], names: list[tuple[str, str]]) -> None:
     at = [line["step"] for line in evaluations]
     for index, (name, split) in enumerate(names):
-        curve = [100 * line["scores"][index]["accuracy"] for line in evaluations]
+        shares = [line["scores"][index]["accuracy"] for line in evaluations]
+        curve = [math.nan if share is None else 100 * share for share in shares]
         label, color = with_split(name, split), color_of(index)
         axes.plot(at, curve, line_of(split), label=label, color=color, marker="o", markersize=2.5, linewidth=1.4)
     axes.set_ylim(0, 100)
-    quiet(axes, "accuracy", "step", "%")
+    quiet(axes, evaluations[-1]["scores"][0].get("accuracy_name", "accuracy"), "step", "%")
     legend(axes)

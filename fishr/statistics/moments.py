@@ -21,7 +21,6 @@ from fishr.statistics.pure_forward import refuse_module
 from fishr.statistics.twice_differentiable import has_recurrence
 from fishr.types import GradientMoments, Layout
 
-
 Route = Literal["auto", "closed_form", "backpack", "functional"]
 
 

@@ -12,6 +12,7 @@ import torch
 
 from fishr.configuration import unstructure
 from fishr.data.domains import Domains
+from fishr.losses import outputs_of, shares_correct
 from fishr.protocols.domainbed.job import Job
 
 Line = dict[str, Any]
@@ -50,11 +51,15 @@ def common_entries(job: Job, *, threads: int, mem_gb: float) -> Line:
 def lines_after_divergence(job: Job, lines: Sequence[Line], domains: Domains, common: Line) -> list[Line]:
     """Return the lines that follow a loss that is not finite: every sample is classified as class 0."""
     # The update after such a loss makes every weight NaN, and the argmax of NaN logits is 0. DomainBed trains on.
-    everything = (*domains.training, *domains.evaluation)
-    accuracies = {f"{one.name}_acc": float((one.labels == 0).to(torch.float64).mean()) for one in everything}
+    experiment, everything = job.experiment(), (*domains.training, *domains.evaluation)
+    outputs, accuracies = outputs_of(experiment.loss, domains.classes, domains.label_columns), dict[str, float]()
+    for one in everything:
+        labels = one.labeled(experiment.loss).labels
+        logits = torch.full((len(labels), outputs), torch.nan, dtype=torch.float64)
+        accuracies[f"{one.name}_acc"] = float(shares_correct(experiment.loss, logits, labels.cpu()).mean())
     smallest = min(len(one.labels) for one in everything if one.name.endswith("_in"))
     after = max((line["step"] for line in lines), default=-1)
-    experiment, size = job.experiment(), job.hparams["batch_size"]
+    size = job.hparams["batch_size"]
     steps = [step for step in range(after + 1, job.steps) if experiment.evaluates(step + 1)]
     return [common | accuracies | {"step": step, "epoch": step * size / smallest} for step in steps]
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from fishr.data.domains import Domain, Domains, Split
 from fishr.data.reading import chunks
-from fishr.losses import per_sample_losses, predictions_of
+from fishr.losses import accuracy_name, per_sample_losses, shares_correct
 from fishr.ranks import ALONE, Ranks, add_over_ranks
 from fishr.training.checkpoints import load
 from fishr.training.compute import resolve_device
@@ -28,9 +28,15 @@ class DomainScore:
     name: str
     split: Split
     loss: float  # mean over the samples
-    accuracy: float  # 0 to 1
-    samples: int
+    accuracy: float  # 0 to 1; NaN where the loss predicts no class
+    samples: int  # that have a label
     environment: str | None = None  # that the domain is a part of
+    accuracy_name: str | None = None  # "correct labels" where each sample has several; None: "accuracy"
+
+    @property
+    def percentage(self) -> str:
+        """The accuracy as a percentage, a dash for NaN."""
+        return "–" if math.isnan(self.accuracy) else f"{self.accuracy:.1%}"
 
     @property
     def title(self) -> str:
@@ -39,14 +45,14 @@ class DomainScore:
 
 
 def score_entries(scores: Sequence[DomainScore]) -> list[dict[str, Any]]:
-    """Return scores as plain values for ``json_text``, in which the loss of a model that diverged is null."""
+    """Return scores as plain values for ``json_text``, in which a loss or an accuracy that is NaN is null."""
     return [asdict(score, filter=lambda _, value: value is not None) for score in scores]
 
 
 def score_of(entry: dict[str, Any]) -> DomainScore:
     """Return the score of an entry."""
-    loss: Any = math.nan if entry["loss"] is None else entry["loss"]
-    return DomainScore(**(entry | {"loss": loss}))
+    undefined: dict[str, Any] = {name: math.nan for name in ("loss", "accuracy") if entry[name] is None}
+    return DomainScore(**(entry | undefined))
 
 
 def evaluate(
@@ -90,6 +96,7 @@ def score_domain(
     see: Callable[[Tensor], object] = lambda logits: None,
 ) -> DomainScore:
     """Return the score of the modules as they are; ``see`` is called with the logits of each chunk, in order."""
+    name, domain = accuracy_name(experiment.loss, domain.labels), domain.labeled(experiment.loss)
     device, samples = domain.labels.device, len(domain.labels)
     # Apple's GPUs have no float64.
     total = torch.zeros(2, dtype=torch.float32 if device.type == "mps" else torch.float64, device=device)
@@ -101,10 +108,11 @@ def score_domain(
         logits = model.head(features.to(weights))
         see(logits)
         losses = per_sample_losses(experiment.loss, logits, labels)
-        right = predictions_of(experiment.loss, logits) == labels
+        right = shares_correct(experiment.loss, logits, labels)
         total += torch.stack([losses.to(total.dtype).sum(), right.to(total.dtype).sum()])
     mean = add_over_ranks(total, ranks).cpu() / samples
-    return DomainScore(domain.name, split, float(mean[0]), float(mean[1]), samples, domain.environment)
+    named = None if name == "accuracy" else name
+    return DomainScore(domain.name, split, float(mean[0]), float(mean[1]), samples, domain.environment, named)
 
 
 def score_checkpoint(

@@ -15,7 +15,7 @@ from fishr.landscape.grid import axis
 from fishr.landscape.linear_surface import linear_scores
 from fishr.landscape.network_surface import network_scores
 from fishr.landscape.plane import Plane, weights_of
-from fishr.losses import predictions_of
+from fishr.losses import shares_correct
 from fishr.observation import Observation, observe
 from fishr.penalties import Penalty, Scaled
 from fishr.ranks import ALONE
@@ -44,7 +44,7 @@ def head_statistics(
         moments, diagonal = seen.moments.detach(), hessian_diagonal.of(seen).value
         return {
             "risks": seen.domain_losses.detach(),
-            "accuracies": seen.domain_means((predictions_of(experiment.loss, seen.logits) == seen.labels).double()),
+            "accuracies": seen.domain_means(shares_correct(seen.loss, seen.logits, seen.labels).double()),
             "mean": moments.mean,
             "variance": moments.variance,
             "hessian_diagonal": diagonal,

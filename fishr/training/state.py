@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from fishr.checks import returned
 from fishr.data.domains import Domains
+from fishr.data.value_checks import check_classes
 from fishr.errors import InputError
 from fishr.losses import check_labels, outputs_of
 from fishr.tensor_trees import require_tree, to_device
@@ -49,20 +50,23 @@ def build_model(experiment: Experiment, domains: Domains) -> Model:
         >>> build_model(experiment, experiment.data(experiment.seed, None)).head
         Linear(in_features=390, out_features=1, bias=True)
     """
-    outputs = outputs_of(experiment.loss, domains.classes)
+    loss, outputs = experiment.loss, outputs_of(experiment.loss, domains.classes, domains.label_columns)
     for domain in (*domains.training, *domains.evaluation):
         try:
-            check_labels(experiment.loss, domain.labels, outputs)
+            check_labels(loss, domain.labels, outputs)
         except InputError as error:
             raise InputError(f"domain {domain.name!r}: {error}") from None
-    return build_modules(experiment, domains.shape, domains.classes, domains.training[0].labels.device)
+        if not hasattr(loss, "check_labels") and domain.labels.dtype == torch.int64:
+            check_classes(f"domain {domain.name!r}", domain.labels, domains.classes)
+        domain.labeled(loss)
+    return build_modules(experiment, domains.shape, outputs, domains.training[0].labels.device)
 
 
-def build_modules(experiment: Experiment, shape: tuple[int, ...], classes: int, device: torch.device) -> Model:
-    """Return the experiment's modules for inputs [N, *shape] and so many classes; else as ``build_model``."""
+def build_modules(experiment: Experiment, shape: tuple[int, ...], outputs: int, device: torch.device) -> Model:
+    """Return the experiment's modules for inputs [N, *shape] and so many outputs; else as ``build_model``."""
     generator = _generator(experiment.seed, _INITIALIZATION)
     featurizer = returned("featurizer", experiment.featurizer(shape, generator), nn.Module)
-    features, outputs = experiment.featurizer.features(shape), outputs_of(experiment.loss, classes)
+    features = experiment.featurizer.features(shape)
     head = returned("head", experiment.head(features, outputs, generator), nn.Module)
     featurizer = featurizer.to(device)
     if experiment.compute.channels_last:

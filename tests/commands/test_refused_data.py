@@ -114,7 +114,7 @@ REFUSED = {
         _arrays_of("more", "--set", "data.classes=3"),
         "binary cross-entropy: got 3 classes, expected 2; use CrossEntropy()",
     ),
-    "two labels for one class": (_arrays_of("more", "--set", "data.classes=1"), "classes: got 1, expected at least 2"),
+    "two labels for no class": (_arrays_of("more", "--set", "data.classes=0"), "classes: got 0, expected at least 2"),
     "reproduce without MNIST": (["reproduce", "colored-mnist"], "MNIST: found no"),
     "explain without MNIST": (["explain", "colored-mnist"], "MNIST: found no"),
 }

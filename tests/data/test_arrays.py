@@ -100,8 +100,8 @@ def test_classes_are_counted_over_all_domains():
         (X, torch.tensor([0, 1, 0.25]), "got label 0.25, expected whole numbers from 0"),
         (X, np.array([0, 1, np.nan]), "got label nan"),
         (X, np.array([0, 1, np.inf]), "got label inf"),
-        (X, np.array([0, -1, 1]), "got label -1, expected whole numbers from 0"),
-        (X, torch.tensor([0, -2, 1], dtype=torch.int8), "got label -2"),
+        (X, np.array([-1, -1, -1]), "classes: got 0, expected at least 2"),
+        (X, np.array([[0, 1], [0, np.nan], [1, 0]]), "a label of row 1 is NaN"),
         (X, np.array([0, 1, 2**64 - 1], np.uint64), "got label 1.8446744073709552e"),
         (X, np.array([0, 1, 10**6]), "classes: the largest label is 1000000 but there are 3 samples"),
         (X, np.array([0, 0, 0]), "classes: got 1, expected at least 2"),
@@ -119,6 +119,27 @@ def test_labels_from_1_are_refused_unless_the_number_of_classes_is_given():
         one(X, np.array([1, 2, 3]))
     assert from_arrays({"a": (X, np.array([1, 2, 3]))}, classes=4).classes == 4
     assert from_arrays({"a": (X, np.array([1, 2, 2]))}, evaluation={"b": (X, np.array([0, 0, 1]))}).classes == 3
+
+
+def test_labels_below_0_are_of_samples_without_a_class():
+    domains = from_arrays({"a": (X, np.array([0, -100, 1]))})
+    assert domains.classes == 2
+    assert domains.training[0].labels.tolist() == [0, -100, 1]
+
+
+def test_several_labels_a_sample_and_numbers_are_floats(tmp_path: Path):
+    soft = np.array([[0.25, 0.75], [1, 0], [0, 1]])
+    domains = from_arrays({"a": (X, soft)})
+    assert (domains.classes, domains.training[0].labels.dtype) == (2, torch.float32)
+    numbers = from_arrays({"a": (X, np.array([-0.5, 2, 7], np.float64))}, classes=1)
+    assert (numbers.classes, numbers.training[0].labels.tolist()) == (1, [-0.5, 2.0, 7.0])
+    np.savez(tmp_path / "a.npz", inputs=X, labels=np.array([5, 6, 7]))
+    read = Arrays(("a.npz",), classes=1)(seed=0, data_dir=tmp_path)
+    assert read.training[0].labels.tolist() == [5.0, 6.0, 7.0]
+    with pytest.raises(InputError, match="classes: got 3 for 2 labels a sample, expected 2"):
+        one(X, soft, classes=3)
+    with pytest.raises(InputError, match=r"domain 'b': labels are torch.int64 of shape \[3\], expected torch.float32"):
+        from_arrays({"a": (X, soft), "b": (X, np.array([0, 1, 0]))})
 
 
 def test_labels_beyond_the_given_classes_are_refused():
@@ -214,7 +235,7 @@ def write_bad(path: Path, kind: str) -> None:
             header = b"{'descr': '<f4', 'fortran_order': False, 'shape': (1000000000000, 1000), }".ljust(117) + b"\n"
             archive.writestr("inputs.npy", b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header)
     else:
-        np.savez(path, inputs=X, labels=Y - 1)
+        np.savez(path, inputs=X, labels=Y - 0.5)
 
 
 @pytest.mark.parametrize(
@@ -230,7 +251,7 @@ def write_bad(path: Path, kind: str) -> None:
         ("other members", "inputs are a bytes"),
         ("bit rot", "damaged"),
         ("huge header", "damaged"),
-        ("negative labels", "got label -1, expected whole numbers from 0"),
+        ("no whole numbers", "got label -0.5, expected whole numbers from 0"),
     ],
 )
 def test_files_that_hold_no_domain_are_refused(tmp_path: Path, kind: str, reason: str):

@@ -14,7 +14,7 @@ from fishr.data.environments import DataSetEnvironments, EnvironmentSource
 from fishr.data.images.image_data import ImageFolders, ImageList
 from fishr.data.mnist import DomainBedColoredMNIST, RotatedMNIST
 from fishr.errors import InputError
-from fishr.losses import Loss
+from fishr.losses import Loss, predicts_classes
 from fishr.models.featurizers import MNISTCNN, FeatureDropout, Featurizer
 from fishr.models.heads import Head
 from fishr.models.resnet import ResNet
@@ -89,6 +89,9 @@ class Settings:
         for name, mine in self.own.items():
             if mine.data is not None and self.featurizer is None and name not in self.features:
                 raise InputError(f"own.{name}: got data without a network, expected settings.featurizer to name it")
+        if self.loss is not None and not predicts_classes(self.loss):
+            name = type(self.loss).__name__
+            raise InputError(f"loss: {name} predicts no class, expected one that does; accuracies select the models")
         self._check_hparams()
 
     def _check_hparams(self) -> None:
