@@ -11,6 +11,7 @@ from fishr.compilation import lazy, traceable
 from fishr.errors import InputError
 from fishr.losses import CrossEntropy, Loss, labeled_rows, loss_deltas, per_sample_losses
 from fishr.ranks import ALONE, Ranks, counts_of_ranks, domains_of_ranks, given_or_alone, sum_over_ranks
+from fishr.seeding import named_generator
 from fishr.statistics.linear_head import has_bias, is_plain_linear, linear_moments
 from fishr.statistics.merge import moments_over_ranks, with_missing
 from fishr.statistics.moments import Route, at_least_float32, gradient_gram, gradient_moments, resolve_route
@@ -55,6 +56,7 @@ class Observation:
     Args:
         given: this rank's features, where they are computed already.
         graph: whether quantities have a graph to the modules' parameters.
+        seed: of ``generator``; the same on all ranks, another one at each step.
 
     Raises:
         InputError: the head is no module, or the batch no ``DomainBatch``. When read: no sample of a rank has a label.
@@ -69,6 +71,7 @@ class Observation:
     given: Tensor | None = None
     layers: tuple[str, ...] = HEAD
     graph: bool = True
+    seed: int | None = None
 
     def __attrs_post_init__(self) -> None:
         _check_type("head", self.head, nn.Module)
@@ -218,6 +221,29 @@ class Observation:
         route = "functional" if self.route == "backpack" else self.route
         return gradient_gram(self.module_before, inputs, self.labels, self.loss, self._layers, route)
 
+    def generator(self, name: str) -> torch.Generator:
+        """Return a generator on the CPU for what a penalty draws: the same on all ranks, and in a resumed run.
+
+        Each call begins anew, so that the draws of a penalty under a name of its own depend on the step's seed alone,
+        and not on what else was drawn.
+
+        Raises:
+            InputError: the observation has no seed; a loop of one's own passes one to ``observe``.
+
+        Example:
+            >>> batch = DomainBatch(torch.zeros(4, 3), torch.tensor([0, 1, 0, 1]), sizes=(2, 2))
+            >>> seen = observe(nn.Identity(), nn.Linear(3, 2), batch, seed=100)
+            >>> first, again = (torch.rand(5, generator=seen.generator("mine")) for _ in range(2))
+            >>> torch.equal(first, again)
+            True
+        """
+        if self.seed is None:
+            raise InputError(
+                f"generator: got an observation without a seed, which the draws of {name!r} depend on; pass another "
+                "whole number at each step, the same on all ranks: observe(..., seed=step)"
+            )
+        return named_generator(self.seed, name)
+
     def detached(self) -> "Observation":
         """Return the view without a graph: what was computed is kept, the rest is computed on reading.
 
@@ -308,6 +334,7 @@ def observe(
     ranks: Ranks | None = None,
     features: Tensor | None = None,
     layers: tuple[str, ...] = HEAD,
+    seed: int | None = None,
 ) -> Observation:
     """Return a lazy view of a model on a batch of domains: reading a quantity computes it, once.
 
@@ -323,10 +350,11 @@ def observe(
         layers: whose gradients ``moments`` and ``gram`` are of: names below "featurizer" and "head", such as
             ``("featurizer.layer4", "head")``; ``("featurizer", "head")`` is the whole network. Other than the head's,
             they take a pass of their own through the network.
+        seed: of the generators that penalties draw from, see ``Observation.generator``; for example the step.
 
     Example:
         >>> batch = DomainBatch(torch.randn(6, 4), torch.tensor([0, 1, 0, 1, 0, 1]), sizes=(2, 4))
         >>> observe(nn.Identity(), nn.Linear(4, 2), batch).losses.shape
         torch.Size([6])
     """
-    return Observation(featurizer, head, batch, loss, route, given_or_alone(ranks), features, layers)
+    return Observation(featurizer, head, batch, loss, route, given_or_alone(ranks), features, layers, seed=seed)

@@ -1,5 +1,6 @@
-"""Draws from torch's global generators that do not depend on what was drawn before, and leave no trace."""
+"""Draws that do not depend on what was drawn before, and leave no trace."""
 
+import hashlib
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import Any
@@ -53,3 +54,9 @@ class SeededDraws(TorchFunctionMode):
     ) -> Any:
         own = {"generator": self._generator} if func in self._draws else {}
         return func(*args, **{**own, **(kwargs or {})})
+
+
+def named_generator(seed: int, name: str) -> torch.Generator:
+    """Return a generator on the CPU whose draws depend on a seed and a name alone."""
+    digest = hashlib.sha256(f"{seed} {name}".encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:8]) >> 1)

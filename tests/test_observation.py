@@ -278,3 +278,15 @@ def test_ranks_see_what_one_process_sees(count: int) -> None:
             torch.testing.assert_close(
                 found[name], value, rtol=1e-12, atol=1e-12, msg=lambda m, name=name: f"{name}: {m}"
             )
+
+
+def test_draws_depend_on_the_seed_of_the_step_and_the_name_alone() -> None:
+    def draws(seed: int, name: str) -> list[float]:
+        seen = observe(nn.Identity(), linear(), batch(), seed=seed)
+        torch.rand(3, generator=seen.generator("another"))
+        return torch.rand(4, generator=seen.detached().generator(name)).tolist()
+
+    assert draws(3, "mine") == draws(3, "mine")
+    assert len({tuple(draws(seed, name)) for seed in (3, 4, 34) for name in ("mine", "4 mine", "yours")}) == 9
+    with pytest.raises(InputError, match=r"generator: got an observation without a seed.*observe\(\.\.\., seed=step\)"):
+        observe(nn.Identity(), linear(), batch()).generator("mine")

@@ -14,7 +14,19 @@ from fishr.ranks import ALONE
 from fishr.types import HEAD, DomainBatch, Problem
 
 # Of an observation, what is no quantity of the batch.
-_SETTINGS = ("batch", "head", "loss", "route", "closed_form", "ranks", "layers", "layout", "module", "present")
+_SETTINGS = (
+    "batch",
+    "head",
+    "loss",
+    "route",
+    "closed_form",
+    "ranks",
+    "layers",
+    "layout",
+    "module",
+    "present",
+    "generator",
+)
 
 
 @frozen
@@ -113,4 +125,4 @@ def _example() -> Observation:
     generator = torch.Generator().manual_seed(0)
     inputs = torch.randn(8, 4, generator=generator)
     batch = DomainBatch(inputs, torch.tensor([0, 1] * 4), sizes=(4, 4))
-    return observe(nn.Identity(), nn.Linear(4, 2), batch, ranks=ALONE)
+    return observe(nn.Identity(), nn.Linear(4, 2), batch, ranks=ALONE, seed=0)

@@ -109,7 +109,7 @@ def explain_objective(experiment: Experiment, step: int = 0, data_dir: Path | No
     batch = experiment.batches.draw(domains.training, torch.Generator().manual_seed(experiment.seed), ALONE)
     objective = experiment.objective
     route, layers = experiment.moments_route, experiment.layers
-    seen = observe(model.featurizer, model.head, batch, experiment.loss, route, ALONE, layers=layers)
+    seen = observe(model.featurizer, model.head, batch, experiment.loss, route, ALONE, layers=layers, seed=step)
     penalty = explain_penalty(objective.penalty, step, seen)
     return LossExplanation(
         risk=_risk_name(objective),

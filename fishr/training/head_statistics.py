@@ -39,8 +39,9 @@ def head_statistics(
     batch = DomainBatch(features, torch.cat([d.labels for d in read]), tuple(len(d.labels) for d in read))
     place(model, state.parameters, state.buffers)
     with evaluating(model):
-        seen = observe(nn.Identity(), model.head, batch, experiment.loss, experiment.moments_route, ALONE)
-        whole = seen if experiment.layers == HEAD else _whole(model, experiment, read)
+        route, seed = experiment.moments_route, state.step
+        seen = observe(nn.Identity(), model.head, batch, experiment.loss, route, ALONE, seed=seed)
+        whole = seen if experiment.layers == HEAD else _whole(model, experiment, read, seed)
         moments, diagonal = seen.moments.detach(), hessian_diagonal.of(seen).value
         return {
             "risks": seen.domain_losses.detach(),
@@ -59,13 +60,13 @@ def head_statistics(
         }
 
 
-def _whole(model: Model, experiment: Experiment, domains: list[Domain]) -> Observation:
+def _whole(model: Model, experiment: Experiment, domains: list[Domain], seed: int) -> Observation:
     """Return the view on the inputs themselves, for penalties on other layers than the head's."""
     inputs = torch.cat([tensor_of(domain.inputs).to(domain.labels.device) for domain in domains])
     labels = torch.cat([domain.labels for domain in domains])
     batch = DomainBatch(inputs, labels, tuple(len(domain.labels) for domain in domains))
     route, layers = experiment.moments_route, experiment.layers
-    return observe(model.featurizer, model.head, batch, experiment.loss, route, ALONE, layers=layers)
+    return observe(model.featurizer, model.head, batch, experiment.loss, route, ALONE, layers=layers, seed=seed)
 
 
 def _without_weight(penalty: Penalty) -> Penalty:

@@ -109,8 +109,9 @@ def advance(
             batch = source(generator)
         case _:
             batch = returned("batches", experiment.batches.draw(source, generator, ranks), DomainBatch)
+    step_wide = step_seed(generator)
     # Of another stream on each rank, so that their random layers differ.
-    seed = step_seed(generator) + (ranks.number << 20)
+    seed = step_wide + (ranks.number << 20)
 
     place(model, state.parameters, state.buffers)
     trainable = {name: p for name, p in model.parameters().items() if p.requires_grad}
@@ -120,10 +121,8 @@ def advance(
         # Moments of the featurizer's layers read the inputs again, which its forward pass may overwrite.
         inputs = inputs if experiment.layers == HEAD else inputs.clone()
         features, vjp = featurize(model, experiment.compute, inputs, parameters, seed)
-        route, layers = experiment.route or "auto", experiment.layers
-        seen = observe(
-            model.featurizer, model.head, batch, experiment.loss, route, ranks, features=features, layers=layers
-        )
+        route, layers = experiment.moments_route, experiment.layers
+        seen = observe(model.featurizer, model.head, batch, experiment.loss, route, ranks, features, layers, step_wide)
         with products("ieee"):
             # The head's forward pass, once for all that reads its logits.
             _ = seen.logits

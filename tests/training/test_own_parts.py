@@ -105,6 +105,21 @@ def test_a_run_with_a_risk_of_ones_own_goes_on_from_any_step():
     assert [event.record for event in again] == [event.record for event in events[1:]]  # type: ignore[union-attr]
 
 
+def test_a_risk_that_draws_is_the_same_in_a_resumed_run_and_another_at_each_step():
+    drawn: list[float] = []
+
+    def noisy(seen: Any) -> Tensor:
+        drawn.append(float(torch.rand((), generator=seen.generator("noisy"))))
+        return seen.domain_losses.mean() * drawn[-1]
+
+    made = own(objective=attrs.evolve(own().objective, risk=Stateless(noisy)))
+    events: list[Any] = [event for event in train(made) if hasattr(event, "record")]
+    again: list[Any] = [event for event in train(made, state=events[0].state) if hasattr(event, "record")]
+    assert [event.record for event in again] == [event.record for event in events[1:]]
+    assert drawn[3:] == drawn[1:3]
+    assert len(set(drawn)) == 3
+
+
 def test_a_risk_without_memory_has_no_part_in_the_state():
     objective = attrs.evolve(own().objective, risk=Stateless(lambda seen: seen.domain_losses.amax()))
     *_, finished = train(own(objective=objective))

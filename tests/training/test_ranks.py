@@ -49,6 +49,12 @@ def reads_rows(seen):
     return (seen.losses * order).mean() + seen.features[::3].square().mean() + seen.gram[0].mean()
 
 
+def drawn(seen):
+    """A penalty that draws a weight for each sample."""
+    weights = torch.rand(len(seen.losses), generator=seen.generator("drawn"))
+    return (seen.losses * weights.to(seen.losses.dtype)).mean()
+
+
 PENALTIES = {
     "fishr": Fishr(ema=0.9),
     "covariance": Fishr(statistic="covariance"),
@@ -56,6 +62,7 @@ PENALTIES = {
     "rex": VREx(),
     "irm": IRM("half_batches"),
     "rows": Stateless(reads_rows),
+    "drawn": Stateless(drawn),
 }
 
 
