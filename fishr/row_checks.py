@@ -14,7 +14,7 @@ from fishr.tensor_trees import leaves
 def whole_numbers(values: Iterable[int]) -> tuple[int, ...]:
     """Return domain sizes as a tuple of whole numbers."""
     try:
-        return tuple(index(value) for value in values)
+        return tuple(value if type(value) is int else index(value) for value in values)
     except TypeError as error:
         got = " ".join(repr(values).split())
         raise InputError(f"sizes: got {got}, expected a whole number for each domain") from error

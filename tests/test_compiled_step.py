@@ -56,23 +56,25 @@ def trained(
     head: Callable[[], nn.Module] = linear,
     compiled: Callable[[Callable[..., Any]], Callable[..., Any]] = lambda step: step,
     dtype: torch.dtype = torch.float64,
+    sizes_of: Callable[[int], tuple[int, ...]] = lambda step: (6, 10),
+    featurized: Callable[[nn.Module], nn.Module] = lambda featurizer: featurizer,
     **observed: Any,
 ) -> tuple[list[list[Tensor]], list[int]]:
     """Return loss, value, gradients and memory of each step, and how many graphs there were after it."""
     torch.manual_seed(0)
     featurizer = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 5)).to(dtype)
-    module = head().to(dtype)
+    module, features_of = head().to(dtype), featurized(featurizer)
     parameters = [*featurizer.parameters(), *module.parameters()]
-    state = penalty.init(fishr.Problem.of(module, domains=2))
+    state = penalty.init(fishr.Problem.of(module, domains=len(sizes_of(0))))
 
     def step_of(batch: fishr.DomainBatch, state: Any, step: int) -> Made:
-        seen = fishr.observe(featurizer, module, batch, **observed)
+        seen = fishr.observe(features_of, module, batch, **observed)
         value, state = penalty(seen, state, step)
         return seen.domain_losses.mean() + value, value, state
 
     run, found, graphs = compiled(step_of), list[list[Tensor]](), list[int]()
     for step in range(STEPS):
-        batch = fishr.DomainBatch(torch.randn(16, 6, dtype=dtype), torch.randint(3, (16,)), sizes=(6, 10))
+        batch = fishr.DomainBatch(torch.randn(16, 6, dtype=dtype), torch.randint(3, (16,)), sizes_of(step))
         loss, value, state = run(batch, state, step)
         gradients = torch.autograd.grad(loss, parameters)
         found.append([loss.detach(), value.detach(), *gradients, *tensors_of(state)])
@@ -166,6 +168,32 @@ def test_a_loss_of_ones_own_is_differentiated_in_the_graph() -> None:
     for penalty in (FISHR, fishr.IRM()):
         expected, _ = trained(penalty, loss=squared)
         assert_close(trained(penalty, compiled=whole, loss=squared)[0], expected, atol=1e-12, rtol=1e-12)
+
+
+def test_sizes_may_differ_in_each_step_and_domains_may_be_missing() -> None:
+    def growing(step: int) -> tuple[int, ...]:
+        return (4 + step, 12 - step)
+
+    expected, _ = trained(FISHR, sizes_of=growing)
+    found, graphs = trained(FISHR, compiled=whole, sizes_of=growing)
+    assert_close(found, expected, atol=1e-12, rtol=1e-12)
+    assert graphs[-1] == 2
+
+    def missing(step: int) -> tuple[int, ...]:
+        return [(4, 4, 8), (0, 9, 7), (4, 3, 9)][step % 3]
+
+    expected, _ = trained(fishr.Fishr(ema=0.9, gain="debiased"), sizes_of=missing)
+    found, _ = trained(fishr.Fishr(ema=0.9, gain="debiased"), compiled=whole, sizes_of=missing)
+    assert_close(found, expected, atol=1e-12, rtol=1e-12)
+
+
+def test_micro_batches_run_between_graphs() -> None:
+    def accumulated(featurizer: nn.Module) -> nn.Module:
+        return fishr.accumulate(featurizer, 4)
+
+    expected, _ = trained(FISHR, featurized=accumulated)
+    found, _ = trained(FISHR, compiled=in_parts, featurized=accumulated)
+    assert_close(found, expected, atol=1e-12, rtol=1e-12)
 
 
 @pytest.mark.parametrize("head", [linear, mlp])

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from fishr.checks import number
+from fishr.compilation import uncompiled
 from fishr.errors import InputError
 from fishr.ranks import ALONE, Ranks, add_over_ranks, counts_of_ranks, domains_of_ranks, sum_over_ranks
 from fishr.row_checks import check_sizes
@@ -48,6 +49,7 @@ class GapRule:
     bias: bool = True
 
 
+@uncompiled
 def linear_gap(
     deltas: Tensor,
     features: Tensor,
