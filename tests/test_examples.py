@@ -33,6 +33,18 @@ def numbers(pattern: str, text: str) -> list[tuple[float, ...]]:
     return [tuple(map(float, groups)) for groups in found]
 
 
+def images(root: Path, environments: tuple[str, ...], classes: tuple[str, ...]) -> None:
+    """Five random images of each class in each environment."""
+    import numpy as np
+    from PIL import Image
+
+    random = np.random.default_rng(0)
+    for folder in (root / environment / name for environment in environments for name in classes):
+        folder.mkdir(parents=True)
+        for index in range(5):
+            Image.fromarray(random.integers(0, 256, (40, 40, 3), np.uint8)).save(folder / f"{index}.jpg")
+
+
 def test_own_loop_answers_by_the_shape_rather_than_the_color(tmp_path: Path) -> None:
     said = output("own_loop.py", tmp_path)
     pattern = ": accuracy N on the training domains, N with reversed colors"
@@ -105,16 +117,7 @@ def test_statistics_merge_exactly_and_tell_the_third_domain_apart(tmp_path: Path
 
 def test_image_folder_trains_on_a_folder_of_images(tmp_path: Path) -> None:
     """The network is made small and random, for want of pretrained weights; all else is as the example has it."""
-    import numpy as np
-    from PIL import Image
-
-    random = np.random.default_rng(0)
-    for place in ("north", "south", "west"):
-        for kind in ("ill", "well"):
-            folder = tmp_path / "data" / "hospitals" / place / kind
-            folder.mkdir(parents=True)
-            for index in range(5):
-                Image.fromarray(random.integers(0, 256, (40, 40, 3), np.uint8)).save(folder / f"{index}.jpg")
+    images(tmp_path / "data" / "hospitals", ("north", "south", "west"), ("ill", "well"))
     small = ["steps=2", "batches.size=2", "featurizer.depth=18", "featurizer.weights=random", "data.source.size=32"]
     settings = [word for setting in small for word in ("--set", setting)]
     code = "from fishr.commands import main; main()"
@@ -123,6 +126,30 @@ def test_image_folder_trains_on_a_folder_of_images(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     names = [score["name"] for score in json.loads((tmp_path / "run" / "result.json").read_text())["scores"]]
     assert names == ["env1_in", "env2_in", "env0_in", "env0_out", "env1_out", "env2_out"]
+
+
+def test_local_weights_are_matched_by_order_and_some_stay(tmp_path: Path) -> None:
+    """Random weights stand in for the package's, under other names than timm's; the images are small."""
+    import timm
+    import torch
+
+    images(tmp_path / "data" / "PACS", ("art", "cartoon", "photo", "sketch"), ("cat", "dog"))
+    state = timm.create_model("tf_efficientnet_lite0").state_dict()
+    renamed = {f"_{name}": tensor for name, tensor in state.items() if "num_batches" not in name}
+    torch.save(renamed, tmp_path / "file.pth")
+    small = ["steps=2", "batches.size=2", "featurizer.weights=file.pth", "data.source.preprocessing.size=32"]
+    settings = [word for setting in small for word in ("--set", setting)]
+    code, example = "from fishr.commands import main; main()", str(EXAMPLES / "local_weights.toml")
+    done = start(["-c", code, "train", example, "--data-dir", "data", "--out", "run", *settings], tmp_path)
+    assert done.returncode == 0, done.stderr
+    (warning,) = [line for line in done.stderr.splitlines() if line.startswith("Warning: ")]
+    assert "247 tensors are matched by order" in warning
+    assert "_conv_stem.weight to conv_stem.weight, …, _classifier.bias to classifier.bias" in warning
+    checkpoint = torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=True)["parameters"]
+    first = {f"featurizer.0.{name}": tensor for name, tensor in state.items()}
+    moved = {name for name, tensor in checkpoint.items() if name in first and not torch.equal(tensor, first[name])}
+    assert {name.split(".")[2] for name in moved} == {"blocks", "conv_head", "bn2"}
+    assert {name.split(".")[3] for name in moved if ".blocks." in name} == {"3", "4", "5", "6"}
 
 
 def test_micro_batches_have_the_penalty_of_the_whole_batch(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@ from .featurizers import MLP, MNISTCNN, FeatureDropout, Featurizer, FunctionFeat
 from .frozen import FrozenFeaturizer, features_by_block, freeze_layers, freeze_norm
 from .heads import Head, LinearHead, MLPHead
 from .resnet import ResNet
-from .timm_backbone import TimmBackbone
+from .timm_backbone import TimmBackbone, timm_preprocessing
 from .wide_resnet import WideResNet
 
 __all__ = [
@@ -21,4 +21,5 @@ __all__ = [
     "features_by_block",
     "freeze_layers",
     "freeze_norm",
+    "timm_preprocessing",
 ]

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from math import prod
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from attrs import field, frozen
@@ -14,6 +14,9 @@ from fishr.errors import InputError
 from fishr.models.frozen import freeze_layers
 from fishr.models.initialization import hidden_layers, seeded_by
 
+if TYPE_CHECKING:
+    from fishr.data.images.preprocessing import Preprocessing
+
 _WIDTHS = (64, 128, 128, 128)
 _STRIDES = (1, 2, 1, 1)
 _GROUPS = 8
@@ -24,7 +27,9 @@ class Featurizer(Protocol):
 
     Any frozen attrs class with these two methods is a featurizer; it inherits nothing. One that reads weights from a
     file may also have ``without_weights()``, which returns the featurizer of the same network with random weights: a
-    trained model is then loaded without that file.
+    trained model is then loaded without that file. One of published weights may have ``published_preprocessing()``,
+    which returns the :class:`fishr.data.images.Preprocessing` that they were trained with, or None: a run on images
+    with another one gets a warning.
 
     Example:
         >>> from attrs import frozen
@@ -77,6 +82,12 @@ def without_weights(featurizer: Featurizer) -> Featurizer:
     """Return the featurizer of the same network that reads no file of weights, if it has one."""
     own = getattr(featurizer, "without_weights", None)
     return featurizer if own is None else own()
+
+
+def published_preprocessing(featurizer: Featurizer) -> "Preprocessing | None":
+    """Return the preprocessing that a featurizer's published weights were trained with; None where it is not known."""
+    own = getattr(featurizer, "published_preprocessing", None)
+    return None if own is None else own()
 
 
 def image_channels(network: str, shape: tuple[int, ...]) -> int:

@@ -9,6 +9,7 @@ from attrs.validators import optional
 from torch import Tensor, nn
 
 from fishr.checks import layer_names, number, one_of
+from fishr.data.images.preprocessing import Preprocessing
 from fishr.errors import InputError
 from fishr.models.featurizers import image_channels
 from fishr.models.frozen import freeze_layers, freeze_norm
@@ -91,6 +92,10 @@ class ResNet:
     def without_weights(self) -> "ResNet":
         """Return the same network with random weights."""
         return evolve(self, weights="random", match=None)
+
+    def published_preprocessing(self) -> Preprocessing | None:
+        """Return that of ImageNet's weights; None for others."""
+        return Preprocessing(224) if self.weights == "imagenet" else None
 
     def _fill(self, network: nn.Module, channels: int) -> None:
         from torchvision import models

@@ -10,6 +10,7 @@ from attrs.validators import optional
 from torch import nn
 
 from fishr.checks import layer_names, number, one_of
+from fishr.data.images.preprocessing import Preprocessing
 from fishr.errors import InputError
 from fishr.models.featurizers import image_channels
 from fishr.models.frozen import freeze_layers, freeze_norm
@@ -93,16 +94,15 @@ class TimmBackbone:
         """Return the same network with random weights."""
         return evolve(self, pretrained=False, weights=None, match=None)
 
+    def published_preprocessing(self) -> Preprocessing | None:
+        """Return that of the published weights; None for random ones, and for a file where the name has no tag."""
+        published = self.pretrained and (self.weights is None or "." in self.name)
+        return timm_preprocessing(self.name) if published else None
+
     def _build(self, shape: tuple[int, ...], **options: Any) -> Any:
-        timm = _timm()
-        known = (*timm.list_models(), *timm.list_models(pretrained=True))
-        if self.name not in known:
-            near = get_close_matches(self.name, known) or get_close_matches(self.name.split(".")[0], known)
-            close = f"did you mean {' or '.join(near)}?" if near else "timm.list_models() has them all"
-            raise InputError(f"name: got {self.name!r}, which is no network of timm {timm.__version__}; {close}")
-        if timm.models.get_pretrained_cfg(self.name).fixed_input_size:
+        if _published(self.name).fixed_input_size:
             options["img_size"] = shape[1:]
-        return timm.create_model(self.name, **{"num_classes": 0, "in_chans": shape[0]} | options)
+        return _timm().create_model(self.name, **{"num_classes": 0, "in_chans": shape[0]} | options)
 
     def _filled(self, shape: tuple[int, ...]) -> nn.Module:
         path = _published_file(self.name) if self.weights is None else typed_path(self.weights)
@@ -125,9 +125,49 @@ class TimmBackbone:
         return network
 
 
+def timm_preprocessing(name: str) -> Preprocessing:
+    """Return the preprocessing that a network's published weights were trained with, as timm has it.
+
+    The whole image is resized; timm's evaluation crops the center of a larger one.
+
+    Args:
+        name: Name in timm; its tag chooses among several published weights.
+
+    Raises:
+        InputError: timm is absent, the name is unknown, or the inputs of the network are no squares.
+
+    Example:
+        >>> timm_preprocessing("vit_base_patch16_clip_224.openai").mean
+        (0.48145466, 0.4578275, 0.40821073)
+        >>> timm_preprocessing("vit_small_patch14_dinov2.lvd142m").size
+        518
+    """
+    published = _published(name)
+    from timm.data import resolve_data_config
+
+    found = resolve_data_config(pretrained_cfg=published.to_dict())
+    _, height, width = found["input_size"]
+    if height != width:
+        raise InputError(
+            f"{name}: its inputs are of {height} × {width} pixels, expected a square; choose another network"
+        )
+    return Preprocessing(height, tuple(found["mean"]), tuple(found["std"]), found["interpolation"])
+
+
+def _published(name: str) -> Any:
+    """Return timm's settings of a network and its published weights."""
+    timm = _timm()
+    known = (*timm.list_models(), *timm.list_models(pretrained=True))
+    if name not in known:
+        near = get_close_matches(name, known) or get_close_matches(name.split(".")[0], known)
+        close = f"did you mean {' or '.join(near)}?" if near else "timm.list_models() has them all"
+        raise InputError(f"name: got {name!r}, which is no network of timm {timm.__version__}; {close}")
+    return timm.models.get_pretrained_cfg(name)
+
+
 def _published_file(name: str) -> Path:
     """Return the file that ``timm.create_model(name, pretrained=True)`` would read."""
-    published = _timm().models.get_pretrained_cfg(name)
+    published = _published(name)
     fetch = f"python -c \"import timm; timm.create_model('{name}', pretrained=True)\""
     otherwise = "give pretrained = false or the path of a file as weights"
     if not published.hf_hub_id and not published.url:

@@ -3,7 +3,7 @@
 import inspect
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import attrs
 import torch
@@ -14,7 +14,7 @@ from fishr.data.cached_features import CachedFeatures, provenance_texts
 from fishr.data.domains import Domain
 from fishr.data.reading import chunks
 from fishr.errors import InputError
-from fishr.models.featurizers import MLP, Featurizer, without_weights
+from fishr.models.featurizers import MLP, Featurizer, published_preprocessing, without_weights
 from fishr.models.frozen import FrozenFeaturizer, block_of, features_by_block, in_blocks
 from fishr.models.weight_files import load_weights
 from fishr.paths import typed_path
@@ -24,6 +24,9 @@ from fishr.training.experiment import Experiment
 from fishr.training.model import Model, evaluating, place
 from fishr.training.run_folder import checkpoint_of
 from fishr.training.state import TrainingState
+
+if TYPE_CHECKING:
+    from fishr.data.images.preprocessing import Preprocessing
 
 _PREFIX = "featurizer."
 
@@ -71,6 +74,10 @@ class Frozen:
     def without_weights(self) -> "Frozen":
         """Return the same network with random weights."""
         return Frozen(without_weights(self.inner))
+
+    def published_preprocessing(self) -> "Preprocessing | None":
+        """Return that of the inner featurizer's published weights; None for those of a run."""
+        return published_preprocessing(self.inner) if self.weights is None else None
 
 
 def _fill(module: nn.Module, path: Path) -> None:

@@ -1,5 +1,6 @@
 """The whole state of a run between two steps, as one frozen record."""
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -12,15 +13,18 @@ from fishr.data.domains import Domains
 from fishr.data.value_checks import check_classes
 from fishr.errors import InputError
 from fishr.losses import check_labels, outputs_of
+from fishr.models.featurizers import Featurizer, published_preprocessing
 from fishr.tensor_trees import require_tree, to_device
 from fishr.training.compute import GradientScale
 from fishr.training.experiment import Experiment
 from fishr.training.learning_rates import first_memory
 from fishr.training.model import Model
 from fishr.training.optimizers import OptimizerState
+from fishr.training.signature import Signature
 from fishr.types import HEAD, Layout, Problem, chained
 
 _INITIALIZATION, _BATCHES = 0, 1
+_ROUNDING = 0.01  # of a mean or deviation: (pixel - 127) / 128 is as good as a half
 
 
 @frozen(eq=False)
@@ -41,6 +45,8 @@ def build_model(experiment: Experiment, domains: Domains) -> Model:
 
     The first weights are drawn on the CPU, so that they are the same on every device.
 
+    A warning names the preprocessing of images and that of published weights where they differ.
+
     Raises:
         InputError: labels that the loss does not take.
 
@@ -59,6 +65,7 @@ def build_model(experiment: Experiment, domains: Domains) -> Model:
         if not hasattr(loss, "check_labels") and domain.labels.dtype == torch.int64:
             check_classes(f"domain {domain.name!r}", domain.labels, domains.classes)
         domain.labeled(loss)
+    _check_preprocessing(experiment.featurizer, domains)
     return build_modules(experiment, domains.shape, outputs, domains.training[0].labels.device)
 
 
@@ -72,6 +79,22 @@ def build_modules(experiment: Experiment, shape: tuple[int, ...], outputs: int, 
     if experiment.compute.channels_last:
         featurizer = featurizer.to(memory_format=torch.channels_last)
     return Model(featurizer, head.to(device), torch.compile(featurizer) if experiment.compute.compile else None)
+
+
+def _check_preprocessing(featurizer: Featurizer, domains: Domains) -> None:
+    """Warn where published weights were trained with another preprocessing than that of the images."""
+    found = Signature.of(domains).preprocessing
+    own = None if found is None else published_preprocessing(featurizer)
+    if found is None or own is None:
+        return
+    pairs = zip((*found.mean, *found.std), (*own.mean, *own.std), strict=True)
+    if evolve(found, mean=own.mean, std=own.std) != own or any(abs(a - b) > _ROUNDING for a, b in pairs):
+        name = getattr(featurizer, "name", type(featurizer).__name__)
+        warnings.warn(
+            f"preprocessing: the images have {found}, the published weights of {name} were trained with {own}; "
+            "give the data that preprocessing, unless you mean to",
+            stacklevel=2,
+        )
 
 
 def initial_state(experiment: Experiment, domains: Domains) -> TrainingState:

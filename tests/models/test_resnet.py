@@ -8,6 +8,7 @@ import torch
 import torchvision
 from torch import nn
 
+from fishr.data.images import Preprocessing
 from fishr.errors import InputError
 from fishr.models.resnet import ResNet
 
@@ -142,6 +143,11 @@ def test_dropout_acts_on_the_features_while_training(file):
     torch.testing.assert_close(features[kept], expected[kept] / 0.75)
     assert ((expected != 0) & ~kept).float().sum() / (expected != 0).sum() == pytest.approx(0.25, abs=0.06)
     assert torch.equal(module.eval()(INPUTS), expected)
+
+
+def test_preprocessing_is_that_of_imagenets_weights():
+    assert ResNet(18).published_preprocessing() == Preprocessing(224)
+    assert ResNet(18, "mine.pth").published_preprocessing() is SMALL.published_preprocessing() is None
 
 
 @pytest.mark.parametrize(("depth", "name"), [(18, "resnet18-f37072fd.pth"), (50, "resnet50-0676ba61.pth")])

@@ -11,8 +11,9 @@ from huggingface_hub import constants
 from safetensors.torch import save_file
 from torch import nn
 
+from fishr.data.images import Preprocessing
 from fishr.errors import InputError
-from fishr.models.timm_backbone import TimmBackbone
+from fishr.models.timm_backbone import TimmBackbone, timm_preprocessing
 
 TAGGED = "test_resnet.r160_in1k"
 SHAPE = (3, 32, 32)
@@ -227,6 +228,39 @@ def test_features_are_what_the_module_gives(name, shape):
 def test_image_towers_of_dinov2_and_clip_are_built_for_the_side_of_the_images(name, side, features, no_network):
     network = TimmBackbone(name, pretrained=False)
     assert network.features((3, side, side)) == network.features((3, 2 * side, 2 * side)) == features
+
+
+# The figures are those of the weights' pages on huggingface.co/timm.
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("test_resnet", Preprocessing(160, (0.5,) * 3, (0.5,) * 3)),
+        ("resnet50.ram_in1k", Preprocessing(224, interpolation="bicubic")),
+        ("vit_small_patch14_dinov2.lvd142m", Preprocessing(518, interpolation="bicubic")),
+        (
+            "vit_base_patch16_clip_224.openai",
+            Preprocessing(
+                224, (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711), interpolation="bicubic"
+            ),
+        ),
+        ("vit_base_patch16_224.augreg_in21k", Preprocessing(224, (0.5,) * 3, (0.5,) * 3, interpolation="bicubic")),
+    ],
+)
+def test_preprocessing_is_that_of_the_published_weights(name, expected, no_network):
+    assert timm_preprocessing(name) == TimmBackbone(name).published_preprocessing() == expected
+
+
+def test_preprocessing_of_inputs_that_are_no_squares_is_refused():
+    with pytest.raises(InputError, match=r"vit_base_patch16_sapiens2\.fb: its inputs are of 1024 × 768 pixels"):
+        timm_preprocessing("vit_base_patch16_sapiens2.fb")
+    with pytest.raises(InputError, match=r"^name: got 'resnet5O'.*did you mean"):
+        timm_preprocessing("resnet5O")
+
+
+def test_weights_of_a_file_are_published_if_the_name_has_a_tag():
+    assert TimmBackbone(TAGGED, weights="a.pth").published_preprocessing() == timm_preprocessing(TAGGED)
+    assert TimmBackbone("test_resnet", weights="a.pth").published_preprocessing() is None
+    assert TimmBackbone(TAGGED, pretrained=False).published_preprocessing() is None
 
 
 def test_features_need_no_weights(hugging_face, no_network):

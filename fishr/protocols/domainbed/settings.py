@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 from typing import Literal, get_args
 
-from attrs import Factory, field, frozen
+from attrs import Factory, evolve, field, frozen
 from attrs.validators import optional
 
 from fishr.checks import number, one_of, whole
@@ -12,13 +12,14 @@ from fishr.data.cached_features import FeatureEnvironments
 from fishr.data.domains import DataSet
 from fishr.data.environments import DataSetEnvironments, EnvironmentSource
 from fishr.data.images.image_data import ImageFolders, ImageList
+from fishr.data.images.preprocessing import Preprocessing
 from fishr.data.mnist import DomainBedColoredMNIST, RotatedMNIST
 from fishr.errors import InputError
 from fishr.losses import Loss, predicts_classes
 from fishr.models.featurizers import MNISTCNN, FeatureDropout, Featurizer
 from fishr.models.heads import Head
 from fishr.models.resnet import ResNet
-from fishr.models.timm_backbone import TimmBackbone
+from fishr.models.timm_backbone import TimmBackbone, timm_preprocessing
 from fishr.penalties.schedules import Schedule
 from fishr.protocols.domainbed.datasets import BENCHMARKS, Benchmark
 from fishr.protocols.domainbed.hyperparameters import Value, hyperparameters
@@ -27,6 +28,7 @@ from fishr.training.optimizers import Optimizer
 
 Protocol = Literal["domainbed-2021", "domainbed-2024"]
 Validation = Literal["clean", "augmented"]
+_IMAGE_SIZE = 224
 _TORCHVISION: dict[str, Literal[18, 50]] = {"resnet18": 18, "resnet50": 50}
 # DomainBed's switches that are off in all its published tables.
 _UNUSED = ("class_balanced", "nonlinear_classifier")
@@ -62,7 +64,9 @@ class Settings:
     steps: int | None = field(default=None, validator=optional(whole(1)))  # None: the benchmark's 5,001
     evaluate_every: int | None = field(default=None, validator=optional(whole(1)))  # steps; None: the benchmark's
     samples: int | None = field(default=None, validator=optional(whole(2)))  # of each environment, at most
-    image_size: int = field(default=224, validator=whole(8))  # pixels
+    image_size: int = field(default=_IMAGE_SIZE, validator=whole(8))  # pixels
+    # of images; None: that of a backbone of timm at ``image_size``, else ImageNet's
+    preprocessing: Preprocessing | None = None
     # torchvision's "resnet18" or "resnet50", any other name of timm; None: the protocol's
     backbone: str | None = None
     weights: str = "imagenet"  # of the backbone: "imagenet" for the published ones, "random", or a file
@@ -92,6 +96,11 @@ class Settings:
         if self.loss is not None and not predicts_classes(self.loss):
             name = type(self.loss).__name__
             raise InputError(f"loss: {name} predicts no class, expected one that does; accuracies select the models")
+        if self.preprocessing is not None and self.image_size not in (_IMAGE_SIZE, self.preprocessing.size):
+            raise InputError(
+                f"image_size: got {self.image_size} with a preprocessing of size {self.preprocessing.size}, expected "
+                "one of them; leave image_size out"
+            )
         self._check_hparams()
 
     def _check_hparams(self) -> None:
@@ -143,16 +152,23 @@ class Settings:
             return RotatedMNIST(samples)
         # Sorted folders are in the benchmark's order, except where only some environments are tested.
         named = dataset in self.own or benchmark.tested is not None
+        own = self._preprocessing()
         build = ImageList if benchmark.folder.endswith((".csv", ".json", ".jsonl")) else ImageFolders
         return build(
             benchmark.folder,
-            size=self.image_size,
+            **({"size": self.image_size} if own is None else {"preprocessing": own}),
             augment=augment,
             augment_evaluation=augment and self.validation == "augmented",
             environments=benchmark.environments if named else None,
             samples=samples,
             cache=self.images.get(dataset),
         )
+
+    def _preprocessing(self) -> Preprocessing | None:
+        name = None if self.featurizer is not None or self.backbone in _TORCHVISION else self.backbone
+        if self.preprocessing is not None or name is None:
+            return self.preprocessing
+        return evolve(timm_preprocessing(name), size=self.image_size)
 
     def network(self, dataset: str, dropout: float) -> Featurizer:
         """Return the network before the head; ``dropout``: rate on its features, of images."""

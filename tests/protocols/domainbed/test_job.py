@@ -5,6 +5,7 @@ from fishr.configuration import dumps, structure
 from fishr.configuration.toml import parse_toml
 from fishr.data import ColoredDigits, Minibatch
 from fishr.data.cached_features import FeatureEnvironments
+from fishr.data.images import Preprocessing
 from fishr.data.images.image_data import ImageFolders, ImageList
 from fishr.data.mnist import RotatedMNIST
 from fishr.errors import InputError
@@ -132,6 +133,14 @@ def test_sources_of_the_settings():
         "PACS", size=64, cache="i.h5"
     )
     assert Settings(features={"PACS": "f.h5"}).environments("PACS") == FeatureEnvironments("f.h5")
+    for plain in (Settings(protocol="domainbed-2024"), Settings(backbone="resnet18")):
+        assert plain.environments("PACS").preprocessing is None
+    halves = Preprocessing(64, (0.5,) * 3, (0.5,) * 3)
+    named = Settings(backbone="test_resnet", image_size=64)
+    assert named.environments("PACS") == ImageFolders("PACS", preprocessing=halves)
+    given = attrs.evolve(named, preprocessing=Preprocessing(64))
+    assert given.environments("PACS") == ImageFolders("PACS", preprocessing=Preprocessing(64))
+    assert Settings(preprocessing=halves).environments("PACS").size == 64
     own = Settings(own={"x": OwnData("x.csv", ("a", "b")), "y": OwnData("y", ("a", "b"))})
     assert own.environments("x") == ImageList("x.csv", environments=("a", "b"))
     assert own.environments("y") == ImageFolders("y", environments=("a", "b"))
@@ -184,6 +193,7 @@ def test_jobs_that_could_not_run(arguments, message):
         ({"hparams": {"batch_size": 2.5}}, "hparams: got batch_size = 2.5, expected a whole number"),
         ({"hparams": {"batch_size": True}}, "hparams: got batch_size = True"),
         ({"hparams": {"data_augmentation": 1}}, "hparams: got data_augmentation = 1, expected true or false"),
+        ({"image_size": 32, "preprocessing": Preprocessing(64)}, "image_size: got 32 with a preprocessing of size 64"),
         ({"own": {"PACS": OwnData("x", ("a", "b"))}}, "one of your own called 'PACS'"),
         ({"own": {"mine": OwnData(data=ColoredDigits(), environments=("a", "b"))}}, "own.mine: got data without a net"),
         ({"methods": {"ERM": OwnMethod(VREx())}}, "one of your own called 'ERM'"),
