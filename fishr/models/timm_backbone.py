@@ -143,7 +143,7 @@ def timm_preprocessing(name: str) -> Preprocessing:
         518
     """
     published = _published(name)
-    from timm.data import resolve_data_config
+    from timm.data.config import resolve_data_config
 
     found = resolve_data_config(pretrained_cfg=published.to_dict())
     _, height, width = found["input_size"]

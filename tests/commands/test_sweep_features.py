@@ -7,7 +7,11 @@ import pytest
 import torch
 from PIL import Image
 
+from fishr.configuration import load
 from fishr.data.caches import open_features
+from fishr.data.images import Preprocessing
+from fishr.models import TimmBackbone
+from fishr.training import Experiment
 
 pytestmark = pytest.mark.slow
 
@@ -64,6 +68,19 @@ def test_heads_are_swept_on_the_features(world, call):
             "head.bias": (2,),
         }
     assert len(list((world / "sweep").glob("jobs/*/done"))) == 6
+
+
+def test_a_network_of_timm_trains_on_images_of_its_own_preprocessing(world, call):
+    plan = PLAN.replace('"resnet18"', '"test_resnet"').replace(', "Fishr"', "")
+    (world / "plan.toml").write_text(plan)
+    said = call("sweep", "run", "plan.toml", "--out", "sweep", "--workers", 1, "--device", "cpu")
+    assert said.code == 0, said.err
+    assert "Warning" not in said.err
+    experiments = [load(path, Experiment) for path in (world / "sweep").glob("jobs/*/config.toml")]
+    assert len(experiments) == 3
+    for experiment in experiments:
+        assert experiment.data.source.preprocessing == Preprocessing(32, (0.5,) * 3, (0.5,) * 3)
+        assert isinstance(experiment.featurizer, TimmBackbone)
 
 
 def test_features_are_those_of_the_plans_network_on_plain_images(world, call):

@@ -156,7 +156,8 @@ class Settings:
         build = ImageList if benchmark.folder.endswith((".csv", ".json", ".jsonl")) else ImageFolders
         return build(
             benchmark.folder,
-            **({"size": self.image_size} if own is None else {"preprocessing": own}),
+            size=self.image_size if own is None else own.size,
+            preprocessing=own,
             augment=augment,
             augment_evaluation=augment and self.validation == "augmented",
             environments=benchmark.environments if named else None,
