@@ -5,7 +5,7 @@ from fishr.configuration import dumps, structure
 from fishr.configuration.toml import parse_toml
 from fishr.data import ColoredDigits, Minibatch
 from fishr.data.cached_features import FeatureEnvironments
-from fishr.data.images import Preprocessing
+from fishr.data.images import NoAugmentation, Preprocessing
 from fishr.data.images.image_data import ImageFolders, ImageList
 from fishr.data.mnist import RotatedMNIST
 from fishr.errors import InputError
@@ -149,7 +149,7 @@ def test_sources_of_the_settings():
 def test_fixed_hyperparameters_reach_the_experiment():
     settings = Settings(hparams={"batch_size": 4, "data_augmentation": False, "lr": 1, "lambda": 3.0})
     made = Job("PACS", "ERM", (0,), 2, 0, settings).experiment()
-    assert (made.batches.size, made.optimizer.lr, made.data.source.augment) == (4, 1.0, False)
+    assert (made.batches.size, made.optimizer.lr, made.data.source.augment) == (4, 1.0, NoAugmentation())
     assert Job("PACS", "Fishr", (0,), 2, 0, settings).hparams["lambda"] == 3.0
 
 
