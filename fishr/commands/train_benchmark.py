@@ -52,8 +52,8 @@ def chosen_job(
     if benchmark is None:
         return None
     from fishr.configuration import apply_overrides, structure
+    from fishr.methods.every_method import METHODS
     from fishr.protocols.domainbed.job import Job
-    from fishr.protocols.domainbed.methods import METHODS
     from fishr.protocols.domainbed.settings import Settings
 
     if algorithm is None:

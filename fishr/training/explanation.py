@@ -115,7 +115,7 @@ def explain_objective(experiment: Experiment, step: int = 0, data_dir: Path | No
         risk=_risk_name(objective),
         l2=objective.l2,
         divided_by=objective.divisor(term.weight for term in penalty.terms),
-        fresh_optimizer=step == objective.fresh_optimizer_at,
+        fresh_optimizer=objective.fresh_optimizer(step),
         penalty=penalty,
         learning_rates=experiment.learning_rates(step),
     )

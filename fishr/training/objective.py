@@ -33,6 +33,11 @@ def _names(objective: object, attribute: object, penalty: Total) -> None:
             raise InputError(f"penalty: got a term named {name}, which is another part of the loss; rename it")
 
 
+def _steps(objective: object, attribute: object, value: int | tuple[int, ...]) -> None:
+    for step in value if isinstance(value, tuple) else (value,):
+        whole(0)(objective, attribute, step)
+
+
 @frozen
 class Objective:
     """loss = risk + l2 · Σ‖w‖² + Σ penalties, divided by max(1, largest weight) with ``rescale``.
@@ -43,7 +48,7 @@ class Objective:
         l2: factor of the squared norm of all parameters that are trained.
         rescale: divide the whole loss by the largest current weight once that exceeds 1, so that a large weight
             shrinks the other terms instead of growing the gradient.
-        fresh_optimizer_at: the step before whose update the optimizer's state is reset; None never resets it.
+        fresh_optimizer_at: the step, or the steps, before whose update the optimizer's state is reset; None: never.
 
     Raises:
         InputError: a number outside its range, or a penalty named risk, l2 or loss.
@@ -65,7 +70,7 @@ class Objective:
     penalty: Total = field(factory=Total, validator=_names)
     l2: float = field(default=0.0, validator=number())
     rescale: bool = False
-    fresh_optimizer_at: int | None = field(default=None, validator=optional(whole(0)))
+    fresh_optimizer_at: int | tuple[int, ...] | None = field(default=None, validator=optional(_steps))
 
     def init(self, problem: Problem) -> dict[str, Any]:
         """Return the penalties' state before the first step; a risk without memory has no part in it."""
@@ -86,6 +91,11 @@ class Objective:
         if self.rescale:
             total = total / max([1.0, *(term.weight for term in terms.values())])
         return Loss(total, risk, l2, terms), state
+
+    def fresh_optimizer(self, step: int) -> bool:
+        """Return whether the optimizer's state is reset before the update of a step."""
+        at = self.fresh_optimizer_at
+        return step in at if isinstance(at, tuple) else step == at
 
     def divisor(self, weights: Iterable[float]) -> float:
         """Return the divisor of the whole loss when its terms have such weights."""

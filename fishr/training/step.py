@@ -149,7 +149,7 @@ def advance(
     require_tree(penalty, "penalty state")
 
     weights, memory = {name: state.parameters[name] for name in trainable}, state.optimizer
-    if state.step == experiment.objective.fresh_optimizer_at:
+    if experiment.objective.fresh_optimizer(state.step):
         memory = first_memory(experiment, weights)
     if usable is None or usable:
         by_name = dict(zip(weights, gradients, strict=True))

@@ -135,7 +135,7 @@ def test_collect_reads_it(call, world):
             ("--benchmark", "PACS", "--algorithm", "ERM"),
             "--test-env: got none, expected one or more of 0 (A), 1 (C), 2",
         ),
-        (("--benchmark", "PACS", "--test-env", 0), "--algorithm: got none, expected one of ERM, Fishr, IRM, VREx"),
+        (("--benchmark", "PACS", "--test-env", 0), "--algorithm: got none, expected one of "),
         (("--algorithm", "ERM"), "--algorithm: got it without --benchmark; name a data set with it, or drop"),
         (("colored-digits", *JOB), "RECIPE or FILE: got it together with --benchmark"),
         (("--seed", 1, *JOB), "--seed: got it together with --benchmark, whose job decides it"),

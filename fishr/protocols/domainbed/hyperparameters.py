@@ -1,22 +1,11 @@
-"""DomainBed's hyper-parameters: defaults and random draws, bit for bit."""
+"""DomainBed's hyper-parameters of a run: defaults and random draws, bit for bit."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
-from attrs import frozen
 from numpy.random import RandomState
 
 from fishr.data.environments import seed_hash
-
-Value = float | int | bool
-Draw = Callable[[RandomState], Value]
-
-
-@frozen
-class Range:
-    """A hyper-parameter: its default, for hparams_seed 0, and its random draw."""
-
-    default: Value
-    draw: Draw
+from fishr.methods.ranges import Range, Value, choice, fixed, power, whole
 
 
 def hyperparameters(dataset: str, own: Mapping[str, Range], hparams_seed: int, trial_seed: int) -> dict[str, Value]:
@@ -30,38 +19,21 @@ def hyperparameters(dataset: str, own: Mapping[str, Range], hparams_seed: int, t
     return {name: getattr(value, "item", lambda value=value: value)() for name, value in drawn.items()}
 
 
-def uniform(low: float, high: float) -> Draw:
-    return lambda generator: generator.uniform(low, high)
-
-
-def power(low: float, high: float, base: float = 10) -> Draw:
-    """Draw base^U(low, high)."""
-    return lambda generator: base ** generator.uniform(low, high)
-
-
-def whole(draw: Draw) -> Draw:
-    return lambda generator: int(draw(generator))
-
-
 def _shared(dataset: str) -> dict[str, Range]:
     shared = {
-        "data_augmentation": _fixed(True),
-        "class_balanced": _fixed(False),
-        "nonlinear_classifier": _fixed(False),
-        "resnet_dropout": Range(0.0, lambda generator: generator.choice((0.0, 0.1, 0.5))),
+        "data_augmentation": fixed(True),
+        "class_balanced": fixed(False),
+        "nonlinear_classifier": fixed(False),
+        "resnet_dropout": Range(0.0, choice((0.0, 0.1, 0.5))),
     }
     if dataset in ("RotatedMNIST", "ColoredMNIST"):
         return shared | {
             "lr": Range(1e-3, power(-4.5, -2.5)),
             "batch_size": Range(64, whole(power(3, 9, base=2))),
-            "weight_decay": _fixed(0.0),
+            "weight_decay": fixed(0.0),
         }
     return shared | {
         "lr": Range(5e-5, power(-5, -3.5)),
         "batch_size": Range(32, whole(power(3, 5 if dataset == "DomainNet" else 5.5, base=2))),
         "weight_decay": Range(0.0, power(-6, -2)),
     }
-
-
-def _fixed(value: Value) -> Range:
-    return Range(value, lambda generator: value)

@@ -14,9 +14,10 @@ from fishr.data.batches import Minibatch
 from fishr.data.environments import AllEnvironments, HeldOut, check_test_environments, seed_hash
 from fishr.errors import InputError
 from fishr.losses import CrossEntropy
+from fishr.methods.ranges import Value
 from fishr.models.heads import LinearHead
 from fishr.protocols.domainbed.datasets import STEPS
-from fishr.protocols.domainbed.hyperparameters import Value, hyperparameters
+from fishr.protocols.domainbed.hyperparameters import hyperparameters
 from fishr.protocols.domainbed.records import JobKey
 from fishr.protocols.domainbed.settings import Settings
 from fishr.training.experiment import Experiment
@@ -74,7 +75,7 @@ class Job:
     @property
     def hparams(self) -> dict[str, Value]:
         """The drawn hyper-parameters, with those that the settings fix."""
-        ranges = self.settings.method(self.algorithm).ranges
+        ranges = self.settings.method(self.algorithm).ranges_on(self.dataset)
         drawn = hyperparameters(self.dataset, ranges, self.hparams_seed, self.trial_seed)
         return drawn | {name: value for name, value in self.settings.hparams.items() if name in drawn}
 
@@ -82,7 +83,7 @@ class Job:
         """Return DomainBed's run: its data, network, objective and batches, evaluated when DomainBed records."""
         settings, hparams, method = self.settings, self.hparams, self.settings.method(self.algorithm)
         domains = len(settings.benchmark(self.dataset).environments) - len(self.test_envs)
-        return Experiment(
+        experiment = Experiment(
             name=str(self.key),
             data=HeldOut(
                 settings.environments(self.dataset, bool(hparams["data_augmentation"])),
@@ -94,7 +95,7 @@ class Job:
             featurizer=settings.network(self.dataset, float(hparams["resnet_dropout"])),
             head=settings.head or LinearHead(init="torch"),
             loss=settings.loss or CrossEntropy(),
-            objective=method.objective(hparams, domains),
+            objective=method.objective_for(hparams, domains),
             optimizer=_with_drawn(settings.optimizer or Adam(lr=1.0), hparams),
             batches=Minibatch(int(hparams["batch_size"]), replace=True),
             steps=self.steps,
@@ -102,9 +103,10 @@ class Job:
             evaluate_from=1,
             checkpoint_every=self.evaluate_every,
             seed=self.run_seed,
-            lr_schedule=settings.lr_schedule if method.lr_schedule is None else method.lr_schedule,
-            lr_factors=settings.lr_factors if method.lr_factors is None else method.lr_factors,
+            lr_schedule=settings.lr_schedule,
+            lr_factors=settings.lr_factors,
         )
+        return attrs.evolve(experiment, **method.changes(hparams))
 
 
 def feature_experiment(dataset: str, settings: Settings) -> Experiment:

@@ -16,14 +16,17 @@ from fishr.data.images.preprocessing import Preprocessing
 from fishr.data.mnist import DomainBedColoredMNIST, RotatedMNIST
 from fishr.errors import InputError
 from fishr.losses import Loss, predicts_classes
+from fishr.methods.every_method import METHODS
+from fishr.methods.method import Method
+from fishr.methods.ranges import Value
 from fishr.models.featurizers import MNISTCNN, FeatureDropout, Featurizer
 from fishr.models.heads import Head
 from fishr.models.resnet import ResNet
 from fishr.models.timm_backbone import TimmBackbone, timm_preprocessing
 from fishr.penalties.schedules import Schedule
 from fishr.protocols.domainbed.datasets import BENCHMARKS, Benchmark
-from fishr.protocols.domainbed.hyperparameters import Value, hyperparameters
-from fishr.protocols.domainbed.methods import METHODS, Method, OwnMethod
+from fishr.protocols.domainbed.hyperparameters import hyperparameters
+from fishr.protocols.domainbed.methods import OwnMethod
 from fishr.training.optimizers import Optimizer
 
 Protocol = Literal["domainbed-2021", "domainbed-2024"]
@@ -107,7 +110,7 @@ class Settings:
         """Refuse hyper-parameters that no method would take."""
         defaults = dict[str, Value]()
         for name in (*METHODS, *self.methods):
-            defaults |= hyperparameters("PACS", self.method(name).ranges, hparams_seed=0, trial_seed=0)
+            defaults |= hyperparameters("PACS", self.method(name).ranges_on("PACS"), hparams_seed=0, trial_seed=0)
         for name, value in self.hparams.items():
             if name not in defaults or name in _UNUSED:
                 known = ", ".join(sorted(defaults.keys() - set(_UNUSED)))

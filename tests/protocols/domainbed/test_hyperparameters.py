@@ -4,8 +4,8 @@ import math
 
 import pytest
 
+from fishr.methods import METHODS
 from fishr.protocols.domainbed.hyperparameters import hyperparameters
-from fishr.protocols.domainbed.methods import METHODS
 
 # Printed by facebookresearch/DomainBed at b93c22a: hparams_registry.random_hparams, Fishr on ColoredMNIST, trial 0.
 GOLDEN = {

@@ -9,11 +9,12 @@ from fishr.data.images import NoAugmentation, Preprocessing
 from fishr.data.images.image_data import ImageFolders, ImageList
 from fishr.data.mnist import RotatedMNIST
 from fishr.errors import InputError
+from fishr.methods import METHODS
 from fishr.models import MNISTCNN, FeatureDropout, LinearHead, ResNet, TimmBackbone
 from fishr.penalties import IRM, Fishr, Stateless, VREx
 from fishr.protocols.domainbed.datasets import BENCHMARKS
 from fishr.protocols.domainbed.job import Job, feature_experiment
-from fishr.protocols.domainbed.methods import METHODS, OwnMethod
+from fishr.protocols.domainbed.methods import OwnMethod
 from fishr.protocols.domainbed.settings import OwnData, Settings
 from fishr.training import Adam, Experiment
 
@@ -170,7 +171,7 @@ def test_features_are_of_whole_plain_environments():
     ("arguments", "message"),
     [
         (("Pacs", "ERM", (0,), 0, 0), "data set: got 'Pacs', expected one of ColoredMNIST, RotatedMNIST"),
-        (("PACS", "Fisher", (0,), 0, 0), "algorithm: got 'Fisher', expected one of ERM, Fishr, IRM, VREx"),
+        (("PACS", "Fisher", (0,), 0, 0), "algorithm: got 'Fisher', expected one of .*ERM, .*VREx"),
         (("PACS", "ERM", (4,), 0, 0), r"PACS: test environment: got 4, expected one of 0 \(A\)"),
         (("PACS", "ERM", (0, 0), 0, 0), "PACS: test: got"),
         (("PACS", "ERM", (0,), -1, 0), "hparams_seed: got -1"),

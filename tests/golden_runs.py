@@ -1,0 +1,86 @@
+"""DomainBed's weights after four updates, and the problem that they belong to."""
+
+import json
+import zlib
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fishr.protocols.domainbed.job import Job
+from fishr.protocols.domainbed.settings import Settings
+from fishr.training.experiment import Experiment
+from fishr.training.model import Model
+from fishr.training.state import build_modules, first_state
+from fishr.training.step import advance
+from fishr.types import DomainBatch
+
+FOLDER = Path(__file__).parent / "goldens"
+RUNS: dict[str, Any] = json.loads((FOLDER / "updates.json").read_text())
+HPARAMS: dict[str, Any] = json.loads((FOLDER / "hparams.json").read_text())
+FLOAT64 = torch.float64
+# The layers of ``MNISTCNN`` by DomainBed's names.
+LAYERS = {"0": "conv1", "2": "bn0", "3": "conv2", "5": "bn1", "6": "conv3", "8": "bn2", "9": "conv4", "11": "bn3"}
+
+
+def upstream(name: str) -> str:
+    """DomainBed's name of a parameter."""
+    role, *layer, kind = name.split(".")
+    return ".".join((role, *(LAYERS[part] for part in layer), kind))
+
+
+def first_value(name: str, shape: tuple[int, ...]) -> Tensor:
+    drawn = torch.rand(shape, generator=torch.Generator().manual_seed(zlib.crc32(name.encode())), dtype=FLOAT64)
+    drawn = drawn * 2 - 1
+    if len(shape) > 1:
+        return drawn / torch.tensor(shape[1:]).prod().to(FLOAT64).sqrt()
+    return 0.1 * drawn + name.endswith(".weight")
+
+
+def batch_of(step: int) -> DomainBatch:
+    inputs, labels = [], []
+    for domain in range(3):
+        draws = torch.Generator().manual_seed(1000 * step + domain)
+        images = torch.rand(8, 2, 28, 28, generator=draws, dtype=FLOAT64) * (1 + domain)
+        classes = torch.randint(3, (8,), generator=draws)
+        images[:, 0] += classes.view(8, 1, 1)
+        inputs.append(images)
+        labels.append(classes)
+    return DomainBatch(torch.cat(inputs), torch.cat(labels), (8, 8, 8))
+
+
+def checksums(parameters: dict[str, Tensor]) -> dict[str, list[float]]:
+    """[Σw, Σw², Σ w_i·cos i] of each role."""
+    roles = dict[str, list[Tensor]]()
+    for name in sorted(parameters, key=upstream):
+        roles.setdefault(name.partition(".")[0], []).append(parameters[name].flatten())
+    flat = {role: torch.cat(parts) for role, parts in roles.items()}
+    wave = {role: torch.arange(len(w), dtype=FLOAT64).cos() for role, w in flat.items()}
+    return {role: [w.sum().item(), w.square().sum().item(), (w * wave[role]).sum().item()] for role, w in flat.items()}
+
+
+def experiment_of(algorithm: str, hparams: dict[str, Any]) -> Experiment:
+    settings = Settings(hparams=hparams)
+    return Job("RotatedMNIST", algorithm, (0, 1, 2), 0, 0, settings).experiment()
+
+
+def golden_model(experiment: Experiment) -> Model:
+    model = build_modules(experiment, (2, 28, 28), 3, torch.device("cpu"))
+    model.featurizer.double()
+    model.head.double()
+    with torch.no_grad():
+        for name, parameter in model.parameters().items():
+            parameter.copy_(first_value(upstream(name), tuple(parameter.shape)))
+    return model
+
+
+def updates(experiment: Experiment, steps: int = 4) -> list[dict[str, list[float]]]:
+    """The checksums before the first update and after each."""
+    model = golden_model(experiment)
+    state = first_state(experiment, model, 3)
+    found = [checksums(state.parameters)]
+    for step in range(steps):
+        state, _ = advance(model, experiment, state, batch_of(step))
+        found.append(checksums(state.parameters))
+    return found

@@ -1,0 +1,40 @@
+"""Methods against DomainBed: weights after four updates, and hyper-parameters."""
+
+import pytest
+from golden_runs import HPARAMS, RUNS, experiment_of, updates
+
+from fishr.methods import METHODS
+from fishr.protocols.domainbed.hyperparameters import hyperparameters
+
+# One run is quick.
+RUNS_OF_OURS = [
+    pytest.param(name, marks=() if name == "Fishr/active" else pytest.mark.slow)
+    for name in RUNS
+    if name.partition("/")[0] in METHODS
+]
+# Kernels of sums in another order.
+TOLERANCES = {"MMD": 1e-8}
+
+
+@pytest.mark.parametrize("run", RUNS_OF_OURS)
+def test_four_updates_are_domainbeds(run: str) -> None:
+    golden, (algorithm, _) = RUNS[run], run.split("/")
+    found = updates(experiment_of(algorithm, golden["hparams"]))
+    tolerance = TOLERANCES.get(algorithm, 1e-9)
+    for step, (ours, theirs) in enumerate(zip(found, [golden["first"], *golden["weights"]], strict=True)):
+        assert ours.keys() <= theirs.keys()
+        for role, sums in ours.items():
+            assert sums == pytest.approx(theirs[role], rel=tolerance), f"{role} after {step} updates"
+
+
+@pytest.mark.parametrize("algorithm", [name for name in METHODS if name in HPARAMS])
+def test_hyperparameters_are_domainbeds(algorithm: str) -> None:
+    of_erm = HPARAMS["ERM"]
+    groups = HPARAMS[algorithm] if algorithm != "ERM" else {dataset: {} for dataset in of_erm}
+    for datasets, draws in groups.items():
+        for dataset in datasets.split():
+            for key, shared in of_erm[dataset].items():
+                hparams_seed, trial_seed = (0, 0) if key == "default" else map(int, key.split(":"))
+                found = hyperparameters(dataset, METHODS[algorithm].ranges_on(dataset), hparams_seed, trial_seed)
+                others = {"data_augmentation": True, "class_balanced": False, "nonlinear_classifier": False}
+                assert found == others | shared | draws.get(key, {})
