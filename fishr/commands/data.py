@@ -91,17 +91,17 @@ def download(name: str, data_dir: Path, archives: tuple[Path, ...], duplicates: 
     if MIRROR in found.origin:
         if archives or duplicates:
             raise InputError(f"{name}: --archive and --duplicates are for data sets of images; {found.by_hand} instead")
-        for path in download_mnist(data_dir):
+        for path in download_mnist(data_dir, _note):
             click.echo(path)
         return
     if found.folder is None:
         raise InputError(f"{found.kind}: there is nothing to download; it needs {found.needs}")
     with _bar("B", f"{name}: interrupted; the same command resumes the download") as progress:
-        installed = install(IMAGE_SETS[found.kind], data_dir, archives, duplicates, progress=progress)
+        installed = install(IMAGE_SETS[found.kind], data_dir, archives, duplicates, progress=progress, report=_note)
     for path, digest in installed.sums:
         click.echo(f"{digest}  {path}")
     for note in installed.notes:
-        click.echo(f"note: {note}")
+        _note(note)
     click.echo(installed.folder if installed.sums else f"{installed.folder}: exists already")
 
 
@@ -143,8 +143,12 @@ def verify(source: str, data_dir: Path) -> None:
         raise InputError(f"{len(verified.unreadable)} of {verified.images} images cannot be read: {shown}{more}")
     click.echo(_table(verified.contents, passed_over=True) + "\n")
     for note in verified.notes:
-        click.echo(f"note: {note}")
+        _note(note)
     click.echo(f"{place}: all {verified.images} images can be read")
+
+
+def _note(line: str) -> None:
+    click.echo(f"note: {line}")
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from fishr.data.domains import DataSet
 from fishr.data.environments import EnvironmentSource
 from fishr.data.images.folder_listing import LAYOUT
 from fishr.data.mnist import ANGLES, COLOR_NAMES
-from fishr.data.mnist_files import ALL, IMAGES, LABELS, MIRROR, find_mnist
+from fishr.data.mnist_files import ALL, IMAGES, LABELS, MIRRORS, find_mnist
 from fishr.data.sources.image_sets import IMAGE_SETS
 from fishr.data.sources.layouts import is_arranged
 from fishr.errors import InputError
@@ -123,7 +123,7 @@ def _mnist(kind: str, description: str, data_dir: Path, environments: tuple[str,
         ready,
         environments,
         classes,
-        origin=(MIRROR,),
+        origin=MIRRORS,
         layout="MNIST/raw/FILE, each raw or .gz",
         by_hand="copy torchvision's MNIST/raw folder",
     )
@@ -133,6 +133,7 @@ def _images(name: str, data_dir: Path) -> Entry:
     image_set = IMAGE_SETS[name]
     folder = data_dir / image_set.folder
     archive = "" if image_set.archives else " --archive FILE"
+    table = image_set.table and f"https://huggingface.co/datasets/{image_set.table} (a table, in another order)"
     return Entry(
         name,
         image_set.description,
@@ -141,7 +142,7 @@ def _images(name: str, data_dir: Path) -> Entry:
         tuple(environment.folder for environment in image_set.environments),
         image_set.classes,
         image_set.class_names,
-        tuple(filter(None, (image_set.origin, *image_set.archives.values()))),
+        tuple(filter(None, (image_set.origin, *image_set.archives.values(), *image_set.mirrors.values(), table))),
         image_set.layout,
         image_set.by_hand,
         folder,

@@ -3,7 +3,8 @@
 import gzip
 import struct
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,8 @@ TEST_IMAGES = "t10k-images-idx3-ubyte"
 TEST_LABELS = "t10k-labels-idx1-ubyte"
 ALL = (IMAGES, LABELS, TEST_IMAGES, TEST_LABELS)
 MIRROR = "https://ossci-datasets.s3.amazonaws.com/mnist/"
+# Those of torchvision, in its order.
+MIRRORS = (MIRROR, "http://yann.lecun.com/exdb/mnist/")
 # The sums that torchvision publishes for the same files.
 MD5 = {
     f"{IMAGES}.gz": "f68b3c2dcbeaaa9fbdd348bbdeb94873",
@@ -108,20 +111,21 @@ def _content(path: Path) -> bytes:
         raise InputError(f"{path}: cannot be read ({reason(error)}); check the file") from None
 
 
-def download_mnist(data_dir: Path) -> tuple[Path, ...]:
+def download_mnist(data_dir: Path, report: Callable[[str], object] = lambda line: None) -> tuple[Path, ...]:
     """Download MNIST's four .gz files to ``data_dir/MNIST/raw``, the layout of torchvision.
 
     A correct file that exists is kept. A new one is written under another name, resumed after an interruption, checked
-    against its MD5 sum, and then renamed.
+    against its MD5 sum, and then renamed. If the first of torchvision's mirrors fails, the second is tried; ``report``
+    is called with a line on each.
 
     Raises:
         InputError: A file of that name exists but is not MNIST's, or the folder cannot be written.
-        RunFailed: The network fails or sends other bytes than expected.
+        RunFailed: The network fails or sends other bytes than expected, from each mirror.
 
     Source:
-        MD5 sums: torchvision.datasets.MNIST.resources.
+        Mirrors and MD5 sums: torchvision.datasets.MNIST.mirrors and .resources.
     """
-    from fishr.data.sources.downloading import download
+    from fishr.data.sources.downloading import download, from_first
 
     folder = data_dir / "MNIST" / "raw"
     try:
@@ -134,16 +138,21 @@ def download_mnist(data_dir: Path) -> tuple[Path, ...]:
             raise InputError(f"{folder / name}: its MD5 is {got}, expected {MD5[name]}; move it away and try again")
     by_hand = f"copy torchvision's MNIST/raw folder to {folder}"
 
-    def check(part: Path) -> None:
+    def check(mirror: str, part: Path) -> None:
         name = part.name.removesuffix(".fishr-part")
         got = digest_of(part, "md5")
         if got != MD5[name]:
             part.unlink()
-            raise RunFailed(f"{MIRROR}{name}: the download has MD5 {got}, expected {MD5[name]}; retry, or {by_hand}")
+            raise RunFailed(f"{mirror}{name}: the download has MD5 {got}, expected {MD5[name]}; retry, or {by_hand}")
 
     for name in MD5:
         if name not in found:
-            download(MIRROR + name, folder / name, check, otherwise=by_hand)
+            path = folder / name
+
+            def get(mirror: str, path: Path = path) -> None:
+                download(mirror + path.name, path, partial(check, mirror), otherwise=by_hand)
+
+            from_first(MIRRORS, get, lambda line, name=name: report(f"{name}: {line}"))
     return tuple(folder / name for name in MD5)
 
 

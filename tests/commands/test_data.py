@@ -57,7 +57,9 @@ class Answer(io.BytesIO):
 
 def test_a_download_without_network_is_one_line(call, home):
     said = call("data", "download", "mnist")
-    assert (said.code, said.out, said.err.count("\n")) == (1, "", 1)
+    assert (said.code, said.out.count("\n"), said.err.count("\n")) == (1, 1, 1)
+    assert said.out.startswith("note: train-images-idx3-ubyte.gz: https://")
+    assert "; now from http://yann.lecun.com/exdb/mnist/\n" in said.out
     assert said.err.startswith("Error: https://")
     assert "not received (Name or service not known); the same command resumes at byte 0, or copy torch" in said.err
     assert [path for path in home.rglob("*") if path.is_file()] == []

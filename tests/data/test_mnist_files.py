@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from fishr.data import mnist_files
-from fishr.data.mnist_files import MD5, MIRROR, RAW_MD5, download_mnist, read_images, read_labels, verify_mnist
+from fishr.data.mnist_files import MD5, MIRROR, MIRRORS, RAW_MD5, download_mnist, read_images, read_labels, verify_mnist
 from fishr.errors import InputError, RunFailed
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (5, 28, 28), np.uint8)
@@ -104,6 +104,9 @@ def test_what_cannot_be_opened_is_refused(tmp_path: Path):
 CONTENT = {name: name.encode() * 3 for name in MD5}
 
 
+FIRST = "train-images-idx3-ubyte.gz"
+
+
 class Mirror:
     """Sends the stand-in files, or ``content`` and then an error, and records the requests."""
 
@@ -111,11 +114,14 @@ class Mirror:
         self.requests: list[str] = []
         self.content: bytes | None = None
         self.error: BaseException | None = None
+        self.dead = ""
 
     def __call__(self, request, timeout):
-        assert request.full_url.startswith(MIRROR)
-        name = request.full_url.removeprefix(MIRROR)
+        mirror, slash, name = request.full_url.rpartition("/")
         self.requests.append(name)
+        if mirror + slash == self.dead:
+            raise URLError("Name or service not known")
+        assert mirror + slash in MIRRORS
         return Answer(CONTENT[name] if self.content is None else self.content, self.error)
 
 
@@ -152,9 +158,27 @@ def files(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.rglob("*") if path.is_file())
 
 
-def test_the_sums_are_torchvisions():
-    resources = pytest.importorskip("torchvision.datasets").MNIST.resources
-    assert dict(resources) == MD5
+def test_the_sums_and_mirrors_are_torchvisions():
+    found = pytest.importorskip("torchvision.datasets").MNIST
+    assert dict(found.resources) == MD5
+    assert tuple(found.mirrors) == MIRRORS
+
+
+def test_the_second_mirror_serves_if_the_first_fails(tmp_path: Path, stand_in, mirror):
+    lines: list[str] = []
+    mirror.dead = MIRROR
+    paths = download_mnist(tmp_path, lines.append)
+    assert [path.read_bytes() for path in paths] == list(CONTENT.values())
+    assert len(lines) == 8
+    assert lines[0].startswith(f"{FIRST}: {MIRROR}{FIRST}: not received (<urlopen error Name or service not known>")
+    assert lines[0].endswith(f"; now from {MIRRORS[1]}")
+    assert lines[1] == f"{FIRST}: from {MIRRORS[1]}"
+    mirror.dead = ""
+    for path in paths:
+        path.unlink()
+    lines.clear()
+    download_mnist(tmp_path, lines.append)
+    assert lines == [f"{name}: from {MIRROR}" for name in CONTENT]
 
 
 def test_four_files_arrive_whole_in_torchvisions_layout(tmp_path: Path, stand_in):
@@ -187,7 +211,6 @@ def test_a_wrong_file_is_refused_and_left_as_it_is(tmp_path: Path, stand_in, mir
     assert str(path) in str(caught.value)
 
 
-FIRST = "train-images-idx3-ubyte.gz"
 KEPT = [f"{FIRST}.fishr-part", f"{FIRST}.fishr-part.tag"]
 
 
@@ -207,6 +230,7 @@ def test_a_failing_network_leaves_no_wrong_file(tmp_path: Path, mirror, content,
         download_mnist(tmp_path)
     assert str(caught.value).startswith(f"{MIRROR}{FIRST}: ")
     assert f"copy torchvision's MNIST/raw folder to {tmp_path / 'MNIST' / 'raw'}" in str(caught.value)
+    assert str(caught.value).endswith(f"; {MIRRORS[1]} failed too")
     assert "\n" not in str(caught.value)
     assert files(tmp_path) == kept
 

@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from email.message import Message
 from http.client import HTTPException
@@ -35,6 +35,25 @@ class Reply:
 
 Progress = Callable[[str, int, int | None], object]
 """Called with what is in progress, how much of it is done, and the total (None: unknown)."""
+
+
+def from_first(
+    sources: Sequence[str], get: Callable[[str], object], report: Callable[[str], object] = lambda line: None
+) -> None:
+    """Call ``get`` with each address until one serves; report it and those that failed, or raise the first failure."""
+    failures = list[RunFailed]()
+    for number, source in enumerate(sources, start=1):
+        try:
+            get(source)
+        except RunFailed as error:
+            failures.append(error)
+            if number < len(sources):
+                report(f"{error}; now from {sources[number]}")
+        else:
+            report(f"from {source}")
+            return
+    others = "".join(f"; {source} failed too" for source in sources[1:])
+    raise RunFailed(f"{failures[0]}{others}") from failures[-1]
 
 
 def download(
@@ -111,13 +130,16 @@ def _receive_over_http(url: str, part: Path, progress: Progress, otherwise: str)
 def _receive(url: str, file: BinaryIO, part: Path, progress: Progress) -> str:
     """Append the bytes of one connection; return why the file is not whole yet, or nothing."""
     memo, name = _tag_file(part), part.name.removesuffix(".fishr-part")
-    tag = memo.read_text() if file.tell() and memo.exists() else ""
+    tag, _, source = (memo.read_text() if file.tell() and memo.exists() else "").partition("\n")
+    if source not in ("", url) and not tag:  # Bytes of another source, whose version is not known.
+        file.truncate(0)
+        file.seek(0)
     try:
         with open_url(url, file.tell(), tag) as reply:
             if reply.start != file.tell():
                 file.truncate(reply.start)
                 file.seek(reply.start)
-            write_atomically(memo, reply.tag.encode())
+            write_atomically(memo, f"{reply.tag}\n{url}".encode())
             progress(name, file.tell(), reply.length)
             for chunk in reply.chunks:
                 file.write(chunk)

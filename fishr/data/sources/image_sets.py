@@ -14,7 +14,10 @@ from fishr.errors import InputError
 _DRIVE = "https://drive.google.com/uc?id="
 _DOMAINNET = "http://csr.bu.edu/ftp/visda/2019/multi-source"
 _CARS = ("aclass", "escape", "hilux", "i3", "lexus", "tesla", "tiguan", "tucson", "x5", "zoe")
+# LILA publishes its data sets in equal folders on the clouds of Google and Microsoft.
 _TRAPS = "https://storage.googleapis.com/public-datasets-lila/caltechcameratraps"
+_TRAPS_MIRROR = "https://lilawildlife.blob.core.windows.net/lila-wildlife/caltechcameratraps"
+_TRAPS_FILES = ("eccv_18_all_images_sm.tar.gz", "eccv_18_annotations.tar.gz")
 
 
 Relay = Callable[[Path, Path, tuple[Environment, ...]], tuple[str, ...]]
@@ -30,6 +33,8 @@ class ImageSet:
         environments: In the order of their indices.
         origin: Page of its publisher; empty: only the addresses of its archives are known.
         archives: Addresses of the files to download, by file name; empty: people have to get them themselves.
+        mirrors: A second address of a file, by its name, for when the first fails.
+        table: Name of a table of the same images on the Hugging Face hub, in another order; empty: none is known.
         by_hand: Instructions for a layout by hand.
         class_names: Names of the classes, if they are few.
         license: License, if it is known.
@@ -47,6 +52,8 @@ class ImageSet:
     classes: int
     origin: str = ""
     archives: Mapping[str, str] = field(factory=dict, hash=False)
+    mirrors: Mapping[str, str] = field(factory=dict, hash=False)
+    table: str = ""
     by_hand: str = "unpack it, and move its environments' folders there"
     class_names: tuple[str, ...] = ()
     license: str = ""
@@ -101,6 +108,7 @@ _SETS = (
         environments=_environments({"art_painting": "A", "cartoon": "C", "photo": "P", "sketch": "S"}),
         classes=7,
         archives={"PACS.zip": f"{_DRIVE}1JFr8f805nMUelQWWmfnJR3y4_SYoN5Pd"},
+        table="flwrlabs/pacs",
         class_names=("dog", "elephant", "giraffe", "guitar", "horse", "house", "person"),
     ),
     ImageSet(
@@ -110,6 +118,7 @@ _SETS = (
         environments=_environments({"Art": "A", "Clipart": "C", "Product": "P", "Real World": "R"}),
         classes=65,
         archives={"OfficeHome.zip": f"{_DRIVE}1uY0pj7oFsjMxRwaD3Sxy0jgel0fsYXLC"},
+        table="flwrlabs/office-home",
     ),
     ImageSet(
         name="TerraIncognita",
@@ -119,7 +128,8 @@ _SETS = (
         classes=10,
         origin="https://lila.science/datasets/caltech-camera-traps",
         relay=arrange_locations,
-        archives={name: f"{_TRAPS}/{name}" for name in ("eccv_18_all_images_sm.tar.gz", "eccv_18_annotations.tar.gz")},
+        archives={name: f"{_TRAPS}/{name}" for name in _TRAPS_FILES},
+        mirrors={name: f"{_TRAPS_MIRROR}/{name}" for name in _TRAPS_FILES},
         by_hand="put each image of these locations under its category in the annotations",
         class_names=CATEGORIES,
         license="Community Data License Agreement, permissive variant",
@@ -138,6 +148,7 @@ _SETS = (
             f"{path.rpartition('/')[2]}.zip": f"{_DOMAINNET}/{path}.zip"
             for path in ("groundtruth/clipart", "infograph", "groundtruth/painting", "quickdraw", "real", "sketch")
         },
+        table="wltjr1007/DomainNet",
         by_hand="unpack all six there; DomainBed leaves out a published list of duplicates, fishr only with download "
         "--duplicates FILE",
     ),

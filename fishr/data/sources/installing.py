@@ -9,7 +9,7 @@ from attrs import frozen
 
 from fishr.data.images.folder_listing import list_folder
 from fishr.data.sources.archives import check_space, is_archive, unpack
-from fishr.data.sources.downloading import OTHERWISE, Progress, download
+from fishr.data.sources.downloading import OTHERWISE, Progress, download, from_first
 from fishr.data.sources.image_sets import ImageSet
 from fishr.data.sources.layouts import is_arranged
 from fishr.data.sources.verifying import check_contents, contents_of, notes_of
@@ -22,6 +22,10 @@ FOLDER = "archives"
 SUMS = "SHA256SUMS"  # in the form that ``sha256sum --check`` reads
 Fetch = Callable[[str, Path, Callable[[Path], object], Progress], None]
 """From (address, path, check of the whole file, progress) to the file at that path."""
+
+
+Report = Callable[[str], object]
+"""Called with one line on the source of a file."""
 
 
 @frozen
@@ -45,6 +49,7 @@ def install(
     left_out: Path | None = None,
     fetch: Fetch = download,
     progress: Progress = lambda what, done, total: None,
+    report: Report = lambda line: None,
 ) -> Installed:
     """Download, unpack and lay out a data set; an existing folder is never changed.
 
@@ -53,6 +58,7 @@ def install(
         left_out: File of paths ENVIRONMENT/CLASS/IMAGE, one a line, to leave out, such as duplicates.
         fetch: Downloads an archive.
         progress: Called with what is in progress, bytes done, and bytes in all (None: unknown).
+        report: Called with the address that an archive came from, and with each that failed before it.
 
     Returns:
         The folder; without sums if it existed already.
@@ -74,7 +80,7 @@ def install(
         )
     unwanted = () if left_out is None else read_left_out(left_out)
     check_writable(folder)
-    sums = () if archives else obtain(image_set.archives, data_dir, fetch, progress)
+    sums = () if archives else _obtained(image_set, data_dir, fetch, progress, report)
     chosen = archives or [path for path, _ in sums]
     existing = next(place for place in (data_dir, *data_dir.absolute().parents) if place.exists())
     total = check_space(chosen, existing)
@@ -92,27 +98,51 @@ def install(
     return Installed(folder, sums or tuple((path, digest_of(path)) for path in archives), notes)
 
 
+def _obtained(
+    image_set: ImageSet, data_dir: Path, fetch: Fetch, progress: Progress, report: Report
+) -> tuple[tuple[Path, str], ...]:
+    sources = {
+        name: tuple(filter(None, (address, image_set.mirrors.get(name))))
+        for name, address in image_set.archives.items()
+    }
+    try:
+        return obtain(sources, data_dir, fetch, progress, report)
+    except RunFailed as error:
+        table = f"; or take its images in a table, fishr data download hf:{image_set.table}" if image_set.table else ""
+        raise RunFailed(f"{error}{table}") from error
+
+
 def obtain(
-    archives: Mapping[str, str],
+    archives: Mapping[str, Sequence[str]],
     data_dir: Path,
     fetch: Fetch = download,
     progress: Progress = lambda what, done, total: None,
+    report: Report = lambda line: None,
 ) -> tuple[tuple[Path, str], ...]:
-    """Download archives that ``data_dir/archives`` lacks; return the path and SHA-256 sum of each."""
+    """Download archives that ``data_dir/archives`` lacks, by names, from the first of their sources that serves."""
     folder = data_dir / FOLDER
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"{folder}: cannot be used ({reason(error)}); give a folder you can write to") from None
     found = list[tuple[Path, str]]()
-    for name, address in archives.items():
+    for name, sources in archives.items():
         path = folder / name
         if path.exists():
             check_and_record(path, name)
         else:
-            fetch(address, path, partial(_check, name=name, address=address), progress)
+            get = partial(_fetched, path=path, fetch=fetch, progress=progress)
+            from_first(sources, get, partial(_named, name, report))
         found.append((path, read_sums(folder)[name]))
     return tuple(found)
+
+
+def _fetched(address: str, path: Path, fetch: Fetch, progress: Progress) -> None:
+    fetch(address, path, partial(_check, name=path.name, address=address), progress)
+
+
+def _named(name: str, report: Report, line: str) -> None:
+    report(f"{name}: {line}")
 
 
 def _check(part: Path, name: str, address: str) -> None:

@@ -3,6 +3,7 @@
 import os
 import sys
 from contextlib import contextmanager
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
@@ -11,7 +12,7 @@ from types import SimpleNamespace
 import pytest
 
 from fishr.data.sources import downloading
-from fishr.data.sources.downloading import Reply, download, open_url, partial_file
+from fishr.data.sources.downloading import Reply, download, from_first, open_url, partial_file
 from fishr.errors import InputError, RunFailed
 
 CONTENT = bytes(range(256)) * 400
@@ -221,6 +222,29 @@ def test_the_check_comes_before_the_name(server, tmp_path: Path):
 
 
 @pytest.mark.slow
+def test_a_second_source_serves_where_the_first_does_not(server, tmp_path: Path):
+    lines: list[str] = []
+    path, absent = tmp_path / "clipart.zip", server.url.replace("clipart.zip", "absent")
+    get = partial(download, path=path, check=lambda part: None)
+    from_first((absent, server.url), get, lines.append)
+    assert path.read_bytes() == CONTENT
+    assert [each.name for each in tmp_path.iterdir()] == ["clipart.zip"]
+    assert lines[0].startswith(f"{absent}: not received (HTTP Error 404")
+    assert lines[0].endswith(f"; now from {server.url}")
+    assert lines[1:] == [f"from {server.url}"]
+    with pytest.raises(RunFailed, match=r"absent: not received .*; http://127\.0\.0\.1:1/clipart.zip failed too$"):
+        from_first((absent, "http://127.0.0.1:1/clipart.zip"), partial(get, path=tmp_path / "b"), lines.append)
+
+
+@pytest.mark.parametrize("tag", ['"v1"', ""])
+def test_bytes_of_two_sources_are_not_mixed(server, tmp_path: Path, tag):
+    part = partial_file(tmp_path / "clipart.zip")
+    part.write_bytes(b"of another source")
+    part.with_name(f"{part.name}.tag").write_text(f"{tag and chr(34) + 'v0' + chr(34)}\nhttp://host/clipart.zip")
+    server.tag = tag
+    assert fetched(server, tmp_path) == CONTENT
+
+
 def test_two_processes_do_not_fetch_the_same_file(server, tmp_path: Path):
     def again(part: Path) -> None:
         with pytest.raises(InputError, match="another process is downloading it"):

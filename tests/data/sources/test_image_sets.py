@@ -51,6 +51,14 @@ def test_names_in_any_case():
         find_image_set("xyz")
 
 
+def test_mirrors_have_files_of_the_same_names():
+    """LILA's folders on Microsoft's cloud are those on Google's."""
+    for image_set in IMAGE_SETS.values():
+        assert image_set.mirrors.keys() <= image_set.archives.keys()
+        assert all(address.endswith(f"/{name}") for name, address in image_set.mirrors.items())
+    assert IMAGE_SETS["TerraIncognita"].mirrors.keys() == IMAGE_SETS["TerraIncognita"].archives.keys()
+
+
 def test_archives_lie_where_their_publishers_say():
     """DomainNet: ai.bu.edu/M3SDA, its cleaned version; TerraIncognita: lila.science; the others: DomainBed's links."""
     bu, lila = "http://csr.bu.edu/ftp/visda/2019/multi-source", "https://storage.googleapis.com/public-datasets-lila"

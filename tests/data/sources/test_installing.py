@@ -211,7 +211,7 @@ def test_laid_means_every_environment(tmp_path: Path):
     assert is_arranged(tmp_path, two)
 
 
-TWO = {"a.zip": "http://host/a.zip", "b.zip": "https://drive.google.com/uc?id=0"}
+TWO = {"a.zip": ("http://host/a.zip",), "b.zip": ("https://drive.google.com/uc?id=0",)}
 
 
 def zipped(text: str) -> bytes:
@@ -244,7 +244,7 @@ def test_archives_come_with_their_sums(tmp_path: Path):
     publisher = Publisher(zipped("1"))
     found = obtain(TWO, tmp_path / "data", publisher)
     folder = tmp_path / "data" / "archives"
-    assert publisher.asked == list(TWO.values())
+    assert publisher.asked == [address for (address,) in TWO.values()]
     assert [path for path, _ in found] == [folder / "a.zip", folder / "b.zip"]
     assert {path.name: digest for path, digest in found} == read_sums(folder)
     assert {digest for _, digest in found} == {digest_of(folder / "a.zip")}
@@ -289,6 +289,36 @@ def test_what_is_no_archive_is_told_and_removed(tmp_path: Path, content, what):
     with pytest.raises(RunFailed, match=rf"^http://host/a.zip: the downloaded file is {what}.* --archive FILE$"):
         obtain(TWO, tmp_path, Publisher(content))
     assert names(tmp_path / "archives") == []
+
+
+def test_a_mirror_serves_what_the_publisher_does_not(tmp_path: Path):
+    lines: list[str] = []
+
+    def fetch(address, path, check, progress):
+        if "host" in address:
+            raise RunFailed(f"{address}: not received (timed out)")
+        Publisher(zipped("1"))(address, path, check, progress)
+
+    found = obtain({"a.zip": ("http://host/a.zip", "http://mirror/a.zip")}, tmp_path, fetch, report=lines.append)
+    assert [path.name for path, _ in found] == ["a.zip"]
+    assert lines == [
+        "a.zip: http://host/a.zip: not received (timed out); now from http://mirror/a.zip",
+        "a.zip: from http://mirror/a.zip",
+    ]
+    # The sum of the first file holds for every source.
+    (tmp_path / "archives" / "a.zip").unlink()
+    with pytest.raises(RunFailed, match=r"expected .*SHA256SUMS records"):
+        obtain({"a.zip": ("http://mirror/a.zip",)}, tmp_path, Publisher(zipped("2")))
+
+
+def test_a_table_is_named_where_the_archives_fail(tmp_path: Path):
+    def fetch(address, path, check, progress):
+        raise RunFailed(f"{address}: not received (timed out)")
+
+    with pytest.raises(
+        RunFailed, match=r"timed out\); or take its images in a table, fishr data download hf:flwrlabs/pa"
+    ):
+        install(PACS, tmp_path, fetch=fetch)
 
 
 def test_an_archives_folder_that_cannot_be_made_is_refused(tmp_path: Path):
