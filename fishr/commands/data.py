@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from fishr.commands.shared import FILE, PATH, about, format_option, progress_bar, repeatable_option
-from fishr.errors import InputError
+from fishr.errors import InputError, RunFailed
 
 if TYPE_CHECKING:
     from fishr.data.data_catalog import Entry
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from fishr.data.sources.downloading import Progress
 
 SHOWN = 3
+HUB = "hf:"
 folder_option = click.option("--data-dir", type=PATH, default=Path("data"), help="Folder of data sets.")
 
 
@@ -79,14 +80,23 @@ def info(name: str, data_dir: Path, style: str) -> None:
 def download(name: str, data_dir: Path, archives: tuple[Path, ...], duplicates: Path | None) -> None:
     """Download a data set, check its files and lay them out; existing files are kept.
 
-    NAME is mnist or one of `fishr data list`. Archives are kept in the folder archives below the data folder, with
-    their SHA-256 sums in SHA256SUMS. After an interruption, the same command resumes.
+    NAME is mnist, one of `fishr data list`, or hf:OWNER/NAME for a data set of the Hugging Face hub, which goes to the
+    folder huggingface/OWNER/NAME. Archives are kept in the folder archives below the data folder, with their SHA-256
+    sums in SHA256SUMS. Where a file has two sources, the second is tried after the first; a note names the one that
+    served. After an interruption, the same command resumes.
     """
     from fishr.data import download_mnist
     from fishr.data.data_catalog import entry_of
     from fishr.data.mnist_files import MIRROR
     from fishr.data.sources import IMAGE_SETS, install
 
+    if name.startswith(HUB):
+        if archives or duplicates:
+            raise InputError(
+                f"{name}: --archive and --duplicates are for data sets of `fishr data list`; leave them out"
+            )
+        _download_table(name.removeprefix(HUB), data_dir)
+        return
     found = entry_of(name, data_dir)
     if MIRROR in found.origin:
         if archives or duplicates:
@@ -145,6 +155,17 @@ def verify(source: str, data_dir: Path) -> None:
     for note in verified.notes:
         _note(note)
     click.echo(f"{place}: all {verified.images} images can be read")
+
+
+def _download_table(name: str, data_dir: Path) -> None:
+    from fishr.data.sources.hub_tables import download_table
+
+    try:
+        folder, new = download_table(name, data_dir)
+    except KeyboardInterrupt:
+        raise RunFailed(f"{HUB}{name}: interrupted; the same command resumes the download") from None
+    click.echo(folder if new else f"{folder}: exists already")
+    _note(f'use it with kind = "HuggingFaceImages", path = "{name}"')
 
 
 def _note(line: str) -> None:

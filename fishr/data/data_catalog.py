@@ -81,7 +81,12 @@ def catalog(data_dir: Path) -> tuple[Entry, ...]:
         Entry("CachedFeatures", "features of a frozen network", cached),
         Entry("FeatureEnvironments", "features of a frozen network, as environments to hold out", cached),
         Entry("ImageFolders", "your own images in folders", f"a folder {LAYOUT}; check it: fishr data verify FOLDER"),
-        Entry("ImageList", "your own images in a list", "a .csv, .json or .jsonl of environment, class and path"),
+        Entry("ImageList", "your own images in a list", "a .csv, .json or .jsonl with columns of any names"),
+        Entry(
+            "HuggingFaceImages",
+            "a data set of images of the Hugging Face hub",
+            f"Parquet or Arrow files: fishr data download hf:OWNER/NAME --data-dir {data_dir}",
+        ),
     )
     return (*entries, *_others({entry.kind for entry in entries}))
 

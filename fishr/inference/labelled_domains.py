@@ -8,7 +8,7 @@ from fishr.data.arrays import Arrays
 from fishr.data.cached_features import CachedFeatures
 from fishr.data.domains import Domain
 from fishr.data.images.folder_listing import has_class_folders, list_class_folders, list_folder
-from fishr.data.images.image_data import list_cache
+from fishr.data.images.image_environments import list_cache
 from fishr.data.images.image_inputs import ImageInputs
 from fishr.data.images.list_files import LIST_EXTENSIONS, Columns, list_file
 from fishr.data.images.listed_images import Listed

@@ -103,10 +103,19 @@ def test_cached_features_read_back(features: CachedFeatures, tmp_path: Path):
 def test_every_frozen_class_that_a_package_exports_has_a_name_in_files():
     found = {family.protocol.__name__: set(family.kinds) for family in FAMILIES}
     expected = {
-        "DataSet": {"AllEnvironments", "Arrays", "CachedFeatures", "ColoredDigits", "ColoredMNIST", "HeldOut"},
+        "DataSet": {
+            "AllEnvironments",
+            "Arrays",
+            "CachedFeatures",
+            "ColoredDigits",
+            "ColoredMNIST",
+            "HeldOut",
+            "PublishedSplits",
+        },
         "EnvironmentSource": {
             "DomainBedColoredMNIST",
             "FeatureEnvironments",
+            "HuggingFaceImages",
             "ImageFolders",
             "ImageList",
             "NumPyData",

@@ -1,5 +1,6 @@
 from .augmentation import Augmentation, DomainBedAugmentation, NoAugmentation, RandAugment, TrivialAugment
 from .caching import cache_images
+from .huggingface_images import HuggingFaceImages
 from .image_data import ImageFolders, ImageList
 from .image_inputs import ImageInputs, Pictures
 from .image_stores import ImageFiles
@@ -11,6 +12,7 @@ __all__ = [
     "Augmentation",
     "Columns",
     "DomainBedAugmentation",
+    "HuggingFaceImages",
     "ImageFiles",
     "ImageFolders",
     "ImageInputs",

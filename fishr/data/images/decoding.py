@@ -1,6 +1,7 @@
 """Decode image files to 8-bit RGB, and turn pixels into network inputs."""
 
 from collections.abc import Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -24,12 +25,13 @@ _SIXTEEN_BITS = {"PNG": ("I;16", "I"), "PPM": ("I",), "TIFF": ("I;16", "I;16B"),
 _BITS, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 262, 339
 
 
-def decode(path: Path) -> "Image":
-    """Return a file's image in 8-bit RGB, without alpha: the high byte of 16 bits, 12 bits shifted by 4."""
+def decode(path: Path, content: bytes | None = None) -> "Image":
+    """Return an image in 8-bit RGB, without alpha, of a file or of the bytes that were read of it."""
+    # 16 bits keep their high byte, 12 bits are shifted by 4.
     from PIL import Image
 
     try:
-        with Image.open(path) as image:
+        with Image.open(path if content is None else BytesIO(content)) as image:
             image.load()
             return to_rgb(image)
     # Decoders raise anything on damaged files.

@@ -11,7 +11,7 @@ from fishr.data.cached_features import CachedFeatures
 from fishr.data.caches import Section, describe, open_features, open_gradients, open_images, verify
 from fishr.data.caches.feature_cache import write_features
 from fishr.data.caches.hdf5 import save_tree
-from fishr.data.images.image_data import list_cache
+from fishr.data.images.image_environments import list_cache
 from fishr.data.images.preprocessing import Preprocessing
 from fishr.errors import InputError
 

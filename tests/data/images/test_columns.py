@@ -2,8 +2,12 @@
 
 import attrs
 import pytest
+import torch
 
-from fishr.data.images.list_files import Columns, list_file
+from fishr.configuration import ConfigurationError, structure, unstructure
+from fishr.data import ImageList, PublishedSplits
+from fishr.data.images import Columns, Preprocessing, cache_images
+from fishr.data.images.list_files import list_file
 from fishr.errors import InputError
 
 WILDS = """,split,location,image_id,y,filename,note
@@ -60,3 +64,65 @@ def test_a_key_of_json_that_is_spelled_differently(tmp_path):
     (tmp_path / "a.json").write_text('[{"path": "1.png", "Label": "cat", "domain": "art"}]')
     with pytest.raises(InputError, match=r"entry 1: got nothing as label \(did you mean Label\?\), expected text"):
         list_file(tmp_path / "a.json", columns=Columns(label="label", domain="domain"))
+
+
+@pytest.fixture
+def wilds(tmp_path, draw):
+    """Return a list of twelve images with numbers as classes and a split each, in the layout of WILDS."""
+    lines = ["name,y,site,split"]
+    for number in range(12):
+        draw(tmp_path / "images" / f"{number}.png", number)
+        lines.append(f"{number}.png,{(9, 10, 2)[number % 3]},{number // 6},{'test' if number % 6 > 3 else 'train'}")
+    (tmp_path / "metadata.csv").write_text("\n".join(lines) + "\n")
+    columns = Columns("images/{name}", "y", "site", "split")
+    return ImageList("metadata.csv", size=8, columns=columns)
+
+
+def test_classes_that_are_numbers_are_sorted_by_value(wilds, tmp_path):
+    found = wilds(0, tmp_path)
+    assert found.class_names == ("2", "9", "10")
+    assert found.domains[0].labels.tolist() == [1, 2, 0, 1, 2, 0]
+
+
+def test_splits_choose_images_and_keep_the_numbers_of_classes(wilds, tmp_path):
+    found = attrs.evolve(wilds, splits=("test",))(0, tmp_path)
+    assert found.class_names == ("2", "9", "10")
+    assert [domain.labels.tolist() for domain in found.domains] == [[2, 0], [2, 0]]
+    few = attrs.evolve(wilds, splits=("train",), samples=2)(0, tmp_path)
+    assert [len(domain.labels) for domain in few.domains] == [2, 2]
+    published = PublishedSplits(wilds, evaluation=("test",))(0, tmp_path)
+    assert [domain.name for domain in published.evaluation] == ["0 (test)", "1 (test)"]
+
+
+def test_an_environment_without_images_of_a_split_is_left_out(wilds, tmp_path):
+    text = (tmp_path / "metadata.csv").read_text()
+    (tmp_path / "metadata.csv").write_text(text.replace("1,test", "1,val"))
+    assert [each.name for each in attrs.evolve(wilds, splits=("val",))(0, tmp_path).domains] == ["1"]
+    assert [each.name for each in wilds(0, tmp_path).domains] == ["0", "1"]
+
+
+def test_splits_of_a_cache_are_those_of_its_list(wilds, tmp_path):
+    assert cache_images(wilds, tmp_path / "a.h5", Preprocessing(8), workers=1, data_dir=tmp_path)
+    cached = attrs.evolve(wilds, cache="a.h5", splits=("test",))(0, tmp_path)
+    listed = attrs.evolve(wilds, splits=("test",))(0, tmp_path)
+    for one, other in zip(cached.domains, listed.domains, strict=True):
+        assert torch.equal(one.labels, other.labels)
+        assert torch.equal(one.inputs.read([0, 1]), other.inputs.read([0, 1]))
+
+
+def test_splits_that_are_none(wilds, tmp_path):
+    with pytest.raises(
+        InputError, match=r"metadata.csv: it has no split 'tets' \(did you mean test\?\); it has test, tr"
+    ):
+        attrs.evolve(wilds, splits=("tets",))(0, tmp_path)
+    bare = attrs.evolve(wilds, columns=Columns("images/{name}", "y", "site"), splits=("test",))
+    with pytest.raises(InputError, match=r"it has no split 'test'; name their column in columns.split"):
+        bare(0, tmp_path)
+
+
+def test_columns_read_back_from_toml(wilds):
+    table = unstructure(wilds)
+    assert table["columns"] == {"path": "images/{name}", "label": "y", "domain": "site", "split": "split"}
+    assert structure(table, ImageList) == wilds
+    with pytest.raises(ConfigurationError, match=r"columns.*lable.*did you mean"):
+        structure({**table, "columns": {"lable": "y"}}, ImageList)
