@@ -1,4 +1,5 @@
 from . import analysis as analysis
+from . import averages as averages
 from . import configuration as configuration
 from . import data as data
 from . import diagnostics as diagnostics
@@ -113,6 +114,7 @@ __all__ = [
     "VREx",
     "accumulate",
     "analysis",
+    "averages",
     "batches",
     "configuration",
     "covariance_products",

@@ -16,6 +16,7 @@ from fishr.data.domains import Domain
 from fishr.errors import InputError
 from fishr.files import digest_of
 from fishr.training.artifacts import snapshots
+from fishr.training.averaged_weights import averaged
 from fishr.training.checkpoints import load
 from fishr.training.compute import resolve_device
 from fishr.training.evaluation import open_run
@@ -23,6 +24,7 @@ from fishr.training.experiment import Experiment
 from fishr.training.frozen_features import domain_features
 from fishr.training.model import place
 from fishr.training.run_folder import CONFIGURATION, checkpoint_of
+from fishr.training.state import state_to
 
 Names = Literal["all"] | tuple[str, ...]
 
@@ -73,7 +75,8 @@ def _from_run(
     model.both().eval()
     features = [torch.cat([rows for rows, _ in domain_features(model, experiment, state, domain)]) for domain in chosen]
     text = (folder / CONFIGURATION).read_bytes().decode()
-    kept = (load(path, experiment_text=text).state for path in snapshots(folder))
+    kept = (state_to(load(path, experiment_text=text).state, device) for path in snapshots(folder))
+    kept = (averaged(model, experiment, state) for state in kept)
     return Subject.from_domains(
         name=folder.resolve().name,
         head=model.head,
@@ -81,7 +84,7 @@ def _from_run(
         domains=[attrs.evolve(domain, inputs=own) for domain, own in zip(chosen, features, strict=True)],
         splits=splits,
         network=Network(model.featurizer, tuple(domain.inputs for domain in chosen)),
-        trajectory=tuple(Snapshot(s.step, {name: p.to(device) for name, p in s.parameters.items()}) for s in kept),
+        trajectory=tuple(Snapshot(state.step, state.parameters) for state in kept),
         source={"path": str(folder), "kind": "run", "key": digest_of(checkpoint_of(folder)), "step": str(state.step)},
     )
 

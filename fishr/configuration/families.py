@@ -13,6 +13,7 @@ import attrs
 from attrs import frozen
 from attrs.exceptions import NotAnAttrsClassError
 
+from fishr.averages.weight_average import WeightAverage
 from fishr.configuration.problems import ConfigurationError, flaw, one_of, suggestion, text_value, unexpected
 from fishr.data.batches import Batches
 from fishr.data.domains import DataSet
@@ -116,6 +117,7 @@ FAMILIES = (
     Family(Penalty, ("fishr.penalties", "fishr.methods"), wrapper="Stateless", arguments=("seen",)),
     Family(Schedule, ("fishr.penalties",), number="Constant"),
     Family(Optimizer, ("fishr.training",)),
+    Family(WeightAverage, ("fishr.averages",)),
     Family(Batches, ("fishr.data",), wrapper="FunctionBatches", arguments=("domains", "generator")),
 )
 

@@ -66,7 +66,7 @@ def save(
     buffer = io.BytesIO()
     # Without the CRC of each entry, which a process can switch off, damage would not be noticed.
     with config.patch("save.compute_crc32", True):  # pyright: ignore[reportAttributeAccessIssue]
-        torch.save(head | plain(state) | rest, buffer)
+        torch.save(head | _entries(state) | rest, buffer)
     write_atomically(path, buffer.getvalue())
 
 
@@ -92,7 +92,7 @@ def load(path: Path, template: TrainingState | None = None, experiment_text: str
     tree = read_checkpoint(path)
     names = [attribute.name for attribute in attrs.fields(TrainingState)]
     rest = [attribute.name for attribute in attrs.fields(Checkpoint) if attribute.name not in ("state", _SIGNATURE)]
-    fields: dict[str, Any] = {name: tree[name] for name in names}
+    fields: dict[str, Any] = {name: tree.get(name) for name in names}
     if template is not None:
         if (fields["scale"] is None) is not (template.scale is None):
             raise InputError(f"{path}: scale: made in another precision than the configuration's; resume with its own")
@@ -113,6 +113,11 @@ def drop_optimizer(path: Path) -> None:
     """Write a checkpoint again without the optimizer's state: it can be evaluated, but not resumed."""
     made = load(path)
     save(path, without_optimizer(made.state), made.experiment_text, made.position, made.seconds, made.signature)
+
+
+def _entries(state: TrainingState) -> dict[str, Any]:
+    """Return a state as plain values, without those that most runs lack."""
+    return {name: value for name, value in plain(state).items() if value is not None or name in _EXPECTED}
 
 
 def _not_finite(state: TrainingState) -> tuple[str, float] | None:

@@ -13,6 +13,7 @@ from fishr.data.domains import Domain, Domains, Split
 from fishr.data.reading import chunks
 from fishr.losses import accuracy_name, per_sample_losses, shares_correct
 from fishr.ranks import ALONE, Ranks, add_over_ranks
+from fishr.training.averaged_weights import averaged
 from fishr.training.checkpoints import load
 from fishr.training.compute import resolve_device
 from fishr.training.experiment import Experiment
@@ -65,6 +66,8 @@ def evaluate(
 ) -> tuple[DomainScore, ...]:
     """Return loss and accuracy on each training domain, then on each evaluation domain, in eval mode without a graph.
 
+    An experiment with an average is evaluated with the weights of the average.
+
     ``model`` is on the domains' device; its modes are restored. ``chunk`` is the largest number of samples of one
     forward pass, which bounds memory. Of several ranks all call, each scores its share, and all get the same.
 
@@ -81,6 +84,7 @@ def evaluate(
         >>> [(score.name, score.samples) for score in scores]
         [('flip 0.2', 3250), ('flip 0.1', 3250), ('reversed', 497), ('gray', 497)]
     """
+    state = averaged(model, experiment, state)
     place(model, state.parameters, state.buffers)
     with torch.no_grad(), evaluating(model):
         return tuple(score_domain(model, experiment, domain, split, chunk, ranks) for domain, split in domains.by_split)
@@ -130,10 +134,10 @@ def score_checkpoint(
 def open_run(
     experiment: Experiment, folder: Path, data_dir: Path | None, device: torch.device
 ) -> tuple[Model, TrainingState, Domains]:
-    """Return the modules of a run, the state of its last checkpoint without the optimizer's, and its data."""
+    """Return a run's modules, its data and the state that its last checkpoint evaluates, without the optimizer's."""
     path = checkpoint_of(folder)
     domains = experiment.data(experiment.seed, data_dir).to(device)
     model = build_model(experiment, domains)
     template = evolve(first_state(experiment, model, len(domains.training)), optimizer=None)
     checkpoint = load(path, template, (folder / CONFIGURATION).read_bytes().decode())
-    return model, state_to(checkpoint.state, device), domains
+    return model, averaged(model, experiment, state_to(checkpoint.state, device)), domains

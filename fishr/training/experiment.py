@@ -9,6 +9,7 @@ import attrs
 from attrs import field, frozen
 from attrs.validators import optional
 
+from fishr.averages.weight_average import WeightAverage
 from fishr.checks import layer_names, number, text_line, whole
 from fishr.data.batches import Batches
 from fishr.data.domains import DataSet
@@ -61,6 +62,7 @@ class Experiment:
             constant. A warm-up is a ``LinearSchedule``; ``Joined`` puts another schedule after it.
         lr_factors: Factors of the learning rates of layers, by names below "featurizer" and "head"; the longest name
             that a parameter is below counts. Each is a number or a schedule. At a rate of 0, weights do not change.
+        average: Average of the weights, which is evaluated, exported and analyzed; None: the weights themselves.
 
     Raises:
         InputError: A field is outside its range, or learning rates for an optimizer without a field ``lr``.
@@ -93,6 +95,7 @@ class Experiment:
     seed: int = field(default=0, validator=whole(0, most=2**63 - 1))
     lr_schedule: Schedule | None = field(default=None, converter=attrs.converters.optional(as_schedule))
     lr_factors: dict[str, Schedule] | None = field(default=None, converter=_factors)
+    average: WeightAverage | None = None
 
     def __attrs_post_init__(self) -> None:
         self.learning_rates(0)

@@ -29,6 +29,7 @@ class LossExplanation:
     fresh_optimizer: bool  # whether the optimizer's state is reset before the update
     penalty: Explanation
     learning_rates: dict[str, float]  # by layer, where a schedule or factors change the optimizer's
+    parts: dict[str, str]  # of the step, beside the loss and the optimizer
 
     def __str__(self) -> str:
         weights = {term.name: term.weight for term in self.penalty.terms}
@@ -36,8 +37,9 @@ class LossExplanation:
         fresh = "\nthe optimizer's state is reset before this step's update" if self.fresh_optimizer else ""
         rates = ", ".join(f"{rate:g} ({layer})" for layer, rate in self.learning_rates.items())
         rates = f"\nlearning rate at step {self.penalty.step} = {rates}" if rates else ""
+        parts = "".join(f"\n{name}: {part}" for name, part in self.parts.items())
         terms = f"\n\n{self.penalty}" if self.penalty.terms else ""
-        return f"{loss}{rates}{fresh}{terms}"
+        return f"{loss}{rates}{fresh}{parts}{terms}"
 
 
 def loss_outline(objective: Objective, steps: int) -> str:
@@ -69,6 +71,11 @@ def loss_outline(objective: Objective, steps: int) -> str:
     elif terms:
         lines.append("logged: each term times its weight")
     return "\n".join(lines)
+
+
+def _parts(experiment: Experiment) -> dict[str, str]:
+    found: dict[str, Any] = {"average": experiment.average}
+    return {name: getattr(part, "__name__", repr(part)) for name, part in found.items() if part is not None}
 
 
 def _risk_name(objective: Objective) -> str:
@@ -118,4 +125,5 @@ def explain_objective(experiment: Experiment, step: int = 0, data_dir: Path | No
         fresh_optimizer=objective.fresh_optimizer(step),
         penalty=penalty,
         learning_rates=experiment.learning_rates(step),
+        parts=_parts(experiment),
     )

@@ -85,6 +85,10 @@ def _fill(module: nn.Module, path: Path) -> None:
         raise InputError(f"featurizer: {path}: no such run folder or checkpoint; train it first, or give its path")
     file = checkpoint_of(path) if path.is_dir() else path
     tree = read_checkpoint(file)
+    if tree.get("average") is not None:
+        raise InputError(
+            f"featurizer: {file}: a run that averages its weights, expected one that does not; train it without average"
+        )
     found: dict[str, Tensor] = {**tree["parameters"], **tree["buffers"]}
     given = {name.removeprefix(_PREFIX): value for name, value in found.items() if name.startswith(_PREFIX)}
     load_weights(module, given, f"featurizer: {file}", "give the featurizer that the run was trained with")

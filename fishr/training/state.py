@@ -38,6 +38,7 @@ class TrainingState:
     penalty: Any  # the objective's state
     generator: Tensor  # state of the generator of batches and random layers; uint8, on the CPU
     scale: GradientScale | None = None  # of the featurizer's backward pass with fp16
+    average: Any = None  # the state of the average of the weights, where there is one
 
 
 def build_model(experiment: Experiment, domains: Domains) -> Model:
@@ -125,15 +126,26 @@ def first_state(experiment: Experiment, model: Model, domains: int) -> TrainingS
     memory = first_memory(experiment, trainable)
     require_tree(penalty, "penalty state")
     require_tree(memory, "optimizer state")
+    first = {name: p.detach().clone() for name, p in parameters.items()}
+    buffers = {name: buffer.detach().clone() for name, buffer in model.buffers().items()}
+    average = experiment.average and experiment.average.init(moving_weights(model, first, buffers))
+    require_tree(average, "average state")
     return TrainingState(
         step=0,
-        parameters={name: p.detach().clone() for name, p in parameters.items()},
-        buffers={name: buffer.detach().clone() for name, buffer in model.buffers().items()},
+        parameters=first,
+        buffers=buffers,
         optimizer=memory,
         penalty=penalty,
         generator=_generator(experiment.seed, _BATCHES).get_state(),
         scale=GradientScale() if experiment.compute.precision == "fp16" else None,
+        average=average,
     )
+
+
+def moving_weights(model: Model, parameters: dict[str, Tensor], buffers: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return what an average is of: the parameters that are trained, and the buffers of floating point."""
+    trained = {name: parameters[name] for name, p in model.parameters().items() if p.requires_grad}
+    return trained | {name: buffer for name, buffer in buffers.items() if buffer.is_floating_point()}
 
 
 def state_to(state: TrainingState, device: torch.device) -> TrainingState:

@@ -23,7 +23,7 @@ from fishr.training.model import Model, place
 from fishr.training.objective import Loss
 from fishr.training.optimizers import Gradients, clipped
 from fishr.training.prefetch import Prefetch, step_seed
-from fishr.training.state import TrainingState
+from fishr.training.state import TrainingState, moving_weights
 from fishr.types import HEAD, DomainBatch
 
 
@@ -154,14 +154,21 @@ def advance(
     if usable is None or usable:
         by_name = dict(zip(weights, gradients, strict=True))
         weights, memory = update_layers(experiment, by_name, memory, weights, state.step)
+    parameters = state.parameters | weights
+    buffers = {name: buffer.detach().clone() for name, buffer in model.buffers().items()}
+    average = state.average
+    if experiment.average is not None:
+        average = experiment.average.update(moving_weights(model, parameters, buffers), average, state.step + 1)
+        require_tree(average, "average state")
     after = TrainingState(
         step=state.step + 1,
-        parameters=state.parameters | weights,
-        buffers={name: buffer.detach().clone() for name, buffer in model.buffers().items()},
+        parameters=parameters,
+        buffers=buffers,
         optimizer=memory,
         penalty=penalty,
         generator=generator.get_state(),
         scale=None if state.scale is None else _next_scale(state.scale, bool(usable), state.step),
+        average=average,
     )
     return after, record
 

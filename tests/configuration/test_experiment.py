@@ -9,6 +9,7 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given, settings
 
+from fishr.averages import EMA
 from fishr.configuration import ConfigurationError, apply_overrides, dumps, load, structure, unstructure
 from fishr.configuration.families import FAMILIES
 from fishr.data import Arrays, CachedFeatures, ColoredDigits, ColoredMNIST, Minibatch
@@ -75,6 +76,13 @@ def test_learning_rates_are_written_only_where_they_are_set():
     assert structure(table, Experiment) == experiment
 
 
+def test_parts_of_the_step_are_written_only_where_they_are_set():
+    assert not {"average"} & unstructure(colored_digits()).keys()
+    experiment = attrs.evolve(colored_digits(), average=EMA(0.9))
+    assert unstructure(experiment)["average"] == {"kind": "EMA", "decay": 0.9, "start": 0}
+    assert structure(tomllib.loads(dumps(experiment)), Experiment) == experiment
+
+
 @pytest.mark.parametrize("weights", [None, "runs/base"])
 def test_a_frozen_featurizer_reads_back(weights: str | None, tmp_path: Path):
     experiment = attrs.evolve(colored_digits(), featurizer=Frozen(MLP((8,)), weights))
@@ -129,6 +137,7 @@ def test_every_frozen_class_that_a_package_exports_has_a_name_in_files():
         "Penalty": {"ERM", "Fishr", "IRM", "Scaled", "Total", "VREx"},
         "Schedule": {"Constant", "CosineSchedule", "Joined", "LinearSchedule", "StepSchedule"},
         "Optimizer": {"Adam", "AdamW", "LARS", "SGD"},
+        "WeightAverage": {"EMA", "SMA"},
         "Batches": {"FullBatch", "Minibatch"},
     }
     assert found.keys() == expected.keys()

@@ -11,6 +11,7 @@ import torch
 from attrs import frozen
 from hypothesis import given, settings
 
+from fishr.averages import EMA, SMA
 from fishr.configuration import ConfigurationError, dumps, structure, unstructure
 from fishr.configuration.families import FAMILIES
 from fishr.data import (
@@ -158,6 +159,20 @@ class Halves:
 
 
 @frozen
+class Running:
+    window: int = 5
+
+    def init(self, weights: Any) -> Any:
+        return ()
+
+    def update(self, weights: Any, state: Any, step: int) -> Any:
+        raise NotImplementedError
+
+    def weights(self, state: Any, weights: Any) -> Any:
+        raise NotImplementedError
+
+
+@frozen
 class Blur:
     radius: float = 1.0
 
@@ -190,6 +205,7 @@ parts: dict[str, st.SearchStrategy[Any]] = {
     "head": st.sampled_from([LinearHead(), MLPHead((3,)), head, Top(), Top(False)]),
     "loss": st.sampled_from([CrossEntropy(), loss, Smoothed(), Smoothed(0.3)]),
     "optimizer": st.sampled_from([Adam(0.1), SGD(0.1), Lion(0.1)]),
+    "average": st.sampled_from([None, EMA(0.5), SMA(3), Running(), Running(2)]),
     "batches": st.sampled_from([FullBatch(), Minibatch(3), FunctionBatches(batches), Halves(), Halves(False)]),
 }
 
@@ -218,6 +234,7 @@ PLACES = {
     "Penalty": ("objective.penalty.mine", Stateless(penalty), Gap()),
     "Schedule": ("objective.penalty.fishr.schedule", schedule, Ramp()),
     "Optimizer": ("optimizer", None, Lion(0.1)),
+    "WeightAverage": ("average", None, Running()),
     "Batches": ("batches", FunctionBatches(batches), Halves()),
 }
 

@@ -1,0 +1,59 @@
+"""SMA: the mean of the weights of all updates from one on."""
+
+from attrs import field, frozen
+from torch import Tensor
+
+from fishr.checks import whole
+
+
+@frozen(eq=False)
+class Mean:
+    """A mean of weights and the number of them; before the first one it is that of the initial weights."""
+
+    count: int
+    weights: dict[str, Tensor]
+
+    def including(self, weights: dict[str, Tensor], count: int = 1) -> "Mean":
+        """Return the mean of these weights too, of which ``count`` are the mean."""
+        if not self.count:
+            return Mean(count, weights)
+        total = self.count + count
+        return Mean(total, {name: self.weights[name].lerp(weight, count / total) for name, weight in weights.items()})
+
+
+@frozen
+class SMA:
+    """w̄ = mean of the weights after ``start``, ``start`` + 1, …, t updates; before, the weights themselves.
+
+    Weights and average have the unit of the parameters. ERM++ averages from update 600 on, the weights before it
+    included: ``start = 599``.
+
+    Args:
+        start: Updates made before the first weights of the mean; 0 includes the initial ones.
+
+    Raises:
+        InputError: ``start`` is negative.
+
+    Example:
+        >>> import torch
+        >>> average, weights = SMA(start=0), {"w": torch.tensor([1.0])}
+        >>> state = average.update({"w": torch.tensor([4.0])}, average.init(weights), step=1)
+        >>> average.weights(state, weights)
+        {'w': tensor([2.5000])}
+
+    Source: Arpit et al., Ensemble of averages, NeurIPS 2022 (arXiv 2110.10832), which starts at 100.
+    """
+
+    start: int = field(default=100, validator=whole(0))
+
+    def init(self, weights: dict[str, Tensor]) -> Mean:
+        """Return the mean of the first weights alone."""
+        return Mean(1, weights)
+
+    def update(self, weights: dict[str, Tensor], state: Mean, step: int) -> Mean:
+        """Return the mean after ``step`` updates."""
+        return Mean(1, weights) if step <= self.start else state.including(weights)
+
+    def weights(self, state: Mean, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Return the mean."""
+        return state.weights

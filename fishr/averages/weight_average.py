@@ -1,0 +1,42 @@
+"""The protocol of averages of weights."""
+
+from typing import Any, Protocol
+
+from torch import Tensor
+
+
+class WeightAverage(Protocol):
+    """An average of the weights that a run passes through, evaluated in their place; training does not depend on it.
+
+    ``weights`` are tensors by name: the parameters that are trained, and the buffers of floating point, such as the
+    running statistics of batch normalization. No method changes its arguments. A state is a tree of tensors, numbers,
+    strings, None, tuples, lists, dicts with string keys and frozen attrs records.
+
+    A class may have ``evaluated(state, scores, step)``, which returns the next state: at each evaluation it reads the
+    scores of the weights themselves, a ``DomainScore`` for each domain. A resumed run calls it once more with the same
+    arguments, which must change nothing.
+
+    Example:
+        >>> from attrs import frozen
+        >>> @frozen
+        ... class Last:
+        ...     def init(self, weights):
+        ...         return ()
+        ...     def update(self, weights, state, step):
+        ...         return state
+        ...     def weights(self, state, weights):
+        ...         return weights
+        >>> average: WeightAverage = Last()
+    """
+
+    def init(self, weights: dict[str, Tensor], /) -> Any:
+        """Return the state before the first update."""
+        ...
+
+    def update(self, weights: dict[str, Tensor], state: Any, step: int, /) -> Any:
+        """Return the state after ``step`` updates, which have led to ``weights``."""
+        ...
+
+    def weights(self, state: Any, weights: dict[str, Tensor], /) -> dict[str, Tensor]:
+        """Return the weights to evaluate, by the names of the current ones."""
+        ...
