@@ -140,6 +140,9 @@ def test_ignored_samples_do_not_change_a_run_on_whole_domains(call, home, writte
     for name, one in torch.load(home / "every" / "checkpoint.pt", weights_only=True)["parameters"].items():
         other = torch.load(home / "kept" / "checkpoint.pt", weights_only=True)["parameters"][name]
         torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
+    every, kept = (json.loads((home / run / "result.json").read_text())["scores"] for run in ("every", "kept"))
+    for one, other in zip(every, kept, strict=True):
+        assert one == {**other, "loss": pytest.approx(other["loss"], rel=1e-4)}
 
 
 def test_settings_are_written_and_read(home, written):

@@ -4,15 +4,18 @@ import importlib
 import shutil
 
 import attrs
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 import fishr
 from fishr.configuration import dumps
+from fishr.data import Arrays
 from fishr.data.reading import tensor_of
 from fishr.errors import InputError
 from fishr.inference import load_model
+from fishr.losses import BinaryCrossEntropy, SquaredError
 from fishr.models import MLP, FeatureDropout, MLPHead, ResNet, TimmBackbone, WideResNet
 from fishr.protocols import colored_digits
 from fishr.training import Compute, Frozen, score_checkpoint
@@ -243,3 +246,17 @@ def test_an_old_run_whose_weights_tell_nothing_is_refused(train_in, tmp_path, wi
     torch.save(tree, folder / "checkpoint.pt")
     with pytest.raises(InputError, match="the shapes of its weights do not tell them; train again"):
         load_model(folder)
+
+
+def test_several_labels_a_sample_have_outputs_of_their_own_and_no_probabilities_of_classes(train_in, tmp_path):
+    """Two labels are two outputs, where two classes are one."""
+    for name in "ab":
+        inputs = np.random.default_rng(len(name)).normal(size=(6, 3))
+        np.savez(tmp_path / f"{name}.npz", inputs=inputs, labels=inputs[:, :2] > 0)
+    data = Arrays((str(tmp_path / "a.npz"), str(tmp_path / "b.npz")))
+    for loss, reason in ((BinaryCrossEntropy(), "got several labels a sample"), (SquaredError(), "predicts no class")):
+        experiment = attrs.evolve(colored_digits(), data=data, loss=loss, featurizer=MLP(widths=()), steps=2)
+        model = load_model(train_in(experiment, tmp_path / type(loss).__name__))
+        assert model(torch.zeros(4, 3)).shape == (4, 2)
+        with pytest.raises(InputError, match=reason):
+            model.probabilities(torch.zeros(4, 3))

@@ -6,6 +6,7 @@ import pytest
 import torch
 from attrs import evolve
 from cases import EVERY_LOSS, EXACT, FLOAT64, WEIGHTS, LossCase, derivatives, oracle_gradients, torchs
+from ranks import on_ranks
 from torch import Tensor, nn
 from torch.testing import assert_close
 
@@ -14,6 +15,7 @@ from fishr.errors import InputError
 from fishr.losses import CrossEntropy
 from fishr.observation import observe
 from fishr.penalties import ERM, IRM, Fishr, Total, VREx
+from fishr.ranks import ALONE, Ranks, mean_over_ranks
 from fishr.types import DomainBatch, Problem
 
 GAMMA = 0.7
@@ -131,3 +133,30 @@ def test_a_batch_without_a_label_is_refused() -> None:
     batch = DomainBatch(torch.zeros(2, 3), torch.tensor([-1, -1]), (1, 1))
     with pytest.raises(InputError, match="labels: got a batch without a label, expected one on each rank; draw more"):
         observe(nn.Identity(), nn.Linear(3, 3), batch, IGNORED).domain_losses  # noqa: B018
+
+
+def steps_on(ranks: Ranks) -> list[Tensor]:
+    """Values and gradients of two steps whose labels are on one rank for some domains; domain 1 has none at all."""
+    torch.manual_seed(0)
+    featurizer, head = nn.Linear(3, 3).double(), nn.Linear(3, 3).double()
+    state, found = PENALTY.init(Problem.of(head, 3)), list[Tensor]()
+    for step in range(2):
+        inputs, ids = torch.randn(8, 3).double(), torch.tensor([0, 0, 1, 2, 0, 1, 2, 2])
+        labels = torch.tensor([0, -1, -1, -1, 2, -1, 1, 0])
+        rows = slice(0, 8) if ranks.alone else [slice(0, 4), slice(4, 8)][ranks.number]
+        batch = DomainBatch.of(inputs[rows], labels[rows], ids[rows], number=3)
+        seen = observe(featurizer, head, batch, IGNORED, ranks=ranks)
+        terms, state = PENALTY.evaluate(seen, state, step)
+        for term in terms.values():
+            gradients = mean_over_ranks(derivatives(term.value, featurizer, head), ranks)
+            found += [term.value.detach(), *(g for g in gradients if g is not None)]
+        found += [seen.labels, seen.domain_ids, seen.domain_losses.detach()]
+    return found
+
+
+@pytest.mark.slow
+def test_ranks_may_differ_in_their_ignored_samples() -> None:
+    expected = steps_on(ALONE)
+    for found in on_ranks(2, steps_on):
+        for one, other in zip(found, expected, strict=True):
+            assert_close(one, other, atol=1e-12, rtol=1e-12)
