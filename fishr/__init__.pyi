@@ -10,6 +10,7 @@ from . import models as models
 from . import penalties as penalties
 from . import protocols as protocols
 from . import statistics as statistics
+from . import transforms as transforms
 from .accumulation import accumulate
 from .compilation import traceable
 from .data.loaders import batches
@@ -146,4 +147,5 @@ __all__ = [
     "sum_over_ranks",
     "traceable",
     "train",
+    "transforms",
 ]

@@ -26,6 +26,7 @@ from fishr.models.heads import Head
 from fishr.penalties.penalty import Penalty, Risk
 from fishr.penalties.schedules import Schedule
 from fishr.training.optimizers import Optimizer
+from fishr.transforms.batch_transform import BatchTransform
 
 KIND = "kind"
 
@@ -117,6 +118,7 @@ FAMILIES = (
     Family(Penalty, ("fishr.penalties", "fishr.methods"), wrapper="Stateless", arguments=("seen",)),
     Family(Schedule, ("fishr.penalties",), number="Constant"),
     Family(Optimizer, ("fishr.training",)),
+    Family(BatchTransform, ("fishr.transforms",)),
     Family(WeightAverage, ("fishr.averages",)),
     Family(Batches, ("fishr.data",), wrapper="FunctionBatches", arguments=("domains", "generator")),
 )

@@ -51,10 +51,7 @@ class FunctionBatches:
 
     def draw(self, domains: tuple[Domain, ...], generator: torch.Generator, ranks: Ranks = ALONE) -> DomainBatch:
         """Return the function's batch, or this rank's share of it."""
-        batch = self.function(domains, generator)
-        if ranks.alone:
-            return batch
-        return _share(*(whole.split(list(batch.sizes)) for whole in (batch.inputs, batch.labels)), ranks=ranks)
+        return share_of(self.function(domains, generator), ranks)
 
 
 @frozen
@@ -157,6 +154,13 @@ class Drawn:
         parts = [part if isinstance(part, Tensor) else part.result() for part in self.inputs]
         inputs = torch.cat(parts).to(self.labels.device) if self.out is None else self.out
         return DomainBatch(inputs, self.labels, self.sizes)
+
+
+def share_of(batch: DomainBatch, ranks: Ranks) -> DomainBatch:
+    """Return a rank's share of the samples of each domain of a whole batch."""
+    if ranks.alone:
+        return batch
+    return _share(*(whole.split(list(batch.sizes)) for whole in (batch.inputs, batch.labels)), ranks=ranks)
 
 
 def _share(inputs: Sequence[Tensor], labels: Sequence[Tensor], ranks: Ranks) -> DomainBatch:

@@ -22,6 +22,7 @@ from fishr.statistics.moments import Route
 from fishr.training.compute import Compute
 from fishr.training.objective import Objective
 from fishr.training.optimizers import Optimizer
+from fishr.transforms.batch_transform import BatchTransform
 from fishr.types import HEAD
 
 # All layers that ``Experiment.lr_factors`` does not name.
@@ -62,6 +63,7 @@ class Experiment:
             constant. A warm-up is a ``LinearSchedule``; ``Joined`` puts another schedule after it.
         lr_factors: Factors of the learning rates of layers, by names below "featurizer" and "head"; the longest name
             that a parameter is below counts. Each is a number or a schedule. At a rate of 0, weights do not change.
+        transform: Changes each batch before the model sees it, such as ``Mixup``; None: nothing does.
         average: Average of the weights, which is evaluated, exported and analyzed; None: the weights themselves.
 
     Raises:
@@ -95,6 +97,7 @@ class Experiment:
     seed: int = field(default=0, validator=whole(0, most=2**63 - 1))
     lr_schedule: Schedule | None = field(default=None, converter=attrs.converters.optional(as_schedule))
     lr_factors: dict[str, Schedule] | None = field(default=None, converter=_factors)
+    transform: BatchTransform | None = None
     average: WeightAverage | None = None
 
     def __attrs_post_init__(self) -> None:

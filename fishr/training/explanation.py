@@ -13,6 +13,7 @@ from fishr.penalties import ERM, Explanation, Stateless
 from fishr.penalties import explain as explain_penalty
 from fishr.penalties.combinators import weight_at
 from fishr.ranks import ALONE
+from fishr.seeding import named_generator
 from fishr.training.experiment import Experiment
 from fishr.training.learning_rates import layers_of
 from fishr.training.objective import Objective
@@ -74,7 +75,7 @@ def loss_outline(objective: Objective, steps: int) -> str:
 
 
 def _parts(experiment: Experiment) -> dict[str, str]:
-    found: dict[str, Any] = {"average": experiment.average}
+    found: dict[str, Any] = {"transform": experiment.transform, "average": experiment.average}
     return {name: getattr(part, "__name__", repr(part)) for name, part in found.items() if part is not None}
 
 
@@ -114,6 +115,8 @@ def explain_objective(experiment: Experiment, step: int = 0, data_dir: Path | No
     # Refuses factors of layers that the model lacks.
     layers_of(experiment, [name for name, p in model.parameters().items() if p.requires_grad])
     batch = experiment.batches.draw(domains.training, torch.Generator().manual_seed(experiment.seed), ALONE)
+    if experiment.transform is not None:
+        batch = experiment.transform(batch, named_generator(step, "transform"), model.outputs)
     objective = experiment.objective
     route, layers = experiment.moments_route, experiment.layers
     seen = observe(model.featurizer, model.head, batch, experiment.loss, route, ALONE, layers=layers, seed=step)

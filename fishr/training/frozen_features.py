@@ -124,7 +124,8 @@ def on_features(
 ) -> Experiment:
     """Return the experiment with nothing before its head, on a file of features of its own data.
 
-    The weights after training are bit-identical to training through ``Frozen`` with the featurizer of the features.
+    The weights after training are bit-identical to training through ``Frozen`` with the featurizer of the features, but
+    for a transform of batches, which works on the features.
 
     Args:
         experiment: The experiment whose head is trained.

@@ -136,6 +136,9 @@ def batch_source(
 ) -> tuple[Domain, ...] | DomainBatch | Prefetch:
     """Return the cheapest source of a run's batches: a fixed batch, batches read ahead from files, or the domains."""
     batches: Any = experiment.batches
+    if experiment.transform is not None:
+        # A rank takes its share of the transformed batch.
+        ranks = ALONE
     if getattr(batches, "fixed", False):
         return batches.draw(domains, torch.Generator(), ranks)
     if not hasattr(batches, "begin") or all(isinstance(domain.inputs, Tensor) for domain in domains):

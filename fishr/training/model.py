@@ -21,6 +21,7 @@ class Model:
     featurizer: nn.Module  # [N, ...] to features [N, F]
     head: nn.Module  # features to logits [N, C]
     compiled: Callable[[Tensor], Tensor] | None = None  # the featurizer for training steps, where it is compiled
+    outputs: int = 0  # C of the logits; 0: not known
 
     def both(self) -> nn.ModuleDict:
         """Return featurizer and head as one module; a parameter shared between them counts once."""

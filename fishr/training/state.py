@@ -79,7 +79,8 @@ def build_modules(experiment: Experiment, shape: tuple[int, ...], outputs: int, 
     featurizer = featurizer.to(device)
     if experiment.compute.channels_last:
         featurizer = featurizer.to(memory_format=torch.channels_last)
-    return Model(featurizer, head.to(device), torch.compile(featurizer) if experiment.compute.compile else None)
+    compiled = torch.compile(featurizer) if experiment.compute.compile else None
+    return Model(featurizer, head.to(device), compiled, outputs)
 
 
 def _check_preprocessing(featurizer: Featurizer, domains: Domains) -> None:

@@ -10,11 +10,12 @@ from attrs import asdict, evolve, frozen
 from torch import Tensor
 
 from fishr.checks import returned
+from fishr.data.batches import share_of
 from fishr.data.domains import Domain
 from fishr.errors import RunFailed
 from fishr.observation import observe
 from fishr.ranks import ALONE, Ranks, mean_over_ranks
-from fishr.seeding import seeded
+from fishr.seeding import named_generator, seeded
 from fishr.tensor_trees import require_tree
 from fishr.training.compute import LEAST, Compute, GradientScale, products
 from fishr.training.experiment import Experiment
@@ -82,7 +83,8 @@ def advance(
         experiment: the run.
         state: from ``initial_state`` or the previous step.
         source: the training domains to draw the batch from, a batch, or prefetched batches.
-        ranks: the processes that share the batch; a batch that is given is this one's part. All of them call with
+        ranks: the processes that share the batch; a batch that is given is this one's part, or
+            with a transform all of it. All of them call with
             the same state, and get the same.
 
     Raises:
@@ -102,14 +104,19 @@ def advance(
     """
     generator = torch.Generator()
     generator.set_state(state.generator)
+    # Samples of different ranks may be mixed, so that each draws the whole batch.
+    drawing = ranks if experiment.transform is None else ALONE
     match source:
         case DomainBatch():
             batch = source
         case Prefetch():
             batch = source(generator)
         case _:
-            batch = returned("batches", experiment.batches.draw(source, generator, ranks), DomainBatch)
+            batch = returned("batches", experiment.batches.draw(source, generator, drawing), DomainBatch)
     step_wide = step_seed(generator)
+    if experiment.transform is not None:
+        transformed = experiment.transform(batch, named_generator(step_wide, "transform"), model.outputs)
+        batch = share_of(returned("transform", transformed, DomainBatch), ranks)
     # Of another stream on each rank, so that their random layers differ.
     seed = step_wide + (ranks.number << 20)
 

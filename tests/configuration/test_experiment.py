@@ -35,6 +35,7 @@ from fishr.training.experiment import Experiment
 from fishr.training.frozen_features import Frozen
 from fishr.training.lars import LARS
 from fishr.training.optimizers import SGD, AdamW
+from fishr.transforms import Mixup
 
 
 @pytest.mark.parametrize("name", list(recipes()))
@@ -77,8 +78,9 @@ def test_learning_rates_are_written_only_where_they_are_set():
 
 
 def test_parts_of_the_step_are_written_only_where_they_are_set():
-    assert not {"average"} & unstructure(colored_digits()).keys()
-    experiment = attrs.evolve(colored_digits(), average=EMA(0.9))
+    assert not {"transform", "average"} & unstructure(colored_digits()).keys()
+    experiment = attrs.evolve(colored_digits(), average=EMA(0.9), transform=Mixup(0.5))
+    assert unstructure(experiment)["transform"] == {"kind": "Mixup", "alpha": 0.5}
     assert unstructure(experiment)["average"] == {"kind": "EMA", "decay": 0.9, "start": 0}
     assert structure(tomllib.loads(dumps(experiment)), Experiment) == experiment
 
@@ -137,6 +139,7 @@ def test_every_frozen_class_that_a_package_exports_has_a_name_in_files():
         "Penalty": {"ERM", "Fishr", "IRM", "Scaled", "Total", "VREx"},
         "Schedule": {"Constant", "CosineSchedule", "Joined", "LinearSchedule", "StepSchedule"},
         "Optimizer": {"Adam", "AdamW", "LARS", "SGD"},
+        "BatchTransform": {"Mixup"},
         "WeightAverage": {"EMA", "SMA"},
         "Batches": {"FullBatch", "Minibatch"},
     }

@@ -34,6 +34,7 @@ from fishr.models import MLP, MNISTCNN, FunctionFeaturizer, LinearHead, MLPHead
 from fishr.penalties import ERM, Constant, Fishr, Joined, LinearSchedule, Scaled, Stateless, Total, VREx
 from fishr.protocols import colored_digits
 from fishr.training import SGD, Adam, Experiment, Frozen
+from fishr.transforms import Mixup
 
 
 def data(seed: int, data_dir: Path | None) -> Domains:
@@ -69,6 +70,10 @@ def batches(domains: Any, generator: Any) -> Any:
 
 
 def augmentation(image: Any, seed: int, preprocessing: Any) -> Any:
+    raise NotImplementedError
+
+
+def shuffled(batch: Any, generator: Any, outputs: int) -> Any:
     raise NotImplementedError
 
 
@@ -159,6 +164,14 @@ class Halves:
 
 
 @frozen
+class Shuffled:
+    times: int = 1
+
+    def __call__(self, batch: Any, generator: Any, outputs: int) -> Any:
+        raise NotImplementedError
+
+
+@frozen
 class Running:
     window: int = 5
 
@@ -205,6 +218,7 @@ parts: dict[str, st.SearchStrategy[Any]] = {
     "head": st.sampled_from([LinearHead(), MLPHead((3,)), head, Top(), Top(False)]),
     "loss": st.sampled_from([CrossEntropy(), loss, Smoothed(), Smoothed(0.3)]),
     "optimizer": st.sampled_from([Adam(0.1), SGD(0.1), Lion(0.1)]),
+    "transform": st.sampled_from([None, Mixup(0.5), shuffled, Shuffled(), Shuffled(2)]),
     "average": st.sampled_from([None, EMA(0.5), SMA(3), Running(), Running(2)]),
     "batches": st.sampled_from([FullBatch(), Minibatch(3), FunctionBatches(batches), Halves(), Halves(False)]),
 }
@@ -234,6 +248,7 @@ PLACES = {
     "Penalty": ("objective.penalty.mine", Stateless(penalty), Gap()),
     "Schedule": ("objective.penalty.fishr.schedule", schedule, Ramp()),
     "Optimizer": ("optimizer", None, Lion(0.1)),
+    "BatchTransform": ("transform", shuffled, Shuffled()),
     "WeightAverage": ("average", None, Running()),
     "Batches": ("batches", FunctionBatches(batches), Halves()),
 }

@@ -1,0 +1,4 @@
+from .batch_transform import BatchTransform
+from .mixup import Mixup, mix_domains
+
+__all__ = ["BatchTransform", "Mixup", "mix_domains"]
