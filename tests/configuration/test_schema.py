@@ -98,6 +98,8 @@ def test_planted_errors_are_found(validators: dict[type[Any], Draft202012Validat
         "lr_factors={'featurizer.0' = 0.1, head = {kind = 'StepSchedule', at = 1, before = 0, after = 1}}",
         "objective.risk={over='samples'}",
         "objective.risk={kind='VREx'}",
+        "data={kind='HeldOut', test=[0], source={kind='ImageFolders', folder='PACS', augment=false}}",
+        "data={kind='HeldOut', test=[0], source={kind='ImageList', path='a.csv', augment={kind='RandAugment'}}}",
     ],
 )
 def test_kinds_of_plugins_and_short_forms_are_valid(validators: dict[type[Any], Draft202012Validator], override: str):

@@ -8,7 +8,7 @@ from attrs import evolve
 
 from fishr.data.batches import Minibatch
 from fishr.data.domains import Domain, Domains, LazyInputs
-from fishr.data.images import ImageFolders, cache_images
+from fishr.data.images import ImageFolders, TrivialAugment, cache_images
 from fishr.data.images.color_jitter import jitter_colors
 from fishr.data.images.decoding import STD
 from fishr.data.images.domainbed_augmentation import crop, draw_augmentation
@@ -220,8 +220,11 @@ def test_a_seeds_colours_are_those_of_any_size():
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("prepare", ["reader", "device", "device_cache"])
-def test_on_a_device_as_on_the_cpu(files, prepare):
-    pictures, cuda = ImageInputs(files, Preprocessing(SIZE), prepare=prepare), torch.device("cuda", 0)
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+@pytest.mark.parametrize("augment", [True, TrivialAugment()])
+def test_on_a_device_as_on_the_cpu(files, prepare, interpolation, augment):
+    preprocessing, cuda = Preprocessing(SIZE, interpolation=interpolation), torch.device("cuda", 0)
+    pictures = ImageInputs(files, preprocessing, augment, prepare=prepare)
     there, here = pictures.to(cuda), pictures.to(CPU)
     for seeds in (None, SEEDS):
         reading = begin_reading(there, range(6), seeds, cuda)
