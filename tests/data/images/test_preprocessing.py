@@ -5,14 +5,13 @@ import torch
 from attrs import evolve
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
 from torchvision.transforms import v2
 
 from fishr.configuration import ConfigurationError, structure
 from fishr.data import ImageFolders, ImageList
 from fishr.data.images import Preprocessing, cache_images
 from fishr.data.images.color_jitter import jitter_colors
-from fishr.data.images.decoding import pixels
+from fishr.data.images.decoding import as_image, pixels
 from fishr.data.images.domainbed_augmentation import augment, draw_augmentation
 from fishr.data.reading import tensor_of
 from fishr.errors import InputError
@@ -99,13 +98,12 @@ def test_every_way_to_prepare_inputs_and_a_cache_give_the_same_bits(folder, prep
 @pytest.mark.parametrize("resizing", [*RESIZINGS[1:], *TENSOR_RESIZINGS])
 def test_crops_have_the_interpolation_for_every_way_to_prepare(folder, prepare, resizing):
     preprocessing, seeds = Preprocessing(20, *CLIP, *resizing), [7, 1, 4, 9]
-    # Of a cache, images have the size before they are cropped, as those of a device cache have.
-    cache_images(folder, folder.parent / "images.h5", preprocessing, workers=1)
-    source = ImageFolders("animals", preprocessing=preprocessing, cache="images.h5", prepare=prepare)
+    source = ImageFolders("animals", preprocessing=preprocessing, prepare=prepare)
     inputs = source(0, folder.parent).domains[0].inputs.to(torch.device("cpu"))
-    drawn = [draw_augmentation(seed, 20, 20) for seed in seeds]
+    # A device cache has images of the inputs' size, of which crops are enlarged; files are larger.
+    whole = [as_image(inputs.images.read(row)) for row in range(4)]
+    drawn = [draw_augmentation(seed, *image.size) for seed, image in zip(seeds, whole, strict=True)]
     crops = [evolve(one, jitters=(), gray=False) for one in drawn]
-    whole = [Image.fromarray(inputs.images.read(row)) for row in range(4)]
     expected = pixels([augment(image, one, preprocessing) for image, one in zip(whole, crops, strict=True)], 20)
     read = inputs.read(range(4), seeds)
     assert torch.equal(read, expected)
