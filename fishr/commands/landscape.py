@@ -2,6 +2,7 @@
 
 import re
 from functools import partial
+from math import isnan
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -118,7 +119,10 @@ def _object(surface: "Surface", epsilon: float, files: list[Path]) -> dict[str, 
 def _text(found: dict[str, Any]) -> str:
     from tabulate import tabulate
 
-    rows = [{k: v if isinstance(v, str) else f"{v:.4g}" for k, v in domain.items()} for domain in found["domains"]]
+    def cell(value: str | float) -> str:
+        return value if isinstance(value, str) else "–" if isnan(value) else f"{value:.4g}"
+
+    rows = [{name: cell(value) for name, value in domain.items()} for domain in found["domains"]]
     table = tabulate(rows, {"name": "domain"}, disable_numparse=True)
     lines = [f"{found['directions']['kind']}: {', '.join(found['directions']['names'])}", "", table, ""]
     if found["inconsistency"] is not None:

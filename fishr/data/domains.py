@@ -206,6 +206,15 @@ class Domains:
         labels = self.training[0].labels
         return labels[:1].numel() if labels.is_floating_point() else None
 
+    def labeled(self, loss: Loss) -> "Domains":
+        """Return the data set of the samples that have a label for a loss.
+
+        Raises:
+            InputError: a domain has none.
+        """
+        training, evaluation = (tuple(one.labeled(loss) for one in part) for part in (self.training, self.evaluation))
+        return evolve(self, training=training, evaluation=evaluation)
+
     @property
     def by_split(self) -> tuple[tuple[Domain, Split], ...]:
         """Each domain and its split, training domains first."""

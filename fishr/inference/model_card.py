@@ -22,9 +22,10 @@ def model_card(model: TrainedModel, run: Path, path: Path, form: str, weights: N
     experiment = model.experiment
     outline = loss_outline(experiment.objective, experiment.steps)
     configuration = (run / CONFIGURATION).read_text(encoding="utf-8")
+    kind = f"classifier of {model.classes} classes" if model.label_columns is None else "model of numbers or labels"
     parts = [
         f"# {experiment.name}",
-        f"A classifier of {model.classes} classes, after {model.step} of {experiment.steps} steps with seed "
+        f"A {kind}, after {model.step} of {experiment.steps} steps with seed "
         f"{experiment.seed}, trained by fishr and written to `{path.name}`.",
         "## Use",
         f"```python\n{_code(model, path, form, weights)}\n```",
@@ -71,6 +72,8 @@ def _inputs(model: TrainedModel) -> str:
 
 
 def _classes(model: TrainedModel) -> str:
+    if model.label_columns is not None:
+        return f"A sample of the data has {model.label_columns} labels in floating point, one for each output."
     names = enumerate(model.class_names or ())
     text = "Classes: " + ", ".join(f"{index} {name}" for index, name in names) + "."
     if model.class_names is None:

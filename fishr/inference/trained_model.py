@@ -35,7 +35,8 @@ class TrainedModel(nn.Module):
 
     Attributes:
         shape: Shape of one input.
-        classes: C, the number of classes.
+        classes: C, the number of classes, or of labels in floating point that a sample has.
+        label_columns: C if samples have labels in floating point; None: a class.
         class_names: Name of each class; None where the data had none.
         preprocessing: From an image of any size to an input; None where the data were no images in files.
 
@@ -53,7 +54,7 @@ class TrainedModel(nn.Module):
         super().__init__()
         self.featurizer, self.head = featurizer, head
         self.experiment, self.step = experiment, step
-        self.shape, self.classes = signature.shape, signature.classes
+        self.shape, self.classes, self.label_columns = signature.shape, signature.classes, signature.label_columns
         self.class_names, self.preprocessing = signature.class_names, signature.preprocessing
 
     @property

@@ -106,6 +106,8 @@ def train(
     domains = domains or returned("data", experiment.data(experiment.seed, data_dir), Domains)
     domains = domains.to(where)
     model = model or build_model(experiment, domains)
+    # Batches are drawn from the samples that have a label.
+    domains = domains.labeled(experiment.loss)
     if not ranks.alone:
         refuse_split_batch_norm(model)
     if state is None:

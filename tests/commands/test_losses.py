@@ -78,7 +78,7 @@ def test_a_run_of_each_loss_is_trained_scored_analyzed_and_drawn(call, home, wri
     said = call("analyze", "run", "--data-dir", ".")
     assert (said.code, f"c {kept.sum()}" in said.out) == (0, True), said
     said = call("landscape", "run", "--data-dir", ".", "--grid", "3", "--directions", "line", "--parameters", "all")
-    assert said.code == 0, said
+    assert (said.code, "–" in said.out) == (0, name == "numbers"), said
     for kind in ("features", "gradients"):
         said = call("cache", kind, "run", "--data-dir", ".", "--out", f"{kind}.h5")
         assert said.code == (0 if name == "ignored" else 2), said
@@ -128,21 +128,16 @@ def test_a_domain_without_a_label_is_refused(refused, home, written):
     refused(home, ["train", "own.toml", "--data-dir", "."], "domain 'b': no sample has a label, expected at least one")
 
 
-def test_ignored_samples_do_not_change_a_run_on_whole_domains(call, home, written, weights):
-    text = (home / written("ignored")).read_text().replace('{kind = "Minibatch", size = 12}', '{kind = "FullBatch"}')
-    (home / "own.toml").write_text(text)
-    assert call("train", "own.toml", "--data-dir", ".", "--out", "every").code == 0
+def test_ignored_samples_are_as_if_they_were_not_in_the_data(call, home, written, weights):
+    assert call("train", written("ignored"), "--data-dir", ".", "--out", "every").code == 0
     for domain in "abc":
         found = np.load(home / f"{domain}.npz")
         kept = found["labels"] != -1
         np.savez(home / f"{domain}.npz", inputs=found["inputs"][kept], labels=found["labels"][kept])
     assert call("train", "own.toml", "--data-dir", ".", "--out", "kept").code == 0
-    for name, one in torch.load(home / "every" / "checkpoint.pt", weights_only=True)["parameters"].items():
-        other = torch.load(home / "kept" / "checkpoint.pt", weights_only=True)["parameters"][name]
-        torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
+    assert weights(home / "every") == weights(home / "kept")
     every, kept = (json.loads((home / run / "result.json").read_text())["scores"] for run in ("every", "kept"))
-    for one, other in zip(every, kept, strict=True):
-        assert one == {**other, "loss": pytest.approx(other["loss"], rel=1e-4)}
+    assert every == kept
 
 
 def test_settings_are_written_and_read(home, written):

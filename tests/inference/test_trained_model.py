@@ -14,7 +14,7 @@ from fishr.configuration import dumps
 from fishr.data import Arrays
 from fishr.data.reading import tensor_of
 from fishr.errors import InputError
-from fishr.inference import load_model
+from fishr.inference import export_model, load_model
 from fishr.losses import BinaryCrossEntropy, SquaredError
 from fishr.models import MLP, FeatureDropout, MLPHead, ResNet, TimmBackbone, WideResNet
 from fishr.protocols import colored_digits
@@ -256,7 +256,10 @@ def test_several_labels_a_sample_have_outputs_of_their_own_and_no_probabilities_
     data = Arrays((str(tmp_path / "a.npz"), str(tmp_path / "b.npz")))
     for loss, reason in ((BinaryCrossEntropy(), "got several labels a sample"), (SquaredError(), "predicts no class")):
         experiment = attrs.evolve(colored_digits(), data=data, loss=loss, featurizer=MLP(widths=()), steps=2)
-        model = load_model(train_in(experiment, tmp_path / type(loss).__name__))
+        folder = train_in(experiment, tmp_path / type(loss).__name__)
+        model = load_model(folder)
+        export_model(model, folder, tmp_path / f"{folder.name}.safetensors")
+        assert "A sample of the data has 2 labels in floating point" in (tmp_path / f"{folder.name}.md").read_text()
         assert model(torch.zeros(4, 3)).shape == (4, 2)
         with pytest.raises(InputError, match=reason):
             model.probabilities(torch.zeros(4, 3))
