@@ -11,6 +11,7 @@ from fishr.checks import number, one_of, whole
 from fishr.data.cached_features import FeatureEnvironments
 from fishr.data.domains import DataSet
 from fishr.data.environments import DataSetEnvironments, EnvironmentSource
+from fishr.data.images.augmentation import Augmentation, DomainBedAugmentation, NoAugmentation
 from fishr.data.images.image_data import ImageFolders, ImageList
 from fishr.data.images.preprocessing import Preprocessing
 from fishr.data.mnist import DomainBedColoredMNIST, RotatedMNIST
@@ -70,6 +71,7 @@ class Settings:
     image_size: int = field(default=_IMAGE_SIZE, validator=whole(8))  # pixels
     # of images; None: that of a backbone of timm at ``image_size``, else ImageNet's
     preprocessing: Preprocessing | None = None
+    augment: Augmentation | None = None  # of training images; None: DomainBed's
     # torchvision's "resnet18" or "resnet50", any other name of timm; None: the protocol's
     backbone: str | None = None
     weights: str = "imagenet"  # of the backbone: "imagenet" for the published ones, "random", or a file
@@ -161,7 +163,7 @@ class Settings:
             benchmark.folder,
             size=self.image_size if own is None else own.size,
             preprocessing=own,
-            augment=augment,
+            augment=(self.augment or DomainBedAugmentation()) if augment else NoAugmentation(),
             augment_evaluation=augment and self.validation == "augmented",
             environments=benchmark.environments if named else None,
             samples=samples,

@@ -1,11 +1,11 @@
 import attrs
 import pytest
 
-from fishr.configuration import dumps, structure
+from fishr.configuration import dumps, structure, unstructure
 from fishr.configuration.toml import parse_toml
 from fishr.data import ColoredDigits, Minibatch
 from fishr.data.cached_features import FeatureEnvironments
-from fishr.data.images import NoAugmentation, Preprocessing
+from fishr.data.images import NoAugmentation, Preprocessing, TrivialAugment
 from fishr.data.images.image_data import ImageFolders, ImageList
 from fishr.data.mnist import RotatedMNIST
 from fishr.errors import InputError
@@ -128,6 +128,12 @@ def test_sources_of_the_settings():
     assert Settings(validation="augmented").environments("PACS") == ImageFolders("PACS", augment_evaluation=True)
     spawrious = Settings().environments("SpawriousO2O_easy")
     assert spawrious.environments == ("Test", "SC_group_1", "SC_group_2")
+    trivial = Settings(validation="augmented", augment=TrivialAugment())
+    assert trivial.environments("PACS") == ImageFolders("PACS", augment=TrivialAugment(), augment_evaluation=True)
+    assert trivial.environments("PACS", augment=False) == ImageFolders("PACS", augment=False)
+    assert "augment" not in unstructure(Settings())
+    assert structure({"augment": {"kind": "TrivialAugment"}, "validation": "augmented"}, Settings) == trivial
+    assert structure({"augment": False}, Settings).environments("PACS") == ImageFolders("PACS", augment=False)
     plain = Settings(validation="augmented").environments("PACS", augment=False)
     assert plain == ImageFolders("PACS", augment=False)
     assert Settings(images={"PACS": "i.h5"}, image_size=64).environments("PACS") == ImageFolders(
