@@ -2,6 +2,7 @@ from . import analysis as analysis
 from . import averages as averages
 from . import configuration as configuration
 from . import data as data
+from . import descents as descents
 from . import diagnostics as diagnostics
 from . import inference as inference
 from . import landscape as landscape
@@ -120,6 +121,7 @@ __all__ = [
     "configuration",
     "covariance_products",
     "data",
+    "descents",
     "diagnostics",
     "distance_to_mean",
     "distance_to_mean_of_products",

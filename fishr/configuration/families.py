@@ -19,6 +19,7 @@ from fishr.data.batches import Batches
 from fishr.data.domains import DataSet
 from fishr.data.environments import EnvironmentSource
 from fishr.data.images.augmentation import Augmentation
+from fishr.descents.descent import Descent
 from fishr.errors import one_line
 from fishr.losses import Loss
 from fishr.models.featurizers import Featurizer
@@ -118,6 +119,7 @@ FAMILIES = (
     Family(Penalty, ("fishr.penalties", "fishr.methods"), wrapper="Stateless", arguments=("seen",)),
     Family(Schedule, ("fishr.penalties",), number="Constant"),
     Family(Optimizer, ("fishr.training",)),
+    Family(Descent, ("fishr.descents",)),
     Family(BatchTransform, ("fishr.transforms",)),
     Family(WeightAverage, ("fishr.averages",)),
     Family(Batches, ("fishr.data",), wrapper="FunctionBatches", arguments=("domains", "generator")),

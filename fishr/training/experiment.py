@@ -13,10 +13,12 @@ from fishr.averages.weight_average import WeightAverage
 from fishr.checks import layer_names, number, text_line, whole
 from fishr.data.batches import Batches
 from fishr.data.domains import DataSet
+from fishr.descents.descent import Descent
 from fishr.errors import InputError
 from fishr.losses import Loss
 from fishr.models.featurizers import Featurizer
 from fishr.models.heads import Head
+from fishr.penalties.penalty import least_domains
 from fishr.penalties.schedules import Schedule, as_schedule
 from fishr.statistics.moments import Route
 from fishr.training.compute import Compute
@@ -64,10 +66,12 @@ class Experiment:
         lr_factors: Factors of the learning rates of layers, by names below "featurizer" and "head"; the longest name
             that a parameter is below counts. Each is a number or a schedule. At a rate of 0, weights do not change.
         transform: Changes each batch before the model sees it, such as ``Mixup``; None: nothing does.
+        descent: Makes the update of several gradients, such as ``SAM``; None: one gradient, one update.
         average: Average of the weights, which is evaluated, exported and analyzed; None: the weights themselves.
 
     Raises:
-        InputError: A field is outside its range, or learning rates for an optimizer without a field ``lr``.
+        InputError: A field is outside its range, learning rates for an optimizer without a field ``lr``, or a descent
+            with fp16 or with penalties that it does not fit.
 
     Example:
         >>> import attrs
@@ -98,10 +102,26 @@ class Experiment:
     lr_schedule: Schedule | None = field(default=None, converter=attrs.converters.optional(as_schedule))
     lr_factors: dict[str, Schedule] | None = field(default=None, converter=_factors)
     transform: BatchTransform | None = None
+    descent: Descent | None = None
     average: WeightAverage | None = None
 
     def __attrs_post_init__(self) -> None:
         self.learning_rates(0)
+        if self.descent is not None:
+            self._check_descent(type(self.descent).__name__, getattr(self.descent, "by_domain", False))
+
+    def _check_descent(self, name: str, by_domain: bool) -> None:
+        if self.compute.precision == "fp16":
+            raise InputError(
+                f"descent: got {name} in fp16, whose one loss scale does not fit several gradients; use bf16 or fp32"
+            )
+        terms = {"risk": self.objective.risk, **self.objective.penalty.terms}
+        for term, penalty in terms.items():
+            if by_domain and least_domains(penalty) > 1:
+                raise InputError(
+                    f"descent: got {name}, which measures each domain alone, with {term}, which compares domains; "
+                    "leave out one of the two"
+                )
 
     @property
     def moments_route(self) -> Route:

@@ -75,7 +75,7 @@ def loss_outline(objective: Objective, steps: int) -> str:
 
 
 def _parts(experiment: Experiment) -> dict[str, str]:
-    found: dict[str, Any] = {"transform": experiment.transform, "average": experiment.average}
+    found: dict[str, Any] = {name: getattr(experiment, name) for name in ("transform", "descent", "average")}
     return {name: getattr(part, "__name__", repr(part)) for name, part in found.items() if part is not None}
 
 

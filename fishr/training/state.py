@@ -38,6 +38,7 @@ class TrainingState:
     penalty: Any  # the objective's state
     generator: Tensor  # state of the generator of batches and random layers; uint8, on the CPU
     scale: GradientScale | None = None  # of the featurizer's backward pass with fp16
+    descent: Any = None  # the state of the descent, where there is one
     average: Any = None  # the state of the average of the weights, where there is one
 
 
@@ -129,6 +130,8 @@ def first_state(experiment: Experiment, model: Model, domains: int) -> TrainingS
     require_tree(memory, "optimizer state")
     first = {name: p.detach().clone() for name, p in parameters.items()}
     buffers = {name: buffer.detach().clone() for name, buffer in model.buffers().items()}
+    descent = experiment.descent and experiment.descent.init({name: first[name] for name in trainable})
+    require_tree(descent, "descent state")
     average = experiment.average and experiment.average.init(moving_weights(model, first, buffers))
     require_tree(average, "average state")
     return TrainingState(
@@ -139,6 +142,7 @@ def first_state(experiment: Experiment, model: Model, domains: int) -> TrainingS
         penalty=penalty,
         generator=_generator(experiment.seed, _BATCHES).get_state(),
         scale=GradientScale() if experiment.compute.precision == "fp16" else None,
+        descent=descent,
         average=average,
     )
 
@@ -155,8 +159,8 @@ def state_to(state: TrainingState, device: torch.device) -> TrainingState:
 
 
 def without_optimizer(state: TrainingState) -> TrainingState:
-    """Return the state without the optimizer's."""
-    return evolve(state, optimizer=OptimizerState((), {}))
+    """Return the state without the optimizer's and the descent's."""
+    return evolve(state, optimizer=OptimizerState((), {}), descent=None)
 
 
 def _problem(model: Model, layers: tuple[str, ...], domains: int) -> Problem:

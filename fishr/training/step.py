@@ -1,9 +1,8 @@
 """One update of everything: a pure function of the training state."""
 
 import math
-from collections.abc import Callable, Sequence
-from functools import partial
-from typing import Any, cast
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import torch
 from attrs import asdict, evolve, frozen
@@ -13,19 +12,18 @@ from fishr.checks import returned
 from fishr.data.batches import share_of
 from fishr.data.domains import Domain
 from fishr.errors import RunFailed
-from fishr.observation import observe
-from fishr.ranks import ALONE, Ranks, mean_over_ranks
-from fishr.seeding import named_generator, seeded
+from fishr.ranks import ALONE, Ranks
+from fishr.seeding import named_generator
 from fishr.tensor_trees import require_tree
-from fishr.training.compute import LEAST, Compute, GradientScale, products
+from fishr.training.compute import LEAST, GradientScale
 from fishr.training.experiment import Experiment
-from fishr.training.learning_rates import changed_rates, first_memory, update_layers
-from fishr.training.model import Model, place
+from fishr.training.learning_rates import changed_rates
+from fishr.training.model import Model
 from fishr.training.objective import Loss
-from fishr.training.optimizers import Gradients, clipped
 from fishr.training.prefetch import Prefetch, step_seed
 from fishr.training.state import TrainingState, moving_weights
-from fishr.types import HEAD, DomainBatch
+from fishr.training.step_gradients import Seen, StepGradients, StepOptimizer
+from fishr.types import DomainBatch
 
 
 @frozen
@@ -113,136 +111,52 @@ def advance(
             batch = source(generator)
         case _:
             batch = returned("batches", experiment.batches.draw(source, generator, drawing), DomainBatch)
-    step_wide = step_seed(generator)
+    seed = step_seed(generator)
     if experiment.transform is not None:
-        transformed = experiment.transform(batch, named_generator(step_wide, "transform"), model.outputs)
+        transformed = experiment.transform(batch, named_generator(seed, "transform"), model.outputs)
         batch = share_of(returned("transform", transformed, DomainBatch), ranks)
-    # Of another stream on each rank, so that their random layers differ.
-    seed = step_wide + (ranks.number << 20)
-
-    place(model, state.parameters, state.buffers)
-    trainable = {name: p for name, p in model.parameters().items() if p.requires_grad}
-    parameters = tuple(trainable.values())
-    inputs = returned("inputs of batches", batch.inputs, Tensor)
-    with seeded(seed, inputs.device):
-        # Moments of the featurizer's layers read the inputs again, which its forward pass may overwrite.
-        inputs = inputs if experiment.layers == HEAD else inputs.clone()
-        features, vjp = featurize(model, experiment.compute, inputs, parameters, seed)
-        route, layers = experiment.moments_route, experiment.layers
-        seen = observe(model.featurizer, model.head, batch, experiment.loss, route, ranks, features, layers, step_wide)
-        with products("ieee"):
-            # The head's forward pass, once for all that reads its logits.
-            _ = seen.logits
-            loss, penalty = experiment.objective.evaluate(seen, parameters, state.penalty, state.step)
-            wanted = (*parameters, features) if features.requires_grad else parameters
-            gradients = cast(Gradients, torch.autograd.grad(loss.total, wanted, allow_unused=True))
-        if features.requires_grad:
-            *gradients, by_features = gradients
-            if by_features is not None:
-                gradients = _added(gradients, vjp(by_features, 1.0 if state.scale is None else state.scale.value))
-    domain_losses = seen.domain_losses.detach()
-    if seen.domains < batch.domains:
-        rows = torch.tensor(seen.present, device=domain_losses.device)
-        domain_losses = domain_losses.new_full((batch.domains,), math.nan).index_copy(0, rows, domain_losses)
-    # The optimizer needs the memory.
-    del seen, features, vjp
-
-    gradients = mean_over_ranks(tuple(gradients), ranks)
-    usable = None if state.scale is None else _all_finite(gradients)
-    if experiment.clip_norm is not None:
-        gradients = clipped(gradients, experiment.clip_norm)
-    # Reading the numbers waits for the device, so it comes after all of its work is queued.
-    record = evolve(_record(state.step, loss, domain_losses), lr=changed_rates(experiment, state.step))
-    require_tree(penalty, "penalty state")
-
-    weights, memory = {name: state.parameters[name] for name in trainable}, state.optimizer
-    if experiment.objective.fresh_optimizer(state.step):
-        memory = first_memory(experiment, weights)
-    if usable is None or usable:
-        by_name = dict(zip(weights, gradients, strict=True))
-        weights, memory = update_layers(experiment, by_name, memory, weights, state.step)
+    gradients = StepGradients(model, experiment, state, batch, ranks, seed)
+    weights = {name: state.parameters[name] for name, p in model.parameters().items() if p.requires_grad}
+    optimizer, memory, descent = StepOptimizer(experiment, state.step), state.optimizer, state.descent
+    if state.step == experiment.objective.fresh_optimizer_at:
+        memory = optimizer.init(weights)
+    usable = None
+    if experiment.descent is None:
+        measured = gradients(weights)
+        usable = None if state.scale is None else _all_finite(measured.gradients.values())
+        # Reading the numbers waits for the device, so it comes after all of its work is queued.
+        record = _record(state.step, gradients.seen)
+        if usable is None or usable:
+            weights, memory = optimizer.update(measured.gradients, memory, weights)
+    else:
+        made = experiment.descent(gradients, optimizer, weights, memory, descent)
+        weights, memory, descent, measured = made.weights, made.memory, made.state, made.measured
+        record = _record(state.step, gradients.seen)
+        require_tree(descent, "descent state")
+    record = evolve(record, lr=changed_rates(experiment, state.step))
+    require_tree(measured.penalty, "penalty state")
     parameters = state.parameters | weights
-    buffers = {name: buffer.detach().clone() for name, buffer in model.buffers().items()}
     average = state.average
     if experiment.average is not None:
-        average = experiment.average.update(moving_weights(model, parameters, buffers), average, state.step + 1)
+        average = experiment.average.update(
+            moving_weights(model, parameters, measured.buffers), average, state.step + 1
+        )
         require_tree(average, "average state")
     after = TrainingState(
         step=state.step + 1,
         parameters=parameters,
-        buffers=buffers,
+        buffers=measured.buffers,
         optimizer=memory,
-        penalty=penalty,
+        penalty=measured.penalty,
         generator=generator.get_state(),
         scale=None if state.scale is None else _next_scale(state.scale, bool(usable), state.step),
         average=average,
+        descent=descent,
     )
     return after, record
 
 
-Vjp = Callable[[Tensor, float], Gradients]
-
-
-def featurize(
-    model: Model, compute: Compute, inputs: Tensor, parameters: tuple[Tensor, ...], seed: int
-) -> tuple[Tensor, Vjp]:
-    """Return a batch's features, a leaf of the graph, and their vjp by the parameters, to be called once."""
-    if compute.channels_last and inputs.ndim == 4:
-        inputs = inputs.contiguous(memory_format=torch.channels_last)
-
-    featurizer = model.compiled or model.featurizer
-
-    def forward(part: Tensor) -> Tensor:
-        with compute.products(), compute.autocast(part.device):
-            return featurizer(part)
-
-    def vjp(features: Tensor, gradient: Tensor, scale: float) -> Gradients:
-        if not features.requires_grad:
-            return (None,) * len(parameters)
-        scaled = gradient if scale == 1 else gradient * scale
-        with compute.products():
-            grad = torch.autograd.grad(features, parameters, scaled.to(features.dtype), allow_unused=True)
-        found = cast(Gradients, grad)
-        return found if scale == 1 else tuple(None if g is None else g / scale for g in found)
-
-    parts = inputs.tensor_split(min(compute.micro_batches, len(inputs)))
-    if len(parts) == 1:
-        features = forward(inputs)
-        return _leaf(features.detach(), features.requires_grad), partial(vjp, features)
-
-    with torch.no_grad():
-        found = list[Tensor]()
-        for index, part in enumerate(parts):
-            with seeded(seed + 1 + index, part.device):
-                # A copy, because the featurizer may work in place, and the second pass reads the part again.
-                found.append(forward(part.clone()))
-    kept = [buffer.detach().clone() for buffer in model.featurizer.buffers()]
-
-    def vjp_of_parts(gradient: Tensor, scale: float) -> Gradients:
-        total: Gradients = (None,) * len(parameters)
-        for index, (part, of_part) in enumerate(zip(parts, gradient.split([len(p) for p in parts]), strict=True)):
-            with seeded(seed + 1 + index, part.device):
-                features = forward(part)
-            total = _added(total, vjp(features, of_part, scale))
-        for buffer, before in zip(model.featurizer.buffers(), kept, strict=True):
-            buffer.data = before
-        return total
-
-    return _leaf(torch.cat(found), any(p.requires_grad for p in model.featurizer.parameters())), vjp_of_parts
-
-
-def _leaf(features: Tensor, trained: bool) -> Tensor:
-    if not features.is_floating_point():
-        return features
-    wide = features.to(torch.promote_types(features.dtype, torch.float32))
-    return wide.requires_grad_(trained)
-
-
-def _added(left: Sequence[Tensor | None], right: Gradients) -> Gradients:
-    return tuple(b if a is None else a if b is None else a + b for a, b in zip(left, right, strict=True))
-
-
-def _all_finite(gradients: Gradients) -> Tensor:
+def _all_finite(gradients: Iterable[Tensor | None]) -> Tensor:
     return torch.stack([g.isfinite().all() for g in gradients if g is not None]).all()
 
 
@@ -253,7 +167,10 @@ def _next_scale(scale: GradientScale, finite: bool, step: int) -> GradientScale:
     return after
 
 
-def _record(step: int, loss: Loss, domain_losses: Tensor) -> StepRecord:
+def _record(step: int, seen: Sequence[Seen]) -> StepRecord:
+    """Return the record of the first measurement of the whole batch, or the mean of those of its domains."""
+    whole = next((one for one in seen if one.whole), None) or _mean(seen)
+    loss, domain_losses = whole.loss, whole.domain_losses
     parts = {"risk": loss.risk, "l2": loss.l2, **{n: term.value for n, term in loss.terms.items()}, "loss": loss.total}
     scalars = [*parts.values(), *domain_losses]
     # One transfer from the device for all of them, in their own type: not every device has float64.
@@ -265,3 +182,21 @@ def _record(step: int, loss: Loss, domain_losses: Tensor) -> StepRecord:
             raise NotFinite(step, name, value)
     terms = {name: TermRecord(numbers[name], float(term.weight)) for name, term in loss.terms.items()}
     return StepRecord(step, numbers["loss"], numbers["risk"], numbers["l2"], terms, tuple(values[len(parts) :]))
+
+
+def _mean(seen: Sequence[Seen]) -> Seen:
+    losses = [one.loss for one in seen]
+
+    def mean(values: Iterable[Tensor]) -> Tensor:
+        return torch.stack([value.detach() for value in values]).mean()
+
+    loss = Loss(
+        total=mean(loss.total for loss in losses),
+        risk=mean(loss.risk for loss in losses),
+        l2=mean(loss.l2 for loss in losses),
+        terms={
+            name: evolve(term, value=mean(loss.terms[name].value for loss in losses))
+            for name, term in losses[0].terms.items()
+        },
+    )
+    return Seen(loss, torch.stack([one.domain_losses for one in seen]).nanmean(0), whole=True)

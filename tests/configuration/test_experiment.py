@@ -13,6 +13,7 @@ from fishr.averages import EMA
 from fishr.configuration import ConfigurationError, apply_overrides, dumps, load, structure, unstructure
 from fishr.configuration.families import FAMILIES
 from fishr.data import Arrays, CachedFeatures, ColoredDigits, ColoredMNIST, Minibatch
+from fishr.descents import SAM
 from fishr.losses import CrossEntropy
 from fishr.models import MLP, MLPHead
 from fishr.penalties import (
@@ -78,8 +79,9 @@ def test_learning_rates_are_written_only_where_they_are_set():
 
 
 def test_parts_of_the_step_are_written_only_where_they_are_set():
-    assert not {"transform", "average"} & unstructure(colored_digits()).keys()
-    experiment = attrs.evolve(colored_digits(), average=EMA(0.9), transform=Mixup(0.5))
+    assert not {"transform", "descent", "average"} & unstructure(colored_digits()).keys()
+    experiment = attrs.evolve(colored_digits(), average=EMA(0.9), transform=Mixup(0.5), descent=SAM())
+    assert unstructure(experiment)["descent"] == {"kind": "SAM", "rho": 0.05}
     assert unstructure(experiment)["transform"] == {"kind": "Mixup", "alpha": 0.5}
     assert unstructure(experiment)["average"] == {"kind": "EMA", "decay": 0.9, "start": 0}
     assert structure(tomllib.loads(dumps(experiment)), Experiment) == experiment
@@ -139,6 +141,7 @@ def test_every_frozen_class_that_a_package_exports_has_a_name_in_files():
         "Penalty": {"ERM", "Fishr", "IRM", "Scaled", "Total", "VREx"},
         "Schedule": {"Constant", "CosineSchedule", "Joined", "LinearSchedule", "StepSchedule"},
         "Optimizer": {"Adam", "AdamW", "LARS", "SGD"},
+        "Descent": {"ANDMask", "Fish", "SAM"},
         "BatchTransform": {"Mixup"},
         "WeightAverage": {"EMA", "SMA"},
         "Batches": {"FullBatch", "Minibatch"},

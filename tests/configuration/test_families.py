@@ -29,6 +29,7 @@ from fishr.data import (
     RotatedMNIST,
 )
 from fishr.data.images import NoAugmentation, Preprocessing, RandAugment, TrivialAugment
+from fishr.descents import SAM
 from fishr.losses import CrossEntropy
 from fishr.models import MLP, MNISTCNN, FunctionFeaturizer, LinearHead, MLPHead
 from fishr.penalties import ERM, Constant, Fishr, Joined, LinearSchedule, Scaled, Stateless, Total, VREx
@@ -164,6 +165,17 @@ class Halves:
 
 
 @frozen
+class Backwards:
+    length: float = 1.0
+
+    def init(self, weights: Any) -> Any:
+        return ()
+
+    def __call__(self, gradients: Any, optimizer: Any, weights: Any, memory: Any, state: Any) -> Any:
+        raise NotImplementedError
+
+
+@frozen
 class Shuffled:
     times: int = 1
 
@@ -218,6 +230,7 @@ parts: dict[str, st.SearchStrategy[Any]] = {
     "head": st.sampled_from([LinearHead(), MLPHead((3,)), head, Top(), Top(False)]),
     "loss": st.sampled_from([CrossEntropy(), loss, Smoothed(), Smoothed(0.3)]),
     "optimizer": st.sampled_from([Adam(0.1), SGD(0.1), Lion(0.1)]),
+    "descent": st.sampled_from([None, SAM(0.5), Backwards(), Backwards(2.0)]),
     "transform": st.sampled_from([None, Mixup(0.5), shuffled, Shuffled(), Shuffled(2)]),
     "average": st.sampled_from([None, EMA(0.5), SMA(3), Running(), Running(2)]),
     "batches": st.sampled_from([FullBatch(), Minibatch(3), FunctionBatches(batches), Halves(), Halves(False)]),
@@ -248,6 +261,7 @@ PLACES = {
     "Penalty": ("objective.penalty.mine", Stateless(penalty), Gap()),
     "Schedule": ("objective.penalty.fishr.schedule", schedule, Ramp()),
     "Optimizer": ("optimizer", None, Lion(0.1)),
+    "Descent": ("descent", None, Backwards()),
     "BatchTransform": ("transform", shuffled, Shuffled()),
     "WeightAverage": ("average", None, Running()),
     "Batches": ("batches", FunctionBatches(batches), Halves()),

@@ -1,0 +1,115 @@
+"""The protocol of descents, and what a step hands to them."""
+
+from typing import Any, Protocol
+
+from attrs import frozen
+from torch import Tensor
+
+Weights = dict[str, Tensor]
+
+
+@frozen(eq=False)
+class Measured:
+    """The objective on samples of a step's batch at some weights.
+
+    Args:
+        loss: 0-dim, without a graph, in the loss's unit.
+        gradients: Of ``loss`` by each weight, loss/parameter; None where it does not depend on it.
+        buffers: Of the model, after the forward pass.
+        penalty: State of the objective, after this evaluation.
+    """
+
+    loss: Tensor
+    gradients: dict[str, Tensor | None]
+    buffers: dict[str, Tensor]
+    penalty: Any
+
+
+class Gradients(Protocol):
+    """The gradients of a step's objective, to be called at any weights and on any of the batch's domains.
+
+    All calls of a step have the same samples, and draw the same in random layers and penalties.
+    """
+
+    @property
+    def domains(self) -> tuple[int, ...]:
+        """The domains that have samples in the batch."""
+        ...
+
+    @property
+    def buffers(self) -> dict[str, Tensor]:
+        """Buffers of the model before the step."""
+        ...
+
+    def __call__(
+        self, weights: Weights, domains: tuple[int, ...] | None = None, after: Measured | None = None
+    ) -> Measured:
+        """Measure the objective.
+
+        Args:
+            weights: The parameters that are trained, by name.
+            domains: Whose samples; None: all.
+            after: A measurement whose buffers and states of penalties this one starts from; None: those of the
+                step's beginning.
+        """
+        ...
+
+
+class NamedOptimizer(Protocol):
+    """The optimizer of a run at the step's learning rates, with the run's limit on the gradient's norm."""
+
+    def init(self, weights: Weights) -> Any:
+        """Return the state before a first update."""
+        ...
+
+    def update(self, gradients: dict[str, Tensor | None], memory: Any, weights: Weights) -> tuple[Weights, Any]:
+        """Return the weights after an update, and the next state."""
+        ...
+
+
+@frozen(eq=False)
+class Descended:
+    """The outcome of a descent.
+
+    Args:
+        weights: After the step.
+        memory: State of the optimizer.
+        state: State of the descent.
+        measured: The measurement whose buffers and states of penalties the next step starts from.
+    """
+
+    weights: Weights
+    memory: Any
+    state: Any
+    measured: Measured
+
+
+class Descent(Protocol):
+    """What a step does with gradients: the way from the weights before it to those after it.
+
+    The plain step is ``gradients(weights)`` and one update of the optimizer. No argument is changed. The state is a
+    tree of tensors, numbers, strings, None, tuples, lists, dicts with string keys and frozen attrs records. A class
+    that measures domains one by one has ``by_domain = True``: training refuses it with penalties that compare domains.
+
+    Example:
+        >>> from attrs import frozen
+        >>> @frozen
+        ... class Plain:
+        ...     def init(self, weights):
+        ...         return ()
+        ...     def __call__(self, gradients, optimizer, weights, memory, state):
+        ...         measured = gradients(weights)
+        ...         moved, memory = optimizer.update(measured.gradients, memory, weights)
+        ...         return Descended(moved, memory, state, measured)
+        >>> descent: Descent = Plain()
+    """
+
+    def init(self, weights: Weights, /) -> Any:
+        """Return the state before the first step."""
+        ...
+
+    def __call__(
+        self, gradients: Gradients, optimizer: NamedOptimizer, weights: Weights, memory: Any, state: Any, /
+    ) -> Descended:
+        """Return the weights and states after a step."""
+        ...

@@ -1,0 +1,184 @@
+"""The gradients of a step's objective: at any weights, on the whole batch or on some of its domains."""
+
+import math
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, cast
+
+import torch
+from attrs import field, frozen
+from torch import Tensor
+
+from fishr.checks import returned
+from fishr.descents.descent import Measured, Weights
+from fishr.observation import observe
+from fishr.ranks import Ranks, mean_over_ranks
+from fishr.seeding import seeded
+from fishr.training.compute import Compute, products
+from fishr.training.experiment import Experiment
+from fishr.training.learning_rates import first_memory, update_layers
+from fishr.training.model import Model, place
+from fishr.training.objective import Loss
+from fishr.training.optimizers import Gradients, clipped
+from fishr.training.state import TrainingState
+from fishr.types import HEAD, DomainBatch
+
+
+@frozen(eq=False)
+class Seen:
+    """One measurement, for the record of the step."""
+
+    loss: Loss
+    domain_losses: Tensor  # [K], NaN of domains without samples
+    whole: bool  # of all domains
+
+
+@frozen(eq=False)
+class StepGradients:
+    """See ``fishr.descents.Gradients``; ``seen`` grows by each call."""
+
+    model: Model
+    experiment: Experiment
+    state: TrainingState
+    batch: DomainBatch
+    ranks: Ranks
+    seed: int  # of the step, the same on all ranks
+    seen: list[Seen] = field(factory=list[Seen])
+
+    @property
+    def domains(self) -> tuple[int, ...]:
+        return tuple(k for k, size in enumerate(self.batch.sizes) if size)
+
+    @property
+    def buffers(self) -> dict[str, Tensor]:
+        return self.state.buffers
+
+    def __call__(
+        self, weights: Weights, domains: tuple[int, ...] | None = None, after: Measured | None = None
+    ) -> Measured:
+        model, experiment, state, ranks = self.model, self.experiment, self.state, self.ranks
+        batch = self.batch if domains is None else _of_domains(self.batch, domains)
+        # Of another stream on each rank and for each part of the batch, so that their random layers differ.
+        seed = self.seed + (ranks.number << 20) + (0 if domains is None else 1 + domains[0] << 40)
+
+        place(model, state.parameters | weights, state.buffers if after is None else after.buffers)
+        trainable = {name: p for name, p in model.parameters().items() if p.requires_grad}
+        parameters = tuple(trainable.values())
+        inputs = returned("inputs of batches", batch.inputs, Tensor)
+        with seeded(seed, inputs.device):
+            # Moments of the featurizer's layers read the inputs again, which its forward pass may overwrite.
+            inputs = inputs if experiment.layers == HEAD else inputs.clone()
+            features, vjp = featurize(model, experiment.compute, inputs, parameters, seed)
+            route, layers = experiment.moments_route, experiment.layers
+            seen = observe(
+                model.featurizer, model.head, batch, experiment.loss, route, ranks, features, layers, self.seed
+            )
+            with products("ieee"):
+                # The head's forward pass, once for all that reads its logits.
+                _ = seen.logits
+                loss, penalty = experiment.objective.evaluate(
+                    seen, parameters, state.penalty if after is None else after.penalty, state.step
+                )
+                wanted = (*parameters, features) if features.requires_grad else parameters
+                gradients = cast(Gradients, torch.autograd.grad(loss.total, wanted, allow_unused=True))
+            if features.requires_grad:
+                *gradients, by_features = gradients
+                if by_features is not None:
+                    gradients = _added(gradients, vjp(by_features, 1.0 if state.scale is None else state.scale.value))
+        domain_losses = seen.domain_losses.detach()
+        if seen.domains < batch.domains:
+            rows = torch.tensor(seen.present, device=domain_losses.device)
+            domain_losses = domain_losses.new_full((batch.domains,), math.nan).index_copy(0, rows, domain_losses)
+        # The optimizer needs the memory.
+        del seen, features, vjp
+        by_name = dict(zip(trainable, mean_over_ranks(tuple(gradients), ranks), strict=True))
+        buffers = {name: buffer.detach().clone() for name, buffer in model.buffers().items()}
+        self.seen.append(Seen(loss, domain_losses, domains is None))
+        return Measured(loss.total.detach(), by_name, buffers, penalty)
+
+
+def _of_domains(batch: DomainBatch, domains: tuple[int, ...]) -> DomainBatch:
+    """Return the samples of some domains; the others are missing."""
+    sizes = tuple(size if k in domains else 0 for k, size in enumerate(batch.sizes))
+    inputs, labels = (whole.split(list(batch.sizes)) for whole in (batch.inputs, batch.labels))
+    chosen = sorted(domains)
+    return DomainBatch(torch.cat([inputs[k] for k in chosen]), torch.cat([labels[k] for k in chosen]), sizes)
+
+
+@frozen
+class StepOptimizer:
+    """See ``fishr.descents.NamedOptimizer``."""
+
+    experiment: Experiment
+    step: int
+
+    def init(self, weights: Weights) -> Any:
+        return first_memory(self.experiment, weights)
+
+    def update(self, gradients: dict[str, Tensor | None], memory: Any, weights: Weights) -> tuple[Weights, Any]:
+        if self.experiment.clip_norm is not None:
+            limited = clipped(tuple(gradients.values()), self.experiment.clip_norm)
+            gradients = dict(zip(gradients, limited, strict=True))
+        return update_layers(self.experiment, gradients, memory, weights, self.step)
+
+
+Vjp = Callable[[Tensor, float], Gradients]
+
+
+def featurize(
+    model: Model, compute: Compute, inputs: Tensor, parameters: tuple[Tensor, ...], seed: int
+) -> tuple[Tensor, Vjp]:
+    """Return a batch's features, a leaf of the graph, and their vjp by the parameters, to be called once."""
+    if compute.channels_last and inputs.ndim == 4:
+        inputs = inputs.contiguous(memory_format=torch.channels_last)
+
+    featurizer = model.compiled or model.featurizer
+
+    def forward(part: Tensor) -> Tensor:
+        with compute.products(), compute.autocast(part.device):
+            return featurizer(part)
+
+    def vjp(features: Tensor, gradient: Tensor, scale: float) -> Gradients:
+        if not features.requires_grad:
+            return (None,) * len(parameters)
+        scaled = gradient if scale == 1 else gradient * scale
+        with compute.products():
+            grad = torch.autograd.grad(features, parameters, scaled.to(features.dtype), allow_unused=True)
+        found = cast(Gradients, grad)
+        return found if scale == 1 else tuple(None if g is None else g / scale for g in found)
+
+    parts = inputs.tensor_split(min(compute.micro_batches, len(inputs)))
+    if len(parts) == 1:
+        features = forward(inputs)
+        return _leaf(features.detach(), features.requires_grad), partial(vjp, features)
+
+    with torch.no_grad():
+        found = list[Tensor]()
+        for index, part in enumerate(parts):
+            with seeded(seed + 1 + index, part.device):
+                # A copy, because the featurizer may work in place, and the second pass reads the part again.
+                found.append(forward(part.clone()))
+    kept = [buffer.detach().clone() for buffer in model.featurizer.buffers()]
+
+    def vjp_of_parts(gradient: Tensor, scale: float) -> Gradients:
+        total: Gradients = (None,) * len(parameters)
+        for index, (part, of_part) in enumerate(zip(parts, gradient.split([len(p) for p in parts]), strict=True)):
+            with seeded(seed + 1 + index, part.device):
+                features = forward(part)
+            total = _added(total, vjp(features, of_part, scale))
+        for buffer, before in zip(model.featurizer.buffers(), kept, strict=True):
+            buffer.data = before
+        return total
+
+    return _leaf(torch.cat(found), any(p.requires_grad for p in model.featurizer.parameters())), vjp_of_parts
+
+
+def _leaf(features: Tensor, trained: bool) -> Tensor:
+    if not features.is_floating_point():
+        return features
+    wide = features.to(torch.promote_types(features.dtype, torch.float32))
+    return wide.requires_grad_(trained)
+
+
+def _added(left: Sequence[Tensor | None], right: Gradients) -> Gradients:
+    return tuple(b if a is None else a if b is None else a + b for a, b in zip(left, right, strict=True))
