@@ -74,8 +74,8 @@ class Observation:
     seed: int | None = None
 
     def __attrs_post_init__(self) -> None:
-        _check_type("head", self.head, nn.Module)
-        _check_type("batch", self.batch, DomainBatch)
+        _check_type("head", self.head, nn.Module, "call observe(featurizer, head, batch)")
+        _check_type("batch", self.batch, DomainBatch, "make one by DomainBatch.of(inputs, labels, domains)")
 
     @lazy
     def own(self) -> "Observation":
@@ -320,9 +320,9 @@ class Observation:
         return rows if self.ranks.alone else domains_of_ranks(rows, self._sizes_of_ranks, self.ranks)
 
 
-def _check_type(name: str, value: object, expected: type) -> None:
+def _check_type(name: str, value: object, expected: type, remedy: str) -> None:
     if not isinstance(value, expected):
-        raise InputError(f"{name}: got a {type(value).__qualname__}, expected a {expected.__qualname__}")
+        raise InputError(f"{name}: got a {type(value).__qualname__}, expected a {expected.__qualname__}; {remedy}")
 
 
 def observe(

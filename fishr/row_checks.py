@@ -27,7 +27,10 @@ def check_sizes(sizes: Iterable[int], rows: int, least: int = 1) -> tuple[int, .
         each = "at least one sample in each domain" if least else "none below 0, and at least one sample"
         raise InputError(f"sizes: got {sizes}, expected {each}")
     if sum(sizes) != rows:
-        raise InputError(f"sizes: got {sizes}, which sum to {sum(sizes)}, expected the {rows} rows of the batch")
+        raise InputError(
+            f"sizes: got {sizes}, which sum to {sum(sizes)}, expected the {rows} rows of the batch; count the samples "
+            "of each domain, or give the domain of each sample to DomainBatch.of"
+        )
     return sizes
 
 
@@ -42,7 +45,9 @@ def check_rows(inputs: Tensor, labels: Tensor, name: str = "features") -> None:
     _check_tensor(name, inputs)
     _check_tensor("labels", labels)
     if len(labels) != len(inputs):
-        raise InputError(f"labels: got {len(labels)} rows, expected {len(inputs)} as in the {name}")
+        raise InputError(
+            f"labels: got {len(labels)} rows, expected {len(inputs)} as in the {name}; give those of the same samples"
+        )
 
 
 def check_inputs(inputs: Any, labels: Tensor) -> None:
@@ -71,7 +76,7 @@ def check_domains(domains: Tensor | Sequence[int], rows: int, number: int | None
     if ids.shape != (rows,) or ids.is_floating_point() or ids.is_complex() or ids.dtype == torch.bool:
         raise InputError(
             f"domains: got shape {tuple(ids.shape)} and type {ids.dtype}, expected ({rows},) whole numbers, the domain "
-            "of each sample"
+            "of each sample; number the domains from 0"
         )
     lowest, highest = map(int, ids.aminmax()) if rows else (0, 0)
     if lowest < 0 or (number is not None and highest >= number):

@@ -11,6 +11,7 @@ from fishr.errors import InputError
 from fishr.observation import Observation
 from fishr.penalties.moving_average import Average, Gain, MovingAverage
 from fishr.penalties.penalty import require_present
+from fishr.row_checks import kind
 from fishr.statistics.distances import (
     Reduction,
     covariance_products,
@@ -42,7 +43,7 @@ class Fishr:
         unbiased: variances divided by n−1 (the paper's text) instead of n (both public implementations).
 
     Raises:
-        InputError: an invalid value or combination.
+        InputError: an invalid value or combination; when called, a state that is not of this penalty.
 
     Example:
         >>> import torch
@@ -84,6 +85,11 @@ class Fishr:
     def __call__(self, seen: Observation, state: Average | tuple[()], step: int) -> tuple[Tensor, Average | tuple[()]]:
         """Return the penalty, 0-dim, (loss/parameter)⁴, and the next state."""
         require_present(seen, "Fishr", self.least_domains)
+        if isinstance(state, Average) != bool(self.ema):
+            raise InputError(
+                f"Fishr: got {kind(state)} as its state, expected that of this penalty; begin with "
+                "state = penalty.init(fishr.Problem.of(head, domains))"
+            )
         if self.statistic == "covariance":
             distance = distance_to_mean_of_products(covariance_products(seen.gram, seen.sizes))
             scale = distance_scale(seen.domains, seen.layout.size**2, self.over_parameters, self.over_domains)

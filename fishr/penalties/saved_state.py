@@ -94,7 +94,10 @@ def load_state(penalty: Penalty, problem: Problem, saved: Mapping[str, Any]) -> 
 def _opened(saved: Any) -> dict[str, Any]:
     """Return a saved state as it is when not flat."""
     if not isinstance(saved, Mapping):
-        raise InputError(f"saved state: got {kind(saved)}, expected the dict that fishr.state_dict returned")
+        raise InputError(
+            f"saved state: got {kind(saved)}, expected the dict that fishr.state_dict returned; give "
+            "that part of the checkpoint"
+        )
     entries = dict(cast(Mapping[str, Any], saved))
     if _OUTLINE not in entries:
         return entries
