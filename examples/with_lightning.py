@@ -51,13 +51,13 @@ class Classifier(lightning.LightningModule):
 
 
 class Batches:
-    """Ten batches an epoch. Draws depend on the epoch alone, since Lightning saves no random state."""
+    """Ten batches an epoch; their draws depend on its first step alone, since Lightning saves no random state."""
 
     def __init__(self, model: Classifier) -> None:
         self.model = model
 
     def __iter__(self) -> Iterator[fishr.DomainBatch]:
-        draws = torch.Generator().manual_seed(self.model.current_epoch)
+        draws = torch.Generator().manual_seed(self.model.global_step)
         loaders = [DataLoader(data, batch_size=32, shuffle=True, generator=draws) for data in self.model.data_sets]
         return islice(fishr.batches(loaders), 10)
 

@@ -32,10 +32,20 @@ def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
 @pytest.fixture(scope="session")
 def mnist_dir() -> Path:
     """A folder with MNIST/raw in torchvision's layout; without one the test is skipped."""
+    return folder_with("MNIST/raw")
+
+
+@pytest.fixture(scope="session")
+def pacs() -> Path:
+    """A folder with PACS-mini; without one the test is skipped."""
+    return folder_with("PACS-mini")
+
+
+def folder_with(name: str) -> Path:
     beside = Path(__file__).resolve().parents[2] / "shared" / "data"
     folder = Path(os.environ.get("FISHR_DATA_DIR", beside))
-    if not (folder / "MNIST" / "raw").is_dir():
-        pytest.skip(f"no MNIST/raw in {folder}: set FISHR_DATA_DIR to a folder that has it")
+    if not (folder / name).is_dir():
+        pytest.skip(f"no {name} in {folder}: set FISHR_DATA_DIR to a folder that has it")
     return folder
 
 

@@ -11,24 +11,13 @@ from typing import Any
 
 import pytest
 import torch
-from scripts import EXAMPLES, start
+from scripts import EXAMPLES, run_each
 from torch import Tensor, nn
 
 from fishr.models import MNISTCNN
 from fishr.tensor_trees import named_tensors
 
 pytestmark = pytest.mark.slow
-# In one process, since starting a framework takes longer than training: a run, and one that is stopped and resumed.
-RUNS = """
-import os, runpy, sys
-script, half, whole = sys.argv[1:]
-for folder, end in ("whole", whole), ("resumed", half), ("resumed", whole):
-    os.makedirs(folder, exist_ok=True)
-    os.chdir(folder)
-    sys.argv = [script, end]
-    runpy.run_path(script, run_name="__main__")
-    os.chdir("..")
-"""
 
 
 @pytest.mark.parametrize(
@@ -49,8 +38,8 @@ def test_a_run_that_is_resumed_in_a_framework_is_bit_identical(
 ) -> None:
     if importlib.util.find_spec({"trainer": "transformers"}.get(framework, framework)) is None:
         pytest.skip(f"{framework} is not installed")
-    done = start(["-c", RUNS, str(EXAMPLES / f"with_{framework}.py"), str(half), str(whole)], tmp_path)
-    assert done.returncode == 0, done.stderr
+    runs = [("whole", [str(whole)]), ("resumed", [str(half)]), ("resumed", [str(whole)])]
+    run_each(EXAMPLES / f"with_{framework}.py", runs, tmp_path)
     found = []
     for file in files:
         one, other = (tensors_of(tmp_path / folder / file) for folder in ("whole", "resumed"))

@@ -1,8 +1,5 @@
 """Small image files, and the real ones if present."""
 
-import os
-from pathlib import Path
-
 import numpy as np
 import pytest
 from PIL import Image
@@ -44,13 +41,3 @@ def folder(tmp_path, draw):
                 path = tmp_path / "data" / "animals" / environment / name / f"{number % 5}.{suffix}"
                 draw(path, number, 30 + number, 60 - number)
     return tmp_path / "data" / "animals"
-
-
-@pytest.fixture(scope="session")
-def pacs():
-    """A folder with PACS-mini; without one the test is skipped."""
-    beside = Path(__file__).resolve().parents[4] / "shared" / "data"
-    data = Path(os.environ.get("FISHR_DATA_DIR", beside))
-    if not (data / "PACS-mini").is_dir():
-        pytest.skip(f"no PACS-mini in {data}: set FISHR_DATA_DIR to a folder that has it")
-    return data
