@@ -6,6 +6,7 @@ from . import descents as descents
 from . import diagnostics as diagnostics
 from . import inference as inference
 from . import landscape as landscape
+from . import methods as methods
 from . import metrics as metrics
 from . import models as models
 from . import penalties as penalties
@@ -18,6 +19,21 @@ from .data.loaders import batches
 from .errors import InputError, RunFailed
 from .inference import load_model
 from .losses import BinaryCrossEntropy, CrossEntropy, SquaredError
+from .methods import (
+    CAD,
+    CMA,
+    CORAL,
+    EQRM,
+    HGP,
+    MMD,
+    RDM,
+    RSC,
+    SD,
+    GroupDRO,
+    Hutchinson,
+    InformationBottleneck,
+    LossVariance,
+)
 from .observation import Observation, observe
 from .penalties import (
     ERM,
@@ -74,8 +90,17 @@ from .types import DomainBatch, GradientMoments, Layout, Problem
 __version__: str
 
 __all__ = [
+    "CAD",
+    "CMA",
+    "CORAL",
+    "EQRM",
     "ERM",
+    "HGP",
     "IRM",
+    "MMD",
+    "RDM",
+    "RSC",
+    "SD",
     "SGD",
     "Adam",
     "Average",
@@ -91,10 +116,14 @@ __all__ = [
     "Finished",
     "Fishr",
     "GradientMoments",
+    "GroupDRO",
+    "Hutchinson",
+    "InformationBottleneck",
     "InputError",
     "Joined",
     "Layout",
     "LinearSchedule",
+    "LossVariance",
     "MovingAverage",
     "Objective",
     "Observation",
@@ -135,6 +164,7 @@ __all__ = [
     "load_state",
     "mean_over_ranks",
     "merge_moments",
+    "methods",
     "metrics",
     "models",
     "observe",

@@ -1,8 +1,16 @@
+from .cad import CAD as CAD
+from .cma import CMA as CMA
 from .coral import CORAL as CORAL
+from .eqrm import EQRM as EQRM
 from .every_method import METHODS as METHODS
 from .group_dro import GroupDRO as GroupDRO
+from .hgp import HGP as HGP
+from .hutchinson import Hutchinson as Hutchinson
 from .information_bottleneck import InformationBottleneck as InformationBottleneck
 from .method import Method as Method
 from .mmd import MMD as MMD
 from .ranges import Range as Range
+from .rdm import RDM as RDM
+from .rdm import LossVariance as LossVariance
+from .rsc import RSC as RSC
 from .sd import SD as SD

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from attrs import evolve, field, frozen
+from torch import Tensor
 
 from fishr.errors import InputError
 from fishr.methods.ranges import Range
@@ -11,6 +12,9 @@ from fishr.observation import Observation
 from fishr.penalties.combinators import Scaled, Total
 from fishr.penalties.penalty import Penalty, least_domains
 from fishr.penalties.schedules import StepSchedule
+from fishr.statistics.linear_head import is_plain_linear
+from fishr.statistics.pure_forward import twin
+from fishr.statistics.twice_differentiable import double_backward_kernels
 from fishr.training.objective import Objective
 
 Hparams = Mapping[str, Any]
@@ -61,3 +65,20 @@ def require_samples(seen: Observation, name: str, least: int) -> None:
         raise InputError(
             f"{name}: got domains of {seen.sizes} samples, expected at least {least} in each; draw more samples of each"
         )
+
+
+def require_classes(seen: Observation, name: str) -> None:
+    """Refuse labels that are not one class index a sample."""
+    labels = seen.labels
+    if labels.ndim != 1 or labels.is_floating_point() or seen.logits.shape[1] < 2:
+        raise InputError(
+            f"{name}: got labels of shape {tuple(labels.shape)} and type {labels.dtype} for {seen.logits.shape[1]} "
+            "outputs, expected class indices [N] and at least two outputs; use CrossEntropy() and one output a class"
+        )
+
+
+def head_logits(seen: Observation, features: Tensor) -> Tensor:
+    """Return the head's logits of other features, without moving its buffers."""
+    head = seen.head if is_plain_linear(seen.head) else twin(seen.head)
+    with double_backward_kernels(head):
+        return head(features.clone())

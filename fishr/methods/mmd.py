@@ -16,7 +16,8 @@ from fishr.training.objective import Objective
 from fishr.types import Problem
 
 
-def _positive(penalty: object, attribute: object, gammas: tuple[float, ...]) -> None:
+def check_gammas(penalty: object, attribute: object, gammas: tuple[float, ...]) -> None:
+    """Refuse no kernel, or one whose rate is not positive."""
     if not gammas or not all(gamma > 0 for gamma in gammas):
         raise InputError(f"gammas: got {gammas}, expected one or more numbers greater than 0")
 
@@ -45,7 +46,7 @@ class MMD:
         Gretton et al. 2012; Li et al., CVPR 2018, with DomainBed's kernels.
     """
 
-    gammas: tuple[float, ...] = field(default=(1e-3, 1e-2, 1e-1, 1.0, 1e1, 1e2, 1e3), validator=_positive)
+    gammas: tuple[float, ...] = field(default=(1e-3, 1e-2, 1e-1, 1.0, 1e1, 1e2, 1e3), validator=check_gammas)
     least_domains: ClassVar[int] = 2
 
     def init(self, problem: Problem) -> tuple[()]:

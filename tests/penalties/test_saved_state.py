@@ -17,6 +17,7 @@ from torch.testing import assert_close
 
 import fishr
 from fishr.errors import InputError
+from fishr.methods import GroupDRO
 from fishr.observation import Observation
 from fishr.penalties import ERM, Average, Fishr, Penalty, Scaled, Stateless, Total
 from fishr.types import DomainBatch, Problem
@@ -55,6 +56,7 @@ PENALTIES: dict[str, Penalty] = {
     "none": ERM(),
     "function": Stateless(lambda seen: seen.losses.mean()),
     "average": Fishr(ema=0.9),
+    "weights": GroupDRO(eta=0.5),
     "total": Total(gap=Scaled(Fishr(ema=0.5, gain="debiased"), 10.0), mine=Own(), risk=ERM(), other=Total(one=Own())),
 }
 

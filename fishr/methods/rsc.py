@@ -1,0 +1,79 @@
+"""RSC: a risk of features without those that the prediction depends on most."""
+
+import torch
+from attrs import field, frozen
+from torch import Tensor
+from torch.nn.functional import one_hot
+
+from fishr.checks import number
+from fishr.losses import per_sample_losses
+from fishr.methods.method import Method, head_logits, require_classes
+from fishr.methods.ranges import Range, uniform
+from fishr.observation import Observation
+from fishr.training.objective import Objective
+from fishr.types import Problem
+
+
+@frozen
+class RSC:
+    """Mean loss of head(m ∘ z), with masks m that are 0 at the largest gradients of the label's logit; a risk.
+
+    A feature of a sample is masked if its gradient ∂f_y/∂z is not below the (1 − f)-quantile of that sample's. A
+    sample whose label's probability falls by less than the (1 − b)-quantile of all samples keeps all its features.
+    Masks carry no gradient. All samples of the batch count alike.
+
+    Args:
+        features: f, the share of features that are masked.
+        samples: b, the share of samples that are.
+
+    Raises:
+        InputError: a share outside 0 to 1; when called, labels that are no class indices.
+
+    Example:
+        >>> from fishr.observation import observe
+        >>> from fishr.types import DomainBatch
+        >>> head = torch.nn.Linear(2, 2, bias=False)
+        >>> head.weight.data = torch.tensor([[3.0, 0.0], [0.0, 3.0]])
+        >>> batch = DomainBatch(torch.ones(1, 2), torch.tensor([0]), sizes=(1,))
+        >>> value, _ = RSC(0.5, 0.5)(observe(torch.nn.Identity(), head, batch), (), 0)  # of logits 0 and 3
+        >>> round(value.item(), 4)
+        3.0486
+
+    Source:
+        Huang et al. 2020 (arXiv 2007.02454).
+    """
+
+    features: float = field(default=1 / 3, validator=number(below=1.0))
+    samples: float = field(default=1 / 3, validator=number(below=1.0))
+
+    def init(self, problem: Problem) -> tuple[()]:
+        """Return no state."""
+        return ()
+
+    def __call__(self, seen: Observation, state: tuple[()], step: int) -> tuple[Tensor, tuple[()]]:
+        """Return the risk, 0-dim, in the loss's unit."""
+        require_classes(seen, "RSC")
+        whole = seen.features.detach().requires_grad_()
+        with torch.enable_grad():
+            logits = head_logits(seen, whole)
+            labels = one_hot(seen.labels, logits.shape[1]).to(logits.dtype)
+            (by_features,) = torch.autograd.grad((logits * labels).sum(), whole)
+        with torch.no_grad():
+            slopes = by_features.flatten(1)
+            kept = slopes < slopes.quantile(1 - self.features, dim=1, keepdim=True)
+            masked = head_logits(seen, whole * kept.view_as(whole))
+            fall = ((logits.softmax(1) - masked.softmax(1)) * labels).sum(1)
+            kept = kept | (fall < fall.quantile(1 - self.samples)).unsqueeze(1)
+        logits = head_logits(seen, seen.features * kept.view_as(whole))
+        return per_sample_losses(seen.loss, logits, seen.labels).mean(), state
+
+
+METHODS = {
+    "RSC": Method(
+        {
+            "rsc_f_drop_factor": Range(1 / 3, uniform(0, 0.5)),
+            "rsc_b_drop_factor": Range(1 / 3, uniform(0, 0.5)),
+        },
+        lambda h: Objective(risk=RSC(h["rsc_f_drop_factor"], h["rsc_b_drop_factor"])),
+    )
+}
