@@ -12,7 +12,7 @@ from benchmarks.ways import Disagreement
 from fishr.data import Domain, Domains
 from fishr.protocols import colored_mnist
 from fishr.protocols.domainbed.job import Job
-from fishr.protocols.domainbed.settings import Backbone, Settings
+from fishr.protocols.domainbed.settings import Settings
 from fishr.training import Experiment, advance, build_model, first_state
 from fishr.training.model import place
 from fishr.types import DomainBatch
@@ -75,13 +75,13 @@ def the_cases(quick: bool) -> tuple[Case, ...]:
     return (mlp, cnn, resnet18) if quick else (mlp, cnn, resnet18, _resnet("resnet50", quick, rounds=5, target=1.02))
 
 
-def _resnet(backbone: Backbone, quick: bool, rounds: int, target: float | None = None) -> Case:
+def _resnet(backbone: str, quick: bool, rounds: int, target: float | None = None) -> Case:
     rows, side = (2, 32) if quick else (8, 224) if device().type == "cpu" else (32, 224)
     title, shape = f"3 × {rows} × 3×{side}×{side}, {backbone.replace('resnet', 'ResNet-')}", (3, side, side)
     return Case(title, _benchmark("PACS", backbone), rows, 3, shape, 7, target, rounds)
 
 
-def _benchmark(dataset: str, backbone: Backbone = "resnet18") -> Callable[[str], Experiment]:
+def _benchmark(dataset: str, backbone: str = "resnet18") -> Callable[[str], Experiment]:
     """DomainBed's experiment on a data set, with random weights where it has a ResNet."""
 
     def experiment(method: str) -> Experiment:
