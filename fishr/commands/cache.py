@@ -16,12 +16,13 @@ from fishr.commands.shared import (
     data_dir_option,
     experiment_options,
     find_experiment,
-    find_images,
+    find_image_source,
     format_option,
     given_options,
     image_size_option,
     image_source_argument,
     load_run,
+    plugin_option,
     progress_bar,
     repeatable_option,
 )
@@ -100,6 +101,7 @@ def gradients(source: str, out: Path, per_sample: bool, style: str, **options: A
 @click.option("--workers", type=COUNT, metavar="N", help="Threads that decode (default: one per processor).")
 @data_dir_option
 @format_option
+@plugin_option
 def images(
     source: str,
     out: Path,
@@ -109,11 +111,13 @@ def images(
     workers: int | None,
     data_dir: Path | None,
     style: str,
+    plugins: tuple[str, ...],
 ) -> None:
     """Decode and resize the images of a data set once, part by part.
 
-    NAME_OR_PATH is a name of `fishr data list`, a folder of ENVIRONMENT/CLASS/IMAGE, or a .csv, .json or .jsonl with
-    environment, class and path of each image. The file replaces the images: evaluation reads the same inputs from it;
+    NAME_OR_PATH is a name of `fishr data list`, a folder of ENVIRONMENT/CLASS/IMAGE, a .csv, .json or .jsonl with
+    environment, class and path of each image, or the TOML file of an experiment, for images in any columns or in a
+    table, with its own preprocessing. The file replaces the images: evaluation reads the same inputs from it;
     training crops are cut out of the resized images. While it is written it takes twice its space. After a kill, the
     same command resumes. An existing file made of the same settings is kept; one made of other settings is refused with
     the first setting that differs.
@@ -121,9 +125,13 @@ def images(
     from fishr.data.images import Preprocessing, cache_images
 
     preprocessing = Preprocessing(size, interpolation=interpolation, antialias=antialias)
-    place = find_images(source, data_dir)
+    place = find_image_source(source, data_dir, plugins)
+    if not isinstance(place, Path):
+        if given := given_options("size", "interpolation", "antialias"):
+            raise InputError(f"{given[0]}: got it together with {source}, which has its own preprocessing; drop one")
+        preprocessing = place.preprocessing or Preprocessing(place.size)
     with writing(out, style) as progress:
-        cache_images(place, out, preprocessing, workers or os.cpu_count() or 1, progress)
+        cache_images(place, out, preprocessing, workers or os.cpu_count() or 1, progress, data_dir)
 
 
 @cache.command(**about("Describe a file.", "cache info features.h5 --format json"))

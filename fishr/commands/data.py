@@ -8,7 +8,17 @@ from typing import TYPE_CHECKING
 
 import click
 
-from fishr.commands.shared import FILE, PATH, about, format_option, progress_bar, repeatable_option
+from fishr.commands.shared import (
+    FILE,
+    PATH,
+    about,
+    find_experiment,
+    find_image_source,
+    format_option,
+    plugin_option,
+    progress_bar,
+    repeatable_option,
+)
 from fishr.errors import InputError, RunFailed
 
 if TYPE_CHECKING:
@@ -44,14 +54,19 @@ def list_data(data_dir: Path, style: str) -> None:
 
 
 @data.command(**about("Describe a data set.", "data info PACS --data-dir data"))
-@click.argument("name")
+@click.argument("name", metavar="NAME_OR_FILE")
 @folder_option
 @format_option
-def info(name: str, data_dir: Path, style: str) -> None:
+@plugin_option
+def info(name: str, data_dir: Path, style: str, plugins: tuple[str, ...]) -> None:
     """Show the description of a data set, the layout of its files, and the images that exist.
 
-    NAME is one of `fishr data list`.
+    NAME_OR_FILE is one of `fishr data list`; or the TOML file of an experiment, whose domains, samples and classes are
+    shown, whatever its data are.
     """
+    if Path(name).suffix == ".toml":
+        _show_domains(name, data_dir, style, plugins)
+        return
     import attrs
 
     from fishr.data.data_catalog import entry_of
@@ -118,10 +133,12 @@ def download(name: str, data_dir: Path, archives: tuple[Path, ...], duplicates: 
 @data.command(**about("Read every file of a data set.", "data verify PACS --data-dir data"))
 @click.argument("source", metavar="PATH_OR_NAME")
 @folder_option
-def verify(source: str, data_dir: Path) -> None:
+@plugin_option
+def verify(source: str, data_dir: Path, plugins: tuple[str, ...]) -> None:
     """Check the layout of a data set, and that each of its images can be read.
 
-    PATH_OR_NAME is one of `fishr data list`, a folder ENVIRONMENT/CLASS/IMAGE or a list of images. The command
+    PATH_OR_NAME is one of `fishr data list`, a folder ENVIRONMENT/CLASS/IMAGE, a list of images, or the TOML file of an
+    experiment, for images in any columns or in a table. The command
     prints a table of images by class and environment, the number of files that were passed over, and notes on doubts.
     If images cannot be read, it prints their paths instead, one a line.
     """
@@ -129,11 +146,12 @@ def verify(source: str, data_dir: Path) -> None:
     from fishr.data.mnist_files import MIRROR, verify_mnist
     from fishr.data.sources import IMAGE_SETS, verify_images
 
-    expected, place, found = None, Path(source), None
+    expected, found = None, None
+    place = find_image_source(source, data_dir, plugins) if Path(source).suffix == ".toml" else Path(source)
     try:
-        found = None if os.sep in source else entry_of(source, data_dir)
+        found = None if os.sep in source or not isinstance(place, Path) else entry_of(source, data_dir)
     except InputError:
-        if not place.exists():
+        if not Path(source).exists():
             raise
     if found is not None:
         if MIRROR in found.origin:
@@ -143,8 +161,8 @@ def verify(source: str, data_dir: Path) -> None:
         if found.folder is None:
             raise InputError(f"{found.kind}: it has no images to verify; give the path of a folder or list")
         expected, place = IMAGE_SETS[found.kind], found.folder
-    with _bar("image", f"{place}: interrupted") as progress:
-        verified = verify_images(place, expected, lambda done, total: progress("reading", done, total))
+    with _bar("image", f"{source}: interrupted") as progress:
+        verified = verify_images(place, expected, lambda done, total: progress("reading", done, total), data_dir)
     if verified.unreadable:
         for each in verified.unreadable:
             click.echo(each.path)
@@ -154,7 +172,32 @@ def verify(source: str, data_dir: Path) -> None:
     click.echo(_table(verified.contents, passed_over=True) + "\n")
     for note in verified.notes:
         _note(note)
-    click.echo(f"{place}: all {verified.images} images can be read")
+    click.echo(f"{place if isinstance(place, Path) else source}: all {verified.images} images can be read")
+
+
+def _show_domains(file: str, data_dir: Path, style: str, plugins: tuple[str, ...]) -> None:
+    """Show the domains of an experiment's data."""
+    from tabulate import tabulate
+
+    from fishr.files import json_text
+
+    experiment = find_experiment(file, (), plugins)
+    domains = experiment.data(experiment.seed, data_dir)
+    names = domains.class_names or tuple(map(str, range(domains.classes)))
+    rows = [
+        (one.name, one.environment, split, len(one.labels), one.labels.bincount(minlength=domains.classes).tolist())
+        for one, split in domains.by_split
+    ]
+    kind, header = type(experiment.data).__name__, ("domain", "environment", "split", "samples")
+    if style == "json":
+        entries = [
+            dict(zip((*header, "classes"), (*row[:4], dict(zip(names, row[4], strict=True))), strict=True))
+            for row in rows
+        ]
+        click.echo(json_text({"data": kind, "input": list(domains.shape), "domains": entries}))
+        return
+    click.echo(f"{file}: {kind}, inputs {' × '.join(map(str, domains.shape))}, {len(names)} classes")
+    click.echo(tabulate([(*row[:4], *row[4]) for row in rows], (*header, *names), disable_numparse=[0, 1]))
 
 
 def _download_table(name: str, data_dir: Path) -> None:

@@ -16,6 +16,7 @@ from fishr.paths import DATA, typed_path
 if TYPE_CHECKING:
     from tqdm import tqdm
 
+    from fishr.data.images.image_environments import ImageSource
     from fishr.training import Experiment
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -163,6 +164,20 @@ def find_images(source: str, data_dir: Path | None) -> Path:
             f"directory, so give {folder / path}"
         )
     return path
+
+
+def find_image_source(source: str, data_dir: Path | None, plugins: tuple[str, ...]) -> "Path | ImageSource":
+    """Return the images that the data of a TOML file are made of, or the path that ``find_images`` returns."""
+    if Path(source).suffix != ".toml":
+        return find_images(source, data_dir)
+    from fishr.data.images.image_environments import ImageSource
+
+    found: Any = find_experiment(source, (), plugins).data
+    while not isinstance(found, ImageSource):
+        found = getattr(found, "source", None) or getattr(found, "data", None)
+        if found is None:
+            raise InputError(f"{source}: its data are no images, expected ImageFolders, ImageList or HuggingFaceImages")
+    return found
 
 
 def load_run(folder: Path, plugins: tuple[str, ...], overrides: tuple[str, ...] = ()) -> "Experiment":

@@ -33,6 +33,7 @@ _BUILT_IN = {
     "loss": {KIND: "CrossEntropy"},
     "optimizer": {KIND: "Adam", "lr": 1.0},
     "penalty": {KIND: "ERM"},
+    "source": {KIND: "ImageFolders", "folder": "data"},
 }
 # Settings that need not be there, with tables of plugins' kinds by other names.
 _OPTIONAL = ("lr_schedule", "lr_factors")

@@ -6,8 +6,10 @@ from pathlib import Path
 
 from attrs import frozen
 
-from fishr.data.images.decoding import brightest
+from fishr.data.images.decoding import brightest, cause
 from fishr.data.images.image_data import list_images
+from fishr.data.images.image_environments import ImageSource
+from fishr.data.images.image_stores import ImageFiles, Images
 from fishr.data.images.layout_warnings import layout_warnings
 from fishr.data.images.listed_images import Listed, class_names
 from fishr.data.images.unreadable import Unreadable, find_unreadable
@@ -57,35 +59,57 @@ class Verified:
 
 
 def verify_images(
-    source: Path, expected: ImageSet | None = None, progress: Callable[[int, int], object] = lambda done, total: None
+    source: Path | ImageSource,
+    expected: ImageSet | None = None,
+    progress: Callable[[int, int], object] = lambda done, total: None,
+    data_dir: Path | None = None,
 ) -> Verified:
     """Check the layout of images, and decode each of them.
 
     Args:
-        source: Folder ENVIRONMENT/CLASS/IMAGE, or a list of images.
+        source: Folder ENVIRONMENT/CLASS/IMAGE, or a list of images; or a data set of images.
         expected: The data set it should be; None: one of your own.
         progress: Called with the number of images read, and of all.
+        data_dir: Data folder of a data set.
 
     Raises:
         InputError: The layout is not as expected.
     """
-    listed = list_images(source)
+    where, listed = (source, list_images(source)) if isinstance(source, Path) else source.listed(data_dir)
     contents = contents_of(listed)
     if expected:
-        check_contents(contents, expected, source)
-    class_names(source, listed)
+        check_contents(contents, expected, where)
+    class_names(where, listed)
     paths = [path for each in listed for path in each.paths()]
-    done = 0
+    others = [each.images for each in listed if not isinstance(each.images, ImageFiles)]
+    total, done = sum(each.images for each in contents), 0
 
     def advance(more: int) -> None:
         nonlocal done
         done += more
-        progress(done, len(paths))
+        progress(done, total)
 
     advance(0)
-    unreadable = find_unreadable(paths, full=True, progress=advance)
-    notes = (*layout_warnings(source, listed), *notes_of(contents), *(() if unreadable else _dark(listed)))
+    unreadable = (
+        *find_unreadable(paths, full=True, progress=advance),
+        *(found for images in others for found in _undecodable(where, images, advance)),
+    )
+    notes = (
+        *(() if others else layout_warnings(where, listed)),
+        *notes_of(contents),
+        *(() if unreadable else _dark(listed)),
+    )
     return Verified(contents, unreadable, notes)
+
+
+def _undecodable(where: Path, images: Images, progress: Callable[[int], object]) -> Iterator[Unreadable]:
+    """Decode images that are not in files of their own."""
+    for row, name in enumerate(images.names):
+        try:
+            images.read(row)
+        except InputError as error:
+            yield Unreadable(where / name, cause(error.__cause__ or error))
+        progress(1)
 
 
 def contents_of(listed: Sequence[Listed]) -> tuple[Contents, ...]:

@@ -138,7 +138,7 @@ def _content(record: Any) -> Any:
             return [_content(value) for value in record]
         case _ if attrs.has(type(record)):
             pairs = [(one, getattr(record, one.name)) for one in attrs.fields(type(record))]
-            changed = {one.name: _content(value) for one, value in pairs if _default(one) != value}
+            changed = {one.name: _content(value) for one, value in pairs if _default(one, record) != value}
             return {"kind": type(record).__qualname__, **changed}
         case FunctionType():
             return f"{record.__module__}:{record.__qualname__}"
@@ -146,7 +146,9 @@ def _content(record: Any) -> Any:
             return record
 
 
-def _default(one: "attrs.Attribute[Any]") -> Any:
+def _default(one: "attrs.Attribute[Any]", record: Any) -> Any:
     """Return a field's default; a field without one has ``attrs.NOTHING``, which equals no value."""
     default: Any = one.default
-    return default.factory() if hasattr(default, "factory") else default
+    if not hasattr(default, "factory"):
+        return default
+    return default.factory(record) if default.takes_self else default.factory()

@@ -2,8 +2,9 @@
 
 from collections.abc import Iterable
 from difflib import get_close_matches
-from typing import Literal, get_args
+from typing import Any, Literal, cast, get_args
 
+import attrs
 from attrs import Factory, evolve, field, frozen
 from attrs.validators import optional
 
@@ -13,6 +14,7 @@ from fishr.data.domains import DataSet
 from fishr.data.environments import DataSetEnvironments, EnvironmentSource
 from fishr.data.images.augmentation import Augmentation, DomainBedAugmentation, NoAugmentation
 from fishr.data.images.image_data import ImageFolders, ImageList
+from fishr.data.images.image_environments import ImageSource
 from fishr.data.images.preprocessing import Preprocessing
 from fishr.data.mnist import DomainBedColoredMNIST, RotatedMNIST
 from fishr.errors import InputError
@@ -46,10 +48,12 @@ class OwnData:
     environments: tuple[str, ...] = ()  # in the order of their indices; sorted for images
     evaluate_every: int = field(default=300, validator=whole(1))  # steps
     data: DataSet | None = None  # instead of a path; needs ``Settings.featurizer``
+    source: EnvironmentSource | None = None  # instead of both, such as images in any columns, with its own size
 
     def __attrs_post_init__(self) -> None:
-        if bool(self.path) == (self.data is not None):
-            raise InputError(f"path: got {self.path!r} with data = {self.data}, expected one of path and data")
+        given = [name for name, value in (("path", self.path), ("data", self.data), ("source", self.source)) if value]
+        if len(given) != 1:
+            raise InputError(f"path: got {' and '.join(given) or 'none'}, expected one of path, data and source")
         names = set(self.environments)
         if len(names) < 2 or len(names) < len(self.environments):
             raise InputError(f"environments: got {self.environments}, expected two or more names, once each")
@@ -96,7 +100,8 @@ class Settings:
         for name in (*(n for n in self.own if n in BENCHMARKS), *(n for n in self.methods if n in METHODS)):
             raise InputError(f"settings: got one of your own called {name!r}, as the benchmark's is; rename it")
         for name, mine in self.own.items():
-            if mine.data is not None and self.featurizer is None and name not in self.features:
+            images = mine.path or isinstance(mine.source, ImageSource)
+            if not images and self.featurizer is None and name not in self.features:
                 raise InputError(f"own.{name}: got data without a network, expected settings.featurizer to name it")
         if self.loss is not None and not predicts_classes(self.loss):
             name = type(self.loss).__name__
@@ -151,6 +156,8 @@ class Settings:
             return FeatureEnvironments(self.features[dataset])
         if dataset in self.own and (data := self.own[dataset].data) is not None:
             return DataSetEnvironments(data)
+        if dataset in self.own and (source := self.own[dataset].source) is not None:
+            return self._adapted(source, dataset, augment)
         if dataset == "ColoredMNIST":
             return DomainBedColoredMNIST(samples)
         if dataset == "RotatedMNIST":
@@ -176,13 +183,30 @@ class Settings:
             return self.preprocessing
         return evolve(timm_preprocessing(name), size=self.image_size)
 
+    def _adapted(self, source: EnvironmentSource, dataset: str, augment: bool) -> EnvironmentSource:
+        """Return a source with the settings of the sweep in its fields of their names."""
+        kind: Any = type(source)
+        if not attrs.has(kind):
+            return source
+        augmentation = getattr(source, "augment", True)
+        wanted = {
+            "environments": self.own[dataset].environments,
+            "samples": self.samples or getattr(source, "samples", None),
+            "augment": augmentation if augment else False,
+            "augment_evaluation": augment and self.validation == "augmented",
+            "cache": self.images.get(dataset) or getattr(source, "cache", None),
+        }
+        fields = attrs.fields_dict(kind)
+        return evolve(cast(Any, source), **{name: value for name, value in wanted.items() if name in fields})
+
     def network(self, dataset: str, dropout: float) -> Featurizer:
         """Return the network before the head; ``dropout``: rate on its features, of images."""
         if dataset in self.features:
             return FeatureDropout(dropout)
         if self.featurizer is not None:
             return self.featurizer
-        if not self.benchmark(dataset).folder:
+        images = dataset in self.own and isinstance(self.own[dataset].source, ImageSource)
+        if not images and not self.benchmark(dataset).folder:
             return MNISTCNN()
         frozen_norm = self.protocol == "domainbed-2021"
         name = self.backbone or ("resnet50" if frozen_norm else "resnet50.ram_in1k")
