@@ -3,9 +3,9 @@ import pytest
 
 from fishr.configuration import dumps, structure, unstructure
 from fishr.configuration.toml import parse_toml
-from fishr.data import ColoredDigits, Minibatch
+from fishr.data import ColoredDigits, Minibatch, NumPyData
 from fishr.data.cached_features import FeatureEnvironments
-from fishr.data.images import NoAugmentation, Preprocessing, TrivialAugment
+from fishr.data.images import Columns, NoAugmentation, Preprocessing, RandAugment, TrivialAugment
 from fishr.data.images.image_data import ImageFolders, ImageList
 from fishr.data.mnist import RotatedMNIST
 from fishr.errors import InputError
@@ -211,9 +211,25 @@ def test_settings_that_make_no_sense(settings, message):
         Settings(**settings)
 
 
+def test_a_sources_settings_are_replaced_by_those_of_the_sweep():
+    source = ImageList("scans.csv", size=32, columns=Columns("file", "y", "site"), samples=9, augment=RandAugment())
+    own = {"scans": OwnData(environments=("south", "north"), source=source)}
+    settings = Settings(own=own, samples=5, images={"scans": "scans.h5"})
+    jobs = [
+        Job("scans", "ERM", (0,), 0, 0, attrs.evolve(settings, hparams=fixed))
+        for fixed in ({}, {"data_augmentation": False})
+    ]
+    first, plain = (job.experiment().data.source for job in jobs)
+    assert first == attrs.evolve(source, environments=("south", "north"), samples=5, cache="scans.h5")
+    assert plain == attrs.evolve(first, augment=False)
+    assert isinstance(jobs[0].experiment().featurizer, ResNet)
+    with pytest.raises(InputError, match=r"own.scans: got data without a network, expected settings.featurizer"):
+        Settings(own={"scans": OwnData(environments=("a", "b"), source=NumPyData("scans"))})
+
+
 @pytest.mark.parametrize("given", [{}, {"path": "x", "data": ColoredDigits()}])
 def test_data_of_ones_own_are_at_a_path_or_built(given):
-    with pytest.raises(InputError, match="expected one of path and data"):
+    with pytest.raises(InputError, match="expected one of path, data and source"):
         OwnData(environments=("a", "b"), **given)
 
 
