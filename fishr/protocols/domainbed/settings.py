@@ -17,6 +17,7 @@ from fishr.data.images.image_data import ImageFolders, ImageList
 from fishr.data.images.image_environments import ImageSource
 from fishr.data.images.preprocessing import Preprocessing
 from fishr.data.mnist import DomainBedColoredMNIST, RotatedMNIST
+from fishr.data.numpy_data import NumPyData
 from fishr.errors import InputError
 from fishr.losses import Loss, predicts_classes
 from fishr.methods.every_method import METHODS
@@ -184,19 +185,18 @@ class Settings:
         return evolve(timm_preprocessing(name), size=self.image_size)
 
     def _adapted(self, source: EnvironmentSource, dataset: str, augment: bool) -> EnvironmentSource:
-        """Return a source with the settings of the sweep in its fields of their names."""
-        kind: Any = type(source)
-        if not attrs.has(kind):
+        """Return a source of images or arrays with the settings of the sweep in its fields of their names."""
+        if not isinstance(source, ImageSource | NumPyData):
             return source
-        augmentation = getattr(source, "augment", True)
+        augmentation = self.augment or getattr(source, "augment", None)
         wanted = {
             "environments": self.own[dataset].environments,
             "samples": self.samples or getattr(source, "samples", None),
-            "augment": augmentation if augment else False,
+            "augment": augmentation if augment else NoAugmentation(),
             "augment_evaluation": augment and self.validation == "augmented",
             "cache": self.images.get(dataset) or getattr(source, "cache", None),
         }
-        fields = attrs.fields_dict(kind)
+        fields = attrs.fields_dict(type(source))
         return evolve(cast(Any, source), **{name: value for name, value in wanted.items() if name in fields})
 
     def network(self, dataset: str, dropout: float) -> Featurizer:
