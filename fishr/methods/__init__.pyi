@@ -1,4 +1,5 @@
 from .cad import CAD as CAD
+from .causirl import CausIRL as CausIRL
 from .cma import CMA as CMA
 from .coral import CORAL as CORAL
 from .eqrm import EQRM as EQRM

@@ -15,8 +15,23 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 from fishr.errors import InputError
-from fishr.methods import CAD, CMA, CORAL, EQRM, HGP, MMD, RDM, RSC, SD, GroupDRO, Hutchinson, InformationBottleneck
+from fishr.methods import (
+    CAD,
+    CMA,
+    CORAL,
+    EQRM,
+    HGP,
+    MMD,
+    RDM,
+    RSC,
+    SD,
+    CausIRL,
+    GroupDRO,
+    Hutchinson,
+    InformationBottleneck,
+)
 from fishr.methods import LossVariance as Variance
+from fishr.methods.causirl import random_cuts
 from fishr.observation import Observation, observe
 from fishr.penalties import Penalty, Total
 from fishr.ranks import ALONE, Ranks, mean_over_ranks
@@ -253,8 +268,8 @@ def on_both(ranks: Ranks) -> list[Tensor]:
     model = Model("linear")
     rows = slice(None) if ranks.alone else [slice(0, 4), slice(4, None)][ranks.number]
     every = {name.replace(" ", "_"): penalty for name, (penalty, _) in {**ORACLES, **OF_LINEAR_HEADS}.items()}
-    total = Total(**every, eqrm=EQRM(0.8), eqrm_of_the_paper=EQRM(0.8, form="paper"))
-    seen = model.observe(rows, ranks=ranks)
+    total = Total(**every, eqrm=EQRM(0.8), eqrm_of_the_paper=EQRM(0.8, form="paper"), pools=CausIRL())
+    seen = model.observe(rows, ranks=ranks, seed=3)
     terms, state = total.evaluate(seen, total.init(model.problem), 0)
     found = [state["GroupDRO"]]
     for name, term in terms.items():
@@ -281,6 +296,25 @@ def test_weights_of_a_missing_domain_stay() -> None:
     assert_close(state[:3].logsumexp(0), first[:3].logsumexp(0), **EXACT)
     risks = torch.stack(model.oracle().risks).detach()
     assert_close(state[:3].softmax(0), (first[:3] + 2.0 * risks).softmax(0), **EXACT)
+
+
+@pytest.mark.parametrize("distance", ["coral", "mmd"])
+def test_pools_are_cut_at_random(distance: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Domains 0, 1 and 2 of 3, 4 and 4 samples."""
+    model = Model("linear")
+    one, two, three = (features for features, *_ in model.oracle().domains.values())
+    pools = torch.cat([one[:1], two[:3]]), torch.cat([one[1:], two[3:], three])
+    mean, covariance = ((a - b).pow(2).mean() for a, b in zip(*([p.mean(0), p.T.cov()] for p in pools), strict=True))
+    expected = {"coral": mean + covariance, "mmd": mmd_of(*pools, range(-3, 4))}[distance]
+    assert [random_cuts(model.observe(seed=s)) for s in (1, 1)] == [random_cuts(model.observe(seed=1))] * 2
+    drawn = [random_cuts(model.observe(seed=s)) for s in range(200)]
+    assert [set(cuts) for cuts in zip(*drawn, strict=True)] == [{0, 1, 2}, {0, 1, 2, 3}, {0, 1, 2, 3}]
+    monkeypatch.setattr("fishr.methods.causirl.random_cuts", lambda seen: [1, 3, 0])
+    value, _ = CausIRL(distance)(model.observe(seed=1), (), 0)
+    assert_close(value, expected, **EXACT)
+    assert_close(model.derivatives(value), model.derivatives(expected), **EXACT)
+    monkeypatch.setattr("fishr.methods.causirl.random_cuts", lambda seen: [1, 0, 0])
+    assert CausIRL(distance)(model.observe(seed=1), (), 0)[0] == 0
 
 
 def quantile_of(risks: list[float], share: float) -> float:
