@@ -1,5 +1,6 @@
 from .ema import EMA
 from .sma import SMA
+from .swad import SWAD
 from .weight_average import WeightAverage
 
-__all__ = ["EMA", "SMA", "WeightAverage"]
+__all__ = ["EMA", "SMA", "SWAD", "WeightAverage"]

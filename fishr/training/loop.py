@@ -5,13 +5,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from attrs import frozen
+from attrs import evolve, frozen
 from torch import Tensor
 
 from fishr.checks import returned
 from fishr.data.domains import Domain, Domains
 from fishr.errors import InputError
 from fishr.ranks import ALONE, Ranks
+from fishr.tensor_trees import require_tree
 from fishr.training.compute import resolve_device
 from fishr.training.evaluation import DomainScore, evaluate
 from fishr.training.experiment import Experiment
@@ -124,6 +125,7 @@ def train(
     while True:
         last = state.step == experiment.steps
         if experiment.evaluates(state.step):
+            state = _read_by_average(model, experiment, state, domains, ranks)
             scores = evaluate(model, experiment, state, domains, ranks=ranks)
             yield Evaluated(state.step, scores)
         if last:
@@ -131,6 +133,19 @@ def train(
         state, record = advance(model, experiment, state, source, ranks)
         yield Stepped(state, record)
     yield Finished(state, scores)
+
+
+def _read_by_average(
+    model: Model, experiment: Experiment, state: TrainingState, domains: Domains, ranks: Ranks
+) -> TrainingState:
+    """Return the state after an average that reads scores has seen those of the weights themselves."""
+    read = getattr(experiment.average, "evaluated", None)
+    if read is None:
+        return state
+    scores = evaluate(model, experiment, evolve(state, average=None), domains, ranks=ranks)
+    average = read(state.average, scores, state.step)
+    require_tree(average, "average state")
+    return evolve(state, average=average)
 
 
 def batch_source(

@@ -205,6 +205,10 @@ class _Journal:
         elif isinstance(event, Evaluated):
             self._metrics.append(json_text({"step": event.step, "scores": score_entries(event.scores)}))
         else:
+            # An average may have read the last scores. The position stays: a resumed run writes these again.
+            if hasattr(self._experiment.average, "evaluated"):
+                self._last = attrs.evolve(self._last, state=event.state)
+                self._checkpoint()
             self._metrics.sync()
             if self._recorder:
                 self._recorder.assemble()

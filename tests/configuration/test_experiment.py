@@ -143,7 +143,7 @@ def test_every_frozen_class_that_a_package_exports_has_a_name_in_files():
         "Optimizer": {"Adam", "AdamW", "LARS", "SGD"},
         "Descent": {"ANDMask", "Fish", "SAM"},
         "BatchTransform": {"Mixup"},
-        "WeightAverage": {"EMA", "SMA"},
+        "WeightAverage": {"EMA", "SMA", "SWAD"},
         "Batches": {"FullBatch", "Minibatch"},
     }
     assert found.keys() == expected.keys()
