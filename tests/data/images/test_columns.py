@@ -1,8 +1,12 @@
 """Lists with columns of any names."""
 
+import csv
+
 import attrs
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from fishr.configuration import ConfigurationError, structure, unstructure
 from fishr.data import ImageList, PublishedSplits
@@ -126,3 +130,25 @@ def test_columns_read_back_from_toml(wilds):
     assert structure(table, ImageList) == wilds
     with pytest.raises(ConfigurationError, match=r"columns.*lable.*did you mean"):
         structure({**table, "columns": {"lable": "y"}}, ImageList)
+
+
+NAMES = st.text(st.characters(codec="utf-8", exclude_categories=["C", "Z"], exclude_characters="{}"), min_size=1)
+
+
+@settings(max_examples=30, deadline=None)
+@given(names=st.lists(NAMES, min_size=5, max_size=5, unique=True), order=st.permutations(range(5)))
+def test_names_and_order_of_columns_and_other_columns_do_not_matter(tmp_path_factory, names, order):
+    image, label, domain, split, other = names
+    rows = [
+        {image: f"{row}.png", label: f"c{row % 2}", domain: row % 3, split: "a", other: "x,\ny"} for row in range(6)
+    ]
+    path = tmp_path_factory.mktemp("lists") / "list.csv"
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, [names[index] for index in order])
+        writer.writeheader()
+        writer.writerows(rows)
+    found = list_file(path, columns=Columns(image, label, domain, split))
+    assert [each.name for each in found] == ["0", "1", "2"]
+    for number, each in enumerate(found):
+        assert each.images.names == (f"{number}.png", f"{number + 3}.png")
+        assert each.classes == (f"c{number % 2}", f"c{(number + 3) % 2}")
