@@ -28,7 +28,14 @@ class Measured:
 class Gradients(Protocol):
     """The gradients of a step's objective, to be called at any weights and on any of the batch's domains.
 
-    All calls of a step have the same samples, and draw the same in random layers and penalties.
+    All calls of a step have the same samples, and draw the same in random layers and penalties. A call measures the
+    objective.
+
+    Args:
+        weights: The parameters that are trained, by name.
+        domains: Whose samples; None: all.
+        after: A measurement whose buffers and states of penalties this one starts from; None: those of the step's
+            beginning.
     """
 
     @property
@@ -44,14 +51,7 @@ class Gradients(Protocol):
     def __call__(
         self, weights: Weights, domains: tuple[int, ...] | None = None, after: Measured | None = None
     ) -> Measured:
-        """Measure the objective.
-
-        Args:
-            weights: The parameters that are trained, by name.
-            domains: Whose samples; None: all.
-            after: A measurement whose buffers and states of penalties this one starts from; None: those of the
-                step's beginning.
-        """
+        """Return the objective and its gradients."""
         ...
 
 
@@ -85,7 +85,7 @@ class Descended:
 
 
 class Descent(Protocol):
-    """What a step does with gradients: the way from the weights before it to those after it.
+    """The update of a step: a function from the weights and the gradients to the next weights.
 
     The plain step is ``gradients(weights)`` and one update of the optimizer. No argument is changed. The state is a
     tree of tensors, numbers, strings, None, tuples, lists, dicts with string keys and frozen attrs records. A class

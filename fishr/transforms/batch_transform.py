@@ -13,6 +13,11 @@ class BatchTransform(Protocol):
     Its domains keep their places, and none that has samples loses all of them. Evaluations see the data as they are.
     With several ranks, each transforms the whole batch and takes its share afterwards.
 
+    Args:
+        batch: The samples as they were drawn.
+        generator: The only source of randomness, on the CPU, seeded by the step.
+        outputs: C, the number of outputs of the head.
+
     Example:
         >>> from attrs import evolve
         >>> def noisy(batch, generator, outputs):
@@ -21,11 +26,5 @@ class BatchTransform(Protocol):
     """
 
     def __call__(self, batch: DomainBatch, generator: torch.Generator, outputs: int, /) -> DomainBatch:
-        """Return the batch to train on.
-
-        Args:
-            batch: The samples as they were drawn.
-            generator: The only source of randomness, on the CPU, seeded by the step.
-            outputs: C, the number of outputs of the head.
-        """
+        """Return the batch to train on."""
         ...
