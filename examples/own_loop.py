@@ -4,15 +4,18 @@ In two training domains, the color of a digit agrees with its label more often t
 domain "reversed" the color disagrees. Run: python own_loop.py
 """
 
+from itertools import islice
+
 import torch
 from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
 
 import fishr
 
 domains = fishr.data.ColoredDigits()(seed=0, data_dir=None)
 reversed_colors = domains.evaluation[0]
-# All samples in every step; fishr.data.Minibatch(size=64).draw(...) in the loop would draw new ones each time.
-batch = fishr.data.FullBatch().draw(domains.training, torch.Generator())
+# One loader a domain; batches of 1,000 are all of its samples.
+loaders = [DataLoader(TensorDataset(domain.inputs, domain.labels), batch_size=1000) for domain in domains.training]
 
 
 def train(weight: fishr.Schedule, steps: int = 200) -> nn.Module:
@@ -23,8 +26,8 @@ def train(weight: fishr.Schedule, steps: int = 200) -> nn.Module:
     optimizer = torch.optim.Adam([*featurizer.parameters(), *head.parameters()], lr=1e-3)
 
     penalty = fishr.Scaled(fishr.Fishr(ema=0.5, over_parameters="sum"), weight)
-    state = penalty.init(fishr.Problem.of(head, domains=batch.domains))
-    for step in range(steps):
+    state = penalty.init(fishr.Problem.of(head, domains=len(loaders)))
+    for step, batch in enumerate(islice(fishr.batches(loaders), steps)):
         seen = fishr.observe(featurizer, head, batch)  # lazy: computes only what is read
         value, state = penalty(seen, state, step)
         loss = seen.domain_losses.mean() + value
@@ -35,10 +38,11 @@ def train(weight: fishr.Schedule, steps: int = 200) -> nn.Module:
     return nn.Sequential(featurizer, head)
 
 
-def accuracy(model: nn.Module, inputs: torch.Tensor, labels: torch.Tensor) -> float:
-    """Return the accuracy."""
+def accuracy(model: nn.Module, *domains: fishr.data.Domain) -> float:
+    """Return the accuracy on the samples of some domains together."""
     with torch.no_grad():
-        return (model(inputs).argmax(1) == labels).float().mean().item()
+        right = [model(domain.inputs).argmax(1) == domain.labels for domain in domains]
+    return torch.cat(right).float().mean().item()
 
 
 for name, weight in {
@@ -46,6 +50,5 @@ for name, weight in {
     "with Fishr after a warm-up": fishr.StepSchedule(at=100, before=0.0, after=100_000.0),
 }.items():
     model = train(weight)
-    seen = accuracy(model, batch.inputs, batch.labels)
-    unseen = accuracy(model, reversed_colors.inputs, reversed_colors.labels)
+    seen, unseen = accuracy(model, *domains.training), accuracy(model, reversed_colors)
     print(f"{name}: accuracy {seen:.3f} on the training domains, {unseen:.3f} with reversed colors")
