@@ -1,6 +1,6 @@
 """A penalty in Accelerate, with its state in the checkpoint, on one process or several.
 
-Run: accelerate launch --cpu --num_processes 2 with_accelerate.py 4
+Run: python with_accelerate.py 4, or torchrun --nproc-per-node 2 with_accelerate.py 4
 Then ``… with_accelerate.py 8`` trains four more epochs, with the bits of a run of eight.
 """
 
