@@ -87,11 +87,8 @@ class CAD:
 
 
 def _log_sum(similarity: Tensor, chosen: Tensor) -> Tensor:
-    """Return log Σ exp over the chosen columns of each row; −∞ and no gradient where none is chosen."""
-    some = chosen.any(1)
-    # A row without a choice would have the gradient NaN.
-    rows = similarity.masked_fill(~(chosen | ~some.unsqueeze(1)), -torch.inf).logsumexp(1)
-    return rows.masked_fill(~some, -torch.inf)
+    """Return log Σ exp over the chosen columns of each row; −∞ where none is chosen."""
+    return similarity.masked_fill(~chosen, -torch.inf).logsumexp(1)
 
 
 def _objective(h: Hparams, conditional: bool) -> Objective:
