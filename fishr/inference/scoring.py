@@ -129,6 +129,9 @@ def _result(
     if score.accuracy_name is not None or math.isnan(score.accuracy):
         return DomainResult(score, None, subject.source)
     logits, loss = torch.cat(parts), experiment.loss
+    if not logits.isfinite().all():
+        # A run that diverged has scores, but no probabilities.
+        return DomainResult(score, None, subject.source)
     probabilities, predicted = probabilities_of(loss, logits.double()), predictions_of(loss, logits)
     labels, resamples, seed = subject.domain.labeled(loss).labels, bootstrap.resamples, bootstrap.seed
     labels = labels.argmax(1) if labels.ndim == 2 else labels.round().long()

@@ -118,7 +118,7 @@ def advance(
     gradients = StepGradients(model, experiment, state, batch, ranks, seed)
     weights = {name: state.parameters[name] for name, p in model.parameters().items() if p.requires_grad}
     optimizer, memory, descent = StepOptimizer(experiment, state.step), state.optimizer, state.descent
-    if state.step == experiment.objective.fresh_optimizer_at:
+    if experiment.objective.fresh_optimizer(state.step):
         memory = optimizer.init(weights)
     usable = None
     if experiment.descent is None:

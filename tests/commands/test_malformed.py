@@ -15,7 +15,7 @@ from fishr.protocols import recipes
 from fishr.sweeps.plan import Plan
 
 # What a message would have of an exception that nobody foresaw.
-INTERNAL = re.compile(r"\b(\w+Error(?!:)|Errno|FISHR_TRACEBACK|Traceback|internal)\b")
+INTERNAL = re.compile(r"\b((?!SquaredError)\w+Error(?!:)|Errno|FISHR_TRACEBACK|Traceback|internal)\b")
 # Values that fit no setting but free text.
 NEVER = ("1979-05-27", "nan", "-inf", "{a = 1}", "[[[]]]")
 GARBAGE = {

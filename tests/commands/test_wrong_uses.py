@@ -152,7 +152,7 @@ COMMANDS = {
     "train over a run": (["train", "--out", "finished"], "finished: exists already; resume it with --resume finished"),
     "another algorithm": (
         ["train", "--benchmark", "PACS", "--algorithm", "Fishy", "--test-env", "0", "--out", "new"],
-        "VREx; did you mean Fishr? Or describe one of your own under settings.methods",
+        "VREx; did you mean Fish? Or describe one of your own under settings.methods",
     ),
     "a benchmark without test environment": (
         ["train", "--benchmark", "PACS", "--algorithm", "Fishr", "--out", "new"],

@@ -290,13 +290,15 @@ def _last(ranks: Ranks, experiment):
 
 def test_the_pages_settings_are_read(plain):
     page = (Path(__file__).resolve().parents[2] / "docs" / "optimizers.md").read_text()
-    fine_tuning, phases = (tomllib.loads(block) for block in re.findall(r"```toml\n(.*?)```", page, re.DOTALL))
+    fine_tuning, phases, *parts = map(tomllib.loads, re.findall(r"```toml\n(.*?)```", page, re.DOTALL))
     tuned = structure(unstructure(plain) | fine_tuning, Experiment)
     assert tuned.optimizer == AdamW(5e-5, weight_decay=0.01)
     rates = [tuned.learning_rates(step)["featurizer.layer4"] for step in (0, 250, 500, 5000)]
     assert rates == pytest.approx([0.0, 1.25e-5, 2.5e-5, 0.0])
     two = structure(unstructure(plain) | {"lr_factors": phases["lr_factors"]}, Experiment)
     assert two.learning_rates(500) == {"model": 0.01, "featurizer": 0.0, "head": 0.02}
+    for part in parts:
+        structure(unstructure(plain) | part, Experiment)
 
 
 @attrs.frozen
