@@ -67,6 +67,5 @@ class HuggingFaceImages:
     def listed(self, data_dir: Path | None) -> tuple[Path, tuple[Listed, ...]]:
         """Return the path of the table, and its images by environment."""
         where = table_place(self.path, data_dir)
-        return where, list_table(
-            where, TableColumns(self.image, self.label, self.domain), self.environments, self.config
-        )
+        columns = TableColumns(self.image, self.label, self.domain)
+        return where, list_table(where, columns, self.environments, self.config, self.splits)

@@ -78,9 +78,13 @@ def is_hub_name(name: str) -> bool:
 
 
 def list_table(
-    path: Path, columns: TableColumns, names: Sequence[str] | None = None, config: str | None = None
+    path: Path,
+    columns: TableColumns,
+    names: Sequence[str] | None = None,
+    config: str | None = None,
+    needed: Sequence[str] | None = None,
 ) -> tuple[Listed, ...]:
-    """Return the images of a table by domain: of these names, or of all."""
+    """Return the images of a table by domain, of these names or of all; splits that are not needed may lack classes."""
     datasets = datasets_package()
     splits = open_table(path, config)
     wanted = [name for name in (columns.image, columns.label, columns.domain) if name is not None]
@@ -93,9 +97,12 @@ def list_table(
                     f"{path}: {split} has no column {name!r}{near(name, table.column_names)}; it has "
                     f"{', '.join(table.column_names) or 'none'}"
                 )
-        classes = _names(path, split, table, columns.label)
-        domains = [split] * len(table) if columns.domain is None else _names(path, split, table, columns.domain)
+        whole = needed is None or split in needed
+        classes = _names(path, split, table, columns.label, whole)
+        domains = [split] * len(table) if columns.domain is None else _names(path, split, table, columns.domain, whole)
         for row, (domain, class_name) in enumerate(zip(domains, classes, strict=True)):
+            if domain is None or class_name is None:
+                continue
             places.setdefault(domain, []).append((f"{split}/{row}", start + row, class_name, split))
         start += len(table)
         images = table.select_columns([columns.image])
@@ -141,21 +148,24 @@ def datasets_package() -> Any:
         ) from None
 
 
-def _names(path: Path, split: str, table: Any, column: str) -> list[str]:
-    """Return the values of a column of classes, texts or whole numbers, as texts."""
+def _names(path: Path, split: str, table: Any, column: str, whole: bool) -> list[str] | list[str | None]:
+    """Return the values of a column of classes, texts or whole numbers, as texts; None only if not ``whole``."""
     feature = table.features[column]
     known = getattr(feature, "names", None)
     values = table.select_columns([column])[:][column]
-    names = list[str]()
+    names = list[str | None]()
     for row, value in enumerate(values):
         if known is not None and isinstance(value, int) and 0 <= value < len(known):
             name = known[value]
         elif known is None and isinstance(value, str | int) and not isinstance(value, bool) and value != "":
             name = str(value)
+        elif not whole:
+            names.append(None)
+            continue
         else:
             raise InputError(
                 f"{path}: {split} row {row} has {value!r} as {column}, expected a name or a whole number; leave such "
-                "rows out, or their split"
+                "rows out, or name the other splits"
             )
         names.append(checked_name(path, name))
     return names

@@ -100,6 +100,8 @@ def test_a_downloaded_data_set_is_found_by_its_name_and_splits_can_be_domains(fo
     saved(root, rows[20:], split="test")
     found = HuggingFaceImages("zoo/animals", size=8)(0, tmp_path / "data")
     assert [(each.name, len(each.labels)) for each in found.domains] == [("test", len(rows) - 20), ("train", 20)]
+    (test, _) = list_table(root, TableColumns())
+    assert [test.images.encoded(row) for row in range(len(rows) - 20)] == [row["image"]["bytes"] for row in rows[20:]]
     held = HeldOut(HuggingFaceImages("zoo/animals", size=8), test=(0,))(0, tmp_path / "data")
     assert [domain.name for domain in held.training] == ["env1_in"]
 
@@ -196,8 +198,11 @@ def test_damaged_rows_are_named(folder, tmp_path):
     owner = next(one for one in found.domains if one.name == rows[3]["domain"])
     with pytest.raises(InputError, match=r"cut/train/3: cannot be read as an image"):
         owner.inputs.read(range(len(owner.labels)))
-    saved(tmp_path / "label", [{**row, "label": -1} for row in table_of(folder)])
-    with pytest.raises(InputError, match="train row 0 has -1 as label, expected a name or a whole number"):
+    saved(tmp_path / "label", [{**row, "label": -1} for row in table_of(folder)], split="test")
+    saved(tmp_path / "label", table_of(folder))
+    data = HuggingFaceImages("label", domain="domain", splits=("train",), size=8)
+    assert sum(len(domain.labels) for domain in data(0, tmp_path).domains) == len(rows)
+    with pytest.raises(InputError, match="test row 0 has -1 as label, expected a name or a whole number"):
         HuggingFaceImages("label", domain="domain")(0, tmp_path)
     (tmp_path / "bad.parquet").write_bytes(b"no")
     with pytest.raises(InputError, match=r"bad.parquet: cannot be read as a table"):
