@@ -2,7 +2,10 @@
 
 import re
 import tomllib
+from importlib import import_module
 from pathlib import Path
+
+import pytest
 
 import fishr
 
@@ -42,3 +45,11 @@ def test_the_version_has_one_source() -> None:
     cited = re.search(r"^version: (.*)$", (ROOT / "CITATION.cff").read_text(), re.MULTILINE)
     assert cited
     assert cited[1] == fishr.__version__
+
+
+@pytest.mark.parametrize("stub", sorted((ROOT / "fishr").rglob("__init__.pyi")), ids=lambda stub: stub.parent.name)
+def test_every_exported_name_can_be_read(stub: Path) -> None:
+    package = import_module(".".join(stub.parent.relative_to(ROOT).parts))
+    assert package.__all__
+    for name in package.__all__:
+        getattr(package, name)

@@ -1,5 +1,4 @@
 from .curvature import Curvature
-from .every_method import Diagnostic, diagnostic, diagnostics
 from .hessian import Eigenpairs, Hessian
 from .measurement import measure, measure_network
 from .quantities.agreement import (
@@ -48,6 +47,7 @@ from .quantities.second_order_inconsistency import (
 )
 from .quantities.sharpness import sharpness_average, sharpness_quadratic, sharpness_worst
 from .quantities.variance_proxy import covariance_hessian_cosine, variance_hessian_cosine, variance_hessian_error
+from .registry import Diagnostic, diagnostic, diagnostics
 from .uncertainty import Estimate, Estimation, Quantity
 
 NAMES: tuple[str, ...]
