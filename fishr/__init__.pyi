@@ -56,9 +56,8 @@ from .penalties import (
     Total,
     VREx,
     explain,
-    load_state,
-    state_dict,
 )
+from .penalties.saved_state import load_state, state_dict
 from .ranks import RankLost, Ranks, mean_over_ranks, sum_over_ranks
 from .statistics import (
     covariance_products,

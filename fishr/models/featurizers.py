@@ -11,7 +11,6 @@ from torch import nn
 
 from fishr.checks import layer_names, number, whole
 from fishr.errors import InputError
-from fishr.models.frozen import freeze_layers
 from fishr.models.initialization import hidden_layers, seeded_by
 
 if TYPE_CHECKING:
@@ -160,7 +159,12 @@ class MNISTCNN:
             for before, after, stride in zip((channels, *_WIDTHS), _WIDTHS, _STRIDES, strict=False):
                 layers += [nn.Conv2d(before, after, 3, stride, padding=1), nn.ReLU(), nn.GroupNorm(_GROUPS, after)]
         network = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten())
-        return freeze_layers(network, self.frozen or ()).to(generator.device)
+        if self.frozen:
+            # Here, because most networks freeze nothing.
+            from fishr.models.frozen import freeze_layers
+
+            network = freeze_layers(network, self.frozen)
+        return network.to(generator.device)
 
     def features(self, shape: tuple[int, ...]) -> int:
         """Return 128, for images of any size."""

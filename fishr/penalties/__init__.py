@@ -7,7 +7,6 @@ from fishr.penalties.fishr import Fishr
 from fishr.penalties.irm import IRM
 from fishr.penalties.moving_average import Average, MovingAverage
 from fishr.penalties.penalty import Penalty, Risk
-from fishr.penalties.saved_state import load_state, state_dict
 from fishr.penalties.schedules import Constant, CosineSchedule, Joined, LinearSchedule, Schedule, StepSchedule
 from fishr.penalties.vrex import VREx
 
@@ -33,6 +32,4 @@ __all__ = [
     "Total",
     "VREx",
     "explain",
-    "load_state",
-    "state_dict",
 ]
