@@ -131,7 +131,7 @@ def _own(found: dict[str, Tensor], names: dict[str, Tensor]) -> dict[str, Tensor
 
 @pytest.mark.parametrize("average", [EMA(decay=0.5), SMA(start=1)], ids=["ema", "sma"])
 def test_a_run_folder_holds_the_average(average: Any, tmp_path: Path, same: Any) -> None:
-    """It resumes to the same bits; the model, the analysis and the scores have the averaged weights."""
+    """A resumed run is bit-identical; the model, the analysis and the scores have the averaged weights."""
     made = experiment(average)
     text = dumps(made, plugins=(__name__,)) if False else ""
     events: list[Any] = list(run(made, tmp_path / "whole", experiment_text=text, keep=Artifacts(checkpoints=True)))

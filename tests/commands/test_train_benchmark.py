@@ -50,7 +50,7 @@ def bits(tree):
 
 
 def same_folder(folder, other):
-    """The files of a finished job, with the same bits but for what clocks and threads say."""
+    """The files of a finished job, without the entries that depend on clocks and threads."""
     for name in ("config.toml", "job.toml", "metrics.jsonl"):
         assert (folder / name).read_bytes() == (other / name).read_bytes(), name
     assert results(folder) == results(other)

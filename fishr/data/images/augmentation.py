@@ -136,7 +136,7 @@ def augmentation_of(augment: bool | Augmentation) -> Augmentation:
 
 
 def augmented(augmentation: Augmentation, image: "Image", seed: int, preprocessing: Preprocessing) -> "Image":
-    """Return the augmented image, RGB of the inputs' size, whoever wrote the augmentation."""
+    """Return the augmented image, RGB of the inputs' size, for any augmentation."""
     from PIL.Image import Image
 
     with SeededDraws(seed):
