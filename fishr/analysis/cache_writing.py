@@ -27,7 +27,6 @@ from fishr.statistics.functional_moments import per_sample_gradients
 from fishr.statistics.linear_head import is_plain_linear
 from fishr.statistics.merge import merge_moments
 from fishr.statistics.moments import gradient_moments
-from fishr.training.averaged_weights import averaged
 from fishr.training.checkpoints import load
 from fishr.training.compute import resolve_device
 from fishr.training.experiment import Experiment
@@ -73,7 +72,7 @@ def featured_experiment(
     else:
         written = (folder / CONFIGURATION).read_bytes().decode()
         checkpoint = load(checkpoint_of(folder), experiment_text=written)
-        state = averaged(model, experiment, state_to(attrs.evolve(checkpoint.state, penalty=None), where))
+        state = state_to(attrs.evolve(checkpoint.evaluated, penalty=None), where)
         place(model, state.parameters, state.buffers)
         # The run's own text, comments included, unless its settings were changed.
         text = written if parse_toml(written) == table else text

@@ -16,7 +16,6 @@ from fishr.data.domains import Domain
 from fishr.errors import InputError
 from fishr.files import digest_of
 from fishr.training.artifacts import snapshots
-from fishr.training.averaged_weights import averaged
 from fishr.training.checkpoints import load
 from fishr.training.compute import resolve_device
 from fishr.training.evaluation import open_run
@@ -75,8 +74,7 @@ def _from_run(
     model.both().eval()
     features = [torch.cat([rows for rows, _ in domain_features(model, experiment, state, domain)]) for domain in chosen]
     text = (folder / CONFIGURATION).read_bytes().decode()
-    kept = (state_to(load(path, experiment_text=text).state, device) for path in snapshots(folder))
-    kept = (averaged(model, experiment, state) for state in kept)
+    kept = (state_to(load(path, experiment_text=text).evaluated, device) for path in snapshots(folder))
     return Subject.from_domains(
         name=folder.resolve().name,
         head=model.head,

@@ -53,7 +53,7 @@ if TYPE_CHECKING:
 @click.option(
     "--record-statistics",
     metavar="every=STEPS[,samples=N][,epsilon=E]",
-    help="Record the head's statistics over time, on N rows of each training domain (default: all).",
+    help="Record statistics of the head's trained weights over time, on N rows of each training domain (default: all).",
 )
 @click.option("--keep-checkpoints", is_flag=True, help="Keep every checkpoint, not the last alone.")
 @format_option

@@ -13,7 +13,6 @@ from fishr.errors import InputError
 from fishr.inference.derived_signature import derived
 from fishr.losses import Loss, predictions_of
 from fishr.models.featurizers import without_weights
-from fishr.training.averaged_weights import averaged
 from fishr.training.checkpoints import load
 from fishr.training.compute import resolve_device
 from fishr.training.experiment import Experiment
@@ -123,9 +122,8 @@ def load_model(run: Path | str, *, device: str = "cpu", plugins: Iterable[str] =
     bare = evolve(experiment, featurizer=without_weights(experiment.featurizer), compute=compute)
     signature = checkpoint.signature or derived(bare, checkpoint.state, path)
     model = build_modules(bare, signature.shape, signature.outputs(bare.loss), where)
-    state = state_to(checkpoint.state, where)
+    state = state_to(checkpoint.evaluated, where)
     try:
-        state = averaged(model, experiment, state)
         place(model, state.parameters, state.buffers)
     except InputError as error:
         raise InputError(f"{path}: {error}") from error

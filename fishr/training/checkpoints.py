@@ -19,12 +19,12 @@ from fishr.files import write_atomically
 from fishr.tensor_trees import PLAIN, is_dense, parts, plain, restored
 from fishr.training.run_folder import same_configuration
 from fishr.training.signature import Signature
-from fishr.training.state import TrainingState, without_optimizer
+from fishr.training.state import TrainingState, with_weights, without_optimizer
 from fishr.training.step import NotFinite
 
 FORMAT = "fishr checkpoint"
 VERSION = 1
-_SIGNATURE = "signature"
+_SIGNATURE, _AVERAGED = "signature", "averaged"
 _ENTRIES, _DEPTH = 1_000_000, 100
 _DIRECTORY = 0x10  # file attribute of DOS
 
@@ -38,6 +38,14 @@ class Checkpoint:
     position: int = 0  # bytes of the metrics file that belong to the state
     seconds: float = 0.0  # spent training so far
     signature: Signature | None = None  # None: made by a version that kept none
+    averaged: dict[str, Tensor] | None = None  # weights of the average, where there is one
+
+    @property
+    def evaluated(self) -> TrainingState:
+        """The state with the weights that are evaluated and exported: those of the average, where there is one."""
+        if self.averaged is None and self.state.average is not None:
+            raise InputError("checkpoint: got no averaged weights, as in those of early versions; train the run again")
+        return with_weights(self.state, self.averaged or {})
 
 
 def save(
@@ -47,11 +55,13 @@ def save(
     position: int = 0,
     seconds: float = 0.0,
     signature: Signature | None = None,
+    averaged: dict[str, Tensor] | None = None,
 ) -> None:
     """Write a checkpoint; until it is whole, the previous one stays.
 
     The file is a dict of plain values that ``torch.load(path, weights_only=True)`` reads anywhere, with the weights
-    under "parameters". The arguments are the fields of ``Checkpoint``. One process at a time writes a path.
+    under "parameters" and, where the run averages them, those of the average under "averaged". The arguments are the
+    fields of ``Checkpoint``. One process at a time writes a path.
 
     Raises:
         NotFinite: a parameter is infinite or not a number.
@@ -63,6 +73,8 @@ def save(
     rest = {"experiment_text": experiment_text, "position": position, "seconds": seconds}
     if signature is not None:
         rest[_SIGNATURE] = plain(signature)
+    if averaged is not None:
+        rest[_AVERAGED] = plain(averaged)
     buffer = io.BytesIO()
     # Without the CRC of each entry, which a process can switch off, damage would not be noticed.
     with config.patch("save.compute_crc32", True):  # pyright: ignore[reportAttributeAccessIssue]
@@ -91,7 +103,8 @@ def load(path: Path, template: TrainingState | None = None, experiment_text: str
     """
     tree = read_checkpoint(path)
     names = [attribute.name for attribute in attrs.fields(TrainingState)]
-    rest = [attribute.name for attribute in attrs.fields(Checkpoint) if attribute.name not in ("state", _SIGNATURE)]
+    optional = ("state", _SIGNATURE, _AVERAGED)
+    rest = [attribute.name for attribute in attrs.fields(Checkpoint) if attribute.name not in optional]
     fields: dict[str, Any] = {name: tree.get(name) for name in names}
     if template is not None:
         if (fields["scale"] is None) is not (template.scale is None):
@@ -106,13 +119,13 @@ def load(path: Path, template: TrainingState | None = None, experiment_text: str
             "put back the files that belong together, or start anew under another name"
         )
     signature = Signature.read(tree[_SIGNATURE]) if _SIGNATURE in tree else None
-    return Checkpoint(state, **{name: tree[name] for name in rest}, signature=signature)
+    return Checkpoint(state, **{name: tree[name] for name in rest}, signature=signature, averaged=tree.get(_AVERAGED))
 
 
 def drop_optimizer(path: Path) -> None:
-    """Write a checkpoint again without the optimizer's state: it can be evaluated, but not resumed."""
+    """Write a checkpoint again with the evaluated weights alone: it can be evaluated, but not resumed."""
     made = load(path)
-    save(path, without_optimizer(made.state), made.experiment_text, made.position, made.seconds, made.signature)
+    save(path, without_optimizer(made.evaluated), made.experiment_text, made.position, made.seconds, made.signature)
 
 
 def _entries(state: TrainingState) -> dict[str, Any]:
@@ -190,6 +203,8 @@ def _problem(tree: dict[str, Any]) -> str:
             return f"{name} is not {expected}"
     if _SIGNATURE in tree and not _is_signature(tree[_SIGNATURE]):
         return f"{_SIGNATURE} is not that of a model"
+    if not _is_named_tensors(tree.get(_AVERAGED, {})):
+        return f"{_AVERAGED} is not tensors by name"
     return ""
 
 

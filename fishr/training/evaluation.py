@@ -138,6 +138,7 @@ def open_run(
     path = checkpoint_of(folder)
     domains = experiment.data(experiment.seed, data_dir).to(device)
     model = build_model(experiment, domains)
-    template = evolve(first_state(experiment, model, len(domains.training)), optimizer=None, descent=None)
+    first = first_state(experiment, model, len(domains.training))
+    template = evolve(first, optimizer=None, descent=None, average=None)
     checkpoint = load(path, template, (folder / CONFIGURATION).read_bytes().decode())
-    return model, averaged(model, experiment, state_to(checkpoint.state, device)), domains
+    return model, state_to(checkpoint.evaluated, device), domains

@@ -19,7 +19,7 @@ from fishr.models.frozen import FrozenFeaturizer, block_of, features_by_block, i
 from fishr.models.weight_files import load_weights
 from fishr.paths import typed_path
 from fishr.statistics.moments import at_least_float32
-from fishr.training.checkpoints import read_checkpoint
+from fishr.training.checkpoints import load
 from fishr.training.experiment import Experiment
 from fishr.training.model import Model, evaluating, place
 from fishr.training.run_folder import checkpoint_of
@@ -40,7 +40,8 @@ class Frozen:
 
     Args:
         inner: The featurizer, as in the run that the weights come from.
-        weights: A run folder or a checkpoint; relative to the working directory. None: the seed's first weights.
+        weights: A run folder or a checkpoint; relative to the working directory. Of a run that averages its weights,
+            those of the average. None: the seed's first weights.
 
     Raises:
         InputError: When called: no such checkpoint, or one of another featurizer.
@@ -84,12 +85,8 @@ def _fill(module: nn.Module, path: Path) -> None:
     if not path.exists():
         raise InputError(f"featurizer: {path}: no such run folder or checkpoint; train it first, or give its path")
     file = checkpoint_of(path) if path.is_dir() else path
-    tree = read_checkpoint(file)
-    if tree.get("average") is not None:
-        raise InputError(
-            f"featurizer: {file}: a run that averages its weights, expected one that does not; train it without average"
-        )
-    found: dict[str, Tensor] = {**tree["parameters"], **tree["buffers"]}
+    state = load(file).evaluated
+    found = state.parameters | state.buffers
     given = {name.removeprefix(_PREFIX): value for name, value in found.items() if name.startswith(_PREFIX)}
     load_weights(module, given, f"featurizer: {file}", "give the featurizer that the run was trained with")
 

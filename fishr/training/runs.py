@@ -21,6 +21,7 @@ from fishr.errors import InputError
 from fishr.files import json_text, present, remove_leftovers, write_atomically
 from fishr.ranks import ALONE, RankLost, Ranks
 from fishr.training.artifacts import SNAPSHOTS, Artifacts, Recording, keep_snapshot, load_artifacts, snapshot_path
+from fishr.training.averaged_weights import averaged_weights
 from fishr.training.checkpoints import Checkpoint, load, save
 from fishr.training.compute import resolve_device
 from fishr.training.evaluation import score_entries, score_of
@@ -178,13 +179,13 @@ class _Journal:
         if isinstance(event, Started):
             self._experiment = event.experiment
             self._names = [domain.name for domain in event.domains.training]
-            self._signature = Signature.of(event.domains)
+            self._signature, self._model = Signature.of(event.domains), event.model
             # After a kill the checkpoint that the run resumes from may have no snapshot yet.
             if self._keep.checkpoints and event.state.step:
                 keep_snapshot(self._folder / CHECKPOINT, event.state.step)
             elif self._keep.checkpoints:
                 (self._folder / SNAPSHOTS).mkdir(exist_ok=True)
-                save(snapshot_path(self._folder, 0), event.state, self._text, signature=self._signature)
+                self._save(snapshot_path(self._folder, 0), Checkpoint(event.state, self._text))
             if self._keep.statistics:
                 recorder = _recorder(
                     self._folder, event.experiment, self._text, self._keep.statistics, event.state.step
@@ -224,9 +225,11 @@ class _Journal:
 
     def _checkpoint(self) -> None:
         self._metrics.sync()
-        made = self._last
-        path = self._folder / CHECKPOINT
-        save(path, made.state, made.experiment_text, made.position, made.seconds, self._signature)
+        self._save(self._folder / CHECKPOINT, self._last)
+
+    def _save(self, path: Path, made: Checkpoint) -> None:
+        averaged = averaged_weights(self._model, self._experiment, made.state)
+        save(path, made.state, made.experiment_text, made.position, made.seconds, self._signature, averaged)
 
     def _write_result(self, **outcome: Any) -> None:
         result = {

@@ -159,8 +159,15 @@ def state_to(state: TrainingState, device: torch.device) -> TrainingState:
 
 
 def without_optimizer(state: TrainingState) -> TrainingState:
-    """Return the state without the optimizer's and the descent's."""
-    return evolve(state, optimizer=OptimizerState((), {}), descent=None)
+    """Return the state without the optimizer's, the descent's and the average's."""
+    return evolve(state, optimizer=OptimizerState((), {}), descent=None, average=None)
+
+
+def with_weights(state: TrainingState, weights: dict[str, Tensor]) -> TrainingState:
+    """Return the state with other parameters and buffers of some names, and without the average's state."""
+    parameters = {name: weights.get(name, value) for name, value in state.parameters.items()}
+    buffers = {name: weights.get(name, value) for name, value in state.buffers.items()}
+    return evolve(state, parameters=parameters, buffers=buffers, average=None)
 
 
 def _problem(model: Model, layers: tuple[str, ...], domains: int) -> Problem:

@@ -23,7 +23,7 @@ from fishr.protocols import colored_digits
 from fishr.training import Experiment, Frozen, explain_objective, run, train
 from fishr.training.artifacts import Artifacts
 from fishr.training.averaged_weights import averaged
-from fishr.training.checkpoints import load, save
+from fishr.training.checkpoints import drop_optimizer, load, save
 from fishr.training.evaluation import evaluate
 from fishr.training.frozen_features import domain_features
 
@@ -144,10 +144,10 @@ def test_a_run_folder_holds_the_average(average: Any, tmp_path: Path, same: Any)
     *_, resumed = run(made, tmp_path / "cut", experiment_text=text, resume=True)
     assert same(resumed.state, whole.state)
     assert resumed.scores == whole.scores
-    state = load(tmp_path / "whole" / "checkpoint.pt").state
+    state = load(tmp_path / "whole" / "checkpoint.pt").evaluated
     expected = averaged(started.model, made, whole.state)
     assert not same(expected.parameters, whole.state.parameters)
-    assert same(averaged(started.model, made, state).parameters, expected.parameters)
+    assert same((state.parameters, state.buffers), (expected.parameters, expected.buffers))
     assert same(averaged(started.model, made, expected), expected)
 
 
@@ -166,10 +166,32 @@ def test_model_and_analysis_have_the_averaged_weights(tmp_path: Path) -> None:
     assert last.step == 5
     assert torch.equal(last.parameters["head.weight"], expected.parameters["head.weight"])
     frozen_by = attrs.evolve(made, featurizer=Frozen(MLP((4,)), str(tmp_path / "run")), average=None)
-    with pytest.raises(
-        InputError, match=r"checkpoint\.pt: a run that averages its weights, expected one that does not"
-    ):
-        next(train(frozen_by))
+    begun: Any = next(train(frozen_by))
+    assert torch.equal(begun.state.parameters["featurizer.inner.1.weight"], expected.parameters["featurizer.1.weight"])
+
+
+def test_what_a_sweep_keeps_of_a_run_is_its_average(tmp_path: Path, same: Any) -> None:
+    made = attrs.evolve(experiment(), featurizer=MLP((4,)))
+    list(run(made, tmp_path / "run", experiment_text=dumps(made)))
+    path = tmp_path / "run" / "checkpoint.pt"
+    before = load(path).evaluated
+    drop_optimizer(path)
+    after = load(path)
+    assert same(after.state.parameters, before.parameters)
+    assert (after.state.average, after.averaged) == (None, None)
+
+
+def test_a_checkpoint_without_the_averaged_weights_resumes_but_is_not_evaluated(tmp_path: Path) -> None:
+    made = attrs.evolve(experiment(), featurizer=MLP((4,)))
+    list(run(made, tmp_path / "run", experiment_text=dumps(made)))
+    path = tmp_path / "run" / "checkpoint.pt"
+    tree = torch.load(path, weights_only=True)
+    del tree["averaged"]
+    torch.save(tree, path)
+    with pytest.raises(InputError, match="got no averaged weights"):
+        load_model(tmp_path / "run")
+    (tmp_path / "run" / "result.json").unlink()
+    assert list(run(made, tmp_path / "run", experiment_text=dumps(made), resume=True))
 
 
 def test_a_checkpoint_without_an_average_is_as_before(tmp_path: Path) -> None:
