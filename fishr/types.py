@@ -18,6 +18,7 @@ from fishr.checks import nearest_layers
 from fishr.compilation import traceable
 from fishr.errors import InputError
 from fishr.row_checks import check_domains, check_inputs, check_sizes, kind, whole_numbers
+from fishr.seeding import named_generator
 from fishr.tensor_trees import each_tensor, to_device
 
 
@@ -248,28 +249,70 @@ class GradientMoments:
 @traceable
 @frozen
 class Problem:
-    """The shapes and types that a penalty's first state depends on.
+    """The shapes, the types and the seed that a penalty's first state depends on.
+
+    Args:
+        layout: the parameters that gradient statistics are taken by.
+        domains: K.
+        features: F of the head's inputs; None: not known.
+        outputs: C; None: not known.
+        seed: of ``generator``; the same on all ranks.
 
     Example:
-        >>> Problem.of(nn.Linear(3, 2), domains=3).zeros().shape
-        torch.Size([3, 8])
+        >>> problem = Problem.of(nn.Linear(3, 2), domains=3)
+        >>> problem.zeros().shape, problem.widths("mine")
+        (torch.Size([3, 8]), (3, 2))
     """
 
     layout: Layout
     domains: int
     dtype: torch.dtype = torch.float32
     device: torch.device = torch.device("cpu")  # noqa: RUF009 (immutable)
+    features: int | None = None
+    outputs: int | None = None
+    seed: int = 0
 
     @classmethod
-    def of(cls, head: nn.Module, domains: int, layers: tuple[str, ...] | None = None) -> "Problem":
+    def of(
+        cls,
+        head: nn.Module,
+        domains: int,
+        layers: tuple[str, ...] | None = None,
+        features: int | None = None,
+        outputs: int | None = None,
+        seed: int = 0,
+    ) -> "Problem":
         """Return the problem of a head trained on K domains; statistics are float32 or wider.
 
         Args:
             layers: names of its layers or parameters, as for ``Layout.of``; None: all.
+            features: F; None: read off a head that is one ``nn.Linear``.
+            outputs: C; None: likewise.
+            seed: of the first weights of penalties that train some of their own.
         """
         layout = Layout.of(head, layers)
         first = next(p for p in head.parameters() if p.requires_grad)
-        return cls(layout, domains, torch.promote_types(first.dtype, torch.float32), first.device)
+        dtype = torch.promote_types(first.dtype, torch.float32)
+        if isinstance(head, nn.Linear):
+            features, outputs = features or head.in_features, outputs or head.out_features
+        return cls(layout, domains, dtype, first.device, features, outputs, seed)
+
+    def widths(self, name: str) -> tuple[int, int]:
+        """Return F and C for a penalty that has a network of its own.
+
+        Raises:
+            InputError: they are not known.
+        """
+        if self.features is None or self.outputs is None:
+            raise InputError(
+                f"{name}: got a problem of unknown width, expected the number of features and of outputs; give both: "
+                "Problem.of(head, domains, features=..., outputs=...)"
+            )
+        return self.features, self.outputs
+
+    def generator(self, name: str) -> torch.Generator:
+        """Return a generator on the CPU for the first values of a penalty's state, by the seed and a name alone."""
+        return named_generator(self.seed, f"first {name}")
 
     def require_domains(self, name: str, least: int) -> None:
         """Refuse fewer training domains than a penalty compares; without this, it would silently stay zero.

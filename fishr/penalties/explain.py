@@ -98,7 +98,9 @@ def explain(penalty: Penalty, step: int = 0, seen: Observation | None = None) ->
         fishr   0                   deltas, features, domains, sizes  no            21
     """
     seen = seen or _example()
-    problem = Problem.of(seen.module, seen.batch.domains, None if seen.layers == HEAD else seen.layers)
+    layers = None if seen.layers == HEAD else seen.layers
+    features, outputs = seen.features.shape[-1], seen.logits.shape[-1]
+    problem = Problem.of(seen.module, seen.batch.domains, layers, features, outputs)
     terms = penalty.terms if isinstance(penalty, Total) else {type(penalty).__name__: penalty}
     return Explanation(step, tuple(_explain_term(name, term, step, seen, problem) for name, term in terms.items()))
 

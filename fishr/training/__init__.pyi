@@ -11,6 +11,7 @@ from .loop import Evaluated, Event, Finished, Started, Stepped, train
 from .model import Model, place
 from .objective import Loss, Objective
 from .optimizers import SGD, Adam, AdamW, Optimizer, OptimizerState
+from .owned import Owned
 from .runs import run
 from .state import TrainingState, build_model, first_state, initial_state
 from .step import NotFinite, StepRecord, TermRecord, advance
@@ -37,6 +38,7 @@ __all__ = [
     "Objective",
     "Optimizer",
     "OptimizerState",
+    "Owned",
     "Recording",
     "Started",
     "StepRecord",

@@ -22,6 +22,7 @@ class Model:
     head: nn.Module  # features to logits [N, C]
     compiled: Callable[[Tensor], Tensor] | None = None  # the featurizer for training steps, where it is compiled
     outputs: int = 0  # C of the logits; 0: not known
+    features: int = 0  # F; 0: not known
 
     def both(self) -> nn.ModuleDict:
         """Return featurizer and head as one module; a parameter shared between them counts once."""

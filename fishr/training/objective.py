@@ -25,6 +25,7 @@ class Loss:
     risk: Tensor
     l2: Tensor  # l2 · Σ‖w‖²
     terms: dict[str, Term]  # weighted value and weight of each penalty
+    rests: bool = False  # whether the network stays as it is in this step
 
 
 def _names(objective: object, attribute: object, penalty: Total) -> None:
@@ -41,6 +42,9 @@ def _steps(objective: object, attribute: object, value: int | tuple[int, ...]) -
 @frozen
 class Objective:
     """loss = risk + l2 · Σ‖w‖² + Σ penalties, divided by max(1, largest weight) with ``rescale``.
+
+    A risk with a state whose value has no graph is training parameters of its own: the network rests in this step,
+    while the states of penalties go on.
 
     Args:
         risk: the training error; ``ERM`` averages it over domains or samples.
@@ -90,7 +94,8 @@ class Objective:
             total = total + term.value
         if self.rescale:
             total = total / max([1.0, *(term.weight for term in terms.values())])
-        return Loss(total, risk, l2, terms), state
+        rests = "risk" in state and not risk.requires_grad
+        return Loss(total, risk, l2, terms, rests), state
 
     def fresh_optimizer(self, step: int) -> bool:
         """Return whether the optimizer's state is reset before the update of a step."""

@@ -20,6 +20,7 @@ from fishr.training.experiment import Experiment
 from fishr.training.learning_rates import first_memory
 from fishr.training.model import Model
 from fishr.training.optimizers import OptimizerState
+from fishr.training.owned import owns
 from fishr.training.signature import Signature
 from fishr.types import HEAD, Layout, Problem, chained
 
@@ -81,7 +82,7 @@ def build_modules(experiment: Experiment, shape: tuple[int, ...], outputs: int, 
     if experiment.compute.channels_last:
         featurizer = featurizer.to(memory_format=torch.channels_last)
     compiled = torch.compile(featurizer) if experiment.compute.compile else None
-    return Model(featurizer, head.to(device), compiled, outputs)
+    return Model(featurizer, head.to(device), compiled, outputs, features)
 
 
 def _check_preprocessing(featurizer: Featurizer, domains: Domains) -> None:
@@ -124,10 +125,15 @@ def first_state(experiment: Experiment, model: Model, domains: int) -> TrainingS
     trainable = {name: p.detach() for name, p in parameters.items() if p.requires_grad}
     if not trainable:
         raise InputError("model: got no parameter that requires grad, expected one in the featurizer or the head")
-    penalty = experiment.objective.init(_problem(model, experiment.layers, domains))
+    penalty = experiment.objective.init(_problem(model, experiment, domains))
     memory = first_memory(experiment, trainable)
     require_tree(penalty, "penalty state")
     require_tree(memory, "optimizer state")
+    if getattr(experiment.descent, "by_domain", False) and owns(penalty):
+        raise InputError(
+            f"descent: got {type(experiment.descent).__name__}, which measures each domain alone, with a risk or "
+            "penalty that trains parameters of its own once a step; leave out one of the two"
+        )
     first = {name: p.detach().clone() for name, p in parameters.items()}
     buffers = {name: buffer.detach().clone() for name, buffer in model.buffers().items()}
     descent = experiment.descent and experiment.descent.init({name: first[name] for name in trainable})
@@ -170,14 +176,16 @@ def with_weights(state: TrainingState, weights: dict[str, Tensor]) -> TrainingSt
     return evolve(state, parameters=parameters, buffers=buffers, average=None)
 
 
-def _problem(model: Model, layers: tuple[str, ...], domains: int) -> Problem:
-    if layers != HEAD:
-        return Problem.of(chained(model.featurizer, model.head), domains, layers)
-    if any(p.requires_grad for p in model.head.parameters()):
-        return Problem.of(model.head, domains)
-    # A frozen head has no gradient statistics; penalties of the losses alone still work.
-    parameter = next(iter(model.parameters().values()))
-    return Problem(Layout((), ()), domains, device=parameter.device)
+def _problem(model: Model, experiment: Experiment, domains: int) -> Problem:
+    if experiment.layers != HEAD:
+        problem = Problem.of(chained(model.featurizer, model.head), domains, experiment.layers)
+    elif any(p.requires_grad for p in model.head.parameters()):
+        problem = Problem.of(model.head, domains)
+    else:
+        # A frozen head has no gradient statistics; penalties of the losses alone still work.
+        problem = Problem(Layout((), ()), domains, device=next(iter(model.parameters().values())).device)
+    features, outputs = model.features or problem.features, model.outputs or problem.outputs
+    return evolve(problem, features=features, outputs=outputs, seed=experiment.seed)
 
 
 def _generator(seed: int, stream: int) -> torch.Generator:

@@ -157,7 +157,8 @@ def advance(
 
 
 def _all_finite(gradients: Iterable[Tensor | None]) -> Tensor:
-    return torch.stack([g.isfinite().all() for g in gradients if g is not None]).all()
+    found = [g.isfinite().all() for g in gradients if g is not None]
+    return torch.stack(found).all() if found else torch.tensor(True)
 
 
 def _next_scale(scale: GradientScale, finite: bool, step: int) -> GradientScale:

@@ -80,18 +80,20 @@ class StepGradients:
                     seen, parameters, state.penalty if after is None else after.penalty, state.step
                 )
                 wanted = (*parameters, features) if features.requires_grad else parameters
-                gradients = cast(Gradients, torch.autograd.grad(loss.total, wanted, allow_unused=True))
-            if features.requires_grad:
-                *gradients, by_features = gradients
-                if by_features is not None:
-                    gradients = _added(gradients, vjp(by_features, 1.0 if state.scale is None else state.scale.value))
+                found: Gradients = (None,) * len(wanted)
+                if not loss.rests:
+                    found = cast(Gradients, torch.autograd.grad(loss.total, wanted, allow_unused=True))
+            gradients, by_features = found[: len(parameters)], found[len(parameters) :]
+            if by_features and by_features[0] is not None:
+                scale = 1.0 if state.scale is None else state.scale.value
+                gradients = _added(gradients, vjp(by_features[0], scale))
         domain_losses = seen.domain_losses.detach()
         if seen.domains < batch.domains:
             rows = torch.tensor(seen.present, device=domain_losses.device)
             domain_losses = domain_losses.new_full((batch.domains,), math.nan).index_copy(0, rows, domain_losses)
         # The optimizer needs the memory.
         del seen, features, vjp
-        by_name = dict(zip(trainable, mean_over_ranks(tuple(gradients), ranks), strict=True))
+        by_name = dict(zip(trainable, mean_over_ranks(gradients, ranks), strict=True))
         buffers = {name: buffer.detach().clone() for name, buffer in model.buffers().items()}
         self.seen.append(Seen(loss, domain_losses, domains is None))
         return Measured(loss.total.detach(), by_name, buffers, penalty)
@@ -116,6 +118,8 @@ class StepOptimizer:
         return first_memory(self.experiment, weights)
 
     def update(self, gradients: dict[str, Tensor | None], memory: Any, weights: Weights) -> tuple[Weights, Any]:
+        if all(gradient is None for gradient in gradients.values()):
+            return weights, memory
         if self.experiment.clip_norm is not None:
             limited = clipped(tuple(gradients.values()), self.experiment.clip_norm)
             gradients = dict(zip(gradients, limited, strict=True))
