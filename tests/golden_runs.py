@@ -11,7 +11,7 @@ from torch import Tensor
 from fishr.protocols.domainbed.job import Job
 from fishr.protocols.domainbed.settings import Settings
 from fishr.training.experiment import Experiment
-from fishr.training.model import Model
+from fishr.training.model import Model, evaluating, place
 from fishr.training.state import build_modules, first_state
 from fishr.training.step import advance
 from fishr.types import DomainBatch
@@ -22,11 +22,17 @@ HPARAMS: dict[str, Any] = json.loads((FOLDER / "hparams.json").read_text())
 FLOAT64 = torch.float64
 # The layers of ``MNISTCNN`` by DomainBed's names.
 LAYERS = {"0": "conv1", "2": "bn0", "3": "conv2", "5": "bn1", "6": "conv3", "8": "bn2", "9": "conv4", "11": "bn3"}
+# Names below a featurizer that wraps another.
+WRAPPED = {"featurizer.network.": "featurizer.", "featurizer.context.": "context_net.context_net."}
 
 
 def upstream(name: str) -> str:
     """DomainBed's name of a parameter."""
+    for ours, theirs in WRAPPED.items():
+        name = name.replace(ours, theirs)
     role, *layer, kind = name.split(".")
+    if role == "context_net":
+        return name
     return ".".join((role, *(LAYERS[part] for part in layer), kind))
 
 
@@ -54,14 +60,17 @@ def checksums(parameters: dict[str, Tensor]) -> dict[str, list[float]]:
     """[Σw, Σw², Σ w_i·cos i] of each role."""
     roles = dict[str, list[Tensor]]()
     for name in sorted(parameters, key=upstream):
-        roles.setdefault(name.partition(".")[0], []).append(parameters[name].flatten())
-    flat = {role: torch.cat(parts) for role, parts in roles.items()}
-    wave = {role: torch.arange(len(w), dtype=FLOAT64).cos() for role, w in flat.items()}
-    return {role: [w.sum().item(), w.square().sum().item(), (w * wave[role]).sum().item()] for role, w in flat.items()}
+        roles.setdefault(upstream(name).partition(".")[0], []).append(parameters[name].flatten())
+    return {role: checksum(torch.cat(parts)) for role, parts in roles.items()}
+
+
+def checksum(flat: Tensor) -> list[float]:
+    wave = torch.arange(len(flat), dtype=FLOAT64).cos()
+    return [flat.sum().item(), flat.square().sum().item(), (flat * wave).sum().item()]
 
 
 def experiment_of(algorithm: str, hparams: dict[str, Any]) -> Experiment:
-    settings = Settings(hparams=hparams)
+    settings = Settings(hparams=hparams | {"batch_size": 8})
     return Job("RotatedMNIST", algorithm, (0, 1, 2), 0, 0, settings).experiment()
 
 
@@ -75,12 +84,14 @@ def golden_model(experiment: Experiment) -> Model:
     return model
 
 
-def updates(experiment: Experiment, steps: int = 4) -> list[dict[str, list[float]]]:
-    """The checksums before the first update and after each."""
+def updates(experiment: Experiment, steps: int = 4) -> tuple[list[dict[str, list[float]]], Tensor]:
+    """The checksums before the first update and after each, and the last prediction."""
     model = golden_model(experiment)
     state = first_state(experiment, model, 3)
     found = [checksums(state.parameters)]
     for step in range(steps):
         state, _ = advance(model, experiment, state, batch_of(step))
         found.append(checksums(state.parameters))
-    return found
+    place(model, state.parameters, state.buffers)
+    with torch.no_grad(), evaluating(model):
+        return found, model.head(model.featurizer(batch_of(99).inputs))

@@ -1,3 +1,4 @@
+from .arm import ARM as ARM
 from .cad import CAD as CAD
 from .causirl import CausIRL as CausIRL
 from .cma import CMA as CMA
@@ -10,6 +11,8 @@ from .hutchinson import Hutchinson as Hutchinson
 from .information_bottleneck import InformationBottleneck as InformationBottleneck
 from .method import Method as Method
 from .mmd import MMD as MMD
+from .mtl import MTL as MTL
+from .mtl import SumOfRisks as SumOfRisks
 from .ranges import Range as Range
 from .rdm import RDM as RDM
 from .rdm import LossVariance as LossVariance

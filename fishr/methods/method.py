@@ -8,6 +8,7 @@ from torch import Tensor
 
 from fishr.errors import InputError
 from fishr.methods.ranges import Range
+from fishr.models.featurizers import Featurizer
 from fishr.observation import Observation
 from fishr.penalties.combinators import Scaled, Total
 from fishr.penalties.penalty import Penalty, least_domains
@@ -29,6 +30,7 @@ class Method:
         objective: hyper-parameters to the objective.
         changes: hyper-parameters to other fields of the experiment that it changes, such as ``lr_schedule``.
         ranges_of: data set to the ranges that differ on it.
+        featurizer: the experiment's featurizer and hyper-parameters to its own, for a method that wraps the network.
 
     Example:
         >>> METHOD = Method({"reg": Range(0.1, lambda generator: 10 ** generator.uniform(-5, -1))})
@@ -40,6 +42,7 @@ class Method:
     objective: Callable[[Hparams], Objective] = lambda hparams: Objective()
     changes: Callable[[Hparams], dict[str, Any]] = lambda hparams: {}
     ranges_of: Callable[[str], Mapping[str, Range]] = lambda dataset: {}
+    featurizer: Callable[[Featurizer, Hparams], Featurizer] = lambda featurizer, hparams: featurizer
 
     def ranges_on(self, dataset: str) -> dict[str, Range]:
         """Return its hyper-parameters on a data set."""

@@ -11,6 +11,7 @@ from torch import Tensor
 from fishr.checks import returned
 from fishr.data.domains import Domain, Domains
 from fishr.errors import InputError
+from fishr.mixed_rows import refuse_mixed_rows
 from fishr.ranks import ALONE, Ranks
 from fishr.tensor_trees import require_tree
 from fishr.training.compute import resolve_device
@@ -111,6 +112,7 @@ def train(
     domains = domains.labeled(experiment.loss)
     if not ranks.alone:
         refuse_split_batch_norm(model)
+        refuse_mixed_rows(model.featurizer, "ranks", "train on one rank")
     if state is None:
         state = first_state(experiment, model, len(domains.training))
     elif state.step > experiment.steps:

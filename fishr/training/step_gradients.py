@@ -11,6 +11,7 @@ from torch import Tensor
 
 from fishr.checks import returned
 from fishr.descents.descent import Measured, Weights
+from fishr.mixed_rows import features_of, refuse_mixed_rows
 from fishr.observation import observe
 from fishr.ranks import Ranks, mean_over_ranks
 from fishr.seeding import seeded
@@ -68,7 +69,7 @@ class StepGradients:
         with seeded(seed, inputs.device):
             # Moments of the featurizer's layers read the inputs again, which its forward pass may overwrite.
             inputs = inputs if experiment.layers == HEAD else inputs.clone()
-            features, vjp = featurize(model, experiment.compute, inputs, parameters, seed)
+            features, vjp = featurize(model, experiment.compute, inputs, parameters, seed, batch.sizes)
             route, layers = experiment.moments_route, experiment.layers
             seen = observe(
                 model.featurizer, model.head, batch, experiment.loss, route, ranks, features, layers, self.seed
@@ -130,7 +131,7 @@ Vjp = Callable[[Tensor, float], Gradients]
 
 
 def featurize(
-    model: Model, compute: Compute, inputs: Tensor, parameters: tuple[Tensor, ...], seed: int
+    model: Model, compute: Compute, inputs: Tensor, parameters: tuple[Tensor, ...], seed: int, sizes: tuple[int, ...]
 ) -> tuple[Tensor, Vjp]:
     """Return a batch's features, a leaf of the graph, and their vjp by the parameters, to be called once."""
     if compute.channels_last and inputs.ndim == 4:
@@ -140,7 +141,7 @@ def featurize(
 
     def forward(part: Tensor) -> Tensor:
         with compute.products(), compute.autocast(part.device):
-            return featurizer(part)
+            return features_of(featurizer, part, sizes)
 
     def vjp(features: Tensor, gradient: Tensor, scale: float) -> Gradients:
         if not features.requires_grad:
@@ -155,6 +156,7 @@ def featurize(
     if len(parts) == 1:
         features = forward(inputs)
         return _leaf(features.detach(), features.requires_grad), partial(vjp, features)
+    refuse_mixed_rows(model.featurizer, "micro_batches", "use compute.micro_batches = 1")
 
     with torch.no_grad():
         found = list[Tensor]()

@@ -1,10 +1,17 @@
 """Methods against DomainBed: weights after four updates, and hyper-parameters."""
 
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
 import pytest
-from golden_runs import HPARAMS, RUNS, experiment_of, updates
+import torch
+from golden_runs import HPARAMS, RUNS, checksum, experiment_of, updates
+from torch import Tensor
 
 from fishr.methods import METHODS
 from fishr.protocols.domainbed.hyperparameters import hyperparameters
+from fishr.seeding import seeded
 from fishr.transforms.mixup import Mixup, mix_domains
 
 # One run is quick.
@@ -15,6 +22,22 @@ RUNS_OF_OURS = [
 ]
 # Sums of kernels in another order, and a mask that is in float32.
 TOLERANCES = {"MMD": 1e-8, "CausIRL_MMD": 1e-8, "ANDMask": 1e-6}
+
+
+def noise_of_domainbed(draws: Any) -> Callable[[Tensor, bool], Tensor]:
+    """The noise of MTL in each step and in the prediction, which was seeded by 99."""
+    steps = iter((0, 1, 2, 3, 99))
+
+    def noise(features: Tensor, training: bool) -> Tensor:
+        step = next(steps)
+        with seeded(step, features.device):
+            parts = [torch.randn_like(part) for part in features.split(8)]
+        if training:
+            drawn = [checksum(part.flatten()) for part in parts]
+            assert drawn == [pytest.approx(sums, rel=1e-9) for _, _, sums in draws[step]]
+        return torch.cat(parts)
+
+    return noise
 
 
 @pytest.mark.parametrize("run", RUNS_OF_OURS)
@@ -28,12 +51,16 @@ def test_four_updates_are_domainbeds(run: str, monkeypatch: pytest.MonkeyPatch) 
         monkeypatch.setattr(
             Mixup, "__call__", lambda self, batch, _, outputs: mix_domains(batch, *next(drawn), outputs)
         )
-    found = updates(experiment_of(algorithm, golden["hparams"]))
+    if algorithm == "MTL":
+        monkeypatch.setattr("fishr.methods.mtl.noise_of", noise_of_domainbed(golden["draws"]))
+    found, predictions = updates(experiment_of(algorithm, golden["hparams"]))
     tolerance = TOLERANCES.get(algorithm, 1e-9)
     for step, (ours, theirs) in enumerate(zip(found, [golden["first"], *golden["weights"]], strict=True)):
         assert ours.keys() <= theirs.keys()
         for role, sums in ours.items():
             assert sums == pytest.approx(theirs[role], rel=tolerance), f"{role} after {step} updates"
+    if "predict" in golden:
+        assert predictions[:2].numpy() == pytest.approx(np.array(golden["predict"]), rel=1e-9)
 
 
 @pytest.mark.parametrize("algorithm", [name for name in METHODS if name in HPARAMS])

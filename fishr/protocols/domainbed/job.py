@@ -92,7 +92,7 @@ class Job:
                 holdout_fraction=settings.holdout_fraction,
                 data_seed=settings.data_seed,
             ),
-            featurizer=settings.network(self.dataset, float(hparams["resnet_dropout"])),
+            featurizer=method.featurizer(settings.network(self.dataset, float(hparams["resnet_dropout"])), hparams),
             head=settings.head or LinearHead(init="torch"),
             loss=settings.loss or CrossEntropy(),
             objective=method.objective_for(hparams, domains),
