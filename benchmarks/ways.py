@@ -11,6 +11,7 @@ from torch import Tensor, nn
 import fishr
 
 OURS, EXTENSION, BATCH_GRAD, VMAP = "closed form", "BackPACK extension", "BatchGrad", "vmap(grad)"
+SCALE_FREE = "closed form, scale-free"
 _TOLERANCE = 1e-3
 
 
@@ -78,6 +79,11 @@ def ways(problem: Problem) -> dict[str, Way]:
     }
 
 
+def scale_free(problem: Problem) -> Way:
+    """The closed form of the scale-free distance: another number than that of the four ways."""
+    return lambda: _ours(problem, "auto", "scale_free")
+
+
 def check_agreement(found: dict[str, Way]) -> None:
     """Refuse ways that differ from ours by more than a thousandth, in the penalty or in a gradient.
 
@@ -96,10 +102,10 @@ def _with_gradients(value: Tensor, problem: Problem) -> tuple[Tensor, ...]:
     return value.detach(), *torch.autograd.grad(value, problem.wanted)
 
 
-def _ours(problem: Problem, route: str) -> tuple[Tensor, ...]:
+def _ours(problem: Problem, route: str, distance: str = "squared") -> tuple[Tensor, ...]:
     batch = fishr.DomainBatch(problem.features, problem.labels, problem.sizes)
     seen = fishr.observe(nn.Identity(), problem.head, batch, route=route)
-    value, _ = fishr.Fishr(ema=problem.ema)(seen, problem.state, 1)
+    value, _ = fishr.Fishr(ema=problem.ema, distance=distance)(seen, problem.state, 1)
     return _with_gradients(value, problem)
 
 

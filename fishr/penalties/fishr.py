@@ -18,12 +18,14 @@ from fishr.statistics.distances import (
     distance_scale,
     distance_to_mean,
     distance_to_mean_of_products,
+    divisor,
 )
 from fishr.statistics.fused_gap import GapRule, linear_gap
 from fishr.statistics.linear_head import has_bias
 from fishr.types import Problem
 
 Statistic = Literal["variance", "second_moment", "covariance"]
+Distance = Literal["squared", "scale_free"]
 
 
 @frozen
@@ -41,9 +43,13 @@ class Fishr:
             (the IRM Colored MNIST script). Each needs its own penalty weight.
         over_domains: ``"mean"`` divides by K, ``"sum"`` does not.
         unbiased: variances divided by n−1 (the paper's text) instead of n (both public implementations).
+        distance: ``"squared"`` (the method), or ``"scale_free"``, divided by ‖mean v̂‖²: without unit, so that a weight
+            fits networks, losses and stages of training of any scale. ``over_parameters`` then changes nothing. The
+            penalty is 0, without a gradient, where ‖mean v̂‖ is below ε² of its type (2e-14 in float32).
 
     Raises:
-        InputError: an invalid value or combination; when called, a state that is not of this penalty.
+        InputError: an invalid value or combination; when called, a state that is not of this penalty, or a scale-free
+            distance of one sample of each domain.
 
     Example:
         >>> import torch
@@ -66,6 +72,7 @@ class Fishr:
     over_parameters: Reduction = field(default="mean", validator=in_(get_args(Reduction)))
     over_domains: Reduction = field(default="mean", validator=in_(get_args(Reduction)))
     unbiased: bool = False
+    distance: Distance = field(default="squared", validator=in_(get_args(Distance)))
     least_domains: ClassVar[int] = 2
 
     def __attrs_post_init__(self) -> None:
@@ -83,18 +90,23 @@ class Fishr:
         return MovingAverage(self.ema, self.gain).init(problem) if self.ema else ()
 
     def __call__(self, seen: Observation, state: Average | tuple[()], step: int) -> tuple[Tensor, Average | tuple[()]]:
-        """Return the penalty, 0-dim, (loss/parameter)⁴, and the next state."""
+        """Return the penalty, 0-dim, (loss/parameter)⁴ or without unit, and the next state."""
         require_present(seen, "Fishr", self.least_domains)
         if isinstance(state, Average) != bool(self.ema):
             raise InputError(
                 f"Fishr: got {kind(state)} as its state, expected that of this penalty; begin with "
                 "state = penalty.init(fishr.Problem.of(head, domains))"
             )
+        scale_free = self.distance == "scale_free"
+        if scale_free and max(seen.sizes) == 1 and self.statistic != "second_moment":
+            raise InputError(
+                'distance: got "scale_free" with one sample of each domain, whose variances are zero; draw more of each'
+            )
         if self.statistic == "covariance":
-            distance = distance_to_mean_of_products(covariance_products(seen.gram, seen.sizes))
-            scale = distance_scale(seen.domains, seen.layout.size**2, self.over_parameters, self.over_domains)
-            # The distance is a mean over domains already.
-            return distance * scale * seen.domains, state
+            products = covariance_products(seen.gram, seen.sizes)
+            # The distance is a mean over domains already, and ‖mean C‖² is the mean of all products.
+            distance = distance_to_mean_of_products(products) * self._scale(seen.domains, seen.layout.size**2)
+            return distance * seen.domains / (divisor(products.mean()) if scale_free else 1), state
         average, present = MovingAverage(self.ema, self.gain), seen.present
         divisors = average.divisors(state, present) if isinstance(state, Average) else (1.0,)
         # The compiler fuses the plain steps itself.
@@ -104,12 +116,18 @@ class Fishr:
             if isinstance(state, Average):
                 average.check(state, (seen.batch.domains, statistic.shape[1]))
                 statistic, state = average(statistic, state, present)
-            return distance_to_mean(statistic, self.over_parameters, self.over_domains), state
+            distance = distance_to_mean(statistic, "sum", "sum") * self._scale(*statistic.shape)
+            return distance / (divisor(statistic.mean(0).square().sum()) if scale_free else 1), state
         # A linear head: distance and moving average in one pass that stores no variances.
         own, bias = seen.own, has_bias(seen.head)
         parameters = own.deltas.shape[1] * (own.features.shape[1] + bias)
-        scale = distance_scale(seen.domains, parameters, self.over_parameters, self.over_domains)
-        rule = GapRule(centered=self.statistic == "variance", unbiased=self.unbiased, scale=scale, bias=bias)
+        rule = GapRule(
+            centered=self.statistic == "variance",
+            unbiased=self.unbiased,
+            scale=self._scale(seen.domains, parameters),
+            bias=bias,
+            scale_free=scale_free,
+        )
         if not isinstance(state, Average):
             return linear_gap(own.deltas, own.features, seen.own_sizes, rule, ranks=seen.ranks)[0], state
         average.check(state, (seen.batch.domains, parameters))
@@ -117,3 +135,7 @@ class Fishr:
         value, memory = linear_gap(own.deltas, own.features, seen.own_sizes, rule, state.rows(present), seen.ranks)
         assert memory is not None
         return value, state.updated(memory, present)
+
+    def _scale(self, domains: int, size: int) -> float:
+        over_parameters = "sum" if self.distance == "scale_free" else self.over_parameters
+        return distance_scale(domains, size, over_parameters, self.over_domains)

@@ -4,6 +4,7 @@ With K̃ the Gram matrix of the gradients centered in their domains, ⟨C_A, C_B
 determines every distance between covariances of size P×P.
 """
 
+import math
 from typing import Literal
 
 import torch
@@ -65,6 +66,12 @@ def scale_free_distance(statistic: Tensor) -> Tensor:
         tensor(0.2500)
     """
     return distance_to_mean(statistic, parameters="sum") / statistic.mean(0).square().sum()
+
+
+def divisor(square: Tensor) -> Tensor:
+    """Return a squared norm to divide by; infinite where it is below rounding, so that the quotient is 0."""
+    # Derivatives of the loss at rounding, ε of the type, give variances of ε².
+    return torch.where(square > torch.finfo(square.dtype).eps ** 4, square, math.inf)
 
 
 def covariance_products(gram: Tensor, sizes: tuple[int, ...], centered: bool = True) -> Tensor:

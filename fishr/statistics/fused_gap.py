@@ -21,7 +21,7 @@ from fishr.compilation import uncompiled
 from fishr.errors import InputError
 from fishr.ranks import ALONE, Ranks, add_over_ranks, counts_of_ranks, domains_of_ranks, sum_over_ranks
 from fishr.row_checks import check_sizes
-from fishr.statistics.distances import distance_to_mean
+from fishr.statistics.distances import distance_to_mean, divisor
 from fishr.statistics.linear_head import linear_moments
 from fishr.statistics.merge import moments_over_ranks, with_missing
 
@@ -38,7 +38,7 @@ class GapRule:
     """Settings of ``linear_gap``: scale · Σ_e ‖v̂_e − mean v̂‖² with v̂ = gain·v + memory_gain·memory."""
 
     # v is the variance, divided by n−1 if `unbiased`, or the second moment if not `centered`; `keep` multiplies v̂ in
-    # the next memory; P = C·F + C with `bias`, otherwise C·F.
+    # the next memory; `scale_free` divides by ‖mean v̂‖²; P = C·F + C with `bias`, otherwise C·F.
 
     centered: bool = True
     unbiased: bool = False
@@ -47,6 +47,7 @@ class GapRule:
     keep: float = field(default=1.0, validator=number(above=True))
     scale: float = 1.0
     bias: bool = True
+    scale_free: bool = False
 
 
 @uncompiled
@@ -189,33 +190,46 @@ def _sums(
     return gap, mean
 
 
+def _shrinkage(value: Tensor, rule: GapRule, domains: int) -> Tensor:
+    """Return s, with ∂(scale-free distance)/∂v̂ ∝ v̂ − (1 + s) · mean v̂: the norm of the mean depends on v̂ too."""
+    return value / (rule.scale * domains)
+
+
 class _LinearGap(torch.autograd.Function):
     @staticmethod
     def forward(
         deltas: Tensor, features: Tensor, memory: Tensor | None, rule: GapRule, samples: _Samples
     ) -> tuple[Tensor, ...]:
-        """Return the distance, keep·v̂ or nothing, and v̂ − mean v̂ and Σ β δz if all of the weight is one block."""
+        """Return the distance, keep·v̂ or nothing, the divisor, and ∂/∂v̂ and Σ β δz if the whole weight is a block."""
         deltas, features = samples.by_domain(deltas), samples.by_domain(features)
         alpha, beta = samples.weights(rule, features)
-        value = features.new_zeros(())
+        value, square = features.new_zeros(()), features.new_zeros(())
         remembered = features.new_empty(0 if memory is None else memory.shape)
-        kept_gap = kept_mean = features.new_empty(0)
+        kept_gap = kept_mean = kept_center = features.new_empty(0)
         for block in _blocks(deltas, features, rule):
             gap, mean = _sums(block, rule, samples, alpha, beta)
             if memory is not None:
                 gap.add_(block.of(memory), alpha=rule.memory_gain)
                 torch.mul(gap, rule.keep, out=block.of(remembered))
-            gap.sub_(gap.mean(0))
+            center = gap.mean(0)
+            gap.sub_(center)
             value += torch.dot(gap.flatten(), gap.flatten())
+            if rule.scale_free:
+                square += torch.dot(center.flatten(), center.flatten())
             if not block.bias and tuple(gap.shape[1:]) == block.whole:
                 kept_gap, kept_mean = gap, kept_mean if mean is None else mean
-        return value * rule.scale, remembered, kept_gap, kept_mean
+                kept_center = center if rule.scale_free else kept_center
+        square = divisor(square) if rule.scale_free else square + 1
+        value = value * rule.scale / square
+        if rule.scale_free and kept_gap.numel():
+            kept_gap.sub_(kept_center * _shrinkage(value, rule, len(kept_gap)))
+        return value, remembered, square, kept_gap, kept_mean
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
         deltas, features, memory, ctx.rule, ctx.samples = inputs
         ctx.mark_non_differentiable(*output[1:])
-        ctx.save_for_backward(deltas, features, memory, *output[1:])
+        ctx.save_for_backward(deltas, features, memory, *output)
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[Any, ...], *inputs: Any) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
@@ -251,21 +265,22 @@ def _backward(
     by_features: bool,
 ) -> tuple[Tensor, Tensor | None]:
     """Return the gradients by deltas [N, C] and, if asked for, by features [N, F]."""
-    remembered, kept_gap, kept_mean = before
+    value, remembered, square, kept_gap, kept_mean = before
     # Autograd adds another gradient to one in place unless it is a view, so both have storage of their own.
     out = torch.zeros_like(deltas), torch.empty_like(features) if by_features else None
     deltas, features = samples.by_domain(deltas), samples.by_domain(features)
     to_deltas, to_features = samples.by_domain(out[0]), None if out[1] is None else samples.by_domain(out[1])
     alpha, beta = samples.weights(rule, features)
     # ∂value/∂v̂ = 2·gap; v̂ contains α δ²z², hence another 2, and the square of Σ β δz, hence one again.
-    weight = 4 * rule.scale * gradient
+    weight = 4 * rule.scale * gradient / square
     to_squares, to_means = weight * alpha, -rule.gain * weight * beta
     for block in _blocks(deltas, features, rule):
         if kept_gap.numel() and not block.bias:
             gap, through_mean = kept_gap, kept_mean * kept_gap if rule.centered else None
         else:
             gap, mean = _sums(block, rule, samples, alpha, beta, remembered)
-            gap.sub_(gap.mean(0))
+            center = gap.mean(0)
+            gap.sub_(center * (1 + _shrinkage(value, rule, len(gap))) if rule.scale_free else center)
             through_mean = None if mean is None else mean.mul_(gap)
         for domains, rows in block.chunks:
             delta, z = block.deltas[domains, rows], block.part[domains, rows]
@@ -298,6 +313,7 @@ def _differentiable_backward(
         statistic = rule.gain * (centered if rule.centered else moments.second_moment)
         if memory is not None:
             statistic = statistic + rule.memory_gain * memory
-        return rule.scale * distance_to_mean(statistic, "sum", "sum")
+        value = rule.scale * distance_to_mean(statistic, "sum", "sum")
+        return value / divisor(statistic.mean(0).square().sum()) if rule.scale_free else value
 
     return torch.func.vjp(value, deltas, features)[1](gradient)

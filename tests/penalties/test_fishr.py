@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from attrs import evolve
 from cases import (
     EXACT,
     FLOAT64,
@@ -46,6 +47,11 @@ def test_golden_value_by_hand() -> None:
         assert Fishr(unbiased=True)(seen, (), 0)[0].item() == pytest.approx(25 / 16)
         assert Fishr("covariance")(seen, (), 0)[0].item() == pytest.approx(25 / 64)
         assert Fishr(over_domains="sum")(seen, (), 0)[0].item() == pytest.approx(25 / 32)
+        # Divided by the square of the mean, (13/8)² and (15/4)².
+        for statistic, expected in (("variance", 25 / 169), ("covariance", 25 / 169), ("second_moment", 1 / 9)):
+            free = Fishr(statistic, distance="scale_free")
+            assert free(seen, (), 0)[0].item() == pytest.approx(expected)
+            assert evolve(free, over_domains="sum")(seen, (), 0)[0].item() == pytest.approx(2 * expected)
 
 
 def test_the_irm_scripts_convention_by_hand() -> None:
@@ -93,12 +99,15 @@ def test_the_covariance_is_that_of_whole_matrices(head_name: str, parameters: st
     gradients = oracle_gradients(head, featurizer(batch.inputs), batch.labels, CrossEntropy())
     centered = [g - g.mean(0) for g in gradients.split(list(sizes))]
     whole = torch.stack([g.T @ g / len(g) for g in centered])
-    squares = (whole - whole.mean(0)).square()
-    expected = squares.sum() / (whole[0].numel() if parameters == "mean" else 1) / (3 if domains == "mean" else 1)
+    squares = (whole - whole.mean(0)).square().sum() / (3 if domains == "mean" else 1)
     penalty = Fishr("covariance", over_parameters=parameters, over_domains=domains)
-    found, _ = penalty(observe(featurizer, head, batch), (), 0)
-    assert_close(found, expected, **EXACT)
-    assert_close(derivatives(found, featurizer, head), derivatives(expected, featurizer, head), **EXACT)
+    for made, by in (
+        (penalty, whole[0].numel() if parameters == "mean" else 1),
+        (evolve(penalty, distance="scale_free"), whole.mean(0).square().sum()),
+    ):
+        expected, (found, _) = squares / by, made(observe(featurizer, head, batch), (), 0)
+        assert_close(found, expected, **EXACT)
+        assert_close(derivatives(found, featurizer, head), derivatives(expected, featurizer, head), **EXACT)
 
 
 GENERIC = list(
@@ -109,6 +118,7 @@ GENERIC = list(
         ["mean", "sum"],
         ["mean", "sum"],
         [False, True],
+        ["squared", "scale_free"],
     )
 )
 
@@ -121,10 +131,10 @@ def test_fused_is_generic_is_the_loop_over_steps_and_options(bias: bool) -> None
     batches = [DomainBatch(torch.randn(10, 3, dtype=FLOAT64), torch.randint(2, (10,)), sizes) for _ in range(3)]
     moments = [oracle_moments(head, featurizer(b.inputs), b.labels, sizes, CrossEntropy()) for b in batches]
     checked = 0
-    for statistic, ema, gain, parameters, domains, unbiased in GENERIC:
+    for statistic, ema, gain, parameters, domains, unbiased, distance in GENERIC:
         if unbiased and statistic != "variance":
             continue
-        penalty = Fishr(statistic, ema, gain, parameters, domains, unbiased)
+        penalty = Fishr(statistic, ema, gain, parameters, domains, unbiased, distance)
         fused_state = generic_state = penalty.init(Problem.of(head, 3))
         average: Tensor = torch.zeros(())
         for t, (batch, exact) in enumerate(zip(batches, moments, strict=True), start=1):
@@ -136,7 +146,8 @@ def test_fused_is_generic_is_the_loop_over_steps_and_options(bias: bool) -> None
                 average = v.detach()
                 v = v / {"unit_gradient": 1 - ema, "debiased": 1 - ema**t, "none": 1.0}[gain]
             squares = (v - v.mean(0)).square().sum()
-            expected = squares / (v.shape[1] if parameters == "mean" else 1) / (3 if domains == "mean" else 1)
+            by = v.mean(0).square().sum() if distance == "scale_free" else v.shape[1] if parameters == "mean" else 1
+            expected = squares / by / (3 if domains == "mean" else 1)
             for found in (fused, generic):
                 assert_close(found, expected, **EXACT)
             by_expected = derivatives(expected, featurizer, head)
@@ -148,7 +159,7 @@ def test_fused_is_generic_is_the_loop_over_steps_and_options(bias: bool) -> None
                     assert_close(state.value, average, **EXACT)
                     assert not state.value.requires_grad
         checked += 1
-    assert checked == 72
+    assert checked == 144
 
 
 def test_a_call_changes_neither_state_nor_parameters() -> None:
@@ -185,6 +196,50 @@ def test_descending_on_the_penalty_alone_brings_the_domains_together(statistic: 
     assert values[-1] < 0.5 * values[0]
 
 
+@pytest.mark.parametrize("statistic", ["variance", "second_moment", "covariance"])
+@pytest.mark.parametrize("route", ["closed_form", "backpack"])
+def test_a_scale_free_penalty_does_not_depend_on_the_scale_of_loss_and_features(route: Any, statistic: str) -> None:
+    head, penalty = nn.Linear(3, 2, bias=False).to(FLOAT64), Fishr(statistic, distance="scale_free")
+    inputs, labels = torch.randn(9, 3, dtype=FLOAT64), torch.randint(2, (9,))
+    values = []
+    for scale in (1.0, 1e-3, 1e4):
+        # The logits, and so the derivatives by them, stay the same.
+        larger = nn.Linear(3, 2, bias=False).to(FLOAT64)
+        larger.weight.data = head.weight.data / scale
+        batch = DomainBatch(inputs * scale, labels, (4, 5))
+        values.append(penalty(observe(nn.Identity(), larger, batch, route=route), (), 0)[0])
+    assert values[0] > 1e-3
+    assert_close(values[1:], [values[0]] * 2, **EXACT)
+
+
+@pytest.mark.parametrize("route", ["closed_form", "backpack"])
+@pytest.mark.parametrize("scale", [0.0, 1e-6, 1e-3])
+def test_a_scale_free_penalty_of_statistics_below_rounding_is_zero_and_finite_of_small_ones(
+    route: Any, scale: float
+) -> None:
+    featurizer, head = nn.Linear(3, 4), nn.Linear(4, 2)
+    nn.init.zeros_(head.weight)
+    # Features that are nearly or wholly zero, without the bias's share.
+    head.bias = None
+    batch = DomainBatch(torch.randn(9, 3), torch.randint(2, (9,)), (4, 5))
+
+    def features(inputs: Tensor) -> Tensor:
+        return scale**2 * featurizer(inputs)
+
+    value, _ = Fishr(distance="scale_free")(observe(features, head, batch, route=route), (), 0)
+    gradients = torch.autograd.grad(1e4 * value, [head.weight, featurizer.weight])
+    assert all(g.isfinite().all() for g in gradients)
+    assert (value > 0) == (scale == 1e-3)
+    assert any(g.any() for g in gradients) == (scale == 1e-3)
+
+
+def test_scale_free_variances_of_one_sample_are_refused() -> None:
+    seen = observe(nn.Identity(), nn.Linear(3, 2), DomainBatch(torch.randn(2, 3), torch.tensor([0, 1]), (1, 1)))
+    with pytest.raises(InputError, match="with one sample of each domain"):
+        Fishr(distance="scale_free")(seen, (), 0)
+    assert Fishr("second_moment", distance="scale_free")(seen, (), 0)[0] > 0
+
+
 def test_domains_that_agree_have_no_penalty_and_no_gradient() -> None:
     inputs, labels, featurizer, head = torch.randn(4, 3), torch.randint(2, (4,)), nn.Linear(3, 3), nn.Linear(3, 2)
     batch = DomainBatch(inputs.repeat(2, 1), labels.repeat(2), (4, 4))
@@ -204,6 +259,7 @@ def test_domains_that_agree_have_no_penalty_and_no_gradient() -> None:
         (lambda: Fishr("kurtosis"), "statistic"),
         (lambda: Fishr(over_parameters="max"), "over_parameters"),
         (lambda: Fishr(over_domains="max"), "over_domains"),
+        (lambda: Fishr(distance="relative"), "distance"),
         (lambda: Fishr().init(Problem.of(nn.Linear(2, 2), 1)), "Fishr: got 1 training domain, expected at least 2"),
     ],
 )
