@@ -16,7 +16,7 @@ from fishr.seeding import named_generator
 from fishr.statistics.linear_head import has_bias, is_plain_linear, linear_moments
 from fishr.statistics.merge import moments_over_ranks, with_missing
 from fishr.statistics.moments import Route, at_least_float32, gradient_gram, gradient_moments, resolve_route
-from fishr.statistics.pure_forward import checked_rows, twin
+from fishr.statistics.pure_forward import check_features, checked_rows, twin
 from fishr.statistics.twice_differentiable import double_backward_kernels
 from fishr.tensor_trees import each_tensor
 from fishr.types import HEAD, DomainBatch, GradientMoments, Layout, chained
@@ -170,6 +170,7 @@ class Observation:
         """[N, C], float32 or wider."""
         if not self.ranks.alone:
             return self._together(self.own.logits)
+        check_features(self.head, self.features)
         with torch.autocast(self.features.device.type, enabled=False):
             whole = not self.features.is_floating_point()
             features = self.features if whole else self.features.to(self._head_type(self.features))

@@ -17,7 +17,7 @@ from fishr.statistics.functional_moments import (
     refuse_batch_statistics,
 )
 from fishr.statistics.linear_head import has_bias, is_plain_linear, linear_deltas, linear_gram, linear_moments
-from fishr.statistics.pure_forward import refuse_module
+from fishr.statistics.pure_forward import check_features, refuse_module
 from fishr.statistics.twice_differentiable import has_recurrence
 from fishr.types import GradientMoments, Layout
 
@@ -78,6 +78,7 @@ def gradient_moments(
     if rows is not None:
         features, labels, sizes = features[rows], labels[rows], check_sizes(sizes, len(rows))
     refuse_module(head)
+    check_features(head, features)
     refuse_batch_statistics(head)
     chosen = resolve_route(head, route, features, layers)
     with torch.autocast(features.device.type, enabled=False):
@@ -132,6 +133,7 @@ def gradient_gram(
     """
     check_rows(features, labels)
     refuse_module(head)
+    check_features(head, features)
     with torch.autocast(features.device.type, enabled=False):
         features, labels = at_least_float32(ordinary(features)), ordinary(labels)
         if resolve_route(head, route, features, layers) == "closed_form":

@@ -64,6 +64,25 @@ def checked_rows(role: str, module: object, output: Any, rows: int) -> Tensor:
     return output
 
 
+def check_features(head: nn.Module, features: Tensor) -> None:
+    """Refuse features of a width or type that a head which begins with a linear layer does not take."""
+    first = head
+    while isinstance(first, nn.Sequential) and len(first):
+        first = first[0]
+    if type(first) is not nn.Linear or first._forward_pre_hooks:  # pyright: ignore[reportPrivateUsage]
+        return
+    got, name = f"features: got shape {tuple(features.shape)}", type(head).__qualname__
+    if features.ndim < 2 or features.shape[-1] != first.in_features:
+        raise InputError(
+            f"{got}, expected [N, {first.in_features}] for the head, a {name}; flatten or pool the features to this "
+            "width, or make a head of theirs"
+        )
+    if not features.is_floating_point():
+        raise InputError(
+            f"{got} and type {features.dtype}, expected floating point for the head, a {name}; use float()"
+        )
+
+
 def refuse_module(module: nn.Module) -> None:
     """Refuse a head that no route can take gradient statistics of."""
     check_module(module)

@@ -90,6 +90,18 @@ LIBRARY = {
         lambda: step(labels=LABELS + 1),
         "cross-entropy: got labels from 1 to 2, expected whole numbers from 0 to 1, .*; if they start at 1, subtract 1",
     ),
+    "features of another width": (
+        lambda: PENALTY(seen(features=torch.zeros(6, 5)), PENALTY.init(PROBLEM), step=0),
+        r"features: got shape \(6, 5\), expected \[N, 3\] for the head, a Linear; flatten or pool the features to this",
+    ),
+    "moments of a feature map": (
+        lambda: fishr.gradient_moments(nn.Sequential(HEAD, nn.ReLU()), torch.zeros(6, 3, 2, 2), LABELS, (2, 4)),
+        r"features: got shape \(6, 3, 2, 2\), expected \[N, 3\] for the head, a Sequential; flatten or pool",
+    ),
+    "whole numbers as features": (
+        lambda: fishr.gradient_gram(HEAD, torch.zeros(6, 3, dtype=torch.int64), LABELS),
+        r"features: got shape \(6, 3\) and type torch\.int64, expected floating point for the head, a Linear; use",
+    ),
     "the mean of the losses": (
         lambda: step(loss=nn.CrossEntropyLoss()),
         r"loss: got shape \(\) from CrossEntropyLoss, expected \(6,\), one number a sample; use .*reduction=\"none\"",
