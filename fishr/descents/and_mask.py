@@ -2,18 +2,12 @@
 
 from typing import ClassVar
 
-import torch
 from attrs import field, frozen
 from torch import Tensor
 
 from fishr.checks import number
 from fishr.descents.descent import Descended, Gradients, NamedOptimizer, Weights
-from fishr.errors import InputError
-
-
-def _tau(record: object, attribute: object, value: float) -> None:
-    if not value <= 1:
-        raise InputError(f"tau: got {value}, expected at most 1, where all domains agree")
+from fishr.descents.each_domain import at_most_one, of_each_domain
 
 
 @frozen
@@ -31,14 +25,15 @@ class ANDMask:
         InputError: ``tau`` is outside its range.
 
     Example:
-        >>> ANDMask.masked([torch.tensor([1.0, 2.0]), torch.tensor([3.0, -1.0])], tau=1.0)
+        >>> import torch
+        >>> ANDMask.masked(torch.tensor([[1.0, 2.0], [3.0, -1.0]]), tau=1.0)
         tensor([4., 0.])
 
     Source: Parascandolo et al., Learning explanations that are hard to vary, ICLR 2021 (arXiv 2009.00329); DomainBed
         divides by the mean of the mask.
     """
 
-    tau: float = field(default=1.0, validator=[number(), _tau])
+    tau: float = field(default=1.0, validator=[number(), at_most_one])
     by_domain: ClassVar[bool] = True
 
     def init(self, weights: Weights) -> tuple[()]:
@@ -49,19 +44,14 @@ class ANDMask:
         self, gradients: Gradients, optimizer: NamedOptimizer, weights: Weights, memory: object, state: tuple[()]
     ) -> Descended:
         """Return the outcome of one gradient of each domain and one update."""
-        measured, found = None, list[dict[str, Tensor | None]]()
-        for domain in gradients.domains:
-            measured = gradients(weights, (domain,), measured)
-            found.append(measured.gradients)
-        assert measured is not None
-        by_name = {name: [g for each in found if (g := each[name]) is not None] for name in weights}
-        masked = {name: self.masked(given, self.tau) if given else None for name, given in by_name.items()}
+        found, measured = of_each_domain(gradients, weights)
+        masked = {name: None if given is None else self.masked(given, self.tau) for name, given in found.items()}
+        masked, measured = gradients.compared(masked, weights, measured)
         moved, memory = optimizer.update(masked, memory, weights)
         return Descended(moved, memory, state, measured)
 
     @staticmethod
-    def masked(gradients: list[Tensor], tau: float) -> Tensor:
-        """Return the masked mean of the domains' gradients by one parameter."""
-        stacked = torch.stack(gradients)
-        mask = (stacked.sign().mean(0).abs() >= tau).to(stacked.dtype)
-        return mask * stacked.mean(0) / (1e-10 + mask.mean())
+    def masked(gradients: Tensor, tau: float) -> Tensor:
+        """Return the masked mean of the domains' gradients [K, ...] by one parameter."""
+        mask = (gradients.sign().mean(0).abs() >= tau).to(gradients.dtype)
+        return mask * gradients.mean(0) / (1e-10 + mask.mean())

@@ -2,8 +2,11 @@
 
 from typing import Any, Protocol
 
+import torch
 from attrs import frozen
 from torch import Tensor
+
+from fishr.penalties.penalty import Risk
 
 Weights = dict[str, Tensor]
 
@@ -17,25 +20,30 @@ class Measured:
         gradients: Of ``loss`` by each weight, loss/parameter; None where it does not depend on it.
         buffers: Of the model, after the forward pass.
         penalty: State of the objective, after this evaluation.
+        risk: State of a risk that was measured in its place.
     """
 
     loss: Tensor
     gradients: dict[str, Tensor | None]
     buffers: dict[str, Tensor]
     penalty: Any
+    risk: Any = None
 
 
 class Gradients(Protocol):
     """The gradients of a step's objective, to be called at any weights and on any of the batch's domains.
 
     All calls of a step have the same samples, and draw the same in random layers and penalties. A call measures the
-    objective.
+    objective; on some of the domains, without the penalties that compare domains, whose gradients ``compared`` adds.
 
     Args:
         weights: The parameters that are trained, by name.
         domains: Whose samples; None: all.
         after: A measurement whose buffers and states of penalties this one starts from; None: those of the step's
             beginning.
+        risk: Measured in place of the whole objective, whose states stay. Gradients are None where its value has no
+            graph.
+        state: Of ``risk``.
     """
 
     @property
@@ -48,10 +56,39 @@ class Gradients(Protocol):
         """Buffers of the model before the step."""
         ...
 
+    def generator(self, name: str) -> torch.Generator:
+        """Return a generator on the CPU for the draws of a descent, as ``Observation.generator``."""
+        ...
+
     def __call__(
-        self, weights: Weights, domains: tuple[int, ...] | None = None, after: Measured | None = None
+        self,
+        weights: Weights,
+        domains: tuple[int, ...] | None = None,
+        after: Measured | None = None,
+        risk: Risk | None = None,
+        state: Any = (),
     ) -> Measured:
         """Return the objective and its gradients."""
+        ...
+
+    def compared(
+        self, gradients: dict[str, Tensor | None], weights: Weights, after: Measured
+    ) -> tuple[dict[str, Tensor | None], Measured]:
+        """Return gradients plus those of the penalties that compare domains, on the whole batch at some weights.
+
+        The measurement that is returned has the buffers of ``after`` and the next states of these penalties. A descent
+        by domain calls this for each update, or the step is refused where the objective has such penalties.
+        """
+        ...
+
+    def hessian_product(
+        self, weights: Weights, domains: tuple[int, ...], vectors: dict[str, Tensor | None]
+    ) -> dict[str, Tensor | None]:
+        """Return H·v by name, with H the Hessian of the objective on some of the domains; buffers do not move.
+
+        Raises:
+            InputError: The step runs in micro-batches.
+        """
         ...
 
 
@@ -89,7 +126,7 @@ class Descent(Protocol):
 
     The plain step is ``gradients(weights)`` and one update of the optimizer. No argument is changed. The state is a
     tree of tensors, numbers, strings, None, tuples, lists, dicts with string keys and frozen attrs records. A class
-    that measures domains one by one has ``by_domain = True``: training refuses it with penalties that compare domains.
+    that measures domains one by one has ``by_domain = True``: training refuses it with a risk that compares domains.
 
     Example:
         >>> from attrs import frozen

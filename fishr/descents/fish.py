@@ -46,7 +46,8 @@ class Fish:
         moved, measured = weights, None
         for domain in gradients.domains:
             measured = gradients(moved, (domain,), measured)
-            moved, memory = optimizer.update(measured.gradients, memory, moved)
+            own, measured = gradients.compared(measured.gradients, moved, measured)
+            moved, memory = optimizer.update(own, memory, moved)
         assert measured is not None
         buffers = measured.buffers | self._between(gradients.buffers, measured.buffers)
         return Descended(self._between(weights, moved), memory, state, evolve(measured, buffers=buffers))

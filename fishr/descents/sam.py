@@ -41,13 +41,17 @@ class SAM:
     ) -> Descended:
         """Return the outcome of two gradients and one update."""
         here = gradients(weights)
-        there = gradients(_shifted(weights, here.gradients, self.rho))
+        there = gradients(shifted(weights, here.gradients, self.rho / norm_of(here.gradients)))
         moved, memory = optimizer.update(there.gradients, memory, weights)
         return Descended(moved, memory, state, here)
 
 
-def _shifted(weights: Weights, gradients: dict[str, Tensor | None], distance: float) -> Weights:
-    """Return the weights at a distance along the gradient; a gradient of 0 leaves them where they are."""
+def norm_of(gradients: dict[str, Tensor | None]) -> Tensor:
+    """Return the norm over all parameters, plus 1e-12, so that a gradient of 0 moves no weights."""
+    return get_total_norm([gradient for gradient in gradients.values() if gradient is not None]) + 1e-12
+
+
+def shifted(weights: Weights, gradients: dict[str, Tensor | None], factor: Tensor) -> Weights:
+    """Return the weights plus a factor times the gradient."""
     given = {name: gradient for name, gradient in gradients.items() if gradient is not None}
-    factor = distance / (get_total_norm(given.values()) + 1e-12)
     return weights | {name: weights[name] + factor * gradient for name, gradient in given.items()}

@@ -1,6 +1,6 @@
 """CausIRL: match the features of two pools, into which each domain is cut at random."""
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from attrs import field, frozen
@@ -42,6 +42,7 @@ class CausIRL:
     """
 
     distance: Literal["coral", "mmd"] = field(default="coral", validator=one_of("coral", "mmd"))
+    compares_domains: ClassVar[bool] = True
 
     def init(self, problem: Problem) -> tuple[()]:
         """Return no state."""

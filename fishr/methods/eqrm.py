@@ -1,7 +1,7 @@
 """EQRM: a risk that is a quantile of the domains' risks."""
 
 from math import sqrt
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from attrs import field, frozen
@@ -56,6 +56,7 @@ class EQRM:
     quantile: float = field(default=0.75, validator=_share)
     burn_in: float = field(default=0.0, validator=number())
     form: Literal["domainbed", "paper"] = field(default="domainbed", validator=one_of("domainbed", "paper"))
+    compares_domains: ClassVar[bool] = True
 
     def init(self, problem: Problem) -> tuple[()]:
         """Return no state."""

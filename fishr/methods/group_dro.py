@@ -1,6 +1,6 @@
 """GroupDRO: a risk that weighs domains by how large their risks have been."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from attrs import field, frozen
@@ -42,6 +42,7 @@ class GroupDRO:
     """
 
     eta: float = field(default=1e-2, validator=number())
+    compares_domains: ClassVar[bool] = True
 
     def init(self, problem: Problem) -> Tensor:
         """Return log q = 0 of all domains, [K]."""

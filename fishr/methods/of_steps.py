@@ -1,7 +1,14 @@
-"""Mixup, ANDMask and Fish as methods; their mathematics are in ``fishr.transforms`` and ``fishr.descents``."""
+"""Methods that are a transform or a descent; their mathematics are in ``fishr.transforms`` and ``fishr.descents``."""
 
 from fishr.descents.and_mask import ANDMask
 from fishr.descents.fish import Fish
+from fishr.descents.gga_l import GGAL
+from fishr.descents.iga import IGA
+from fishr.descents.mldg import MLDG
+from fishr.descents.pcgrad import PCGrad
+from fishr.descents.sagm import SAGM
+from fishr.descents.sam import SAM
+from fishr.descents.sand_mask import SANDMask
 from fishr.methods.method import Method
 from fishr.methods.ranges import Range, choice, power, uniform
 from fishr.transforms.mixup import Mixup
@@ -14,6 +21,31 @@ METHODS = {
     "Fish": Method(
         {"meta_lr": Range(0.5, choice((0.05, 0.1, 0.5)))},
         changes=lambda h: {"descent": Fish(h["meta_lr"])},
+    ),
+    "GGA_L": Method(
+        {"gga_gamma": Range(1e-3, power(-4, -2))},
+        changes=lambda h: {"descent": GGAL(h["gga_gamma"])},
+    ),
+    "IGA": Method(
+        {"penalty": Range(1000.0, power(1, 5))},
+        changes=lambda h: {"descent": IGA(h["penalty"])},
+    ),
+    "MLDG": Method(
+        {"mldg_beta": Range(1.0, power(-1, 1)), "n_meta_test": Range(2, choice((1, 2)))},
+        changes=lambda h: {"descent": MLDG(h["mldg_beta"], h["n_meta_test"])},
+    ),
+    "PCGrad": Method(changes=lambda h: {"descent": PCGrad()}),
+    "SAGM": Method(
+        {"sagm_rho": Range(0.05, choice((0.01, 0.02, 0.05, 0.1))), "sagm_alpha": Range(1e-3, power(-4, -2))},
+        changes=lambda h: {"descent": SAGM(h["sagm_rho"], h["sagm_alpha"])},
+    ),
+    "SAM": Method(
+        {"sam_rho": Range(0.05, choice((0.01, 0.02, 0.05, 0.1)))},
+        changes=lambda h: {"descent": SAM(h["sam_rho"])},
+    ),
+    "SANDMask": Method(
+        {"tau": Range(1.0, uniform(0.0, 1.0)), "k": Range(1e1, power(-3, 5))},
+        changes=lambda h: {"descent": SANDMask(h["tau"], h["k"])},
     ),
     "Mixup": Method(
         {"mixup_alpha": Range(0.2, power(-1, 1))},

@@ -76,6 +76,8 @@ class LossVariance:
         Nguyen et al. 2024 (arXiv 2310.18598), a term of RDM.
     """
 
+    compares_domains: ClassVar[bool] = True
+
     def init(self, problem: Problem) -> tuple[()]:
         """Return no state."""
         return ()

@@ -10,7 +10,7 @@ from torch import Tensor
 from fishr.compilation import traceable
 from fishr.errors import InputError
 from fishr.observation import Observation
-from fishr.penalties.penalty import Penalty, least_domains, require_present
+from fishr.penalties.penalty import Penalty, compares_domains, least_domains, require_present
 from fishr.penalties.schedules import Schedule, as_schedule
 from fishr.types import Problem
 
@@ -85,6 +85,10 @@ class Scaled:
     def least_domains(self) -> int:
         return least_domains(self.penalty)
 
+    @property
+    def compares_domains(self) -> bool:
+        return compares_domains(self.penalty)
+
     def init(self, problem: Problem) -> Any:
         """Return the penalty's state; refuse fewer domains than it needs."""
         problem.require_domains(type(self.penalty).__name__, self.least_domains)
@@ -145,6 +149,10 @@ class Total:
     @property
     def least_domains(self) -> int:
         return max(map(least_domains, self.terms.values()), default=1)
+
+    @property
+    def compares_domains(self) -> bool:
+        return any(map(compares_domains, self.terms.values()))
 
     def init(self, problem: Problem) -> dict[str, Any]:
         """Return the terms' states by name; refuse fewer domains than a term needs."""

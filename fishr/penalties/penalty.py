@@ -20,7 +20,8 @@ class Penalty(Protocol):
 
     A penalty that compares domains has the attribute ``least_domains = 2``: training refuses it on fewer domains,
     ``Scaled`` and ``Total`` refuse a batch with samples of fewer, and a sweep trains jobs of fewer domains without it.
-    The default is 1.
+    The default is 1. One that compares the domains that it finds, but is defined on a single one too, has
+    ``compares_domains = True``.
 
     Quantities of domains have a row for each domain present in the batch. A state that has a row for each of all
     domains is read and written at the rows ``seen.present``.
@@ -61,6 +62,11 @@ class Risk(Penalty, Protocol):
 def least_domains(penalty: object) -> int:
     """Return the fewest training domains that a penalty is defined on."""
     return getattr(penalty, "least_domains", 1)
+
+
+def compares_domains(penalty: object) -> bool:
+    """Return whether a penalty of several domains is not a mean of those of each domain alone."""
+    return least_domains(penalty) > 1 or getattr(penalty, "compares_domains", False)
 
 
 def require_present(seen: Observation, name: str, least: int) -> None:

@@ -18,7 +18,7 @@ from fishr.errors import InputError
 from fishr.losses import Loss
 from fishr.models.featurizers import Featurizer
 from fishr.models.heads import Head
-from fishr.penalties.penalty import least_domains
+from fishr.penalties.penalty import compares_domains
 from fishr.penalties.schedules import Schedule, as_schedule
 from fishr.statistics.moments import Route
 from fishr.training.compute import Compute
@@ -71,7 +71,7 @@ class Experiment:
 
     Raises:
         InputError: A field is outside its range, learning rates for an optimizer without a field ``lr``, or a descent
-            with fp16 or with penalties that it does not fit.
+            with fp16 or with a risk that it does not fit.
 
     Example:
         >>> import attrs
@@ -115,13 +115,11 @@ class Experiment:
             raise InputError(
                 f"descent: got {name} in fp16, whose one loss scale does not fit several gradients; use bf16 or fp32"
             )
-        terms = {"risk": self.objective.risk, **self.objective.penalty.terms}
-        for term, penalty in terms.items():
-            if by_domain and least_domains(penalty) > 1:
-                raise InputError(
-                    f"descent: got {name}, which measures each domain alone, with {term}, which compares domains; "
-                    "leave out one of the two"
-                )
+        if by_domain and compares_domains(self.objective.risk):
+            raise InputError(
+                f"descent: got {name}, which measures each domain alone, with the risk "
+                f"{type(self.objective.risk).__name__}, which compares domains; leave out one of the two"
+            )
 
     @property
     def moments_route(self) -> Route:

@@ -1,7 +1,7 @@
 """The objective of a step: the risk, weight decay in the loss, and named penalties."""
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from attrs import field, frozen
@@ -11,10 +11,14 @@ from torch import Tensor
 from fishr.checks import number, whole
 from fishr.errors import InputError
 from fishr.observation import Observation
-from fishr.penalties.combinators import Term, Total, has_memory
+from fishr.penalties.combinators import Term, Total, has_memory, weight_at
 from fishr.penalties.erm import ERM
-from fishr.penalties.penalty import Risk
+from fishr.penalties.penalty import Risk, compares_domains
 from fishr.types import Problem
+
+# All of an objective, or for a descent that measures domains one by one: all but the penalties that compare domains,
+# and these penalties alone.
+Part = Literal["whole", "alone", "between"]
 
 
 @frozen(eq=False)
@@ -81,21 +85,35 @@ class Objective:
         states = Total(**self.penalty.terms, risk=self.risk).init(problem)
         return states if has_memory(states["risk"]) else {name: states[name] for name in self.penalty.terms}
 
-    def evaluate(self, seen: Observation, parameters: Iterable[Tensor], state: Any, step: int) -> tuple[Loss, Any]:
+    @property
+    def between(self) -> tuple[str, ...]:
+        """Return the names of the penalties that compare domains."""
+        return tuple(name for name, term in self.penalty.terms.items() if compares_domains(term))
+
+    def evaluate(
+        self, seen: Observation, parameters: Iterable[Tensor], state: Any, step: int, part: Part = "whole"
+    ) -> tuple[Loss, Any]:
         """Return the loss of one batch at a step, of trained parameters, and the penalties' next state."""
-        risk, remembered = self.risk(seen, state.get("risk", ()), step)
-        terms, states = self.penalty.evaluate(seen, state, step)
-        state = states | {"risk": remembered} if "risk" in state else states
+        if part == "between":
+            risk = torch.zeros((), device=seen.batch.labels.device)
+        else:
+            risk, remembered = self.risk(seen, state.get("risk", ()), step)
+            state = state | {"risk": remembered} if "risk" in state else state
+        chosen = self.penalty
+        if part != "whole":
+            names = [name for name in chosen.terms if (name in self.between) == (part == "between")]
+            chosen = Total(**{name: chosen.terms[name] for name in names})
+        terms, states = chosen.evaluate(seen, state, step)
         l2 = risk.new_zeros(())
-        if self.l2:
+        if self.l2 and part != "between":
             l2 = self.l2 * torch.stack([p.square().sum() for p in parameters]).sum()
         total = risk + l2
         for term in terms.values():
             total = total + term.value
         if self.rescale:
-            total = total / max([1.0, *(term.weight for term in terms.values())])
-        rests = "risk" in state and not risk.requires_grad
-        return Loss(total, risk, l2, terms, rests), state
+            total = total / self.divisor(weight_at(term, step) for term in self.penalty.terms.values())
+        rests = not total.requires_grad if part == "between" else "risk" in state and not risk.requires_grad
+        return Loss(total, risk, l2, terms, rests), state | states
 
     def fresh_optimizer(self, step: int) -> bool:
         """Return whether the optimizer's state is reset before the update of a step."""

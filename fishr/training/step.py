@@ -11,7 +11,7 @@ from torch import Tensor
 from fishr.checks import returned
 from fishr.data.batches import share_of
 from fishr.data.domains import Domain
-from fishr.errors import RunFailed
+from fishr.errors import InputError, RunFailed
 from fishr.ranks import ALONE, Ranks
 from fishr.seeding import named_generator
 from fishr.tensor_trees import require_tree
@@ -132,6 +132,7 @@ def advance(
         made = experiment.descent(gradients, optimizer, weights, memory, descent)
         weights, memory, descent, measured = made.weights, made.memory, made.state, made.measured
         record = _record(state.step, gradients.seen)
+        _require_terms(experiment, record)
         require_tree(descent, "descent state")
     record = evolve(record, lr=changed_rates(experiment, state.step))
     require_tree(measured.penalty, "penalty state")
@@ -168,9 +169,22 @@ def _next_scale(scale: GradientScale, finite: bool, step: int) -> GradientScale:
     return after
 
 
+def _require_terms(experiment: Experiment, record: StepRecord) -> None:
+    """Refuse a descent that left out a penalty."""
+    for name in experiment.objective.penalty.terms:
+        if name not in record.terms:
+            raise InputError(
+                f"descent: got {type(experiment.descent).__name__}, which does not measure the penalty {name}; in one "
+                "of your own call gradients.compared before each update, else leave out one of the two"
+            )
+
+
 def _record(step: int, seen: Sequence[Seen]) -> StepRecord:
-    """Return the record of the first measurement of the whole batch, or the mean of those of its domains."""
-    whole = next((one for one in seen if one.whole), None) or _mean(seen)
+    """Return the record of the first measurement of the objective: as a whole, else the mean over domains."""
+    first = {part: next((one for one in seen if one.part == part), None) for part in ("whole", "between", "risk")}
+    alone = [one for one in seen if one.part == "alone"]
+    whole = first["whole"] or (_joined(alone, first["between"]) if alone else first["risk"])
+    assert whole is not None
     loss, domain_losses = whole.loss, whole.domain_losses
     parts = {"risk": loss.risk, "l2": loss.l2, **{n: term.value for n, term in loss.terms.items()}, "loss": loss.total}
     scalars = [*parts.values(), *domain_losses]
@@ -185,8 +199,9 @@ def _record(step: int, seen: Sequence[Seen]) -> StepRecord:
     return StepRecord(step, numbers["loss"], numbers["risk"], numbers["l2"], terms, tuple(values[len(parts) :]))
 
 
-def _mean(seen: Sequence[Seen]) -> Seen:
-    losses = [one.loss for one in seen]
+def _joined(alone: Sequence[Seen], between: Seen | None) -> Seen:
+    """Return the mean of measurements of domains alone, with the penalties that compare them."""
+    losses = [one.loss for one in alone]
 
     def mean(values: Iterable[Tensor]) -> Tensor:
         return torch.stack([value.detach() for value in values]).mean()
@@ -200,4 +215,7 @@ def _mean(seen: Sequence[Seen]) -> Seen:
             for name, term in losses[0].terms.items()
         },
     )
-    return Seen(loss, torch.stack([one.domain_losses for one in seen]).nanmean(0), whole=True)
+    if between is not None:
+        total = loss.total + between.loss.total.detach()
+        loss = evolve(loss, total=total, terms=loss.terms | between.loss.terms)
+    return Seen(loss, torch.stack([one.domain_losses for one in alone]).nanmean(0), "whole")

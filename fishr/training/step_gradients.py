@@ -3,23 +3,26 @@
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import torch
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 from torch import Tensor
 
 from fishr.checks import returned
 from fishr.descents.descent import Measured, Weights
+from fishr.errors import InputError
 from fishr.mixed_rows import features_of, refuse_mixed_rows
-from fishr.observation import observe
+from fishr.observation import Observation, observe
+from fishr.penalties.penalty import Risk
 from fishr.ranks import Ranks, mean_over_ranks
-from fishr.seeding import seeded
+from fishr.seeding import named_generator, seeded
+from fishr.statistics.twice_differentiable import double_backward_kernels
 from fishr.training.compute import Compute, products
 from fishr.training.experiment import Experiment
 from fishr.training.learning_rates import first_memory, update_layers
 from fishr.training.model import Model, place
-from fishr.training.objective import Loss
+from fishr.training.objective import Loss, Part
 from fishr.training.optimizers import Gradients, clipped
 from fishr.training.state import TrainingState
 from fishr.types import HEAD, DomainBatch
@@ -31,7 +34,7 @@ class Seen:
 
     loss: Loss
     domain_losses: Tensor  # [K], NaN of domains without samples
-    whole: bool  # of all domains
+    part: Part | Literal["risk"]  # of the objective; or a risk in its place
 
 
 @frozen(eq=False)
@@ -54,15 +57,43 @@ class StepGradients:
     def buffers(self) -> dict[str, Tensor]:
         return self.state.buffers
 
+    def generator(self, name: str) -> torch.Generator:
+        return named_generator(self.seed, name)
+
     def __call__(
-        self, weights: Weights, domains: tuple[int, ...] | None = None, after: Measured | None = None
+        self,
+        weights: Weights,
+        domains: tuple[int, ...] | None = None,
+        after: Measured | None = None,
+        risk: Risk | None = None,
+        state: Any = (),
+    ) -> Measured:
+        buffers, penalty = (self.state.buffers, self.state.penalty) if after is None else (after.buffers, after.penalty)
+        part: Part = "whole" if domains is None else "alone"
+        return self._measured(weights, domains, buffers, penalty, part, risk, state)
+
+    def compared(
+        self, gradients: dict[str, Tensor | None], weights: Weights, after: Measured
+    ) -> tuple[dict[str, Tensor | None], Measured]:
+        if not self.experiment.objective.between:
+            return gradients, after
+        measured = self._measured(weights, None, self.state.buffers, after.penalty, "between")
+        total = _added([*gradients.values()], tuple(measured.gradients[name] for name in gradients))
+        return dict(zip(gradients, total, strict=True)), evolve(measured, buffers=after.buffers)
+
+    def _measured(
+        self,
+        weights: Weights,
+        domains: tuple[int, ...] | None,
+        buffers: dict[str, Tensor],
+        penalty: Any,
+        part: Part,
+        risk: Risk | None = None,
+        remembered: Any = None,
     ) -> Measured:
         model, experiment, state, ranks = self.model, self.experiment, self.state, self.ranks
-        batch = self.batch if domains is None else _of_domains(self.batch, domains)
-        # Of another stream on each rank and for each part of the batch, so that their random layers differ.
-        seed = self.seed + (ranks.number << 20) + (0 if domains is None else 1 + domains[0] << 40)
-
-        place(model, state.parameters | weights, state.buffers if after is None else after.buffers)
+        batch, seed = self.batch if domains is None else _of_domains(self.batch, domains), self._seed(domains)
+        place(model, state.parameters | weights, buffers)
         trainable = {name: p for name, p in model.parameters().items() if p.requires_grad}
         parameters = tuple(trainable.values())
         inputs = returned("inputs of batches", batch.inputs, Tensor)
@@ -70,16 +101,15 @@ class StepGradients:
             # Moments of the featurizer's layers read the inputs again, which its forward pass may overwrite.
             inputs = inputs if experiment.layers == HEAD else inputs.clone()
             features, vjp = featurize(model, experiment.compute, inputs, parameters, seed, batch.sizes)
-            route, layers = experiment.moments_route, experiment.layers
-            seen = observe(
-                model.featurizer, model.head, batch, experiment.loss, route, ranks, features, layers, self.seed
-            )
+            seen = self._observed(batch, features)
             with products("ieee"):
                 # The head's forward pass, once for all that reads its logits.
                 _ = seen.logits
-                loss, penalty = experiment.objective.evaluate(
-                    seen, parameters, state.penalty if after is None else after.penalty, state.step
-                )
+                if risk is None:
+                    loss, penalty = experiment.objective.evaluate(seen, parameters, penalty, state.step, part)
+                else:
+                    value, remembered = risk(seen, remembered, state.step)
+                    loss = Loss(value, value, torch.zeros_like(value), {}, not value.requires_grad)
                 wanted = (*parameters, features) if features.requires_grad else parameters
                 found: Gradients = (None,) * len(wanted)
                 if not loss.rests:
@@ -96,8 +126,53 @@ class StepGradients:
         del seen, features, vjp
         by_name = dict(zip(trainable, mean_over_ranks(gradients, ranks), strict=True))
         buffers = {name: buffer.detach().clone() for name, buffer in model.buffers().items()}
-        self.seen.append(Seen(loss, domain_losses, domains is None))
-        return Measured(loss.total.detach(), by_name, buffers, penalty)
+        self.seen.append(Seen(loss, domain_losses, part if risk is None else "risk"))
+        return Measured(loss.total.detach(), by_name, buffers, penalty, None if risk is None else remembered)
+
+    def hessian_product(
+        self, weights: Weights, domains: tuple[int, ...], vectors: dict[str, Tensor | None]
+    ) -> dict[str, Tensor | None]:
+        model, experiment, state = self.model, self.experiment, self.state
+        if experiment.compute.micro_batches > 1:
+            raise InputError(
+                f"descent: got {type(experiment.descent).__name__}, which takes second derivatives through the whole "
+                f"network, with {experiment.compute.micro_batches} micro-batches, expected 1; set "
+                "compute.micro_batches = 1"
+            )
+        batch = _of_domains(self.batch, domains)
+        place(model, state.parameters | weights, state.buffers)
+        trainable = {name: p for name, p in model.parameters().items() if p.requires_grad}
+        parameters = tuple(trainable.values())
+        inputs = batch.inputs.clone()
+        with seeded(self._seed(domains), inputs.device), double_backward_kernels(model.featurizer):
+            with experiment.compute.products(), experiment.compute.autocast(inputs.device):
+                # Compiled functions have no second derivative.
+                features = _wide(features_of(model.featurizer, inputs, batch.sizes))
+            with products("ieee"):
+                seen = self._observed(batch, features)
+                loss, _ = experiment.objective.evaluate(seen, parameters, state.penalty, state.step, "alone")
+                first: Sequence[Tensor | None] = torch.autograd.grad(
+                    loss.total, parameters, allow_unused=True, create_graph=True
+                )
+                slopes: dict[str, Tensor | None] = dict(zip(trainable, first, strict=True))
+                pairs = [(g, v) for name, g in slopes.items() if g is not None and (v := vectors[name]) is not None]
+                terms = [(g * v).sum() for g, v in pairs if g.requires_grad]
+                products_of = torch.stack([loss.total.new_zeros(()), *terms]).sum()
+                second: Gradients = (None,) * len(parameters)
+                if products_of.requires_grad:
+                    second = cast(Gradients, torch.autograd.grad(products_of, parameters, allow_unused=True))
+        return dict(zip(trainable, mean_over_ranks(second, self.ranks), strict=True))
+
+    def _seed(self, domains: tuple[int, ...] | None) -> int:
+        """Return a stream of its own on each rank and for each part of the batch, so that random layers differ."""
+        return self.seed + (self.ranks.number << 20) + (0 if domains is None else 1 + domains[0] << 40)
+
+    def _observed(self, batch: DomainBatch, features: Tensor) -> Observation:
+        model, experiment = self.model, self.experiment
+        route, layers = experiment.moments_route, experiment.layers
+        return observe(
+            model.featurizer, model.head, batch, experiment.loss, route, self.ranks, features, layers, self.seed
+        )
 
 
 def _of_domains(batch: DomainBatch, domains: tuple[int, ...]) -> DomainBatch:
@@ -180,10 +255,13 @@ def featurize(
 
 
 def _leaf(features: Tensor, trained: bool) -> Tensor:
+    return _wide(features).requires_grad_(trained) if features.is_floating_point() else features
+
+
+def _wide(features: Tensor) -> Tensor:
     if not features.is_floating_point():
         return features
-    wide = features.to(torch.promote_types(features.dtype, torch.float32))
-    return wide.requires_grad_(trained)
+    return features.to(torch.promote_types(features.dtype, torch.float32))
 
 
 def _added(left: Sequence[Tensor | None], right: Gradients) -> Gradients:

@@ -46,6 +46,9 @@ def test_four_updates_are_domainbeds(run: str, monkeypatch: pytest.MonkeyPatch) 
     if algorithm.startswith("CausIRL"):
         cuts = iter([[int(draw[-1]) for draw in step] for step in golden["draws"]])
         monkeypatch.setattr("fishr.methods.causirl.random_cuts", lambda seen: next(cuts))
+    if algorithm == "MLDG":
+        orders = iter([step[0][-1] for step in golden["draws"]])
+        monkeypatch.setattr("fishr.descents.mldg.random_order", lambda gradients: next(orders))
     if algorithm == "Mixup":
         drawn = iter([(step[0][-1], [draw[-1] for draw in step[1:]]) for step in golden["draws"]])
         monkeypatch.setattr(
