@@ -1,8 +1,8 @@
 """Rendering of events and scores: a bar on a terminal, lines in a pipe, tables at the end."""
 
 import sys
-from collections.abc import Generator, Iterable
-from contextlib import closing
+from collections.abc import Callable, Generator, Iterable
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,41 +17,47 @@ if TYPE_CHECKING:
     from fishr.training import DomainScore, Event, StepRecord
 
 
-def follow(
+@contextmanager
+def progress(
     events: "Generator[Event]", folder: Path, steps: int, remedy: str, label: str = "", opening: str = ""
-) -> "Event | None":
-    """Show a run's events on stderr, a bar on a terminal, a line an evaluation elsewhere; return the last event."""
+) -> "Generator[Callable[[Event], None]]":
+    """Give a function that shows a run's events on stderr: a bar on a terminal, a line an evaluation elsewhere.
+
+    At the end the events are closed, and failures name the folder.
+    """
     from fishr.training import NotFinite
     from fishr.training.loop import Evaluated, Started, Stepped
 
     terminal, pending = sys.stderr.isatty(), ""
-    event: Event | None = None
     last: StepRecord | None = None
+
+    def show(event: "Event") -> None:
+        nonlocal pending, last
+        if isinstance(event, Started):
+            pending = "" if event.state.step else opening
+            bar.update(event.state.step - bar.n)
+        elif pending:
+            # Not before the first step: input that it refuses leaves one line, the error.
+            bar.write(pending, file=sys.stderr)
+            pending = ""
+        if isinstance(event, Stepped):
+            last = event.record
+            bar.set_postfix(_numbers(last), refresh=False)
+            bar.update(1)
+        elif isinstance(event, Evaluated) and not terminal:
+            parts = [label] if label else []
+            parts += [f"step {event.step}/{steps}", *(f"{k} {v}" for k, v in _numbers(last).items())]
+            parts += [f"{score.title} {score.percentage}" for score in event.scores]
+            click.echo("  ".join(parts), err=True)
+
     try:
         with closing(events), tqdm(total=steps, desc=label or None, unit="step", disable=not terminal) as bar:
-            for event in events:
-                if isinstance(event, Started):
-                    pending = "" if event.state.step else opening
-                    bar.update(event.state.step - bar.n)
-                elif pending:
-                    # Not before the first step: input that it refuses leaves one line, the error.
-                    bar.write(pending, file=sys.stderr)
-                    pending = ""
-                if isinstance(event, Stepped):
-                    last = event.record
-                    bar.set_postfix(_numbers(last), refresh=False)
-                    bar.update(1)
-                elif isinstance(event, Evaluated) and not terminal:
-                    parts = [label] if label else []
-                    parts += [f"step {event.step}/{steps}", *(f"{k} {v}" for k, v in _numbers(last).items())]
-                    parts += [f"{score.title} {score.percentage}" for score in event.scores]
-                    click.echo("  ".join(parts), err=True)
+            yield show
     except NotFinite as failure:
         kept = "its last checkpoint is kept" if (folder / "checkpoint.pt").exists() else "it had no checkpoint yet"
         raise RunFailed(f"{folder}: {failure}; {kept}") from failure
     except KeyboardInterrupt:
         raise RunFailed(f"{folder}: interrupted" + (f"; {remedy}" if folder.exists() else "")) from None
-    return event
 
 
 def _numbers(record: "StepRecord | None") -> dict[str, str]:

@@ -25,7 +25,7 @@ def reproduce(
     """
     import attrs
 
-    from fishr.commands.rendering import follow, reproduction_table
+    from fishr.commands.rendering import progress, reproduction_table
     from fishr.data import ColoredDigits, ColoredMNIST
     from fishr.files import json_text, write_atomically
     from fishr.plots.reproduction import save_reproduction_figure
@@ -39,7 +39,10 @@ def reproduce(
         raise InputError(f"{folder}: is itself a run folder; choose another --out for the runs of a table")
     for restart in restarts_of(table, folder, names, restarts):
         label, remedy = f"{restart.method} {restart.seed}", "the same command resumes it"
-        follow(restart.run(data_dir, device), restart.folder, restart.experiment.steps, remedy, label)
+        events = restart.run(data_dir, device)
+        with progress(events, restart.folder, restart.experiment.steps, remedy, label) as show:
+            for event in events:
+                show(event)
     rows = collect(table, folder, names)
     text = reproduction_table(rows, chosen)
     write_atomically(folder / "table.md", f"{text}\n".encode())

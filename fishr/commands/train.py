@@ -88,7 +88,7 @@ def train(
     --benchmark PACS --algorithm Fishr --test-env 0 runs one job of a sweep in its place, with the same run folder;
     --set then changes the job, e.g. settings.image_size=64.
     """
-    from fishr.commands.rendering import follow
+    from fishr.commands.rendering import progress
     from fishr.configuration import dumps, structure
     from fishr.configuration.toml import parse_toml
     from fishr.sweeps.job_files import DONE
@@ -143,7 +143,11 @@ def train(
             remedy = f"resume it with fishr train {_resume(folder)}"
             if job:
                 events = as_job(events, folder, job, plugins)
-            _report(folder, follow(events, folder, made.steps, remedy, opening=opening), style)
+            event: Event | None = None
+            with progress(events, folder, made.steps, remedy, opening=opening) as show:
+                for event in events:
+                    show(event)
+            _report(folder, event, style)
         except (InputError, RunFailed) as error:
             shown = _shown(error, ranks, folder)
             if shown is error:

@@ -112,16 +112,15 @@ def _largest(logits: Tensor) -> Tensor:
 def per_sample_losses(loss: Loss, logits: Tensor, labels: Tensor) -> Tensor:
     """Return the loss of each sample, [N]; refuse a loss that reduces over samples, which scales gradients by 1/N."""
     losses: Any = loss(logits, labels)
-    name = loss_name(loss)
     if not isinstance(losses, Tensor):
         kind = type(losses).__qualname__
-        raise InputError(f"loss: got a {kind} from {name}, expected a tensor of one number a sample")
+        raise InputError(f"loss: got a {kind} from {loss_name(loss)}, expected a tensor of one number a sample")
     if losses.shape != logits.shape[:1]:
         column = losses.ndim > 1 and losses.numel() == len(logits)
         remedy = "flatten it" if column else 'use CrossEntropy(), BinaryCrossEntropy() or reduction="none"'
         raise InputError(
-            f"loss: got shape {tuple(losses.shape)} from {name}, expected ({len(logits)},), one number a sample; "
-            f"{remedy}"
+            f"loss: got shape {tuple(losses.shape)} from {loss_name(loss)}, expected ({len(logits)},), one number a "
+            f"sample; {remedy}"
         )
     return losses
 

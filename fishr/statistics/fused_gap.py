@@ -17,7 +17,6 @@ from torch import Tensor
 from torch.nn import functional
 
 from fishr.checks import number
-from fishr.compilation import uncompiled
 from fishr.errors import InputError
 from fishr.ranks import ALONE, Ranks, add_over_ranks, counts_of_ranks, domains_of_ranks, sum_over_ranks
 from fishr.row_checks import check_sizes
@@ -50,7 +49,6 @@ class GapRule:
     scale_free: bool = False
 
 
-@uncompiled
 def linear_gap(
     deltas: Tensor,
     features: Tensor,

@@ -13,13 +13,12 @@ from fishr.data.domains import Domain, Domains, Split
 from fishr.data.reading import chunks
 from fishr.losses import accuracy_name, per_sample_losses, shares_correct
 from fishr.ranks import ALONE, Ranks, add_over_ranks
-from fishr.training.averaged_weights import averaged
 from fishr.training.checkpoints import load
 from fishr.training.compute import resolve_device
 from fishr.training.experiment import Experiment
 from fishr.training.model import Model, evaluating, place
 from fishr.training.run_folder import CONFIGURATION, checkpoint_of
-from fishr.training.state import TrainingState, build_model, first_state, state_to
+from fishr.training.state import TrainingState, build_model, first_state, moving_weights, state_to, with_weights
 
 
 @frozen
@@ -88,6 +87,19 @@ def evaluate(
     place(model, state.parameters, state.buffers)
     with torch.no_grad(), evaluating(model):
         return tuple(score_domain(model, experiment, domain, split, chunk, ranks) for domain, split in domains.by_split)
+
+
+def averaged_weights(model: Model, experiment: Experiment, state: TrainingState) -> dict[str, Tensor] | None:
+    """Return the weights that the experiment's average evaluates, by name; None without an average."""
+    if experiment.average is None or state.average is None:
+        return None
+    return experiment.average.weights(state.average, moving_weights(model, state.parameters, state.buffers))
+
+
+def averaged(model: Model, experiment: Experiment, state: TrainingState) -> TrainingState:
+    """Return the state with the weights that the experiment's average evaluates, and without the average's state."""
+    found = averaged_weights(model, experiment, state)
+    return state if found is None else with_weights(state, found)
 
 
 def score_domain(

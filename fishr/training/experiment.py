@@ -121,11 +121,6 @@ class Experiment:
                 f"{type(self.objective.risk).__name__}, which compares domains; leave out one of the two"
             )
 
-    @property
-    def moments_route(self) -> Route:
-        """Return the route of gradient moments."""
-        return self.route or "auto"
-
     def evaluates(self, step: int) -> bool:
         """Return whether the weights after ``step`` updates are evaluated."""
         since = step - self.evaluate_from

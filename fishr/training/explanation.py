@@ -15,7 +15,7 @@ from fishr.penalties.combinators import weight_at
 from fishr.ranks import ALONE
 from fishr.seeding import named_generator
 from fishr.training.experiment import Experiment
-from fishr.training.learning_rates import layers_of
+from fishr.training.learning_rates import by_layer
 from fishr.training.objective import Objective
 from fishr.training.state import build_model
 
@@ -113,12 +113,12 @@ def explain_objective(experiment: Experiment, step: int = 0, data_dir: Path | No
     domains = experiment.data(experiment.seed, data_dir)
     model = build_model(experiment, domains)
     # Refuses factors of layers that the model lacks.
-    layers_of(experiment, [name for name, p in model.parameters().items() if p.requires_grad])
+    by_layer(experiment.lr_factors or (), [name for name, p in model.parameters().items() if p.requires_grad])
     batch = experiment.batches.draw(domains.training, torch.Generator().manual_seed(experiment.seed), ALONE)
     if experiment.transform is not None:
         batch = experiment.transform(batch, named_generator(step, "transform"), model.outputs)
     objective = experiment.objective
-    route, layers = experiment.moments_route, experiment.layers
+    route, layers = experiment.route or "auto", experiment.layers
     seen = observe(model.featurizer, model.head, batch, experiment.loss, route, ALONE, layers=layers, seed=step)
     penalty = explain_penalty(objective.penalty, step, seen)
     return LossExplanation(

@@ -39,7 +39,7 @@ def head_statistics(
     batch = DomainBatch(features, torch.cat([d.labels for d in read]), tuple(len(d.labels) for d in read))
     place(model, state.parameters, state.buffers)
     with evaluating(model):
-        route, seed = experiment.moments_route, state.step
+        route, seed = experiment.route or "auto", state.step
         seen = observe(nn.Identity(), model.head, batch, experiment.loss, route, ALONE, seed=seed)
         whole = seen if experiment.layers == HEAD else _whole(model, experiment, read, seed)
         moments, diagonal = seen.moments.detach(), hessian_diagonal.of(seen).value
@@ -65,7 +65,7 @@ def _whole(model: Model, experiment: Experiment, domains: list[Domain], seed: in
     inputs = torch.cat([tensor_of(domain.inputs).to(domain.labels.device) for domain in domains])
     labels = torch.cat([domain.labels for domain in domains])
     batch = DomainBatch(inputs, labels, tuple(len(domain.labels) for domain in domains))
-    route, layers = experiment.moments_route, experiment.layers
+    route, layers = experiment.route or "auto", experiment.layers
     return observe(model.featurizer, model.head, batch, experiment.loss, route, ALONE, layers=layers, seed=seed)
 
 

@@ -21,10 +21,9 @@ from fishr.errors import InputError
 from fishr.files import json_text, present, remove_leftovers, write_atomically
 from fishr.ranks import ALONE, RankLost, Ranks
 from fishr.training.artifacts import SNAPSHOTS, Artifacts, Recording, keep_snapshot, load_artifacts, snapshot_path
-from fishr.training.averaged_weights import averaged_weights
 from fishr.training.checkpoints import Checkpoint, load, save
 from fishr.training.compute import resolve_device
-from fishr.training.evaluation import score_entries, score_of
+from fishr.training.evaluation import averaged_weights, score_entries, score_of
 from fishr.training.experiment import Experiment
 from fishr.training.launch import agreed, from_first
 from fishr.training.loop import Evaluated, Event, Finished, Started, Stepped, train

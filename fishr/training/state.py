@@ -17,7 +17,7 @@ from fishr.models.featurizers import Featurizer, published_preprocessing
 from fishr.tensor_trees import require_tree, to_device
 from fishr.training.compute import GradientScale
 from fishr.training.experiment import Experiment
-from fishr.training.learning_rates import first_memory
+from fishr.training.learning_rates import StepOptimizer
 from fishr.training.model import Model
 from fishr.training.optimizers import OptimizerState
 from fishr.training.owned import owns
@@ -67,7 +67,6 @@ def build_model(experiment: Experiment, domains: Domains) -> Model:
             raise InputError(f"domain {domain.name!r}: {error}") from None
         if not hasattr(loss, "check_labels") and domain.labels.dtype == torch.int64:
             check_classes(f"domain {domain.name!r}", domain.labels, domains.classes)
-        domain.labeled(loss)
     _check_preprocessing(experiment.featurizer, domains)
     return build_modules(experiment, domains.shape, outputs, domains.training[0].labels.device)
 
@@ -126,7 +125,7 @@ def first_state(experiment: Experiment, model: Model, domains: int) -> TrainingS
     if not trainable:
         raise InputError("model: got no parameter that requires grad, expected one in the featurizer or the head")
     penalty = experiment.objective.init(_problem(model, experiment, domains))
-    memory = first_memory(experiment, trainable)
+    memory = StepOptimizer(experiment, 0).init(trainable)
     require_tree(penalty, "penalty state")
     require_tree(memory, "optimizer state")
     if getattr(experiment.descent, "by_domain", False) and owns(penalty):

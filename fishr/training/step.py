@@ -17,12 +17,12 @@ from fishr.seeding import named_generator
 from fishr.tensor_trees import require_tree
 from fishr.training.compute import LEAST, GradientScale
 from fishr.training.experiment import Experiment
-from fishr.training.learning_rates import changed_rates
+from fishr.training.learning_rates import StepOptimizer
 from fishr.training.model import Model
 from fishr.training.objective import Loss
 from fishr.training.prefetch import Prefetch, step_seed
 from fishr.training.state import TrainingState, moving_weights
-from fishr.training.step_gradients import Seen, StepGradients, StepOptimizer
+from fishr.training.step_gradients import Seen, StepGradients
 from fishr.types import DomainBatch
 
 
@@ -134,7 +134,7 @@ def advance(
         record = _record(state.step, gradients.seen)
         _require_terms(experiment, record)
         require_tree(descent, "descent state")
-    record = evolve(record, lr=changed_rates(experiment, state.step))
+    record = evolve(record, lr=optimizer.changed_rates)
     require_tree(measured.penalty, "penalty state")
     parameters = state.parameters | weights
     average = state.average

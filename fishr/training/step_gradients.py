@@ -20,10 +20,9 @@ from fishr.seeding import named_generator, seeded
 from fishr.statistics.twice_differentiable import double_backward_kernels
 from fishr.training.compute import Compute, products
 from fishr.training.experiment import Experiment
-from fishr.training.learning_rates import first_memory, update_layers
 from fishr.training.model import Model, place
 from fishr.training.objective import Loss, Part
-from fishr.training.optimizers import Gradients, clipped
+from fishr.training.optimizers import Gradients
 from fishr.training.state import TrainingState
 from fishr.types import HEAD, DomainBatch
 
@@ -169,7 +168,7 @@ class StepGradients:
 
     def _observed(self, batch: DomainBatch, features: Tensor) -> Observation:
         model, experiment = self.model, self.experiment
-        route, layers = experiment.moments_route, experiment.layers
+        route, layers = experiment.route or "auto", experiment.layers
         return observe(
             model.featurizer, model.head, batch, experiment.loss, route, self.ranks, features, layers, self.seed
         )
@@ -181,25 +180,6 @@ def _of_domains(batch: DomainBatch, domains: tuple[int, ...]) -> DomainBatch:
     inputs, labels = (whole.split(list(batch.sizes)) for whole in (batch.inputs, batch.labels))
     chosen = sorted(domains)
     return DomainBatch(torch.cat([inputs[k] for k in chosen]), torch.cat([labels[k] for k in chosen]), sizes)
-
-
-@frozen
-class StepOptimizer:
-    """See ``fishr.descents.NamedOptimizer``."""
-
-    experiment: Experiment
-    step: int
-
-    def init(self, weights: Weights) -> Any:
-        return first_memory(self.experiment, weights)
-
-    def update(self, gradients: dict[str, Tensor | None], memory: Any, weights: Weights) -> tuple[Weights, Any]:
-        if all(gradient is None for gradient in gradients.values()):
-            return weights, memory
-        if self.experiment.clip_norm is not None:
-            limited = clipped(tuple(gradients.values()), self.experiment.clip_norm)
-            gradients = dict(zip(gradients, limited, strict=True))
-        return update_layers(self.experiment, gradients, memory, weights, self.step)
 
 
 Vjp = Callable[[Tensor, float], Gradients]

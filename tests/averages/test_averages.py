@@ -22,9 +22,8 @@ from fishr.models import MLP
 from fishr.protocols import colored_digits
 from fishr.training import Experiment, Frozen, explain_objective, run, train
 from fishr.training.artifacts import Artifacts
-from fishr.training.averaged_weights import averaged
 from fishr.training.checkpoints import drop_optimizer, load, save
-from fishr.training.evaluation import evaluate
+from fishr.training.evaluation import averaged, evaluate
 from fishr.training.frozen_features import domain_features
 
 values = st.floats(-1e6, 1e6, width=32)

@@ -20,7 +20,7 @@ from fishr.losses import CrossEntropy
 from fishr.models import MLP
 from fishr.protocols import colored_digits
 from fishr.training import Adam, DomainScore, Experiment, run, train
-from fishr.training.averaged_weights import averaged
+from fishr.training.evaluation import averaged
 
 
 def scores(loss: float) -> list[DomainScore]:

@@ -22,7 +22,7 @@ from fishr.ranks import Ranks
 from fishr.training.checkpoints import load, save
 from fishr.training.compute import Compute
 from fishr.training.experiment import Experiment
-from fishr.training.learning_rates import first_memory, layers_of, update_layers
+from fishr.training.learning_rates import StepOptimizer, by_layer
 from fishr.training.loop import Started, Stepped, train
 from fishr.training.optimizers import SGD, Adam, AdamW, OptimizerState
 from fishr.training.runs import run
@@ -84,7 +84,7 @@ def test_twenty_steps_are_those_of_torchs_groups_and_scheduler(plain, optimizer,
     weights = _weights()
     parameters = {name: torch.nn.Parameter(w.clone()) for name, w in weights.items()}
     theirs, scheduler = _torch_groups(experiment, parameters, make)
-    memory = first_memory(experiment, weights)
+    memory = StepOptimizer(experiment, 0).init(weights)
     for step in range(20):
         gradients = _gradients(step)
         for name, parameter in parameters.items():
@@ -94,7 +94,7 @@ def test_twenty_steps_are_those_of_torchs_groups_and_scheduler(plain, optimizer,
         }
         theirs.step()
         scheduler.step()
-        weights, memory = update_layers(experiment, gradients, memory, weights, step)
+        weights, memory = StepOptimizer(experiment, step).update(gradients, memory, weights)
         for name, parameter in parameters.items():
             assert torch.equal(weights[name], parameter.detach()), (step, name)
 
@@ -133,7 +133,7 @@ def test_rates_are_those_of_torchs_schedulers_but_for_rounding(plain, schedule, 
 
 def test_the_longest_name_of_whole_parts_counts(plain):
     experiment = attrs.evolve(plain, lr_factors={"featurizer": 0.1, "featurizer.2": 0.3, "head.bias": 0.5})
-    assert layers_of(experiment, [*SHAPES]) == {
+    assert by_layer(experiment.lr_factors, [*SHAPES]) == {
         "featurizer": ("featurizer.0.weight", "featurizer.0.bias", "featurizer.21.weight"),
         "featurizer.2": ("featurizer.2.weight",),
         "model": ("head.weight",),
@@ -176,12 +176,12 @@ def test_two_phases_are_those_of_two_torch_optimizers(plain):
     everything = torch.optim.Adam(parameters.values(), lr=0.01)
     for step in range(12):
         if step in (0, 6):
-            memory = first_memory(experiment, weights)
+            memory = StepOptimizer(experiment, 0).init(weights)
         gradients = _gradients(step)
         for name, parameter in parameters.items():
             parameter.grad = gradients[name]
         (head if step < 6 else everything).step()
-        weights, memory = update_layers(experiment, gradients, memory, weights, step)
+        weights, memory = StepOptimizer(experiment, step).update(gradients, memory, weights)
         assert all(torch.equal(weights[name], parameter.detach()) for name, parameter in parameters.items())
 
 
