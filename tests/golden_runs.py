@@ -10,9 +10,10 @@ from torch import Tensor
 
 from fishr.protocols.domainbed.job import Job
 from fishr.protocols.domainbed.settings import Settings
+from fishr.training.evaluation import averaged
 from fishr.training.experiment import Experiment
 from fishr.training.model import Model, evaluating, place
-from fishr.training.state import build_modules, first_state
+from fishr.training.state import TrainingState, build_modules, first_state
 from fishr.training.step import advance
 from fishr.types import DomainBatch
 
@@ -84,14 +85,24 @@ def golden_model(experiment: Experiment) -> Model:
     return model
 
 
+def sums_of(model: Model, experiment: Experiment, state: TrainingState) -> dict[str, list[float]]:
+    """The checksums of each role, and of the averaged weights of all."""
+    if experiment.average is None:
+        return checksums(state.parameters)
+    means = averaged(model, experiment, state).parameters
+    flat = torch.cat([means[name].flatten() for name in sorted(means, key=upstream)])
+    return checksums(state.parameters) | {"average": checksum(flat)}
+
+
 def updates(experiment: Experiment, steps: int = 4) -> tuple[list[dict[str, list[float]]], Tensor]:
     """The checksums before the first update and after each, and the last prediction."""
     model = golden_model(experiment)
     state = first_state(experiment, model, 3)
-    found = [checksums(state.parameters)]
+    found = [sums_of(model, experiment, state)]
     for step in range(steps):
         state, _ = advance(model, experiment, state, batch_of(step))
-        found.append(checksums(state.parameters))
-    place(model, state.parameters, state.buffers)
+        found.append(sums_of(model, experiment, state))
+    evaluated = averaged(model, experiment, state)
+    place(model, evaluated.parameters, evaluated.buffers)
     with torch.no_grad(), evaluating(model):
         return found, model.head(model.featurizer(batch_of(99).inputs))

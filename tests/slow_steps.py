@@ -13,6 +13,7 @@ from fishr.models import LinearHead
 from fishr.penalties import ERM
 from fishr.protocols import colored_digits
 from fishr.training import SGD, Experiment, Objective, advance
+from fishr.training.model import Model
 from fishr.training.state import build_modules, first_state
 from fishr.types import DomainBatch
 
@@ -60,8 +61,12 @@ def batch_of(step: int) -> DomainBatch:
     return DomainBatch(inputs, torch.randint(3, (15,), generator=generator), (4, 5, 6))
 
 
+def build(made: Experiment) -> Model:
+    return build_modules(made, (4,), 3, torch.device("cpu"))
+
+
 def trained(made: Experiment, steps: int = 4) -> Any:
-    model = build_modules(made, (4,), 3, torch.device("cpu"))
+    model = build(made)
     state, found = first_state(made, model, 3), list[Any]()
     for step in range(steps):
         state, record = advance(model, made, state, batch_of(step))
@@ -73,7 +78,7 @@ class ByHand:
     """The same network, and a plain loop over it."""
 
     def __init__(self, made: Experiment) -> None:
-        model = build_modules(made, (4,), 3, torch.device("cpu"))
+        model = build(made)
         self.module = nn.ModuleDict({"featurizer": model.featurizer, "head": model.head})
         self.optimizer = torch.optim.SGD(self.module.parameters(), lr=0.3, momentum=0.9)
 

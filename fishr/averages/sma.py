@@ -3,6 +3,7 @@
 from attrs import field, frozen
 from torch import Tensor
 
+from fishr.averages.weight_average import Through
 from fishr.checks import whole
 
 
@@ -30,6 +31,9 @@ class SMA:
 
     Args:
         start: Updates made before the first weights of the mean; 0 includes the initial ones.
+        own_statistics: Run each batch through the averaged weights too, for one more forward pass a step, so that the
+            running statistics of batch normalization are those of its own features, as in ERM++; else they are
+            averaged like weights.
 
     Raises:
         InputError: ``start`` is negative.
@@ -45,6 +49,7 @@ class SMA:
     """
 
     start: int = field(default=100, validator=whole(0))
+    own_statistics: bool = False
 
     def init(self, weights: dict[str, Tensor]) -> Mean:
         """Return the mean of the first weights alone."""
@@ -53,6 +58,12 @@ class SMA:
     def update(self, weights: dict[str, Tensor], state: Mean, step: int) -> Mean:
         """Return the mean after ``step`` updates."""
         return Mean(1, weights) if step <= self.start else state.including(weights)
+
+    def passed(self, state: Mean, before: Mean, through: Through) -> Mean:
+        """Return the state with the running statistics of the averaged weights, moved on from those ``before``."""
+        if not self.own_statistics:
+            return state
+        return Mean(state.count, state.weights | through(state.weights, before.weights))
 
     def weights(self, state: Mean, weights: dict[str, Tensor]) -> dict[str, Tensor]:
         """Return the mean."""

@@ -1,8 +1,12 @@
 """The protocol of averages of weights."""
 
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from torch import Tensor
+
+# Weights, and weights whose buffers a pass starts from, to these buffers after a pass of the step's batch.
+Through = Callable[[dict[str, Tensor], dict[str, Tensor]], dict[str, Tensor]]
 
 
 class WeightAverage(Protocol):
@@ -15,6 +19,9 @@ class WeightAverage(Protocol):
     A class may have ``evaluated(state, scores, step)``, which returns the next state: at each evaluation it reads the
     scores of the weights themselves, a ``DomainScore`` for each domain. A resumed run calls it once more with the same
     arguments, which must change nothing.
+
+    A class may have ``passed(state, before, through)``, which returns the next state: after each update it may run the
+    step's batch through weights in training mode. ``before`` is the state before the update.
 
     Example:
         >>> from attrs import frozen

@@ -1,5 +1,8 @@
-"""Methods that are a transform or a descent; their mathematics are in ``fishr.transforms`` and ``fishr.descents``."""
+"""Methods that are a transform, a descent or an average, whose mathematics are in the packages of these names."""
 
+from fishr.averages.ema import EMA
+from fishr.averages.sma import SMA
+from fishr.averages.swad import SWAD
 from fishr.descents.and_mask import ANDMask
 from fishr.descents.fish import Fish
 from fishr.descents.gga_l import GGAL
@@ -10,13 +13,17 @@ from fishr.descents.sagm import SAGM
 from fishr.descents.sam import SAM
 from fishr.descents.sand_mask import SANDMask
 from fishr.methods.method import Method
-from fishr.methods.ranges import Range, choice, power, uniform
+from fishr.methods.ranges import Range, choice, fixed, power, uniform
 from fishr.transforms.mixup import Mixup
 
 METHODS = {
     "ANDMask": Method(
         {"tau": Range(1.0, uniform(0.5, 1.0))},
         changes=lambda h: {"descent": ANDMask(h["tau"])},
+    ),
+    "EMA": Method(
+        {"ema_decay": Range(0.999, choice((0.99, 0.995, 0.999)))},
+        changes=lambda h: {"average": EMA(h["ema_decay"])},
     ),
     "Fish": Method(
         {"meta_lr": Range(0.5, choice((0.05, 0.1, 0.5)))},
@@ -46,6 +53,16 @@ METHODS = {
     "SANDMask": Method(
         {"tau": Range(1.0, uniform(0.0, 1.0)), "k": Range(1e1, power(-3, 5))},
         changes=lambda h: {"descent": SANDMask(h["tau"], h["k"])},
+    ),
+    "SMA": Method(
+        {"sma_start": fixed(100)},
+        changes=lambda h: {"average": SMA(h["sma_start"])},
+    ),
+    "SWAD": Method(
+        {"swad_ratio": fixed(0.3)},
+        changes=lambda h: {"average": SWAD(ratio=h["swad_ratio"])},
+        # The authors' values.
+        ranges_of=lambda dataset: {"swad_ratio": fixed(0.2)} if dataset == "VLCS" else {},
     ),
     "Mixup": Method(
         {"mixup_alpha": Range(0.2, power(-1, 1))},

@@ -139,9 +139,11 @@ def advance(
     parameters = state.parameters | weights
     average = state.average
     if experiment.average is not None:
-        average = experiment.average.update(
-            moving_weights(model, parameters, measured.buffers), average, state.step + 1
-        )
+        moved = moving_weights(model, parameters, measured.buffers)
+        average = experiment.average.update(moved, state.average, state.step + 1)
+        passed = getattr(experiment.average, "passed", None)
+        if passed is not None:
+            average = passed(average, state.average, gradients.through)
         require_tree(average, "average state")
     after = TrainingState(
         step=state.step + 1,

@@ -128,6 +128,17 @@ class StepGradients:
         self.seen.append(Seen(loss, domain_losses, part if risk is None else "risk"))
         return Measured(loss.total.detach(), by_name, buffers, penalty, None if risk is None else remembered)
 
+    def through(self, weights: Weights, before: Weights) -> dict[str, Tensor]:
+        """See ``fishr.averages.weight_average.Through``."""
+        model, inputs = self.model, self.batch.inputs.clone()
+        parameters = {name: weights.get(name, value) for name, value in self.state.parameters.items()}
+        place(model, parameters, {name: before.get(name, value) for name, value in self.state.buffers.items()})
+        with torch.no_grad(), seeded(self._seed(None), inputs.device), self.experiment.compute.products():
+            with self.experiment.compute.autocast(inputs.device):
+                features = features_of(model.featurizer, inputs, self.batch.sizes)
+            model.head(_wide(features))
+        return {name: buffer.clone() for name, buffer in model.buffers().items() if name in before}
+
     def hessian_product(
         self, weights: Weights, domains: tuple[int, ...], vectors: dict[str, Tensor | None]
     ) -> dict[str, Tensor | None]:

@@ -1,11 +1,13 @@
 """Averages of weights: their laws, and that a run evaluates, exports, analyzes and resumes them."""
 
+import copy
 from pathlib import Path
 from typing import Any
 
 import attrs
 import hypothesis.strategies as st
 import pytest
+import slow_steps as steps
 import torch
 from attrs import frozen
 from hypothesis import given, settings
@@ -128,7 +130,7 @@ def _own(found: dict[str, Tensor], names: dict[str, Tensor]) -> dict[str, Tensor
     return {name: found[name] for name in names if name in found}
 
 
-@pytest.mark.parametrize("average", [EMA(decay=0.5), SMA(start=1)], ids=["ema", "sma"])
+@pytest.mark.parametrize("average", [EMA(decay=0.5), SMA(start=1), SMA(1, own_statistics=True)], ids=str)
 def test_a_run_folder_holds_the_average(average: Any, tmp_path: Path, same: Any) -> None:
     """A resumed run is bit-identical; the model, the analysis and the scores have the averaged weights."""
     made = experiment(average)
@@ -221,3 +223,24 @@ def test_a_state_that_no_checkpoint_holds_is_refused() -> None:
 
     with pytest.raises(InputError, match="average state: got a set, expected a tree"):
         next(train(experiment(Sets())))
+
+
+def test_statistics_of_the_averaged_weights_themselves() -> None:
+    """A copy of the network with the averaged weights, through which every batch runs."""
+    made = steps.experiment(None, average=SMA(start=2, own_statistics=True))
+    hand = steps.ByHand(made)
+    other, kept = copy.deepcopy(hand.module), list[dict[str, Tensor]]()
+    for step in range(5):
+        hand.update(hand.gradients(steps.batch_of(step), (0, 1, 2)))
+        current = {name: p.detach().clone() for name, p in hand.module.named_parameters()}
+        kept = [*kept, current] if step >= 2 else [current]
+        with torch.no_grad():
+            for name, parameter in other.named_parameters():
+                parameter.copy_(torch.stack([weights[name] for weights in kept]).mean(0))
+            other["head"](other["featurizer"](steps.batch_of(step).inputs))
+    assert len(kept) == 4
+    state, _ = steps.trained(made, 5)
+    found = averaged(steps.build(made), made, state)
+    for name, value in other.state_dict().items():
+        if value.is_floating_point():
+            assert_close((found.parameters | found.buffers)[name], value, **steps.EXACT)
