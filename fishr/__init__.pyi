@@ -14,6 +14,7 @@ from . import protocols as protocols
 from . import statistics as statistics
 from . import transforms as transforms
 from .accumulation import accumulate
+from .averages import average_weights
 from .compilation import traceable
 from .data.loaders import batches
 from .errors import InputError, RunFailed
@@ -148,6 +149,7 @@ __all__ = [
     "VREx",
     "accumulate",
     "analysis",
+    "average_weights",
     "averages",
     "batches",
     "configuration",

@@ -1,4 +1,4 @@
-"""Averages of weights over a run, which are evaluated, exported and analyzed in place of the last weights."""
+"""Averages of weights: over a run, evaluated in place of its last weights; and of several models."""
 
 import lazy_loader
 

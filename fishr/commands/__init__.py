@@ -13,6 +13,7 @@ import click
 from fishr import __version__
 from fishr.commands.allocator import keep_freed_memory
 from fishr.commands.analyze import analyze
+from fishr.commands.average import average
 from fishr.commands.bench import bench
 from fishr.commands.cache import cache
 from fishr.commands.config import config
@@ -35,6 +36,7 @@ from fishr.paths import access_message, is_device_failure
         evaluate,
         predict,
         export,
+        average,
         analyze,
         landscape,
         reproduce,

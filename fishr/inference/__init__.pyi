@@ -1,4 +1,6 @@
+from .averaging import Averaged, Ingredient, uniform_soup, wise_ft, write_average
 from .exporting import export_model
+from .greedy_soup import greedy_soup
 from .labelled_domains import labelled_domains
 from .named_weights import NamedWeights, named_weights
 from .prediction import Predictions, image_files, predict
@@ -7,18 +9,24 @@ from .scoring import Bootstrap, DomainResult, score_run
 from .trained_model import TrainedModel, load_model
 
 __all__ = [
+    "Averaged",
     "Bootstrap",
     "DomainResult",
+    "Ingredient",
     "NamedWeights",
     "Predictions",
     "TrainedModel",
     "Written",
     "export_model",
+    "greedy_soup",
     "image_files",
     "labelled_domains",
     "load_model",
     "named_weights",
     "predict",
     "score_run",
+    "uniform_soup",
+    "wise_ft",
+    "write_average",
     "write_predictions",
 ]

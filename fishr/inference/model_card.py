@@ -14,7 +14,7 @@ from fishr.inference.trained_model import TrainedModel
 from fishr.losses import outputs_of
 from fishr.training.evaluation import DomainScore, score_of
 from fishr.training.explanation import loss_outline
-from fishr.training.run_folder import CONFIGURATION, METRICS, RESULT
+from fishr.training.run_folder import AVERAGE, CONFIGURATION, METRICS, RESULT
 
 
 def model_card(model: TrainedModel, run: Path, path: Path, form: str, weights: NamedWeights | None) -> str:
@@ -27,6 +27,7 @@ def model_card(model: TrainedModel, run: Path, path: Path, form: str, weights: N
         f"# {experiment.name}",
         f"A {kind}, after {model.step} of {experiment.steps} steps with seed "
         f"{experiment.seed}, trained by fishr and written to `{path.name}`.",
+        *_ingredients(run),
         "## Use",
         f"```python\n{_code(model, path, form, weights)}\n```",
         _inputs(model),
@@ -43,6 +44,17 @@ def model_card(model: TrainedModel, run: Path, path: Path, form: str, weights: N
         ),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _ingredients(run: Path) -> list[str]:
+    """Return a paragraph on the runs that a mean is of."""
+    if not (run / AVERAGE).is_file():
+        return []
+    found = json.loads((run / AVERAGE).read_bytes())
+    parts = [f"{one['share']:.4g} of `{Path(one['run']).name}`" for one in found["runs"] if one["share"]]
+    return [
+        f"The weights are a {found['form']} of {len(parts)} runs: {', '.join(parts)}. The first one's settings follow."
+    ]
 
 
 def _code(model: TrainedModel, path: Path, form: str, weights: NamedWeights | None) -> str:

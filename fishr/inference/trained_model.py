@@ -5,7 +5,7 @@ from itertools import chain
 from pathlib import Path
 
 import torch
-from attrs import evolve
+from attrs import evolve, frozen
 from torch import Tensor, nn
 
 from fishr.configuration import load as load_configuration
@@ -19,7 +19,7 @@ from fishr.training.experiment import Experiment
 from fishr.training.model import place
 from fishr.training.run_folder import CONFIGURATION, checkpoint_of
 from fishr.training.signature import Signature
-from fishr.training.state import build_modules, state_to
+from fishr.training.state import TrainingState, build_modules, state_to
 
 
 class TrainedModel(nn.Module):
@@ -113,18 +113,43 @@ def load_model(run: Path | str, *, device: str = "cpu", plugins: Iterable[str] =
         (torch.Size([3, 1]), False)
     """
     folder, where = Path(run), resolve_device(device)
+    saved = read_run(folder, plugins)
+    experiment, signature, state = _bare(saved.experiment), saved.signature, state_to(saved.state, where)
+    model = build_modules(experiment, signature.shape, signature.outputs(experiment.loss), where)
+    try:
+        place(model, state.parameters, state.buffers)
+    except InputError as error:
+        raise InputError(f"{checkpoint_of(folder)}: {error}") from error
+    return TrainedModel(model.featurizer, model.head, saved.experiment, signature, state.step).eval()
+
+
+@frozen(eq=False)
+class SavedRun:
+    """The last checkpoint of a run, with the weights that are evaluated, on the CPU."""
+
+    run: Path
+    experiment: Experiment
+    state: TrainingState
+    signature: Signature
+
+    @property
+    def weights(self) -> dict[str, Tensor]:
+        """Parameters and buffers by name."""
+        return self.state.parameters | self.state.buffers
+
+
+def read_run(folder: Path, plugins: Iterable[str] = ()) -> SavedRun:
+    """Return what is saved of a run's model; neither the data nor published weights are read."""
     if not (folder / CONFIGURATION).is_file():
         raise InputError(f"{folder}: not a run folder, it has no {CONFIGURATION}; give the folder that train made")
     experiment = load_configuration(folder / CONFIGURATION, Experiment, (), tuple(plugins))
     path = checkpoint_of(folder)
     checkpoint = load(path, experiment_text=(folder / CONFIGURATION).read_bytes().decode())
+    signature = checkpoint.signature or derived(_bare(experiment), checkpoint.state, path)
+    return SavedRun(folder, experiment, checkpoint.evaluated, signature)
+
+
+def _bare(experiment: Experiment) -> Experiment:
+    """Return an experiment whose modules are built without files of weights and not compiled."""
     compute = evolve(experiment.compute, compile=False)
-    bare = evolve(experiment, featurizer=without_weights(experiment.featurizer), compute=compute)
-    signature = checkpoint.signature or derived(bare, checkpoint.state, path)
-    model = build_modules(bare, signature.shape, signature.outputs(bare.loss), where)
-    state = state_to(checkpoint.evaluated, where)
-    try:
-        place(model, state.parameters, state.buffers)
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from error
-    return TrainedModel(model.featurizer, model.head, experiment, signature, state.step).eval()
+    return evolve(experiment, featurizer=without_weights(experiment.featurizer), compute=compute)

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -10,10 +10,10 @@ from typing import Any
 from fishr.errors import InputError, RunFailed, reason
 from fishr.files import partial_folder, present, put_folder, write_atomically
 from fishr.locks import LOCK, beside, is_locked, locked, open_own
-from fishr.training.artifacts import Artifacts
 
 CONFIGURATION, METRICS, CHECKPOINT, RESULT = "config.toml", "metrics.jsonl", "checkpoint.pt", "result.json"
 JOB = "job.toml"  # in a folder that is a job of a sweep
+AVERAGE = "average.json"  # in a folder of the mean weights of runs
 _BUSY = "another process is training in it; wait for it to end, or choose another name"
 
 
@@ -24,14 +24,14 @@ def check_absent(folder: Path) -> None:
 
 
 @contextmanager
-def new_folder(folder: Path, experiment_text: str, keep: Artifacts = Artifacts()) -> Generator[None]:  # noqa: B008
-    """Make a run folder with its configuration and lock it; it is renamed into place, so it never lacks either."""
+def new_folder(folder: Path, experiment_text: str, fill: Callable[[Path], object]) -> Generator[None]:
+    """Make a run folder with its configuration and lock it; it is renamed into place when it is filled."""
     check_absent(folder)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with locked(beside(folder), folder, _BUSY), partial_folder(folder) as partial:
             check_absent(folder)
-            keep.save(partial)
+            fill(partial)
             write_atomically(partial / CONFIGURATION, experiment_text.encode())
             put_folder(partial, folder)
     except (OSError, RunFailed) as error:
@@ -46,6 +46,10 @@ def existing_folder(folder: Path, experiment_text: str) -> Generator[None]:
     path = folder / CONFIGURATION
     if not path.is_file():
         raise InputError(f"{folder}: no run is there to resume (it has no {CONFIGURATION}); start it without --resume")
+    if (folder / AVERAGE).is_file():
+        raise InputError(
+            f"{folder}: has the mean weights of several runs, which cannot train on; resume one of the runs"
+        )
     with locked(folder / LOCK, folder, _BUSY):
         if not same_configuration(path.read_bytes().decode(errors="replace"), experiment_text):
             raise InputError(

@@ -114,7 +114,7 @@ def run(
             if resume:
                 return domains, model, _last_checkpoint(folder, text, state, experiment.steps), kept
             # Only now: an experiment that cannot be trained leaves no folder behind.
-            stack.enter_context(new_folder(folder, text, kept))
+            stack.enter_context(new_folder(folder, text, kept.save))
             stack.enter_context(_removed_if_refused(folder))
             return domains, model, Checkpoint(state, text), kept
 
