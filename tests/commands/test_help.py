@@ -34,6 +34,7 @@ def test_every_command_is_known_here():
         "reproduce",
         "predict",
         "export",
+        "average",
     }
     promised |= {
         "data list",
