@@ -29,9 +29,7 @@ def train(ranks: fishr.Ranks) -> None:
         loss = seen.domain_losses.mean() + value  # the same on every process
         optimizer.zero_grad()
         loss.backward()  # DistributedDataParallel averages the featurizer's gradients here
-        means = fishr.mean_over_ranks([parameter.grad for parameter in head.parameters()], ranks)
-        for parameter, gradient in zip(head.parameters(), means, strict=True):
-            parameter.grad = gradient
+        fishr.average_gradients(head, ranks)
         optimizer.step()
         if ranks.number == 0 and step % 13 == 0:
             print(f"step {step}: risk {seen.domain_losses.mean().item():.6f}, penalty {value.item():.6f}")

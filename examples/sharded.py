@@ -37,9 +37,7 @@ def step(featurizer: nn.Module, head: nn.Module, state: Any, ranks: fishr.Ranks)
     value, state = penalty(seen, state, step=0)
     optimizer.zero_grad()
     (seen.domain_losses.mean() + 10 * value).backward()  # FSDP averages the featurizer's gradients here
-    means = fishr.mean_over_ranks([parameter.grad for parameter in head.parameters()], ranks)
-    for parameter, gradient in zip(head.parameters(), means, strict=True):
-        parameter.grad = gradient
+    fishr.average_gradients(head, ranks)
     optimizer.step()
     return state, seen.domain_losses.mean().item(), value.item()
 

@@ -7,7 +7,6 @@ Then ``… with_accelerate.py 8`` trains four more epochs, with the bits of a ru
 import sys
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -15,22 +14,6 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import fishr
-
-penalty = fishr.Scaled(fishr.Fishr(ema=0.95), fishr.StepSchedule(at=20, before=0.0, after=1000.0))
-
-
-class Kept:
-    """The penalty's state and the step, as an object that Accelerate saves and loads."""
-
-    def __init__(self, problem: fishr.Problem) -> None:
-        self.problem, self.step, self.state = problem, 0, penalty.init(problem)
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"step": self.step, "state": fishr.state_dict(self.state)}
-
-    def load_state_dict(self, saved: dict[str, Any]) -> None:
-        self.step, self.state = saved["step"], fishr.load_state(penalty, self.problem, saved["state"])
-
 
 accelerator = Accelerator(cpu=True)
 ranks = fishr.Ranks.of() if accelerator.num_processes > 1 else fishr.Ranks()
@@ -44,21 +27,18 @@ network, head = nn.Sequential(nn.Flatten(), nn.Linear(128, 64), nn.ReLU()), nn.L
 optimizer = torch.optim.AdamW([*network.parameters(), *head.parameters()], lr=1e-3)
 featurizer, optimizer = accelerator.prepare(network, optimizer)
 head.to(accelerator.device)  # not prepared: the penalty takes its per-sample gradients
-kept = Kept(fishr.Problem.of(head, domains=len(loaders)))
-accelerator.register_for_checkpointing(head, kept)
+schedule = fishr.StepSchedule(at=20, before=0.0, after=1000.0)
+matched = fishr.PenaltyModule(fishr.Scaled(fishr.Fishr(ema=0.95), schedule))
+accelerator.register_for_checkpointing(head, matched)
 if Path("checkpoint").exists():
     accelerator.load_state("checkpoint")
 
-for epoch in range(kept.step // 10, int(sys.argv[1])):
+for epoch in range(matched.step // 10, int(sys.argv[1])):
     draws.manual_seed(epoch * ranks.count + ranks.number)  # a resumed run draws the same batches
     for batch in islice(fishr.batches(loaders), 10):
         seen = fishr.observe(featurizer, head, batch.to(accelerator.device), ranks=ranks)
-        value, kept.state = penalty(seen, kept.state, kept.step)
         optimizer.zero_grad()
-        accelerator.backward(seen.domain_losses.mean() + value)
-        means = fishr.mean_over_ranks([parameter.grad for parameter in head.parameters()], ranks)
-        for parameter, gradient in zip(head.parameters(), means, strict=True):
-            parameter.grad = gradient
+        accelerator.backward(seen.domain_losses.mean() + matched(seen))
+        fishr.average_gradients(head, ranks)
         optimizer.step()
-        kept.step += 1
 accelerator.save_state("checkpoint")

@@ -16,17 +16,17 @@ import fishr
 
 
 class Matched(TrainerCallback):
-    """A penalty and its state, which is a file in each checkpoint."""
+    """Saves a penalty and its state in each checkpoint."""
 
-    def __init__(self, penalty: fishr.Penalty, problem: fishr.Problem) -> None:
-        self.penalty, self.problem, self.state = penalty, problem, penalty.init(problem)
+    def __init__(self, penalty: fishr.Penalty) -> None:
+        self.module = fishr.PenaltyModule(penalty)
 
     def on_save(self, args: TrainingArguments, state: Any, control: Any, **others: Any) -> None:
-        torch.save(fishr.state_dict(self.state), self.path(args, state))
+        torch.save(self.module.state_dict(), self.path(args, state))
 
     def on_train_begin(self, args: TrainingArguments, state: Any, control: Any, **others: Any) -> None:
         if state.global_step:  # resumed
-            self.state = fishr.load_state(self.penalty, self.problem, torch.load(self.path(args, state)))
+            self.module.load_state_dict(torch.load(self.path(args, state)))
 
     def path(self, args: TrainingArguments, state: Any) -> Path:
         return Path(args.output_dir, f"checkpoint-{state.global_step}", "penalty.pt")
@@ -35,19 +35,18 @@ class Matched(TrainerCallback):
 class DomainTrainer(Trainer):
     """A Trainer whose loss is the risk and a penalty on the gradients of the model's classifier."""
 
-    def __init__(self, matched: Matched, **options: Any) -> None:
-        super().__init__(callbacks=[matched], **options)
-        self.matched = matched
+    def __init__(self, penalty: fishr.Penalty, domains: int, **options: Any) -> None:
+        self.matched, self.domains = Matched(penalty), domains
+        super().__init__(callbacks=[self.matched], **options)
 
     def compute_loss(self, model: Any, inputs: dict[str, Tensor], *arguments: Any, **options: Any) -> Any:
         domains = inputs.pop("domain")
         if not model.training:
             return super().compute_loss(model, inputs, *arguments, **options)
-        labels, matched = inputs.pop("labels"), self.matched
-        batch = fishr.DomainBatch.of(inputs, labels, domains, number=matched.problem.domains)
+        labels = inputs.pop("labels")
+        batch = fishr.DomainBatch.of(inputs, labels, domains, number=self.domains)
         seen = fishr.observe(lambda images: model.resnet(**images).pooler_output.flatten(1), model.classifier, batch)
-        value, matched.state = matched.penalty(seen, matched.state, self.state.global_step)
-        return seen.domain_losses.mean() + value
+        return seen.domain_losses.mean() + self.matched.module(seen)
 
 
 torch.manual_seed(0)
@@ -68,6 +67,5 @@ options = TrainingArguments(
     remove_unused_columns=False,  # keeps "domain", which is no argument of the model
 )
 penalty = fishr.Scaled(fishr.Fishr(ema=0.95), fishr.StepSchedule(at=5, before=0.0, after=1000.0))
-matched = Matched(penalty, fishr.Problem.of(model.to(options.device).classifier, domains=len(domains)))
-trainer = DomainTrainer(matched, model=model, args=options, train_dataset=samples)
+trainer = DomainTrainer(penalty, len(domains), model=model, args=options, train_dataset=samples)
 trainer.train(resume_from_checkpoint=any(Path("trainer").glob("checkpoint-*")))

@@ -49,6 +49,7 @@ from .penalties import (
     LinearSchedule,
     MovingAverage,
     Penalty,
+    PenaltyModule,
     Scaled,
     Schedule,
     Stateless,
@@ -59,7 +60,7 @@ from .penalties import (
     explain,
 )
 from .penalties.saved_state import load_state, state_dict
-from .ranks import RankLost, Ranks, mean_over_ranks, sum_over_ranks
+from .ranks import RankLost, Ranks, average_gradients, mean_over_ranks, sum_over_ranks
 from .statistics import (
     covariance_products,
     distance_to_mean,
@@ -132,6 +133,7 @@ __all__ = [
     "Observation",
     "Owned",
     "Penalty",
+    "PenaltyModule",
     "Problem",
     "RankLost",
     "Ranks",
@@ -149,6 +151,7 @@ __all__ = [
     "VREx",
     "accumulate",
     "analysis",
+    "average_gradients",
     "average_weights",
     "averages",
     "batches",

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 from attrs import frozen
-from torch import Tensor
+from torch import Tensor, nn
 
 from fishr.compilation import traceable
 from fishr.errors import InputError, RunFailed
@@ -165,6 +165,25 @@ def mean_over_ranks(tensors: Sequence[Tensor | None], ranks: Ranks) -> tuple[Ten
             # In the tensor's own memory format.
             means[i] = torch.empty_like(tensor).copy_(mean.view(tensor.shape))
     return tuple(means)
+
+
+def average_gradients(module: nn.Module, ranks: Ranks) -> None:
+    """Replace the gradients of a module's parameters by their means over all ranks, in place.
+
+    Raises:
+        RankLost: another rank is gone.
+
+    Example:
+        >>> head = nn.Linear(2, 1)
+        >>> head(torch.ones(1, 2)).sum().backward()
+        >>> average_gradients(head, ALONE)
+        >>> head.weight.grad
+        tensor([[1., 1.]])
+    """
+    parameters = list(module.parameters())
+    means = mean_over_ranks([parameter.grad for parameter in parameters], ranks)
+    for parameter, mean in zip(parameters, means, strict=True):
+        parameter.grad = mean
 
 
 @contextmanager

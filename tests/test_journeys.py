@@ -24,9 +24,9 @@ head, network.fc = network.fc, nn.Identity()
 transform = Compose([Resize((32, 32)), ToTensor()])
 data_sets = [ImageFolder(str(path), transform) for path in sorted(Path(data).iterdir())]
 model = runpy.run_path(example)["Classifier"](network, head, data_sets)
-model.penalty = fishr.Scaled(fishr.Fishr(ema=0.95), 1000.0)
+model.matched = fishr.PenaltyModule(fishr.Scaled(fishr.Fishr(ema=0.95), 1000.0))
 every = lightning.pytorch.callbacks.ModelCheckpoint(dirpath=".", filename="kept", enable_version_counter=False)
-options = {"precision": "bf16-mixed", "limit_train_batches": 1, "logger": False}
+options = {"precision": "bf16-mixed", "limit_train_batches": 1, "reload_dataloaders_every_n_epochs": 1, "logger": False}
 trainer = lightning.Trainer(max_epochs=2, callbacks=[every], **options)
 trainer.fit(model, ckpt_path="kept.ckpt" if Path("kept.ckpt").exists() else None)
 network.fc = head

@@ -9,8 +9,6 @@ import pytest
 import torch
 import torch.distributed as dist
 
-import fishr
-
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = (ROOT / "docs" / "own-loops.md").read_text()
 
@@ -44,11 +42,7 @@ def test_every_block_runs_after_the_ones_before() -> None:
             raise AssertionError(f"block {number + 2}:\n{block}") from error
         if "fishr.load_state(penalty, problem, saved" in block:
             assert torch.equal(before.value, names["state"].value)
-    kept = names["Kept"](names["penalty"], names["problem"])
-    kept(fishr.observe(torch.nn.Linear(20, 64), names["head"], names["batch"]), step=6)
-    again = names["Kept"](names["penalty"], names["problem"])
-    again.load_state_dict(kept.state_dict())
-    assert torch.equal(again.state.value, kept.state.value)
+    assert names["matched"].step == 1
 
 
 def test_examples_and_sections_that_it_names_exist() -> None:

@@ -61,9 +61,7 @@ class Loop:
         loss = seen.domain_losses.mean() + value
         self.optimizer.zero_grad()
         loss.backward()
-        means = fishr.mean_over_ranks([parameter.grad for parameter in self.head.parameters()], self.ranks)
-        for parameter, mean in zip(self.head.parameters(), means, strict=True):
-            parameter.grad = mean
+        fishr.average_gradients(self.head, self.ranks)
         self.optimizer.step()
         return torch.stack([loss.detach(), value.detach()])
 

@@ -7,6 +7,7 @@ from fishr.penalties.fishr import Fishr
 from fishr.penalties.irm import IRM
 from fishr.penalties.moving_average import Average, MovingAverage
 from fishr.penalties.penalty import Penalty, Risk
+from fishr.penalties.penalty_module import PenaltyModule
 from fishr.penalties.schedules import Constant, CosineSchedule, Joined, LinearSchedule, Schedule, StepSchedule
 from fishr.penalties.vrex import VREx
 
@@ -22,6 +23,7 @@ __all__ = [
     "LinearSchedule",
     "MovingAverage",
     "Penalty",
+    "PenaltyModule",
     "Risk",
     "Scaled",
     "Schedule",

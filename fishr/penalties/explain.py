@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from fishr.observation import Observation, observe
 from fishr.penalties.combinators import Total, has_memory, weight_at
-from fishr.penalties.penalty import Penalty
+from fishr.penalties.penalty import Penalty, problem_of
 from fishr.ranks import ALONE
-from fishr.types import HEAD, DomainBatch, Problem
+from fishr.types import DomainBatch, Problem
 
 # Of an observation, what is no quantity of the batch.
 _SETTINGS = (
@@ -98,9 +98,7 @@ def explain(penalty: Penalty, step: int = 0, seen: Observation | None = None) ->
         fishr   0                   deltas, features, domains, sizes  no            21
     """
     seen = seen or _example()
-    layers = None if seen.layers == HEAD else seen.layers
-    features, outputs = seen.features.shape[-1], seen.logits.shape[-1]
-    problem = Problem.of(seen.module, seen.batch.domains, layers, features, outputs)
+    problem = problem_of(seen)
     terms = penalty.terms if isinstance(penalty, Total) else {type(penalty).__name__: penalty}
     return Explanation(step, tuple(_explain_term(name, term, step, seen, problem) for name, term in terms.items()))
 

@@ -3,7 +3,7 @@
 from typing import Literal, get_args
 
 import torch
-from attrs import frozen
+from attrs import evolve, frozen
 from torch import Tensor
 
 from fishr.compilation import traceable
@@ -28,6 +28,10 @@ class Average:
     value: Tensor
     updates: int
     missed: tuple[int, ...] | None = None
+
+    def on(self, device: torch.device) -> "Average":
+        """Return the state on a device."""
+        return self if self.value.device == device else evolve(self, value=self.value.to(device))
 
     def rows(self, present: Present) -> Tensor:
         """Return the values of the domains present."""

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from fishr.errors import InputError
 from fishr.observation import Observation
-from fishr.types import Problem
+from fishr.types import HEAD, Problem
 
 
 @runtime_checkable
@@ -76,3 +76,10 @@ def require_present(seen: Observation, name: str, least: int) -> None:
             f"{name}: got a batch with samples of {len(seen.present)} of {seen.batch.domains} domains, expected at "
             f"least {least} to compare; draw samples of more domains into each batch, or skip the penalty in this step"
         )
+
+
+def problem_of(seen: Observation, seed: int = 0) -> Problem:
+    """Return the problem of an observation's modules, all domains of its batch included."""
+    layers = None if seen.layers == HEAD else seen.layers
+    features, outputs = seen.features.shape[-1], seen.logits.shape[-1]
+    return Problem.of(seen.module, seen.batch.domains, layers, features, outputs, seed)

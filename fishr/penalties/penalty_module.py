@@ -1,0 +1,66 @@
+"""A penalty with its state as a module, for frameworks that save modules."""
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from fishr.observation import Observation
+from fishr.penalties.penalty import Penalty, problem_of
+from fishr.penalties.saved_state import load_state, state_dict
+from fishr.tensor_trees import to_device
+
+
+class PenaltyModule(nn.Module):
+    """A penalty, its state and its step as one module, for frameworks that save and load modules.
+
+    A call returns the penalty's value of an observation and keeps the next state. The penalty's step is the number of
+    calls before. The first call makes the state; each call moves it to the device of the observation. ``state_dict``
+    has step and state as plain numbers and tensors, in one entry, ``_extra_state``; there are no parameters.
+
+    Args:
+        penalty: any penalty.
+        seed: of the first values of a penalty that trains parameters of its own; the same on all ranks.
+
+    Raises:
+        InputError: When called first after ``load_state_dict``: the state does not fit the penalty, the head or the
+            number of domains, see ``load_state``.
+
+    Example:
+        >>> import torch
+        >>> from fishr.observation import observe
+        >>> from fishr.penalties.fishr import Fishr
+        >>> from fishr.types import DomainBatch
+        >>> batch = DomainBatch(torch.randn(6, 4), torch.tensor([0, 1, 0, 1, 0, 1]), sizes=(2, 4))
+        >>> matched, again = PenaltyModule(Fishr(ema=0.9)), PenaltyModule(Fishr(ema=0.9))
+        >>> value = matched(observe(nn.Identity(), nn.Linear(4, 2), batch))
+        >>> again.load_state_dict(matched.state_dict())
+        <All keys matched successfully>
+        >>> again.step
+        1
+    """
+
+    def __init__(self, penalty: Penalty, seed: int = 0) -> None:
+        super().__init__()
+        self.penalty, self.seed, self.step = penalty, seed, 0
+        self.state: Any = None
+        self._saved: dict[str, Any] | None = None  # until the first call knows what it has to fit
+
+    def forward(self, seen: Observation) -> Tensor:
+        """Return the value of the penalty, 0-dim."""
+        if self.state is None:
+            problem = problem_of(seen, self.seed)
+            saved = self._saved
+            self.state = self.penalty.init(problem) if saved is None else load_state(self.penalty, problem, saved)
+            self._saved = None
+        state = to_device(self.state, seen.labels.device)
+        value, self.state = self.penalty(seen, state, self.step)
+        self.step += 1
+        return value
+
+    def get_extra_state(self) -> dict[str, Any]:
+        """Return step and state for ``state_dict``."""
+        return {"step": self.step, "state": self._saved if self.state is None else state_dict(self.state)}
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        """Take step and state from ``load_state_dict``."""
+        self.step, self._saved, self.state = state["step"], state["state"], None
