@@ -27,6 +27,7 @@ VARIANTS: dict[str, tuple[str, ...]] = {
         *(*_COMMON, *_WARM_UP, "--set", "objective.penalty.fishr.penalty.ema=0.9"),
         *("--set", "batches.kind=Minibatch", "--set", "batches.size=64"),
         *("--set", "transform={kind='Mixup'}", "--set", "descent={kind='SAM'}"),
+        *("--set", "objective.risk={kind='DANN', adversary={dropout=0.1}}"),
         *("--set", "average={kind='EMA', decay=0.9, start=5}"),
         *("--set", "lr_schedule={kind='CosineSchedule', start=1, end=0, steps=60}"),
         *("--set", "lr_factors={'featurizer.1' = 0.1, head = {kind='StepSchedule', at=20, before=0, after=2}}"),

@@ -22,8 +22,10 @@ from .inference import load_model
 from .losses import BinaryCrossEntropy, CrossEntropy, SquaredError
 from .methods import (
     CAD,
+    CDANN,
     CMA,
     CORAL,
+    DANN,
     EQRM,
     HGP,
     MMD,
@@ -94,8 +96,10 @@ __version__: str
 
 __all__ = [
     "CAD",
+    "CDANN",
     "CMA",
     "CORAL",
+    "DANN",
     "EQRM",
     "ERM",
     "HGP",

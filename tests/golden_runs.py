@@ -1,11 +1,13 @@
 """DomainBed's weights after four updates, and the problem that they belong to."""
 
 import json
+import re
 import zlib
 from pathlib import Path
 from typing import Any
 
 import torch
+from attrs import evolve
 from torch import Tensor
 
 from fishr.protocols.domainbed.job import Job
@@ -13,6 +15,7 @@ from fishr.protocols.domainbed.settings import Settings
 from fishr.training.evaluation import averaged
 from fishr.training.experiment import Experiment
 from fishr.training.model import Model, evaluating, place
+from fishr.training.owned import Owned
 from fishr.training.state import TrainingState, build_modules, first_state
 from fishr.training.step import advance
 from fishr.types import DomainBatch
@@ -32,9 +35,8 @@ def upstream(name: str) -> str:
     for ours, theirs in WRAPPED.items():
         name = name.replace(ours, theirs)
     role, *layer, kind = name.split(".")
-    if role == "context_net":
-        return name
-    return ".".join((role, *(LAYERS[part] for part in layer), kind))
+    layers = LAYERS if role.startswith("featurizer") else {}
+    return ".".join((role, *(layers.get(part, part) for part in layer), kind))
 
 
 def first_value(name: str, shape: tuple[int, ...]) -> Tensor:
@@ -70,6 +72,30 @@ def checksum(flat: Tensor) -> list[float]:
     return [flat.sum().item(), flat.square().sum().item(), (flat * wave).sum().item()]
 
 
+def owned_values(tree: Any, role: str = "discriminator") -> dict[str, Tensor]:
+    """The parameters that risks and penalties train, by DomainBed's names: a key of a state is a role."""
+    if isinstance(tree, Owned):
+        # A module of several roles has them in the names of its parameters.
+        prefix = "" if any(name.startswith("discriminator.") for name in tree.parameters) else f"{role}."
+        return {re.sub(r"hidden(\d)", r"hiddens.\1", prefix + name): value for name, value in tree.parameters.items()}
+    if not isinstance(tree, dict):
+        return {}
+    parts = (owned_values(part, role if key == "risk" else key) for key, part in tree.items())
+    return {name: value for part in parts for name, value in part.items()}
+
+
+def with_first_values(tree: Any, role: str = "discriminator") -> Any:
+    """A state of penalties with DomainBed's first values of the parameters that they train."""
+    if isinstance(tree, Owned):
+        names = zip(tree.parameters, owned_values(tree, role), strict=True)
+        return evolve(
+            tree, parameters={own: first_value(name, tuple(tree.parameters[own].shape)) for own, name in names}
+        )
+    if not isinstance(tree, dict):
+        return tree
+    return {key: with_first_values(part, role if key == "risk" else key) for key, part in tree.items()}
+
+
 def experiment_of(algorithm: str, hparams: dict[str, Any]) -> Experiment:
     settings = Settings(hparams=hparams | {"batch_size": 8})
     return Job("RotatedMNIST", algorithm, (0, 1, 2), 0, 0, settings).experiment()
@@ -87,17 +113,19 @@ def golden_model(experiment: Experiment) -> Model:
 
 def sums_of(model: Model, experiment: Experiment, state: TrainingState) -> dict[str, list[float]]:
     """The checksums of each role, and of the averaged weights of all."""
+    sums = checksums(state.parameters | owned_values(state.penalty))
     if experiment.average is None:
-        return checksums(state.parameters)
+        return sums
     means = averaged(model, experiment, state).parameters
     flat = torch.cat([means[name].flatten() for name in sorted(means, key=upstream)])
-    return checksums(state.parameters) | {"average": checksum(flat)}
+    return sums | {"average": checksum(flat)}
 
 
 def updates(experiment: Experiment, steps: int = 4) -> tuple[list[dict[str, list[float]]], Tensor]:
     """The checksums before the first update and after each, and the last prediction."""
     model = golden_model(experiment)
     state = first_state(experiment, model, 3)
+    state = evolve(state, penalty=with_first_values(state.penalty))
     found = [sums_of(model, experiment, state)]
     for step in range(steps):
         state, _ = advance(model, experiment, state, batch_of(step))

@@ -1,8 +1,11 @@
+from .adversary import Adversary as Adversary
 from .arm import ARM as ARM
 from .cad import CAD as CAD
 from .causirl import CausIRL as CausIRL
+from .cdann import CDANN as CDANN
 from .cma import CMA as CMA
 from .coral import CORAL as CORAL
+from .dann import DANN as DANN
 from .eqrm import EQRM as EQRM
 from .every_method import METHODS as METHODS
 from .group_dro import GroupDRO as GroupDRO

@@ -14,10 +14,12 @@ from fishr.penalties import explain as explain_penalty
 from fishr.penalties.combinators import weight_at
 from fishr.ranks import ALONE
 from fishr.seeding import named_generator
+from fishr.tensor_trees import named_tensors
 from fishr.training.experiment import Experiment
 from fishr.training.learning_rates import by_layer
+from fishr.training.model import Model
 from fishr.training.objective import Objective
-from fishr.training.state import build_model
+from fishr.training.state import build_model, first_state
 
 
 @frozen
@@ -74,9 +76,12 @@ def loss_outline(objective: Objective, steps: int) -> str:
     return "\n".join(lines)
 
 
-def _parts(experiment: Experiment) -> dict[str, str]:
+def _parts(experiment: Experiment, model: Model, domains: int) -> dict[str, str]:
     found: dict[str, Any] = {name: getattr(experiment, name) for name in ("transform", "descent", "average")}
-    return {name: getattr(part, "__name__", repr(part)) for name, part in found.items() if part is not None}
+    parts = {name: getattr(part, "__name__", repr(part)) for name, part in found.items() if part is not None}
+    memory = first_state(experiment, model, domains).penalty.get("risk")
+    numbers = sum(tensor.numel() for _, tensor in named_tensors(memory))
+    return {"risk": f"{experiment.objective.risk}, {numbers} numbers remembered", **parts} if numbers else parts
 
 
 def _risk_name(objective: Objective) -> str:
@@ -128,5 +133,5 @@ def explain_objective(experiment: Experiment, step: int = 0, data_dir: Path | No
         fresh_optimizer=objective.fresh_optimizer(step),
         penalty=penalty,
         learning_rates=experiment.learning_rates(step),
-        parts=_parts(experiment),
+        parts=_parts(experiment, model, len(domains.training)),
     )

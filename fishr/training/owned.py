@@ -96,14 +96,18 @@ class Owned:
 
 
 def applied(
-    module: nn.Module, leaves: dict[str, Tensor], inputs: Tensor, generator: torch.Generator | None = None
+    module: nn.Module,
+    leaves: dict[str, Tensor],
+    inputs: Tensor | tuple[Tensor, ...],
+    generator: torch.Generator | None = None,
 ) -> Tensor:
     """Return a module's output with given parameters and buffers; its random layers draw from the generator."""
     if generator is None:
-        return functional_call(module, leaves, (inputs,))
+        return functional_call(module, leaves, inputs)
+    device = (inputs if isinstance(inputs, Tensor) else inputs[0]).device
     # Of one seed on all ranks, which all see the same samples.
-    with seeded(int(torch.randint(2**63 - 1, (), generator=generator)), inputs.device):
-        return functional_call(module, leaves, (inputs,))
+    with seeded(int(torch.randint(2**63 - 1, (), generator=generator)), device):
+        return functional_call(module, leaves, inputs)
 
 
 def template(build: Callable[[], nn.Module]) -> nn.Module:

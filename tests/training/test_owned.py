@@ -22,6 +22,7 @@ from fishr.models.heads import LinearHead
 from fishr.penalties import Fishr, Scaled, Total
 from fishr.ranks import ALONE, Ranks
 from fishr.training import SGD, Adam, Compute, Experiment, Objective, Stepped, train
+from fishr.training.explanation import explain_objective
 from fishr.training.owned import Owned, applied
 from fishr.types import Problem
 
@@ -216,3 +217,9 @@ def summed(ranks: Ranks) -> Any:
 def test_the_gradient_of_a_sum_over_ranks_is_that_of_all_samples() -> None:
     for gradient in on_ranks(2, summed):
         torch.testing.assert_close(gradient, torch.full((1, 2), 9.0))
+
+
+def test_an_explanation_names_a_risk_with_a_memory() -> None:
+    found = str(explain_objective(EXPERIMENT))
+    # 60 weights of the critic, two moments of each, and 11 numbers of batch normalization.
+    assert found.splitlines()[1] == "risk: Rival(), 191 numbers remembered"

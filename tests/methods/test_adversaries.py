@@ -1,0 +1,181 @@
+"""Methods that train networks of their own against loops with torch.optim in float64, on ranks, and without classes."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import attrs
+import pytest
+import torch
+from ranks import on_ranks
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+from torch.testing import assert_close
+
+from fishr.data import Domain, Domains
+from fishr.data.batches import Minibatch
+from fishr.errors import InputError
+from fishr.losses import BinaryCrossEntropy, CrossEntropy
+from fishr.methods import CDANN, DANN, Adversary
+from fishr.models.featurizers import MLP
+from fishr.models.heads import LinearHead
+from fishr.ranks import ALONE, Ranks
+from fishr.tensor_trees import named_tensors
+from fishr.training import Adam, Experiment, Objective, Stepped, build_model, first_state, train
+from fishr.training.step import advance
+from fishr.types import DomainBatch, Problem
+
+CLOSE = {"rtol": 1e-10, "atol": 1e-12}
+OWN = Adam(lr=0.03, betas=(0.5, 0.9), weight_decay=0.01)
+ADVERSARY = Adversary(width=6, depth=4, steps=2, gradient_penalty=0.7, optimizer=OWN)
+
+
+@pytest.fixture(autouse=True)
+def float64() -> Iterator[None]:
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+def three_domains(seed: int, data_dir: object) -> Domains:
+    """Domains of 13, 9 and 11 samples, of 4 classes of which the batches below have 3."""
+    draws = torch.Generator().manual_seed(seed)
+
+    def domain(index: int, rows: int) -> Domain:
+        return Domain(
+            f"domain {index}", torch.randn(rows, 4, generator=draws), torch.randint(4, (rows,), generator=draws)
+        )
+
+    return Domains(tuple(domain(index, rows) for index, rows in enumerate((13, 9, 11))), (domain(3, 4),), classes=4)
+
+
+def experiment(risk: Any) -> Experiment:
+    return Experiment(
+        name="adversaries",
+        data=three_domains,
+        featurizer=MLP(widths=(5,)),
+        head=LinearHead(),
+        loss=CrossEntropy(),
+        objective=Objective(risk=risk),
+        optimizer=Adam(lr=0.02),
+        batches=Minibatch(6),
+        steps=7,
+    )
+
+
+def batch_of(step: int) -> DomainBatch:
+    """Domain 1 is missing from each second batch, and class 1 from all."""
+    draws = torch.Generator().manual_seed(step)
+    sizes = (5, 0, 4) if step % 2 else (3, 4, 4)
+    labels = torch.randint(3, (sum(sizes),), generator=draws)
+    return DomainBatch(torch.randn(sum(sizes), 4, generator=draws), labels + (labels > 0), sizes)
+
+
+def weighted(losses: Tensor, labels: Tensor, form: str) -> Tensor:
+    """Each class counts alike, and of these the largest label stands for the number in DomainBed."""
+    classes = max(labels.tolist()) + 1 if form == "domainbed" else len(set(labels.tolist()))
+    total = torch.zeros(())
+    for label in set(labels.tolist()):
+        weight = torch.tensor(1 / (int((labels == label).sum()) * classes))
+        weight = weight.float().double() if form == "domainbed" else weight
+        total = total + weight * losses[labels == label].sum()
+    return total
+
+
+@pytest.mark.parametrize("form", ["domainbed", "paper"])
+@pytest.mark.parametrize("method", [DANN, CDANN])
+def test_adversaries_train_as_torch_does(method: Callable[..., Any], form: str) -> None:
+    made = experiment(method(weight=0.6, adversary=ADVERSARY, form=form))
+    domains = made.data(0, None)
+    model = build_model(made, domains)
+    state = first_state(made, model, 3)
+
+    network = nn.Sequential(model.featurizer, model.head)
+    critic, classes = ADVERSARY.network(5, 3), nn.Embedding(4, 5)
+    own = {name.removeprefix("discriminator."): p for name, p in state.penalty["risk"].parameters.items()}
+    if method is CDANN:
+        classes.load_state_dict({"weight": own.pop("class_embeddings.weight")})
+    critic.load_state_dict(own)
+    oracle = [p.detach().clone().requires_grad_() for p in network.parameters()]
+    of_network = torch.optim.Adam(oracle, lr=0.02)
+    trained = [*critic.parameters(), *(classes.parameters() if method is CDANN else ())]
+    of_critic = torch.optim.Adam(trained, lr=0.03, betas=(0.5, 0.9), weight_decay=0.01)
+
+    for step in range(7):
+        batch = batch_of(step)
+        state, record = advance(model, made, state, batch)
+
+        ids = torch.repeat_interleave(torch.arange(3), torch.tensor(batch.sizes))
+        weight, bias, weight_of_head, bias_of_head = oracle
+        z = (batch.inputs @ weight.T + bias).relu()
+        inputs = z + classes(batch.labels) if method is CDANN else z
+        losses = cross_entropy(critic(inputs), ids, reduction="none")
+        slopes = torch.autograd.grad(losses.sum(), inputs, create_graph=True)[0]
+        adversarial = weighted(losses, batch.labels, form) if method is CDANN else losses.mean()
+        adversarial = adversarial + 0.7 * slopes.norm(dim=1).square().mean()
+        risk = cross_entropy(z @ weight_of_head.T + bias_of_head, batch.labels)
+        by_critic = torch.autograd.grad(adversarial, trained, retain_graph=True)
+        by_network = torch.autograd.grad(risk - 0.6 * adversarial, oracle)
+        of_turn = (step + 1) % 3 < 2
+        assert record.risk == pytest.approx(
+            (adversarial if of_turn and form == "domainbed" else risk - 0.6 * adversarial).item(), rel=1e-12
+        )
+        for parameters, gradients, optimizer, moves in (
+            (trained, by_critic, of_critic, of_turn or form == "paper"),
+            (oracle, by_network, of_network, not of_turn or form == "paper"),
+        ):
+            for parameter, gradient in zip(parameters, gradients, strict=True):
+                parameter.grad = gradient if moves else None
+            optimizer.step()
+
+    assert_close([*state.parameters.values()], [p.detach() for p in oracle], **CLOSE)
+    named = state.penalty["risk"].parameters
+    expected = [named[name] for name in named if "class" not in name] + [p for n, p in named.items() if "class" in n]
+    assert_close(expected, [p.detach() for p in trained], **CLOSE)
+
+
+RISKS = {
+    "DANN": DANN(adversary=attrs.evolve(ADVERSARY, dropout=0.5)),
+    "CDANN of the paper": CDANN(adversary=attrs.evolve(ADVERSARY, dropout=0.5), form="paper"),
+}
+
+
+def follow(ranks: Ranks) -> list[dict[str, Tensor]]:
+    """All tensors of the last states."""
+    torch.set_default_dtype(torch.float64)
+    try:
+        events = [[*train(experiment(risk), ranks=ranks)] for risk in RISKS.values()]
+        last = [[event.state for event in of_run if isinstance(event, Stepped)][-1] for of_run in events]
+        return [dict(named_tensors((state.parameters, state.penalty))) for state in last]
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+@pytest.mark.slow
+def test_two_ranks_are_one() -> None:
+    expected = follow(ALONE)
+    for found in on_ranks(2, follow):
+        assert_close(found, expected, rtol=1e-9, atol=1e-11)
+
+
+def test_labels_that_are_no_classes_are_refused() -> None:
+    draws = torch.Generator().manual_seed(0)
+    one, two, three = (Domain(name, torch.randn(6, 4, generator=draws), torch.tensor([0, 1] * 3)) for name in "abc")
+    made = attrs.evolve(experiment(CDANN()), loss=BinaryCrossEntropy())
+    with pytest.raises(InputError, match="expected class indices"):
+        list(train(made, domains=Domains((one, two), (three,), classes=2)))
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Adversary(depth=1), "depth: got 1"),
+        (lambda: Adversary(steps=0), "steps: got 0"),
+        (lambda: Adversary(gradient_penalty=-1.0), "gradient_penalty: got -1.0"),
+        (lambda: DANN(weight=-1.0), "weight: got -1.0"),
+        (lambda: CDANN(form="ours"), "form: got 'ours'"),  # pyright: ignore[reportArgumentType]
+        (lambda: DANN().init(Problem.of(nn.Sequential(nn.Linear(2, 2)), 2)), "DANN: got a problem of unknown width"),
+    ],
+)
+def test_settings_out_of_range_are_refused(make: Callable[[], Any], message: str) -> None:
+    with pytest.raises(InputError, match=f"^{message}"):
+        make()
