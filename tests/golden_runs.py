@@ -26,6 +26,8 @@ HPARAMS: dict[str, Any] = json.loads((FOLDER / "hparams.json").read_text())
 FLOAT64 = torch.float64
 # The layers of ``MNISTCNN`` by DomainBed's names.
 LAYERS = {"0": "conv1", "2": "bn0", "3": "conv2", "5": "bn1", "6": "conv3", "8": "bn2", "9": "conv4", "11": "bn3"}
+# DomainBed's names of what a state owns, where they are not its keys.
+ROLES = {"selfreg": "cdpl"}
 # Names below a featurizer that wraps another.
 WRAPPED = {"featurizer.network.": "featurizer.", "featurizer.context.": "context_net.context_net."}
 
@@ -37,6 +39,11 @@ def upstream(name: str) -> str:
     role, *layer, kind = name.split(".")
     layers = LAYERS if role.startswith("featurizer") else {}
     return ".".join((role, *(layers.get(part, part) for part in layer), kind))
+
+
+def role_of(name: str) -> str:
+    """The role of a parameter by DomainBed's name."""
+    return re.match(r"heads\.\d|\w+", name)[0]
 
 
 def first_value(name: str, shape: tuple[int, ...]) -> Tensor:
@@ -63,7 +70,7 @@ def checksums(parameters: dict[str, Tensor]) -> dict[str, list[float]]:
     """[Σw, Σw², Σ w_i·cos i] of each role."""
     roles = dict[str, list[Tensor]]()
     for name in sorted(parameters, key=upstream):
-        roles.setdefault(upstream(name).partition(".")[0], []).append(parameters[name].flatten())
+        roles.setdefault(role_of(upstream(name)), []).append(parameters[name].flatten())
     return {role: checksum(torch.cat(parts)) for role, parts in roles.items()}
 
 
@@ -75,6 +82,7 @@ def checksum(flat: Tensor) -> list[float]:
 def owned_values(tree: Any, role: str = "discriminator") -> dict[str, Tensor]:
     """The parameters that risks and penalties train, by DomainBed's names: a key of a state is a role."""
     if isinstance(tree, Owned):
+        role = ROLES.get(role, role)
         # A module of several roles has them in the names of its parameters.
         prefix = "" if any(name.startswith("discriminator.") for name in tree.parameters) else f"{role}."
         return {re.sub(r"hidden(\d)", r"hiddens.\1", prefix + name): value for name, value in tree.parameters.items()}
@@ -96,6 +104,10 @@ def with_first_values(tree: Any, role: str = "discriminator") -> Any:
     return {key: with_first_values(part, role if key == "risk" else key) for key, part in tree.items()}
 
 
+def owned_by(state: TrainingState) -> dict[str, Tensor]:
+    return owned_values(state.penalty) | owned_values(state.descent)
+
+
 def experiment_of(algorithm: str, hparams: dict[str, Any]) -> Experiment:
     settings = Settings(hparams=hparams | {"batch_size": 8})
     return Job("RotatedMNIST", algorithm, (0, 1, 2), 0, 0, settings).experiment()
@@ -113,7 +125,7 @@ def golden_model(experiment: Experiment) -> Model:
 
 def sums_of(model: Model, experiment: Experiment, state: TrainingState) -> dict[str, list[float]]:
     """The checksums of each role, and of the averaged weights of all."""
-    sums = checksums(state.parameters | owned_values(state.penalty))
+    sums = checksums(state.parameters | owned_by(state))
     if experiment.average is None:
         return sums
     means = averaged(model, experiment, state).parameters
@@ -125,7 +137,7 @@ def updates(experiment: Experiment, steps: int = 4) -> tuple[list[dict[str, list
     """The checksums before the first update and after each, and the last prediction."""
     model = golden_model(experiment)
     state = first_state(experiment, model, 3)
-    state = evolve(state, penalty=with_first_values(state.penalty))
+    state = evolve(state, penalty=with_first_values(state.penalty), descent=with_first_values(state.descent))
     found = [sums_of(model, experiment, state)]
     for step in range(steps):
         state, _ = advance(model, experiment, state, batch_of(step))

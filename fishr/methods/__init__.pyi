@@ -21,3 +21,5 @@ from .rdm import RDM as RDM
 from .rdm import LossVariance as LossVariance
 from .rsc import RSC as RSC
 from .sd import SD as SD
+from .selfreg import SelfReg as SelfReg
+from .trm import TRM as TRM
