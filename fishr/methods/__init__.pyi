@@ -4,6 +4,7 @@ from .cad import CAD as CAD
 from .causirl import CausIRL as CausIRL
 from .cdann import CDANN as CDANN
 from .cma import CMA as CMA
+from .combination import combined as combined
 from .coral import CORAL as CORAL
 from .dann import DANN as DANN
 from .eqrm import EQRM as EQRM

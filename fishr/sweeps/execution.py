@@ -101,11 +101,17 @@ def settle(job: Job, tries: int, outcome: Outcome, conditions: Conditions) -> Jo
 
 
 def check_input(jobs: Iterable[Job], data_dir: Path | None = None, device: str = "cpu") -> None:
-    """Build the data and the network of the first job of each data set, so that bad input is refused at once."""
+    """Refuse bad input at once: build the data and the network of each data set, and the settings of each method."""
     resolve_device(device)
-    first = dict[str, Job]()
+    methods, first = dict[tuple[str, str], Job](), dict[str, Job]()
     for job in jobs:
+        methods.setdefault((job.dataset, job.algorithm), job)
         first.setdefault(job.dataset, job)
+    for job in methods.values():
+        try:
+            job.experiment()
+        except InputError as error:
+            raise InputError(f"{job.dataset}, {job.algorithm}: {error}") from error
     for job in first.values():
         try:
             experiment = job.experiment()

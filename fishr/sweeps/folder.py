@@ -33,6 +33,9 @@ _BUILT_IN = {
     "loss": {KIND: "CrossEntropy"},
     "optimizer": {KIND: "Adam", "lr": 1.0},
     "penalty": {KIND: "ERM"},
+    "transform": {KIND: "Mixup"},
+    "descent": {KIND: "SAM"},
+    "average": {KIND: "EMA"},
     "source": {KIND: "ImageFolders", "folder": "data"},
 }
 # Settings that need not be there, with tables of plugins' kinds by other names.

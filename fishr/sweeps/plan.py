@@ -47,7 +47,8 @@ class Plan:
         for dataset in self.datasets:
             for algorithm in self.algorithms:
                 for envs in self.test_sets(dataset):
-                    Job(dataset, algorithm, envs, hparams_seed=0, trial_seed=0, settings=self.settings)
+                    # Refuses a method that does not go with the settings.
+                    _ = Job(dataset, algorithm, envs, hparams_seed=0, trial_seed=0, settings=self.settings).changes
 
     def test_sets(self, dataset: str) -> tuple[tuple[int, ...], ...]:
         """Return the sets of test environments of a data set, in order."""

@@ -79,6 +79,20 @@ class Job:
         drawn = hyperparameters(self.dataset, ranges, self.hparams_seed, self.trial_seed)
         return drawn | {name: value for name, value in self.settings.hparams.items() if name in drawn}
 
+    @property
+    def changes(self) -> dict[str, Any]:
+        """Fields of the experiment that the method or the settings change, beside the objective."""
+        changes = self.settings.method(self.algorithm).changes(self.hparams)
+        for name in ("transform", "descent", "average"):
+            shared: Any = getattr(self.settings, name)
+            if shared is not None and name in changes:
+                raise InputError(
+                    f"settings.{name}: got {type(shared).__name__} for all methods, but {self.algorithm} has one of "
+                    f"its own; give the other methods a {name} under settings.methods"
+                )
+            changes |= {} if shared is None else {name: shared}
+        return changes
+
     def experiment(self) -> Experiment:
         """Return DomainBed's run: its data, network, objective and batches, evaluated when DomainBed records."""
         settings, hparams, method = self.settings, self.hparams, self.settings.method(self.algorithm)
@@ -106,7 +120,7 @@ class Job:
             lr_schedule=settings.lr_schedule,
             lr_factors=settings.lr_factors,
         )
-        return attrs.evolve(experiment, **method.changes(hparams))
+        return attrs.evolve(experiment, **self.changes)
 
 
 def feature_experiment(dataset: str, settings: Settings) -> Experiment:

@@ -1,16 +1,21 @@
-"""Custom methods of a plan: a penalty whose weight and warm-up are drawn."""
+"""Custom methods of a plan: built-in methods together, a penalty whose weight and warm-up are drawn, other parts."""
 
 from typing import Any
 
 from attrs import field, frozen
 
+from fishr.averages.weight_average import WeightAverage
 from fishr.checks import number
+from fishr.descents.descent import Descent
 from fishr.errors import InputError
-from fishr.methods.method import Hparams, Method, after_warm_up
+from fishr.methods.combination import combined
+from fishr.methods.every_method import METHODS
+from fishr.methods.method import Method, after_warm_up
 from fishr.methods.ranges import Range, power, whole
 from fishr.penalties.penalty import Penalty
 from fishr.penalties.schedules import Schedule
-from fishr.training.objective import Objective
+from fishr.protocols.domainbed.hyperparameters import hyperparameters
+from fishr.transforms.batch_transform import BatchTransform
 
 
 def _powers(record: object, attribute: Any, value: tuple[float, ...]) -> None:
@@ -20,10 +25,10 @@ def _powers(record: object, attribute: Any, value: tuple[float, ...]) -> None:
 
 @frozen
 class OwnMethod:
-    """A penalty whose weight and warm-up are drawn: a custom method, as a plan describes it."""
+    """A custom method, as a plan describes it: ERM, or the methods that it combines, with parts of its own."""
 
-    penalty: Penalty
-    weight: float = field(default=1.0, validator=number())  # default after the warm-up
+    penalty: Penalty | None = None
+    weight: float = field(default=1.0, validator=number())  # default of the penalty's after the warm-up
     # lowest and highest power of ten
     weight_powers: tuple[float, float] = field(default=(-1.0, 5.0), validator=_powers)
     warm_up: int = 500  # default number of updates
@@ -31,16 +36,35 @@ class OwnMethod:
     before: float = field(default=0.0, validator=number())  # weight during the warm-up
     lr_schedule: Schedule | None = None  # factor of the drawn learning rate; None: that of the settings
     lr_factors: dict[str, Schedule] | None = None  # by layer, likewise
+    combines: tuple[str, ...] = ()  # built-in methods, each with its draws
+    transform: BatchTransform | None = None
+    descent: Descent | None = None
+    average: WeightAverage | None = None
+
+    def __attrs_post_init__(self) -> None:
+        unknown = [name for name in self.combines if name not in METHODS]
+        if unknown or len(set(self.combines)) < len(self.combines):
+            raise InputError(f"combines: got {list(self.combines)}, expected some of {', '.join(METHODS)}, each once")
+        # Refuses what cannot be combined.
+        made = self.method()
+        defaults = hyperparameters("PACS", made.ranges_on("PACS"), hparams_seed=0, trial_seed=0)
+        made.changes(defaults)
+        made.objective(defaults)
 
     def method(self) -> Method:
-        ranges = {
-            "lambda": Range(self.weight, power(*self.weight_powers)),
-            "penalty_anneal_iters": Range(self.warm_up, whole(power(*self.warm_up_powers))),
-        }
-        rates = {"lr_schedule": self.lr_schedule, "lr_factors": self.lr_factors}
-        changes = {name: value for name, value in rates.items() if value is not None}
-        return Method(ranges, self._objective, lambda hparams: changes)
+        names = ("lr_schedule", "lr_factors", "transform", "descent", "average")
+        parts: dict[str, Any] = {name: getattr(self, name) for name in names}
+        own = Method(changes=lambda h: {name: value for name, value in parts.items() if value is not None})
+        combines = {name: METHODS[name] for name in self.combines}
+        penalty = {} if self.penalty is None else {"penalty": self._drawn(self.penalty, "own_" if combines else "")}
+        return combined(combines | penalty | {"the plan": own})
 
-    def _objective(self, hparams: Hparams) -> Objective:
-        at, weight = hparams["penalty_anneal_iters"], hparams["lambda"]
-        return after_warm_up("penalty", self.penalty, at, weight, self.before)
+    def _drawn(self, penalty: Penalty, prefix: str) -> Method:
+        weight, warm_up = f"{prefix}lambda", f"{prefix}penalty_anneal_iters"
+        return Method(
+            {
+                weight: Range(self.weight, power(*self.weight_powers)),
+                warm_up: Range(self.warm_up, whole(power(*self.warm_up_powers))),
+            },
+            lambda h: after_warm_up("penalty", penalty, h[warm_up], h[weight], self.before),
+        )

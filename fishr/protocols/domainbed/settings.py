@@ -8,6 +8,7 @@ import attrs
 from attrs import Factory, evolve, field, frozen
 from attrs.validators import optional
 
+from fishr.averages.weight_average import WeightAverage
 from fishr.checks import number, one_of, whole
 from fishr.data.cached_features import FeatureEnvironments
 from fishr.data.domains import DataSet
@@ -18,6 +19,7 @@ from fishr.data.images.image_environments import ImageSource
 from fishr.data.images.preprocessing import Preprocessing
 from fishr.data.mnist import DomainBedColoredMNIST, RotatedMNIST
 from fishr.data.numpy_data import NumPyData
+from fishr.descents.descent import Descent
 from fishr.errors import InputError
 from fishr.losses import Loss, predicts_classes
 from fishr.methods.every_method import METHODS
@@ -32,6 +34,7 @@ from fishr.protocols.domainbed.datasets import BENCHMARKS, Benchmark
 from fishr.protocols.domainbed.hyperparameters import hyperparameters
 from fishr.protocols.domainbed.methods import OwnMethod
 from fishr.training.optimizers import Optimizer
+from fishr.transforms.batch_transform import BatchTransform
 
 Protocol = Literal["domainbed-2021", "domainbed-2024"]
 Validation = Literal["clean", "augmented"]
@@ -96,6 +99,10 @@ class Settings:
     optimizer: Optimizer | None = None  # None: Adam; the drawn lr and weight_decay replace its own
     lr_schedule: Schedule | None = None  # factor of the drawn learning rate, as in ``Experiment``
     lr_factors: dict[str, Schedule] | None = None  # by layer, likewise
+    # of all methods, none of which may have one of its own
+    transform: BatchTransform | None = None
+    descent: Descent | None = None
+    average: WeightAverage | None = None
 
     def __attrs_post_init__(self) -> None:
         for name in (*(n for n in self.own if n in BENCHMARKS), *(n for n in self.methods if n in METHODS)):
