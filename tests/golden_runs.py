@@ -79,8 +79,8 @@ def checksum(flat: Tensor) -> list[float]:
     return [flat.sum().item(), flat.square().sum().item(), (flat * wave).sum().item()]
 
 
-def owned_values(tree: Any, role: str = "discriminator") -> dict[str, Tensor]:
-    """The parameters that risks and penalties train, by DomainBed's names: a key of a state is a role."""
+def owned_values(tree: Any, role: str = "") -> dict[str, Tensor]:
+    """The parameters that risks and penalties train, by DomainBed's names: a key of a term's state is a role."""
     if isinstance(tree, Owned):
         role = ROLES.get(role, role)
         # A module of several roles has them in the names of its parameters.
@@ -88,11 +88,11 @@ def owned_values(tree: Any, role: str = "discriminator") -> dict[str, Tensor]:
         return {re.sub(r"hidden(\d)", r"hiddens.\1", prefix + name): value for name, value in tree.parameters.items()}
     if not isinstance(tree, dict):
         return {}
-    parts = (owned_values(part, role if key == "risk" else key) for key, part in tree.items())
+    parts = (owned_values(part, key if role else "discriminator") for key, part in tree.items())
     return {name: value for part in parts for name, value in part.items()}
 
 
-def with_first_values(tree: Any, role: str = "discriminator") -> Any:
+def with_first_values(tree: Any, role: str = "") -> Any:
     """A state of penalties with DomainBed's first values of the parameters that they train."""
     if isinstance(tree, Owned):
         names = zip(tree.parameters, owned_values(tree, role), strict=True)
@@ -101,7 +101,7 @@ def with_first_values(tree: Any, role: str = "discriminator") -> Any:
         )
     if not isinstance(tree, dict):
         return tree
-    return {key: with_first_values(part, role if key == "risk" else key) for key, part in tree.items()}
+    return {key: with_first_values(part, key if role else "discriminator") for key, part in tree.items()}
 
 
 def owned_by(state: TrainingState) -> dict[str, Tensor]:

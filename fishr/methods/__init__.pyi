@@ -24,3 +24,5 @@ from .rsc import RSC as RSC
 from .sd import SD as SD
 from .selfreg import SelfReg as SelfReg
 from .trm import TRM as TRM
+from .urm import URM as URM
+from .urm import Activated as Activated

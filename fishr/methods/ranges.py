@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from attrs import frozen
 from numpy.random import RandomState
 
-Value = float | int | bool
+Value = float | int | bool | str
 Draw = Callable[[RandomState], Value]
 
 

@@ -15,9 +15,12 @@ from fishr.data import Domain, Domains
 from fishr.data.batches import Minibatch
 from fishr.errors import InputError
 from fishr.losses import BinaryCrossEntropy, CrossEntropy
-from fishr.methods import CDANN, DANN, Adversary
+from fishr.methods import CDANN, DANN, METHODS, URM, Activated, Adversary
+from fishr.methods.urm import uniform_like
 from fishr.models.featurizers import MLP
 from fishr.models.heads import LinearHead
+from fishr.observation import observe
+from fishr.penalties import ERM, Scaled, Total
 from fishr.ranks import ALONE, Ranks
 from fishr.tensor_trees import named_tensors
 from fishr.training import Adam, Experiment, Objective, Stepped, build_model, first_state, train
@@ -133,9 +136,77 @@ def test_adversaries_train_as_torch_does(method: Callable[..., Any], form: str) 
     assert_close(expected, [p.detach() for p in trained], **CLOSE)
 
 
-RISKS = {
-    "DANN": DANN(adversary=attrs.evolve(ADVERSARY, dropout=0.5)),
-    "CDANN of the paper": CDANN(adversary=attrs.evolve(ADVERSARY, dropout=0.5), form="paper"),
+@pytest.mark.parametrize(("activation", "low"), [("tanh", -1.0), ("relu", 0.0)])
+def test_features_like_noise_train_as_torch_does(activation: Any, low: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    penalty = URM(features=0.3, hidden=2, low=low, optimizer=OWN)
+    made = attrs.evolve(
+        experiment(ERM("samples")),
+        featurizer=Activated(MLP(widths=(5,)), activation),
+        objective=Objective(risk=ERM("samples"), penalty=Total(urm=Scaled(penalty, 0.6))),
+    )
+    model = build_model(made, made.data(0, None))
+    state = first_state(made, model, 3)
+
+    critic = [p.clone().requires_grad_() for p in state.penalty["urm"].parameters.values()]
+    oracle = [p.detach().clone().requires_grad_() for p in model.parameters().values()]
+    assert [tuple(p.shape) for p in critic[::2]] == [(100, 5), (100, 100), (100, 100), (1, 100)]
+    of_network = torch.optim.Adam(oracle, lr=0.02)
+    of_critic = torch.optim.Adam(critic, lr=0.03, betas=(0.5, 0.9), weight_decay=0.01)
+
+    def probability(rows: Tensor) -> Tensor:
+        """Of being noise."""
+        for weight, bias in zip(critic[:-2:2], critic[1:-2:2], strict=True):
+            rows = nn.functional.leaky_relu(rows @ weight.T + bias)
+        return (rows @ critic[-2].T + critic[-1]).sigmoid().squeeze(1)
+
+    for step in range(3):
+        batch = batch_of(step)
+        uniform = torch.rand(len(batch.labels), 5, generator=torch.Generator().manual_seed(step))
+        monkeypatch.setattr("fishr.methods.urm.uniform_like", lambda seen, drawn=uniform: drawn)
+        state, record = advance(model, made, state, batch)
+
+        weight, bias, weight_of_head, bias_of_head = oracle
+        z = getattr((batch.inputs @ weight.T + bias).relu(), activation)()
+        value = -probability(z).log().mean()
+        assert record.terms["urm"].value == pytest.approx(0.6 * value.item(), rel=1e-12)
+        risk = cross_entropy(z @ weight_of_head.T + bias_of_head, batch.labels)
+        by_network = torch.autograd.grad(risk + 0.6 * value, oracle)
+        noise = uniform * 2 - 1 if activation == "tanh" else uniform
+        own = -probability(noise).log().mean() - 0.3 * (1 - probability(z.detach())).log().mean()
+        for parameters, gradients, optimizer in (
+            (oracle, by_network, of_network),
+            (critic, torch.autograd.grad(own, critic), of_critic),
+        ):
+            for parameter, gradient in zip(parameters, gradients, strict=True):
+                parameter.grad = gradient
+            optimizer.step()
+
+    found = [*state.parameters.values(), *state.penalty["urm"].parameters.values()]
+    assert_close(found, [p.detach() for p in (*oracle, *critic)], **CLOSE)
+
+
+def test_noise_is_uniform_and_another_one_in_each_step() -> None:
+    batch = DomainBatch(torch.zeros(400, 5), torch.zeros(400, dtype=torch.int64), (400,))
+    first, again, other = (
+        uniform_like(observe(nn.Identity(), nn.Linear(5, 2), batch, seed=seed)) for seed in (1, 1, 2)
+    )
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+    assert (first.min() >= 0, first.max() < 1) == (True, True)
+    assert first.mean().item() == pytest.approx(0.5, abs=0.05)
+
+
+def test_settings_that_domainbed_never_draws_are_refused() -> None:
+    hparams = {name: one.default for name, one in METHODS["URM"].ranges_on("PACS").items()}
+    for name, value in (("urm", "other"), ("urm_discriminator_label_smoothing", 0.1)):
+        with pytest.raises(InputError, match=f"^{name}: got "):
+            METHODS["URM"].objective(hparams | {name: value, "weight_decay": 0.0})
+
+
+OBJECTIVES = {
+    "DANN": Objective(risk=DANN(adversary=attrs.evolve(ADVERSARY, dropout=0.5))),
+    "CDANN of the paper": Objective(risk=CDANN(adversary=attrs.evolve(ADVERSARY, dropout=0.5), form="paper")),
+    "URM": Objective(penalty=Total(urm=Scaled(URM(optimizer=OWN), 2.0))),
 }
 
 
@@ -143,7 +214,8 @@ def follow(ranks: Ranks) -> list[dict[str, Tensor]]:
     """All tensors of the last states."""
     torch.set_default_dtype(torch.float64)
     try:
-        events = [[*train(experiment(risk), ranks=ranks)] for risk in RISKS.values()]
+        runs = [attrs.evolve(experiment(ERM()), objective=objective) for objective in OBJECTIVES.values()]
+        events = [[*train(run, ranks=ranks)] for run in runs]
         last = [[event.state for event in of_run if isinstance(event, Stepped)][-1] for of_run in events]
         return [dict(named_tensors((state.parameters, state.penalty))) for state in last]
     finally:
@@ -171,6 +243,8 @@ def test_labels_that_are_no_classes_are_refused() -> None:
         (lambda: Adversary(depth=1), "depth: got 1"),
         (lambda: Adversary(steps=0), "steps: got 0"),
         (lambda: Adversary(gradient_penalty=-1.0), "gradient_penalty: got -1.0"),
+        (lambda: URM(low=1.0), "low: got 1.0"),
+        (lambda: Activated(MLP(), "gelu"), "activation: got 'gelu'"),  # pyright: ignore[reportArgumentType]
         (lambda: DANN(weight=-1.0), "weight: got -1.0"),
         (lambda: CDANN(form="ours"), "form: got 'ours'"),  # pyright: ignore[reportArgumentType]
         (lambda: DANN().init(Problem.of(nn.Sequential(nn.Linear(2, 2)), 2)), "DANN: got a problem of unknown width"),

@@ -61,6 +61,15 @@ def selfreg_of_domainbed(draws: Any) -> Callable[[Observation], tuple[float, Ten
     return drawn
 
 
+def uniform_of_domainbed(seen: Observation, step: int, draws: Any) -> Tensor:
+    """The noise of URM."""
+    with seeded(step, seen.features.device):
+        noise = torch.rand_like(seen.features)
+    ((_, _, sums),) = draws
+    assert checksum(noise.flatten()) == pytest.approx(sums, rel=1e-9)
+    return noise
+
+
 @pytest.mark.parametrize("run", RUNS_OF_OURS)
 def test_four_updates_are_domainbeds(run: str, monkeypatch: pytest.MonkeyPatch) -> None:
     golden, (algorithm, _) = RUNS[run], run.split("/")
@@ -77,6 +86,9 @@ def test_four_updates_are_domainbeds(run: str, monkeypatch: pytest.MonkeyPatch) 
         monkeypatch.setattr(
             Mixup, "__call__", lambda self, batch, _, outputs: mix_domains(batch, *next(drawn), outputs)
         )
+    if algorithm == "URM":
+        noises = zip(range(4), golden["draws"], strict=True)
+        monkeypatch.setattr("fishr.methods.urm.uniform_like", lambda seen: uniform_of_domainbed(seen, *next(noises)))
     if algorithm == "MTL":
         monkeypatch.setattr("fishr.methods.mtl.noise_of", noise_of_domainbed(golden["draws"]))
     if algorithm == "SelfReg":

@@ -84,7 +84,7 @@ class Settings:
     backbone: str | None = None
     weights: str = "imagenet"  # of the backbone: "imagenet" for the published ones, "random", or a file
     # fixed, not drawn; each method takes those it has
-    hparams: dict[str, bool | int | float] = Factory(dict[str, bool | int | float])
+    hparams: dict[str, Value] = Factory(dict[str, Value])
     # of Colored and Rotated MNIST; None: the run's
     data_seed: int | None = field(default=None, validator=optional(whole(0)))
     holdout_fraction: float = field(default=0.2, validator=number(0.0, below=1.0, above=True))  # of each environment
@@ -132,7 +132,7 @@ class Settings:
                 raise InputError(f"hparams: got {name!r}, expected some of {known}")
             kind = type(defaults[name])
             if type(value) is not kind and not (kind is float and type(value) is int):
-                expected = {bool: "true or false", int: "a whole number", float: "a number"}[kind]
+                expected = {bool: "true or false", int: "a whole number", float: "a number", str: "a string"}[kind]
                 raise InputError(f"hparams: got {name} = {value!r}, expected {expected}")
 
     def method(self, name: str) -> Method:
