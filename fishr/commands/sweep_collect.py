@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 )
 @click.option("--out", type=PATH, help="New file of the tables (default: standard output).")
 @click.option("--figure", type=PATH, metavar="FILE.png", help="New file of a figure.")
-@click.option("--published", is_flag=True, help="Add the published averages of ERM and Fishr.")
+@click.option("--published", is_flag=True, help="Add published averages, with their sources.")
 @click.option("--worst", is_flag=True, help="Add the worst environment's accuracy beside the average.")
 def collect(
     folders: tuple[Path, ...],
@@ -49,7 +49,7 @@ def collect(
     """
     _check_new(out, figure)
     from fishr.files import write_atomically
-    from fishr.protocols.domainbed.published import SOURCE, with_published
+    from fishr.protocols.domainbed.published import published_notes, with_published
     from fishr.protocols.domainbed.records import read_records
     from fishr.protocols.domainbed.rendering import gap_lines, render, shortened
     from fishr.protocols.domainbed.selection import SELECTIONS
@@ -65,7 +65,7 @@ def collect(
     gaps = gap_lines([table for table in tables if table.name != AVERAGES])
     if published:
         tables = [with_published(table) for table in tables]
-        notes.append(f"published: {SOURCE}")
+        notes += published_notes(tables)
     text = render(tables, form, worst, notes)
     if out is not None:
         write_atomically(out, f"{text}\n".encode())

@@ -51,7 +51,7 @@ def _panel(axes: Axes, dataset: str, averages: Sequence[Table], labels: Sequence
             cell = dict(zip(table.columns, row.cells, strict=True)).get(dataset)
             if cell is not None and cell.mean is not None:
                 at, color = ([cell.mean], [labels.index(row.label) + shift]), _color(table.selection)
-                marker = _DIAMOND if row.source == PUBLISHED else _DOT
+                marker = _DIAMOND if row.source.startswith(PUBLISHED) else _DOT
                 axes.errorbar(*at, xerr=cell.standard_error, color=color, capsize=2, linewidth=1.4, **marker)
     quiet(axes, literal(dataset), "accuracy ± standard error, %", "")
     axes.set_yticks(range(len(labels)), [literal(label) for label in labels])
@@ -67,7 +67,7 @@ def _legend(averages: Sequence[Table]) -> list[Line2D]:
         for table in averages
         if any(cell and cell.mean is not None for row in table.rows for cell in row.cells)
     ]
-    if any(row.source == PUBLISHED for table in averages for row in table.rows):
+    if any(row.source.startswith(PUBLISHED) for table in averages for row in table.rows):
         handles.append(Line2D([], [], color="black", linestyle="", label="published", **_DIAMOND))
     return handles
 

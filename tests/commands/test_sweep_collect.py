@@ -119,13 +119,14 @@ def test_old_results_beside_new_ones(call, upstream, ours):
         "ERM (ours)",
         "CORAL (upstream)",
         "Fishr (ours)",
-        "ERM (published)",
-        "Fishr (published)",
+        "ERM (published, Fishr paper)",
+        "Fishr (published, Fishr paper)",
     ]
-    assert rows(said.out, "Averages, training-domain validation")[-1] == ["Fishr (published)", "52.0"]
-    notes = said.out.splitlines()[-3:]
+    assert rows(said.out, "Averages, training-domain validation")[-1] == ["Fishr (published, Fishr paper)", "52.0"]
+    notes = said.out.splitlines()[-4:]
     assert notes[:2] == ["upstream: protocol upstream, 48 jobs", "ours: protocol domainbed-2021, 24 jobs"]
-    assert notes[2].startswith("published: Ramé")
+    assert notes[2].startswith("published: protocols, first weights and tuning differ between these rows")
+    assert notes[3].startswith("Fishr paper: Ramé")
     assert "published" not in call("sweep", "collect", ours).out
 
 

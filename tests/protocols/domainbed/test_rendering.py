@@ -33,12 +33,12 @@ def test_text():
         [
             "ColoredMNIST, training-domain validation",
             "",
-            "Algorithm          +90%          +80%          -90%           Avg    Worst",
-            "-----------------  ------------  ------------  -------------  -----  -------",
-            "ERM                56.2 +/- 4.4  25.0 +/- 0.0  100.0 +/- 0.0  60.4   25.0",
-            "my_Fishr           50.0 +/- 0.0  X             0.0 +/- 0.0    X      X",
-            "ERM (published)                                               51.5",
-            "Fishr (published)                                             52.0",
+            "Algorithm                       +90%          +80%          -90%           Avg    Worst",
+            "------------------------------  ------------  ------------  -------------  -----  -------",
+            "ERM                             56.2 +/- 4.4  25.0 +/- 0.0  100.0 +/- 0.0  60.4   25.0",
+            "my_Fishr                        50.0 +/- 0.0  X             0.0 +/- 0.0    X      X",
+            "ERM (published, Fishr paper)                                               51.5",
+            "Fishr (published, Fishr paper)                                             52.0",
             "",
             "",
             "Averages, training-domain validation",
@@ -60,7 +60,7 @@ def test_markdown():
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line[:1] == "|"]
     assert rows[2] == ["ERM", "56.2 ± 4.4", "25.0 ± 0.0", "100.0 ± 0.0", "60.4"]
     assert rows[3] == ["my_Fishr", "50.0 ± 0.0", "X", "0.0 ± 0.0", "X"]
-    assert rows[4] == ["ERM (published)", "", "", "", "51.5"]
+    assert rows[4] == ["ERM (published, Fishr paper)", "", "", "", "51.5"]
     assert re.fullmatch(r"[-|:]+", "".join(rows[1]))
     assert text.endswith("\n\none note\n\nanother")
     assert r"a\|b" in render([evolve(TABLE, columns=("a|b", "c", "d"))], "markdown")
@@ -133,7 +133,7 @@ def test_csv_has_all_digits():
 def test_csv_has_the_published_rows_without_blank_cells():
     lines = list(csv.DictReader(StringIO(rendered("csv"))))
     published = [(line["source"], line["column"], line["mean"]) for line in lines if line["source"]]
-    assert published == [("published", "Avg", "51.5"), ("published", "Avg", "52.0")]
+    assert published == [("published, Fishr paper", "Avg", "51.5"), ("published, Fishr paper", "Avg", "52.0")]
 
 
 def test_json_has_everything_and_no_nan():
