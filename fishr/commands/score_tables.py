@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from fishr.inference.scoring import Bootstrap, DomainResult
     from fishr.metrics import Metric
 
-_HEADS = ("accuracy", "balanced acc.", "macro-F1", "AUROC", "calibration error")
+_HEADS = ("balanced acc.", "macro-F1", "AUROC", "calibration error")
 # More columns than these are no table for people.
 _CONFUSED = 20
 
@@ -41,7 +41,8 @@ def result_table(results: "Sequence[DomainResult]", bootstrap: "Bootstrap") -> s
         lowest = worst(metrics)
         cells = [_percent(metrics[lowest[m]].metrics[m].value) if m in lowest else "–" for m in METRICS]
         rows.append(("worst", "", sum(one.score.samples for one in results), *cells, ""))
-    table = tabulate(rows, ("domain", "split", "samples", *_HEADS, "loss"), disable_numparse=True)
+    first = results[0].score.accuracy_name or "accuracy"
+    table = tabulate(rows, ("domain", "split", "samples", first, *_HEADS, "loss"), disable_numparse=True)
     notes = [f"In percent; in brackets 95 % intervals over {bootstrap.resamples} resamples of each domain's samples."]
     if not bootstrap.resamples:
         notes = ["In percent."]
@@ -52,19 +53,19 @@ def result_table(results: "Sequence[DomainResult]", bootstrap: "Bootstrap") -> s
 
 
 def class_tables(results: "Sequence[DomainResult]") -> list[str]:
-    """Return a table a domain: the metrics of each class in percent, and its samples by predicted class."""
+    """Return a table a domain: the metrics of each class or label in percent, and samples by predicted class."""
     from fishr.inference.scoring import titles
 
     found = [one.metrics for one in results if one.metrics is not None]
     if len(found) < len(results):
-        raise InputError("--per-class: got a run whose samples have no single class, expected one of classes; drop it")
-    blocks, confused = list[str](), len(found[0].classes) <= _CONFUSED
+        raise InputError("--per-class: got a run that predicts no class, expected one of classes or labels; drop it")
+    blocks, confused = list[str](), 0 < len(found[0].confusion) <= _CONFUSED
     for title, metrics in zip(titles(results), found, strict=True):
         classes, rows = metrics.classes, list[tuple[str | int, ...]]()
-        for each, counts in zip(classes, metrics.confusion, strict=True):
+        for number, each in enumerate(classes):
             rates = map(_percent, (each.precision, each.recall, each.f1, each.auroc))
-            rows.append((each.name, each.samples, *rates, *(counts if confused else ())))
-        heads = ["class", "samples", "precision", "recall", "F1", "AUROC"]
+            rows.append((each.name, each.samples, *rates, *(metrics.confusion[number] if confused else ())))
+        heads = ["class" if metrics.confusion else "label", "samples", "precision", "recall", "F1", "AUROC"]
         heads += [f"→ {each.name}" for each in classes] if confused else []
         blocks.append(f"{title}\n" + tabulate(rows, heads, disable_numparse=True))
     note = "A column → NAME has the number of samples that are predicted to be of this class."

@@ -16,6 +16,7 @@ from fishr.data.images.unreadable import check_readable
 from fishr.data.value_checks import check_classes
 from fishr.errors import InputError
 from fishr.inference.trained_model import TrainedModel
+from fishr.losses import check_labels
 
 CACHE_EXTENSIONS = (".h5", ".hdf5")
 EXTENSIONS = (*LIST_EXTENSIONS, *CACHE_EXTENSIONS, ".npz")
@@ -116,5 +117,15 @@ def _fitting(path: Path, domains: tuple[Domain, ...], model: TrainedModel) -> tu
                 f"{path}: domain {domain.name!r} has inputs of shape {list(shape)}, expected {list(model.shape)} as in "
                 "the run's data"
             )
-        check_classes(f"{path}: domain {domain.name!r}", domain.labels, model.classes)
+        where, labels, columns = f"{path}: domain {domain.name!r}", domain.labels, model.label_columns
+        if labels[:1].numel() != (columns or 1) or labels.is_floating_point() != (columns is not None):
+            expected = "a whole number, its class" if columns is None else f"{columns} numbers"
+            raise InputError(
+                f"{where}: got labels of shape {list(labels.shape)} and type {labels.dtype}, expected {expected} for "
+                "each sample, as in the run's data"
+            )
+        if columns is None:
+            check_classes(where, domain.labeled(model.experiment.loss).labels, model.classes)
+        else:
+            check_labels(model.experiment.loss, labels, columns)
     return domains

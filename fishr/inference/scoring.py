@@ -17,7 +17,7 @@ from fishr.errors import InputError
 from fishr.inference.labelled_domains import labelled_domains
 from fishr.inference.trained_model import load_model, probabilities_of
 from fishr.losses import predictions_of
-from fishr.metrics import Classification, classification, worst
+from fishr.metrics import Classification, classification, multilabel_classification, worst
 from fishr.metrics.bootstrap import LEVEL
 from fishr.training.compute import resolve_device
 from fishr.training.evaluation import DomainScore, open_run, score_domain, score_entries
@@ -30,7 +30,7 @@ class DomainResult:
     """Score and metrics of one domain; ``source`` is the file or folder that it is from, None: the run's own data."""
 
     score: DomainScore
-    metrics: Classification | None  # None: samples have numbers or several labels, not a class
+    metrics: Classification | None  # None: samples have numbers, or the run diverged
     source: Path | None = None
 
 
@@ -126,17 +126,19 @@ def _result(
 
     with torch.no_grad(), evaluating(subject.model):
         score = score_domain(subject.model, experiment, subject.domain, subject.split, see=see)
-    if score.accuracy_name is not None or math.isnan(score.accuracy):
-        return DomainResult(score, None, subject.source)
     logits, loss = torch.cat(parts), experiment.loss
-    if not logits.isfinite().all():
-        # A run that diverged has scores, but no probabilities.
+    if math.isnan(score.accuracy) or not logits.isfinite().all():
+        # Numbers have no classes, and a run that diverged no probabilities.
         return DomainResult(score, None, subject.source)
-    probabilities, predicted = probabilities_of(loss, logits.double()), predictions_of(loss, logits)
-    labels, resamples, seed = subject.domain.labeled(loss).labels, bootstrap.resamples, bootstrap.seed
-    labels = labels.argmax(1) if labels.ndim == 2 else labels.round().long()
+    labels, predicted = subject.domain.labeled(loss).labels, predictions_of(loss, logits)
     try:
-        metrics = classification(probabilities, labels, subject.names, predicted, resamples, seed)
+        if score.accuracy_name is None:
+            classes = labels.argmax(1) if labels.ndim == 2 else labels.round().long()
+            found = probabilities_of(loss, logits.double()), classes, subject.names, predicted
+            metrics = classification(*found, bootstrap.resamples, bootstrap.seed)
+        else:
+            found = logits.double().sigmoid(), labels.round(), subject.names, predicted
+            metrics = multilabel_classification(*found, bootstrap.resamples, bootstrap.seed)
     except InputError as error:
         raise InputError(f"domain {subject.domain.name!r}: {error}") from error
     return DomainResult(score, metrics, subject.source)

@@ -7,7 +7,7 @@ from attrs import frozen
 from torch import Tensor
 
 from fishr.errors import InputError
-from fishr.metrics.bootstrap import METRICS, Array, calibration_gaps, intervals
+from fishr.metrics.bootstrap import METRICS, Array, calibration_gaps, intervals, of_classes
 
 
 @frozen
@@ -22,7 +22,7 @@ class Metric:
 
 @frozen
 class ClassMetrics:
-    """Metrics of one class against the others; None: undefined, as the recall of a class without samples."""
+    """Metrics of one class against the others, or of one label; None: undefined, as the recall of no samples."""
 
     name: str
     samples: int
@@ -35,7 +35,7 @@ class ClassMetrics:
 
 @frozen
 class Classification:
-    """Metrics of a classifier on one domain, all from 0 to 1; see ``classification``."""
+    """Metrics on one domain, all from 0 to 1; see ``classification`` and ``multilabel_classification``."""
 
     samples: int
     accuracy: Metric
@@ -44,7 +44,7 @@ class Classification:
     auroc: Metric
     calibration_error: Metric
     classes: tuple[ClassMetrics, ...]
-    confusion: tuple[tuple[int, ...], ...]  # samples [C, C]: a row for each true class, a column for each predicted
+    confusion: tuple[tuple[int, ...], ...]  # samples [C, C]: a row for each true class; empty for several labels
 
     @property
     def metrics(self) -> dict[str, Metric]:
@@ -98,12 +98,14 @@ def classification(
     per_class, confusion = _per_class(scores, truth, predicted, names)
     values = {
         "accuracy": float((truth == predicted).mean()),
-        "balanced_accuracy": _mean([one.recall for one in per_class]),
-        "macro_f1": _mean([one.f1 for one in per_class]),
-        "auroc": None if any(one.auroc is None for one in per_class) else _mean([one.auroc for one in per_class]),
+        "balanced_accuracy": mean_of_defined([one.recall for one in per_class]),
+        "macro_f1": mean_of_defined([one.f1 for one in per_class]),
+        "auroc": None
+        if any(one.auroc is None for one in per_class)
+        else mean_of_defined([one.auroc for one in per_class]),
         "calibration_error": float(abs(calibration_gaps(scores, truth, predicted).sum(1)).sum()) / len(truth),
     }
-    ends = intervals(scores, truth, predicted, resamples, seed) if resamples else {}
+    ends = intervals(of_classes(scores, truth, predicted), len(truth), resamples, seed) if resamples else {}
     metrics = {name: Metric(value, *ends.get(name, (None, None))) for name, value in values.items()}
     if values["auroc"] is None:
         lacking = ", ".join(repr(one.name) for one in per_class if not one.samples)
@@ -132,7 +134,7 @@ def worst(domains: Mapping[str, Classification]) -> dict[str, str]:
 def _checked(
     probabilities: Tensor | Array, labels: Tensor | Array, classes: Sequence[str] | None
 ) -> tuple[Array, Array, Sequence[str]]:
-    scores = _array(probabilities).astype(np.float64)
+    scores = as_array(probabilities).astype(np.float64)
     if scores.ndim != 2 or scores.shape[0] < 1 or scores.shape[1] < 2:
         raise InputError(f"probabilities: got shape {list(scores.shape)}, expected [N, C] with N ≥ 1 and C ≥ 2")
     names = list(map(str, range(scores.shape[1]))) if classes is None else classes
@@ -149,7 +151,7 @@ def _checked(
 
 def _whole(values: Tensor | Array, what: str, shape: tuple[int, ...]) -> Array:
     """Return class indices [N] of probabilities of a shape [N, C]."""
-    found = _array(values)
+    found = as_array(values)
     if found.dtype.kind not in "iu" or found.shape != shape[:1]:
         raise InputError(f"{what}: got {found.dtype} of shape {list(found.shape)}, expected {shape[0]} whole numbers")
     if found.min() < 0 or found.max() >= shape[1]:
@@ -159,7 +161,7 @@ def _whole(values: Tensor | Array, what: str, shape: tuple[int, ...]) -> Array:
     return found.astype(np.int64)
 
 
-def _array(values: Tensor | Array) -> Array:
+def as_array(values: Tensor | Array) -> Array:
     return values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
 
 
@@ -181,6 +183,7 @@ def _per_class(
     return tuple(found), tuple(map(tuple, confusion.tolist()))
 
 
-def _mean(values: Sequence[float | None]) -> float:
-    """Return the mean of the values that are defined."""
-    return float(np.mean([value for value in values if value is not None]))
+def mean_of_defined(values: Sequence[float | None]) -> float | None:
+    """Return the mean of the values that are defined, None if none is."""
+    defined = [value for value in values if value is not None]
+    return float(np.mean(defined)) if defined else None

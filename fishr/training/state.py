@@ -67,6 +67,8 @@ def build_model(experiment: Experiment, domains: Domains) -> Model:
             raise InputError(f"domain {domain.name!r}: {error}") from None
         if not hasattr(loss, "check_labels") and domain.labels.dtype == torch.int64:
             check_classes(f"domain {domain.name!r}", domain.labels, domains.classes)
+        # A domain without a label is refused here, before a run has a folder.
+        domain.labeled(loss)
     _check_preprocessing(experiment.featurizer, domains)
     return build_modules(experiment, domains.shape, outputs, domains.training[0].labels.device)
 

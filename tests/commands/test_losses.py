@@ -72,9 +72,12 @@ def test_a_run_of_each_loss_is_trained_scored_analyzed_and_drawn(call, home, wri
     assert recorded[2].get("accuracy_name", "accuracy") == LOSSES[name][3]
     table = call("evaluate", "run", "--data-dir", ".").out
     assert LOSSES[name][3] in table.splitlines()[2]
-    assert ("calibration error" in table) == (name in ("ignored", "soft"))
+    assert ("calibration error" in table) == (name != "numbers")
     said = call("evaluate", "run", "--data-dir", ".", "--per-class", "--resamples", "0")
-    assert said.code == (0 if name in ("ignored", "soft") else 2), said
+    assert said.code == (2 if name == "numbers" else 0), said
+    assert ("\nlabel " in said.out) == (name == "several")
+    file = json.loads(call("evaluate", "run", "--on", "c.npz", "--format", "json").out)["domains"]
+    assert file == [found["domains"][2] | {"source": "c.npz"}]
     said = call("analyze", "run", "--data-dir", ".")
     assert (said.code, f"c {kept.sum()}" in said.out) == (0, True), said
     said = call("landscape", "run", "--data-dir", ".", "--grid", "3", "--directions", "line", "--parameters", "all")
