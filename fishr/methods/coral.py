@@ -11,6 +11,7 @@ from fishr.methods.ranges import Range, power
 from fishr.observation import Observation
 from fishr.penalties.combinators import Scaled, Total
 from fishr.penalties.penalty import require_present
+from fishr.statistics.distances import covariance_products, distance_to_mean_of_products
 from fishr.training.objective import Objective
 from fishr.types import Problem
 
@@ -51,12 +52,20 @@ class CORAL:
 
 
 def mean_and_covariance_gap(groups: tuple[Tensor, ...]) -> Tensor:
-    """Return CORAL's distance of groups of features [n, F]."""
+    """Return CORAL's distance of K groups of features [n, F]."""
     means = torch.stack([group.mean(0) for group in groups])
-    centered = [group - mean for group, mean in zip(groups, means, strict=True)]
-    covariances = torch.stack([group.T @ group / (len(group) - 1) for group in centered])
+    sizes, (count, features) = tuple(map(len, groups)), means.shape
+    # Their second moments are the covariances.
+    rows = [(group - mean) / (len(group) - 1) ** 0.5 for group, mean in zip(groups, means, strict=True)]
+    if sum(sizes) < features:
+        # Of few samples the inner products cost less than the F² entries.
+        whole = torch.cat([part * len(part) ** 0.5 for part in rows])
+        products = covariance_products(whole @ whole.T, sizes, centered=False)
+        spread = distance_to_mean_of_products(products) * count / (count - 1) / features**2
+    else:
+        spread = torch.stack([part.T @ part for part in rows]).var(0).mean()
     # The mean over pairs of squared differences is twice the unbiased variance.
-    return 2 * (means.var(0).mean() + covariances.var(0).mean())
+    return 2 * (means.var(0).mean() + spread)
 
 
 METHODS = {

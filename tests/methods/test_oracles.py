@@ -32,6 +32,7 @@ from fishr.methods import (
 )
 from fishr.methods import LossVariance as Variance
 from fishr.methods.causirl import random_cuts
+from fishr.methods.coral import mean_and_covariance_gap
 from fishr.observation import Observation, observe
 from fishr.penalties import Penalty, Total
 from fishr.ranks import ALONE, Ranks, mean_over_ranks
@@ -296,6 +297,18 @@ def test_weights_of_a_missing_domain_stay() -> None:
     assert_close(state[:3].logsumexp(0), first[:3].logsumexp(0), **EXACT)
     risks = torch.stack(model.oracle().risks).detach()
     assert_close(state[:3].softmax(0), (first[:3] + 2.0 * risks).softmax(0), **EXACT)
+
+
+@pytest.mark.parametrize("features", [8, 9, 10, 40])
+def test_covariances_of_few_samples_are_those_of_many(features: int) -> None:
+    """Of 9 samples the inner products are taken where there are more features, else the entries."""
+    draws = torch.Generator().manual_seed(0)
+    groups = [torch.randn(n, features, dtype=FLOAT64, generator=draws).requires_grad_() for n in (2, 4, 3)]
+    value = mean_and_covariance_gap(tuple(groups))
+    expected = coral(Seen(nn.Identity(), {k: (group,) for k, group in enumerate(groups)}))
+    assert_close(value, expected, **EXACT)
+    found, theirs = (torch.autograd.grad(one, groups) for one in (value, expected))
+    assert_close(found, theirs, **EXACT)
 
 
 @pytest.mark.parametrize("distance", ["coral", "mmd"])
