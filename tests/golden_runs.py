@@ -133,8 +133,15 @@ def sums_of(model: Model, experiment: Experiment, state: TrainingState) -> dict[
     return sums | {"average": checksum(flat)}
 
 
-def updates(experiment: Experiment, steps: int = 4) -> tuple[list[dict[str, list[float]]], Tensor]:
-    """The checksums before the first update and after each, and the last prediction."""
+def buffers_of(state: TrainingState) -> dict[str, list[float]]:
+    """The checksums of the buffers by DomainBed's names, and the weights of GroupDRO."""
+    found = {upstream(name): checksum(buffer.double().flatten()) for name, buffer in state.buffers.items()}
+    risk = state.penalty.get("risk")
+    return found | {"q": risk.softmax(0).tolist()} if isinstance(risk, Tensor) else found
+
+
+def updates(experiment: Experiment, steps: int = 4) -> tuple[list[dict[str, list[float]]], Tensor, TrainingState]:
+    """The checksums before the first update and after each, the last prediction and the last state."""
     model = golden_model(experiment)
     state = first_state(experiment, model, 3)
     state = evolve(state, penalty=with_first_values(state.penalty), descent=with_first_values(state.descent))
@@ -145,4 +152,4 @@ def updates(experiment: Experiment, steps: int = 4) -> tuple[list[dict[str, list
     evaluated = averaged(model, experiment, state)
     place(model, evaluated.parameters, evaluated.buffers)
     with torch.no_grad(), evaluating(model):
-        return found, model.head(model.featurizer(batch_of(99).inputs))
+        return found, model.head(model.featurizer(batch_of(99).inputs)), state
