@@ -144,7 +144,8 @@ class _Hooks:
             raise _unsupported(declared)
         if len(members) == 1:
             return None if value is None else self.convert.structure(value, members[0])
-        for one in members:
+        # Its own type first, since a whole number fits a float too.
+        for one in sorted(members, key=lambda one: one is not type(value)):
             with suppress(Exception):
                 return self.convert.structure(value, one)
         raise unexpected(value, expected(declared, self.families))

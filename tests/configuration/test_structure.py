@@ -302,3 +302,16 @@ def test_a_renamed_key_is_read_under_its_earlier_name():
     assert structure({"pieces": 2}, Compute) == structure({"micro_batches": 2}, Compute) == Compute(micro_batches=2)
     with pytest.raises(ConfigurationError, match="pieces: unknown key, it is now micro_batches"):
         structure({"pieces": 2, "micro_batches": 2}, Compute)
+
+
+@pytest.mark.parametrize("declared", [float | int | bool | str, str | bool | int | float])
+@pytest.mark.parametrize("value", [8, 8.0, True, "8"])
+def test_a_value_of_several_types_keeps_its_own(declared: Any, value: Any) -> None:
+    """Whatever their order: a whole number would also do as a float."""
+
+    @frozen
+    class Loose:
+        values: dict[str, declared]  # type: ignore[valid-type]
+
+    found = structure({"values": {"x": value}}, Loose).values["x"]
+    assert (type(found), found) == (type(value), value)
