@@ -27,7 +27,7 @@ FLOAT64 = torch.float64
 # The layers of ``MNISTCNN`` by DomainBed's names.
 LAYERS = {"0": "conv1", "2": "bn0", "3": "conv2", "5": "bn1", "6": "conv3", "8": "bn2", "9": "conv4", "11": "bn3"}
 # DomainBed's names of what a state owns, where they are not its keys.
-ROLES = {"selfreg": "cdpl"}
+ROLES = {"selfreg": "cdpl", "adversary": "adv_classifier"}
 # Names below a featurizer that wraps another.
 WRAPPED = {"featurizer.network.": "featurizer.", "featurizer.context.": "context_net.context_net."}
 
@@ -95,9 +95,13 @@ def owned_values(tree: Any, role: str = "") -> dict[str, Tensor]:
 def with_first_values(tree: Any, role: str = "") -> Any:
     """A state of penalties with DomainBed's first values of the parameters that they train."""
     if isinstance(tree, Owned):
-        names = zip(tree.parameters, owned_values(tree, role), strict=True)
+        # Transfer's second classifier begins as the first.
+        named = {
+            own: name.replace("adv_classifier", "head")
+            for own, name in zip(tree.parameters, owned_values(tree, role), strict=True)
+        }
         return evolve(
-            tree, parameters={own: first_value(name, tuple(tree.parameters[own].shape)) for own, name in names}
+            tree, parameters={own: first_value(name, tuple(tree.parameters[own].shape)) for own, name in named.items()}
         )
     if not isinstance(tree, dict):
         return tree

@@ -1,14 +1,17 @@
 """The protocol of descents, and what a step hands to them."""
 
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import torch
 from attrs import frozen
 from torch import Tensor
 
-from fishr.penalties.penalty import Risk
+from fishr.observation import Observation
 
 Weights = dict[str, Tensor]
+# As the call of a risk: its value and its next state.
+RiskCall = Callable[[Observation, Any, int], tuple[Tensor, Any]]
 
 
 @frozen(eq=False)
@@ -41,8 +44,8 @@ class Gradients(Protocol):
         domains: Whose samples; None: all.
         after: A measurement whose buffers and states of penalties this one starts from; None: those of the step's
             beginning.
-        risk: Measured in place of the whole objective, whose states stay. Gradients are None where its value has no
-            graph.
+        risk: A risk, or a function like its call, measured in place of the whole objective, whose states stay.
+            Gradients are None where its value has no graph.
         state: Of ``risk``.
     """
 
@@ -65,7 +68,7 @@ class Gradients(Protocol):
         weights: Weights,
         domains: tuple[int, ...] | None = None,
         after: Measured | None = None,
-        risk: Risk | None = None,
+        risk: RiskCall | None = None,
         state: Any = (),
     ) -> Measured:
         """Return the objective and its gradients."""

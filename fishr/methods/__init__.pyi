@@ -21,8 +21,11 @@ from .ranges import Range as Range
 from .rdm import RDM as RDM
 from .rdm import LossVariance as LossVariance
 from .rsc import RSC as RSC
+from .sagnet import SagNet as SagNet
+from .sagnet import StyleRandomized as StyleRandomized
 from .sd import SD as SD
 from .selfreg import SelfReg as SelfReg
+from .transfer import Transfer as Transfer
 from .trm import TRM as TRM
 from .urm import URM as URM
 from .urm import Activated as Activated

@@ -10,11 +10,10 @@ from attrs import evolve, field, frozen
 from torch import Tensor
 
 from fishr.checks import returned
-from fishr.descents.descent import Measured, Weights
+from fishr.descents.descent import Measured, RiskCall, Weights
 from fishr.errors import InputError
 from fishr.mixed_rows import features_of, refuse_mixed_rows
 from fishr.observation import Observation, observe
-from fishr.penalties.penalty import Risk
 from fishr.ranks import Ranks, mean_over_ranks
 from fishr.seeding import named_generator, seeded
 from fishr.statistics.twice_differentiable import double_backward_kernels
@@ -64,7 +63,7 @@ class StepGradients:
         weights: Weights,
         domains: tuple[int, ...] | None = None,
         after: Measured | None = None,
-        risk: Risk | None = None,
+        risk: RiskCall | None = None,
         state: Any = (),
     ) -> Measured:
         buffers, penalty = (self.state.buffers, self.state.penalty) if after is None else (after.buffers, after.penalty)
@@ -87,7 +86,7 @@ class StepGradients:
         buffers: dict[str, Tensor],
         penalty: Any,
         part: Part,
-        risk: Risk | None = None,
+        risk: RiskCall | None = None,
         remembered: Any = None,
     ) -> Measured:
         model, experiment, state, ranks = self.model, self.experiment, self.state, self.ranks

@@ -71,6 +71,20 @@ def uniform_of_domainbed(seen: Observation, step: int, draws: Any) -> Tensor:
     return noise
 
 
+def sagnet_of_domainbed() -> Callable[[Observation, str], tuple[Tensor, Tensor]]:
+    """The draws of SagNet, which follow ``torch.manual_seed(step)``."""
+    steps, left = iter(range(4)), dict[str, tuple[Tensor, Tensor]]()
+
+    def drawn(seen: Observation, name: str) -> tuple[Tensor, Tensor]:
+        if not left:
+            with seeded(next(steps), seen.features.device):
+                for part in ("content", "style", "adversary"):
+                    left[part] = torch.rand(24, 1, dtype=torch.float64), torch.randperm(24)
+        return left.pop(name)
+
+    return drawn
+
+
 @pytest.mark.parametrize("run", RUNS_OF_OURS)
 def test_four_updates_are_domainbeds(run: str, monkeypatch: pytest.MonkeyPatch) -> None:
     golden, (algorithm, _) = RUNS[run], run.split("/")
@@ -94,6 +108,8 @@ def test_four_updates_are_domainbeds(run: str, monkeypatch: pytest.MonkeyPatch) 
         monkeypatch.setattr("fishr.methods.mtl.noise_of", noise_of_domainbed(golden["draws"]))
     if algorithm == "SelfReg":
         monkeypatch.setattr("fishr.methods.selfreg.draws_of", selfreg_of_domainbed(golden["draws"]))
+    if algorithm == "SagNet":
+        monkeypatch.setattr("fishr.methods.sagnet.draws_of", sagnet_of_domainbed())
     found, predictions, last = updates(experiment_of(algorithm, golden["hparams"]))
     tolerance = TOLERANCES.get(algorithm, 1e-9)
     for step, (ours, theirs) in enumerate(zip(found, [golden["first"], *golden["weights"]], strict=True)):
