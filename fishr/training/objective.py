@@ -83,7 +83,9 @@ class Objective:
     def init(self, problem: Problem) -> dict[str, Any]:
         """Return the penalties' state before the first step; a risk without memory has no part in it."""
         states = Total(**self.penalty.terms, risk=self.risk).init(problem)
-        return states if has_memory(states["risk"]) else {name: states[name] for name in self.penalty.terms}
+        # The terms of a total are read by name, even if none of them has a memory.
+        kept = isinstance(states["risk"], dict) or has_memory(states["risk"])
+        return states if kept else {name: states[name] for name in self.penalty.terms}
 
     @property
     def between(self) -> tuple[str, ...]:

@@ -16,7 +16,7 @@ from fishr.data import Minibatch
 from fishr.descents import GGAL, IGA, MLDG, SAGM, SAM, ANDMask, Descended, Fish, PCGrad, SANDMask
 from fishr.errors import InputError
 from fishr.methods import EQRM
-from fishr.penalties import Scaled, Total, VREx
+from fishr.penalties import Fishr, Scaled, Total, VREx
 from fishr.protocols import colored_digits
 from fishr.ranks import ALONE, Ranks
 from fishr.training import SGD, Adam, Compute, Experiment, Objective, explain_objective, run, train
@@ -140,3 +140,22 @@ def after(ranks: Ranks) -> list[dict[str, Tensor]]:
         *_, finished = train(digits(descent, optimizer=SGD(0.1), batches=Minibatch(21)), ranks=ranks)
         found.append(finished.state.parameters)  # type: ignore[union-attr]
     return found
+
+
+@frozen
+class Counting:
+    """A penalty of each domain that counts its calls."""
+
+    def init(self, problem: Any) -> Any:
+        return {"calls": 0}
+
+    def __call__(self, seen: Any, state: Any, step: int) -> tuple[Tensor, Any]:
+        return seen.logits.square().mean(), {"calls": state["calls"] + 1}
+
+
+@pytest.mark.parametrize(("descent", "calls"), [(SAM(), 1), (ANDMask(0.5), 3), (Fish(), 3), (IGA(0.1), 3)], ids=str)
+def test_states_of_penalties_go_on_beside_one_that_compares_domains(descent: Any, calls: int) -> None:
+    penalty = Total(counting=Counting(), fishr=Fishr(ema=0.9))
+    state, _ = trained(experiment(descent, objective=Objective(penalty=penalty)), 2)
+    assert state.penalty["counting"] == {"calls": 2 * calls}
+    assert state.penalty["fishr"].updates == (6 if isinstance(descent, Fish) else 2)
