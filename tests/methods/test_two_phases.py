@@ -1,0 +1,22 @@
+"""ERM++ and LP-FT: the head alone at a rate of its own, then everything, with a new optimizer."""
+
+import pytest
+
+from fishr.protocols.domainbed.job import Job
+from fishr.protocols.domainbed.settings import Settings
+
+# Rate of the head alone, and the first step in which all weights are trained.
+PHASES = {"ERMPlusPlus": ("linear_lr", "linear_steps", 5), "LP_FT": ("lp_lr", "lp_steps", 4)}
+
+
+@pytest.mark.parametrize("algorithm", PHASES)
+def test_phases(algorithm: str) -> None:
+    rate, steps, first = PHASES[algorithm]
+    settings = Settings(hparams={"lr": 3e-4, rate: 2e-3, steps: 4})
+    made = Job("RotatedMNIST", algorithm, (0,), 0, 0, settings).experiment()
+    for step in range(8):
+        rates = made.learning_rates(step)
+        assert rates["featurizer"] == (0.0 if step < first else 3e-4)
+        assert rates["head"] == pytest.approx(2e-3 if step < first else 3e-4)
+        assert made.objective.fresh_optimizer(step) == (step == first)
+    assert (made.average is None) == (algorithm == "LP_FT")
