@@ -50,8 +50,8 @@ def evaluate(
 
     SOURCE is a folder CLASS/IMAGE (one domain) or DOMAIN/CLASS/IMAGE, a data set of `fishr data list`, a .csv, .json or
     .jsonl of images, a file of `fishr cache images`, for runs on features one of `fishr cache features`, an .npz with
-    inputs and labels, or a domain or environment of the run's own data by its name. Files are matched to the run's
-    classes by the classes' names, and need none of the run's own data.
+    inputs and labels, the TOML file of an experiment for its data, or a domain or environment of the run's own data by
+    its name. Files are matched to the run's classes by the classes' names, and need none of the run's own data.
     """
     from fishr.commands.score_tables import class_tables, result_table
     from fishr.files import fill_atomically, json_text

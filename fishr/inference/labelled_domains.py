@@ -1,36 +1,51 @@
 """Domains of files that a run was not trained on, with the labels by the run's classes."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
+from attrs import evolve
 
+from fishr.configuration import load as load_configuration
 from fishr.data.arrays import Arrays
 from fishr.data.cached_features import CachedFeatures
 from fishr.data.domains import Domain
+from fishr.data.environments import Environments, HeldOut
 from fishr.data.images.folder_listing import has_class_folders, list_class_folders, list_folder
 from fishr.data.images.image_environments import list_cache
 from fishr.data.images.image_inputs import ImageInputs
 from fishr.data.images.list_files import LIST_EXTENSIONS, Columns, list_file
 from fishr.data.images.listed_images import Listed
+from fishr.data.images.preprocessing import Preprocessing
 from fishr.data.images.unreadable import check_readable
 from fishr.data.value_checks import check_classes
 from fishr.errors import InputError
 from fishr.inference.trained_model import TrainedModel
 from fishr.losses import check_labels
+from fishr.training.experiment import Experiment
 
 CACHE_EXTENSIONS = (".h5", ".hdf5")
-EXTENSIONS = (*LIST_EXTENSIONS, *CACHE_EXTENSIONS, ".npz")
+EXTENSIONS = (*LIST_EXTENSIONS, *CACHE_EXTENSIONS, ".npz", ".toml")
 
 
-def labelled_domains(path: Path, model: TrainedModel, columns: Columns | None = None) -> tuple[Domain, ...]:
-    """Return the domains of a folder, list, cache or .npz, unread, with labels by the numbers of the model's classes.
+def labelled_domains(
+    path: Path,
+    model: TrainedModel,
+    columns: Columns | None = None,
+    data_dir: Path | None = None,
+    plugins: Iterable[str] = (),
+) -> tuple[Domain, ...]:
+    """Return the domains of a file or folder, unread, with labels by the numbers of the model's classes.
 
     Args:
         path: A folder CLASS/IMAGE, one domain of the folder's name; a folder DOMAIN/CLASS/IMAGE; a .csv, .json or
-            .jsonl of images; a file of ``fishr cache images`` or ``fishr cache features``; or a domain of ``Arrays``.
+            .jsonl of images; a file of ``fishr cache images`` or ``fishr cache features``; a domain of ``Arrays``; or
+            the .toml of an experiment, whose data are taken, of ``HeldOut`` the whole environments.
         model: The model that is evaluated.
         columns: Names of a list's columns; None: "path", "label" or "class", and "domain" or "environment" if it has
             one of them.
+        data_dir: Folder of the data of a .toml.
+        plugins: Modules that a .toml names.
 
     Raises:
         InputError: Nothing is there, it cannot be read, the model takes other inputs, or it has a class that the model
@@ -54,6 +69,8 @@ def labelled_domains(path: Path, model: TrainedModel, columns: Columns | None = 
     suffix = "" if path.is_dir() else path.suffix.lower()
     if suffix == ".npz":
         return _fitting(path, Arrays((str(path.absolute()),), classes=model.classes)(0, None).training, model)
+    if suffix == ".toml":
+        return _of_experiment(path, model, data_dir, plugins)
     if suffix in CACHE_EXTENSIONS:
         # HDF5 takes long to load.
         from fishr.data.caches.hdf5 import read_header
@@ -61,13 +78,7 @@ def labelled_domains(path: Path, model: TrainedModel, columns: Columns | None = 
         if read_header(path).kind == "fishr-features":
             cached = CachedFeatures(str(path.absolute()))(0, None)
             return _fitting(path, (*cached.training, *cached.evaluation), model)
-    if model.preprocessing is None:
-        shape = " × ".join(map(str, model.shape))
-        raise InputError(
-            f"{path}: got images, but the run's data were none in files, so their preprocessing is not known; give a "
-            f"cache of features or an .npz with inputs of {shape} numbers"
-        )
-    preprocessing = model.preprocessing
+    preprocessing = _preprocessing(path, model)
     listed = list_cache(path, preprocessing) if suffix in CACHE_EXTENSIONS else _listed(path, columns)
     numbers = _class_numbers(path, {name for each in listed for name in each.classes}, model)
     check_readable([image for each in listed for image in each.paths()])
@@ -79,6 +90,37 @@ def labelled_domains(path: Path, model: TrainedModel, columns: Columns | None = 
         )
         for each in listed
     )
+
+
+def _preprocessing(path: Path, model: TrainedModel) -> Preprocessing:
+    if model.preprocessing is None:
+        shape = " × ".join(map(str, model.shape))
+        raise InputError(
+            f"{path}: got images, but the run's data were none in files, so their preprocessing is not known; give a "
+            f"cache of features or an .npz with inputs of {shape} numbers"
+        )
+    return model.preprocessing
+
+
+def _of_experiment(
+    path: Path, model: TrainedModel, data_dir: Path | None, plugins: Iterable[str]
+) -> tuple[Domain, ...]:
+    """Return the domains of an experiment's data; its images go through the preprocessing of the model."""
+    experiment = load_configuration(path, Experiment, (), tuple(plugins))
+    whole = experiment.data.source if isinstance(experiment.data, HeldOut) else experiment.data
+    found = whole(experiment.seed, data_dir)
+    domains = found.domains if isinstance(found, Environments) else (*found.training, *found.evaluation)
+    names, chosen = found.class_names, list[Domain]()
+    for domain in domains:
+        inputs, labels = domain.inputs, domain.labels
+        if isinstance(inputs, ImageInputs):
+            inputs = ImageInputs(inputs.images, _preprocessing(path, model), augment=False, rows=inputs.rows)
+        if names is not None:
+            numbers = _class_numbers(path, {names[label] for label in labels.unique() if label >= 0}, model)
+            own = torch.tensor([numbers.get(name, -1) for name in names])
+            labels = torch.where(labels < 0, labels, own[labels.clamp(min=0)])
+        chosen.append(evolve(domain, inputs=inputs, labels=labels))
+    return _fitting(path, tuple(chosen), model)
 
 
 def _listed(path: Path, columns: Columns | None) -> tuple[Listed, ...]:

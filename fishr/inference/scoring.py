@@ -62,9 +62,9 @@ def score_run(
         run: Its folder.
         on: Paths as for ``labelled_domains``, and names of domains or environments of the run's own data; empty: all of
             its own data.
-        data_dir: Folder of the run's own data.
+        data_dir: Folder of the run's own data, and of the data of a .toml.
         device: "cpu", "cuda", "cuda:1", "mps" or "auto".
-        plugins: Modules that the configuration of the run names.
+        plugins: Modules that the configuration of the run, or a .toml, names.
         columns: Names of the columns of lists.
         bootstrap: How intervals are computed.
         progress: Called with the number of samples done since the last call.
@@ -99,7 +99,7 @@ def score_run(
         subjects += [
             _Subject(model, names, domain.to(where), "evaluation", path)
             for path in files
-            for domain in labelled_domains(path, trained, columns)
+            for domain in labelled_domains(path, trained, columns, data_dir, plugins)
         ]
     return step, tuple(_result(one, experiment, bootstrap, progress) for one in subjects)
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from attrs import frozen
 from numpy.random import RandomState
 
-Value = float | int | bool | str
+Value = bool | int | float | str  # in this order: a whole number of a file stays one
 Draw = Callable[[RandomState], Value]
 
 

@@ -41,7 +41,9 @@ class DomainScore:
     @property
     def title(self) -> str:
         """Name for tables and figures, with that of the environment."""
-        return self.name if self.environment is None else f"{self.name} ({self.environment})"
+        if self.environment is None or self.name.startswith(f"{self.environment} ("):
+            return self.name
+        return f"{self.name} ({self.environment})"
 
 
 def score_entries(scores: Sequence[DomainScore]) -> list[dict[str, Any]]:

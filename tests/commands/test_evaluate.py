@@ -121,6 +121,22 @@ def test_files_need_none_of_the_data(call, world):
         assert one | {"source": "list.csv"} == other
 
 
+def test_data_of_an_experiment_are_whole_environments_as_the_run_sees_images(call, world):
+    """Its own size, augmentation and numbers of classes do not count."""
+    (world / "photos" / "art" / "ant").mkdir()
+    other = CONFIGURATION.replace("animals", "photos").replace("32, augment = false", "16, augment_evaluation = true")
+    (world / "other.toml").write_text(other)
+    arguments = ("--resamples", "20", "--format", "json")
+    folder = json.loads(call("evaluate", "run", "--on", "photos", *arguments).out)["domains"]
+    found = json.loads(call("evaluate", "run", "--on", "other.toml", "--data-dir", ".", *arguments).out)["domains"]
+    assert found == [one | {"source": "other.toml"} for one in folder]
+    for name in ("art", "photo"):
+        (world / "photos" / name / "dog").rename(world / "photos" / name / "bee")
+    said = call("evaluate", "run", "--on", "other.toml", "--data-dir", ".")
+    assert said.code == 2
+    assert said.err.startswith("Error: other.toml: got the class 'bee', which the run does not know, expected some of")
+
+
 def test_classes_are_shown_on_demand(call, world):
     said = call("evaluate", "run", "--on", "photos/art", "--resamples", "0", "--per-class", "--device", "cpu")
     assert (said.code, said.err) == (0, "")
@@ -142,12 +158,14 @@ def test_classes_are_shown_on_demand(call, world):
         (("--on", "list.csv", "--columns", "file"), "--columns: got 'file', expected PATH,LABEL or PATH,LABEL,DOMAIN"),
         (("--on", "photos", "--columns", "a,b"), "--columns: got it without a list of images"),
         (("--on", "photos", "--on", "bad.csv"), "bad.csv: got the class 'owl', which the run does not know"),
-        (("--on", "run.toml"), "run.toml: got a list called 'run.toml'"),
+        (("--on", "run.toml"), "data/animals: no such folder; run `fishr data download`"),
+        (("--on", "notes.txt"), "notes.txt: got a list called 'notes.txt'"),
         (("--resamples", "-1"), "Invalid value for '--resamples'"),
     ],
 )
 def test_refusals(refused, world, arguments, part):
     (world / "bad.csv").write_text("path,label\nphotos/art/cat/0.png,owl\n")
+    (world / "notes.txt").write_text("")
     refused(world, ("evaluate", "run", *arguments, "--device", "cpu"), part)
 
 

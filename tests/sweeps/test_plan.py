@@ -74,6 +74,7 @@ def test_a_plan_is_a_file():
         ("PACS", "Mine"), ("ERM",), ((0,), (0, 1)), draws=2, threads=2, keep="weights", settings=settings
     )
     assert structure(parse_toml(dumps(plan)), Plan) == plan
+    assert [type(value) for value in plan.settings.hparams.values()] == [int, float]
 
 
 @pytest.mark.parametrize(
