@@ -1,39 +1,31 @@
 """Write caches of features and of head gradients, part by part, from a run, a recipe or a feature cache."""
 
 from collections.abc import Callable, Iterator, Mapping
-from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal, cast
 
-import attrs
 import numpy as np
 import torch
 from attrs import frozen
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-import fishr
+from fishr.analysis.cache_source import cache_source
 from fishr.analysis.cached_heads import head_of
-from fishr.configuration import dumps, unstructure
-from fishr.configuration.toml import parse_toml, toml_text
+from fishr.configuration import unstructure
+from fishr.configuration.toml import toml_text
 from fishr.data.caches.domain_rows import Section, rows_a_part, write_domains
 from fishr.data.caches.encoding import Tree, layout_tree
 from fishr.data.caches.feature_cache import open_features, write_features
-from fishr.data.domains import Domain, Split
-from fishr.errors import InputError
 from fishr.losses import Loss, loss_deltas, outputs_of
 from fishr.models.frozen import in_blocks
 from fishr.statistics.functional_moments import per_sample_gradients
 from fishr.statistics.linear_head import is_plain_linear
 from fishr.statistics.merge import merge_moments
 from fishr.statistics.moments import gradient_moments
-from fishr.training.checkpoints import load
 from fishr.training.compute import resolve_device
 from fishr.training.experiment import Experiment
 from fishr.training.frozen_features import domain_features
-from fishr.training.model import place
-from fishr.training.run_folder import CONFIGURATION, checkpoint_of
-from fishr.training.state import build_model, first_state, state_to
 from fishr.types import GradientMoments, Layout
 
 Rows = dict[str, NDArray[Any]]
@@ -64,33 +56,12 @@ def featured_experiment(
     chunk: int = 8192,
 ) -> Featured:
     """Return domains of an experiment's data through its featurizer, with a run's last or the first weights."""
-    where = resolve_device(device)
-    data = experiment.data(experiment.seed, data_dir).to(where)
-    model, table, text = build_model(experiment, data), unstructure(experiment), dumps(experiment)
-    if folder is None:
-        state = first_state(experiment, model, len(data.training))
-    else:
-        written = (folder / CONFIGURATION).read_bytes().decode()
-        checkpoint = load(checkpoint_of(folder), experiment_text=written)
-        state = state_to(attrs.evolve(checkpoint.evaluated, penalty=None), where)
-        place(model, state.parameters, state.buffers)
-        # The run's own text, comments included, unless its settings were changed.
-        text = written if parse_toml(written) == table else text
-    if data.label_columns is not None:
-        raise InputError("cache: got labels in floating point, expected classes; analyze the run itself")
-    chosen: dict[str, tuple[Domain, Split]] = {
-        domain.name: (domain.labeled(experiment.loss), split) for domain, split in data.by_split
-    }
-    for name in domains:
-        if name not in chosen:
-            raise InputError(f"--domain: got {name!r}, expected one of {', '.join(map(repr, chosen))}")
-    chosen = {name: part for name, part in chosen.items() if not domains or name in domains}
-    sections = tuple(Section(name, split, len(domain.labels)) for name, (domain, split) in chosen.items())
+    source = cache_source(experiment, folder, data_dir, device, domains)
+    model, state, table = source.model, source.state, unstructure(experiment)
     block = -(-chunk // 64) * 64
 
     def rows(index: int, start: int, stop: int) -> Rows:
-        whole = chosen[sections[index].name][0]
-        part = whole.part(range(len(whole.labels))[start:stop])
+        part = source.part(index, start, stop)
         pairs = list(domain_features(model, experiment, state, part, block))
         features, logits = (torch.cat(found).to(torch.float32).numpy(force=True) for found in zip(*pairs, strict=True))
         labels = part.labels.numpy(force=True)
@@ -98,31 +69,16 @@ def featured_experiment(
 
     parameters: Tree = {name: tensor.numpy(force=True) for name, tensor in model.head.state_dict().items()}
     return Featured(
-        provenance={
-            "data": toml_text(table["data"]),
-            "seed": experiment.seed,
-            "featurizer": toml_text({"featurizer": table["featurizer"], "precision": experiment.compute.precision}),
-            "transform": "none",
-            "weights_sha256": _digest("featurizer", model.featurizer),
-            "head_sha256": _digest("head", model.head),
-            "step": state.step,
-            "mode": "eval",
-            "dtype": "float32",
-            "domains": tuple(chosen),
-            "experiment": text,
-            "library": fishr.__version__,
-            "torch": str(torch.__version__),
-            "device": str(where),
-        },
+        provenance=source.provenance,
         description={
             "text": toml_text({name: table[name] for name in ("head", "loss")}),
-            "outputs": outputs_of(experiment.loss, data.classes),
-            "features": experiment.featurizer.features(data.shape),
+            "outputs": outputs_of(experiment.loss, source.data.classes),
+            "features": experiment.featurizer.features(source.data.shape),
             "parameters": parameters,
         },
         head=model.head.eval(),
         loss=experiment.loss,
-        sections=sections,
+        sections=source.sections,
         rows=rows,
     )
 
@@ -228,12 +184,3 @@ def _tensors(featured: Featured, rows: Rows) -> tuple[Tensor, Tensor]:
     device = next(featured.head.parameters()).device
     features, labels = (torch.from_numpy(np.require(rows[name], None, ["C", "W"])) for name in ("features", "labels"))
     return features.to(device), labels.to(device)
-
-
-def _digest(prefix: str, module: nn.Module) -> str:
-    digest = sha256()
-    for name, tensor in sorted(module.state_dict().items()):
-        array = tensor.detach().contiguous().numpy(force=True)
-        digest.update(f"{prefix}.{name} {array.dtype.str} {array.shape}\n".encode())
-        digest.update(array.tobytes())
-    return digest.hexdigest()

@@ -29,9 +29,9 @@ from fishr.commands.shared import (
 from fishr.errors import InputError
 
 if TYPE_CHECKING:
-    from fishr.analysis.cache_writing import Featured
-    from fishr.data.caches import Description
+    from fishr.data.caches import Description, Section
     from fishr.data.images.preprocessing import Interpolation
+    from fishr.training import Experiment
 
 out_option = click.option("-o", "--out", type=FILE, required=True, help="HDF5 file to write.")
 domain_option = repeatable_option("--domain", "domains", metavar="NAME", help="Cache this domain only (default: all)")
@@ -49,20 +49,31 @@ def cache() -> None:
 @click.argument("source", metavar="RUN_OR_RECIPE")
 @out_option
 @choice_option("--dtype", words=["float32", "float16"], help="Type of the stored features; float16 halves the file.")
+@click.option("--at", metavar="LAYER", help="Keep the outputs of this layer of the featurizer instead, e.g. blocks.4.")
 @domain_option
 @chunk_option
 @experiment_options
-def features(source: str, out: Path, dtype: Any, style: str, **options: Any) -> None:
+def features(source: str, out: Path, dtype: Any, at: str | None, style: str, **options: Any) -> None:
     """Compute features, logits and labels of each domain once, part by part.
+
+    With --at, the file has the outputs of a layer, and `fishr train --on-features` trains the layers above it and the
+    head. LAYER is a name in the featurizer, or its end where that is unique.
 
     RUN_OR_RECIPE is a run folder, whose last checkpoint has the weights, or a recipe or TOML file, for the first
     weights of its seed. After a kill, the same command resumes. An existing file made of the same settings is kept; one
     made of other settings is refused with the first setting that differs.
     """
-    from fishr.analysis.cache_writing import cache_features
+    from fishr.analysis.cache_writing import cache_features, featured_experiment
+    from fishr.analysis.layer_caching import cache_layer, layer_outputs
 
-    featured = _featured(source, **options)
-    with writing(out, style, featured) as progress:
+    experiment, folder, reading = _source(source, **options)
+    if at is not None:
+        outputs = layer_outputs(experiment, at, folder, **reading)
+        with writing(out, style, outputs.sections) as progress:
+            cache_layer(outputs, out, dtype, progress)
+        return
+    featured = featured_experiment(experiment, folder, **reading)
+    with writing(out, style, featured.sections) as progress:
         cache_features(featured, out, dtype, progress)
 
 
@@ -80,15 +91,16 @@ def gradients(source: str, out: Path, per_sample: bool, style: str, **options: A
     per-sample gradient; for other heads means and variances in each domain. RUN_OR_FILE is a run folder, a feature
     cache (other options then do not apply), a recipe or a TOML file.
     """
-    from fishr.analysis.cache_writing import cache_gradients, featured_cache
+    from fishr.analysis.cache_writing import cache_gradients, featured_cache, featured_experiment
 
     if Path(source).is_file() and Path(source).suffix != ".toml":
         if given := given_options("domains", "chunk", "data_dir", "overrides"):
             raise InputError(f"{given[0]}: got it together with a feature cache, whose rows are computed; drop one")
         featured = featured_cache(Path(source), options["device"], options["plugins"])
     else:
-        featured = _featured(source, **options)
-    with writing(out, style, featured) as progress:
+        experiment, folder, reading = _source(source, **options)
+        featured = featured_experiment(experiment, folder, **reading)
+    with writing(out, style, featured.sections) as progress:
         cache_gradients(featured, out, per_sample, progress)
 
 
@@ -171,12 +183,12 @@ def merge(files: tuple[Path, ...], out: Path, style: str) -> None:
 
 
 @contextmanager
-def writing(out: Path, style: str, featured: "Featured | None" = None) -> Generator[Callable[[int], object]]:
+def writing(out: Path, style: str, sections: "tuple[Section, ...]" = ()) -> Generator[Callable[[int], object]]:
     """Show a bar while a file is written, then print what it holds; an interruption prints how to resume."""
     from fishr.data.caches import describe
     from fishr.files import json_text
 
-    existed, total = out.exists(), None if featured is None else sum(section.rows for section in featured.sections)
+    existed, total = out.exists(), sum(section.rows for section in sections) or None
     message = f"{out}: interrupted; the same command resumes it"
     with progress_bar(message, total=total, unit="row", unit_scale=True) as bar:
         yield bar.update
@@ -195,15 +207,14 @@ def writing(out: Path, style: str, featured: "Featured | None" = None) -> Genera
     click.echo(f"{out}: is there already, made of the same; {what}" if existed else f"{out}: {what}")
 
 
-def _featured(source: str, overrides: tuple[str, ...], plugins: tuple[str, ...], **reading: Any) -> "Featured":
-    from fishr.analysis.cache_writing import featured_experiment
-
+def _source(
+    source: str, overrides: tuple[str, ...], plugins: tuple[str, ...], **reading: Any
+) -> "tuple[Experiment, Path | None, dict[str, Any]]":
+    """Return the experiment of a run or recipe, the run folder, and the options of its data."""
     folder = Path(source)
     if not folder.is_dir() or folder.suffix == ".toml":
-        folder, experiment = None, find_experiment(source, overrides, plugins)
-    else:
-        experiment = load_run(folder, plugins, overrides)
-    return featured_experiment(experiment, folder, **reading)
+        return find_experiment(source, overrides, plugins), None, reading
+    return load_run(folder, plugins, overrides), folder, reading
 
 
 def _as_object(file: Path, description: "Description") -> dict[str, Any]:

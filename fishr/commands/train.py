@@ -49,7 +49,11 @@ if TYPE_CHECKING:
     help="Of the featurizer's passes; the rest is float32 always (default: as configured).",
 )
 @click.option("--resume", type=PATH, metavar="DIR", help="Resume the run in this folder.")
-@click.option("--on-features", type=FILE, help="Train the head alone, on features that `fishr cache features` wrote.")
+@click.option(
+    "--on-features",
+    type=FILE,
+    help="Train on a file of `fishr cache features`: the head alone, or with --at the layers above too.",
+)
 @click.option(
     "--record-statistics",
     metavar="every=STEPS[,samples=N][,epsilon=E]",
@@ -216,21 +220,29 @@ def _recording(text: str) -> "Recording":
 
 
 def _on_features(experiment: "Experiment", path: Path, plugins: tuple[str, ...]) -> "Experiment":
-    """Return the experiment on cached features of its own data, without a featurizer."""
+    """Return the experiment on a file of its own data's features or activations, without what computed them."""
     from fishr.configuration import structure, unstructure
     from fishr.configuration.toml import parse_toml
-    from fishr.data.caches import open_features
-    from fishr.training import Experiment, on_features
+    from fishr.data.caches import describe, open_activations, open_features
+    from fishr.models.featurizers import without_weights
+    from fishr.training import Experiment, LayersAbove, on_features
 
-    cache = open_features(path)
+    layer = open_activations(path) if describe(path).header.kind == "fishr-activations" else None
+    cache = layer or open_features(path)
     text = cache.provenance.get("experiment")
     if not isinstance(text, str):
         raise InputError(f"{path}: does not name the experiment of its features; make it with `fishr cache features`")
     made = parse_toml(text)
-    # Only data and seed are the features'; nothing of what else they were made with need be known here.
-    own = {key: made[key] for key in ("data", "seed") if key in made}
+    # Only data, seed and layers are the file's; nothing of what else they were made with need be known here.
+    names = ("data", "seed") if layer is None else ("data", "seed", "featurizer")
+    own = {key: made[key] for key in names if key in made}
     theirs = structure(unstructure(experiment) | own, Experiment, plugins)
-    return on_features(experiment, path, cache.key, cache.provenance, theirs.data, theirs.seed)
+    above = None
+    if layer is not None:
+        # The file has the weights of the layers above.
+        inner = without_weights(theirs.featurizer)
+        above = LayersAbove(inner, layer.at, layer.inputs, weights=str(path.absolute()))
+    return on_features(experiment, path, cache.key, cache.provenance, theirs.data, theirs.seed, above)
 
 
 def _fresh_folder(name: str) -> Path:

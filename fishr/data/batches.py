@@ -12,6 +12,7 @@ from fishr.data.domains import Domain
 from fishr.data.reading import Reading, begin_reading
 from fishr.errors import InputError
 from fishr.ranks import ALONE, Ranks
+from fishr.seeding import named_generator
 from fishr.types import DomainBatch
 
 
@@ -116,8 +117,10 @@ class Minibatch:
         """Start to read the batch's files; the generator advances at once."""
         _refuse_empty_shares([self.size], ranks)
         drawn = [self._indices(len(domain.labels), generator) for domain in domains]
-        # Drawn ahead, so that an image's augmentation does not depend on which thread or rank reads it, or when.
-        seeds = [None if isinstance(d.inputs, Tensor) else _seeds(self.size, generator) for d in domains]
+        # Drawn ahead, so that an image's augmentation does not depend on which thread or rank reads it, or when; and
+        # from a stream of their own, so that the draws of samples are the same on features of the images.
+        images = None if all(isinstance(d.inputs, Tensor) for d in domains) else _of_images(generator)
+        seeds = [None if images is None or isinstance(d.inputs, Tensor) else _seeds(self.size, images) for d in domains]
         shares = [ranks.share(indices) for indices in drawn]
         sizes = tuple(map(len, shares))
         # One buffer if all inputs are read from files and stay on the CPU.
@@ -168,6 +171,11 @@ def _share(inputs: Sequence[Tensor], labels: Sequence[Tensor], ranks: Ranks) -> 
     _refuse_empty_shares(list(map(len, labels)), ranks)
     own = list(map(ranks.share, labels))
     return DomainBatch(torch.cat(list(map(ranks.share, inputs))), torch.cat(own), tuple(map(len, own)))
+
+
+def _of_images(generator: torch.Generator) -> torch.Generator:
+    """Return the generator of the seeds of a batch's images; the given one does not advance."""
+    return named_generator(int(torch.randint(2**62, (), generator=generator.clone_state())), "images")
 
 
 def _seeds(count: int, generator: torch.Generator) -> list[int]:

@@ -1,24 +1,30 @@
-"""Domains of features that a network computed once."""
+"""Domains of features, or of a layer's outputs, that a network computed once."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import torch
 from attrs import Factory, frozen
 
+from fishr.data.activation_inputs import ActivationInputs
 from fishr.data.domains import Domain, Domains
 from fishr.data.environments import DataSetEnvironments, Environments
 from fishr.errors import InputError
 from fishr.paths import in_data_folder
+
+if TYPE_CHECKING:
+    from fishr.data.caches import ActivationCache, FeatureCache
 
 
 @frozen
 class CachedFeatures:
     """Domains from a file of ``fishr cache features``; each input is a row of features [F], float32.
 
-    With ``MLP(widths=())``, a featurizer that only flattens, a head is trained on them without its network.
+    With ``MLP(widths=())``, a featurizer that only flattens, a head is trained on them without its network. Of a file
+    of ``fishr cache features --at LAYER`` each input is the layer's output, read when a batch needs it; the featurizer
+    is then ``LayersAbove``.
 
     Args:
         path: The file; relative to ``data_dir``, or to the folder "data" if that is None.
@@ -26,9 +32,10 @@ class CachedFeatures:
         expected: Expected entries of the file's provenance, as texts, such as ``weights_sha256``; they name what
             differs in a file of another key.
         training: Names of the domains to train on, in this order, while all others evaluate; empty: as in the file.
+        at: Layer whose outputs the file has; None: features.
 
     Raises:
-        InputError: When called: the file is absent, damaged or of another key, or lacks a domain.
+        InputError: When called: the file is absent, damaged, of another key or layer, or lacks a domain.
 
     Example:
         >>> CachedFeatures("nowhere.h5", training=("photo",)).training
@@ -43,6 +50,7 @@ class CachedFeatures:
     key: str | None = None
     expected: dict[str, str] = Factory(dict[str, str])
     training: tuple[str, ...] = ()
+    at: str | None = None
 
     def __attrs_post_init__(self) -> None:
         for name in self.training:
@@ -52,12 +60,11 @@ class CachedFeatures:
     def __call__(self, seed: int, data_dir: Path | None) -> Domains:
         """Read the file; nothing is random, so ``seed`` is not used."""
         # HDF5 takes long to load, and most experiments do without.
-        from fishr.data.caches import open_features
         from fishr.data.caches.provenance import check_fit
 
         path = in_data_folder(self.path, data_dir)
         remedy = "put back the file that belongs to the run, or train anew on this one"
-        cache = open_features(path)
+        cache = _opened(path, self.at, remedy)
         found = provenance_texts(cache.provenance)
         check_fit(path, {name: found.get(name) for name in self.expected}, self.expected, remedy=remedy)
         if self.key not in (None, cache.key):
@@ -67,17 +74,37 @@ class CachedFeatures:
             if name not in names:
                 raise InputError(f"{path}: has no domain {name!r}, expected one of {', '.join(map(repr, names))}")
         training = self.training or tuple(section.name for section in cache.sections if section.split == "training")
-        domains = dict[str, Domain]()
-        for index, name in enumerate(names):
-            rows = cache.domain(index)
-            labels = rows["labels"].astype(np.int64, copy=False)
-            domains[name] = Domain(name, torch.from_numpy(rows["features"]), torch.from_numpy(labels))
+        domains = {domain.name: domain for domain in _domains(cache)}
         return Domains(
             training=tuple(domains[name] for name in training),
             evaluation=tuple(domain for name, domain in domains.items() if name not in training),
-            # A single output tells two classes apart.
-            classes=max(2, cache.head["outputs"]),
+            classes=cache.classes,
         )
+
+
+def _opened(path: Path, at: str | None, remedy: str) -> "FeatureCache | ActivationCache":
+    from fishr.data.caches import open_activations, open_features
+
+    if at is None:
+        return open_features(path)
+    cache = open_activations(path)
+    # The file has the full name of the layer.
+    if not f".{cache.at}".endswith(f".{at.removeprefix('featurizer.')}"):
+        raise InputError(f"{path}: holds the outputs of {cache.at!r}, expected those of {at!r}; {remedy}")
+    return cache
+
+
+def _domains(cache: "FeatureCache | ActivationCache") -> Iterator[Domain]:
+    from fishr.data.caches import FeatureCache
+
+    for index, section in enumerate(cache.sections):
+        if isinstance(cache, FeatureCache):
+            rows = cache.domain(index)
+            inputs, labels = torch.from_numpy(rows["features"]), rows["labels"]
+        else:
+            inputs = ActivationInputs(cache.rows(index), cache.shape, range(section.rows), cache.below_sha256)
+            labels = cache.labels(index)
+        yield Domain(section.name, inputs, torch.from_numpy(labels.astype(np.int64, copy=False)))
 
 
 @frozen
@@ -87,17 +114,19 @@ class FeatureEnvironments:
     Args:
         path: The file; relative to ``data_dir``, or to the folder "data" if that is None.
         key: Expected key of the file; None: any.
+        at: Layer whose outputs the file has; None: features.
 
     Raises:
-        InputError: When called: the file is absent, damaged or of another key.
+        InputError: When called: the file is absent, damaged, or of another key or layer.
     """
 
     path: str
     key: str | None = None
+    at: str | None = None
 
     def __call__(self, seed: int, data_dir: Path | None) -> Environments:
         """Read the file; nothing is random, so ``seed`` is not used."""
-        return DataSetEnvironments(CachedFeatures(self.path, self.key))(seed, data_dir)
+        return DataSetEnvironments(CachedFeatures(self.path, self.key, at=self.at))(seed, data_dir)
 
 
 def provenance_texts(provenance: Mapping[str, object]) -> dict[str, str]:

@@ -3,6 +3,7 @@
 import re
 import warnings
 from collections.abc import Collection, Iterator, Mapping
+from hashlib import sha256
 from pathlib import Path
 from typing import Literal, cast
 
@@ -116,6 +117,16 @@ def _in_order(
         stacklevel=2,
     )
     return {ours: given[name] for name, ours in pairs}
+
+
+def weights_digest(module: nn.Module, prefix: str = "featurizer") -> str:
+    """Return the SHA-256 over names, types, shapes and bytes of parameters and buffers, sorted by name."""
+    digest = sha256()
+    for name, tensor in sorted(module.state_dict().items()):
+        array = tensor.detach().contiguous().numpy(force=True)
+        digest.update(f"{prefix}.{name} {array.dtype.str} {array.shape}\n".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()
 
 
 def load_weights(module: nn.Module, given: Mapping[str, Tensor], source: str, remedy: str) -> None:

@@ -7,6 +7,7 @@ from .explanation import LossExplanation, explain_objective, loss_outline
 from .frozen_features import Frozen, domain_features, on_features
 from .lars import LARS
 from .launch import joined
+from .layers_above import LayersAbove
 from .loop import Evaluated, Event, Finished, Started, Stepped, train
 from .model import Model, place
 from .objective import Loss, Objective
@@ -31,6 +32,7 @@ __all__ = [
     "Finished",
     "Frozen",
     "Keeping",
+    "LayersAbove",
     "Loss",
     "LossExplanation",
     "Model",

@@ -28,6 +28,7 @@ from fishr.training.state import TrainingState
 
 if TYPE_CHECKING:
     from fishr.data.images.preprocessing import Preprocessing
+    from fishr.training.layers_above import LayersAbove
 
 _PREFIX = "featurizer."
 
@@ -37,15 +38,18 @@ class Frozen:
     """Featurizer with constant weights, in eval mode and without a graph; features are bit-identical in any batch.
 
     The weights are part of the training state, so a checkpoint holds them. The generator does not advance, so that the
-    head starts as it would on cached features.
+    head starts as it would on cached features. With ``at``, the layers above that one train.
 
     Args:
         inner: The featurizer, as in the run that the weights come from.
         weights: A run folder or a checkpoint; relative to the working directory. Of a run that averages its weights,
             those of the average. None: the seed's first weights.
+        at: Name of the highest frozen layer, or its end where that is unique, such as "blocks.4"; None: all layers are
+            frozen. Modules around the layer are traced by torch.fx.
 
     Raises:
-        InputError: When called: no such checkpoint, or one of another featurizer.
+        InputError: When called: no such checkpoint, or one of another featurizer; no such layer, or one at which the
+            network cannot be cut, such as inside a residual block.
 
     Example:
         >>> from fishr.models import MLP
@@ -61,13 +65,21 @@ class Frozen:
 
     inner: Featurizer
     weights: str | None = None
+    at: str | None = None
 
     def __call__(self, shape: tuple[int, ...], generator: torch.Generator) -> nn.Module:
         """Return the module from inputs [N, *shape] to features [N, F]; the generator does not advance."""
         module = self.inner(shape, generator.clone_state())
         if self.weights is not None:
             _fill(module, typed_path(self.weights))
-        return FrozenFeaturizer(module)
+        if self.at is None:
+            return FrozenFeaturizer(module)
+        # Here, because most frozen networks are not cut.
+        from fishr.models.layer_split import SplitFeaturizer
+        from fishr.training.layers_above import cut
+
+        below, above, _ = cut(module, self.at, shape)
+        return SplitFeaturizer(above, below)
 
     def features(self, shape: tuple[int, ...]) -> int:
         """Return F, the number of features for inputs [N, *shape]."""
@@ -75,7 +87,7 @@ class Frozen:
 
     def without_weights(self) -> "Frozen":
         """Return the same network with random weights."""
-        return Frozen(without_weights(self.inner))
+        return Frozen(without_weights(self.inner), at=self.at)
 
     def published_preprocessing(self) -> "Preprocessing | None":
         """Return that of the inner featurizer's published weights; None for those of a run."""
@@ -119,12 +131,18 @@ _FREE = ("experiment", "created", "device")
 
 
 def on_features(
-    experiment: Experiment, path: Path, key: str, provenance: Mapping[str, object], data: Any, seed: int
+    experiment: Experiment,
+    path: Path,
+    key: str,
+    provenance: Mapping[str, object],
+    data: Any,
+    seed: int,
+    above: "LayersAbove | None" = None,
 ) -> Experiment:
     """Return the experiment with nothing before its head, on a file of features of its own data.
 
     The weights after training are bit-identical to training through ``Frozen`` with the featurizer of the features, but
-    for a transform of batches, which works on the features.
+    for a transform of batches, which works on the features. Images are then not augmented.
 
     Args:
         experiment: The experiment whose head is trained.
@@ -133,6 +151,7 @@ def on_features(
         provenance: Entries that a resumed run expects too, to name what differs if the key does.
         data: The data settings that the features were computed from.
         seed: The seed that they were computed with.
+        above: The layers before the head, of a file of a layer's outputs; None: a file of features.
 
     Raises:
         InputError: The features are of other data or of another seed than the experiment's.
@@ -150,8 +169,8 @@ def on_features(
                 "cache the features of the experiment's own data, or change the experiment"
             )
     expected = {name: text for name, text in provenance_texts(provenance).items() if name not in _FREE}
-    features = CachedFeatures(str(path.absolute()), key, expected)
-    return attrs.evolve(experiment, data=features, featurizer=MLP(widths=()))
+    features = CachedFeatures(str(path.absolute()), key, expected, at=None if above is None else above.at)
+    return attrs.evolve(experiment, data=features, featurizer=above or MLP(widths=()))
 
 
 def _differences(theirs: Any, ours: Any) -> list[tuple[str, object, object]]:

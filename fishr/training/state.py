@@ -51,7 +51,7 @@ def build_model(experiment: Experiment, domains: Domains) -> Model:
     A warning names the preprocessing of images and that of published weights where they differ.
 
     Raises:
-        InputError: labels that the loss does not take.
+        InputError: labels that the loss does not take, or activations of other weights below the featurizer's layers.
 
     Example:
         >>> from fishr.protocols import colored_digits
@@ -70,7 +70,9 @@ def build_model(experiment: Experiment, domains: Domains) -> Model:
         # A domain without a label is refused here, before a run has a folder.
         domain.labeled(loss)
     _check_preprocessing(experiment.featurizer, domains)
-    return build_modules(experiment, domains.shape, outputs, domains.training[0].labels.device)
+    model = build_modules(experiment, domains.shape, outputs, domains.training[0].labels.device)
+    _check_below(model.featurizer, domains)
+    return model
 
 
 def build_modules(experiment: Experiment, shape: tuple[int, ...], outputs: int, device: torch.device) -> Model:
@@ -100,6 +102,18 @@ def _check_preprocessing(featurizer: Featurizer, domains: Domains) -> None:
             "give the data that preprocessing, unless you mean to",
             stacklevel=2,
         )
+
+
+def _check_below(featurizer: nn.Module, domains: Domains) -> None:
+    """Refuse activations that were computed with other weights than those below the layers of the featurizer."""
+    own = getattr(featurizer, "below_sha256", None)
+    for domain in (*domains.training, *domains.evaluation):
+        theirs = getattr(domain.inputs, "below_sha256", None)
+        if own is not None and theirs is not None and own != theirs:
+            raise InputError(
+                f"domain {domain.name!r}: its activations are of other weights than those below the featurizer's "
+                "layers; cache them again with this network"
+            )
 
 
 def initial_state(experiment: Experiment, domains: Domains) -> TrainingState:

@@ -7,7 +7,9 @@ from functools import cache
 
 import numpy as np
 import pytest
+import torch
 
+import fishr
 from fishr.data.caches import Section
 from fishr.data.caches.feature_cache import write_features
 
@@ -87,6 +89,31 @@ def test_the_same_bits_as_through_the_frozen_featurizer(call, home, make_base, w
     assert unchanged == {name: value for name, value in trained.items() if name.startswith("featurizer.")}
     # Losses, penalties and the scores of every domain too.
     assert (home / "frozen" / "metrics.jsonl").read_bytes() == (home / "cached" / "metrics.jsonl").read_bytes()
+
+
+def test_the_layers_above_train_to_the_same_bits_and_resume(call, home, base, cut, weights):
+    options = (*PLAIN, *MINIBATCHES, "--seed", 3)
+    said = call("cache", "features", "base", "--at", "featurizer.2", "-o", "layer.h5")
+    assert (said.code, said.out) == (0, "layer.h5: 4 domains, 3294 rows, 0.6 MiB\n")
+    frozen = f"featurizer={{kind='Frozen', inner={{widths={WIDE}}}, weights='base', at='2'}}"
+    assert call("train", *options, "--set", frozen, "--out", "frozen").code == 0
+    said = call("train", *options, "--on-features", "layer.h5", "--out", "cached")
+    assert said.code == 0, said
+    frozen, cached = (weights(home / name) for name in ("frozen", "cached"))
+    assert cached == {name: value for name, value in frozen.items() if ".below." not in name}
+    assert any(name.startswith("featurizer.above.") for name in cached)
+    assert (home / "frozen" / "metrics.jsonl").read_bytes() == (home / "cached" / "metrics.jsonl").read_bytes()
+    # The run is evaluated, and read without the file where the data are not needed.
+    assert call("evaluate", "cached").code == 0
+    cut(shutil.copytree(home / "cached", home / "cut"))
+    assert call("train", "--resume", "cut").code == 0
+    assert weights(home / "cut") == cached
+    assert fishr.load_model(home / "cut").featurizer(torch.zeros(1, 40)).shape == (1, 24)
+
+
+def test_a_layer_is_named_or_refused(home, base, refused):
+    arguments = ["cache", "features", "base", "--at", "blocks.4", "-o", "layer.h5"]
+    refused(home, arguments, "at: got 'blocks.4', which is no layer of the network; expected a name such as")
 
 
 def test_the_configuration_says_which_features(call, home, base, weights):

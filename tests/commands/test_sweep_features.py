@@ -1,17 +1,19 @@
 """``fishr sweep features``: a data set's features once, and a sweep of heads on them."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
+import timm
 import torch
 from PIL import Image
 
 from fishr.configuration import load
-from fishr.data.caches import open_features
+from fishr.data.caches import open_activations, open_features
 from fishr.data.images import Preprocessing
 from fishr.models import TimmBackbone
-from fishr.training import Experiment
+from fishr.training import Experiment, LayersAbove
 
 pytestmark = pytest.mark.slow
 
@@ -68,6 +70,56 @@ def test_heads_are_swept_on_the_features(world, call):
             "head.bias": (2,),
         }
     assert len(list((world / "sweep").glob("jobs/*/done"))) == 6
+
+
+def test_the_layers_above_one_are_swept_on_its_outputs(world, call):
+    torch.save(timm.create_model("test_resnet").state_dict(), world / "weights.pth")
+    plan = PLAN.replace('"resnet18"', '"test_resnet"').replace("[settings]", '[settings]\nfeatures_at = "layer3"')
+    plan = plan.replace('weights = "random"', 'weights = "weights.pth"')
+    (world / "plan.toml").write_text(plan)
+    said = call("sweep", "features", "plan.toml", "-o", "data/layer.h5", "--dtype", "float16", "--device", "cpu")
+    assert said.code == 0, said.err
+    assert open_activations(world / "data" / "layer.h5").at == "0.layer3"
+    (world / "above.toml").write_text(
+        plan.replace("[settings.own", '[settings.features]\nmine = "layer.h5"\n[settings.own')
+    )
+    shutil.rmtree(world / "data" / "pictures")
+    said = call("sweep", "run", "above.toml", "--out", "sweep", "--workers", 1, "--device", "cpu")
+    assert said.code == 0, said.err
+    results = list((world / "sweep").glob("jobs/*/done"))
+    assert len(results) == 6
+    experiment = load(next((world / "sweep").glob("jobs/*/config.toml")), Experiment)
+    assert isinstance(experiment.featurizer, LayersAbove)
+    # Outputs of another layer are refused, and those of other weights, which random ones are in each job.
+    above = (world / "above.toml").read_text()
+    for other, told in (
+        (above.replace("layer3", "layer2"), "holds the outputs of '0.layer3', expected those of 'layer2'"),
+        (above.replace("weights.pth", "random"), "its activations are of other weights"),
+    ):
+        (world / "other.toml").write_text(other)
+        said = call("sweep", "run", "other.toml", "--out", "other", "--workers", 1, "--device", "cpu")
+        assert said.code != 0
+        assert told in said.err
+
+
+def test_images_train_the_layers_above_to_the_same_bits(world, call, weights):
+    """Of images, whose draws in a step do not depend on whether they are augmented."""
+    images = "data={kind='HeldOut', test=[0], source={kind='ImageFolders', folder='pictures', size=32, augment=false}}"
+    inner = "{kind='TimmBackbone', name='test_resnet', pretrained=false}"
+    options = ("--set", images, "--set", "loss={kind='CrossEntropy'}", "--set", "batches={kind='Minibatch', size=3}")
+    options = (*options, "--set", "steps=3", "--set", "evaluate_every=3", "--set", "compute.precision=fp32")
+    network = ("--set", f"featurizer={inner}")
+    for at, file in ((("--at", "layer3"), "layer.h5"), ((), "features.h5")):
+        said = call("cache", "features", "colored-digits", *options, *network, *at, "-o", file)
+        assert said.code == 0, said.err
+        named = ", at='layer3'" if at else ""
+        frozen = ("--set", f"featurizer={{kind='Frozen', inner={inner}{named}}}")
+        for extra, out in ((frozen, f"frozen-{file}"), ((*network, "--on-features", file), f"cached-{file}")):
+            said = call("train", *options, *extra, "--out", out)
+            assert said.code == 0, said.err
+        through, cached = (weights(world / f"{kind}-{file}") for kind in ("frozen", "cached"))
+        assert cached == {name: value for name, value in through.items() if name in cached}
+        assert any(name.startswith("featurizer.above") for name in cached) == bool(at)
 
 
 def test_a_network_of_timm_trains_on_images_of_its_own_preprocessing(world, call):

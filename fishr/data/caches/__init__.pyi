@@ -1,3 +1,4 @@
+from .activation_cache import ActivationCache, open_activations
 from .description import Description, describe, verify
 from .domain_rows import Section
 from .feature_cache import FeatureCache, merge_features, open_features
@@ -6,6 +7,7 @@ from .hdf5 import load_tree
 from .image_cache import ImageCache, open_images
 
 __all__ = [
+    "ActivationCache",
     "Description",
     "FeatureCache",
     "GradientCache",
@@ -14,6 +16,7 @@ __all__ = [
     "describe",
     "load_tree",
     "merge_features",
+    "open_activations",
     "open_features",
     "open_gradients",
     "open_images",

@@ -8,6 +8,7 @@ import h5py
 import numpy as np
 from attrs import frozen
 
+from fishr.data.caches.activation_cache import open_activations
 from fishr.data.caches.domain_rows import Section, read_sections, rows_a_part
 from fishr.data.caches.encoding import HASH, TYPE, Damaged, attribute, entry, read_element, read_rows
 from fishr.data.caches.feature_cache import open_features
@@ -17,7 +18,7 @@ from fishr.data.caches.image_cache import open_images
 from fishr.errors import reason
 
 _BYTES = 1 << 24
-SECTIONED = ("fishr-features", "fishr-gradients", "fishr-images")
+SECTIONED = ("fishr-features", "fishr-activations", "fishr-gradients", "fishr-images")
 
 
 @frozen
@@ -99,7 +100,12 @@ def _check_values(path: Path, kind: str) -> None:
         for index in range(len(images.sections)):
             images.domain(index)
         return
-    cache = open_features(path) if kind == "fishr-features" else open_gradients(path)
+    openers = {
+        "fishr-features": open_features,
+        "fishr-activations": open_activations,
+        "fishr-gradients": open_gradients,
+    }
+    cache = openers[kind](path)
     if isinstance(cache, GradientCache):
         cache.moments()
     for index, section in enumerate(cache.sections):

@@ -34,7 +34,7 @@ from fishr.files import present
 
 PART_BYTES = 1 << 24
 _REMEDY = "make it again"
-_FLOATS = {"features": "a feature", "deltas": "a derivative", "gradients": "a gradient"}
+_FLOATS = {"features": "a feature", "activations": "an activation", "deltas": "a derivative", "gradients": "a gradient"}
 _KINDS = {"images": "u", "labels": "i", "ids": "i"}
 
 
@@ -209,6 +209,26 @@ def check_rows(path: Path, domain: str, rows: Mapping[str, Array], first: int = 
     for name, what in _FLOATS.items():
         if name in rows:
             check_finite(f"{path}: domain {domain!r}", what, torch.as_tensor(rows[name]), _REMEDY, first)
+
+
+def stored_type(path: Path, provenance: Mapping[str, Any]) -> "np.dtype[Any]":
+    """Return the type of stored floats that the provenance names."""
+    dtype = provenance.get("dtype")
+    if dtype not in ("float32", "float16"):
+        raise InputError(f"{path}: got features of type {dtype!r}, expected 'float32' or 'float16'")
+    return np.dtype(str(dtype))
+
+
+def as_type(path: Path, domain: str, column: str, values: Array, dtype: "np.dtype[Any]") -> Array:
+    """Return floats as the type they are stored in; refuse one that is beyond its range."""
+    with np.errstate(over="ignore"):
+        stored = np.asarray(values).astype(dtype, copy=False)
+    if np.isinf(stored).any() and not np.isinf(values).any():
+        largest = float(np.abs(values).max())
+        raise InputError(
+            f"{path}: {_FLOATS[column]} of domain {domain!r} is {largest:.4g}, beyond {dtype}; use float32"
+        )
+    return stored
 
 
 def check_moments(path: Path, domain: str, moments: Mapping[str, Array], size: int) -> None:

@@ -21,7 +21,7 @@ Tree: TypeAlias = dict[str, "Array | str | bool | int | float | tuple[str, ...] 
 VERSION = 1
 TYPE, EDITION, HASH = "encoding-type", "encoding-version", "sha256"
 _ROW_BYTES = 1 << 19
-_WIDE_ROW = 1 << 16
+_WIDE_ROW, _WIDE_ARRAY = 1 << 16, 1 << 12
 _LONGEST_ATTRIBUTE = 1 << 12
 
 
@@ -109,8 +109,8 @@ def create_rows(group: h5py.Group, key: str, rows: int, like: Array) -> h5py.Dat
     """Create an empty dataset with rows like an array's, in full-width chunks that HDF5 checks; the hash follows."""
     shape = (rows, *like.shape[1:])
     width = max(1, like.dtype.itemsize * int(np.prod(shape[1:])))
-    # Wide rows, such as images, are read one by one, in any order.
-    together = 1 if width >= _WIDE_ROW else max(1, min(rows, _ROW_BYTES // width))
+    # Wide rows, such as images and activations, are read one by one, in any order.
+    together = 1 if width >= (_WIDE_ROW if len(shape) < 3 else _WIDE_ARRAY) else max(1, min(rows, _ROW_BYTES // width))
     chunks = (together, *shape[1:]) if 0 not in shape else None
     return group.create_dataset(key, shape, like.dtype, chunks=chunks, fletcher32=chunks is not None)
 

@@ -9,6 +9,7 @@ from attrs import frozen
 
 from fishr.data.caches.domain_rows import (
     Section,
+    as_type,
     check_columns,
     check_rows,
     read_columns,
@@ -16,6 +17,7 @@ from fishr.data.caches.domain_rows import (
     read_origin,
     read_sections,
     rows_a_part,
+    stored_type,
     whole_number,
     write_domains,
 )
@@ -42,6 +44,11 @@ class FeatureCache:
     provenance: dict[str, Any]
     head: dict[str, Any]
     sections: tuple[Section, ...]
+
+    @property
+    def classes(self) -> int:
+        """Number of classes; a single output tells two apart."""
+        return max(2, self.head["outputs"])
 
     def domain(self, index: int, start: int = 0, stop: int | None = None) -> dict[str, Array]:
         """Return rows of a domain: features [n, F] and logits [n, C] float32, labels [n] and ids [n] int64.
@@ -80,18 +87,13 @@ def write_features(
 ) -> bool:
     """Write a feature cache in parts and return True; return False if it exists already. A killed run resumes."""
     # `compute` maps (domain, start, stop) to features [n, F], labels [n], logits [n, C] and ids [n] of these rows.
-    dtype = provenance.get("dtype")
-    if dtype not in ("float32", "float16"):
-        raise InputError(f"{path}: got features of type {dtype!r}, expected 'float32' or 'float16'")
-    types = {"features": np.dtype(str(dtype)), "labels": np.int64, "logits": np.float32, "ids": np.int64}
+    dtype = stored_type(path, provenance)
+    types = {"labels": np.int64, "logits": np.float32, "ids": np.int64}
 
     def rows(domain: int, start: int, stop: int) -> dict[str, Array]:
         found, name = compute(domain, start, stop), sections[domain].name
-        with np.errstate(over="ignore"):
-            stored = {column: np.asarray(found[column]).astype(types[column], copy=False) for column in COLUMNS}
-        if np.isinf(stored["features"]).any() and not np.isinf(found["features"]).any():
-            largest = float(np.abs(found["features"]).max())
-            raise InputError(f"{path}: a feature of domain {name!r} is {largest:.4g}, beyond {dtype}; use float32")
+        stored = {"features": as_type(path, name, "features", found["features"], dtype)}
+        stored |= {column: np.asarray(found[column]).astype(kind, copy=False) for column, kind in types.items()}
         check_rows(path, name, stored, start)
         return stored
 

@@ -29,7 +29,10 @@ from fishr.errors import InputError, reason
 from fishr.files import fill_atomically, present
 from fishr.locks import beside, locked
 
-KINDS = ("fishr-features", "fishr-gradients", "fishr-statistics", "fishr-analysis", "fishr-surface", "fishr-images")
+KINDS = (
+    *("fishr-features", "fishr-activations", "fishr-gradients", "fishr-statistics", "fishr-analysis", "fishr-surface"),
+    "fishr-images",
+)
 _COMPLETE, _DIGEST, _LIBRARY = "complete", "digest", "library"
 # Raised by h5py on damaged bytes.
 UNREADABLE = (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError, MemoryError, OverflowError)

@@ -1,12 +1,9 @@
 """Image caches: the images of each environment, decoded and resized once."""
 
-import os
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, cast
 
-import h5py
 import numpy as np
 from attrs import frozen
 
@@ -21,8 +18,8 @@ from fishr.data.caches.domain_rows import (
     write_domains,
 )
 from fishr.data.caches.encoding import Array, Damaged, entry, read_element
-from fishr.data.caches.hdf5 import UNREADABLE, opened
-from fishr.errors import InputError
+from fishr.data.caches.hdf5 import opened
+from fishr.data.caches.stored_rows import StoredRows
 
 KIND = "fishr-images"
 COLUMNS = ("images", "labels", "ids")
@@ -60,38 +57,15 @@ class ImageCache:
             return cast(tuple[str, ...], paths), labels
 
 
-class CachedImages:
-    """Images of a domain in an image cache, read one by one in any thread; a pickled or forked copy opens it again."""
+class CachedImages(StoredRows):
+    """Images [size, size, 3] uint8 of a domain in an image cache, with their names."""
 
     def __init__(self, path: Path, key: str, domain: int, names: tuple[str, ...]) -> None:
-        self._path, self._key, self._domain, self.names = path, key, domain, names
-        # Process, what keeps the file open, and the images.
-        self._open: tuple[int, ExitStack, h5py.Dataset] | None = None
+        super().__init__(path, KIND, key, domain, "images")
+        self.names = names
 
     def __reduce__(self) -> tuple[Any, ...]:
         return CachedImages, (self._path, self._key, self._domain, self.names)
-
-    def read(self, index: int) -> Array:
-        """Return one image, [size, size, 3] uint8."""
-        # A local name, as another thread may close the file.
-        current = self._open
-        if current is None or current[0] != os.getpid():
-            current = self._open = self._opened()
-        try:
-            return current[2][index]
-        except UNREADABLE:
-            # The slow way names what is wrong with the file.
-            self._open = None
-            rows = read_columns(self._path, KIND, self._key, self._domain, ("images",), index, index + 1)
-            return rows["images"][0]
-
-    def _opened(self) -> tuple[int, ExitStack, h5py.Dataset]:
-        with ExitStack() as stack:
-            file = stack.enter_context(opened(self._path, KIND))
-            if read_element(file, "key") != self._key:
-                raise InputError(f"{self._path}: is another file than was opened (its key has changed); open it again")
-            images = entry(entry(entry(file, "domains"), str(self._domain)), "images")
-            return os.getpid(), stack.pop_all(), images
 
 
 def open_images(path: Path) -> ImageCache:

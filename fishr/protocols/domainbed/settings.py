@@ -33,6 +33,7 @@ from fishr.penalties.schedules import Schedule
 from fishr.protocols.domainbed.datasets import BENCHMARKS, Benchmark
 from fishr.protocols.domainbed.hyperparameters import hyperparameters
 from fishr.protocols.domainbed.methods import OwnMethod
+from fishr.training.layers_above import LayersAbove
 from fishr.training.optimizers import Optimizer
 from fishr.transforms.batch_transform import BatchTransform
 
@@ -90,6 +91,8 @@ class Settings:
     holdout_fraction: float = field(default=0.2, validator=number(0.0, below=1.0, above=True))  # of each environment
     # by data set, a file of ``fishr sweep features`` to train heads on
     features: dict[str, str] = Factory(dict[str, str])
+    # layer of the network whose outputs these files have; the layers above it train too. None: features
+    features_at: str | None = None
     images: dict[str, str] = Factory(dict[str, str])  # by data set, a file of ``fishr cache images``
     own: dict[str, OwnData] = Factory(dict[str, OwnData])  # custom data sets by name
     methods: dict[str, OwnMethod] = Factory(dict[str, OwnMethod])  # custom methods by name
@@ -161,7 +164,7 @@ class Settings:
         """Return what builds a data set's environments; ``augment``: whether training images are augmented."""
         benchmark, samples = self.benchmark(dataset), self.samples
         if dataset in self.features:
-            return FeatureEnvironments(self.features[dataset])
+            return FeatureEnvironments(self.features[dataset], at=self.features_at)
         if dataset in self.own and (data := self.own[dataset].data) is not None:
             return DataSetEnvironments(data)
         if dataset in self.own and (source := self.own[dataset].source) is not None:
@@ -209,7 +212,10 @@ class Settings:
     def network(self, dataset: str, dropout: float) -> Featurizer:
         """Return the network before the head; ``dropout``: rate on its features, of images."""
         if dataset in self.features:
-            return FeatureDropout(dropout)
+            if self.features_at is None:
+                return FeatureDropout(dropout)
+            whole = evolve(self, features={}).network(dataset, dropout)
+            return LayersAbove(whole, self.features_at, self._input_shape(dataset))
         if self.featurizer is not None:
             return self.featurizer
         images = dataset in self.own and isinstance(self.own[dataset].source, ImageSource)
@@ -221,6 +227,12 @@ class Settings:
             return ResNet(_TORCHVISION[name], self.weights, freeze_norm=frozen_norm, dropout=dropout)
         file = None if self.weights in ("imagenet", "random") else self.weights
         return TimmBackbone(name, self.weights != "random", freeze_norm=frozen_norm, dropout=dropout, weights=file)
+
+    def _input_shape(self, dataset: str) -> tuple[int, ...]:
+        source = evolve(self, features={}).environments(dataset)
+        if isinstance(source, ImageSource):
+            return (3, source.size, source.size)
+        raise InputError(f"features_at: got one for {dataset}, which is no data set of images; expected one of images")
 
 
 def _near(name: str, known: Iterable[str]) -> str:

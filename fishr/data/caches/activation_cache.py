@@ -1,0 +1,116 @@
+"""Activation caches: the outputs of one layer of a network, and the weights of the layers above it."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from attrs import frozen
+
+from fishr.data.caches.domain_rows import (
+    Section,
+    as_type,
+    check_columns,
+    check_rows,
+    read_columns,
+    read_mapping,
+    read_origin,
+    read_sections,
+    rows_a_part,
+    stored_type,
+    whole_number,
+    write_domains,
+)
+from fishr.data.caches.encoding import Array, Damaged
+from fishr.data.caches.hdf5 import opened
+from fishr.data.caches.stored_rows import StoredRows
+
+KIND = "fishr-activations"
+COLUMNS = ("activations", "labels", "ids")
+
+
+@frozen(eq=False)
+class ActivationCache:
+    """A file of a layer's outputs, read on demand and open only while something is read.
+
+    Args:
+        key: Hash of everything that decides its rows.
+        at: Full name of the layer in the featurizer.
+        inputs: Shape of an input of the whole network.
+        shape: Shape of the layer's output.
+        classes: Number of classes.
+        below_sha256: Hash of the weights that the outputs were computed with.
+        weights: Parameters and buffers of the layers above, by name.
+    """
+
+    path: Path
+    key: str
+    provenance: dict[str, Any]
+    at: str
+    inputs: tuple[int, ...]
+    shape: tuple[int, ...]
+    classes: int
+    below_sha256: str
+    weights: dict[str, Array]
+    sections: tuple[Section, ...]
+
+    def labels(self, index: int) -> Array:
+        """Return the labels [n] int64 of a domain.
+
+        Raises:
+            InputError: No such domain, or the file is damaged or was replaced.
+        """
+        return read_columns(self.path, KIND, self.key, index, ("labels",))["labels"]
+
+    def rows(self, index: int) -> StoredRows:
+        """Return a reader of a domain's activations, one by one in any thread."""
+        return StoredRows(self.path, KIND, self.key, index, "activations")
+
+    def domain(self, index: int, start: int = 0, stop: int | None = None) -> dict[str, Array]:
+        """Return rows of a domain: activations [n, ...] as stored, labels [n] and ids [n] int64, all checked."""
+        return read_columns(self.path, KIND, self.key, index, COLUMNS, start, stop)
+
+
+def open_activations(path: Path) -> ActivationCache:
+    """Open a file of ``fishr cache features --at LAYER``; its rows are read on demand.
+
+    Raises:
+        InputError: The file is absent, of another program or kind, newer, incomplete or damaged, or a label is no
+            class.
+    """
+    with opened(path, KIND) as file:
+        (provenance, key), layer, sections = read_origin(file), read_mapping(file, "head"), read_sections(file)
+        classes, at, below, weights = (
+            whole_number(layer, "classes", "head"),
+            *map(layer.get, ("at", "below_sha256", "weights")),
+        )
+        if not isinstance(at, str) or not isinstance(below, str) or not isinstance(weights, dict):
+            raise Damaged("head does not describe a layer")
+        inputs, shape = (tuple(np.asarray(layer.get(name)).tolist()) for name in ("inputs", "shape"))
+        if not all(type(side) is int and side > 0 for side in (*inputs, *shape)) or not shape or not inputs:
+            raise Damaged("head/inputs or head/shape is no shape")
+        check_columns(path, file, sections, {"activations": shape, "labels": (), "ids": ()}, classes)
+        return ActivationCache(path, key, provenance, at, inputs, shape, classes, below, weights, sections)
+
+
+def write_activations(
+    path: Path,
+    provenance: Mapping[str, Any],
+    layer: Mapping[str, Any],
+    sections: Sequence[Section],
+    compute: Callable[[int, int, int], Mapping[str, Array]],
+    progress: Callable[[int], object] = lambda rows: None,
+) -> bool:
+    """Write an activation cache in parts and return True; return False if it exists already. A killed run resumes."""
+    # `compute` maps (domain, start, stop) to activations [n, *shape], labels [n] and ids [n] of these rows.
+    dtype = stored_type(path, provenance)
+
+    def rows(domain: int, start: int, stop: int) -> dict[str, Array]:
+        found, name = compute(domain, start, stop), sections[domain].name
+        stored = {"activations": as_type(path, name, "activations", found["activations"], dtype)}
+        stored |= {column: found[column].astype(np.int64, copy=False) for column in ("labels", "ids")}
+        check_rows(path, name, stored, start)
+        return stored
+
+    part = rows_a_part({"activations": np.empty((1, *layer["shape"].tolist()), dtype)})
+    return write_domains(path, KIND, provenance, layer, sections, rows, COLUMNS, part, progress)
