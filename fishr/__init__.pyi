@@ -21,6 +21,7 @@ from .errors import InputError, RunFailed
 from .inference import load_model
 from .losses import BinaryCrossEntropy, CrossEntropy, SquaredError
 from .methods import (
+    ADRMX,
     CAD,
     CDANN,
     CMA,
@@ -96,6 +97,7 @@ from .types import DomainBatch, GradientMoments, Layout, Problem
 __version__: str
 
 __all__ = [
+    "ADRMX",
     "CAD",
     "CDANN",
     "CMA",

@@ -27,9 +27,20 @@ FLOAT64 = torch.float64
 # The layers of ``MNISTCNN`` by DomainBed's names.
 LAYERS = {"0": "conv1", "2": "bn0", "3": "conv2", "5": "bn1", "6": "conv3", "8": "bn2", "9": "conv4", "11": "bn3"}
 # DomainBed's names of what a state owns, where they are not its keys.
-ROLES = {"selfreg": "cdpl", "adversary": "adv_classifier"}
-# Names below a featurizer that wraps another.
-WRAPPED = {"featurizer.network.": "featurizer.", "featurizer.context.": "context_net.context_net."}
+ROLES = {
+    "selfreg": "cdpl",
+    "adversary": "adv_classifier",
+    "label_classifier": "classifier_label_2",
+    "domain_classifier": "classifier_domain",
+}
+# Names below a module that wraps another.
+WRAPPED = {
+    "featurizer.label.": "featurizer.",
+    "featurizer.domain.": "featurizer_domain.",
+    "featurizer.network.": "featurizer.",
+    "featurizer.context.": "context_net.context_net.",
+    "head.1.": "head.",
+}
 
 
 def upstream(name: str) -> str:

@@ -1,3 +1,5 @@
+from .adrmx import ADRMX as ADRMX
+from .adrmx import LabelAndDomain as LabelAndDomain
 from .adversary import Adversary as Adversary
 from .arm import ARM as ARM
 from .cad import CAD as CAD

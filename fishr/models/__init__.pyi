@@ -1,6 +1,6 @@
 from .featurizers import MLP, MNISTCNN, FeatureDropout, Featurizer, FunctionFeaturizer
 from .frozen import FrozenFeaturizer, features_by_block, freeze_layers, freeze_norm
-from .heads import Head, LinearHead, MLPHead
+from .heads import Head, LabelHead, LinearHead, MLPHead
 from .resnet import ResNet
 from .timm_backbone import TimmBackbone, timm_preprocessing
 from .wide_resnet import WideResNet
@@ -13,6 +13,7 @@ __all__ = [
     "FrozenFeaturizer",
     "FunctionFeaturizer",
     "Head",
+    "LabelHead",
     "LinearHead",
     "MLPHead",
     "ResNet",

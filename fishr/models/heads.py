@@ -1,11 +1,11 @@
-"""The head protocol, LinearHead and MLPHead."""
+"""The head protocol, and the heads: LinearHead, MLPHead and LabelHead."""
 
 from typing import Literal, Protocol
 
 import torch
 from attrs import field, frozen
 from attrs.validators import deep_iterable
-from torch import nn
+from torch import Tensor, nn
 
 from fishr.checks import one_of, whole
 from fishr.errors import InputError
@@ -89,3 +89,36 @@ class MLPHead:
         """Return the module from features [N, F] to logits [N, outputs], with weights drawn from the generator."""
         hidden = hidden_layers(features, self.widths, generator)
         return nn.Sequential(*hidden, xavier_linear(self.widths[-1], outputs, generator))
+
+
+@frozen
+class LabelHead:
+    """Head that reads the first half of the features, l of [l, d], by three linear layers with ReLU between them.
+
+    The hidden layers have F/2 and F/4 outputs, rounded down, for F features in l.
+
+    Example:
+        >>> head = LabelHead()(16, 3, torch.Generator())
+        >>> torch.equal(head(torch.ones(1, 16)), head(torch.tensor([[1.0] * 8 + [5.0] * 8])))
+        True
+
+    Source:
+        DomainBed's nonlinear classifier.
+    """
+
+    def __call__(self, features: int, outputs: int, generator: torch.Generator) -> nn.Module:
+        """Return the module from features [N, 2F] to logits [N, outputs], with weights drawn from the generator."""
+        with seeded_by(generator):
+            return nn.Sequential(_FirstHalf(), nonlinear_classifier(features // 2, outputs)).to(generator.device)
+
+
+class _FirstHalf(nn.Module):
+    def forward(self, features: Tensor) -> Tensor:
+        return features.chunk(2, 1)[0]
+
+
+def nonlinear_classifier(features: int, outputs: int) -> nn.Module:
+    """Return linear layers to F/2, F/4 and the outputs, with ReLU between them, drawn by torch's global generator."""
+    first, second = features // 2, features // 4
+    hidden = nn.Linear(features, first), nn.ReLU(), nn.Linear(first, second), nn.ReLU()
+    return nn.Sequential(*hidden, nn.Linear(second, outputs))

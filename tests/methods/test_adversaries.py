@@ -15,10 +15,10 @@ from fishr.data import Domain, Domains
 from fishr.data.batches import Minibatch
 from fishr.errors import InputError
 from fishr.losses import BinaryCrossEntropy, CrossEntropy
-from fishr.methods import CDANN, DANN, METHODS, URM, Activated, Adversary
+from fishr.methods import ADRMX, CDANN, DANN, METHODS, URM, Activated, Adversary, LabelAndDomain
 from fishr.methods.urm import uniform_like
 from fishr.models.featurizers import MLP
-from fishr.models.heads import LinearHead
+from fishr.models.heads import LabelHead, LinearHead
 from fishr.observation import observe
 from fishr.penalties import ERM, Scaled, Total
 from fishr.ranks import ALONE, Ranks
@@ -203,7 +203,98 @@ def test_settings_that_domainbed_never_draws_are_refused() -> None:
             METHODS["URM"].objective(hparams | {name: value, "weight_decay": 0.0})
 
 
+def supervised_contrast(rows: Tensor, labels: Tensor) -> Tensor:
+    """Sample by sample."""
+    total, anchors = torch.zeros(()), 0
+    for i, row in enumerate(rows):
+        others = [j for j in range(len(rows)) if j != i]
+        alike = [j for j in others if labels[j] == labels[i]]
+        similar = {j: torch.cosine_similarity(row, rows[j], dim=0).div(0.07).exp() / 2 for j in others}
+        if alike:
+            anchors += 1
+            shares = [similar[j] / (sum(similar.values()) + 1e-5) + 1e-5 for j in alike]
+            total = total - torch.stack(shares).log().mean()
+    return total / (anchors + 1)
+
+
+def forward(weights: list[Tensor], rows: Tensor) -> Tensor:
+    """Linear layers with ReLU between them."""
+    for weight, bias in zip(weights[:-2:2], weights[1:-2:2], strict=True):
+        rows = (rows @ weight.T + bias).relu()
+    return rows @ weights[-2].T + weights[-1]
+
+
+@pytest.mark.parametrize("form", ["domainbed", "paper"])
+def test_label_and_domain_train_as_torch_does(form: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    critic = attrs.evolve(ADVERSARY, gradient_penalty=0.0)
+    risk = ADRMX(0.9, 0.8, 0.7, 0.6, critic, OWN, form)
+    made = attrs.evolve(experiment(risk), featurizer=LabelAndDomain(MLP(widths=(8,))), head=LabelHead())
+    model = build_model(made, made.data(0, None))
+    state = first_state(made, model, 3)
+
+    network = [p.detach().clone().requires_grad_() for p in model.parameters().values()]
+    of_label, of_domain, head = network[:2], network[2:4], network[4:]
+    owned = {
+        name: [p.clone().requires_grad_() for p in own.parameters.values()]
+        for name, own in state.penalty["risk"].items()
+    }
+    classifiers = [*owned["label_classifier"], *owned["domain_classifier"]]
+    optimizers = (
+        torch.optim.Adam(owned["discriminator"], lr=0.03, betas=(0.5, 0.9), weight_decay=0.01),
+        torch.optim.Adam(classifiers, lr=0.03, betas=(0.5, 0.9), weight_decay=0.01),
+        torch.optim.Adam(network, lr=0.02),
+    )
+    mixed_any = False
+    for step in range(6):
+        batch, draws = batch_of(step), torch.Generator().manual_seed(step)
+        labels, ids = batch.labels, torch.repeat_interleave(torch.arange(3), torch.tensor(batch.sizes))
+        rows_of = [(labels == label).nonzero().squeeze(1).tolist() for label in range(4)]
+        orders = [torch.randperm(len(rows), generator=draws) for rows in rows_of]
+        monkeypatch.setattr("fishr.methods.adrmx.permutations_of", lambda seen, drawn=orders: drawn)
+        state, record = advance(model, made, state, batch)
+
+        label, domain = ((batch.inputs @ weight.T + bias).relu() for weight, bias in (of_label, of_domain))
+        free = label - domain
+        adversarial = cross_entropy(forward(owned["discriminator"], free), ids)
+        remixed = torch.zeros(())
+        for rows, order in zip(rows_of, orders, strict=True):
+            places = order.tolist() if form == "domainbed" else [rows[place] for place in order.tolist()]
+            partners = places[1:2] if form == "domainbed" else [j for j in places if ids[j] != ids[places[0]]][:1]
+            for j in partners:
+                mixed_any = True
+                logits = forward(head, (free[places[0]] + domain[j])[None])
+                remixed = remixed + cross_entropy(logits, labels[places[:1]]) / 4
+        value = (
+            cross_entropy(forward(head, label), labels)
+            + cross_entropy(forward(owned["label_classifier"], free), labels)
+            + 0.9 * cross_entropy(forward(owned["domain_classifier"], domain), ids)
+            + 0.8 * remixed
+            + 0.7 * (supervised_contrast(label, labels) + supervised_contrast(free, labels))
+            - 0.6 * adversarial
+        )
+        of_turn = (step + 1) % 3 < 2
+        assert record.risk == pytest.approx((adversarial if of_turn else value).item(), rel=1e-11)
+        by_turn = (owned["discriminator"],) if of_turn else (classifiers, network)
+        for parameters in by_turn:
+            gradients = torch.autograd.grad(adversarial if of_turn else value, parameters, retain_graph=True)
+            for parameter, gradient in zip(parameters, gradients, strict=True):
+                parameter.grad = gradient
+        for optimizer in optimizers[:1] if of_turn else optimizers[1:]:
+            optimizer.step()
+
+    assert mixed_any
+    own = [p for one in state.penalty["risk"].values() for p in one.parameters.values()]
+    expected = [p.detach() for p in (*network, *(p for one in owned.values() for p in one))]
+    assert_close([*state.parameters.values(), *own], expected, rtol=1e-9, atol=1e-11)
+
+
+def test_an_odd_number_of_features_is_refused() -> None:
+    with pytest.raises(InputError, match="ADRMX: got 5 features, expected an even number"):
+        ADRMX().init(Problem.of(nn.Linear(5, 3), 2))
+
+
 OBJECTIVES = {
+    "ADRMX": Objective(risk=ADRMX(adversary=ADVERSARY, optimizer=OWN, form="paper")),
     "DANN": Objective(risk=DANN(adversary=attrs.evolve(ADVERSARY, dropout=0.5))),
     "CDANN of the paper": Objective(risk=CDANN(adversary=attrs.evolve(ADVERSARY, dropout=0.5), form="paper")),
     "URM": Objective(penalty=Total(urm=Scaled(URM(optimizer=OWN), 2.0))),
@@ -214,7 +305,8 @@ def follow(ranks: Ranks) -> list[dict[str, Tensor]]:
     """All tensors of the last states."""
     torch.set_default_dtype(torch.float64)
     try:
-        runs = [attrs.evolve(experiment(ERM()), objective=objective) for objective in OBJECTIVES.values()]
+        made = attrs.evolve(experiment(ERM()), featurizer=LabelAndDomain(MLP(widths=(8,))))
+        runs = [attrs.evolve(made, objective=objective) for objective in OBJECTIVES.values()]
         events = [[*train(run, ranks=ranks)] for run in runs]
         last = [[event.state for event in of_run if isinstance(event, Stepped)][-1] for of_run in events]
         return [dict(named_tensors((state.parameters, state.penalty))) for state in last]
