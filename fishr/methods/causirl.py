@@ -67,7 +67,13 @@ def random_cuts(seen: Observation) -> list[int]:
 _RANGES = {"mmd_gamma": Range(1.0, power(-1, 1))}
 METHODS = {
     "CausIRL_CORAL": Method(
-        _RANGES, lambda h: Objective(penalty=Total(causirl=Scaled(CausIRL("coral"), h["mmd_gamma"])))
+        _RANGES,
+        lambda h: Objective(penalty=Total(causirl=Scaled(CausIRL("coral"), h["mmd_gamma"]))),
+        passes="domain",
     ),
-    "CausIRL_MMD": Method(_RANGES, lambda h: Objective(penalty=Total(causirl=Scaled(CausIRL("mmd"), h["mmd_gamma"])))),
+    "CausIRL_MMD": Method(
+        _RANGES,
+        lambda h: Objective(penalty=Total(causirl=Scaled(CausIRL("mmd"), h["mmd_gamma"]))),
+        passes="domain",
+    ),
 }

@@ -43,6 +43,7 @@ def combined(methods: Mapping[str, Method]) -> Method:
         changes,
         ranges_of,
         lambda featurizer, h: reduce(lambda found, one: one.featurizer(found, h), methods.values(), featurizer),
+        next((one.passes for one in methods.values() if one.passes), None),
     )
 
 

@@ -72,5 +72,6 @@ METHODS = {
     "CORAL": Method(
         {"mmd_gamma": Range(1.0, power(-1, 1))},
         lambda h: Objective(penalty=Total(coral=Scaled(CORAL(), h["mmd_gamma"]))),
+        passes="domain",
     )
 }

@@ -111,5 +111,6 @@ METHODS = {
             fresh_optimizer_at=_reset(h),
         ),
         _changes,
+        passes="domain",
     )
 }

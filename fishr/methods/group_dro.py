@@ -61,5 +61,6 @@ METHODS = {
     "GroupDRO": Method(
         {"groupdro_eta": Range(1e-2, power(-3, -1))},
         lambda h: Objective(risk=GroupDRO(h["groupdro_eta"])),
+        passes="domain",
     )
 }

@@ -1,7 +1,7 @@
 """A method of tables: its hyper-parameters, and the parts of an experiment that they give."""
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 from attrs import evolve, field, frozen
 from torch import Tensor
@@ -31,6 +31,8 @@ class Method:
         changes: hyper-parameters to other fields of the experiment that it changes, such as ``lr_schedule``.
         ranges_of: data set to the ranges that differ on it.
         featurizer: the experiment's featurizer and hyper-parameters to its own, for a method that wraps the network.
+        passes: "domain" where DomainBed passes each domain through the network alone, see ``Experiment``; jobs set it
+            where batch normalization is trained.
 
     Example:
         >>> METHOD = Method({"reg": Range(0.1, lambda generator: 10 ** generator.uniform(-5, -1))})
@@ -43,6 +45,7 @@ class Method:
     changes: Callable[[Hparams], dict[str, Any]] = lambda hparams: {}
     ranges_of: Callable[[str], Mapping[str, Range]] = lambda dataset: {}
     featurizer: Callable[[Featurizer, Hparams], Featurizer] = lambda featurizer, hparams: featurizer
+    passes: Literal["domain"] | None = None
 
     def ranges_on(self, dataset: str) -> dict[str, Range]:
         """Return its hyper-parameters on a data set."""

@@ -75,5 +75,6 @@ METHODS = {
     "MMD": Method(
         {"mmd_gamma": Range(1.0, power(-1, 1))},
         lambda h: Objective(penalty=Total(mmd=Scaled(MMD(), h["mmd_gamma"]))),
+        passes="domain",
     )
 }

@@ -164,5 +164,6 @@ METHODS = {
         {"mtl_ema": Range(0.99, choice((0.5, 0.9, 0.99, 1.0)))},
         lambda h: Objective(risk=SumOfRisks()),
         featurizer=lambda inner, h: MTL(inner, h["mtl_ema"]),
+        passes="domain",
     )
 }

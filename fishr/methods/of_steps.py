@@ -67,5 +67,6 @@ METHODS = {
     "Mixup": Method(
         {"mixup_alpha": Range(0.2, power(-1, 1))},
         changes=lambda h: {"transform": Mixup(h["mixup_alpha"])},
+        passes="domain",
     ),
 }

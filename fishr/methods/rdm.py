@@ -130,5 +130,6 @@ METHODS = {
         _objective,
         _changes,
         _ranges,
+        passes="domain",
     )
 }

@@ -3,14 +3,14 @@
 import inspect
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import attrs
 from attrs import field, frozen
 from attrs.validators import optional
 
 from fishr.averages.weight_average import WeightAverage
-from fishr.checks import layer_names, number, text_line, whole
+from fishr.checks import layer_names, number, one_of, text_line, whole
 from fishr.data.batches import Batches
 from fishr.data.domains import DataSet
 from fishr.descents.descent import Descent
@@ -68,10 +68,12 @@ class Experiment:
         transform: Changes each batch before the model sees it, such as ``Mixup``; None: nothing does.
         descent: Makes the update of several gradients, such as ``SAM``; None: one gradient, one update.
         average: Average of the weights, which is evaluated, exported and analyzed; None: the weights themselves.
+        passes: ``"domain"`` passes each domain through the featurizer alone in a step, so that batch normalization in
+            training mode normalizes each by its own statistics; None: all samples at once.
 
     Raises:
-        InputError: A field is outside its range, learning rates for an optimizer without a field ``lr``, or a descent
-            with fp16 or with a risk that it does not fit.
+        InputError: A field is outside its range, learning rates for an optimizer without a field ``lr``, a descent
+            with fp16 or with a risk that it does not fit, or passes by domain in micro-batches.
 
     Example:
         >>> import attrs
@@ -104,9 +106,15 @@ class Experiment:
     transform: BatchTransform | None = None
     descent: Descent | None = None
     average: WeightAverage | None = None
+    passes: Literal["domain"] | None = field(default=None, validator=optional(one_of("domain")))
 
     def __attrs_post_init__(self) -> None:
         self.learning_rates(0)
+        if self.passes and self.compute.micro_batches > 1:
+            raise InputError(
+                f'passes: got "{self.passes}" with {self.compute.micro_batches} micro-batches, expected 1; '
+                "set compute.micro_batches = 1"
+            )
         if self.descent is not None:
             self._check_descent(type(self.descent).__name__, getattr(self.descent, "by_domain", False))
 

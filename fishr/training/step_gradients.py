@@ -98,7 +98,9 @@ class StepGradients:
         with seeded(seed, inputs.device):
             # Moments of the featurizer's layers read the inputs again, which its forward pass may overwrite.
             inputs = inputs if experiment.layers == HEAD else inputs.clone()
-            features, vjp = featurize(model, experiment.compute, inputs, parameters, seed, batch.sizes)
+            features, vjp = featurize(
+                model, experiment.compute, inputs, parameters, seed, batch.sizes, experiment.passes
+            )
             seen = self._observed(batch, features)
             with products("ieee"):
                 # The head's forward pass, once for all that reads its logits.
@@ -134,7 +136,7 @@ class StepGradients:
         place(model, parameters, {name: before.get(name, value) for name, value in self.state.buffers.items()})
         with torch.no_grad(), seeded(self._seed(None), inputs.device), self.experiment.compute.products():
             with self.experiment.compute.autocast(inputs.device):
-                features = features_of(model.featurizer, inputs, self.batch.sizes)
+                features = _passed(model.featurizer, inputs, self.batch.sizes, self.experiment.passes)
             model.head(_wide(features))
         return {name: buffer.clone() for name, buffer in model.buffers().items() if name in before}
 
@@ -156,7 +158,7 @@ class StepGradients:
         with seeded(self._seed(domains), inputs.device), double_backward_kernels(model.featurizer):
             with experiment.compute.products(), experiment.compute.autocast(inputs.device):
                 # Compiled functions have no second derivative.
-                features = _wide(features_of(model.featurizer, inputs, batch.sizes))
+                features = _wide(_passed(model.featurizer, inputs, batch.sizes, experiment.passes))
             with products("ieee"):
                 seen = self._observed(batch, features)
                 loss, _ = experiment.objective.evaluate(seen, parameters, state.penalty, state.step, "alone")
@@ -196,7 +198,13 @@ Vjp = Callable[[Tensor, float], Gradients]
 
 
 def featurize(
-    model: Model, compute: Compute, inputs: Tensor, parameters: tuple[Tensor, ...], seed: int, sizes: tuple[int, ...]
+    model: Model,
+    compute: Compute,
+    inputs: Tensor,
+    parameters: tuple[Tensor, ...],
+    seed: int,
+    sizes: tuple[int, ...],
+    passes: str | None = None,
 ) -> tuple[Tensor, Vjp]:
     """Return a batch's features, a leaf of the graph, and their vjp by the parameters, to be called once."""
     if compute.channels_last and inputs.ndim == 4:
@@ -206,7 +214,7 @@ def featurize(
 
     def forward(part: Tensor) -> Tensor:
         with compute.products(), compute.autocast(part.device):
-            return features_of(featurizer, part, sizes)
+            return _passed(featurizer, part, sizes, passes)
 
     def vjp(features: Tensor, gradient: Tensor, scale: float) -> Gradients:
         if not features.requires_grad:
@@ -242,6 +250,15 @@ def featurize(
         return total
 
     return _leaf(torch.cat(found), any(p.requires_grad for p in model.featurizer.parameters())), vjp_of_parts
+
+
+def _passed(featurizer: Callable[..., Tensor], rows: Tensor, sizes: tuple[int, ...], passes: str | None) -> Tensor:
+    """Return features of a batch, in one pass or in one for each domain."""
+    if passes is None:
+        return features_of(featurizer, rows, sizes)
+    alone = [tuple(size if k == domain else 0 for k, size in enumerate(sizes)) for domain in range(len(sizes))]
+    parts = zip(rows.split(list(sizes)), alone, strict=True)
+    return torch.cat([features_of(featurizer, part, own) for part, own in parts if len(part)])
 
 
 def _leaf(features: Tensor, trained: bool) -> Tensor:

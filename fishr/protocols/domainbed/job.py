@@ -91,7 +91,9 @@ class Job:
                     f"its own; give the other methods a {name} under settings.methods"
                 )
             changes |= {} if shared is None else {name: shared}
-        return changes
+        # In 2021 batch normalization is frozen, so that one pass of all domains is the same.
+        passes = self.settings.method(self.algorithm).passes if self.settings.protocol == "domainbed-2024" else None
+        return changes if passes is None else changes | {"passes": passes}
 
     def experiment(self) -> Experiment:
         """Return DomainBed's run: its data, network, objective and batches, evaluated when DomainBed records."""
