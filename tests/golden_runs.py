@@ -30,6 +30,7 @@ LAYERS = {"0": "conv1", "2": "bn0", "3": "conv2", "5": "bn1", "6": "conv3", "8":
 ROLES = {
     "selfreg": "cdpl",
     "adversary": "adv_classifier",
+    "style": "style",
     "label_classifier": "classifier_label_2",
     "domain_classifier": "classifier_domain",
 }
@@ -93,13 +94,12 @@ def checksum(flat: Tensor) -> list[float]:
 def owned_values(tree: Any, role: str = "") -> dict[str, Tensor]:
     """The parameters that risks and penalties train, by DomainBed's names: a key of a term's state is a role."""
     if isinstance(tree, Owned):
-        role = ROLES.get(role, role)
         # A module of several roles has them in the names of its parameters.
         prefix = "" if any(name.startswith("discriminator.") for name in tree.parameters) else f"{role}."
         return {re.sub(r"hidden(\d)", r"hiddens.\1", prefix + name): value for name, value in tree.parameters.items()}
     if not isinstance(tree, dict):
         return {}
-    parts = (owned_values(part, key if role else "discriminator") for key, part in tree.items())
+    parts = (owned_values(part, ROLES.get(key, key if role else "discriminator")) for key, part in tree.items())
     return {name: value for part in parts for name, value in part.items()}
 
 
@@ -116,7 +116,9 @@ def with_first_values(tree: Any, role: str = "") -> Any:
         )
     if not isinstance(tree, dict):
         return tree
-    return {key: with_first_values(part, key if role else "discriminator") for key, part in tree.items()}
+    return {
+        key: with_first_values(part, ROLES.get(key, key if role else "discriminator")) for key, part in tree.items()
+    }
 
 
 def owned_by(state: TrainingState) -> dict[str, Tensor]:
