@@ -8,7 +8,15 @@ from fishr.penalties.irm import IRM
 from fishr.penalties.moving_average import Average, MovingAverage
 from fishr.penalties.penalty import Penalty, Risk
 from fishr.penalties.penalty_module import PenaltyModule
-from fishr.penalties.schedules import Constant, CosineSchedule, Joined, LinearSchedule, Schedule, StepSchedule
+from fishr.penalties.schedules import (
+    Constant,
+    CosineSchedule,
+    Joined,
+    LinearSchedule,
+    Product,
+    Schedule,
+    StepSchedule,
+)
 from fishr.penalties.vrex import VREx
 
 __all__ = [
@@ -24,6 +32,7 @@ __all__ = [
     "MovingAverage",
     "Penalty",
     "PenaltyModule",
+    "Product",
     "Risk",
     "Scaled",
     "Schedule",

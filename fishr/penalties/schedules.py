@@ -1,6 +1,6 @@
 """Schedules: functions of the step that return the weight of a term, or a factor of the learning rate."""
 
-from math import cos, pi
+from math import cos, pi, prod
 from typing import Protocol
 
 from attrs import field, frozen
@@ -134,3 +134,18 @@ class Joined:
     def __call__(self, step: int) -> float:
         index = sum(step >= boundary for boundary in self.boundaries)
         return self.schedules[index](step - (0, *self.boundaries)[index])
+
+
+@frozen
+class Product:
+    """The product of several schedules, each at the same step.
+
+    Example:
+        >>> Product((LinearSchedule(0.0, 1.0, steps=10), Constant(8.0)))(5)
+        4.0
+    """
+
+    schedules: tuple[Schedule, ...]
+
+    def __call__(self, step: int) -> float:
+        return prod(schedule(step) for schedule in self.schedules)

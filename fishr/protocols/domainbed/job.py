@@ -16,6 +16,7 @@ from fishr.errors import InputError
 from fishr.losses import CrossEntropy
 from fishr.methods.ranges import Value
 from fishr.models.heads import LinearHead
+from fishr.penalties.schedules import Product
 from fishr.protocols.domainbed.datasets import STEPS
 from fishr.protocols.domainbed.hyperparameters import hyperparameters
 from fishr.protocols.domainbed.records import JobKey
@@ -82,17 +83,22 @@ class Job:
     @property
     def changes(self) -> dict[str, Any]:
         """Fields of the experiment that the method or the settings change, beside the objective."""
-        changes = self.settings.method(self.algorithm).changes(self.hparams)
-        for name in ("transform", "descent", "average"):
-            shared: Any = getattr(self.settings, name)
-            if shared is not None and name in changes:
+        settings, own = self.settings, self.settings.methods.get(self.algorithm)
+        changes = settings.method(self.algorithm).changes(self.hparams)
+        for name in ("lr_schedule", "lr_factors", "transform", "descent", "average"):
+            shared: Any = getattr(settings, name)
+            replaced = name.startswith("lr_") and own is not None and getattr(own, name) is not None
+            if shared is None or replaced:
+                continue
+            if name in changes and name != "lr_schedule":
                 raise InputError(
-                    f"settings.{name}: got {type(shared).__name__} for all methods, but {self.algorithm} has one of "
-                    f"its own; give the other methods a {name} under settings.methods"
+                    f"settings.{name}: got it for all methods, but {self.algorithm} has one of its own; give the "
+                    f"other methods theirs under settings.methods"
                 )
-            changes |= {} if shared is None else {name: shared}
+            # A schedule of the method is that of a second learning rate: factors multiply.
+            changes |= {name: Product((shared, changes[name])) if name in changes else shared}
         # In 2021 batch normalization is frozen, so that one pass of all domains is the same.
-        passes = self.settings.method(self.algorithm).passes if self.settings.protocol == "domainbed-2024" else None
+        passes = settings.method(self.algorithm).passes if settings.protocol == "domainbed-2024" else None
         return changes if passes is None else changes | {"passes": passes}
 
     def experiment(self) -> Experiment:
@@ -119,8 +125,6 @@ class Job:
             evaluate_from=1,
             checkpoint_every=self.evaluate_every,
             seed=self.run_seed,
-            lr_schedule=settings.lr_schedule,
-            lr_factors=settings.lr_factors,
         )
         return attrs.evolve(experiment, **self.changes)
 

@@ -11,7 +11,7 @@ from fishr.data.mnist import RotatedMNIST
 from fishr.errors import InputError
 from fishr.methods import METHODS
 from fishr.models import MNISTCNN, FeatureDropout, LinearHead, ResNet, TimmBackbone
-from fishr.penalties import IRM, Fishr, Stateless, VREx
+from fishr.penalties import IRM, Constant, Fishr, LinearSchedule, Stateless, VREx
 from fishr.protocols.domainbed.datasets import BENCHMARKS
 from fishr.protocols.domainbed.job import Job, feature_experiment
 from fishr.protocols.domainbed.methods import OwnMethod
@@ -158,6 +158,24 @@ def test_fixed_hyperparameters_reach_the_experiment():
     made = Job("PACS", "ERM", (0,), 2, 0, settings).experiment()
     assert (made.batches.size, made.optimizer.lr, made.data.source.augment) == (4, 1.0, NoAugmentation())
     assert Job("PACS", "Fishr", (0,), 2, 0, settings).hparams["lambda"] == 3.0
+
+
+def test_a_schedule_of_the_settings_multiplies_the_second_learning_rate_of_a_method():
+    hparams = {"rdm_penalty_anneal_iters": 10, "lr": 1e-3, "rdm_lr": 5e-4}
+    shared, own = LinearSchedule(1.0, 0.0, steps=20), Constant(3.0)
+    methods = {"Mine": OwnMethod(combines=("RDM",)), "Steady": OwnMethod(Fishr(), lr_schedule=own)}
+    settings = Settings(hparams=hparams, lr_schedule=shared, methods=methods)
+    made = {name: Job("ColoredMNIST", name, (2,), 0, 0, settings).experiment() for name in ("RDM", "ERM", *methods)}
+    assert (made["ERM"].lr_schedule, made["Steady"].lr_schedule) == (shared, own)
+    for name in ("RDM", "Mine"):
+        assert [made[name].lr_schedule(step) for step in (5, 10, 15)] == [0.75, 0.25, 0.125]
+        assert structure(parse_toml(dumps(made[name])), Experiment) == made[name]
+
+
+def test_factors_of_the_settings_are_refused_beside_those_of_a_method():
+    settings = Settings(lr_factors={"head": Constant(2.0)})
+    with pytest.raises(InputError, match=r"settings\.lr_factors: got it for all methods, but LP_FT has one of its own"):
+        Job("ColoredMNIST", "LP_FT", (2,), 0, 0, settings).experiment()
 
 
 def test_a_job_of_ones_own():
