@@ -4,10 +4,12 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from forking import ForkedPopen, Server
 
 # PR_CAPBSET_DROP of CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH, by which the superuser passes over permissions.
 OBEYING = """
@@ -73,6 +75,21 @@ def one_thread() -> None:
     """Bits depend on the number of threads; processes that tests start have one as well."""
     os.environ["OMP_NUM_THREADS"] = "1"
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def fork_server(one_thread: None, width: None, signals: None) -> Iterator[Server]:
+    server = Server()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def forked(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+    """Python processes that the test starts are forked from one that has imported torch: `forking` says how."""
+    if sys.platform == "linux":
+        monkeypatch.setattr(ForkedPopen, "server", request.getfixturevalue("fork_server"), raising=False)
+        monkeypatch.setattr(subprocess, "Popen", ForkedPopen)
 
 
 @pytest.fixture(autouse=True)

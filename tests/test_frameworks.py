@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from fishr.models import MNISTCNN
 from fishr.tensor_trees import named_tensors
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("forked")]
 
 
 @pytest.mark.parametrize(

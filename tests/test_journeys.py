@@ -8,7 +8,7 @@ import timm
 import torch
 from scripts import EXAMPLES, run_each, start_and_kill
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("forked")]
 LIGHTNING = """
 import runpy, sys
 from pathlib import Path

@@ -90,7 +90,7 @@ def call(home):
 
 @pytest.fixture
 def cli(home):
-    """Call a command through cli.py, in a process of its own, behind a prefix such as ``unprivileged``."""
+    """Call a command through cli.py, in an interpreter of its own, behind a prefix such as ``unprivileged``."""
 
     def run(*arguments, prefix=()):
         command = [*prefix, sys.executable, str(ROOT / "cli.py"), *map(str, arguments)]

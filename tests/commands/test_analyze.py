@@ -301,7 +301,7 @@ def test_refused(refused, world, name):
     refused(world, ["analyze", *arguments], part)
 
 
-def test_the_whole_network(cli, home, made):
+def test_the_whole_network(forked, cli, home, made):
     """Its Hessian's trace and largest eigenvalue in a domain are those of the dense matrix by plain autograd."""
     small = ("featurizer.widths=[2]", "steps=2", "objective.penalty.fishr.schedule.at=1")
     made("train", "colored-digits", *(part for text in small for part in ("--set", text)), "--out", home / "small")

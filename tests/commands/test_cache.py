@@ -209,7 +209,7 @@ def test_an_interruption_says_how_to_go_on(call, home, monkeypatch):
 
 
 @pytest.mark.slow
-def test_a_bar_on_a_terminal(home):
+def test_a_bar_on_a_terminal(home, forked):
     """Through a pseudo-terminal; in a pipe there is none, as the tests above see."""
     pty, fcntl, termios = (pytest.importorskip(name) for name in ("pty", "fcntl", "termios"))
     master, slave = pty.openpty()

@@ -125,7 +125,7 @@ def test_what_nobody_foresaw_is_one_line_too(call, short, failing, monkeypatch):
 
 
 @pytest.mark.slow
-def test_a_reader_that_has_enough(home):
+def test_a_reader_that_has_enough(home, forked):
     """``fishr config show | head -1``: no traceback, nothing on stderr."""
     command = [sys.executable, str(ROOT / "cli.py"), "config", "show"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:

@@ -57,7 +57,7 @@ precision = "bf16"
 
 
 @pytest.mark.slow
-def test_from_a_folder_of_images_to_predictions_and_weights_for_timm(call, home, pacs, weights):
+def test_from_a_folder_of_images_to_predictions_and_weights_for_timm(call, home, pacs, weights, forked):
     (home / "run.toml").write_text(TOML)
     train = ("train", "run.toml", "--data-dir", pacs)
     assert call(*train, "--out", "whole").code == 0

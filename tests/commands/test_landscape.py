@@ -224,7 +224,7 @@ def test_a_flipped_byte_is_noticed(runs, call, refused):
     refused(runs, ["landscape", "one", "--grid", 5, *TWO], "one/landscape-random.h5: ")
 
 
-def test_killed_it_goes_on(runs, call):
+def test_killed_it_goes_on(runs, call, forked):
     """All parameters, a part a grid row: SIGKILL once some rows are there."""
     arguments = ["landscape", "one", "--parameters", "all", "--grid", "80x2", "-o", "mine.h5", *TWO]
     process = subprocess.Popen([sys.executable, str(ROOT / "cli.py"), *arguments])

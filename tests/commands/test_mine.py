@@ -54,7 +54,7 @@ def succeed(call, *arguments):
 
 
 @pytest.mark.slow
-def test_a_killed_run_is_resumed_bit_identically_and_analyzed(call, mine):
+def test_a_killed_run_is_resumed_bit_identically_and_analyzed(call, mine, forked):
     succeed(call, "train", "mine.toml", *SHORT, "--out", "whole")
     command = [sys.executable, str(CLI), "train", "mine.toml", *SHORT, "--out", "killed"]
     with subprocess.Popen(command, cwd=mine, stdout=-1, stderr=-1) as process:
@@ -91,7 +91,7 @@ def test_a_killed_run_is_resumed_bit_identically_and_analyzed(call, mine):
 
 
 @pytest.mark.slow
-def test_the_parts_are_swept(call, mine):
+def test_the_parts_are_swept(call, mine, forked):
     (mine / "plan.toml").write_text(PLAN)
     succeed(call, "sweep", "run", "plan.toml", "--out", "sweep", "--plugin", "mine", "--workers", "1")
     assert "Rings" in succeed(call, "sweep", "collect", "sweep")

@@ -320,7 +320,7 @@ def test_slurm_writes_a_script_and_submits_nothing(world, call):
     assert list((world / "sweep" / "jobs").iterdir()) == []
 
 
-def test_ctrl_c_is_one_line_and_loses_nothing(swept, call):
+def test_ctrl_c_is_one_line_and_loses_nothing(swept, call, forked):
     """The terminal interrupts the scheduler and its workers alike."""
     (swept / "my data").mkdir()
     (swept / "data" / "features.h5").rename(swept / "my data" / "features.h5")

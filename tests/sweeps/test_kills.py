@@ -13,7 +13,7 @@ from fishr.sweeps.folder import read_plan
 ROOT = Path(__file__).resolve().parents[2]
 
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("forked")]
 
 
 @pytest.fixture
