@@ -100,7 +100,7 @@ def steppers(case: Case) -> dict[str, Callable[[], float]]:
     Going on would train them into different weights, and a batch that is known by heart into numbers too small for the
     processor to be fast with.
     """
-    domains = _synthetic(case)
+    domains = synthetic(case)
     return {name: _stepper(case.experiment(method), domains) for name, method in _METHODS.items()}
 
 
@@ -123,7 +123,7 @@ def _rows(case: Case, quick: bool) -> list[tuple[Cell, ...]]:
 
 
 def _stepper(experiment: Experiment, domains: Domains) -> Callable[[], float]:
-    model, batch = build_model(experiment, domains), _batch(domains)
+    model, batch = build_model(experiment, domains), batch_of(domains)
     state = first_state(experiment, model, len(domains.training))
 
     def step() -> float:
@@ -134,15 +134,15 @@ def _stepper(experiment: Experiment, domains: Domains) -> Callable[[], float]:
 
 
 def _published(case: Case, way: str) -> Callable[[], float]:
-    experiment, domains = case.experiment("fishr"), _synthetic(case)
+    experiment, domains = case.experiment("fishr"), synthetic(case)
     model = build_model(experiment, domains)
     state = first_state(experiment, model, len(domains.training))
     place(model, state.parameters, state.buffers)
     # A learning rate of zero, so that it too makes the same step.
-    return published_step(model, _batch(domains), way, _EMA, _WEIGHT, lr=0.0)
+    return published_step(model, batch_of(domains), way, _EMA, _WEIGHT, lr=0.0)
 
 
-def _batch(domains: Domains) -> DomainBatch:
+def batch_of(domains: Domains) -> DomainBatch:
     return DomainBatch(
         torch.cat([domain.inputs for domain in domains.training]),
         torch.cat([domain.labels for domain in domains.training]),
@@ -150,7 +150,7 @@ def _batch(domains: Domains) -> DomainBatch:
     )
 
 
-def _synthetic(case: Case) -> Domains:
+def synthetic(case: Case) -> Domains:
     """Random noise; of two channels one is empty, as where they are colours."""
     generator = torch.Generator().manual_seed(0)
 

@@ -14,6 +14,7 @@ from benchmarks.growth import exponents
 from benchmarks.machine import Times, interleaved, quartiles
 from benchmarks.table import Number, Spread, Table, Verdict
 from benchmarks.ways import Size
+from fishr.methods.every_method import METHODS
 
 ROOT = Path(__file__).resolve().parents[1]
 TITLES = {
@@ -23,7 +24,9 @@ TITLES = {
     "growth": "Growth of the penalty's time",
     "diagnostics": "Diagnostics of",
     "landscape": "plane",
+    "methods": "A training step of each method",
     "cached_training": "A step of a linear head",
+    "layers_above": "A step of EfficientNet-Lite0's blocks",
     "caching": "Streaming rows",
     "image_cache": "Batches of",
     "ranks": "Ranks on this machine",
@@ -53,6 +56,7 @@ def test_every_table_is_printed_and_kept_and_the_ways_agree(tmp_path: Path) -> N
     assert ours["way"] == "closed form"
     assert 0 < ours["ms"]["low"] <= ours["ms"]["median"] <= ours["ms"]["high"]
     assert {row["way"] for row in measured["step"]["rows"]} > {"ERM", "Fishr, ours"}
+    assert {row["method"] for row in measured["methods"]["rows"]} == set(METHODS)
     assert {row["ranks"] for row in measured["ranks"]["rows"]} == {1, 2, 4}
 
 
