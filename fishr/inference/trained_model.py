@@ -12,6 +12,7 @@ from fishr.configuration import load as load_configuration
 from fishr.errors import InputError
 from fishr.inference.derived_signature import derived
 from fishr.losses import Loss, predictions_of
+from fishr.methods.miro import Anchored, AnchoredNetwork
 from fishr.models.featurizers import without_weights
 from fishr.training.checkpoints import load
 from fishr.training.compute import resolve_device
@@ -120,7 +121,11 @@ def load_model(run: Path | str, *, device: str = "cpu", plugins: Iterable[str] =
         place(model, state.parameters, state.buffers)
     except InputError as error:
         raise InputError(f"{checkpoint_of(folder)}: {error}") from error
-    return TrainedModel(model.featurizer, model.head, saved.experiment, signature, state.step).eval()
+    featurizer, used = model.featurizer, saved.experiment
+    if isinstance(featurizer, AnchoredNetwork) and isinstance(used.featurizer, Anchored):
+        # The copy of the first weights is for training alone.
+        featurizer, used = featurizer.network, evolve(used, featurizer=used.featurizer.inner)
+    return TrainedModel(featurizer, model.head, used, signature, state.step).eval()
 
 
 @frozen(eq=False)

@@ -16,6 +16,8 @@ from .hgp import HGP as HGP
 from .hutchinson import Hutchinson as Hutchinson
 from .information_bottleneck import InformationBottleneck as InformationBottleneck
 from .method import Method as Method
+from .miro import MIRO as MIRO
+from .miro import Anchored as Anchored
 from .mmd import MMD as MMD
 from .mtl import MTL as MTL
 from .mtl import SumOfRisks as SumOfRisks
