@@ -96,7 +96,7 @@ def train(
     from fishr.configuration import dumps, structure
     from fishr.configuration.toml import parse_toml
     from fishr.sweeps.job_files import DONE
-    from fishr.training import Artifacts, Experiment, joined, loss_outline, run
+    from fishr.training import Artifacts, Experiment, joined, run, run_outline
     from fishr.training.launch import agreed, from_first
     from fishr.training.run_folder import JOB
 
@@ -143,7 +143,7 @@ def train(
                     pass
                 return
             # JSON is for programs, which find the weights in metrics.jsonl.
-            opening = "" if style == "json" else loss_outline(made.objective, made.steps)
+            opening = "" if style == "json" else run_outline(made)
             remedy = f"resume it with fishr train {_resume(folder)}"
             if job:
                 events = as_job(events, folder, job, plugins)

@@ -13,14 +13,13 @@ from fishr.inference.named_weights import NamedWeights
 from fishr.inference.trained_model import TrainedModel
 from fishr.losses import outputs_of
 from fishr.training.evaluation import DomainScore, score_of
-from fishr.training.explanation import loss_outline
+from fishr.training.explanation import run_outline
 from fishr.training.run_folder import AVERAGE, CONFIGURATION, METRICS, RESULT
 
 
 def model_card(model: TrainedModel, run: Path, path: Path, form: str, weights: NamedWeights | None) -> str:
     """Return the card of a file as Markdown."""
     experiment = model.experiment
-    outline = loss_outline(experiment.objective, experiment.steps)
     configuration = (run / CONFIGURATION).read_text(encoding="utf-8")
     kind = f"classifier of {model.classes} classes" if model.label_columns is None else "model of numbers or labels"
     parts = [
@@ -35,7 +34,7 @@ def model_card(model: TrainedModel, run: Path, path: Path, form: str, weights: N
         "## Accuracy",
         _numbers(run, model.step),
         "## Method",
-        f"```\n{outline}\n```",
+        f"```\n{run_outline(experiment)}\n```",
         "## Configuration",
         f"```toml\n{configuration.rstrip()}\n```",
         "## Versions",

@@ -2,7 +2,9 @@
 
 import json
 import math
+import tomllib
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -18,7 +20,7 @@ def save_run_figure(folder: Path) -> Path:
     """Draw a run folder's metrics into its figure.png.
 
     Left: the risk of each training domain and each penalty term that was computed, logarithmic. Right: the accuracy on
-    every domain, training dashed, evaluation solid.
+    every domain, training dashed, evaluation solid. A risk that is not the mean of the domains' risks is black.
 
     Raises:
         RunFailed: the figure could not be written.
@@ -32,7 +34,8 @@ def save_run_figure(folder: Path) -> Path:
     # A domain has one color in both panels; penalties take the colors after the domains'.
     names = [(score["name"], score["split"]) for score in evaluations[0]["scores"]]
     _losses(left, steps, [name for name, split in names if split == "training"], first=len(names))
-    _accuracies(right, evaluations, names)
+    averaged = "average" in tomllib.loads((folder / "config.toml").read_text())
+    _accuracies(right, evaluations, names, " of the averaged weights" if averaged else "")
     heading(figure, literal(name))
     return save(figure, folder / FIGURE)
 
@@ -44,7 +47,11 @@ def _losses(axes: Axes, steps: list[dict[str, Any]], domains: list[str], first: 
         # A domain may be missing from a step's batch.
         curve = [line["domain_losses"].get(name, math.nan) for line in steps]
         axes.plot(at, curve, marker, label=f"risk, {literal(name)}", color=color_of(index), linewidth=1.4)
-    negative = False
+    # Such as GroupDRO's, which is no mean of the domains' risks.
+    risks = [(line["step"], line["risk"], _mean(line["domain_losses"])) for line in steps]
+    if any(abs(risk - mean) > 1e-3 * abs(risk) for _, risk, mean in risks):
+        axes.plot(at, [risk for _, risk, _ in risks], marker, label="risk, minimized", color="black", linewidth=1.4)
+    negative = min(risk for _, risk, _ in risks) < 0
     for index, name in enumerate(steps[0]["terms"]):
         # Without the weight, which changes a thousandfold at the end of a warm-up.
         terms = [(line["step"], line["terms"][name]) for line in steps]
@@ -53,14 +60,18 @@ def _losses(axes: Axes, steps: list[dict[str, Any]], domains: list[str], first: 
             label = literal(f"{name}, unweighted")
             axes.plot(*zip(*points, strict=True), marker, label=label, color=color_of(first + index), linewidth=1.4)
             negative = negative or min(value for _, value in points) < 0
-    # IRM's product of half batches may be negative.
+    # A risk with an adversary, and IRM's product of half batches may be negative.
     axes.set_yscale("symlog", linthresh=1e-4) if negative else axes.set_yscale("log")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     quiet(axes, "losses", "step", "value")
     legend(axes)
 
 
-def _accuracies(axes: Axes, evaluations: list[dict[str, Any]], names: list[tuple[str, str]]) -> None:
+def _mean(losses: dict[str, float | None]) -> float:
+    return fmean(loss for loss in losses.values() if loss is not None)
+
+
+def _accuracies(axes: Axes, evaluations: list[dict[str, Any]], names: list[tuple[str, str]], of: str) -> None:
     at = [line["step"] for line in evaluations]
     for index, (name, split) in enumerate(names):
         shares = [line["scores"][index]["accuracy"] for line in evaluations]
@@ -68,5 +79,5 @@ def _accuracies(axes: Axes, evaluations: list[dict[str, Any]], names: list[tuple
         label, color = with_split(name, split), color_of(index)
         axes.plot(at, curve, line_of(split), label=label, color=color, marker="o", markersize=2.5, linewidth=1.4)
     axes.set_ylim(0, 100)
-    quiet(axes, evaluations[-1]["scores"][0].get("accuracy_name", "accuracy"), "step", "%")
+    quiet(axes, evaluations[-1]["scores"][0].get("accuracy_name", "accuracy") + of, "step", "%")
     legend(axes)

@@ -3,7 +3,7 @@ from .checkpoints import Checkpoint, load, save
 from .compute import Compute, resolve_device
 from .evaluation import DomainScore, evaluate, score_checkpoint
 from .experiment import Experiment
-from .explanation import LossExplanation, explain_objective, loss_outline
+from .explanation import LossExplanation, explain_objective, loss_outline, run_outline
 from .frozen_features import Frozen, domain_features, on_features
 from .lars import LARS
 from .launch import joined
@@ -62,6 +62,7 @@ __all__ = [
     "place",
     "resolve_device",
     "run",
+    "run_outline",
     "save",
     "score_checkpoint",
     "snapshots",

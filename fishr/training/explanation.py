@@ -76,12 +76,36 @@ def loss_outline(objective: Objective, steps: int) -> str:
     return "\n".join(lines)
 
 
-def _parts(experiment: Experiment, model: Model, domains: int) -> dict[str, str]:
-    found: dict[str, Any] = {name: getattr(experiment, name) for name in ("transform", "descent", "average")}
+def run_outline(experiment: Experiment) -> str:
+    """Return the outline of the loss, and a risk in place of the mean one, the transform, the descent and the average.
+
+    Example:
+        >>> import attrs
+        >>> from fishr.averages import EMA
+        >>> from fishr.protocols import colored_digits
+        >>> print(run_outline(attrs.evolve(colored_digits("erm"), average=EMA())))
+        loss at step 0 = risk (mean over domains) + 0.00110795 · Σ‖w‖²
+        average: EMA(decay=0.999, start=0), evaluated in place of the weights
+    """
+    lines = [f"{name}: {part}" for name, part in _parts(experiment).items()]
+    return "\n".join([loss_outline(experiment.objective, experiment.steps), *lines])
+
+
+def _parts(experiment: Experiment) -> dict[str, str]:
+    risk = experiment.objective.risk
+    found: dict[str, Any] = {} if isinstance(risk, ERM) else {"risk": risk}
+    found |= {name: getattr(experiment, name) for name in ("transform", "descent", "average")}
     parts = {name: getattr(part, "__name__", repr(part)) for name, part in found.items() if part is not None}
-    memory = first_state(experiment, model, domains).penalty.get("risk")
+    if "average" in parts:
+        parts["average"] += ", evaluated in place of the weights"
+    return parts
+
+
+def _remembered(experiment: Experiment, model: Model, domains: int) -> dict[str, str]:
+    """Return the parts, with the size of the risk's memory."""
+    parts, memory = _parts(experiment), first_state(experiment, model, domains).penalty.get("risk")
     numbers = sum(tensor.numel() for _, tensor in named_tensors(memory))
-    return {"risk": f"{experiment.objective.risk}, {numbers} numbers remembered", **parts} if numbers else parts
+    return parts | {"risk": f"{parts['risk']}, {numbers} numbers remembered"} if numbers else parts
 
 
 def _risk_name(objective: Objective) -> str:
@@ -133,5 +157,5 @@ def explain_objective(experiment: Experiment, step: int = 0, data_dir: Path | No
         fresh_optimizer=objective.fresh_optimizer(step),
         penalty=penalty,
         learning_rates=experiment.learning_rates(step),
-        parts=_parts(experiment, model, len(domains.training)),
+        parts=_remembered(experiment, model, len(domains.training)),
     )

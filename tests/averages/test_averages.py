@@ -203,7 +203,9 @@ def test_a_checkpoint_without_an_average_is_as_before(tmp_path: Path) -> None:
 
 
 def test_explain_names_the_average() -> None:
-    assert "\naverage: EMA(decay=0.5, start=0)\n" in str(explain_objective(experiment()))
+    assert "\naverage: EMA(decay=0.5, start=0), evaluated in place of the weights\n" in str(
+        explain_objective(experiment())
+    )
 
 
 @pytest.mark.parametrize(("average", "message"), [

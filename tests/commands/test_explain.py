@@ -50,4 +50,5 @@ def test_a_moving_average_remembers(call):
 
 def test_another_risk_is_named(call):
     said = call("explain", "--set", "objective.risk={kind='VREx'}", "--set", "objective.penalty={}")
-    assert said.out == "loss at step 0 = risk (VREx) + 0.00110795 · Σ‖w‖²\n"
+    lines = ["loss at step 0 = risk (VREx) + 0.00110795 · Σ‖w‖²", "risk: VREx(form='variance')"]
+    assert said.out.splitlines() == lines

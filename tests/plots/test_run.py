@@ -18,6 +18,7 @@ def _step(step, value=0.5, weight=2.0):
     return {
         "step": step,
         "loss": 1.0,
+        "risk": 0.15 + step,
         "domain_losses": {"flip 0.1": 0.1 + step, "flip 0.2": 0.2 + step},
         "terms": {"mine": {"value": value, "weight": weight}},
     }
@@ -44,12 +45,18 @@ def draw(tmp_path, monkeypatch):
 
     monkeypatch.setattr(run, "save", keep)
 
-    def drawn(lines):
+    def drawn(lines, configuration=""):
         (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line, sort_keys=True) + "\n" for line in lines))
         (tmp_path / "result.json").write_text('{"name": "my run"}')
+        (tmp_path / "config.toml").write_text(configuration)
         path = save_run_figure(tmp_path)
         assert path == tmp_path / "figure.png"
-        assert sorted(file.name for file in tmp_path.iterdir()) == ["figure.png", "metrics.jsonl", "result.json"]
+        assert sorted(file.name for file in tmp_path.iterdir()) == [
+            "config.toml",
+            "figure.png",
+            "metrics.jsonl",
+            "result.json",
+        ]
         return figures[-1]
 
     return drawn
@@ -83,6 +90,19 @@ def test_curves_are_the_metrics(draw):
     assert figure.get_suptitle() == "my run"
     for axes in (left, right):
         assert [text.get_text() for text in axes.get_legend().get_texts()] == list(_curves(axes))
+
+
+def test_a_risk_that_is_no_mean_is_drawn(draw):
+    """GroupDRO's, or one with an adversary, which may be negative."""
+    lines = [_step(0) | {"risk": 2.5}, _step(1) | {"risk": -1.0}, _evaluation(2)]
+    left, right = draw(lines).axes
+    np.testing.assert_array_equal(_curves(left)["risk, minimized"].get_xydata(), [(0, 2.5), (1, -1.0)])
+    assert (left.get_yscale(), right.get_title("left")) == ("symlog", "accuracy")
+
+
+def test_accuracies_of_averaged_weights_say_so(draw):
+    _, right = draw([_step(0), _evaluation(1)], '[average]\nkind = "EMA"\n').axes
+    assert right.get_title("left") == "accuracy of the averaged weights"
 
 
 def test_a_domain_has_one_color(draw):
