@@ -98,6 +98,8 @@ def _parts(experiment: Experiment) -> dict[str, str]:
     parts = {name: getattr(part, "__name__", repr(part)) for name, part in found.items() if part is not None}
     if "average" in parts:
         parts["average"] += ", evaluated in place of the weights"
+    if experiment.passes:
+        parts["passes"] = "one of each domain, whose samples batch normalization sees alone"
     return parts
 
 

@@ -9,9 +9,10 @@ from torch import Tensor, nn
 from fishr.errors import InputError
 from fishr.methods import CORAL, GroupDRO
 from fishr.penalties import Scaled, Total
+from fishr.protocols import colored_digits
 from fishr.protocols.domainbed.job import Job
 from fishr.protocols.domainbed.settings import Settings
-from fishr.training import Compute, Objective, advance
+from fishr.training import Compute, Objective, advance, explain_objective
 from fishr.training.state import first_state
 
 
@@ -47,6 +48,11 @@ def test_each_domain_has_statistics_of_its_own(sizes: tuple[int, ...]) -> None:
 def test_micro_batches_are_refused() -> None:
     with pytest.raises(InputError, match='passes: got "domain" with 2 micro-batches, expected 1'):
         experiment(None, passes="domain", compute=Compute(micro_batches=2))
+
+
+def test_explain_names_them() -> None:
+    made = evolve(colored_digits("erm"), passes="domain")
+    assert "\npasses: one of each domain, whose samples" in str(explain_objective(made))
 
 
 def test_methods_pass_as_in_domainbed_where_batch_normalization_is_trained() -> None:
