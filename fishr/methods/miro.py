@@ -66,7 +66,9 @@ class Anchored:
         """Return the module from inputs [N, *shape] to features [N, F]."""
         network = self.inner(shape, generator)
         refuse_mixed_rows(network, "anchor", "anchor a plain network")
-        return AnchoredNetwork(network, self.layers, torch.zeros(2, *shape, device=generator.device), self.variance)
+        kind = next((p.dtype for p in network.parameters()), torch.float32)
+        example = torch.zeros(2, *shape, dtype=kind, device=generator.device)
+        return AnchoredNetwork(network, self.layers, example, self.variance)
 
     def features(self, shape: tuple[int, ...]) -> int:
         """Return F, the number of features for inputs [N, *shape]."""
@@ -94,7 +96,7 @@ class AnchoredNetwork(nn.Module):
         with torch.no_grad():
             outputs = outputs_of(self.anchor, layers, example)
         first = log(expm1(variance - _EPS))
-        self.variances = nn.ParameterList(torch.full(out.shape[1:2], first, device=out.device) for out in outputs)
+        self.variances = nn.ParameterList(torch.full(out.shape[1:2], first).to(out) for out in outputs)
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Return the features of the network."""
