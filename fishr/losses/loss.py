@@ -6,6 +6,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from fishr.compilation import uncompiled
 from fishr.errors import InputError
 from fishr.grad_mode import ordinary, outside_inference_mode
 
@@ -89,8 +90,13 @@ def labeled_rows(loss: Loss, labels: Tensor, sizes: Sequence[int]) -> tuple[Tens
     """Return the indices [M] of the samples that have a label, None for all, and their number in each domain."""
     labeled = getattr(loss, "labeled", None)
     mask: Tensor | None = None if labeled is None else labeled(labels)
-    if mask is None or bool(mask.all()):
-        return None, tuple(sizes)
+    return (None, tuple(sizes)) if mask is None else _rows_of(mask, tuple(sizes))
+
+
+@uncompiled
+def _rows_of(mask: Tensor, sizes: tuple[int, ...]) -> tuple[Tensor | None, tuple[int, ...]]:
+    if bool(mask.all()):
+        return None, sizes
     return mask.nonzero().squeeze(1), tuple(int(part.sum()) for part in mask.cpu().split(list(sizes)))
 
 
