@@ -10,16 +10,9 @@ from torch import Tensor
 from fishr.compilation import traceable
 from fishr.errors import InputError
 from fishr.observation import Observation
-from fishr.penalties.penalty import Penalty, compares_domains, least_domains, require_present
+from fishr.penalties.penalty import Penalty, check_penalty, compares_domains, least_domains, require_present
 from fishr.penalties.schedules import Schedule, as_schedule
 from fishr.types import Problem
-
-
-def _check_penalty(name: str, value: object) -> None:
-    if not isinstance(value, Penalty) or isinstance(value, type):
-        raise InputError(
-            f"{name}: got {value!r}, expected a penalty (with init and a call); wrap a function in Stateless"
-        )
 
 
 def has_memory(state: Any) -> bool:
@@ -78,7 +71,7 @@ class Scaled:
         Constant(value=10.0)
     """
 
-    penalty: Penalty = field(validator=lambda _, attribute, value: _check_penalty(attribute.name, value))
+    penalty: Penalty = field(validator=lambda _, attribute, value: check_penalty(attribute.name, value))
     schedule: Schedule = field(converter=as_schedule)
 
     @property
@@ -143,7 +136,7 @@ class Total:
 
     def __init__(self, /, **terms: Penalty) -> None:
         for name, penalty in terms.items():
-            _check_penalty(name, penalty)
+            check_penalty(name, penalty)
         self.__attrs_init__(terms)  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
 
     @property

@@ -59,6 +59,14 @@ class Risk(Penalty, Protocol):
     """
 
 
+def check_penalty(name: str, value: object) -> None:
+    """Refuse what is no penalty, such as a plain function."""
+    if not isinstance(value, Penalty) or isinstance(value, type):
+        raise InputError(
+            f"{name}: got {value!r}, expected a penalty (with init and a call); wrap a function in Stateless"
+        )
+
+
 def least_domains(penalty: object) -> int:
     """Return the fewest training domains that a penalty is defined on."""
     return getattr(penalty, "least_domains", 1)

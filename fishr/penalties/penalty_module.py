@@ -4,9 +4,11 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from fishr.errors import InputError
 from fishr.observation import Observation
-from fishr.penalties.penalty import Penalty, problem_of
+from fishr.penalties.penalty import Penalty, check_penalty, problem_of
 from fishr.penalties.saved_state import load_state, state_dict
+from fishr.row_checks import kind
 from fishr.tensor_trees import to_device
 
 
@@ -22,8 +24,8 @@ class PenaltyModule(nn.Module):
         seed: of the first values of a penalty that trains parameters of its own; the same on all ranks.
 
     Raises:
-        InputError: When called first after ``load_state_dict``: the state does not fit the penalty, the head or the
-            number of domains, see ``load_state``.
+        InputError: No penalty. When called: no observation, or, first after ``load_state_dict``, a state that does not
+            fit the penalty, the head or the number of domains, see ``load_state``.
 
     Example:
         >>> import torch
@@ -41,12 +43,14 @@ class PenaltyModule(nn.Module):
 
     def __init__(self, penalty: Penalty, seed: int = 0) -> None:
         super().__init__()
+        check_penalty("penalty", penalty)
         self.penalty, self.seed, self.step = penalty, seed, 0
         self.state: Any = None
         self._saved: dict[str, Any] | None = None  # until the first call knows what it has to fit
 
     def forward(self, seen: Observation) -> Tensor:
         """Return the value of the penalty, 0-dim."""
+        _check_observation(seen)
         if self.state is None:
             problem = problem_of(seen, self.seed)
             saved = self._saved
@@ -64,3 +68,11 @@ class PenaltyModule(nn.Module):
     def set_extra_state(self, state: dict[str, Any]) -> None:
         """Take step and state from ``load_state_dict``."""
         self.step, self._saved, self.state = state["step"], state["state"], None
+
+
+def _check_observation(value: object) -> None:
+    if not isinstance(value, Observation):
+        raise InputError(
+            f"penalty module: got {kind(value)}, expected an observation; call it with fishr.observe(featurizer, head, "
+            "batch)"
+        )

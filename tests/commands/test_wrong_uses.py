@@ -90,6 +90,14 @@ LIBRARY = {
         lambda: step(labels=LABELS + 1),
         "cross-entropy: got labels from 1 to 2, expected whole numbers from 0 to 1, .*; if they start at 1, subtract 1",
     ),
+    "a module of a function": (
+        lambda: fishr.PenaltyModule(lambda seen: seen.losses.mean()),
+        r"penalty: got <function .*, expected a penalty \(with init and a call\); wrap a function in Stateless",
+    ),
+    "a module called with a loss": (
+        lambda: fishr.PenaltyModule(PENALTY)(torch.zeros(())),
+        r"penalty module: got a torch\.Tensor, expected an observation; call it with fishr\.observe\(featurizer, head",
+    ),
     "features of another width": (
         lambda: PENALTY(seen(features=torch.zeros(6, 5)), PENALTY.init(PROBLEM), step=0),
         r"features: got shape \(6, 5\), expected \[N, 3\] for the head, a Linear; flatten or pool the features to this",
