@@ -2,7 +2,8 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from statistics import fmean
+from typing import Any, TypeVar
 
 import attrs
 from attrs import field, frozen
@@ -10,7 +11,11 @@ from torch import Tensor
 
 from fishr.averages.sma import Mean
 from fishr.checks import number, whole
+from fishr.data.domains import Domains
 from fishr.errors import InputError
+
+# A domain, or its score.
+T = TypeVar("T", bound=Any)
 
 
 @frozen
@@ -33,7 +38,7 @@ class SWAD:
         ratio: Rise of the loss that belongs to the valley, at least 0; the authors use 0.2 on VLCS.
 
     Raises:
-        InputError: A number outside its range; at an evaluation, data without a held-out part of a training
+        InputError: A number outside its range; before the first step, data without a held-out part of a training
             environment.
 
     Example:
@@ -48,6 +53,10 @@ class SWAD:
     converge: int = field(default=3, validator=whole(1))
     tolerance: int = field(default=6, validator=whole(1))
     ratio: float = field(default=0.3, validator=number())
+
+    def check(self, domains: Domains) -> None:
+        """Refuse data without an evaluation domain that is a part of a training environment."""
+        _require_held_out(domains.training, domains.evaluation)
 
     def init(self, weights: dict[str, Tensor]) -> dict[str, Any]:
         """Return an empty segment; ``pending`` are the segments that are not yet decided on."""
@@ -108,12 +117,18 @@ def _losses(segments: Sequence[dict[str, Any]]) -> list[float]:
 
 def _validation_loss(scores: Sequence[Any]) -> float:
     """Return the mean loss of the evaluation domains that are parts of training environments; infinity for NaN."""
-    trained = {score.environment for score in scores if score.split == "training"} - {None}
-    losses = [score.loss for score in scores if score.split == "evaluation" and score.environment in trained]
-    if not losses:
+    parts = [[score for score in scores if score.split == split] for split in ("training", "evaluation")]
+    mean = fmean(score.loss for score in _require_held_out(*parts))
+    return math.inf if math.isnan(mean) else mean
+
+
+def _require_held_out(training: Sequence[T], evaluation: Sequence[T]) -> list[T]:
+    """Return those for evaluation that are parts of training environments; refuse that there is none."""
+    trained = {one.environment for one in training} - {None}
+    found = [one for one in evaluation if one.environment in trained]
+    if not found:
         raise InputError(
             "average: got SWAD without an evaluation domain that is held out from a training environment, whose loss "
             'it reads; use data of the kind "HeldOut", or EMA'
         )
-    mean = sum(losses) / len(losses)
-    return math.inf if math.isnan(mean) else mean
+    return found

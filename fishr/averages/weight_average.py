@@ -20,6 +20,9 @@ class WeightAverage(Protocol):
     scores of the weights themselves, a ``DomainScore`` for each domain. A resumed run calls it once more with the same
     arguments, which must change nothing.
 
+    A class may have ``check(domains)``, which is called before the first step and raises InputError for data that it
+    cannot be used with.
+
     A class may have ``passed(state, before, through)``, which returns the next state: after each update it may run the
     step's batch through weights in training mode. ``before`` is the state before the update.
 

@@ -110,6 +110,9 @@ def train(
     model = model or build_model(experiment, domains)
     # Batches are drawn from the samples that have a label.
     domains = domains.labeled(experiment.loss)
+    check = getattr(experiment.average, "check", None)
+    if check is not None:
+        check(domains)
     if not ranks.alone:
         refuse_split_batch_norm(model)
         refuse_mixed_rows(model.featurizer, "ranks", "train on one rank")

@@ -124,9 +124,16 @@ def test_the_model_has_the_weights_of_the_last_evaluation(tmp_path: Path) -> Non
         assert not torch.equal(value, finished.state.parameters[name])
 
 
-def test_data_without_a_held_out_part_is_refused() -> None:
-    with pytest.raises(InputError, match="average: got SWAD without an evaluation domain that is held out"):
-        list(train(attrs.evolve(colored_digits(), average=SWAD(), steps=1)))
+def test_data_without_a_held_out_part_are_refused_before_the_first_step(tmp_path: Path) -> None:
+    made = attrs.evolve(colored_digits(), average=SWAD())
+    message = "average: got SWAD without an evaluation domain that is held out"
+    with pytest.raises(InputError, match=message):
+        next(train(made))
+    with pytest.raises(InputError, match=message):
+        next(moments(tmp_path / "run", made))
+    assert not (tmp_path / "run").exists()
+    with pytest.raises(InputError, match=message):
+        SWAD().evaluated(SWAD().update({}, SWAD().init({}), 1), [], 1)
 
 
 @pytest.mark.parametrize(("average", "message"), [
