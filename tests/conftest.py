@@ -1,5 +1,6 @@
 """What several tests share."""
 
+import gc
 import os
 import signal
 import subprocess
@@ -24,6 +25,12 @@ def pytest_configure(config: pytest.Config) -> None:
     """Hand out files in the order of their names: the many quick doctests come last and leave no process idle."""
     if hasattr(config.option, "loadscopereorder"):
         config.option.loadscopereorder = False
+
+
+def pytest_collection_finish() -> None:
+    """Have the garbage collector pass over all modules and tests from now on."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_make_parametrize_id(val: object, argname: str) -> str | None:

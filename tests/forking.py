@@ -26,7 +26,11 @@ from typing import Any, ClassVar
 import torch
 from attrs import astuple, frozen
 
-LOADED = ("fishr.analysis.report", "fishr.commands", "fishr.plots.run", "fishr.sweeps.execution", "fishr.training.runs")
+# The last is loaded by torch's first gradient, with all of sympy.
+LOADED = (
+    *("fishr.analysis.report", "fishr.commands", "fishr.data.digits", "fishr.plots.run", "fishr.sweeps.execution"),
+    *("fishr.training.runs", "sklearn.datasets", "torch.fx.experimental.symbolic_shapes"),
+)
 # From prctl.h: orphans below become children of this process.
 SUBREAPER = 36
 # What a forked process sets by itself; an interpreter reads other variables of its own before it can be told.

@@ -18,12 +18,18 @@ import torch.distributed as dist
 
 from fishr.ranks import Ranks
 
+# The last is loaded by torch's first gradient, with all of sympy.
+LOADED = [
+    *("__main__", "fishr.statistics.fused_gap", "fishr.training.runs", "hypothesis", "pytest", "sklearn.datasets"),
+    "torch.fx.experimental.symbolic_shapes",
+]
 
-def on_ranks(count: int, function: Callable[..., Any], *args: Any, seconds: float = 60.0) -> list[Any]:
+
+def on_ranks(count: int, function: Callable[..., Any], *args: Any, seconds: float = 300.0) -> list[Any]:
     """What a function returns on each rank.
 
-    The processes are forked from a server that has loaded torch and no test, so that they begin at once and without
-    the threads of this process.
+    The processes are forked from a server that has loaded what most tests import, and no test, so that they begin at
+    once and without the threads of this process.
 
     Args:
         count: of ranks.
@@ -38,7 +44,7 @@ def on_ranks(count: int, function: Callable[..., Any], *args: Any, seconds: floa
         AssertionError: a rank raised an error, ended without returning or was killed; with all their tracebacks.
     """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["__main__", "fishr.statistics.fused_gap"])
+    context.set_forkserver_preload(LOADED)
     with tempfile.TemporaryDirectory() as folder:
         where = (function.__module__, function.__code__.co_filename, function.__qualname__)
         # Pickled here: as an argument of a process a tensor would be shared memory, not a copy.
