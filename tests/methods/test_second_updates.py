@@ -175,6 +175,22 @@ def test_transfer_is_its_loop(descent: Transfer) -> None:
         assert not torch.equal(rival[0].weight, both.head[0].weight)  # type: ignore[index]
 
 
+@attrs.frozen
+class Normalized:
+    def __call__(self, shape: tuple[int, ...], generator: torch.Generator) -> nn.Module:
+        return nn.Sequential(MLP((5,))(shape, generator), nn.BatchNorm1d(5))
+
+    def features(self, shape: tuple[int, ...]) -> int:
+        return 5
+
+
+@pytest.mark.parametrize(("descent", "passes"), [(SagNet(), 2), (Transfer(), 3), (Transfer(gda=True), 2)])
+def test_each_pass_moves_batch_normalization(descent: Any, passes: int) -> None:
+    both = Both(experiment(descent, featurizer=Normalized()))
+    both.step(batch_of(0))
+    assert both.state.buffers["featurizer.1.num_batches_tracked"] == passes
+
+
 def test_the_style_head_begins_as_the_head_in_random_order() -> None:
     head = {f"head.{key}": torch.randn(shape) for key, shape in {"0.weight": (4, 5), "0.bias": (4,)}.items()}
     owned = SagNet().init(head | {"featurizer.weight": torch.randn(3)})["style"]
