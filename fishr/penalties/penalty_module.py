@@ -1,7 +1,9 @@
 """A penalty with its state as a module, for frameworks that save modules."""
 
+import io
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from fishr.errors import InputError
@@ -17,7 +19,9 @@ class PenaltyModule(nn.Module):
 
     A call returns the penalty's value of an observation and keeps the next state. The penalty's step is the number of
     calls before. The first call makes the state; each call moves it to the device of the observation. ``state_dict``
-    has step and state as plain numbers and tensors, in one entry, ``_extra_state``; there are no parameters.
+    has step and state in one tensor of bytes, ``_extra_state``, so that any file of a model holds them, safetensors
+    too; ``torch.distributed.checkpoint``, which wants to know its size, takes ``fishr.state_dict(module.state)``
+    instead. There are no parameters.
 
     Args:
         penalty: any penalty.
@@ -28,7 +32,6 @@ class PenaltyModule(nn.Module):
             fit the penalty, the head or the number of domains, see ``load_state``.
 
     Example:
-        >>> import torch
         >>> from fishr.observation import observe
         >>> from fishr.penalties.fishr import Fishr
         >>> from fishr.types import DomainBatch
@@ -61,13 +64,16 @@ class PenaltyModule(nn.Module):
         self.step += 1
         return value
 
-    def get_extra_state(self) -> dict[str, Any]:
-        """Return step and state for ``state_dict``."""
-        return {"step": self.step, "state": self._saved if self.state is None else state_dict(self.state)}
+    def get_extra_state(self) -> Tensor:
+        """Return step and state for ``state_dict``, as the bytes of a file."""
+        file = io.BytesIO()
+        torch.save({"step": self.step, "state": self._saved if self.state is None else state_dict(self.state)}, file)
+        return torch.frombuffer(file.getbuffer(), dtype=torch.uint8).clone()
 
-    def set_extra_state(self, state: dict[str, Any]) -> None:
+    def set_extra_state(self, state: Tensor) -> None:
         """Take step and state from ``load_state_dict``."""
-        self.step, self._saved, self.state = state["step"], state["state"], None
+        saved = torch.load(io.BytesIO(state.cpu().numpy().tobytes()), weights_only=True)
+        self.step, self._saved, self.state = saved["step"], saved["state"], None
 
 
 def _check_observation(value: object) -> None:

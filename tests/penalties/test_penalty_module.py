@@ -5,6 +5,7 @@ from contextlib import nullcontext
 
 import pytest
 import torch
+from safetensors.torch import load, save
 from torch import nn
 
 import fishr
@@ -28,11 +29,11 @@ class Model(nn.Module):
 
 
 def reloaded(model: Model, into: Model) -> Model:
-    """Load a model's state into another one, through a file."""
+    """Load a model's state into another one, through a file of torch and one of safetensors."""
     file = io.BytesIO()
     torch.save(model.state_dict(), file)
     file.seek(0)
-    into.load_state_dict(torch.load(file))
+    into.load_state_dict(load(save(torch.load(file))))
     return into
 
 
