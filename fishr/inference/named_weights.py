@@ -117,7 +117,7 @@ def _renamed(model: TrainedModel, network: _Network) -> dict[str, Tensor] | None
 
 
 def _ours(model: TrainedModel, reason: str) -> NamedWeights:
-    return NamedWeights(_copies(model.state_dict()), "fishr", "network = fishr.load_model(RUN)", reason)
+    return NamedWeights(_copies(model.state_dict()), "fishr", "import fishr\nnetwork = fishr.load_model(RUN)", reason)
 
 
 def _copies(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -110,6 +110,7 @@ def test_the_folder_is_used_like_a_runs(runs, tmp_path):
     export_model(model, tmp_path / "soup", tmp_path / "soup.safetensors")
     card = (tmp_path / "soup.md").read_text()
     assert "The weights are a uniform soup of 3 runs: " in card
+    assert "\nimport fishr\nnetwork = fishr.load_model(RUN)\n" in card
     start = next(train(experiment(featurizer=Frozen(MLP((5,)), str(tmp_path / "soup")))))
     assert torch.equal(start.state.parameters["featurizer.inner.1.weight"], soup.weights["featurizer.1.weight"])
 
