@@ -152,6 +152,57 @@ def test_local_weights_are_matched_by_order_and_some_stay(tmp_path: Path) -> Non
     assert {name.split(".")[3] for name in moved if ".blocks." in name} == {"3", "4", "5", "6"}
 
 
+@pytest.mark.filterwarnings("ignore:.*are matched by order:UserWarning")
+@pytest.mark.parametrize(
+    ("name", "jobs", "algorithms"),
+    [("linear", 4560, ()), ("mlp", 4080, ("FishrFree", "RSC")), ("blocks", 152, ("DANN", "FishrFreeSWAD"))],
+)
+def test_the_plans_of_pacs_run_in_small(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, jobs: int, algorithms: tuple[str, ...]
+) -> None:
+    """Three steps of methods, after their warm-ups, on features of a network with random weights."""
+    import attrs
+    import timm
+    import torch
+
+    from fishr.analysis.cache_writing import cache_features, featured_experiment
+    from fishr.analysis.layer_caching import cache_layer, layer_outputs
+    from fishr.configuration import load
+    from fishr.protocols.domainbed.job import Job, feature_experiment
+    from fishr.sweeps.plan import Plan
+    from fishr.training import Stepped, train
+
+    plan = load(EXAMPLES / "pacs" / f"{name}.toml", Plan, ())
+    assert len(plan.jobs()) == jobs
+    assert plan.settings.preprocessing is not None
+    small = attrs.evolve(
+        plan.settings,
+        steps=3,
+        evaluate_every=2,
+        preprocessing=attrs.evolve(plan.settings.preprocessing, size=32),
+        hparams={key: 1 if key.endswith("_iters") else value for key, value in plan.settings.hparams.items()}
+        | {"batch_size": 4},
+        methods={own: attrs.evolve(mine, warm_up=1) for own, mine in plan.settings.methods.items()},
+    )
+    images(tmp_path / "PACS", ("art_painting", "cartoon", "photo", "sketch"), ("cat", "dog"))
+    monkeypatch.chdir(tmp_path)
+    state = timm.create_model("tf_efficientnet_lite0").state_dict()
+    weights = {name: tensor for name, tensor in state.items() if "num_batches" not in name}
+    torch.save(weights, "efficientnet-lite0-57934424.pth")
+    experiment, file = feature_experiment("PACS", small), tmp_path / small.features["PACS"]
+    if small.features_at is None:
+        cache_features(featured_experiment(experiment, data_dir=tmp_path), file)
+    else:
+        cache_layer(layer_outputs(experiment, small.features_at, data_dir=tmp_path), file, "float16")
+    for algorithm in algorithms or plan.algorithms:
+        events = train(Job("PACS", algorithm, (0,), 0, 0, small).experiment(), tmp_path)
+        records = [event.record for event in events if isinstance(event, Stepped)]
+        assert len(records) == 3
+        terms = records[-1].terms
+        assert all(term.weight for term in terms.values()), algorithm
+        assert terms or algorithm not in plan.settings.methods
+
+
 def test_micro_batches_have_the_penalty_of_the_whole_batch(tmp_path: Path) -> None:
     said = output("micro_batches.py", tmp_path)
     exact, averaged = numbers(": penalty N times the whole batch's, gradients differ by N", said)
