@@ -25,7 +25,7 @@ from fishr.protocols import colored_digits
 from fishr.training import Experiment, Frozen, explain_objective, run, train
 from fishr.training.artifacts import Artifacts
 from fishr.training.checkpoints import drop_optimizer, load, save
-from fishr.training.evaluation import averaged, evaluate
+from fishr.training.evaluation import averaged, evaluate, score_checkpoint
 from fishr.training.frozen_features import domain_features
 
 values = st.floats(-1e6, 1e6, width=32)
@@ -175,11 +175,12 @@ def test_what_a_sweep_keeps_of_a_run_is_its_average(tmp_path: Path, same: Any) -
     made = attrs.evolve(experiment(), featurizer=MLP((4,)))
     list(run(made, tmp_path / "run", experiment_text=dumps(made)))
     path = tmp_path / "run" / "checkpoint.pt"
-    before = load(path).evaluated
+    before, scores = load(path).evaluated, score_checkpoint(made, tmp_path / "run")
     drop_optimizer(path)
     after = load(path)
     assert same(after.state.parameters, before.parameters)
     assert (after.state.average, after.averaged) == (None, None)
+    assert score_checkpoint(made, tmp_path / "run") == scores
 
 
 def test_a_checkpoint_without_the_averaged_weights_resumes_but_is_not_evaluated(tmp_path: Path) -> None:
