@@ -1,8 +1,6 @@
 """Sweeps over a tiny file of features, whose jobs take milliseconds each."""
 
 import json
-import os
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -79,25 +77,3 @@ def results_of():
 def feature_file():
     """Write a file of features."""
     return write_file
-
-
-def processes(text):
-    """Ids of other processes whose command line has a text."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdecimal() and int(entry.name) != os.getpid():
-            try:
-                line = (entry / "cmdline").read_bytes().decode(errors="replace")
-                state = (entry / "stat").read_text().rpartition(")")[2].split()[0]
-            except OSError:
-                continue
-            if text in line and state != "Z":
-                found.append(int(entry.name))
-    return found
-
-
-@pytest.fixture(scope="session")
-def processes_with():
-    if not Path("/proc/self/cmdline").exists():
-        pytest.skip("no /proc, where processes are looked for")
-    return processes

@@ -57,14 +57,25 @@ def deadly(tmp_path, monkeypatch):
     del sys.modules["deadly_penalties"]
 
 
+@pytest.fixture
+def alive(forked, monkeypatch):
+    """The workers that were started and live."""
+    started = []
+
+    def start(*given):
+        started.append(start_worker(*given))
+        return started[-1]
+
+    monkeypatch.setattr(pool, "start_worker", start)
+    return lambda: [worker for worker in started if worker.process.poll() is None]
+
+
 @pytest.mark.slow
-def test_workers_leave_the_results_of_one_process_and_end_with_their_sweep(
-    folder, plan, whole, results_of, processes_with
-):
+def test_workers_leave_the_results_of_one_process_and_end_with_their_sweep(folder, plan, whole, results_of, alive):
     with closing(run_local(plan.jobs(), Conditions(folder), slots(1, workers=2))) as running:
         events = [next(running) for _ in plan.jobs()[1:]]
-        assert len(processes_with(str(folder))) == 2
-    assert processes_with(str(folder)) == []
+        assert len(alive()) == 2
+    assert alive() == []
     assert {type(event) for event in events} == {JobDone}
     jobs = [event.job for event in events]
     assert len({job.name for job in jobs}) == len(plan.jobs()) - 1
@@ -72,7 +83,7 @@ def test_workers_leave_the_results_of_one_process_and_end_with_their_sweep(
 
 
 @pytest.mark.slow
-def test_a_worker_that_dies_takes_only_its_job_along(folder, plan, deadly, monkeypatch):
+def test_a_worker_that_dies_takes_only_its_job_along(folder, plan, deadly, monkeypatch, forked):
     """Once more in another process, then it is given up; nor does one go on that a library has failed in."""
     started = []
     monkeypatch.setattr(pool, "start_worker", lambda *given: started.append(given) or start_worker(*given))
@@ -96,7 +107,7 @@ def test_a_worker_that_dies_takes_only_its_job_along(folder, plan, deadly, monke
 
 
 @pytest.mark.slow
-def test_workers_that_are_killed_change_nothing(folder, plan, results_of, processes_with):
+def test_workers_that_are_killed_change_nothing(folder, plan, results_of, alive):
     settings = attrs.evolve(plan.settings, steps=200)
     jobs = attrs.evolve(plan, algorithms=("Fishr",), draws=1, settings=settings).jobs()
     events, killed = [], []
@@ -104,11 +115,11 @@ def test_workers_that_are_killed_change_nothing(folder, plan, results_of, proces
         events.append(event)
         if len(killed) < 2:
             # One is in the middle of a job, the other at its end or in the next one.
-            killed.append(processes_with(str(folder))[-1])
+            killed.append(alive()[-1].process.pid)
             os.kill(killed[-1], signal.SIGKILL)
     assert {event.job.name for event in events if isinstance(event, JobDone)} == {job.name for job in jobs}
     assert any(isinstance(event, JobRetried) for event in events)
-    assert processes_with(str(folder)) == []
+    assert alive() == []
     whole = Conditions(folder.with_name("whole"))
     assert all(attempt(job, whole).done for job in jobs)
     assert results_of(folder, jobs) == results_of(whole.folder, jobs)
@@ -122,7 +133,7 @@ def test_workers_that_cannot_start_end_the_sweep(folder, plan):
 
 
 @pytest.mark.slow
-def test_a_worker_ends_when_its_input_does(folder):
+def test_a_worker_ends_when_its_input_does(folder, forked):
     worker = start_worker(Conditions(folder), {}, ())
     assert worker.answer() == "ready"
     worker.process.stdin.close()
