@@ -65,31 +65,11 @@ class StepGradients:
         after: Measured | None = None,
         risk: RiskCall | None = None,
         state: Any = (),
+        part: Part | None = None,
     ) -> Measured:
-        buffers, penalty = (self.state.buffers, self.state.penalty) if after is None else (after.buffers, after.penalty)
-        part: Part = "whole" if domains is None else "alone"
-        return self._measured(weights, domains, buffers, penalty, part, risk, state)
-
-    def compared(
-        self, gradients: dict[str, Tensor | None], weights: Weights, after: Measured
-    ) -> tuple[dict[str, Tensor | None], Measured]:
-        if not self.experiment.objective.between:
-            return gradients, after
-        measured = self._measured(weights, None, self.state.buffers, after.penalty, "between")
-        total = _added([*gradients.values()], tuple(measured.gradients[name] for name in gradients))
-        return dict(zip(gradients, total, strict=True)), evolve(measured, buffers=after.buffers)
-
-    def _measured(
-        self,
-        weights: Weights,
-        domains: tuple[int, ...] | None,
-        buffers: dict[str, Tensor],
-        penalty: Any,
-        part: Part,
-        risk: RiskCall | None = None,
-        remembered: Any = None,
-    ) -> Measured:
+        remembered, part = state, part or ("whole" if domains is None else "alone")
         model, experiment, state, ranks = self.model, self.experiment, self.state, self.ranks
+        buffers, penalty = (state.buffers, state.penalty) if after is None else (after.buffers, after.penalty)
         batch, seed = self.batch if domains is None else _of_domains(self.batch, domains), self._seed(domains)
         place(model, state.parameters | weights, buffers)
         trainable = {name: p for name, p in model.parameters().items() if p.requires_grad}
@@ -128,6 +108,15 @@ class StepGradients:
         buffers = {name: buffer.detach().clone() for name, buffer in model.buffers().items()}
         self.seen.append(Seen(loss, domain_losses, part if risk is None else "risk"))
         return Measured(loss.total.detach(), by_name, buffers, penalty, None if risk is None else remembered)
+
+    def compared(
+        self, gradients: dict[str, Tensor | None], weights: Weights, after: Measured
+    ) -> tuple[dict[str, Tensor | None], Measured]:
+        if not self.experiment.objective.between:
+            return gradients, after
+        measured = self(weights, after=evolve(after, buffers=self.state.buffers), part="between")
+        total = _added([*gradients.values()], tuple(measured.gradients[name] for name in gradients))
+        return dict(zip(gradients, total, strict=True)), evolve(measured, buffers=after.buffers)
 
     def through(self, weights: Weights, before: Weights) -> dict[str, Tensor]:
         """See ``fishr.averages.weight_average.Through``."""
