@@ -97,6 +97,9 @@ class Fishr:
                 f"Fishr: got {kind(state)} as its state, expected that of this penalty; begin with "
                 "state = penalty.init(fishr.Problem.of(head, domains))"
             )
+        if isinstance(state, Average):
+            # Where the head is, which may have moved.
+            state = state.on(seen.labels.device)
         scale_free = self.distance == "scale_free"
         if scale_free and max(seen.sizes) == 1 and self.statistic != "second_moment":
             raise InputError(

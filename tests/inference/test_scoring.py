@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from fishr.configuration import load
+from fishr.configuration import dumps, load
 from fishr.data.images import Preprocessing, cache_images
 from fishr.data.images.list_files import Columns
 from fishr.errors import InputError
@@ -96,12 +96,15 @@ def test_domains_of_one_name_are_told_apart_by_their_source(photo_run, photos, t
     assert found["domains"][0]["accuracy"] == attrs.asdict(results[0].metrics.accuracy)
 
 
-def test_classes_are_matched_by_name(photo_run, photos, tmp_path):
+def test_classes_are_matched_by_name(photo_run, photos, tmp_path, experiment_of):
     folder = shutil.copytree(photos / "animals", tmp_path / "animals")
     for environment in ("art", "photo"):
         shutil.rmtree(folder / environment / "cat")
     model = load_model(photo_run)
     assert {int(n) for domain in labelled_domains(folder, model) for n in domain.labels} == {1, 2}
+    (tmp_path / "other.toml").write_text(dumps(experiment_of()))
+    for domain in labelled_domains(tmp_path / "other.toml", model, data_dir=tmp_path):
+        assert domain.labels.tolist() == [1] * 4 + [2] * 4
     (folder / "art" / "elk").rename(folder / "art" / "eel")
     with pytest.raises(
         InputError, match="got the class 'eel', which the run does not know, expected some of: cat, dog, elk"

@@ -16,7 +16,7 @@ from fishr.metrics.bootstrap import BINS
 def drawn(samples, labels, rounded=False, rare=False):
     generator = np.random.default_rng(samples)
     truth = (generator.random((samples, labels)) < (0.1 if rare else 0.5)).astype(int)
-    logits = generator.normal(size=(samples, labels)) + truth
+    logits = generator.normal(size=(samples, labels)) + truth - 1.5 * rare
     logits = logits.round() if rounded else logits
     return 1 / (1 + np.exp(-logits)), truth
 
