@@ -99,7 +99,7 @@ class Fishr:
             )
         if isinstance(state, Average):
             # Where the head is, which may have moved.
-            state = state.on(seen.labels.device)
+            state = state.on(seen.batch.labels.device)
         scale_free = self.distance == "scale_free"
         if scale_free and max(seen.sizes) == 1 and self.statistic != "second_moment":
             raise InputError(

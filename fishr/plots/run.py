@@ -34,7 +34,7 @@ def save_run_figure(folder: Path) -> Path:
     # A domain has one color in both panels; penalties take the colors after the domains'.
     names = [(score["name"], score["split"]) for score in evaluations[0]["scores"]]
     _losses(left, steps, [name for name, split in names if split == "training"], first=len(names))
-    averaged = "average" in tomllib.loads((folder / "config.toml").read_text())
+    averaged = "average" in tomllib.loads((folder / "config.toml").read_bytes().decode())
     _accuracies(right, evaluations, names, " of the averaged weights" if averaged else "")
     heading(figure, literal(name))
     return save(figure, folder / FIGURE)

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from fishr.checks import number
+from fishr.compilation import traceable
 from fishr.errors import InputError
 from fishr.ranks import ALONE, Ranks, add_over_ranks, counts_of_ranks, domains_of_ranks, sum_over_ranks
 from fishr.row_checks import check_sizes
@@ -32,6 +33,7 @@ _ROWS = {"cpu": 1 << 19, "cuda": 1 << 26}
 _SIDE = 128
 
 
+@traceable
 @frozen
 class GapRule:
     """Settings of ``linear_gap``: scale · Σ_e ‖v̂_e − mean v̂‖² with v̂ = gain·v + memory_gain·memory."""
@@ -83,6 +85,7 @@ def _gathers(totals: tuple[int, ...], outputs: int, width: int) -> bool:
     return sum(totals) * (outputs + width) < 2 * len(totals) * outputs * width
 
 
+@traceable
 @frozen(eq=False)
 class _Samples:
     """Samples of each domain on this rank and on all ranks."""
@@ -110,6 +113,7 @@ class _Samples:
         return like.new_tensor(alpha)[:, None, None], like.new_tensor(beta)[:, None, None]
 
 
+@traceable
 @frozen(eq=False)
 class _Block:
     """Some classes' δ [K, n, c], features z [K, n, f], their place in [K, P], and an output buffer [·, K, c, f]."""

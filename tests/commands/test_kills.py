@@ -25,7 +25,7 @@ def test_killed_and_resumed_to_the_same_bits(killing, tmp_path):
 
 
 def test_killed_before_there_is_a_folder(killing, tmp_path):
-    assert killing.killed(tmp_path / "run", killing.VARIANTS["full batch"], moment=-0.2) == "before there was a folder"
+    assert killing.killed(tmp_path / "run", killing.VARIANTS["full batch"], moment=-1e-6) == "before there was a folder"
     assert list(tmp_path.iterdir()) == []
 
 

@@ -106,11 +106,12 @@ def kept(monkeypatch):
 def test_runs(kept, tmp_path):
     terms = {name: {"value": 0.5, "weight": 2.0} for name in ("_term", "$term$")}
     losses = dict.fromkeys(NAMES, 0.5)
-    step = [{"step": s, "loss": 1.0, "terms": terms, "domain_losses": losses} for s in (0, 1)]
+    step = [{"step": s, "loss": 1.0, "risk": 0.5, "terms": terms, "domain_losses": losses} for s in (0, 1)]
     score = [{"name": name, "split": "training", "samples": 4, "accuracy": 0.5, "loss": 1.0} for name in NAMES]
     lines = [*step, {"step": 2, "scores": score}]
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     (tmp_path / "result.json").write_text(json.dumps({"name": "_run$a$"}))
+    (tmp_path / "config.toml").touch()
     save_run_figure(tmp_path)
     check(kept[0], ("_run$a$",), legend=(*NAMES, "_term", "$term$"))
 
