@@ -85,8 +85,8 @@ def calibrate(
     torch.set_num_threads(threads)
     try:
         for cell in _cells(jobs):
-            mean = fmean(float(job.hparams["batch_size"]) for job in cell)
-            usual = min(cell, key=lambda job: abs(job.hparams["batch_size"] - mean))
+            mean = fmean(job.batch_size for job in cell)
+            usual = min(cell, key=lambda job: abs(job.batch_size - mean))
             (start, step, evaluation), one = _costs(usual, data_dir, where, keep)
             # The peak of this process so far, plus a checkpoint about to be written.
             counted, peak = _counted(cell), peak_memory()

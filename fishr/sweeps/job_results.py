@@ -20,7 +20,7 @@ Line = dict[str, Any]
 
 def result_lines(job: Job, metrics: Iterable[str], seconds: Mapping[int, float], common: Line) -> tuple[Line, ...]:
     """Return the lines of results.jsonl, one an evaluation, as DomainBed writes them, from those of metrics.jsonl."""
-    size = job.hparams["batch_size"]
+    size = job.batch_size
     lines, steps = list[Line](), list[dict[str, float]]()
     for entry in map(json.loads, metrics):
         if "scores" not in entry:
@@ -59,7 +59,7 @@ def lines_after_divergence(job: Job, lines: Sequence[Line], domains: Domains, co
         accuracies[f"{one.name}_acc"] = float(shares_correct(experiment.loss, logits, labels.cpu()).mean())
     smallest = min(len(one.labels) for one in everything if one.name.endswith("_in"))
     after = max((line["step"] for line in lines), default=-1)
-    size = job.hparams["batch_size"]
+    size = job.batch_size
     steps = [step for step in range(after + 1, job.steps) if experiment.evaluates(step + 1)]
     return [common | accuracies | {"step": step, "epoch": step * size / smallest} for step in steps]
 

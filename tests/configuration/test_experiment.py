@@ -273,7 +273,10 @@ FISHR = "objective.penalty.fishr"
         ("featurizer.kind=Mlp", 'expected one of "FeatureDropout", "MLP", "MNISTCNN", '),
         ("featurizer.kind=Mlp", 'did you mean "MLP"?'),
         ("compute.kind=Compute", "compute.kind: unknown key, this table is always a Compute"),
-        ("objective.risk.kind=Erm", 'objective.risk.kind: got "Erm" (a string), expected one of "ERM", "IRM", '),
+        (
+            "objective.risk.kind=Erm",
+            'objective.risk.kind: got "Erm" (a string), expected one of "ERM", "Fishr", "IRM", ',
+        ),
         ("data.kind=ColoredMnist", 'did you mean "ColoredMNIST"?'),
         ("objective.l2=nan", "objective.l2: got nan (a decimal number), expected a finite number"),
         ("objective.risk.over=domain", 'objective.risk.over: got "domain" (a string), expected one of'),

@@ -101,6 +101,10 @@ class Job:
         passes = settings.method(self.algorithm).passes if settings.protocol == "domainbed-2024" else None
         return changes if passes is None else changes | {"passes": passes}
 
+    @property
+    def batch_size(self) -> int:
+        return int(self.hparams["batch_size"])
+
     def experiment(self) -> Experiment:
         """Return DomainBed's run: its data, network, objective and batches, evaluated when DomainBed records."""
         settings, hparams, method = self.settings, self.hparams, self.settings.method(self.algorithm)
@@ -119,7 +123,7 @@ class Job:
             loss=settings.loss or CrossEntropy(),
             objective=method.objective_for(hparams, domains),
             optimizer=_with_drawn(settings.optimizer or Adam(lr=1.0), hparams),
-            batches=Minibatch(int(hparams["batch_size"]), replace=True),
+            batches=Minibatch(self.batch_size, replace=True),
             steps=self.steps,
             evaluate_every=self.evaluate_every,
             evaluate_from=1,
