@@ -35,12 +35,12 @@ def table(quick: bool) -> Table:
     """Milliseconds of a step of each way, and KiB of an image's activations.
 
     Raises:
-        Disagreement: the last two ways do not end in the same bits.
+        Disagreement: the weights of the last two ways are not bit-identical.
     """
     sides = () if find_spec("timm") is None else (32,) if quick else (128, 224)
     return Table(
         "A step of EfficientNet-Lite0's blocks 5 and 6 and the head with Fishr, 3 domains × "
-        f"{4 if quick else 32} images, Adam; frozen below and on cached outputs end in the same bits; [quartiles]",
+        f"{4 if quick else 32} images, Adam; weights frozen below and on cached outputs are bit-identical; [quartiles]",
         ("images", "all trained ms", "frozen below ms", "on outputs ms", "all / on outputs", "KiB an image, float16"),
         tuple((f"3×{side}×{side}", *_row(side, 4 if quick else 32, quick)) for side in sides),
     )

@@ -68,7 +68,7 @@ def bits(tree: Any) -> dict[str, bytes]:
 
 
 def refusal(made: Callable[[], Experiment], file: Path) -> str:
-    """Train three steps, in one go and with a checkpoint after two, to the same bits; else the reason of a refusal."""
+    """Train three steps, at once and resumed after two, and compare the bits; return the reason if it is refused."""
     reason = ""
     try:
         experiment = made()

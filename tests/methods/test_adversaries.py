@@ -40,7 +40,7 @@ def float64() -> Iterator[None]:
 
 
 def three_domains(seed: int, data_dir: object) -> Domains:
-    """Domains of 13, 9 and 11 samples, of 4 classes of which the batches below have 3."""
+    """Three domains of 13, 9 and 11 samples in 4 classes; the batches below have samples of 3 classes."""
     draws = torch.Generator().manual_seed(seed)
 
     def domain(index: int, rows: int) -> Domain:

@@ -1,4 +1,4 @@
-"""The layers above a frozen one: through the frozen part and on its outputs the same bits, and nothing else moves."""
+"""Training of the layers above a frozen one: bit-identical on its cached outputs, and no other weight changes."""
 
 import attrs
 import pytest
