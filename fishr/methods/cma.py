@@ -11,8 +11,7 @@ from fishr.methods.method import Method
 from fishr.methods.ranges import Range, power
 from fishr.observation import Observation
 from fishr.penalties.combinators import Total
-from fishr.penalties.penalty import require_present
-from fishr.statistics.distances import distance_to_mean
+from fishr.statistics.distances import distance_to_mean, distance_to_mean_of_products
 from fishr.training.objective import Objective
 from fishr.types import Problem
 
@@ -54,10 +53,8 @@ class CMA:
 
     def __call__(self, seen: Observation, state: tuple[()], step: int) -> tuple[Tensor, tuple[()]]:
         """Return the penalty, 0-dim."""
-        require_present(seen, "CMA", self.least_domains)
-        require_linear(seen, "CMA")
-        of_pairs = inner_products(seen)
-        of_hessians = of_pairs.diagonal().mean() - of_pairs.mean()
+        require_linear(seen, "CMA", self.least_domains)
+        of_hessians = distance_to_mean_of_products(inner_products(seen))
         return self.alpha * distance_to_mean(seen.moments.mean, "sum") + self.beta * of_hessians, state
 
 

@@ -11,7 +11,6 @@ from fishr.methods.method import Method
 from fishr.methods.ranges import Range, power
 from fishr.observation import Observation
 from fishr.penalties.combinators import Total
-from fishr.penalties.penalty import require_present
 from fishr.training.objective import Objective
 from fishr.types import Problem
 
@@ -53,8 +52,7 @@ class HGP:
 
     def __call__(self, seen: Observation, state: tuple[()], step: int) -> tuple[Tensor, tuple[()]]:
         """Return the penalty, 0-dim."""
-        require_present(seen, "HGP", self.least_domains)
-        require_linear(seen, "HGP")
+        require_linear(seen, "HGP", self.least_domains)
         gradients = seen.moments.mean
         center = gradients.mean(0, keepdim=True)
         of_products = products(seen, gradients) - products(seen, center).mean(0).detach()

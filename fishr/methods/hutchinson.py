@@ -11,7 +11,6 @@ from fishr.methods.method import Method
 from fishr.methods.ranges import Range, power
 from fishr.observation import Observation
 from fishr.penalties.combinators import Total
-from fishr.penalties.penalty import require_present
 from fishr.statistics.distances import distance_to_mean
 from fishr.training.objective import Objective
 from fishr.types import Problem
@@ -54,8 +53,7 @@ class Hutchinson:
 
     def __call__(self, seen: Observation, state: tuple[()], step: int) -> tuple[Tensor, tuple[()]]:
         """Return the penalty, 0-dim."""
-        require_present(seen, "Hutchinson", self.least_domains)
-        require_linear(seen, "Hutchinson")
+        require_linear(seen, "Hutchinson", self.least_domains)
         # Constant means would not change the gradient, because the differences to the mean add up to 0.
         of_diagonals = distance_to_mean(diagonals(seen), "sum")
         of_gradients = distance_to_mean(seen.moments.mean, "sum")
