@@ -1,7 +1,5 @@
 """Write docs/diagnostics.md from the registry of diagnostics: python docs/diagnostics.py."""
 
-import inspect
-import re
 from pathlib import Path
 
 from fishr.diagnostics.registry import SECTIONS, Entry, diagnostics
@@ -24,32 +22,29 @@ the Hessian is empirical: read the cosine beside the distance. Sharpness often f
 domains, or predicts it inversely: it is a description, not a score. Head Hessians are rank-deficient; they are inverted
 on their range, with the ridge in the route.
 
-This page is generated: `python docs/diagnostics.py`.
+`fishr analyze --explain gradient_norm` prints an entry of this page. The page is generated:
+`python docs/diagnostics.py`.
 """
 
 
 def page() -> str:
-    """Return the page: a table for each section."""
+    """Return the page: a section for each kind of quantities, an entry for each quantity."""
     found = diagnostics()
     sections = [*SECTIONS, *dict.fromkeys(entry.section for entry in found.values() if entry.section not in SECTIONS)]
-    tables = [
-        f"\n## {SECTIONS.get(section, section)}\n\n"
-        "| quantity | formula | unit | axes | route, fastest first | exact | source |\n|---|---|---|---|---|---|---|\n"
-        + "".join(_row(name, entry) for name, entry in found.items() if entry.section == section)
+    parts = [
+        f"\n## {SECTIONS.get(section, section)}\n"
+        + "".join(_entry(name, entry) for name, entry in found.items() if entry.section == section)
         for section in sections
     ]
-    return HEAD + "".join(tables)
+    return HEAD + "".join(parts)
 
 
-def _row(name: str, entry: Entry) -> str:
-    text = inspect.getdoc(entry.function) or ""
-    formula = text.partition("\n\n")[0].rstrip(".")
-    route = re.search(r"Route: (.*?)\. Exact: (.*?)\.(?:\n\n|$)", text, re.DOTALL)
-    source = re.search(r"Source:\n    (.*?)\.?(?:\n\n|$)", text, re.DOTALL)
+def _entry(name: str, entry: Entry) -> str:
+    said = {part: text.replace("``", "`").replace("*", "\\*") for part, text in entry.explanation.items()}
+    meaning = said.pop("meaning", name)
     marked = f"`{name}`" + (" *network*" if "network" in entry.scopes else "")
-    cells = (marked, formula, entry.unit, " × ".join(entry.axes), *(route.groups() if route else ("", "")))
-    row = (*cells, source[1] if source else "")
-    return "| " + " | ".join(" ".join(cell.replace("|", "\\|").replace("``", "`").split()) for cell in row) + " |\n"
+    rows = "".join(f"- {part}: {text}\n" for part, text in said.items())
+    return f"\n### {marked}\n\n{meaning[:1].upper()}{meaning[1:]}.\n\n{rows}"
 
 
 if __name__ == "__main__":

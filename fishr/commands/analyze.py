@@ -13,6 +13,24 @@ if TYPE_CHECKING:
     from fishr.analysis import Analysis, History
 
 
+def _explain(context: click.Context, _: click.Parameter, row: str | None) -> None:
+    """Print what a row of the tables is, and end."""
+    if row is None:
+        return
+    from fishr.configuration.problems import suggestion
+    from fishr.diagnostics import diagnostics
+
+    entries = diagnostics()
+    titles = {entry.headline: name for name, entry in entries.items() if entry.headline}
+    name = titles.get(row, row)
+    if name not in entries:
+        raise InputError(f"--explain: got {row!r}, expected a row of the tables{suggestion(row, [*entries, *titles])}")
+    parts = entries[name].explanation
+    width = max(map(len, parts))
+    click.echo("\n".join([name, *(f"  {part:<{width}}  {text}" for part, text in parts.items())]).replace("``", ""))
+    context.exit()
+
+
 @click.command(**about("Measure how far a run's domains are apart.", "analyze runs/erm runs/fishr --figures figures"))
 @click.argument("subject", type=PATH, metavar="RUN_OR_FILE")
 @click.argument("second", type=PATH, metavar="[SECOND]", required=False)
@@ -22,6 +40,14 @@ if TYPE_CHECKING:
 @click.option("--seed", type=SEED, default=0, help="Seed of the draw of samples.")
 @click.option(
     "--network", is_flag=True, help="Also measure the whole network; for runs only, minutes a domain if it is large."
+)
+@click.option(
+    "--explain",
+    metavar="ROW",
+    is_eager=True,
+    expose_value=False,
+    callback=_explain,
+    help="Print what a row of the tables means and how it is computed; needs no RUN_OR_FILE.",
 )
 @click.option("--replace", is_flag=True, help="Replace a result and figures of another source or other settings.")
 @run_options

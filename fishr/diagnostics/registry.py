@@ -1,9 +1,10 @@
 """The registry of diagnostics: each is one function of a view, declared once with its unit and axes."""
 
+import re
 from collections.abc import Callable
 from functools import wraps
 from importlib import import_module
-from inspect import signature
+from inspect import getdoc, signature
 from pkgutil import iter_modules
 from typing import Any, Concatenate, Literal, ParamSpec, Protocol
 
@@ -82,6 +83,18 @@ class Entry:
         return {each.name for each in signature(self.function).parameters.values() if each.kind is each.KEYWORD_ONLY}
 
     @property
+    def explanation(self) -> dict[str, str]:
+        """Parts of its entry in the documentation by their names, those that it has."""
+        text = getdoc(self.function) or ""
+        said = re.search(r"Meaning:\s(.*?)\.\sLarge:\s(.*?)\.(?:\n\n|$)", text, re.DOTALL)
+        route = re.search(r"Route:\s(.*?)\.\sExact:\s(.*?)\.(?:\n\n|$)", text, re.DOTALL)
+        source = re.search(r"Source:\n    (.*?)\.?(?:\n\n|$)", text, re.DOTALL)
+        found = {"meaning": said and said[1], "formula": text.partition("\n\n")[0].rstrip("."), "unit": self.unit}
+        found |= {"axes": " × ".join(self.axes), "large": said and said[2], "route": route and route[1]}
+        found |= {"exact": route and route[2], "source": source and source[1]}
+        return {name: " ".join(part.split()) for name, part in found.items() if part}
+
+    @property
     def place(self) -> tuple[str, int]:
         """Module and line, by which the diagnostics of a section are ordered."""
         return self.function.__module__, self.function.__wrapped__.__code__.co_firstlineno
@@ -103,8 +116,9 @@ def diagnostic(
     """Register a function of an ``Observation``, or of the ``Curvature`` on one, as a diagnostic.
 
     Its options are keyword arguments with defaults; ``measure`` passes those that it knows by name. Its docstring is
-    its entry in the documentation: the first line is the formula, "Route: … . Exact: … ." how it is computed, fastest
-    first, and when it is exact up to rounding. The arguments are those of ``Entry``.
+    its entry in the documentation: the first line is the formula, "Meaning: … . Large: … ." what it is in words and
+    what a large value means, "Route: … . Exact: … ." how it is computed, fastest first, and when it is exact up to
+    rounding. The arguments are those of ``Entry``.
 
     Raises:
         InputError: another diagnostic has the name.

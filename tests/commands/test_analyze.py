@@ -291,8 +291,23 @@ REFUSED = {
     "negative seed": (["mine", "--seed", "-1"], "Invalid value for '--seed'"),
     "no such option": (["mine", "--figure", "figures"], "No such option"),
     "no subject": ([], "Missing argument 'RUN_OR_FILE'"),
+    "no such row": (
+        ["--explain", "gradient_norms"],
+        "got 'gradient_norms', expected a row of the tables; did you mean",
+    ),
     "three subjects": (["mine", "erm", "mine"], "unexpected extra argument"),
 }
+
+
+@pytest.mark.parametrize("row", ["gradient_cosines", "cosine of the gradients"])
+def test_explain_a_row(call, row):
+    said = call("analyze", "--explain", row)
+    assert (said.code, said.err) == (0, "")
+    name, *lines = said.out.splitlines()
+    parts = dict(line.split(maxsplit=1) for line in lines)
+    assert name == "gradient_cosines"
+    assert list(parts) == ["meaning", "formula", "unit", "axes", "large", "route", "exact"]
+    assert parts["formula"].startswith("cos(g_A, g_B)")
 
 
 @pytest.mark.parametrize("name", REFUSED)

@@ -15,6 +15,9 @@ _PAIRS = ("domain", "domain")
 def gradient_cosines(seen: Observation) -> Estimate:
     """cos(g_A, g_B) for every pair of domains; NaN where a gradient is exactly zero.
 
+    Meaning: cosine of the angle between the gradients of two domains. Large: at 1 a step for one domain also serves
+    the other; below 0 they conflict.
+
     Route: mean gradient of each domain. Exact: always.
     """
     units = seen.moments.mean / torch.linalg.vector_norm(seen.moments.mean, dim=1, keepdim=True)
@@ -24,6 +27,9 @@ def gradient_cosines(seen: Observation) -> Estimate:
 @diagnostic("(loss/parameter)²", _PAIRS, section="agreement")
 def gradient_products(seen: Observation) -> Estimate:
     """g_A·g_B for every pair of domains, which Fish maximizes.
+
+    Meaning: inner product of the gradients of two domains, which counts length as well as angle. Large: a step for
+    one domain lowers the risk of the other.
 
     Route: mean gradient of each domain. Exact: always.
 
@@ -36,6 +42,8 @@ def gradient_products(seen: Observation) -> Estimate:
 @diagnostic("(loss/parameter)²", section="agreement")
 def gradient_spread(seen: Observation) -> Estimate:
     """Σ_e ‖g_e − ḡ‖², the IGA penalty.
+
+    Meaning: how far the domains' mean gradients are from each other. Large: the domains ask for different steps.
 
     Route: mean gradient of each domain. Exact: always.
 
@@ -50,6 +58,9 @@ def gradient_spread(seen: Observation) -> Estimate:
 def sign_agreement(seen: Observation) -> Estimate:
     """Share of parameters whose sign(g_e) is equal in all domains and not zero, the AND-mask's share.
 
+    Meaning: share of parameters that all domains want to move in the same direction. Large: at 1 all domains agree
+    on every parameter; chance is 2^(1 − K).
+
     Route: mean gradient of each domain. Exact: always.
 
     Source:
@@ -62,6 +73,8 @@ def sign_agreement(seen: Observation) -> Estimate:
 @diagnostic("loss", _PAIRS, section="agreement")
 def transfer(curvature: Curvature, *, eta: float = 0.1) -> Estimate:
     """R_B(θ − η g_A) − R_B(θ) in row A, column B: below zero where A's step helps B.
+
+    Meaning: change of one domain's risk after a gradient step on another. Large: above zero the step for A hurts B.
 
     Route: one forward pass a domain. Exact: always.
 
@@ -77,6 +90,9 @@ def transfer(curvature: Curvature, *, eta: float = 0.1) -> Estimate:
 @diagnostic("loss", _PAIRS, section="agreement")
 def transfer_second_order(curvature: Curvature, *, eta: float = 0.1) -> Estimate:
     """−η g_A·g_B + ½η² g_AᵀH_B g_A, which is ``transfer`` to second order in η.
+
+    Meaning: change of one domain's risk after a gradient step on another, as gradients and curvature predict it.
+    Large: as for transfer; a difference from it shows terms of higher order.
 
     Route: one Hessian-vector product a pair. Exact: always.
 

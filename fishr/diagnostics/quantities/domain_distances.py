@@ -25,6 +25,9 @@ _PAIRS = ("domain", "domain")
 def variance_distance(seen: Observation) -> Estimate:
     """(1/K) Σ_e ‖v_e − v̄‖², the Fishr penalty as a sum over parameters.
 
+    Meaning: the Fishr penalty: how far the domains' gradient variances are from their mean. Large: the domains'
+    gradients differ in spread; the scale depends on loss, features and stage of training.
+
     Route: gradient variance. Exact: always.
 
     Source:
@@ -37,6 +40,8 @@ def variance_distance(seen: Observation) -> Estimate:
 def variance_distances(seen: Observation) -> Estimate:
     """‖v_A − v_B‖² for every pair of domains.
 
+    Meaning: distance of two domains' gradient variances. Large: this pair of domains differs in gradient variance.
+
     Route: gradient variance. Exact: always.
     """
     return Estimate(pairwise_distances(seen.moments.variance), _VARIANCES)
@@ -46,6 +51,9 @@ def variance_distances(seen: Observation) -> Estimate:
 def variance_distance_scale_free(seen: Observation) -> Estimate:
     """(1/K) Σ_e ‖v_e − v̄‖²/‖v̄‖²: comparable between heads and over training.
 
+    Meaning: the Fishr penalty relative to the variances themselves. Large: the variances differ as much as they are
+    large; 0 if they match.
+
     Route: gradient variance. Exact: always.
     """
     return Estimate(scale_free_distance(seen.moments.variance), _VARIANCES)
@@ -54,6 +62,9 @@ def variance_distance_scale_free(seen: Observation) -> Estimate:
 @diagnostic("(loss/parameter)⁴", _PAIRS, section="distances")
 def covariance_distances(curvature: Curvature) -> Estimate:
     """‖C_A − C_B‖_F² for every pair of domains.
+
+    Meaning: distance of the whole gradient covariances of two domains, off-diagonal entries included. Large: this
+    pair of domains differs in gradient noise, also between parameters.
 
     Route: whole matrices, Gram matrix of all samples. Exact: always.
     """
@@ -65,6 +76,9 @@ def covariance_distances(curvature: Curvature) -> Estimate:
 def hessian_diagonal_distances(curvature: Curvature) -> Estimate:
     """‖diag H_A − diag H_B‖² for every pair of domains.
 
+    Meaning: distance of two domains' curvatures along the parameters. Large: the pair is curved differently along
+    some parameters.
+
     Route: diag H. Exact: as hessian_diagonal.
     """
     return _at_least_zero(pairwise_distances, curvature.hessian_diagonals)
@@ -74,6 +88,9 @@ def hessian_diagonal_distances(curvature: Curvature) -> Estimate:
 def hessian_diagonal_distance_scale_free(curvature: Curvature) -> Estimate:
     """(1/K) Σ_e ‖h_e − h̄‖²/‖h̄‖² of the diagonals h_e = diag H_e.
 
+    Meaning: distance of the domains' diagonal Hessians relative to their size. Large: the domains are curved
+    differently; 0 if their diagonals match.
+
     Route: diag H. Exact: as hessian_diagonal.
     """
     return _at_least_zero(scale_free_distance, curvature.hessian_diagonals)
@@ -82,6 +99,8 @@ def hessian_diagonal_distance_scale_free(curvature: Curvature) -> Estimate:
 @diagnostic("(loss/parameter²)²", _PAIRS, section="distances")
 def hessian_distances(curvature: Curvature) -> Estimate:
     """‖H_A − H_B‖_F² for every pair of domains.
+
+    Meaning: distance of two domains' whole Hessians. Large: the pair differs in curvature along some directions.
 
     Route: Gram matrices of the samples (linear), whole matrices, Hutchinson's estimator. Exact: linear heads, up to
     2048 parameters.
@@ -93,6 +112,9 @@ def hessian_distances(curvature: Curvature) -> Estimate:
 @diagnostic("1", _PAIRS, section="distances", headline="cosine of the Hessians")
 def hessian_cosines(curvature: Curvature) -> Estimate:
     """⟨H_A, H_B⟩/(‖H_A‖‖H_B‖) for every pair of domains.
+
+    Meaning: how far two domains' Hessians have the same shape, whatever their scale. Large: at 1 both domains are
+    curved along the same directions in the same proportions.
 
     Route: Gram matrices of the samples (linear), whole matrices, Hutchinson's estimator. Exact: linear heads, up to
     2048 parameters.

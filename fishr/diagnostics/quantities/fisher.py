@@ -17,6 +17,9 @@ from fishr.diagnostics.uncertainty import Estimate
 def fisher_diagonal(curvature: Curvature) -> Estimate:
     """diag F_e, F_e the Fisher of the model's own label distribution.
 
+    Meaning: curvature of the model's predicted distribution along each parameter, whatever the labels. Large: a
+    change of this parameter changes predictions strongly.
+
     For cross-entropy and logistic losses F is the generalized Gauss-Newton matrix, and for a linear head also the
     Hessian, exactly. For any other loss this is the Gauss-Newton matrix, which need not be a Fisher.
 

@@ -14,6 +14,8 @@ _MOMENTS = "moments of the per-sample gradients"
 def risk(seen: Observation) -> Estimate:
     """R_e, the mean loss of each domain.
 
+    Meaning: mean loss of the model in each domain. Large: the model fits this domain badly.
+
     Route: one forward pass. Exact: always.
     """
     return Estimate(seen.domain_losses, "mean over samples")
@@ -22,6 +24,8 @@ def risk(seen: Observation) -> Estimate:
 @diagnostic("1", ("domain",), section="gradients")
 def accuracy(seen: Observation) -> Estimate:
     """Share of right predictions in each domain; NaN where the loss predicts no class.
+
+    Meaning: share of samples that the model predicts correctly. Large: the model fits this domain well.
 
     The class of soft labels is the most likely one; of several labels a sample, each output counts on its own.
 
@@ -36,6 +40,9 @@ def accuracy(seen: Observation) -> Estimate:
 def gradient_norm(seen: Observation) -> Estimate:
     """‖g_e‖, g_e = ∇R_e.
 
+    Meaning: length of the gradient of each domain's risk. Large: the weights are not a minimum of this domain's
+    risk; a step for it alone would lower it.
+
     Where the pooled risk is least, the domains' gradients cancel and need not vanish.
 
     Route: moments of the per-sample gradients: closed form (linear), BackPACK, ``torch.func``. Exact: always.
@@ -46,6 +53,9 @@ def gradient_norm(seen: Observation) -> Estimate:
 @diagnostic("(loss/parameter)²", ("domain", "parameter"), section="gradients")
 def gradient_variance(seen: Observation) -> Estimate:
     """v_e = diag C_e, C_e the covariance of the per-sample gradients, divided by n.
+
+    Meaning: spread of the per-sample gradients of each parameter, which Fishr matches across domains. Large:
+    samples of the domain disagree on this parameter.
 
     Route: moments of the per-sample gradients: closed form (linear), BackPACK, ``torch.func``. Exact: always.
 
@@ -59,6 +69,9 @@ def gradient_variance(seen: Observation) -> Estimate:
 def total_noise(seen: Observation) -> Estimate:
     """tr C_e = mean ‖g_n‖² − ‖g_e‖².
 
+    Meaning: gradient variance summed over all parameters. Large: samples of the domain pull in different
+    directions; it grows with the scale of loss and features.
+
     Route: moments of the per-sample gradients: closed form (linear), BackPACK, ``torch.func``. Exact: always.
     """
     return Estimate(seen.moments.variance.sum(1), _MOMENTS)
@@ -67,6 +80,9 @@ def total_noise(seen: Observation) -> Estimate:
 @diagnostic("1", ("domain", "parameter"), section="gradients")
 def signal_to_noise(seen: Observation) -> Estimate:
     """g_e²/v_e of each parameter; infinite where the gradient does not vary, NaN where it is zero as well.
+
+    Meaning: squared mean of each parameter's gradient against its variance. Large: samples agree on this parameter,
+    so a small batch finds its gradient.
 
     Route: moments of the per-sample gradients: closed form (linear), BackPACK, ``torch.func``. Exact: always.
     """
@@ -77,6 +93,9 @@ def signal_to_noise(seen: Observation) -> Estimate:
 @diagnostic("samples", ("domain",), section="gradients")
 def noise_scale(seen: Observation) -> Estimate:
     """tr C_e/‖g_e‖², the simple noise scale: the batch size at which noise and signal are equal.
+
+    Meaning: batch size from which larger batches stop paying off. Large: the gradient is mostly noise and needs
+    large batches, as near a minimum.
 
     Route: moments of the per-sample gradients: closed form (linear), BackPACK, ``torch.func``. Exact: always.
 
@@ -89,6 +108,9 @@ def noise_scale(seen: Observation) -> Estimate:
 @diagnostic("(loss/parameter)²", ("domain", "parameter"), section="gradients")
 def empirical_fisher_diagonal(seen: Observation) -> Estimate:
     """Diagonal of the empirical Fisher, mean g_n² with the data's labels.
+
+    Meaning: mean squared per-sample gradient of each parameter, which is variance plus squared mean. Large: the
+    loss of single samples depends strongly on this parameter.
 
     It is the Fisher's diagonal only if the labels look drawn from the model.
 

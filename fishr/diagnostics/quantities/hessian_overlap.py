@@ -13,6 +13,9 @@ from fishr.diagnostics.uncertainty import Estimate, jackknife, joined_routes
 def eigenspace_overlaps(curvature: Curvature, *, rank: int = 5) -> Estimate:
     """‖U_AᵀU_B‖_F²/k for the top-k eigenspaces of every pair of domains: 1 for the same space, k/P for random ones.
 
+    Meaning: share of the most curved directions that two domains have in common. Large: at 1 both domains are most
+    curved along the same directions.
+
     Route: the top eigenvectors. Exact: up to the residuals and the gap to the next eigenvalue.
 
     Args:
@@ -39,6 +42,9 @@ def eigenspace_overlaps(curvature: Curvature, *, rank: int = 5) -> Estimate:
 @diagnostic("1", section="overlap")
 def hessian_mean_gap(curvature: Curvature, *, floor: float = 1e-6) -> Estimate:
     """Σ_i log mean_e h_e,i − mean_e log h_e,i ≥ 0 of the diagonals: arithmetic against geometric mean over domains.
+
+    Meaning: how much curvature along each parameter varies between domains, in logarithms. Large: directions that
+    are flat in one domain are curved in another.
 
     Zero where all domains are curved alike; a direction that is flat in one domain and curved in another counts most.
 

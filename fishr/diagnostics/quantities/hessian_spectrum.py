@@ -20,6 +20,9 @@ _KAPPA = 3.0
 def hessian_diagonal(curvature: Curvature) -> Estimate:
     """diag H_e of each domain.
 
+    Meaning: curvature of the domain's risk along each parameter. Large: the risk rises steeply when this parameter
+    moves; below zero it bends down.
+
     Route: closed form (linear), BackPACK DiagHessian, whole matrix, curvlinops XDiag. Exact: linear heads, chains of
     BackPACK's layers, up to 2048 parameters.
     """
@@ -30,6 +33,9 @@ def hessian_diagonal(curvature: Curvature) -> Estimate:
 def hessian_trace(curvature: Curvature) -> Estimate:
     """tr H_e of each domain.
 
+    Meaning: sum of all eigenvalues of the Hessian, the total curvature. Large: the risk rises quickly in many
+    directions, or very quickly in a few.
+
     Route: sum of the diagonal, curvlinops XTrace. Exact: as hessian_diagonal.
     """
     return curvature.hessian_traces
@@ -38,6 +44,9 @@ def hessian_trace(curvature: Curvature) -> Estimate:
 @diagnostic("loss/parameter²", ("domain", "rank"), section="curvature", scopes=("head", "network"))
 def top_eigenvalues(curvature: Curvature, *, rank: int = 5) -> Estimate:
     """The largest eigenvalues of H_e, largest first.
+
+    Meaning: curvature along the most curved directions. Large: the risk is sharp along these directions; above
+    2/learning rate, plain gradient descent is unstable.
 
     Route: eigh in the span of the features or of the whole matrix, scipy eigsh on products. Exact: up to the residuals.
 
@@ -63,6 +72,9 @@ def top_eigenvalues(curvature: Curvature, *, rank: int = 5) -> Estimate:
 def spectral_density(curvature: Curvature, *, points: int = 256) -> Estimate:
     """p(λ) = (1/P) Σ_i N(λ; λ_i, σ²) with σ a small part of the spectrum's width, zeros included.
 
+    Meaning: share of eigenvalues of the Hessian near each value. Large: many directions have this curvature; most
+    of the density of a network is near zero.
+
     Route: all eigenvalues, stochastic Lanczos quadrature of curvlinops. Exact: up to 2048 parameters, up to the
     smoothing.
 
@@ -84,6 +96,9 @@ def spectral_density(curvature: Curvature, *, points: int = 256) -> Estimate:
 @diagnostic("1", ("domain",), section="curvature", scopes=("head", "network"))
 def effective_rank(curvature: Curvature) -> Estimate:
     """(tr H_e)²/‖H_e‖_F²: how many equal eigenvalues would give the same trace and norm.
+
+    Meaning: number of directions that carry the curvature. Large: curvature is spread over many directions instead
+    of a few.
 
     Route: trace and Frobenius norm. Exact: linear heads, up to 2048 parameters.
     """

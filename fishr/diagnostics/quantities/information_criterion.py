@@ -24,6 +24,9 @@ _TOLERANCE, _ITERATIONS = 1e-4, 1000
 def takeuchi(curvature: Curvature, *, ridge: float = 1e-3) -> Estimate:
     """tr((H_e + r)⁻¹ C_e) on the range of H_e, with r = ridge·λ_max(H_e).
 
+    Meaning: gradient noise measured in units of curvature, an estimate of the effective number of parameters.
+    Large: the gap between test and training risk is expected to be large: about this number divided by the samples.
+
     It is a pure number where C = H, as for a model that is right. Small heads by the eigenvalues of H. Otherwise an
     estimate: (H + r)x̂ = x by conjugate gradients for random combinations x of the centered gradients with E xxᵀ = C;
     for nonlinear heads, the Gauss-Newton matrix replaces H.
@@ -43,6 +46,8 @@ def takeuchi(curvature: Curvature, *, ridge: float = 1e-3) -> Estimate:
 @diagnostic("1", ("domain",), section="curvature")
 def takeuchi_diagonal(curvature: Curvature, *, ridge: float = 1e-3) -> Estimate:
     """Σ_i v_e,i/(h_e,i + r) of the diagonals, r = ridge·max h_e: ``takeuchi`` if both matrices were diagonal.
+
+    Meaning: takeuchi without interactions of parameters: cheaper and cruder. Large: as for takeuchi.
 
     Route: gradient variance and diag H. Exact: as hessian_diagonal.
 

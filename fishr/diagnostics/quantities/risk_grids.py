@@ -14,6 +14,9 @@ from fishr.errors import InputError
 def barrier(risks: Tensor, positions: Tensor | None = None) -> Estimate:
     """max_α R_e(θ_α) − ((1 − α) R_e(θ_0) + α R_e(θ_1)) along θ_α = (1 − α) θ_0 + α θ_1.
 
+    Meaning: height of the ridge in each domain's risk on the straight line between two weights. Large: the two ends
+    are in different valleys for this domain, so their average is poor.
+
     On given points it is a lower bound of the maximum over the line. For a convex risk it is zero.
 
     Route: risks on a line. Exact: on the points; a lower bound between them.
@@ -56,6 +59,9 @@ def barrier(risks: Tensor, positions: Tensor | None = None) -> Estimate:
 def inconsistency(risks: Tensor, center: tuple[int, ...], epsilon: float) -> Estimate:
     """I^ε(θ*) = max over ordered pairs A ≠ B of max |R_B(θ) − R_A(θ*)| over the θ connected to θ* with A at par.
 
+    Meaning: how far another domain's risk gets from the risk at the center within the region where one domain's
+    risk stays the same. Large: some weights near the center are good for one domain and bad for another.
+
     A is at par where |R_A(θ) − R_A(θ*)| ≤ ε. On a grid it is a lower bound of the maximum over the plane or line.
 
     Route: risks on one grid. Exact: on the points; a lower bound between them.
@@ -86,6 +92,9 @@ def inconsistency(risks: Tensor, center: tuple[int, ...], epsilon: float) -> Est
 @grid_diagnostic("loss", ("domain", "domain"), section="landscape")
 def inconsistency_pairs(risks: Tensor, center: tuple[int, ...], epsilon: float) -> Estimate:
     """max |R_B(θ) − R_A(θ*)| over A's region, for every ordered pair (A, B).
+
+    Meaning: how far B's risk gets from the risk at the center within the region where A's risk stays the same.
+    Large: weights that A cannot tell apart differ much for B.
 
     Route: risks on one grid. Exact: on the points; a lower bound between them.
 

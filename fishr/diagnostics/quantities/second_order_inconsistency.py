@@ -23,6 +23,9 @@ SIZE_LIMIT = 16384
 def inconsistency_second_order(curvature: Curvature, *, epsilon: float = 0.1, ridge: float = 1e-3) -> Estimate:
     """The largest entry of ``inconsistency_second_order_pairs`` with A ≠ B; 0 for a single domain.
 
+    Meaning: how different the other domains' risks can become where one domain's risk hardly changes, by curvature.
+    Large: some weights are good for one domain and bad for another.
+
     Route: generalized eigenproblem by eigh, or by scipy eigsh with conjugate gradients. Exact: as takeuchi; the
     gradients vanish by assumption.
 
@@ -36,6 +39,9 @@ def inconsistency_second_order(curvature: Curvature, *, epsilon: float = 0.1, ri
 @diagnostic("loss", ("domain", "domain"), section="inconsistency")
 def inconsistency_second_order_pairs(curvature: Curvature, *, epsilon: float = 0.1, ridge: float = 1e-3) -> Estimate:
     """max(|Δ|, |Δ + ε λ_max((H_A + r)⁻¹H_B)|), Δ = R_B − R_A, on the range of H_A with r = ridge·λ_max(H_A).
+
+    Meaning: how different B's risk can become where A's risk hardly changes, by curvature. Large: weights that A
+    cannot tell apart differ much for B.
 
     It is how far R_B gets from R_A(θ) in the region ½δᵀH_Aδ ≤ ε if both gradients vanish at θ. Directions in which A
     is not curved are projected out: along them B's risk would change without end. For a head that is not linear and
@@ -67,6 +73,9 @@ def inconsistency_second_order_pairs(curvature: Curvature, *, epsilon: float = 0
 @diagnostic("loss", section="inconsistency", headline="inconsistency, diagonal proxy")
 def inconsistency_diagonal_proxy(curvature: Curvature, *, epsilon: float = 0.1, ridge: float = 1e-3) -> Estimate:
     """max over A ≠ B of max(|Δ|, |Δ + ε max_i h_B,i/(h_A,i + r)|) of the diagonals, r = ridge·max h_A: a proxy.
+
+    Meaning: inconsistency_second_order along single parameters alone: cheap, and often far too small. Large: the
+    domains' diagonal curvatures differ in ratio or their risks differ.
 
     It sees the parameters' own axes alone and can be many times smaller than ``inconsistency_second_order``.
 

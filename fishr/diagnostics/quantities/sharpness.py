@@ -25,6 +25,9 @@ _NODES = (64, 48)
 def sharpness_worst(curvature: Curvature, *, rho: float = 0.05, steps: int = 20) -> Estimate:
     """max over ‖δ‖ ≤ ρ of R_e(θ + δ) − R_e(θ), from below: the best of several ascents.
 
+    Meaning: largest rise of the risk within a ball of radius ρ that the ascents found. Large: some small change of
+    the weights hurts this domain much.
+
     Each step goes to δ ← ρ∇R(θ + δ)/‖∇R(θ + δ)‖, which never lowers a convex risk. The ascents start along the gradient
     and both ways along the top eigenvector.
 
@@ -69,6 +72,9 @@ def _ascent(curvature: Curvature, domain: int, start: Tensor, rho: float, steps:
 def sharpness_average(curvature: Curvature, *, rho: float = 0.05) -> Estimate:
     """E R_e(θ + δ) − R_e(θ) over δ ~ N(0, ρ²) in each parameter, so that ‖δ‖ is about ρ√P.
 
+    Meaning: mean rise of the risk under random noise of deviation ρ on each weight. Large: typical small changes of
+    the weights hurt this domain.
+
     A linear head's logits then are f_n + ρ‖z̃_n‖ξ with ξ ~ N(0, 1) in each output, whatever P: one-dimensional integrals
     for a logistic loss, and few-dimensional draws otherwise. Any other head is evaluated at drawn parameters.
 
@@ -90,6 +96,9 @@ def sharpness_average(curvature: Curvature, *, rho: float = 0.05) -> Estimate:
 @diagnostic("loss", ("domain",), section="sharpness")
 def sharpness_quadratic(curvature: Curvature, *, rho: float = 0.05) -> Estimate:
     """½ρ²λ_max(H_e), the worst rise to second order where the gradient vanishes.
+
+    Meaning: largest rise within radius ρ that the curvature alone predicts. Large: the most curved direction is
+    steep.
 
     Route: the top eigenvalue. Exact: as top_eigenvalues.
 

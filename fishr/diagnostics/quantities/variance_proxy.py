@@ -18,6 +18,9 @@ from fishr.diagnostics.uncertainty import Estimate, jackknife
 def variance_hessian_cosine(curvature: Curvature) -> Estimate:
     """cos(v_e, diag H_e).
 
+    Meaning: how far gradient variance points along the diagonal of the Hessian, 1 at most. Large: at 1 matching
+    variances also matches curvature, up to scale.
+
     Route: gradient variance and diag H. Exact: as hessian_diagonal.
 
     Returns:
@@ -36,6 +39,9 @@ def variance_hessian_cosine(curvature: Curvature) -> Estimate:
 def variance_hessian_error(curvature: Curvature) -> Estimate:
     """‖v_e − diag H_e‖/‖diag H_e‖, the relative Frobenius error of the variance as the Hessian's diagonal.
 
+    Meaning: distance of gradient variance from the diagonal of the Hessian, scale included. Large: the variance is
+    no stand-in for the curvature here.
+
     Route: gradient variance and diag H. Exact: as hessian_diagonal.
     """
     variance, diagonals = curvature.seen.moments.variance, curvature.hessian_diagonals
@@ -49,6 +55,9 @@ def variance_hessian_error(curvature: Curvature) -> Estimate:
 @diagnostic("1", ("domain",), section="curvature", headline="cosine of covariance and Hessian")
 def covariance_hessian_cosine(curvature: Curvature) -> Estimate:
     """cos(C_e, H_e) = ⟨C_e, H_e⟩/(‖C_e‖‖H_e‖) of the whole matrices.
+
+    Meaning: how far the whole gradient covariance points along the whole Hessian, 1 at most. Large: at 1 the
+    gradient noise has the shape of the curvature.
 
     Route: whole matrices, Gram matrices of the samples and products of H. Exact: linear heads, up to 2048 parameters.
 
