@@ -5,6 +5,7 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import torch
 from torch.overrides import TorchFunctionMode
 
@@ -60,3 +61,9 @@ def named_generator(seed: int, name: str) -> torch.Generator:
     """Return a generator on the CPU whose draws depend on a seed and a name alone."""
     digest = hashlib.sha256(f"{seed} {name}".encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:8]) >> 1)
+
+
+def numbered_generator(seed: int, stream: int) -> torch.Generator:
+    """Return the generator on the CPU of one of a seed's independent streams."""
+    words = np.random.SeedSequence([seed, stream]).generate_state(1, np.uint64)
+    return torch.Generator().manual_seed(int(words[0] >> np.uint64(1)))

@@ -14,9 +14,9 @@ from fishr.protocols.domainbed.job import Job
 from fishr.protocols.domainbed.settings import Settings
 from fishr.training.evaluation import averaged
 from fishr.training.experiment import Experiment
-from fishr.training.model import Model, evaluating, place
+from fishr.training.model import Model, build_modules, evaluating, place
 from fishr.training.owned import Owned
-from fishr.training.state import TrainingState, build_modules, first_state
+from fishr.training.state import TrainingState, first_state
 from fishr.training.step import advance
 from fishr.types import DomainBatch
 

@@ -13,8 +13,8 @@ from fishr.models import LinearHead
 from fishr.penalties import ERM
 from fishr.protocols import colored_digits
 from fishr.training import SGD, Experiment, Objective, advance
-from fishr.training.model import Model
-from fishr.training.state import build_modules, first_state
+from fishr.training.model import Model, build_modules
+from fishr.training.state import first_state
 from fishr.types import DomainBatch
 
 FLOAT64 = torch.float64

@@ -17,9 +17,9 @@ from fishr.models.weight_files import weights_digest
 from fishr.training.checkpoints import load
 from fishr.training.compute import resolve_device
 from fishr.training.experiment import Experiment
-from fishr.training.model import Model, place
+from fishr.training.model import Model, build_model, place
 from fishr.training.run_folder import CONFIGURATION, checkpoint_of
-from fishr.training.state import TrainingState, build_model, first_state, state_to
+from fishr.training.state import TrainingState, first_state, state_to
 
 
 @frozen(eq=False)

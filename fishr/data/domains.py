@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fishr.data.value_checks import check_classes
 from fishr.errors import InputError
-from fishr.losses import Loss, labeled_rows
+from fishr.losses import Loss, labeled_in_domains, labeled_rows
 
 
 @runtime_checkable
@@ -123,7 +123,10 @@ class Domain:
             >>> Domain("photo", torch.eye(3), torch.tensor([0, -1, 1])).labeled(CrossEntropy(ignore_index=-1)).labels
             tensor([0, 1])
         """
-        rows, _ = labeled_rows(loss, self.labels, (len(self.labels),))
+        return self.chosen(labeled_rows(loss, self.labels, (len(self.labels),))[0])
+
+    def chosen(self, rows: Tensor | None) -> "Domain":
+        """Return the domain of some labeled samples, None for all; refuse none."""
         if rows is None:
             return self
         if not len(rows):
@@ -210,9 +213,16 @@ class Domains:
         """Return the data set of the samples that have a label for a loss.
 
         Raises:
-            InputError: a domain has none.
+            InputError: the loss does not take a domain's labels, or a domain has none.
         """
-        training, evaluation = (tuple(one.labeled(loss) for one in part) for part in (self.training, self.evaluation))
+        labels = {domain.name: domain.labels for domain in (*self.training, *self.evaluation)}
+        rows = labeled_in_domains(loss, labels, self.classes, self.label_columns)
+        training, evaluation = (
+            tuple(domain.chosen(rows[domain.name]) for domain in part) for part in (self.training, self.evaluation)
+        )
+        if not hasattr(loss, "check_labels") and self.label_columns is None:
+            for domain in (*training, *evaluation):
+                check_classes(f"domain {domain.name!r}", domain.labels, self.classes)
         return evolve(self, training=training, evaluation=evaluation)
 
     @property

@@ -13,7 +13,7 @@ from fishr.inference.trained_model import SavedRun, read_run
 from fishr.models.weight_files import misfits
 from fishr.training.artifacts import snapshot_path
 from fishr.training.checkpoints import load
-from fishr.training.state import build_modules
+from fishr.training.model import build_modules
 
 # Weights of a head that is one linear layer; its loss is convex.
 _CONVEX = {"head.weight", "head.bias"}

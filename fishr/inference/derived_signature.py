@@ -13,8 +13,9 @@ from fishr.errors import InputError
 from fishr.losses import outputs_of
 from fishr.models.weight_files import misfits
 from fishr.training.experiment import Experiment
+from fishr.training.model import build_modules
 from fishr.training.signature import Signature
-from fishr.training.state import TrainingState, build_modules
+from fishr.training.state import TrainingState
 
 # Sides of images that a network of any or of one size may take, pixels; the first that fits is taken.
 _SIDES = (224, 32, 28, 8)

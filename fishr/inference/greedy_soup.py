@@ -88,7 +88,7 @@ def greedy_soup(
 
 
 def _held_out(saved: SavedRun, data_dir: Path | None) -> tuple[Domain, ...]:
-    domains = saved.experiment.data(saved.experiment.seed, data_dir)
+    domains = saved.experiment.data(saved.experiment.seed, data_dir).labeled(saved.experiment.loss)
     trained = {domain.environment for domain in domains.training} - {None}
     found = tuple(domain for domain in domains.evaluation if domain.environment in trained)
     if not found:

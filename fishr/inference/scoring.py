@@ -118,19 +118,20 @@ class _Subject:
 def _result(
     subject: _Subject, experiment: Experiment, bootstrap: Bootstrap, progress: Callable[[int], object]
 ) -> DomainResult:
-    parts = list[Tensor]()
+    parts, loss = list[Tensor](), experiment.loss
+    domain = subject.domain.labeled(loss)
 
     def see(logits: Tensor) -> None:
         parts.append(logits.cpu())
         progress(len(logits))
 
     with torch.no_grad(), evaluating(subject.model):
-        score = score_domain(subject.model, experiment, subject.domain, subject.split, see=see)
-    logits, loss = torch.cat(parts), experiment.loss
+        score = score_domain(subject.model, experiment, domain, subject.split, see=see)
+    logits = torch.cat(parts)
     if math.isnan(score.accuracy) or not logits.isfinite().all():
         # Numbers have no classes, and a run that diverged no probabilities.
         return DomainResult(score, None, subject.source)
-    labels, predicted = subject.domain.labeled(loss).labels, predictions_of(loss, logits)
+    labels, predicted = domain.labels, predictions_of(loss, logits)
     try:
         if score.accuracy_name is None:
             classes = labels.argmax(1) if labels.ndim == 2 else labels.round().long()
@@ -140,7 +141,7 @@ def _result(
             found = logits.double().sigmoid(), labels.round(), subject.names, predicted
             metrics = multilabel_classification(*found, bootstrap.resamples, bootstrap.seed)
     except InputError as error:
-        raise InputError(f"domain {subject.domain.name!r}: {error}") from error
+        raise InputError(f"domain {domain.name!r}: {error}") from error
     return DomainResult(score, metrics, subject.source)
 
 

@@ -17,10 +17,10 @@ from fishr.models.featurizers import without_weights
 from fishr.training.checkpoints import load
 from fishr.training.compute import resolve_device
 from fishr.training.experiment import Experiment
-from fishr.training.model import place
+from fishr.training.model import build_modules, place
 from fishr.training.run_folder import CONFIGURATION, checkpoint_of
 from fishr.training.signature import Signature
-from fishr.training.state import TrainingState, build_modules, state_to
+from fishr.training.state import TrainingState, state_to
 
 
 class TrainedModel(nn.Module):

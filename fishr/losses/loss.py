@@ -1,6 +1,6 @@
 """The protocol of a per-sample loss, and what is asked of any of them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -91,6 +91,24 @@ def labeled_rows(loss: Loss, labels: Tensor, sizes: Sequence[int]) -> tuple[Tens
     labeled = getattr(loss, "labeled", None)
     mask: Tensor | None = None if labeled is None else labeled(labels)
     return (None, tuple(sizes)) if mask is None else _rows_of(mask, tuple(sizes))
+
+
+def labeled_in_domains(
+    loss: Loss, labels: Mapping[str, Tensor], classes: int, columns: int | None
+) -> dict[str, Tensor | None]:
+    """Return the indices of each domain's samples that have a label, None for all; refuse labels not valid for a loss.
+
+    ``classes`` and ``columns`` are as for ``outputs_of``.
+    """
+    rows = {name: labeled_rows(loss, own, (len(own),))[0] for name, own in labels.items()}
+    check, outputs = getattr(loss, "check_labels", None), outputs_of(loss, classes, columns)
+    for name, own in labels.items():
+        try:
+            if check is not None:
+                check(own, outputs)
+        except InputError as error:
+            raise InputError(f"domain {name!r}: {error}") from None
+    return rows
 
 
 @uncompiled

@@ -149,9 +149,7 @@ class Total:
 
     def init(self, problem: Problem) -> dict[str, Any]:
         """Return the terms' states by name; refuse fewer domains than a term needs."""
-        for name, penalty in self.terms.items():
-            problem.require_domains(name, getattr(penalty, "least_domains", 1))
-        return {name: penalty.init(problem) for name, penalty in self.terms.items()}
+        return initial_states(self.terms, problem)
 
     def __call__(self, seen: Observation, state: dict[str, Any], step: int) -> tuple[Tensor, dict[str, Any]]:
         """Return the sum and the terms' next states."""
@@ -172,6 +170,13 @@ class Total:
                 raise InputError(f"{name}: got a value of shape {tuple(value.shape)}, expected a single number (0-dim)")
             terms[name] = Term(value, weight)
         return terms, states
+
+
+def initial_states(terms: Mapping[str, Penalty], problem: Problem) -> dict[str, Any]:
+    """Return the terms' states before the first step by name; refuse fewer domains than a term needs."""
+    for name, penalty in terms.items():
+        problem.require_domains(name, getattr(penalty, "least_domains", 1))
+    return {name: penalty.init(problem) for name, penalty in terms.items()}
 
 
 def weight_at(penalty: Penalty, step: int) -> float:

@@ -22,8 +22,8 @@ from fishr.training.compute import resolve_device
 from fishr.training.evaluation import DomainScore, evaluate, score_entries
 from fishr.training.experiment import Experiment
 from fishr.training.loop import batch_source
-from fishr.training.model import Model
-from fishr.training.state import TrainingState, build_model, first_state, without_optimizer
+from fishr.training.model import Model, build_model
+from fishr.training.state import TrainingState, first_state, without_optimizer
 from fishr.training.step import StepRecord, advance, step_entry
 
 _ENOUGH, _STEPS, _SAMPLES = 0.5, 20, 32  # seconds; steps at most; samples of each domain at first

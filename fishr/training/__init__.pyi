@@ -9,12 +9,12 @@ from .lars import LARS
 from .launch import joined
 from .layers_above import LayersAbove
 from .loop import Evaluated, Event, Finished, Started, Stepped, train
-from .model import Model, place
+from .model import Model, build_model, place
 from .objective import Loss, Objective
 from .optimizers import SGD, Adam, AdamW, Optimizer, OptimizerState
 from .owned import Owned
 from .runs import run
-from .state import TrainingState, build_model, first_state, initial_state
+from .state import TrainingState, first_state, initial_state
 from .step import NotFinite, StepRecord, TermRecord, advance
 
 __all__ = [

@@ -13,12 +13,13 @@ from fishr.data.domains import Domain, Domains, Split
 from fishr.data.reading import chunks
 from fishr.losses import accuracy_name, per_sample_losses, shares_correct
 from fishr.ranks import ALONE, Ranks, add_over_ranks
+from fishr.tensor_trees import require_tree
 from fishr.training.checkpoints import load
 from fishr.training.compute import resolve_device
 from fishr.training.experiment import Experiment
-from fishr.training.model import Model, evaluating, place
+from fishr.training.model import Model, build_model, evaluating, place
 from fishr.training.run_folder import CONFIGURATION, checkpoint_of
-from fishr.training.state import TrainingState, build_model, first_state, moving_weights, state_to, with_weights
+from fishr.training.state import TrainingState, first_state, moving_weights, state_to, with_weights
 
 
 @frozen
@@ -77,7 +78,8 @@ def evaluate(
 
     Example:
         >>> from fishr.protocols import colored_digits
-        >>> from fishr.training.state import build_model, first_state
+        >>> from fishr.training.model import build_model
+        >>> from fishr.training.state import first_state
         >>> experiment = colored_digits()
         >>> domains = experiment.data(experiment.seed, None)
         >>> model = build_model(experiment, domains)
@@ -85,10 +87,23 @@ def evaluate(
         >>> [(score.name, score.samples) for score in scores]
         [('flip 0.2', 3250), ('flip 0.1', 3250), ('reversed', 497), ('gray', 497)]
     """
-    state = averaged(model, experiment, state)
+    state, domains = averaged(model, experiment, state), domains.labeled(experiment.loss)
     place(model, state.parameters, state.buffers)
     with torch.no_grad(), evaluating(model):
         return tuple(score_domain(model, experiment, domain, split, chunk, ranks) for domain, split in domains.by_split)
+
+
+def evaluate_with_average(
+    model: Model, experiment: Experiment, state: TrainingState, domains: Domains, ranks: Ranks = ALONE
+) -> tuple[TrainingState, tuple[DomainScore, ...]]:
+    """Return the state after its average has read the scores of the weights themselves, if it does, and its scores."""
+    read = getattr(experiment.average, "evaluated", None)
+    if read is not None:
+        scores = evaluate(model, experiment, evolve(state, average=None), domains, ranks=ranks)
+        average = read(state.average, scores, state.step)
+        require_tree(average, "average state")
+        state = evolve(state, average=average)
+    return state, evaluate(model, experiment, state, domains, ranks=ranks)
 
 
 def averaged_weights(model: Model, experiment: Experiment, state: TrainingState) -> dict[str, Tensor] | None:
@@ -113,8 +128,8 @@ def score_domain(
     ranks: Ranks = ALONE,
     see: Callable[[Tensor], object] = lambda logits: None,
 ) -> DomainScore:
-    """Return the score of the modules as they are; ``see`` is called with the logits of each chunk, in order."""
-    name, domain = accuracy_name(experiment.loss, domain.labels), domain.labeled(experiment.loss)
+    """Return the score of the modules as they are on labeled samples; ``see`` is called with each chunk's logits."""
+    name = accuracy_name(experiment.loss, domain.labels)
     device, samples = domain.labels.device, len(domain.labels)
     # Apple's GPUs have no float64.
     total = torch.zeros(2, dtype=torch.float32 if device.type == "mps" else torch.float64, device=device)

@@ -16,10 +16,10 @@ from fishr.ranks import ALONE
 from fishr.seeding import named_generator
 from fishr.tensor_trees import named_tensors
 from fishr.training.experiment import Experiment
-from fishr.training.learning_rates import by_layer
-from fishr.training.model import Model
+from fishr.training.learning_rates import StepOptimizer, by_layer
+from fishr.training.model import Model, build_model
 from fishr.training.objective import Objective
-from fishr.training.state import build_model, first_state
+from fishr.training.state import first_state
 
 
 @frozen
@@ -58,7 +58,7 @@ def loss_outline(objective: Objective, steps: int) -> str:
         loss at step 120 = (risk (mean over domains) + 91257.2 · fishr) / 91257.2
         logged: the loss as divided; each term times its weight, not divided
     """
-    terms = objective.penalty.terms
+    terms, risk = objective.penalty.terms, _risk_name(objective)
     # In a longer run too, a schedule has risen by then.
     early = range(min(steps, 100_000))
     peaks = [max(early, key=partial(weight_at, term)) for term in terms.values()]
@@ -68,7 +68,7 @@ def loss_outline(objective: Objective, steps: int) -> str:
         if weights not in list(shown.values())[-1:]:
             shown[step] = weights
     divisors = {step: objective.divisor(weights.values()) for step, weights in shown.items()}
-    lines = [_formula(step, _risk_name(objective), objective.l2, shown[step], divisors[step]) for step in shown]
+    lines = [_formula(step, risk, objective.l2, shown[step], divisors[step]) for step in shown]
     if max(divisors.values()) > 1:
         lines.append("logged: the loss as divided; each term times its weight, not divided")
     elif terms:
@@ -156,7 +156,7 @@ def explain_objective(experiment: Experiment, step: int = 0, data_dir: Path | No
         risk=_risk_name(objective),
         l2=objective.l2,
         divided_by=objective.divisor(term.weight for term in penalty.terms),
-        fresh_optimizer=objective.fresh_optimizer(step),
+        fresh_optimizer=StepOptimizer(experiment, step).fresh,
         penalty=penalty,
         learning_rates=experiment.learning_rates(step),
         parts=_remembered(experiment, model, len(domains.training)),

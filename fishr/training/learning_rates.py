@@ -39,6 +39,12 @@ class StepOptimizer:
         optimizer, layers = self.experiment.optimizer, by_layer(self.experiment.lr_factors, weights)
         return {layer: optimizer.init(tuple(weights[name] for name in names)) for layer, names in layers.items()}
 
+    @property
+    def fresh(self) -> bool:
+        """Whether the optimizer's state is reset before this step's update."""
+        at = self.experiment.objective.fresh_optimizer_at
+        return self.step in at if isinstance(at, tuple) else self.step == at
+
     def update(
         self, gradients: Mapping[str, Tensor | None], memory: Any, weights: Mapping[str, Tensor]
     ) -> tuple[dict[str, Tensor], Any]:

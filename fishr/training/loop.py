@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from attrs import evolve, frozen
+from attrs import frozen
 from torch import Tensor
 
 from fishr.checks import returned
@@ -13,13 +13,12 @@ from fishr.data.domains import Domain, Domains
 from fishr.errors import InputError
 from fishr.mixed_rows import refuse_mixed_rows
 from fishr.ranks import ALONE, Ranks
-from fishr.tensor_trees import require_tree
 from fishr.training.compute import resolve_device
-from fishr.training.evaluation import DomainScore, evaluate
+from fishr.training.evaluation import DomainScore, evaluate_with_average
 from fishr.training.experiment import Experiment
-from fishr.training.model import Model
+from fishr.training.model import Model, build_model
 from fishr.training.prefetch import Prefetch
-from fishr.training.state import TrainingState, build_model, first_state, state_to
+from fishr.training.state import TrainingState, first_state, state_to
 from fishr.training.step import StepRecord, advance
 from fishr.types import DomainBatch
 
@@ -130,27 +129,13 @@ def train(
     while True:
         last = state.step == experiment.steps
         if experiment.evaluates(state.step):
-            state = _read_by_average(model, experiment, state, domains, ranks)
-            scores = evaluate(model, experiment, state, domains, ranks=ranks)
+            state, scores = evaluate_with_average(model, experiment, state, domains, ranks)
             yield Evaluated(state.step, scores)
         if last:
             break
         state, record = advance(model, experiment, state, source, ranks)
         yield Stepped(state, record)
     yield Finished(state, scores)
-
-
-def _read_by_average(
-    model: Model, experiment: Experiment, state: TrainingState, domains: Domains, ranks: Ranks
-) -> TrainingState:
-    """Return the state after an average that reads scores has seen those of the weights themselves."""
-    read = getattr(experiment.average, "evaluated", None)
-    if read is None:
-        return state
-    scores = evaluate(model, experiment, evolve(state, average=None), domains, ranks=ranks)
-    average = read(state.average, scores, state.step)
-    require_tree(average, "average state")
-    return evolve(state, average=average)
 
 
 def batch_source(

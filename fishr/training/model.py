@@ -1,13 +1,25 @@
-"""The featurizer and head of a run: a workspace that takes its numbers from a training state."""
+"""The featurizer and head of a run: built for its data, then a workspace that holds the numbers of a state."""
 
+import warnings
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 
-from attrs import frozen
+import torch
+from attrs import evolve, frozen
 from torch import Tensor, nn
 
+from fishr.checks import returned
+from fishr.data.domains import Domains
 from fishr.errors import InputError
+from fishr.losses import outputs_of
+from fishr.models.featurizers import Featurizer, published_preprocessing
 from fishr.models.weight_files import misfits
+from fishr.seeding import numbered_generator
+from fishr.training.experiment import Experiment
+from fishr.training.signature import Signature
+
+_INITIALIZATION = 0  # stream of the experiment's seed
+_ROUNDING = 0.01  # of a mean or deviation: (pixel - 127) / 128 is as good as a half
 
 
 @frozen(eq=False)
@@ -35,6 +47,72 @@ class Model:
     def buffers(self) -> dict[str, Tensor]:
         """Return buffers by name, as the parameters."""
         return dict(self.both().named_buffers())
+
+
+def build_model(experiment: Experiment, domains: Domains) -> Model:
+    """Return the experiment's modules in train mode, on the domains' device.
+
+    The first weights are drawn on the CPU, so that they are the same on every device.
+
+    A warning names the preprocessing of images and that of published weights where they differ.
+
+    Raises:
+        InputError: labels that the loss does not take, or activations of other weights below the featurizer's layers.
+
+    Example:
+        >>> from fishr.protocols import colored_digits
+        >>> experiment = colored_digits()
+        >>> build_model(experiment, experiment.data(experiment.seed, None)).head
+        Linear(in_features=390, out_features=1, bias=True)
+    """
+    # For its refusals, before a run has a folder.
+    domains.labeled(experiment.loss)
+    _check_preprocessing(experiment.featurizer, domains)
+    outputs = outputs_of(experiment.loss, domains.classes, domains.label_columns)
+    model = build_modules(experiment, domains.shape, outputs, domains.training[0].labels.device)
+    _check_below(model.featurizer, domains)
+    return model
+
+
+def build_modules(experiment: Experiment, shape: tuple[int, ...], outputs: int, device: torch.device) -> Model:
+    """Return the experiment's modules for inputs [N, *shape] and so many outputs; else as ``build_model``."""
+    generator = numbered_generator(experiment.seed, _INITIALIZATION)
+    featurizer = returned("featurizer", experiment.featurizer(shape, generator), nn.Module)
+    features = experiment.featurizer.features(shape)
+    head = returned("head", experiment.head(features, outputs, generator), nn.Module)
+    featurizer = featurizer.to(device)
+    if experiment.compute.channels_last:
+        featurizer = featurizer.to(memory_format=torch.channels_last)
+    compiled = torch.compile(featurizer) if experiment.compute.compile else None
+    return Model(featurizer, head.to(device), compiled, outputs, features)
+
+
+def _check_preprocessing(featurizer: Featurizer, domains: Domains) -> None:
+    """Warn where published weights were trained with another preprocessing than that of the images."""
+    found = Signature.of(domains).preprocessing
+    own = None if found is None else published_preprocessing(featurizer)
+    if found is None or own is None:
+        return
+    pairs = zip((*found.mean, *found.std), (*own.mean, *own.std), strict=True)
+    if evolve(found, mean=own.mean, std=own.std) != own or any(abs(a - b) > _ROUNDING for a, b in pairs):
+        name = getattr(featurizer, "name", type(featurizer).__name__)
+        warnings.warn(
+            f"preprocessing: the images have {found}, the published weights of {name} were trained with {own}; "
+            "give the data that preprocessing, unless you mean to",
+            stacklevel=2,
+        )
+
+
+def _check_below(featurizer: nn.Module, domains: Domains) -> None:
+    """Refuse activations that were computed with other weights than those below the layers of the featurizer."""
+    own = getattr(featurizer, "below_sha256", None)
+    for domain in (*domains.training, *domains.evaluation):
+        theirs = getattr(domain.inputs, "below_sha256", None)
+        if own is not None and theirs is not None and own != theirs:
+            raise InputError(
+                f"domain {domain.name!r}: its activations are of other weights than those below the featurizer's "
+                "layers; cache them again with this network"
+            )
 
 
 def place(model: Model, parameters: dict[str, Tensor], buffers: dict[str, Tensor]) -> None:

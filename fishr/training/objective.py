@@ -11,7 +11,7 @@ from torch import Tensor
 from fishr.checks import number, whole
 from fishr.errors import InputError
 from fishr.observation import Observation
-from fishr.penalties.combinators import Term, Total, has_memory, weight_at
+from fishr.penalties.combinators import Term, Total, has_memory, initial_states, weight_at
 from fishr.penalties.erm import ERM
 from fishr.penalties.penalty import Risk, compares_domains
 from fishr.types import Problem
@@ -82,7 +82,7 @@ class Objective:
 
     def init(self, problem: Problem) -> dict[str, Any]:
         """Return the penalties' state before the first step; a risk without memory has no part in it."""
-        states = Total(**self.penalty.terms, risk=self.risk).init(problem)
+        states = initial_states({**self.penalty.terms, "risk": self.risk}, problem)
         # The terms of a total are read by name, even if none of them has a memory.
         kept = isinstance(states["risk"], dict) or has_memory(states["risk"])
         return states if kept else {name: states[name] for name in self.penalty.terms}
@@ -116,11 +116,6 @@ class Objective:
             total = total / self.divisor(weight_at(term, step) for term in self.penalty.terms.values())
         rests = not total.requires_grad if part == "between" else "risk" in state and not risk.requires_grad
         return Loss(total, risk, l2, terms, rests), state | states
-
-    def fresh_optimizer(self, step: int) -> bool:
-        """Return whether the optimizer's state is reset before the update of a step."""
-        at = self.fresh_optimizer_at
-        return step in at if isinstance(at, tuple) else step == at
 
     def divisor(self, weights: Iterable[float]) -> float:
         """Return the divisor of the whole loss when its terms have such weights."""

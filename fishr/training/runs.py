@@ -27,7 +27,7 @@ from fishr.training.evaluation import averaged_weights, score_entries, score_of
 from fishr.training.experiment import Experiment
 from fishr.training.launch import agreed, from_first
 from fishr.training.loop import Evaluated, Event, Finished, Started, Stepped, train
-from fishr.training.model import Model
+from fishr.training.model import Model, build_model
 from fishr.training.run_folder import (
     CHECKPOINT,
     METRICS,
@@ -39,7 +39,7 @@ from fishr.training.run_folder import (
     new_folder,
 )
 from fishr.training.signature import Signature
-from fishr.training.state import TrainingState, build_model, first_state, state_to
+from fishr.training.state import TrainingState, first_state, state_to
 from fishr.training.step import NotFinite, step_entry
 
 if TYPE_CHECKING:

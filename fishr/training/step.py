@@ -92,7 +92,8 @@ def advance(
 
     Example:
         >>> from fishr.protocols import colored_digits
-        >>> from fishr.training.state import build_model, first_state
+        >>> from fishr.training.model import build_model
+        >>> from fishr.training.state import first_state
         >>> experiment = colored_digits()
         >>> domains = experiment.data(experiment.seed, None)
         >>> model = build_model(experiment, domains)
@@ -118,7 +119,7 @@ def advance(
     gradients = StepGradients(model, experiment, state, batch, ranks, seed)
     weights = {name: state.parameters[name] for name, p in model.parameters().items() if p.requires_grad}
     optimizer, memory, descent = StepOptimizer(experiment, state.step), state.optimizer, state.descent
-    if experiment.objective.fresh_optimizer(state.step):
+    if optimizer.fresh:
         memory = optimizer.init(weights)
     usable = None
     if experiment.descent is None:

@@ -31,7 +31,7 @@ def path(tmp_path):
 
 def _network(experiment, folder, tmp_path):
     """Features and logits of each domain by plain modules, with the weights of a run's checkpoint."""
-    from fishr.training.state import build_model
+    from fishr.training.model import build_model
 
     data = experiment.data(experiment.seed, None)
     model = build_model(experiment, data)
@@ -92,7 +92,7 @@ def test_neither_chunks_nor_parts_change_a_bit(run_folder, experiment, path, chu
 def test_a_recipe_has_the_first_weights_of_its_seed(small, path):
     cache_features(featured_experiment(small), path)
     cache = open_features(path)
-    from fishr.training.state import build_model
+    from fishr.training.model import build_model
 
     model = build_model(small, small.data(small.seed, None))
     assert {n: p.shape for n, p in model.head.named_parameters()} == {

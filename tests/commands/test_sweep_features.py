@@ -139,7 +139,7 @@ def test_features_are_those_of_the_plans_network_on_plain_images(world, call):
     from fishr.data.images import ImageFolders
     from fishr.protocols.domainbed.job import feature_experiment
     from fishr.protocols.domainbed.settings import OwnData, Settings
-    from fishr.training.state import build_model
+    from fishr.training.model import build_model
 
     call("sweep", "features", "plan.toml", "-o", "data/features.h5", "--device", "cpu")
     own = {"mine": OwnData("pictures", ("north", "south", "west"))}

@@ -4,6 +4,7 @@ import torch
 
 from fishr.data.domains import Domain, Domains
 from fishr.errors import InputError
+from fishr.losses import CrossEntropy
 
 
 def domain(name: str = "a", rows: int = 3, shape: tuple[int, ...] = (2,), label: int = 1) -> Domain:
@@ -70,3 +71,23 @@ def test_what_does_not_fit_together_is_refused(training, evaluation, classes, re
     with pytest.raises(InputError, match=reason) as caught:
         Domains(training, evaluation, classes)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("evaluation", [False, True])
+def test_a_data_set_leaves_out_what_a_loss_does_not_take_and_refuses_the_rest_by_domain(evaluation: bool) -> None:
+    def own(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        return logits[:, 0]
+
+    def of(labels: list[int]) -> Domains:
+        pair = Domain("a", torch.eye(3), torch.tensor([0, 1, 0])), Domain("b", torch.eye(3), torch.tensor(labels))
+        return Domains(pair[:1], pair[1:], classes=2) if evaluation else Domains(pair, (), classes=2)
+
+    with pytest.raises(InputError, match="domain 'b': got label -1, expected whole numbers from 0 to 1"):
+        of([1, -1, 0]).labeled(own)
+    with pytest.raises(InputError, match="domain 'b': cross-entropy: got labels from -1 to 1"):
+        of([1, -1, 0]).labeled(CrossEntropy())
+    own.labeled = lambda labels: labels >= 0
+    found = [domain.labels.tolist() for domain, _ in of([1, -1, 0]).labeled(own).by_split]
+    assert found == [[0, 1, 0], [1, 0]]
+    with pytest.raises(InputError, match="domain 'b': no sample has a label"):
+        of([-1, -1, -1]).labeled(own)

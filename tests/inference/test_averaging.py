@@ -28,7 +28,8 @@ from fishr.models import MLP, LinearHead, MLPHead
 from fishr.protocols import colored_digits
 from fishr.training import Adam, Artifacts, Frozen, evaluate, run, train
 from fishr.training.evaluation import open_run
-from fishr.training.state import build_model, initial_state
+from fishr.training.model import build_model
+from fishr.training.state import initial_state
 
 SHIFTS = {"one": 0.0, "two": 0.5, "test": 1.5}
 

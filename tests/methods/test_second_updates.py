@@ -25,7 +25,8 @@ from fishr.penalties import ERM, Scaled, Total, VREx
 from fishr.protocols import colored_digits
 from fishr.ranks import ALONE, Ranks
 from fishr.training import SGD, Adam, Experiment, Objective, advance, run, train
-from fishr.training.state import build_modules, first_state
+from fishr.training.model import build_modules
+from fishr.training.state import first_state
 from fishr.types import DomainBatch
 
 FLOAT64 = torch.float64

@@ -4,6 +4,7 @@ import pytest
 
 from fishr.protocols.domainbed.job import Job
 from fishr.protocols.domainbed.settings import Settings
+from fishr.training.learning_rates import StepOptimizer
 
 # Rate of the head alone, and the first step in which all weights are trained.
 PHASES = {"ERMPlusPlus": ("linear_lr", "linear_steps", 5), "LP_FT": ("lp_lr", "lp_steps", 4)}
@@ -18,5 +19,5 @@ def test_phases(algorithm: str) -> None:
         rates = made.learning_rates(step)
         assert rates["featurizer"] == (0.0 if step < first else 3e-4)
         assert rates["head"] == pytest.approx(2e-3 if step < first else 3e-4)
-        assert made.objective.fresh_optimizer(step) == (step == first)
+        assert StepOptimizer(made, step).fresh == (step == first)
     assert (made.average is None) == (algorithm == "LP_FT")

@@ -11,7 +11,8 @@ from fishr.sweeps.folder import job_folder
 from fishr.sweeps.job_files import read_outcome
 from fishr.sweeps.job_results import best_validation, common_entries, dump_lines, result_lines
 from fishr.training import evaluate
-from fishr.training.state import build_model, first_state
+from fishr.training.model import build_model
+from fishr.training.state import first_state
 
 
 def step(number, loss, risk, fishr):

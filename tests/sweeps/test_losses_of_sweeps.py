@@ -15,7 +15,8 @@ from fishr.sweeps.execution import Conditions, attempt
 from fishr.sweeps.folder import job_folder
 from fishr.sweeps.plan import Plan
 from fishr.training import evaluate
-from fishr.training.state import build_model, first_state
+from fishr.training.model import build_model
+from fishr.training.state import first_state
 
 PLAN = """
 datasets = ["points"]

@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fishr.errors import InputError
+from fishr.training.model import build_model
 from fishr.training.optimizers import SGD, clipped
-from fishr.training.state import build_model, first_state
+from fishr.training.state import first_state
 from fishr.training.step import advance
 
 

@@ -11,9 +11,10 @@ from fishr.data.digits import ColoredDigits
 from fishr.errors import InputError
 from fishr.models.featurizers import MNISTCNN
 from fishr.training.compute import FIRST, LEAST, Compute, GradientScale, products
+from fishr.training.model import build_model
 from fishr.training.objective import Objective
 from fishr.training.optimizers import SGD
-from fishr.training.state import build_model, first_state
+from fishr.training.state import first_state
 from fishr.training.step import NotFinite, advance
 
 

@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from fishr.training.evaluation import evaluate
-from fishr.training.state import build_model, first_state
+from fishr.training.model import build_model
+from fishr.training.state import first_state
 
 
 def _start(experiment):

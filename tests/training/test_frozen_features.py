@@ -7,7 +7,8 @@ import torch
 from fishr.models.featurizers import MLP
 from fishr.training.compute import Compute
 from fishr.training.frozen_features import domain_features
-from fishr.training.state import build_model, first_state
+from fishr.training.model import build_model
+from fishr.training.state import first_state
 
 
 def _start(experiment):

@@ -14,8 +14,8 @@ from fishr.tensor_trees import named_tensors
 from fishr.training.artifacts import Recording
 from fishr.training.head_statistics import head_statistics
 from fishr.training.loop import Stepped, train
+from fishr.training.model import build_model
 from fishr.training.objective import Objective
-from fishr.training.state import build_model
 
 
 def _after(experiment, steps):

@@ -10,8 +10,8 @@ from fishr.data.caches import open_activations
 from fishr.errors import InputError
 from fishr.models import MLP
 from fishr.training import Frozen, LayersAbove, train
-from fishr.training.model import place
-from fishr.training.state import build_model, first_state
+from fishr.training.model import build_model, place
+from fishr.training.state import first_state
 
 
 @pytest.fixture

@@ -14,10 +14,11 @@ from fishr.training.artifacts import ARTIFACTS, Artifacts, Recording, snapshots
 from fishr.training.checkpoints import load
 from fishr.training.head_statistics import head_statistics
 from fishr.training.loop import Evaluated, Finished, Started, Stepped
+from fishr.training.model import build_model
 from fishr.training.objective import Objective
 from fishr.training.recorder import KIND, STATISTICS
 from fishr.training.runs import run
-from fishr.training.state import build_model, first_state
+from fishr.training.state import first_state
 
 pytestmark = pytest.mark.slow
 

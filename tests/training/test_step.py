@@ -11,10 +11,10 @@ from fishr.models.heads import LinearHead
 from fishr.observation import observe
 from fishr.penalties import Fishr, Scaled, StepSchedule, Total, VREx
 from fishr.training.compute import Compute
-from fishr.training.model import Model
+from fishr.training.model import Model, build_model
 from fishr.training.objective import Objective
 from fishr.training.optimizers import SGD, Adam
-from fishr.training.state import build_model, first_state, initial_state
+from fishr.training.state import first_state, initial_state
 from fishr.training.step import NotFinite, advance
 from fishr.types import Problem
 
