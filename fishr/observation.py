@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from fishr.compilation import lazy, traceable
 from fishr.errors import InputError
 from fishr.losses import CrossEntropy, Loss, labeled_rows, loss_deltas, per_sample_losses
-from fishr.mixed_rows import features_of, refuse_mixed_rows
+from fishr.mixed_samples import features_of, refuse_mixed_samples
 from fishr.ranks import ALONE, Ranks, counts_of_ranks, domains_of_ranks, given_or_alone, sum_over_ranks
 from fishr.seeding import named_generator
 from fishr.statistics.linear_head import has_bias, is_plain_linear, linear_moments
@@ -146,7 +146,7 @@ class Observation:
             return self.head
         if not isinstance(self.featurizer, nn.Module):
             raise InputError(f"layers: got {self.layers} of a featurizer that is no torch.nn.Module, expected one")
-        refuse_mixed_rows(self.featurizer, f"layers: {', '.join(self.layers)}", "use the head's")
+        refuse_mixed_samples(self.featurizer, f"layers: {', '.join(self.layers)}", "use the head's")
         return chained(self.featurizer, self.head)
 
     @property

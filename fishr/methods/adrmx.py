@@ -14,7 +14,7 @@ from fishr.methods.adversary import Adversary, Form
 from fishr.methods.method import Hparams, Method, head_logits, require_classes
 from fishr.methods.ranges import Range, choice, fixed
 from fishr.methods.ranges import whole as whole_of
-from fishr.mixed_rows import refuse_mixed_rows
+from fishr.mixed_samples import refuse_mixed_samples
 from fishr.models.featurizers import Featurizer, published_preprocessing, without_weights
 from fishr.models.heads import LabelHead, nonlinear_classifier
 from fishr.observation import Observation
@@ -51,7 +51,7 @@ class LabelAndDomain:
     def __call__(self, shape: tuple[int, ...], generator: torch.Generator) -> nn.Module:
         """Return the module from inputs [N, *shape] to features [N, 2F], with weights drawn from the generator."""
         label, domain = self.inner(shape, generator), self.inner(shape, generator)
-        refuse_mixed_rows(label, "inner", "take another network")
+        refuse_mixed_samples(label, "inner", "take another network")
         return _Beside(label, domain)
 
     def features(self, shape: tuple[int, ...]) -> int:

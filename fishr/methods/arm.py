@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from fishr.checks import one_of, whole
 from fishr.methods.method import Method
 from fishr.methods.ranges import fixed
-from fishr.mixed_rows import means_of_own
+from fishr.mixed_samples import means_of_own
 from fishr.models.featurizers import Featurizer, image_channels, published_preprocessing, without_weights
 from fishr.models.initialization import seeded_by
 
@@ -85,7 +85,7 @@ def _normalized(channels: int) -> tuple[nn.Module, ...]:
 
 
 class _WithContext(nn.Module):
-    mixes_rows = True
+    mixes_samples = True
 
     def __init__(self, network: nn.Module, context: nn.Module, samples: int) -> None:
         super().__init__()

@@ -14,7 +14,7 @@ from fishr.checks import layer_names, number
 from fishr.errors import InputError
 from fishr.methods.method import Hparams, Method
 from fishr.methods.ranges import Range, choice
-from fishr.mixed_rows import refuse_mixed_rows
+from fishr.mixed_samples import refuse_mixed_samples
 from fishr.models.featurizers import Featurizer, published_preprocessing, without_weights
 from fishr.models.resnet import ResNet
 from fishr.observation import Observation
@@ -65,7 +65,7 @@ class Anchored:
     def __call__(self, shape: tuple[int, ...], generator: torch.Generator) -> nn.Module:
         """Return the module from inputs [N, *shape] to features [N, F]."""
         network = self.inner(shape, generator)
-        refuse_mixed_rows(network, "anchor", "anchor a plain network")
+        refuse_mixed_samples(network, "anchor", "anchor a plain network")
         kind = next((p.dtype for p in network.parameters()), torch.float32)
         example = torch.zeros(2, *shape, dtype=kind, device=generator.device)
         return AnchoredNetwork(network, self.layers, example, self.variance)

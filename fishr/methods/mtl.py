@@ -87,7 +87,7 @@ class MTL:
 
 
 class _BesideMean(nn.Module):
-    mixes_rows = True
+    mixes_samples = True
 
     def __init__(self, network: nn.Module, means: Tensor, ema: float) -> None:
         super().__init__()
@@ -113,7 +113,7 @@ class _BesideMean(nn.Module):
 
 class _BesideNoise(nn.Module):
     # Noise depends on a sample's place in the batch.
-    mixes_rows = True
+    mixes_samples = True
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()

@@ -15,7 +15,7 @@ from fishr.errors import InputError
 from fishr.methods.method import Hparams, Method
 from fishr.methods.ranges import Range, choice, fixed, power, uniform
 from fishr.methods.ranges import whole as whole_of
-from fishr.mixed_rows import refuse_mixed_rows
+from fishr.mixed_samples import refuse_mixed_samples
 from fishr.models.featurizers import Featurizer, published_preprocessing, without_weights
 from fishr.observation import Observation
 from fishr.penalties.combinators import Scaled, Total
@@ -55,7 +55,7 @@ class Activated:
     def __call__(self, shape: tuple[int, ...], generator: torch.Generator) -> nn.Module:
         """Return the module from inputs [N, *shape] to features [N, F], with weights drawn from the generator."""
         network = self.inner(shape, generator)
-        refuse_mixed_rows(network, "inner", "activate the network that it wraps")
+        refuse_mixed_samples(network, "inner", "activate the network that it wraps")
         activation = {"tanh": nn.Tanh, "relu": nn.ReLU}[self.activation]()
         return nn.Sequential(OrderedDict(network=network, activation=activation))
 

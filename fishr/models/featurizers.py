@@ -30,7 +30,7 @@ class Featurizer(Protocol):
     which returns the :class:`fishr.data.images.Preprocessing` that they were trained with, or None: a run on images
     with another one gets a warning.
 
-    A module whose features of a sample depend on the others of its domain has ``mixes_rows = True`` and takes
+    A module whose features of a sample depend on the others of its domain has ``mixes_samples = True`` and takes
     ``(inputs, sizes=None)``: training passes the number of samples of each domain, in their order; without them, in
     evaluation and prediction, all inputs are of one domain. It is refused where each sample is to have features of its
     own: on several ranks, in micro-batches, in caches and in analysis.

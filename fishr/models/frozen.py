@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from fishr.errors import InputError
-from fishr.mixed_rows import refuse_mixed_rows
+from fishr.mixed_samples import refuse_mixed_samples
 
 BLOCK = 64
 _COPIES = 16
@@ -68,7 +68,7 @@ class FrozenFeaturizer(nn.Module):
 
     def __init__(self, inner: nn.Module) -> None:
         super().__init__()
-        refuse_mixed_rows(inner, "frozen", "train it")
+        refuse_mixed_samples(inner, "frozen", "train it")
         self.inner = inner.eval().requires_grad_(False)
         self._blocks: dict[tuple[object, ...], int] = {}
 

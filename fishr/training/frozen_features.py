@@ -14,7 +14,7 @@ from fishr.data.cached_features import CachedFeatures, provenance_texts
 from fishr.data.domains import Domain
 from fishr.data.reading import chunks
 from fishr.errors import InputError
-from fishr.mixed_rows import refuse_mixed_rows
+from fishr.mixed_samples import refuse_mixed_samples
 from fishr.models.featurizers import MLP, Featurizer, published_preprocessing, without_weights
 from fishr.models.frozen import FrozenFeaturizer, block_of, features_by_block, in_blocks
 from fishr.models.weight_files import load_weights
@@ -113,7 +113,7 @@ def domain_features(
     featurizer; its logits are if both are multiples of 64. ``chunk`` is the largest number of rows of a pair, fewer if
     inputs are large; ``start`` is the first row. The model's modes are restored before each yield.
     """
-    refuse_mixed_rows(model.featurizer, "features", "score or predict with the run instead")
+    refuse_mixed_samples(model.featurizer, "features", "score or predict with the run instead")
     block: int | None = None
     for inputs, _ in chunks(domain, chunk, start):
         place(model, state.parameters, state.buffers)

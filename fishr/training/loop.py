@@ -11,7 +11,7 @@ from torch import Tensor
 from fishr.checks import returned
 from fishr.data.domains import Domain, Domains
 from fishr.errors import InputError
-from fishr.mixed_rows import refuse_mixed_rows
+from fishr.mixed_samples import refuse_mixed_samples
 from fishr.ranks import ALONE, Ranks
 from fishr.training.compute import resolve_device
 from fishr.training.evaluation import DomainScore, evaluate_with_average
@@ -114,7 +114,7 @@ def train(
         check(domains)
     if not ranks.alone:
         refuse_split_batch_norm(model)
-        refuse_mixed_rows(model.featurizer, "ranks", "train on one rank")
+        refuse_mixed_samples(model.featurizer, "ranks", "train on one rank")
     if state is None:
         state = first_state(experiment, model, len(domains.training))
     elif state.step > experiment.steps:

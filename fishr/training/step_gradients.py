@@ -12,7 +12,7 @@ from torch import Tensor
 from fishr.checks import returned
 from fishr.descents.descent import Measured, RiskCall, Weights
 from fishr.errors import InputError
-from fishr.mixed_rows import features_of, refuse_mixed_rows
+from fishr.mixed_samples import features_of, refuse_mixed_samples
 from fishr.observation import Observation, observe
 from fishr.ranks import Ranks, mean_over_ranks
 from fishr.seeding import named_generator, seeded
@@ -218,7 +218,7 @@ def featurize(
     if len(parts) == 1:
         features = forward(inputs)
         return _leaf(features.detach(), features.requires_grad), partial(vjp, features)
-    refuse_mixed_rows(model.featurizer, "micro_batches", "use compute.micro_batches = 1")
+    refuse_mixed_samples(model.featurizer, "micro_batches", "use compute.micro_batches = 1")
 
     with torch.no_grad():
         found = list[Tensor]()

@@ -11,18 +11,19 @@ from fishr.errors import InputError
 Sizes = tuple[int, ...]
 
 
-def mixes_rows(featurizer: Callable[..., Tensor]) -> bool:
-    return getattr(featurizer, "mixes_rows", False)
+def mixes_samples(featurizer: Callable[..., Tensor]) -> bool:
+    # The second is its earlier name.
+    return getattr(featurizer, "mixes_samples", False) or getattr(featurizer, "mixes_rows", False)
 
 
 def features_of(featurizer: Callable[..., Tensor], inputs: Any, sizes: Sizes) -> Tensor:
-    """Return features of a batch in training; a featurizer that mixes rows gets the number of them in each domain."""
-    return featurizer(inputs, sizes) if mixes_rows(featurizer) else featurizer(inputs)
+    """Return features of a batch in training; one that mixes samples gets their number in each domain."""
+    return featurizer(inputs, sizes) if mixes_samples(featurizer) else featurizer(inputs)
 
 
-def refuse_mixed_rows(featurizer: Callable[..., Tensor], where: str, remedy: str) -> None:
-    """Refuse a featurizer that mixes rows where each sample is to have features of its own."""
-    if mixes_rows(featurizer):
+def refuse_mixed_samples(featurizer: Callable[..., Tensor], where: str, remedy: str) -> None:
+    """Refuse a featurizer that mixes samples where each is to have features of its own."""
+    if mixes_samples(featurizer):
         name = type(featurizer).__name__.strip("_")
         raise InputError(
             f"{where}: got a featurizer ({name}) whose features of a sample depend on the others of its batch, "
