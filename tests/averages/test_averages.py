@@ -11,18 +11,23 @@ import slow_steps as steps
 import torch
 from attrs import frozen
 from hypothesis import given, settings
+from ranks import on_ranks
 from torch import Tensor, nn
 from torch.testing import assert_close
 
 from fishr.analysis.opening import open_subject
-from fishr.averages import EMA, SMA
+from fishr.averages import EMA, SMA, SWAD
 from fishr.configuration import dumps
-from fishr.data import Minibatch
+from fishr.data import ColoredDigits, DataSetEnvironments, HeldOut, Minibatch
 from fishr.errors import InputError
 from fishr.inference import load_model
+from fishr.losses import CrossEntropy
+from fishr.methods import GroupDRO
 from fishr.models import MLP
+from fishr.penalties import StepSchedule
 from fishr.protocols import colored_digits
-from fishr.training import Experiment, Frozen, explain_objective, run, train
+from fishr.ranks import ALONE, Ranks
+from fishr.training import Experiment, Frozen, Objective, explain_objective, run, train
 from fishr.training.artifacts import Artifacts
 from fishr.training.checkpoints import drop_optimizer, load, save
 from fishr.training.evaluation import averaged, evaluate, score_checkpoint
@@ -247,3 +252,29 @@ def test_statistics_of_the_averaged_weights_themselves() -> None:
     for name, value in other.state_dict().items():
         if value.is_floating_point():
             assert_close((found.parameters | found.buffers)[name], value, **steps.EXACT)
+
+
+def averages_on(ranks: Ranks) -> list[dict[str, Tensor]]:
+    """The weights that are evaluated: of SWAD with a pass of each domain, and of a head that trains first alone."""
+    data = HeldOut(DataSetEnvironments(ColoredDigits(training_images=300)), test=(2,))
+    shared = {"data": data, "loss": CrossEntropy(), "batches": Minibatch(6), "featurizer": MLP(widths=(5,))}
+    alone = {"featurizer": StepSchedule(at=2, before=0, after=1)}
+    found = list[dict[str, Tensor]]()
+    for own in (
+        {"average": SWAD(converge=2, tolerance=1), "passes": "domain", "objective": Objective(risk=GroupDRO())},
+        {"average": SMA(start=1), "lr_factors": alone, "objective": Objective(fresh_optimizer_at=2)},
+    ):
+        made = attrs.evolve(colored_digits(), steps=4, evaluate_every=1, **shared | own)
+        *_, finished = train(made, ranks=ranks)
+        average: Any = made.average
+        found.append(average.weights(finished.state.average, finished.state.parameters))  # type: ignore[union-attr]
+    return found
+
+
+@pytest.mark.slow
+def test_ranks_average_as_one_process() -> None:
+    alone = averages_on(ALONE)
+    for ours in on_ranks(2, averages_on):
+        for one, other in zip(ours, alone, strict=True):
+            for name, value in other.items():
+                assert_close(one[name], value, atol=1e-5, rtol=1e-5)

@@ -8,10 +8,15 @@ from functools import cache
 import numpy as np
 import pytest
 import torch
+from ranks import on_ranks
+from torch.testing import assert_close
 
 import fishr
+from fishr.configuration import load
 from fishr.data.caches import Section
 from fishr.data.caches.feature_cache import write_features
+from fishr.ranks import ALONE
+from fishr.training import Experiment, train
 
 pytestmark = pytest.mark.slow
 
@@ -109,6 +114,15 @@ def test_the_layers_above_train_to_the_same_bits_and_resume(call, home, base, cu
     assert call("train", "--resume", "cut").code == 0
     assert weights(home / "cut") == cached
     assert fishr.load_model(home / "cut").featurizer(torch.zeros(1, 40)).shape == (1, 24)
+    alone, *on_two = last_weights(ALONE, home / "cached"), *on_ranks(2, last_weights, home / "cached")
+    for found in on_two:
+        for name, value in alone.items():
+            assert_close(found[name], value, atol=1e-5, rtol=1e-5)
+
+
+def last_weights(ranks, folder):
+    *_, finished = train(load(folder / "config.toml", Experiment), ranks=ranks)
+    return finished.state.parameters
 
 
 def test_a_layer_is_named_or_refused(home, base, refused):
