@@ -21,6 +21,7 @@ from fishr.commands.data import data
 from fishr.commands.evaluate import evaluate
 from fishr.commands.explain import explain
 from fishr.commands.export import export
+from fishr.commands.join import join
 from fishr.commands.landscape import landscape
 from fishr.commands.predict import predict
 from fishr.commands.reproduce import reproduce
@@ -37,6 +38,7 @@ from fishr.paths import access_message, is_device_failure
         predict,
         export,
         average,
+        join,
         analyze,
         landscape,
         reproduce,

@@ -1,6 +1,7 @@
 from .averaging import Averaged, Ingredient, uniform_soup, wise_ft, write_average
 from .exporting import export_model
 from .greedy_soup import greedy_soup
+from .joining import join_layers
 from .labelled_domains import labelled_domains
 from .named_weights import NamedWeights, named_weights
 from .prediction import Predictions, image_files, predict
@@ -20,6 +21,7 @@ __all__ = [
     "export_model",
     "greedy_soup",
     "image_files",
+    "join_layers",
     "labelled_domains",
     "load_model",
     "named_weights",

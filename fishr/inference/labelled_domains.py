@@ -97,7 +97,8 @@ def _preprocessing(path: Path, model: TrainedModel) -> Preprocessing:
         shape = " × ".join(map(str, model.shape))
         raise InputError(
             f"{path}: got images, but the run's data were none in files, so their preprocessing is not known; give a "
-            f"cache of features or an .npz with inputs of {shape} numbers"
+            f"cache of features or an .npz with inputs of {shape} numbers, or, where they are cached outputs of "
+            "images, make it a network of images by fishr join"
         )
     return model.preprocessing
 

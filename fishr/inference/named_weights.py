@@ -7,9 +7,10 @@ from attrs import frozen
 from torch import Tensor, nn
 
 from fishr.inference.trained_model import TrainedModel
-from fishr.models.featurizers import Featurizer
+from fishr.models.featurizers import Featurizer, without_weights
 from fishr.models.frozen import FrozenFeaturizer
 from fishr.models.initialization import seeded_by
+from fishr.models.layer_split import SplitFeaturizer
 from fishr.models.resnet import ResNet
 from fishr.models.timm_backbone import TimmBackbone
 from fishr.training.frozen_features import Frozen
@@ -63,7 +64,16 @@ def named_weights(model: TrainedModel) -> NamedWeights:
 
 def plain_featurizer(model: TrainedModel) -> nn.Module:
     """Return a model's featurizer; of a frozen one, the module that takes batches of any size in one pass."""
-    return model.featurizer.inner if isinstance(model.featurizer, FrozenFeaturizer) else model.featurizer
+    match model.featurizer, model.experiment.featurizer:
+        case FrozenFeaturizer() as whole, _:
+            return whole.inner
+        case SplitFeaturizer(below=FrozenFeaturizer() as below, above=above), Frozen(inner=inner):
+            network = without_weights(inner)(model.shape, torch.Generator()).to(model.device).eval()
+            # Both parts have the network's names.
+            network.load_state_dict({**below.inner.state_dict(), **above.state_dict()})
+            return network
+        case featurizer, _:
+            return featurizer
 
 
 def _network(featurizer: Featurizer, model: TrainedModel) -> _Network | None:

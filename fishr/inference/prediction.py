@@ -96,10 +96,10 @@ def predict(model: TrainedModel, paths: Iterable[Path], batch: int = BATCH) -> I
         ('snow.png', 'bright', torch.Size([1, 2]))
     """
     if model.preprocessing is None:
-        shape = " × ".join(map(str, model.shape))
         raise InputError(
             f"{model.experiment.name}: its data were no images in files, so the preprocessing of one is not known; "
-            f"call the model of fishr.load_model on tensors of {shape} numbers"
+            f"call the model of fishr.load_model on tensors of {' × '.join(map(str, model.shape))} numbers, or, where "
+            "they are cached outputs of images, make it a network of images by fishr join"
         )
     remaining, ahead = iter(paths), deque[list[_Read]]()
     with ThreadPoolExecutor(torch.get_num_threads(), "fishr-images") as pool:

@@ -14,6 +14,7 @@ from fishr.locks import LOCK, beside, is_locked, locked, open_own
 CONFIGURATION, METRICS, CHECKPOINT, RESULT = "config.toml", "metrics.jsonl", "checkpoint.pt", "result.json"
 JOB = "job.toml"  # in a folder that is a job of a sweep
 AVERAGE = "average.json"  # in a folder of the mean weights of runs
+JOINED = "joined.json"  # in a folder of a run's weights and those that its inputs were computed with
 _BUSY = "another process is training in it; wait for it to end, or choose another name"
 
 
@@ -46,10 +47,9 @@ def existing_folder(folder: Path, experiment_text: str) -> Generator[None]:
     path = folder / CONFIGURATION
     if not path.is_file():
         raise InputError(f"{folder}: no run is there to resume (it has no {CONFIGURATION}); start it without --resume")
-    if (folder / AVERAGE).is_file():
-        raise InputError(
-            f"{folder}: has the mean weights of several runs, which cannot train on; resume one of the runs"
-        )
+    for name, weights in ((AVERAGE, "the mean weights of several runs"), (JOINED, "joined weights")):
+        if (folder / name).is_file():
+            raise InputError(f"{folder}: has {weights}, which cannot train on; resume a run that they are of")
     with locked(folder / LOCK, folder, _BUSY):
         if not same_configuration(path.read_bytes().decode(errors="replace"), experiment_text):
             raise InputError(

@@ -35,6 +35,7 @@ def test_every_command_is_known_here():
         "predict",
         "export",
         "average",
+        "join",
     }
     promised |= {
         "data list",

@@ -120,6 +120,43 @@ def test_the_layers_above_train_to_the_same_bits_and_resume(call, home, base, cu
             assert_close(found[name], value, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("at", [None, "2"])
+def test_joined_with_the_layers_below_to_the_same_bits(call, home, base, refused, weights, at):
+    options = (*PLAIN, *MINIBATCHES, "--seed", 3)
+    layer, frozen = (("--at", at), f", at='{at}'") if at else ((), "")
+    assert call("cache", "features", "base", *layer, "-o", "outputs.h5").code == 0
+    assert call("train", *options, "--on-features", "outputs.h5", "--out", "cached").code == 0
+    through = f"featurizer={{kind='Frozen', inner={{widths={WIDE}}}, weights='base'{frozen}}}"
+    assert call("train", *options, "--set", through, "--out", "frozen").code == 0
+    refused(
+        home,
+        ["join", "cached", "--out", "whole"],
+        "was computed with other weights than the first weights of its network",
+    )
+    refused(home, ["join", "cached", "--below", "frozen", "--out", "whole"], "frozen has shape")
+    refused(
+        home, ["join", "base", "--out", "whole"], "base: got a run on ColoredDigits, expected one on cached features"
+    )
+    refused(home, ["join", "cached", "--below", "base", "--out", "base"], "base: exists already")
+    said = call("join", "cached", "--below", "base", "--out", "whole")
+    assert (said.code, said.err) == (0, "")
+    assert said.out == "whole network: whole (inputs 2 × 8 × 8, 2 classes)\n"
+    assert weights(home / "whole") == weights(home / "frozen")
+    scores = [call("evaluate", name, "--resamples", "0", "--format", "json").out for name in ("whole", "frozen")]
+    assert json.loads(scores[0])["scores"] == json.loads(scores[1])["scores"]
+    inputs = torch.randn(70, 2, 8, 8)
+    whole, expected = (fishr.load_model(home / name) for name in ("whole", "frozen"))
+    assert torch.equal(whole(inputs), expected(inputs))
+    # As programs for other libraries, in one pass and not by blocks.
+    assert call("export", "whole", "--as", "torchscript", "-o", "whole.pt").code == 0
+    with pytest.warns(FutureWarning, match="torch.jit.load"):
+        program = torch.jit.load(home / "whole.pt")
+    assert_close(program(inputs), whole(inputs), atol=1e-5, rtol=1e-5)
+    refused(home, ["train", "--resume", "whole"], "whole: has joined weights, which cannot train on")
+    (home / "outputs.h5").unlink()
+    refused(home, ["join", "cached", "--below", "base", "--out", "again"], "outputs.h5: no such")
+
+
 def last_weights(ranks, folder):
     *_, finished = train(load(folder / "config.toml", Experiment), ranks=ranks)
     return finished.state.parameters

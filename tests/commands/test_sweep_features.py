@@ -8,6 +8,7 @@ import pytest
 import timm
 import torch
 from PIL import Image
+from torch.testing import assert_close
 
 from fishr.configuration import load
 from fishr.data.caches import open_activations, open_features
@@ -72,10 +73,10 @@ def test_heads_are_swept_on_the_features(world, call):
     assert len(list((world / "sweep").glob("jobs/*/done"))) == 6
 
 
-def test_the_layers_above_one_are_swept_on_its_outputs(world, call):
+def test_the_layers_above_one_are_swept_on_its_outputs(world, call, refused):
     torch.save(timm.create_model("test_resnet").state_dict(), world / "weights.pth")
     plan = PLAN.replace('"resnet18"', '"test_resnet"').replace("[settings]", '[settings]\nfeatures_at = "layer3"')
-    plan = plan.replace('weights = "random"', 'weights = "weights.pth"')
+    plan = plan.replace('weights = "random"', 'weights = "weights.pth"').replace("draws", 'keep = "weights"\ndraws')
     (world / "plan.toml").write_text(plan)
     said = call("sweep", "features", "plan.toml", "-o", "data/layer.h5", "--dtype", "float16", "--device", "cpu")
     assert said.code == 0, said.err
@@ -83,13 +84,25 @@ def test_the_layers_above_one_are_swept_on_its_outputs(world, call):
     (world / "above.toml").write_text(
         plan.replace("[settings.own", '[settings.features]\nmine = "layer.h5"\n[settings.own')
     )
-    shutil.rmtree(world / "data" / "pictures")
+    shutil.move(world / "data" / "pictures", world / "pictures")
     said = call("sweep", "run", "above.toml", "--out", "sweep", "--workers", 1, "--device", "cpu")
     assert said.code == 0, said.err
     results = list((world / "sweep").glob("jobs/*/done"))
     assert len(results) == 6
     experiment = load(next((world / "sweep").glob("jobs/*/config.toml")), Experiment)
     assert isinstance(experiment.featurizer, LayersAbove)
+    # A job and the layers below are one network of images.
+    shutil.move(world / "pictures", world / "data" / "pictures")
+    job = next((world / "sweep").glob("jobs/*/checkpoint.pt")).parent
+    said = call("join", job, "--out", "whole")
+    assert (said.code, said.out) == (0, "whole network: whole (inputs 3 × 32 × 32, 2 classes)\n"), said
+    photo = next((world / "data" / "pictures").rglob("*.png"))
+    refused(world, ["predict", job, photo, "-o", "none.csv"], "make it a network of images by fishr join")
+    assert call("predict", "whole", photo, "-o", "found.csv").code == 0
+    found = [float(cell) for cell in (world / "found.csv").read_text().splitlines()[1].split(",")[2:]]
+    assert_close(sum(found), 1.0)
+    said = call("export", "whole", "-o", "whole.safetensors")
+    assert "names: timm's" in said.out, said
     # Outputs of another layer are refused, and those of other weights, which random ones are in each job.
     above = (world / "above.toml").read_text()
     for other, told in (

@@ -1,0 +1,32 @@
+"""``fishr join``."""
+
+from pathlib import Path
+
+import click
+
+from fishr.commands.shared import PATH, about, data_dir_option, plugin_option
+
+
+@click.command(
+    **about("Join a run on cached outputs with its network.", "join runs/head --below runs/base -o runs/whole")
+)
+@click.argument("run", type=PATH, metavar="RUN")
+@click.option("-o", "--out", type=PATH, required=True, metavar="FOLDER", help="New folder of the whole network.")
+@click.option(
+    "--below",
+    type=PATH,
+    metavar="RUN",
+    help="Run that the outputs were cached of (default: the file's network has its own first weights).",
+)
+@data_dir_option
+@plugin_option
+def join(run: Path, out: Path, below: Path | None, data_dir: Path | None, plugins: tuple[str, ...]) -> None:
+    """Write a run on cached features or activations as one network from the inputs that they were computed from.
+
+    FOLDER is used like a run's by evaluate, predict, export, analyze and a featurizer Frozen. The cached file and the
+    data that it was computed from must be there: the one tells the network, the other the shape of an input.
+    """
+    from fishr.inference import join_layers
+
+    signature = join_layers(run, out, below, data_dir, plugins)
+    click.echo(f"whole network: {out} (inputs {' × '.join(map(str, signature.shape))}, {signature.classes} classes)")
