@@ -1,12 +1,16 @@
-"""Methods against DomainBed: weights after four updates, and hyper-parameters."""
+"""Methods against DomainBed: weights after four updates, and hyper-parameters.
 
+All runs are checked on images of 8 x 8, and two on 28 x 28. ``FISHR_GOLDENS=full`` checks all on 28 x 28 too.
+"""
+
+import os
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from golden_runs import HPARAMS, RUNS, buffers_of, checksum, experiment_of, updates
+from golden_runs import HPARAMS, RUNS, SMALL_RUNS, buffers_of, checksum, experiment_of, updates
 from torch import Tensor
 
 from fishr.data.environments import seed_hash
@@ -16,11 +20,11 @@ from fishr.protocols.domainbed.hyperparameters import hyperparameters
 from fishr.seeding import seeded
 from fishr.transforms.mixup import Mixup, mix_domains
 
-# One run is quick.
-RUNS_OF_OURS = [
-    pytest.param(name, marks=() if name == "Fishr/active" else pytest.mark.slow)
-    for name in RUNS
-    if name.partition("/")[0] in METHODS
+LARGE = list(RUNS) if os.environ.get("FISHR_GOLDENS") == "full" else ["Fishr/active", "ARM/default"]
+OURS = [
+    pytest.param(run, side, marks=() if run == "Fishr/active" and side == 8 else pytest.mark.slow)
+    for run, side in [*((run, 8) for run in SMALL_RUNS), *((run, 28) for run in LARGE)]
+    if run.partition("/")[0] in METHODS
 ]
 # Modules that DomainBed makes and never uses.
 IDLE = {"TRM": {"heads.3"}, "DANN": {"class_embeddings"}}
@@ -85,9 +89,9 @@ def sagnet_of_domainbed() -> Callable[[Observation, str], tuple[Tensor, Tensor]]
     return drawn
 
 
-@pytest.mark.parametrize("run", RUNS_OF_OURS)
-def test_four_updates_are_domainbeds(run: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    golden, (algorithm, _) = RUNS[run], run.split("/")
+@pytest.mark.parametrize(("run", "side"), OURS)
+def test_four_updates_are_domainbeds(run: str, side: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    golden, (algorithm, _) = (RUNS if side == 28 else SMALL_RUNS)[run], run.split("/")
     if algorithm.startswith("CausIRL"):
         cuts = iter([[int(draw[-1]) for draw in step] for step in golden["draws"]])
         monkeypatch.setattr("fishr.methods.causirl.random_cuts", lambda seen: next(cuts))
@@ -113,7 +117,7 @@ def test_four_updates_are_domainbeds(run: str, monkeypatch: pytest.MonkeyPatch) 
         monkeypatch.setattr("fishr.methods.selfreg.draws_of", selfreg_of_domainbed(golden["draws"]))
     if algorithm == "SagNet":
         monkeypatch.setattr("fishr.methods.sagnet.draws_of", sagnet_of_domainbed())
-    found, predictions, last = updates(experiment_of(algorithm, golden["hparams"]))
+    found, predictions, last = updates(experiment_of(algorithm, golden["hparams"]), side)
     tolerance = TOLERANCES.get(algorithm, 1e-9)
     for step, (ours, theirs) in enumerate(zip(found, [golden["first"], *golden["weights"]], strict=True)):
         assert ours.keys() == theirs.keys() - IDLE.get(algorithm, set())
