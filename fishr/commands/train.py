@@ -22,6 +22,7 @@ from fishr.commands.shared import (
     given_options,
     given_parameters,
     load_run,
+    loading,
     plugin_option,
     set_option,
 )
@@ -92,13 +93,14 @@ def train(
     --benchmark PACS --algorithm Fishr --test-env 0 runs one job of a sweep in its place, with the same run folder;
     --set then changes the job, e.g. settings.image_size=64.
     """
-    from fishr.commands.rendering import progress
-    from fishr.configuration import dumps, structure
-    from fishr.configuration.toml import parse_toml
-    from fishr.sweeps.job_files import DONE
-    from fishr.training import Artifacts, Experiment, joined, run, run_outline
-    from fishr.training.launch import agreed, from_first
-    from fishr.training.run_folder import JOB
+    with loading():
+        from fishr.commands.rendering import progress
+        from fishr.configuration import dumps, structure
+        from fishr.configuration.toml import parse_toml
+        from fishr.sweeps.job_files import DONE
+        from fishr.training import Artifacts, Experiment, joined, run, run_outline
+        from fishr.training.launch import agreed, from_first
+        from fishr.training.run_folder import JOB
 
     if resume is not None:
         _refuse_changes()
@@ -174,6 +176,7 @@ def _shown(error: InputError | RunFailed, ranks: "Ranks", folder: Path | None) -
     return kind(f"rank {ranks.number} of {ranks.count}: {error}{remedy}")
 
 
+@loading()
 def _report(folder: Path, last: "Event | None", style: str) -> None:
     from fishr.commands.rendering import score_table
     from fishr.plots.run import save_run_figure

@@ -2,11 +2,9 @@
 
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
-from typing import cast
 
 import torch
 from torch import nn
-from torch.nn.utils import skip_init
 
 from fishr.seeding import seeded
 
@@ -22,7 +20,11 @@ def seeded_by(generator: torch.Generator) -> Generator[None]:
 
 def xavier_linear(inputs: int, outputs: int, generator: torch.Generator) -> nn.Linear:
     """Return a linear layer with weights uniform on ±√(6 / (inputs + outputs)) and zero biases."""
-    layer = cast(nn.Linear, skip_init(nn.Linear, inputs, outputs, device=generator.device))
+    layer = nn.Linear(inputs, outputs, device="meta")
+    # Neither skip_init nor to_empty: they import sympy, a third of a second.
+    layer.weight, layer.bias = (
+        nn.Parameter(torch.empty(p.shape, device=generator.device)) for p in (layer.weight, layer.bias)
+    )
     nn.init.xavier_uniform_(layer.weight, generator=generator)
     nn.init.zeros_(layer.bias)
     return layer

@@ -29,8 +29,10 @@ def save_run_figure(folder: Path) -> Path:
     steps = [line for line in lines if "loss" in line]
     evaluations = [line for line in lines if "scores" in line]
     name = json.loads((folder / "result.json").read_text())["name"]
-    figure = Figure(figsize=(10, 4), layout="constrained")
-    left, right = figure.subplots(1, 2, sharex=True)
+    # Margins for the labels that these panels have: to fit them takes longer than all else of the drawing.
+    figure = Figure(figsize=(10, 4))
+    margins = {"left": 0.09, "right": 0.99, "bottom": 0.12, "top": 0.87, "wspace": 0.15}
+    left, right = figure.subplots(1, 2, sharex=True, gridspec_kw=margins)
     # A domain has one color in both panels; penalties take the colors after the domains'.
     names = [(score["name"], score["split"]) for score in evaluations[0]["scores"]]
     _losses(left, steps, [name for name, split in names if split == "training"], first=len(names))

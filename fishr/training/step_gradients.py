@@ -210,7 +210,8 @@ def featurize(
             return (None,) * len(parameters)
         scaled = gradient if scale == 1 else gradient * scale
         with compute.products():
-            grad = torch.autograd.grad(features, parameters, scaled.to(features.dtype), allow_unused=True)
+            product: Any = _Product.apply(features, scaled.to(features.dtype))
+            grad = torch.autograd.grad(product, parameters, allow_unused=True)
         found = cast(Gradients, grad)
         return found if scale == 1 else tuple(None if g is None else g / scale for g in found)
 
@@ -239,6 +240,20 @@ def featurize(
         return total
 
     return _leaf(torch.cat(found), any(p.requires_grad for p in model.featurizer.parameters())), vjp_of_parts
+
+
+class _Product(torch.autograd.Function):
+    """A scalar whose gradient by the features is ``gradient``, to be differentiated once."""
+
+    # torch.autograd.grad with a vector imports sympy, a third of a second, to compare two shapes.
+    @staticmethod
+    def forward(ctx: Any, features: Tensor, gradient: Tensor) -> Tensor:
+        ctx.save_for_backward(gradient)
+        return features.new_zeros(())
+
+    @staticmethod
+    def backward(ctx: Any, *_: Any) -> tuple[Tensor, None]:
+        return ctx.saved_tensors[0], None
 
 
 def _passed(featurizer: Callable[..., Tensor], rows: Tensor, sizes: tuple[int, ...], passes: str | None) -> Tensor:

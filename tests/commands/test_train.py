@@ -1,5 +1,6 @@
 """``train`` through the real entry point, and what it leaves."""
 
+import gc
 import json
 import re
 import struct
@@ -9,6 +10,8 @@ from importlib import import_module
 
 import pytest
 import torch
+
+from fishr.commands.shared import loading
 
 FILES = ["checkpoint.pt", "config.toml", "figure.png", "metrics.jsonl", "result.json"]
 
@@ -126,3 +129,9 @@ def test_a_name_does_not_lead_out_of_runs(call, home, short):
     assert [path.name for path in home.iterdir()] == ["runs"]
     stems = sorted(re.sub(r"-\d{8}-\d{6}(-\d)?$", "", path.name) for path in (home / "runs").iterdir())
     assert stems == ["a-b-c", "away", "run", "tmp-away"]
+
+
+def test_the_collector_rests_while_modules_load_and_no_longer():
+    with loading():
+        assert not gc.isenabled()
+    assert gc.isenabled()

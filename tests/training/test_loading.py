@@ -28,6 +28,7 @@ UNUSED = (
     "matplotlib",
     "PIL",
     "requests",
+    "sympy",
 )
 
 
