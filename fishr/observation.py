@@ -9,9 +9,10 @@ from torch import Tensor, nn
 
 from fishr.compilation import lazy, traceable
 from fishr.errors import InputError
-from fishr.losses import CrossEntropy, Loss, labeled_rows, loss_deltas, per_sample_losses
+from fishr.losses import CrossEntropy, Loss, loss_deltas, per_sample_losses
 from fishr.mixed_samples import features_of, refuse_mixed_samples
-from fishr.ranks import ALONE, Ranks, counts_of_ranks, domains_of_ranks, given_or_alone, sum_over_ranks
+from fishr.observed_samples import ObservedSamples
+from fishr.ranks import ALONE, Ranks, given_or_alone, sum_over_ranks
 from fishr.seeding import named_generator
 from fishr.statistics.linear_head import has_bias, is_plain_linear, linear_moments
 from fishr.statistics.merge import moments_over_ranks, with_missing
@@ -39,7 +40,7 @@ def _quantity(compute: Callable[["Observation"], T]) -> lazy[T]:
 
 @traceable
 @frozen(eq=False, slots=False)
-class Observation:
+class Observation(ObservedSamples):
     """The features, logits, losses and gradient statistics of a batch; make one with ``observe``.
 
     Nothing is computed before it is read, and nothing twice. The head and all statistics run in float32 or wider,
@@ -83,48 +84,6 @@ class Observation:
         """The view of this rank's own samples alone; without other ranks the observation itself."""
         return self if self.ranks.alone else evolve(self, ranks=ALONE)
 
-    @lazy
-    def labels(self) -> Tensor:
-        """[N] or [N, C]."""
-        return self._together(self._labeled(self.batch.labels))
-
-    @lazy
-    def present(self) -> tuple[int, ...]:
-        """The domains with samples in the batch, in increasing order; all but those that are missing."""
-        return tuple(k for k, sizes in enumerate(zip(*self._sizes_of_ranks, strict=True)) if sum(sizes))
-
-    @lazy
-    def sizes(self) -> tuple[int, ...]:
-        """Samples of each domain present."""
-        return tuple(sum(sizes[k] for sizes in self._sizes_of_ranks) for k in self.present)
-
-    @property
-    def own_sizes(self) -> tuple[int, ...]:
-        """This rank's samples of each domain present on any rank."""
-        return tuple(self._labeled_rows[1][k] for k in self.present)
-
-    @property
-    def domains(self) -> int:
-        """K, the number of domains present; ``batch.domains`` counts the missing ones too."""
-        return len(self.present)
-
-    @property
-    def domain_ids(self) -> Tensor:
-        """[N], the domain of each sample."""
-        return torch.tensor(self.present).repeat_interleave(torch.tensor(self.sizes)).to(self.labels.device)
-
-    def per_domain(self, rows: Tensor) -> tuple[Tensor, ...]:
-        """Split a tensor with a row for each sample, in the order of ``labels``, into those of each domain present."""
-        if len(rows) != sum(self.sizes):
-            raise InputError(f"per_domain: got {len(rows)} rows, expected {sum(self.sizes)}, one for each sample")
-        return rows.split(list(self.sizes))
-
-    by_domain = per_domain  # its earlier name
-
-    def domain_means(self, values: Tensor) -> Tensor:
-        """Return the mean over each domain's samples, [K]."""
-        return torch.stack([part.mean() for part in self.per_domain(values)])
-
     @property
     def domain_samples(self) -> tuple[tuple[Tensor, Tensor], ...]:
         """Features and labels of each domain."""
@@ -161,9 +120,8 @@ class Observation:
             return self._together(self.own.features)
         found = self._featurized if self.given is None else self.given
         features = self._labeled(checked_rows("featurizer", self.featurizer, found, len(self.batch.labels)))
-        if not features.is_floating_point():
-            return features
-        return features.to(torch.promote_types(self._head_type(features), torch.float32))
+        wide = torch.promote_types(self._head_type(features), torch.float32)
+        return features.to(wide) if features.is_floating_point() else features
 
     @_quantity
     def logits(self) -> Tensor:
@@ -211,10 +169,8 @@ class Observation:
         if self.closed_form:
             with torch.autocast(self.features.device.type, enabled=False):
                 return linear_moments(self.deltas, self.features, self.sizes, bias=has_bias(self.head))
-        inputs = self._inputs_of_module
-        return gradient_moments(
-            self.module_before, inputs, self.labels, self.sizes, self.loss, self.route, layers=self._layers
-        )
+        module, inputs = self.module_before, self._inputs_of_module
+        return gradient_moments(module, inputs, self.labels, self.sizes, self.loss, self.route, layers=self._layers)
 
     @_quantity
     def gram(self) -> Tensor:
@@ -301,26 +257,6 @@ class Observation:
             kind = type(self.batch.inputs).__qualname__
             raise InputError(f"layers: got {self.layers} of inputs in a {kind}, expected one tensor; use the head's")
         return self._labeled(self.batch.inputs)
-
-    @lazy
-    def _labeled_rows(self) -> tuple[Tensor | None, tuple[int, ...]]:
-        """This rank's samples that have a label, None for all, and their number in each domain of the batch."""
-        return labeled_rows(self.loss, self.batch.labels, self.batch.sizes)
-
-    def _labeled(self, rows: Tensor) -> Tensor:
-        chosen, _ = self._labeled_rows
-        return rows if chosen is None else rows[chosen]
-
-    @lazy
-    def _sizes_of_ranks(self) -> list[tuple[int, ...]]:
-        sizes = counts_of_ranks(self._labeled_rows[1], self.ranks)
-        if not all(map(any, sizes)):
-            raise InputError("labels: got a batch without a label, expected one on each rank; draw more samples")
-        return sizes
-
-    def _together(self, rows: Tensor) -> Tensor:
-        """Return the rows of all ranks by domain, each domain's in the order of ranks."""
-        return rows if self.ranks.alone else domains_of_ranks(rows, self._sizes_of_ranks, self.ranks)
 
 
 def _check_type(name: str, value: object, expected: type, remedy: str) -> None:
