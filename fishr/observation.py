@@ -59,6 +59,7 @@ class Observation(ObservedSamples):
         given: this rank's features, where they are computed already.
         graph: whether quantities have a graph to the modules' parameters.
         seed: of ``generator``; the same on all ranks, another one at each step.
+        lr_factor: of the learning rates of networks that penalties train themselves.
 
     Raises:
         InputError: the head is no module, or the batch no ``DomainBatch``. When read: no sample of a rank has a label.
@@ -74,6 +75,7 @@ class Observation(ObservedSamples):
     layers: tuple[str, ...] = HEAD
     graph: bool = True
     seed: int | None = None
+    lr_factor: float = 1.0
 
     def __attrs_post_init__(self) -> None:
         _check_type("head", self.head, nn.Module, "call observe(featurizer, head, batch)")
@@ -274,6 +276,7 @@ def observe(
     features: Tensor | None = None,
     layers: tuple[str, ...] = HEAD,
     seed: int | None = None,
+    lr_factor: float = 1.0,
 ) -> Observation:
     """Return a lazy view of a model on a batch of domains: reading a quantity computes it, once.
 
@@ -290,10 +293,12 @@ def observe(
             ``("featurizer.layer4", "head")``; ``("featurizer", "head")`` is the whole network. Other than the head's,
             they take a pass of their own through the network.
         seed: of the generators that penalties draw from, see ``Observation.generator``; for example the step.
+        lr_factor: of the learning rates of networks that penalties train themselves, such as a scheduler's at the step.
 
     Example:
         >>> batch = DomainBatch(torch.randn(6, 4), torch.tensor([0, 1, 0, 1, 0, 1]), sizes=(2, 4))
         >>> observe(nn.Identity(), nn.Linear(4, 2), batch).losses.shape
         torch.Size([6])
     """
-    return Observation(featurizer, head, batch, loss, route, given_or_alone(ranks), features, layers, seed=seed)
+    ranks = given_or_alone(ranks)
+    return Observation(featurizer, head, batch, loss, route, ranks, features, layers, seed=seed, lr_factor=lr_factor)

@@ -142,7 +142,7 @@ class ADRMX:
             return cross_entropy(logits, targets)
 
         def trained(name: str, value: Tensor, optimizer: Optimizer) -> dict[str, Owned]:
-            return {name: state[name].trained(value, leaves[name], optimizer, seen.ranks)}
+            return {name: state[name].trained(value, leaves[name], optimizer, seen)}
 
         adversarial = loss("discriminator", free, domains)
         if self.adversary.learns(step):

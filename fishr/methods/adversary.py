@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from fishr.checks import number, whole
 from fishr.methods.ranges import Range, choice, fixed, power
 from fishr.methods.ranges import whole as whole_of
-from fishr.ranks import Ranks
+from fishr.observation import Observation
 from fishr.training.optimizers import Adam, Optimizer
 from fishr.training.owned import Owned
 
@@ -77,7 +77,7 @@ class Adversary:
         leaves: dict[str, Tensor],
         state: Owned,
         step: int,
-        ranks: Ranks,
+        seen: Observation,
         together: bool,
     ) -> tuple[Tensor, Owned]:
         """Return the risk of a step and the discriminator after it.
@@ -90,7 +90,7 @@ class Adversary:
         """
         turn = self.learns(step)
         if together or turn:
-            state = state.trained(value, leaves, self.optimizer, ranks)
+            state = state.trained(value, leaves, self.optimizer, seen)
         return (risk() if together or not turn else value.detach()), state
 
 

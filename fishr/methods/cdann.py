@@ -78,7 +78,7 @@ class CDANN:
         def risk() -> Tensor:
             return seen.losses.mean() - self.weight * value
 
-        return self.adversary.contested(value, risk, leaves, state, step, seen.ranks, self.form == "paper")
+        return self.adversary.contested(value, risk, leaves, state, step, seen, self.form == "paper")
 
     def _weights(self, labels: Tensor, losses: Tensor) -> Tensor:
         counts = labels.bincount()

@@ -68,7 +68,7 @@ class DANN:
         def risk() -> Tensor:
             return seen.losses.mean() - self.weight * value
 
-        return self.adversary.contested(value, risk, leaves, state, step, seen.ranks, self.form == "paper")
+        return self.adversary.contested(value, risk, leaves, state, step, seen, self.form == "paper")
 
 
 METHODS = {

@@ -154,7 +154,7 @@ class SagNet:
         leaves = state.leaves()
         learned = logits("style", leaves, mean.detach(), variance.detach())
         losses = cross_entropy(learned, seen.labels)
-        state = state.trained(losses, leaves, self._optimizer, seen.ranks)
+        state = state.trained(losses, leaves, self._optimizer, seen)
         against = logits("adversary", state.parameters, mean, variance)
         return -self.weight * against.log_softmax(1).mean(), state
 

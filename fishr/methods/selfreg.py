@@ -75,7 +75,7 @@ class SelfReg:
         mixtures = (share * rows[first] + (1 - share) * rows[second] for rows in (logits, projected))
         scale = seen.losses.detach().mean().clamp(max=1.0)
         value = scale * (share * pair + (1 - share) * distances(*mixtures))
-        return value, state.trained(value, leaves, Adam(self.lr), seen.ranks) if self.form == "paper" else state
+        return value, state.trained(value, leaves, Adam(self.lr), seen) if self.form == "paper" else state
 
 
 def _projector(features: int) -> nn.Module:

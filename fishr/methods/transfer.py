@@ -91,7 +91,8 @@ class Transfer:
         found, features = self._from(head), seen.features.detach()
         for _ in range(self.ascents):
             leaves = found.leaves()
-            moved = found.trained(-self._gap(seen, leaves, features), leaves, SGD(self.lr), seen.ranks)
+            # The same on all ranks, whose samples are gathered.
+            moved = found.trained(-self._gap(seen, leaves, features), leaves, SGD(self.lr))
             found = evolve(moved, parameters=_projected(moved.parameters, head, self.radius))
         return self._gap(seen, found.parameters, features), found
 

@@ -121,7 +121,7 @@ class URM:
         fake, value = discriminate(seen.features.detach()), discriminate(seen.features)
         true = discriminate(noise)
         own = bce(true, torch.ones_like(true)) + self.features * bce(fake, torch.zeros_like(fake))
-        return bce(value, torch.ones_like(value)), state.trained(own, leaves, self.optimizer, seen.ranks)
+        return bce(value, torch.ones_like(value)), state.trained(own, leaves, self.optimizer, seen)
 
     def _network(self, inputs: int) -> nn.Module:
         widths = [inputs, *[_WIDTH] * (self.hidden + 1)]

@@ -1,6 +1,5 @@
 """An experiment: all settings of a run as one frozen value."""
 
-import inspect
 import math
 from collections.abc import Mapping
 from typing import Any, Literal
@@ -23,7 +22,7 @@ from fishr.penalties.schedules import Schedule, as_schedule
 from fishr.statistics.moments import Route
 from fishr.training.compute import Compute
 from fishr.training.objective import Objective
-from fishr.training.optimizers import Optimizer
+from fishr.training.optimizers import Optimizer, lr_of
 from fishr.transforms.batch_transform import BatchTransform
 from fishr.types import HEAD
 
@@ -62,7 +61,8 @@ class Experiment:
         compute: Precision, memory layout and micro-batches of a step.
         seed: Seed of data, first weights and batches.
         lr_schedule: Factor of the optimizer's learning rate, by the number of updates before the step; a number is a
-            constant. A warm-up is a ``LinearSchedule``; ``Joined`` puts another schedule after it.
+            constant. A warm-up is a ``LinearSchedule``; ``Joined`` puts another schedule after it. The optimizers of
+            networks that a risk, penalty or descent trains beside the model follow it too.
         lr_factors: Factors of the learning rates of layers, by names below "featurizer" and "head"; the longest name
             that a parameter is below counts. Each is a number or a schedule. At a rate of 0, weights do not change.
         transform: Changes each batch before the model sees it, such as ``Mixup``; None: nothing does.
@@ -134,18 +134,18 @@ class Experiment:
         since = step - self.evaluate_from
         return step == self.steps or (step > 0 and since >= 0 and since % self.evaluate_every == 0)
 
+    def lr_factor(self, step: int) -> float:
+        """Return ``lr_schedule`` at a step."""
+        return 1.0 if self.lr_schedule is None else _factor(self.lr_schedule, step, "lr_schedule")
+
     def learning_rates(self, step: int) -> dict[str, float]:
         """Return lr · factor · schedule at a step, by layer; nothing where the optimizer's own rate is that of all."""
         if self.lr_schedule is None and self.lr_factors is None:
             return {}
-        lr: Any = getattr(self.optimizer, "lr", None)
-        if not isinstance(lr, int | float) or "lr" not in inspect.signature(type(self.optimizer)).parameters:
-            name = "lr_schedule" if self.lr_factors is None else "lr_factors"
-            raise InputError(
-                f"{name}: got one for {type(self.optimizer).__name__}, which has no number lr in its fields; "
-                "take an optimizer that has, or leave it out"
-            )
-        whole_model = 1.0 if self.lr_schedule is None else _factor(self.lr_schedule, step, "lr_schedule")
+        lr, whole_model = (
+            lr_of(self.optimizer, "lr_factors" if self.lr_factors else "lr_schedule"),
+            self.lr_factor(step),
+        )
         factors = (self.lr_factors or {}).items()
         layers = {layer: _factor(factor, step, f"lr_factors.{layer}") for layer, factor in factors}
         # In this order, rates are those of torch's LambdaLR on groups of parameters, to the bit.

@@ -4,6 +4,7 @@ They are torch's own functional Adam, AdamW and SGD on copies, so that the resul
 the arguments do not change.
 """
 
+import inspect
 from collections.abc import Callable
 from typing import Any, Protocol, cast
 
@@ -58,6 +59,17 @@ def updated(optimizer: Optimizer, gradients: Gradients, state: Any, parameters: 
     if not isinstance(found[1], OptimizerState):
         require_tree(found[1], "optimizer state")
     return found
+
+
+def lr_of(optimizer: Optimizer, setting: str) -> float:
+    """Return the learning rate that a setting changes; refuse an optimizer that has none in its fields."""
+    lr: Any = getattr(optimizer, "lr", None)
+    if not isinstance(lr, int | float) or "lr" not in inspect.signature(type(optimizer)).parameters:
+        raise InputError(
+            f"{setting}: got one for {type(optimizer).__name__}, which has no number lr in its fields; "
+            "take an optimizer that has, or leave it out"
+        )
+    return lr
 
 
 def _shape(value: object) -> torch.Size | None:

@@ -1,20 +1,21 @@
 """Parameters that a penalty or risk keeps in its state and trains itself, such as those of a discriminator."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import torch
-from attrs import frozen
+from attrs import evolve, frozen
 from torch import Tensor, nn
 from torch.func import functional_call
 
 from fishr.compilation import traceable
 from fishr.errors import InputError
 from fishr.models.initialization import seeded_by
-from fishr.ranks import ALONE, Ranks, mean_over_ranks
+from fishr.observation import Observation
+from fishr.ranks import mean_over_ranks
 from fishr.seeding import seeded
 from fishr.tensor_trees import parts
-from fishr.training.optimizers import Optimizer, updated
+from fishr.training.optimizers import Optimizer, lr_of, updated
 from fishr.types import Problem
 
 
@@ -69,7 +70,9 @@ class Owned:
         own = {name: p.detach().requires_grad_() for name, p in self.parameters.items()}
         return own | {name: buffer.clone() for name, buffer in self.buffers.items()}
 
-    def trained(self, value: Tensor, leaves: dict[str, Tensor], optimizer: Optimizer, ranks: Ranks = ALONE) -> "Owned":
+    def trained(
+        self, value: Tensor, leaves: dict[str, Tensor], optimizer: Optimizer, seen: Observation | None = None
+    ) -> "Owned":
         """Return the state after one update that lowers a value; parameters that it does not depend on stay.
 
         Without gradients, as in a term of weight 0, buffers alone change.
@@ -78,10 +81,11 @@ class Owned:
             value: 0-dim, the same on all ranks; its graph is kept for other terms.
             leaves: What the value was computed by.
             optimizer: That of ``of``; its learning rate may differ from step to step.
-            ranks: The processes that share the batch: ``seen.ranks``.
+            seen: The observation of the step, for the processes that share the batch and for the factor of the
+                learning rate by the run's ``lr_schedule``; None: one process, and the optimizer's own rate.
 
         Raises:
-            InputError: The value has no graph.
+            InputError: The value has no graph, or the factor is not 1 and the optimizer has no field ``lr``.
         """
         parameters, memory = self.parameters, self.memory
         if torch.is_grad_enabled():
@@ -89,9 +93,15 @@ class Owned:
                 raise InputError("trained: got a value without a graph, expected one that is computed by the leaves")
             wanted = [leaves[name] for name in parameters]
             found = torch.autograd.grad(value, wanted, retain_graph=True, allow_unused=True)
+            factor = 1.0
+            if seen is not None:
+                found, factor = mean_over_ranks(found, seen.ranks), seen.lr_factor
             before = tuple(parameters.values())
-            after, memory = updated(optimizer, mean_over_ranks(found, ranks), memory, before)
-            parameters = dict(zip(parameters, after, strict=True))
+            if factor != 1 and (rate := lr_of(optimizer, "lr_schedule") * factor):
+                optimizer = evolve(cast(Any, optimizer), lr=rate)
+            after, memory = updated(optimizer, found, memory, before)
+            # At a rate of 0 the optimizer's state goes on as at any other.
+            parameters = dict(zip(parameters, after if factor else before, strict=True))
         return Owned(parameters, {name: leaves[name].detach() for name in self.buffers}, memory)
 
 

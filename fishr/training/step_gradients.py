@@ -169,9 +169,9 @@ class StepGradients:
 
     def _observed(self, batch: DomainBatch, features: Tensor) -> Observation:
         model, experiment = self.model, self.experiment
-        route, layers = experiment.route or "auto", experiment.layers
+        route, layers, factor = experiment.route or "auto", experiment.layers, experiment.lr_factor(self.state.step)
         return observe(
-            model.featurizer, model.head, batch, experiment.loss, route, self.ranks, features, layers, self.seed
+            model.featurizer, model.head, batch, experiment.loss, route, self.ranks, features, layers, self.seed, factor
         )
 
 

@@ -19,12 +19,14 @@ from fishr.errors import InputError
 from fishr.losses import CrossEntropy
 from fishr.models.featurizers import MLP
 from fishr.models.heads import LinearHead
-from fishr.penalties import Fishr, Scaled, Total
+from fishr.observation import observe
+from fishr.penalties import Fishr, Scaled, StepSchedule, Total
 from fishr.ranks import ALONE, Ranks
-from fishr.training import SGD, Adam, Compute, Experiment, Objective, Stepped, train
+from fishr.training import SGD, Adam, Compute, Experiment, Objective, Stepped, advance, train
 from fishr.training.explanation import explain_objective
+from fishr.training.model import build_model
 from fishr.training.owned import Owned, applied
-from fishr.types import Problem
+from fishr.types import DomainBatch, Problem
 
 OPTIMIZER = Adam(lr=0.01, weight_decay=0.1)
 
@@ -48,7 +50,18 @@ class Rival:
         value = nn.functional.cross_entropy(logits, seen.domain_ids)
         if step % 2:
             return seen.losses.mean() - value, state
-        return value.detach(), state.trained(value, leaves, OPTIMIZER, seen.ranks)
+        return value.detach(), state.trained(value, leaves, OPTIMIZER, seen)
+
+
+@attrs.frozen
+class Fixed:
+    """An optimizer without a learning rate."""
+
+    def init(self, parameters: Any) -> tuple[()]:
+        return ()
+
+    def update(self, gradients: Any, state: Any, parameters: Any) -> Any:
+        return parameters, state
 
 
 def three_domains(seed: int, data_dir: object) -> Domains:
@@ -171,6 +184,37 @@ def test_a_value_without_a_graph_is_refused() -> None:
         state.trained(value.detach(), state.leaves(), OPTIMIZER)
 
 
+@pytest.mark.parametrize("factor", [0.0, 0.3])
+def test_its_learning_rate_follows_the_schedule(factor: float, same: Any) -> None:
+    scheduled = attrs.evolve(EXPERIMENT, lr_schedule=StepSchedule(at=1, before=1.0, after=factor))
+    (_, first, second, third, _), (_, plain, *_) = states(scheduled), states(EXPERIMENT)
+    assert same(first.penalty["risk"], plain.penalty["risk"])
+    found = third.penalty["risk"]
+    if factor == 0:
+        assert same(found.parameters, first.penalty["risk"].parameters)
+        assert found.memory.steps[0] == 2
+        return
+    # The third step again, with that rate in the critic's optimizer.
+    domains = three_domains(0, None)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(globals(), "OPTIMIZER", attrs.evolve(OPTIMIZER, lr=OPTIMIZER.lr * factor))
+        by_hand, _ = advance(build_model(EXPERIMENT, domains), EXPERIMENT, second, domains.training)
+    assert same(found, by_hand.penalty["risk"])
+
+
+def test_an_optimizer_without_a_rate_follows_no_schedule() -> None:
+    state = Rival().init(Problem.of(nn.Linear(4, 3), domains=2))
+    leaves, batch = state.leaves(), DomainBatch(torch.ones(3, 4), torch.zeros(3).long(), (3,))
+    value = functional_call(critic(4, 2), leaves, (torch.ones(4, 4),)).mean()
+    for factor, refused in ((1.0, False), (0.5, True)):
+        seen = observe(nn.Identity(), nn.Linear(4, 3), batch, lr_factor=factor)
+        if refused:
+            with pytest.raises(InputError, match=r"^lr_schedule: got one for Fixed, which has no number lr"):
+                state.trained(value, leaves, Fixed(), seen)
+        else:
+            state.trained(value, leaves, Fixed(), seen)
+
+
 def test_unknown_widths_are_refused() -> None:
     problem = Problem.of(nn.Sequential(nn.Linear(4, 5), nn.Linear(5, 3)), domains=2)
     with pytest.raises(InputError, match=r"Rival: got a problem of unknown width.*features=\.\.\., outputs=\.\.\."):
@@ -210,7 +254,8 @@ def summed(ranks: Ranks) -> Any:
     leaves = state.leaves()
     inputs = torch.full((3, 2), 1.0 + ranks.number)
     value = fishr.sum_over_ranks(applied(nn.Linear(2, 1), leaves, inputs).sum(), ranks)
-    return state.parameters["weight"] - state.trained(value, leaves, SGD(lr=1.0), ranks).parameters["weight"]
+    seen = observe(nn.Identity(), nn.Linear(2, 3), DomainBatch(inputs, torch.zeros(3).long(), (3,)), ranks=ranks)
+    return state.parameters["weight"] - state.trained(value, leaves, SGD(lr=1.0), seen).parameters["weight"]
 
 
 @pytest.mark.slow
