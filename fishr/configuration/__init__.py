@@ -2,7 +2,8 @@
 
 from fishr.configuration.problems import ConfigurationError, Problem
 from fishr.configuration.schema import schema
-from fishr.configuration.structure import structure, unstructure
+from fishr.configuration.structure import structure
 from fishr.configuration.toml import apply_overrides, dumps, load
+from fishr.configuration.unstructure import unstructure
 
 __all__ = ["ConfigurationError", "Problem", "apply_overrides", "dumps", "load", "schema", "structure", "unstructure"]

@@ -1,11 +1,9 @@
-"""Tables to frozen objects and back, strictly: nothing is coerced, dropped or guessed."""
+"""Tables to frozen objects, strictly: nothing is coerced, dropped or guessed."""
 
-import inspect
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from functools import lru_cache, partial
-from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Literal, TypeVar, cast, get_args, get_origin
 
@@ -27,11 +25,10 @@ from fishr.configuration.declared_types import (
     is_union,
     settings,
 )
-from fishr.configuration.families import FAMILIES, KIND, Family, plugin_name
+from fishr.configuration.families import FAMILIES, KIND, Family
 from fishr.configuration.problems import (
     ConfigurationError,
     Problem,
-    described,
     flaw,
     listed,
     one_of,
@@ -78,27 +75,6 @@ def structure(
             raise flaw("tables are nested too deeply to be read") from None
 
 
-def unstructure(obj: object, families: tuple[Family, ...] = FAMILIES) -> dict[str, Any]:
-    """Return the table that describes an object, in the order of its fields; those that are None are left out.
-
-    Raises:
-        ConfigurationError: All parts of the object that no file can hold, such as a lambda.
-
-    Example:
-        >>> from fishr.penalties import Scaled, Total, VREx
-        >>> unstructure(Total(rex=Scaled(VREx(form="pairwise"), 10.0)))
-        {'rex': {'kind': 'Scaled', 'penalty': {'kind': 'VREx', 'form': 'pairwise'}, 'schedule': 10.0}}
-    """
-    if not is_record(type(obj)):
-        raise unexpected(obj, "an object of a frozen attrs class")
-    table = _written(obj, type(obj), families)
-    # Reading the table back finds, with its path, whatever a file cannot hold.
-    problems = list(_differences(obj, structure(table, type(obj), None, families)))
-    if problems:
-        raise ConfigurationError(problems)
-    return table
-
-
 @lru_cache(maxsize=64)
 def _converter(families: tuple[Family, ...], plugins: tuple[str, ...] | None) -> cattrs.Converter:
     """Return a converter with strict hooks; cattrs' own read "5" as 5 and "false" as True."""
@@ -106,8 +82,8 @@ def _converter(families: tuple[Family, ...], plugins: tuple[str, ...] | None) ->
     hooks = _Hooks(convert, families, plugins, convert.get_structure_hook(tuple[int, ...]))
     # Later predicates come first; cattrs' own hooks of these classes take their subclasses too.
     for scalar in (*SCALARS, bytes):
-        convert.register_structure_hook(scalar, _scalar)
-    convert.register_structure_hook_func(lambda declared: True, _scalar)
+        convert.register_structure_hook(scalar, read_scalar)
+    convert.register_structure_hook_func(lambda declared: True, read_scalar)
     convert.register_structure_hook_func(is_array, hooks.array)
     convert.register_structure_hook_func(is_union, hooks.union)
     convert.register_structure_hook_factory(is_mapping, hooks.entries)
@@ -196,7 +172,7 @@ class _Hooks:
         if isinstance(value, ConfigurationError):
             raise value
         if isinstance(value, int | float) and not isinstance(value, bool) and family.number:
-            return family.exported(family.number)(_scalar(value, float))
+            return family.exported(family.number)(read_scalar(value, float))
         if isinstance(value, bool) and family.switch:
             return family.exported(family.switch[value])()
         table = dict(self.table(value, declared))
@@ -210,73 +186,6 @@ class _Hooks:
             unknown = f"unknown key, the function {found.__qualname__} takes none"
             raise ConfigurationError(Problem(quoted(key), unknown) for key in list(table)[:_MOST])
         return family.exported(family.wrapper)(found) if family.wrapper else found
-
-
-def _written(value: Any, declared: Any, families: tuple[Family, ...]) -> Any:
-    """Return what describes a value; what does not fit the declared type is found when it is read back."""
-    cls = cast(type[Any], type(value))
-    declared = next((one for one in alternatives(declared) if cls in (one, get_origin(one))), alternatives(declared)[0])
-    family = family_of(declared, families)
-    if family is not None:
-        return _written_member(value, family, families)
-    if isinstance(value, int) and declared is float:
-        return _scalar(value, float) if type(value) is int else value
-    if isinstance(value, Path):
-        return value.as_posix()
-    if is_array(declared) and isinstance(value, tuple):
-        items = get_args(declared)
-        items = items[:1] * len(value) if items[-1] is ... else items
-        return [_written(one, item, families) for one, item in zip_longest(value, items[: len(value)])]
-    if is_mapping(declared) and isinstance(value, Mapping):
-        return {key: _written(one, get_args(declared)[1], families) for key, one in value.items()}
-    if not is_record(cls) or cls is not declared:
-        return value
-    held = {key: (getattr(value, one.name), one.type) for key, one in settings(cls).items()}
-    if is_flat(cls):
-        return _written(*next(iter(held.values())), families)
-    return {key: _written(*one, families) for key, one in held.items() if one[0] is not None}
-
-
-def _written_member(value: Any, family: Family, families: tuple[Family, ...]) -> Any:
-    """Return a member's table with its kind, or the error that reading it back raises."""
-    cls, named = cast(type[Any], type(value)), cast(Any, type(value))
-    if cls is family.exported(family.wrapper):
-        named = getattr(value, attrs.fields(cls)[0].name)
-    elif inspect.isfunction(value) and not family.wrapper:
-        named = value
-    elif not is_record(cls):
-        return value
-    try:
-        if cls is family.exported(family.number):
-            return _scalar(attrs.astuple(value)[0], float)
-        kind = cls.__name__ if family.builtin(cls.__name__) is cls else plugin_name(named)
-        if kind in family.switch:
-            return family.switch.index(kind) == 1
-        if ":" in kind:
-            family.check(named, kind)
-        table = _written(value, cls, families) if named is cls else {}
-        if KIND in table:
-            raise flaw(f"the key {KIND} names the class, so nothing else can be called {KIND}")
-    except ConfigurationError as error:
-        return error
-    return table if kind == family.implied else {KIND: kind, **table}
-
-
-def _differences(given: Any, read: Any) -> Iterator[Problem]:
-    """Find the parts of an object that are read back as something else."""
-    below: list[tuple[str, Any, Any]] = []
-    if type(given) is type(read) and is_record(type(given)):
-        below = [(key, *(getattr(x, one.name) for x in (given, read))) for key, one in settings(type(given)).items()]
-    elif isinstance(given, tuple) and isinstance(read, tuple):
-        below = [(f"[{index}]", *pair) for index, pair in enumerate(zip(given, read, strict=True))]
-    elif isinstance(given, Mapping) and isinstance(read, Mapping):
-        below = [(quoted(key), given[key], read[key]) for key in given]
-    elif given is None and read is not None:
-        yield Problem("", "None cannot be written, for a key that is left out means the default")
-    elif given != read or (type(given) is not type(read) and not isinstance(read, float)):
-        yield Problem("", f"got {described(given)}, expected a {type(read).__name__}: it is read back as one")
-    for step, one, other in below:
-        yield from (problem.under(step) for problem in _differences(one, other))
 
 
 def _problems(error: Exception, cls: Any) -> list[Problem]:
@@ -328,7 +237,7 @@ def _complaint(cls: Any, error: Exception) -> Problem:
     return Problem("", message or type(error).__name__)
 
 
-def _scalar(value: object, declared: Any) -> Any:
+def read_scalar(value: object, declared: Any) -> Any:
     """Return a scalar as it is; of numbers and paths, as the declared type."""
     if get_origin(declared) is Literal:
         if any(type(value) is type(known) and value == known for known in get_args(declared)):

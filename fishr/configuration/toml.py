@@ -11,7 +11,8 @@ import tomli_w
 
 from fishr.configuration.families import KIND
 from fishr.configuration.problems import ConfigurationError, Problem, described, flaw, quoted, text_value
-from fishr.configuration.structure import structure, unstructure
+from fishr.configuration.structure import structure
+from fishr.configuration.unstructure import unstructure
 from fishr.errors import reason
 
 T = TypeVar("T")

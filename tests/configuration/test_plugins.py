@@ -11,7 +11,8 @@ from attrs import frozen
 
 from fishr.configuration.families import Family
 from fishr.configuration.problems import ConfigurationError
-from fishr.configuration.structure import structure, unstructure
+from fishr.configuration.structure import structure
+from fishr.configuration.unstructure import unstructure
 
 MODULE = "a_module_of_mine"
 
