@@ -13,15 +13,14 @@ from fishr.methods.method import Hparams, Method, require_classes
 from fishr.methods.ranges import Range, choice, fixed
 from fishr.observation import Observation
 from fishr.penalties.combinators import Scaled, Total
-from fishr.penalties.penalty import require_present
+from fishr.penalties.penalty import Memoryless, require_present
 from fishr.training.objective import Objective
-from fishr.types import Problem
 
 _BASE_TEMPERATURE = 0.07
 
 
 @frozen
-class CAD:
+class CAD(Memoryless):
     """−(τ/0.07) · mean_i log Σ_{j of another domain} p_ij, with p_ij ∝ exp(z_i·z_j/τ) over the other samples j ≠ i.
 
     With ``flipped=False`` it is +(τ/0.07) · mean_i log Σ_{j of the same domain} p_ij. Anchors i are the samples with
@@ -59,11 +58,6 @@ class CAD:
     normalized: bool = False
     form: Literal["domainbed", "paper"] = field(default="domainbed", validator=one_of("domainbed", "paper"))
     least_domains: ClassVar[int] = 2
-
-    def init(self, problem: Problem) -> tuple[()]:
-        """Return no state; refuse fewer than two domains."""
-        problem.require_domains("CAD", self.least_domains)
-        return ()
 
     def __call__(self, seen: Observation, state: tuple[()], step: int) -> tuple[Tensor, tuple[()]]:
         """Return the penalty, 0-dim, in nats."""

@@ -13,12 +13,12 @@ from fishr.methods.mmd import MMD, discrepancy
 from fishr.methods.ranges import Range, power
 from fishr.observation import Observation
 from fishr.penalties.combinators import Scaled, Total
+from fishr.penalties.penalty import Memoryless
 from fishr.training.objective import Objective
-from fishr.types import Problem
 
 
 @frozen
-class CausIRL:
+class CausIRL(Memoryless):
     """Distance of CORAL or MMD between two pools of samples: those before and after a random cut of each domain.
 
     The cut of a domain of n samples is uniform on 0 to n − 1, drawn from ``seen.generator("causirl")``. The distance is
@@ -43,10 +43,6 @@ class CausIRL:
 
     distance: Literal["coral", "mmd"] = field(default="coral", validator=one_of("coral", "mmd"))
     compares_domains: ClassVar[bool] = True
-
-    def init(self, problem: Problem) -> tuple[()]:
-        """Return no state."""
-        return ()
 
     def __call__(self, seen: Observation, state: tuple[()], step: int) -> tuple[Tensor, tuple[()]]:
         """Return the penalty, 0-dim."""

@@ -11,13 +11,13 @@ from fishr.methods.method import Method
 from fishr.methods.ranges import Range, power
 from fishr.observation import Observation
 from fishr.penalties.combinators import Total
+from fishr.penalties.penalty import Memoryless
 from fishr.statistics.distances import distance_to_mean, distance_to_mean_of_products
 from fishr.training.objective import Objective
-from fishr.types import Problem
 
 
 @frozen
-class CMA:
+class CMA(Memoryless):
     """(1/K) Σ_e [α ‖g_e − ḡ‖² + β ‖H_e − H̄‖²_F], of gradient and Hessian of R_e by a linear head.
 
     No Hessian is formed: inner products of two of them are sums over pairs of samples, [N, N]. Sums and K are over the
@@ -45,11 +45,6 @@ class CMA:
     alpha: float = field(default=5e-3, validator=number())
     beta: float = field(default=1e-4, validator=number())
     least_domains: ClassVar[int] = 2
-
-    def init(self, problem: Problem) -> tuple[()]:
-        """Return no state; refuse fewer than two domains."""
-        problem.require_domains("CMA", self.least_domains)
-        return ()
 
     def __call__(self, seen: Observation, state: tuple[()], step: int) -> tuple[Tensor, tuple[()]]:
         """Return the penalty, 0-dim."""

@@ -10,14 +10,13 @@ from fishr.methods.method import Method, require_samples
 from fishr.methods.ranges import Range, power
 from fishr.observation import Observation
 from fishr.penalties.combinators import Scaled, Total
-from fishr.penalties.penalty import require_present
+from fishr.penalties.penalty import Memoryless, require_present
 from fishr.statistics.distances import covariance_products, distance_to_mean_of_products
 from fishr.training.objective import Objective
-from fishr.types import Problem
 
 
 @frozen
-class CORAL:
+class CORAL(Memoryless):
     """2/(K(K−1)) Σ_{i<j} [mean (μ_i − μ_j)² + mean (C_i − C_j)²] over the F entries of μ and the F² of C.
 
     μ_e is the mean of the features of domain e and C_e their covariance, divided by n − 1. Sums and K are over the
@@ -38,11 +37,6 @@ class CORAL:
     """
 
     least_domains: ClassVar[int] = 2
-
-    def init(self, problem: Problem) -> tuple[()]:
-        """Return no state; refuse fewer than two domains."""
-        problem.require_domains("CORAL", self.least_domains)
-        return ()
 
     def __call__(self, seen: Observation, state: tuple[()], step: int) -> tuple[Tensor, tuple[()]]:
         """Return the penalty, 0-dim, in features squared plus features to the fourth."""

@@ -12,9 +12,9 @@ from fishr.errors import InputError
 from fishr.methods.method import Hparams, Method
 from fishr.methods.ranges import Range, power, uniform
 from fishr.observation import Observation
+from fishr.penalties.penalty import Memoryless
 from fishr.penalties.schedules import StepSchedule
 from fishr.training.objective import Objective
-from fishr.types import Problem
 
 _BISECTIONS = 32
 
@@ -25,7 +25,7 @@ def _share(risk: object, attribute: object, value: float) -> None:
 
 
 @frozen
-class EQRM:
+class EQRM(Memoryless):
     """The α-quantile of the domains' risks, from a Gaussian kernel density of bandwidth 1.06 · std · K^(−1/5); a risk.
 
     Before step ``burn_in`` it is the mean risk. The quantile x has (1/K) Σ_e Φ((x − R_e) / h) = α. K counts the domains
@@ -57,10 +57,6 @@ class EQRM:
     burn_in: float = field(default=0.0, validator=number())
     form: Literal["domainbed", "paper"] = field(default="domainbed", validator=one_of("domainbed", "paper"))
     compares_domains: ClassVar[bool] = True
-
-    def init(self, problem: Problem) -> tuple[()]:
-        """Return no state."""
-        return ()
 
     def __call__(self, seen: Observation, state: tuple[()], step: int) -> tuple[Tensor, tuple[()]]:
         """Return the risk, 0-dim, in the loss's unit."""

@@ -11,12 +11,12 @@ from fishr.methods.method import Method
 from fishr.methods.ranges import Range, power
 from fishr.observation import Observation
 from fishr.penalties.combinators import Total
+from fishr.penalties.penalty import Memoryless
 from fishr.training.objective import Objective
-from fishr.types import Problem
 
 
 @frozen
-class HGP:
+class HGP(Memoryless):
     """(1/K) Σ_e [α ‖H_e g_e − sg(H̄ ḡ)‖² + β ‖g_e − sg(ḡ)‖²], of gradient and Hessian of R_e by a linear head.
 
     H̄ and ḡ are the means over domains, sg makes them constants. Products have a closed form, without a second backward
@@ -44,11 +44,6 @@ class HGP:
     alpha: float = field(default=1e-4, validator=number())
     beta: float = field(default=5e-3, validator=number())
     least_domains: ClassVar[int] = 2
-
-    def init(self, problem: Problem) -> tuple[()]:
-        """Return no state; refuse fewer than two domains."""
-        problem.require_domains("HGP", self.least_domains)
-        return ()
 
     def __call__(self, seen: Observation, state: tuple[()], step: int) -> tuple[Tensor, tuple[()]]:
         """Return the penalty, 0-dim."""

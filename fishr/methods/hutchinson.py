@@ -11,13 +11,13 @@ from fishr.methods.method import Method
 from fishr.methods.ranges import Range, power
 from fishr.observation import Observation
 from fishr.penalties.combinators import Total
+from fishr.penalties.penalty import Memoryless
 from fishr.statistics.distances import distance_to_mean
 from fishr.training.objective import Objective
-from fishr.types import Problem
 
 
 @frozen
-class Hutchinson:
+class Hutchinson(Memoryless):
     """(1/K) Σ_e [α ‖diag H_e − diag H̄‖² + β ‖g_e − ḡ‖²], of gradient and Hessian of R_e by a linear head.
 
     The diagonal is exact, (1/n) Σ_n diag(A_n) ⊗ z̃_n² with A_n = diag(p) − ppᵀ for softmax, in place of an estimate by
@@ -45,11 +45,6 @@ class Hutchinson:
     alpha: float = field(default=1e-3, validator=number())
     beta: float = field(default=5e-3, validator=number())
     least_domains: ClassVar[int] = 2
-
-    def init(self, problem: Problem) -> tuple[()]:
-        """Return no state; refuse fewer than two domains."""
-        problem.require_domains("Hutchinson", self.least_domains)
-        return ()
 
     def __call__(self, seen: Observation, state: tuple[()], step: int) -> tuple[Tensor, tuple[()]]:
         """Return the penalty, 0-dim."""

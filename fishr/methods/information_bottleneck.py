@@ -10,13 +10,13 @@ from fishr.methods.ranges import Range, power, whole
 from fishr.observation import Observation
 from fishr.penalties.combinators import Scaled, Total
 from fishr.penalties.irm import IRM
+from fishr.penalties.penalty import Memoryless
 from fishr.penalties.schedules import StepSchedule
 from fishr.training.objective import Objective
-from fishr.types import Problem
 
 
 @frozen
-class InformationBottleneck:
+class InformationBottleneck(Memoryless):
     """(1/K) Σ_e (1/F) Σ_f Var_e(z_f), the variance of each feature in each domain, divided by n − 1.
 
     K counts the domains present in the batch.
@@ -34,10 +34,6 @@ class InformationBottleneck:
     Source:
         Ahuja et al. 2021 (arXiv 2106.06607).
     """
-
-    def init(self, problem: Problem) -> tuple[()]:
-        """Return no state."""
-        return ()
 
     def __call__(self, seen: Observation, state: tuple[()], step: int) -> tuple[Tensor, tuple[()]]:
         """Return the penalty, 0-dim, in features squared."""

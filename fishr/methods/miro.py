@@ -19,10 +19,10 @@ from fishr.models.featurizers import Featurizer, published_preprocessing, withou
 from fishr.models.resnet import ResNet
 from fishr.observation import Observation
 from fishr.penalties.combinators import Scaled, Total
+from fishr.penalties.penalty import Memoryless
 from fishr.ranks import sum_over_ranks
 from fishr.statistics.pure_forward import twin
 from fishr.training.objective import Objective
-from fishr.types import Problem
 
 if TYPE_CHECKING:
     from fishr.data.images.preprocessing import Preprocessing
@@ -134,7 +134,7 @@ def outputs_of(network: nn.Module, layers: tuple[str, ...], inputs: Tensor) -> l
 
 
 @frozen
-class MIRO:
+class MIRO(Memoryless):
     """Σ_l ½ mean[(z_l − z′_l)² / σ_l² + log σ_l²], of outputs z_l of an ``Anchored`` featurizer and z′_l of its copy.
 
     The mean is over samples and entries; σ_l² has a value for each channel (axis 1), softplus of a parameter plus 10⁻⁵.
@@ -159,10 +159,6 @@ class MIRO:
         Cha et al., Domain generalization by mutual-information regularization with pre-trained models, ECCV 2022
         (arXiv 2203.10789), with means that are the outputs themselves.
     """
-
-    def init(self, problem: Problem) -> tuple[()]:
-        """Return no state."""
-        return ()
 
     def __call__(self, seen: Observation, state: tuple[()], step: int) -> tuple[Tensor, tuple[()]]:
         """Return the penalty, 0-dim."""

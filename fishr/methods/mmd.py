@@ -11,9 +11,8 @@ from fishr.methods.method import Method
 from fishr.methods.ranges import Range, power
 from fishr.observation import Observation
 from fishr.penalties.combinators import Scaled, Total
-from fishr.penalties.penalty import require_present
+from fishr.penalties.penalty import Memoryless, require_present
 from fishr.training.objective import Objective
-from fishr.types import Problem
 
 
 def check_gammas(penalty: object, attribute: object, gammas: tuple[float, ...]) -> None:
@@ -23,7 +22,7 @@ def check_gammas(penalty: object, attribute: object, gammas: tuple[float, ...]) 
 
 
 @frozen
-class MMD:
+class MMD(Memoryless):
     """2/(K(K−1)) Σ_{i<j} [k(i, i) + k(j, j) − 2 k(i, j)], k(i, j) the mean kernel of samples of domains i and j.
 
     The kernel of two samples is Σ_γ exp(−γ ‖z − z'‖²). A sample's kernel with itself is part of k(i, i). Sums and K
@@ -48,11 +47,6 @@ class MMD:
 
     gammas: tuple[float, ...] = field(default=(1e-3, 1e-2, 1e-1, 1.0, 1e1, 1e2, 1e3), validator=check_gammas)
     least_domains: ClassVar[int] = 2
-
-    def init(self, problem: Problem) -> tuple[()]:
-        """Return no state; refuse fewer than two domains."""
-        problem.require_domains("MMD", self.least_domains)
-        return ()
 
     def __call__(self, seen: Observation, state: tuple[()], step: int) -> tuple[Tensor, tuple[()]]:
         """Return the penalty, 0-dim."""

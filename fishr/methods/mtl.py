@@ -13,8 +13,8 @@ from fishr.methods.method import Method
 from fishr.methods.ranges import Range, choice
 from fishr.models.featurizers import Featurizer, published_preprocessing, without_weights
 from fishr.observation import Observation
+from fishr.penalties.penalty import Memoryless
 from fishr.training.objective import Objective
-from fishr.types import Problem
 
 if TYPE_CHECKING:
     from fishr.data.images.preprocessing import Preprocessing
@@ -135,7 +135,7 @@ def noise_of(features: Tensor, training: bool) -> Tensor:
 
 
 @frozen
-class SumOfRisks:
+class SumOfRisks(Memoryless):
     """Σ_e R_e, the sum of the mean losses of the domains present in the batch; a risk.
 
     Example:
@@ -149,10 +149,6 @@ class SumOfRisks:
     Source:
         MTL in DomainBed (Gulrajani and Lopez-Paz, ICLR 2021).
     """
-
-    def init(self, problem: Problem) -> tuple[()]:
-        """Return no state."""
-        return ()
 
     def __call__(self, seen: Observation, state: tuple[()], step: int) -> tuple[Tensor, tuple[()]]:
         """Return the risk, 0-dim, in the loss's unit."""

@@ -10,14 +10,13 @@ from fishr.methods.mmd import MMD, check_gammas, discrepancy
 from fishr.methods.ranges import Range, fixed, uniform, whole
 from fishr.observation import Observation
 from fishr.penalties.combinators import Scaled, Total
-from fishr.penalties.penalty import require_present
+from fishr.penalties.penalty import Memoryless, require_present
 from fishr.penalties.schedules import StepSchedule
 from fishr.training.objective import Objective
-from fishr.types import Problem
 
 
 @frozen
-class RDM:
+class RDM(Memoryless):
     """Squared maximum mean discrepancy between the losses of the domain with the largest risk and all losses.
 
     The kernel is that of ``MMD``, of losses instead of features. Domains are those present in the batch.
@@ -44,11 +43,6 @@ class RDM:
     gammas: tuple[float, ...] = field(default=(1e-4, *MMD().gammas), validator=check_gammas)
     least_domains: ClassVar[int] = 2
 
-    def init(self, problem: Problem) -> tuple[()]:
-        """Return no state; refuse fewer than two domains."""
-        problem.require_domains("RDM", self.least_domains)
-        return ()
-
     def __call__(self, seen: Observation, state: tuple[()], step: int) -> tuple[Tensor, tuple[()]]:
         """Return the penalty, 0-dim."""
         require_present(seen, "RDM", self.least_domains)
@@ -57,7 +51,7 @@ class RDM:
 
 
 @frozen
-class LossVariance:
+class LossVariance(Memoryless):
     """Variance of all losses plus that of the losses of the domain with the largest risk, each divided by n − 1.
 
     Raises:
@@ -77,10 +71,6 @@ class LossVariance:
     """
 
     compares_domains: ClassVar[bool] = True
-
-    def init(self, problem: Problem) -> tuple[()]:
-        """Return no state."""
-        return ()
 
     def __call__(self, seen: Observation, state: tuple[()], step: int) -> tuple[Tensor, tuple[()]]:
         """Return the penalty, 0-dim, in the loss's unit squared."""

@@ -10,12 +10,12 @@ from fishr.losses import per_sample_losses
 from fishr.methods.method import Method, head_logits, require_classes
 from fishr.methods.ranges import Range, uniform
 from fishr.observation import Observation
+from fishr.penalties.penalty import Memoryless
 from fishr.training.objective import Objective
-from fishr.types import Problem
 
 
 @frozen
-class RSC:
+class RSC(Memoryless):
     """Mean loss of head(m ∘ z), with masks m that are 0 at the largest gradients of the label's logit; a risk.
 
     A feature of a sample is masked if its gradient ∂f_y/∂z is not below the (1 − f)-quantile of that sample's. A
@@ -45,10 +45,6 @@ class RSC:
 
     features: float = field(default=1 / 3, validator=number(below=1.0))
     samples: float = field(default=1 / 3, validator=number(below=1.0))
-
-    def init(self, problem: Problem) -> tuple[()]:
-        """Return no state."""
-        return ()
 
     def __call__(self, seen: Observation, state: tuple[()], step: int) -> tuple[Tensor, tuple[()]]:
         """Return the risk, 0-dim, in the loss's unit."""

@@ -13,12 +13,12 @@ from fishr.losses import per_sample_losses
 from fishr.methods.method import Method, head_logits, require_classes
 from fishr.methods.ranges import Range, power
 from fishr.observation import Observation
+from fishr.penalties.penalty import Memoryless
 from fishr.seeding import named_generator
 from fishr.statistics.pure_forward import twin
 from fishr.training.objective import Objective
 from fishr.training.optimizers import Adam
 from fishr.training.owned import Owned
-from fishr.types import Problem
 
 _EPS = 1e-5
 _HEAD = "head."
@@ -40,7 +40,7 @@ def _parts(features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 @frozen
-class StyleRandomized:
+class StyleRandomized(Memoryless):
     """Mean loss of the head on features in mixed styles: c_i · √(s + ε) + m; a risk.
 
     c_i = (z_i − μ_i) / √(σ_i² + ε) is the content of a sample, its style are mean μ_i and variance σ_i² (over F − 1) of
@@ -62,10 +62,6 @@ class StyleRandomized:
         Nam et al., Reducing domain gap by reducing style bias, CVPR 2021 (arXiv 1910.11645); on the features of the
         last layer as in DomainBed.
     """
-
-    def init(self, problem: Problem) -> tuple[()]:
-        """Return no state."""
-        return ()
 
     def __call__(self, seen: Observation, state: tuple[()], step: int) -> tuple[Tensor, tuple[()]]:
         """Return the risk, 0-dim, in the loss's unit."""

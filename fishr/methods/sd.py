@@ -7,12 +7,12 @@ from fishr.methods.method import Method
 from fishr.methods.ranges import Range, power
 from fishr.observation import Observation
 from fishr.penalties.combinators import Scaled, Total
+from fishr.penalties.penalty import Memoryless
 from fishr.training.objective import Objective
-from fishr.types import Problem
 
 
 @frozen
-class SD:
+class SD(Memoryless):
     """(1/NC) Σ_n Σ_c f_nc², the mean square of the logits of all samples.
 
     Example:
@@ -26,10 +26,6 @@ class SD:
     Source:
         Pezeshki et al. 2021 (arXiv 2011.09468); DomainBed's form, without the factor 1/2 and with a mean over classes.
     """
-
-    def init(self, problem: Problem) -> tuple[()]:
-        """Return no state."""
-        return ()
 
     def __call__(self, seen: Observation, state: tuple[()], step: int) -> tuple[Tensor, tuple[()]]:
         """Return the penalty, 0-dim, in logits squared."""

@@ -10,7 +10,7 @@ from torch import Tensor
 from fishr.compilation import traceable
 from fishr.errors import InputError
 from fishr.observation import Observation
-from fishr.penalties.penalty import Penalty, check_penalty, compares_domains, least_domains, require_present
+from fishr.penalties.penalty import Memoryless, Penalty, check_penalty, compares_domains, least_domains, require_present
 from fishr.penalties.schedules import Schedule, as_schedule
 from fishr.types import Problem
 
@@ -25,7 +25,7 @@ def has_memory(state: Any) -> bool:
 
 
 @frozen
-class Stateless:
+class Stateless(Memoryless):
     """A penalty from a plain function of the observation.
 
     Args:
@@ -41,10 +41,6 @@ class Stateless:
     @property
     def least_domains(self) -> int:
         return least_domains(self.function)
-
-    def init(self, problem: Problem) -> tuple[()]:
-        """Return no state."""
-        return ()
 
     def __call__(self, seen: Observation, state: tuple[()], step: int) -> tuple[Tensor, tuple[()]]:
         """Return the function's value."""

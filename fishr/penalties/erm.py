@@ -7,11 +7,11 @@ from attrs.validators import in_
 from torch import Tensor
 
 from fishr.observation import Observation
-from fishr.types import Problem
+from fishr.penalties.penalty import Memoryless
 
 
 @frozen
-class ERM:
+class ERM(Memoryless):
     """Mean loss over domains, (1/K) Σ_e R_e, or over samples, (1/N) Σ_n ℓ_n; equal for domains of equal size.
 
     K counts the domains present in the batch.
@@ -30,10 +30,6 @@ class ERM:
     """
 
     over: Literal["domains", "samples"] = field(default="domains", validator=in_(("domains", "samples")))
-
-    def init(self, problem: Problem) -> tuple[()]:
-        """Return no state."""
-        return ()
 
     def __call__(self, seen: Observation, state: tuple[()], step: int) -> tuple[Tensor, tuple[()]]:
         """Return the risk, 0-dim, in the loss's unit."""

@@ -9,11 +9,11 @@ from torch import Tensor
 
 from fishr.errors import InputError
 from fishr.observation import Observation
-from fishr.types import Problem
+from fishr.penalties.penalty import Memoryless
 
 
 @frozen
-class IRM:
+class IRM(Memoryless):
     """(1/K) Σ_e (∂_s R_e(s·f))² at s = 1, with ∂_s ℓ_n = δ_n · f_n, which needs no second backward pass.
 
     K counts the domains present in the batch.
@@ -34,10 +34,6 @@ class IRM:
     """
 
     form: Literal["squared", "half_batches"] = field(default="squared", validator=in_(("squared", "half_batches")))
-
-    def init(self, problem: Problem) -> tuple[()]:
-        """Return no state."""
-        return ()
 
     def __call__(self, seen: Observation, state: tuple[()], step: int) -> tuple[Tensor, tuple[()]]:
         """Return the penalty, 0-dim, in the loss's unit squared; refuse half batches of a single sample."""

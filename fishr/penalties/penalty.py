@@ -50,6 +50,17 @@ class Penalty(Protocol):
         ...
 
 
+class Memoryless:
+    """The ``init`` of penalties without memory."""
+
+    __slots__ = ()
+
+    def init(self, problem: Problem) -> tuple[()]:
+        """Return no state; refuse fewer domains than the penalty is defined on."""
+        problem.require_domains(type(self).__name__, least_domains(self))
+        return ()
+
+
 class Risk(Penalty, Protocol):
     """The training error that an objective minimizes: ``ERM`` or any other penalty in its place.
 

@@ -7,12 +7,11 @@ from attrs.validators import in_
 from torch import Tensor
 
 from fishr.observation import Observation
-from fishr.penalties.penalty import require_present
-from fishr.types import Problem
+from fishr.penalties.penalty import Memoryless, require_present
 
 
 @frozen
-class VREx:
+class VREx(Memoryless):
     """(1/K) Σ_e (R_e − R̄)², or the sum over pairs Σ_{A<B} (R_A − R_B)², which is K² times that.
 
     Sums, mean and K are over the domains present in the batch.
@@ -36,11 +35,6 @@ class VREx:
 
     form: Literal["variance", "pairwise"] = field(default="variance", validator=in_(("variance", "pairwise")))
     least_domains: ClassVar[int] = 2
-
-    def init(self, problem: Problem) -> tuple[()]:
-        """Return no state; refuse fewer than two domains."""
-        problem.require_domains("VREx", self.least_domains)
-        return ()
 
     def __call__(self, seen: Observation, state: tuple[()], step: int) -> tuple[Tensor, tuple[()]]:
         """Return the penalty, 0-dim, in the loss's unit squared."""
