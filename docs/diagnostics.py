@@ -10,6 +10,7 @@ HEAD = """# Diagnostics
 `fishr.diagnostics.measure` returns the quantities of a head, `measure_network` those of a whole network (marked
 *network*); `fishr analyze` prints both. Quantities of risks on a grid belong to a landscape (`fishr landscape`). Each
 is also a function of its own, such as `fishr.diagnostics.hessian_trace(head, features, labels, sizes)`.
+[What the diagnostics mean](reading-diagnostics.md) says which ones to read first.
 
 R_e is the mean loss of domain e at the weights θ, g_e = ∇R_e its gradient, C_e the covariance of the per-sample
 gradients g_n, v_e = diag C_e, H_e = ∇²R_e the Hessian and h_e its diagonal, all by the head's P parameters; A and B are

@@ -58,7 +58,7 @@ class HeldOut:
         Gulrajani and Lopez-Paz, In search of lost domain generalization, ICLR 2021.
     """
 
-    source: EnvironmentSource
+    source: EnvironmentSource  # environments to divide
     test: tuple[int, ...]
     trial_seed: int = 0
     holdout_fraction: float = field(default=0.2, validator=number(0, below=1, above=True))
@@ -95,7 +95,7 @@ class HeldOut:
 class AllEnvironments:
     """Domains that are whole environments, under their own names; feature caches are made of them."""
 
-    source: EnvironmentSource
+    source: EnvironmentSource  # the environments
 
     def __call__(self, seed: int, data_dir: Path | None) -> Domains:
         """Return the environments as training domains."""
@@ -113,7 +113,7 @@ class DataSetEnvironments:
         ['flip 0.2', 'flip 0.1', 'reversed', 'gray']
     """
 
-    data: DataSet
+    data: DataSet  # data set whose domains are the environments
 
     def __call__(self, seed: int, data_dir: Path | None) -> Environments:
         """Return the domains as environments."""

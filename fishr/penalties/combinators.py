@@ -57,6 +57,7 @@ class Scaled:
 
     Args:
         schedule: weight as a function of the step, or a number.
+        penalty: the penalty that it multiplies.
 
     Example:
         >>> from fishr.penalties.fishr import Fishr

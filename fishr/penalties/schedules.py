@@ -41,7 +41,7 @@ class Constant:
         3.0
     """
 
-    value: float
+    value: float  # value at every step
 
     def __call__(self, step: int) -> float:
         return self.value
@@ -57,9 +57,9 @@ class StepSchedule:
         (1.0, 91257.0)
     """
 
-    at: int
-    before: float
-    after: float
+    at: int  # first step of ``after``
+    before: float  # value before that step
+    after: float  # value from that step on
 
     def __call__(self, step: int) -> float:
         return self.before if step < self.at else self.after
@@ -75,9 +75,9 @@ class LinearSchedule:
         (0.0, 5.0, 10.0, 10.0)
     """
 
-    start: float
-    end: float
-    steps: int = field(validator=_check_steps)
+    start: float  # value at step 0
+    end: float  # value from step ``steps`` on
+    steps: int = field(validator=_check_steps)  # number of steps from one to the other
 
     def __call__(self, step: int) -> float:
         done = min(step / self.steps, 1.0)
@@ -94,9 +94,9 @@ class CosineSchedule:
         (1.0, 0.5, 0.0)
     """
 
-    start: float
-    end: float
-    steps: int = field(validator=_check_steps)
+    start: float  # value at step 0
+    end: float  # value from step ``steps`` on
+    steps: int = field(validator=_check_steps)  # number of steps from one to the other
 
     def __call__(self, step: int) -> float:
         left = (1 + cos(pi * min(step / self.steps, 1.0))) / 2
@@ -145,7 +145,7 @@ class Product:
         4.0
     """
 
-    schedules: tuple[Schedule, ...]
+    schedules: tuple[Schedule, ...]  # its factors
 
     def __call__(self, step: int) -> float:
         return prod(schedule(step) for schedule in self.schedules)

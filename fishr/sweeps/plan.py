@@ -24,14 +24,14 @@ class Plan:
 
     datasets: tuple[str, ...]  # DomainBed's names, or names of ``settings.own``
     algorithms: tuple[str, ...]  # DomainBed's names, or names of ``settings.methods``
-    test_envs: TestSets | tuple[tuple[int, ...], ...] = "single"  # or sets of ascending indices
-    draws: int = field(default=20, validator=whole(1))  # of hyper-parameters; draw 0 is the defaults
-    trials: int = field(default=3, validator=whole(1))  # splits
-    threads: int = field(default=1, validator=whole(1))  # of each job; the last bits of a result depend on it
-    keep: Keep = field(
-        default="results", validator=one_of(*get_args(Keep))
-    )  # "weights" keeps metrics and checkpoints too
-    settings: Settings = field(factory=Settings)
+    # each environment in turn, with all pairs for leave-one-domain-out selection, or sets of ascending indices
+    test_envs: TestSets | tuple[tuple[int, ...], ...] = "single"
+    draws: int = field(default=20, validator=whole(1))  # draws of hyper-parameters; draw 0 is the defaults
+    trials: int = field(default=3, validator=whole(1))  # splits of each data set, each with its own seed
+    threads: int = field(default=1, validator=whole(1))  # threads of each job; the last bits of a result depend on it
+    # what a finished job keeps; "weights" keeps metrics and checkpoints too
+    keep: Keep = field(default="results", validator=one_of(*get_args(Keep)))
+    settings: Settings = field(factory=Settings)  # what all jobs share
 
     def __attrs_post_init__(self) -> None:
         for name, listed in (("datasets", self.datasets), ("algorithms", self.algorithms)):

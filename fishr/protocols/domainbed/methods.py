@@ -27,19 +27,19 @@ def _powers(record: object, attribute: Any, value: tuple[float, ...]) -> None:
 class OwnMethod:
     """A custom method, as a plan describes it: ERM, or the methods that it combines, with parts of its own."""
 
-    penalty: Penalty | None = None
-    weight: float = field(default=1.0, validator=number())  # default of the penalty's after the warm-up
-    # lowest and highest power of ten
+    penalty: Penalty | None = None  # a penalty of its own, whose weight and warm-up are drawn
+    weight: float = field(default=1.0, validator=number())  # default weight of the penalty after the warm-up
+    # lowest and highest power of ten of a drawn weight
     weight_powers: tuple[float, float] = field(default=(-1.0, 5.0), validator=_powers)
-    warm_up: int = 500  # default number of updates
-    warm_up_powers: tuple[float, float] = field(default=(0.0, 4.0), validator=_powers)  # likewise
+    warm_up: int = 500  # default number of updates of the warm-up
+    warm_up_powers: tuple[float, float] = field(default=(0.0, 4.0), validator=_powers)  # powers of ten of it
     before: float = field(default=0.0, validator=number())  # weight during the warm-up
-    lr_schedule: Schedule | None = None  # factor of the drawn learning rate; None: that of the settings
-    lr_factors: dict[str, Schedule] | None = None  # by layer, likewise
+    lr_schedule: Schedule | None = None  # factor of the learning rate; None: that of the settings
+    lr_factors: dict[str, Schedule] | None = None  # factors of layers, likewise
     combines: tuple[str, ...] = ()  # built-in methods, each with its draws
-    transform: BatchTransform | None = None
-    descent: Descent | None = None
-    average: WeightAverage | None = None
+    transform: BatchTransform | None = None  # None: that of the settings
+    descent: Descent | None = None  # likewise
+    average: WeightAverage | None = None  # likewise
 
     def __attrs_post_init__(self) -> None:
         unknown = [name for name in self.combines if name not in METHODS]

@@ -50,10 +50,12 @@ class OwnData:
     """A custom data set: images at a path or any data, whose domains are the environments."""
 
     path: str = ""  # folder or list of images, relative to the data folder
-    environments: tuple[str, ...] = ()  # in the order of their indices; sorted for images
-    evaluate_every: int = field(default=300, validator=whole(1))  # steps
-    data: DataSet | None = None  # instead of a path; needs ``Settings.featurizer``
-    source: EnvironmentSource | None = None  # instead of both, such as images in any columns, with its own size
+    environments: tuple[str, ...] = ()  # names in the order of their indices; sorted for images
+    evaluate_every: int = field(default=300, validator=whole(1))  # steps between evaluations
+    data: DataSet | None = None  # any data set instead of a path; needs ``settings.featurizer``
+    source: EnvironmentSource | None = (
+        None  # source of environments instead of both, such as images in any columns; its size stays
+    )
 
     def __attrs_post_init__(self) -> None:
         given = [name for name, value in (("path", self.path), ("data", self.data), ("source", self.source)) if value]
@@ -74,21 +76,29 @@ class Settings:
     protocol: Protocol = field(default="domainbed-2021", validator=one_of(*get_args(Protocol)))
     # "augmented" scores training environments with random augmentation, as DomainBed does
     validation: Validation = field(default="clean", validator=one_of(*get_args(Validation)))
-    steps: int | None = field(default=None, validator=optional(whole(1)))  # None: the benchmark's 5,001
-    evaluate_every: int | None = field(default=None, validator=optional(whole(1)))  # steps; None: the benchmark's
-    samples: int | None = field(default=None, validator=optional(whole(2)))  # of each environment, at most
-    image_size: int = field(default=_IMAGE_SIZE, validator=whole(8))  # pixels
-    # of images; None: that of a backbone of timm at ``image_size``, else ImageNet's
+    steps: int | None = field(
+        default=None, validator=optional(whole(1))
+    )  # number of updates; None: the benchmark's 5,001
+    evaluate_every: int | None = field(
+        default=None, validator=optional(whole(1))
+    )  # steps between evaluations; None: the benchmark's
+    samples: int | None = field(
+        default=None, validator=optional(whole(2))
+    )  # most samples of each environment; None: all
+    image_size: int = field(default=_IMAGE_SIZE, validator=whole(8))  # side of an input, pixels
+    # size and normalization of images; None: those of a backbone of timm at ``image_size``, else ImageNet's
     preprocessing: Preprocessing | None = None
-    augment: Augmentation | None = None  # of training images; None: DomainBed's
-    # torchvision's "resnet18" or "resnet50", any other name of timm; None: the protocol's
+    augment: Augmentation | None = None  # augmentation of training images; None: DomainBed's
+    # network: torchvision's "resnet18" or "resnet50", any other name of timm; None: the protocol's
     backbone: str | None = None
-    weights: str = "imagenet"  # of the backbone: "imagenet" for the published ones, "random", or a file
-    # fixed, not drawn; each method takes those it has
+    weights: str = "imagenet"  # weights of the backbone: "imagenet" for the published ones, "random", or a file
+    # hyper-parameters that are fixed, not drawn; each method takes those it has
     hparams: dict[str, Value] = Factory(dict[str, Value])
-    # of Colored and Rotated MNIST; None: the run's
+    # seed of Colored and Rotated MNIST; None: the run's
     data_seed: int | None = field(default=None, validator=optional(whole(0)))
-    holdout_fraction: float = field(default=0.2, validator=number(0.0, below=1.0, above=True))  # of each environment
+    holdout_fraction: float = field(
+        default=0.2, validator=number(0.0, below=1.0, above=True)
+    )  # share of each environment
     # by data set, a file of ``fishr sweep features`` to train heads on
     features: dict[str, str] = Factory(dict[str, str])
     # layer of the network whose outputs these files have; the layers above it train too. None: features
@@ -96,16 +106,15 @@ class Settings:
     images: dict[str, str] = Factory(dict[str, str])  # by data set, a file of ``fishr cache images``
     own: dict[str, OwnData] = Factory(dict[str, OwnData])  # custom data sets by name
     methods: dict[str, OwnMethod] = Factory(dict[str, OwnMethod])  # custom methods by name
-    featurizer: Featurizer | None = None  # None: the protocol's
-    head: Head | None = None  # None: a linear head, initialized as torch does
-    loss: Loss | None = None  # None: cross-entropy
-    optimizer: Optimizer | None = None  # None: Adam; the drawn lr and weight_decay replace its own
+    featurizer: Featurizer | None = None  # network; None: the protocol's
+    head: Head | None = None  # head; None: a linear one, initialized as torch does
+    loss: Loss | None = None  # per-sample loss; None: cross-entropy
+    optimizer: Optimizer | None = None  # optimizer; None: Adam. The drawn lr and weight_decay replace its own
     lr_schedule: Schedule | None = None  # factor of the drawn learning rate, as in ``Experiment``
-    lr_factors: dict[str, Schedule] | None = None  # by layer, likewise
-    # of all methods, none of which may have one of its own
-    transform: BatchTransform | None = None
-    descent: Descent | None = None
-    average: WeightAverage | None = None
+    lr_factors: dict[str, Schedule] | None = None  # factors of the learning rates of layers
+    transform: BatchTransform | None = None  # of all methods, none of which may have one of its own
+    descent: Descent | None = None  # likewise
+    average: WeightAverage | None = None  # likewise
 
     def __attrs_post_init__(self) -> None:
         for name in (*(n for n in self.own if n in BENCHMARKS), *(n for n in self.methods if n in METHODS)):

@@ -1,0 +1,49 @@
+"""The page of all commands, from the groups and options of click."""
+
+from collections.abc import Iterator
+
+import click
+
+from fishr.commands import cli
+
+_HEAD = """# Commands
+
+`fishr COMMAND --help` prints the same. `python cli.py` in a clone runs the same commands. Input that cannot be used
+ends a command with exit code 2 and one line on the standard error stream, a run that fails with exit code 1.
+"""
+
+
+BAR = "\\|"
+
+
+def page() -> str:
+    """Return a section for each command."""
+    return _HEAD + "".join(_section(context) for context in _contexts(click.Context(cli, info_name="fishr")))
+
+
+def _contexts(context: click.Context) -> Iterator[click.Context]:
+    yield context
+    for name, command in getattr(context.command, "commands", {}).items():
+        yield from _contexts(click.Context(command, info_name=name, parent=context))
+
+
+def _section(context: click.Context) -> str:
+    command = context.command
+    # Groups print their usage with a word for the command that they lack.
+    usage = " ".join([context.command_path, *command.collect_usage_pieces(context)])
+    said = [" ".join(part.split()) for part in (command.help or "").split("\n\n")]
+    records = [record for one in command.get_params(context) if (record := one.get_help_record(context))]
+    rows = "".join(f"| `{option.replace('|', BAR)}` | {_cell(text)} |\n" for option, text in records)
+    example = (command.epilog or "").removeprefix("Example: ")
+    return (
+        f"\n## {context.command_path}\n\n```\n{usage}\n```\n\n"
+        + "".join(f"{_cell(part)}\n\n" for part in said)
+        + (f"| option | meaning |\n|---|---|\n{rows}\n" if rows else "")
+        + (f"Example:\n\n```\n{example}\n```\n" if example else "")
+    )
+
+
+def _cell(text: str) -> str:
+    for mark in "\\*_<|[":
+        text = text.replace(mark, "\\" + mark)
+    return text

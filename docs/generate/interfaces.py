@@ -1,0 +1,59 @@
+"""Pages of the packages, a page each with the docstrings of what it exports."""
+
+import inspect
+from functools import cache
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import fishr
+
+_ROOT = Path(fishr.__file__).parent
+
+
+@cache
+def packages() -> list[str]:
+    """Return every package that says what it exports."""
+    names = (".".join(["fishr", *path.parent.relative_to(_ROOT).parts]) for path in _ROOT.rglob("__init__.py"))
+    return sorted(name for name in names if getattr(import_module(name), "__all__", None))
+
+
+def pages() -> dict[str, str]:
+    """Return the Markdown of each page by the package's name, and of the list of packages by "index"."""
+    found = {name: _page(name) for name in packages()}
+    rows = "".join(f"| [{name}]({name}.md) | {_summary(import_module(name))} |\n" for name in found)
+    entries = "\n".join(found)
+    found["index"] = (
+        "# Python interface\n\nEach package exports what is on its page; everything else is internal.\n\n"
+        f"| package | |\n|---|---|\n{rows}\n```{{toctree}}\n:hidden:\n\n{entries}\n```\n"
+    )
+    return found
+
+
+def home(package: str, name: str) -> str:
+    """Return the package whose page documents a name: that of its code, else the first that exports it."""
+    if f"{package}.{name}" in packages():
+        return f"{package}.{name}"
+    found = getattr(import_module(package), name)
+    exporting = [
+        one for one in packages() if name in import_module(one).__all__ and getattr(import_module(one), name) is found
+    ]
+    inside = [one for one in exporting if f"{getattr(found, '__module__', '')}.".startswith(f"{one}.")]
+    return max(inside, key=len) if inside else exporting[0]
+
+
+def _page(package: str) -> str:
+    homes = {name: home(package, name) for name in import_module(package).__all__}
+    own = ", ".join(name for name, place in homes.items() if place == package)
+    rows = "".join(
+        f"| [`{name}`]({place}.md) | {_summary(getattr(import_module(package), name))} |\n"
+        for name, place in homes.items()
+        if place != package
+    )
+    others = f"\n## Names of other packages\n\n| name | |\n|---|---|\n{rows}" if rows else ""
+    return f"# {package}\n\n```{{eval-rst}}\n.. automodule:: {package}\n   :members: {own}\n```\n{others}"
+
+
+def _summary(found: Any) -> str:
+    text = (inspect.getdoc(found) or "").partition("\n\n")[0]
+    return " ".join(text.replace("``", "`").replace("|", "\\|").split())
