@@ -49,6 +49,11 @@ def test_every_key_has_a_meaning_on_a_page(cls: Any) -> None:
         )
 
 
+@pytest.mark.parametrize("page", ["experiment", "kinds", "plan"])
+def test_no_table_has_a_key_without_a_meaning(page: str) -> None:
+    assert not re.findall(r"^\| `\w+` \|  \|.*", PAGES[page], re.MULTILINE)
+
+
 def test_meanings_come_from_the_docstring_and_from_comments() -> None:
     assert meanings(Experiment)["steps"] == "Number of updates."
     assert meanings(Plan)["trials"] == "Splits of each data set, each with its own seed"
