@@ -99,17 +99,14 @@ def _jobs(
     sweep: Path, dataset: str | None, algorithms: "Sequence[str]", test_envs: "Sequence[int]", trial_seed: int | None
 ) -> list[Path]:
     """Return the folders of a sweep's jobs with finite losses that the options name, in the order of their keys."""
-    from fishr.sweeps.folder import JOBS, begun_jobs
-    from fishr.sweeps.job_files import read_outcome
+    from fishr.sweeps.folder import finished_jobs
 
     wanted = tuple(sorted(test_envs))
     found = dict[tuple[str, tuple[int, ...]], list[Path]]()
-    for key, name in sorted(begun_jobs(sweep, {}).items()):
-        outcome = read_outcome(sweep / JOBS / name)
+    for key, job in finished_jobs(sweep).items():
         named = dataset in (None, key.dataset) and (not algorithms or key.algorithm in algorithms)
-        named = named and wanted in ((), key.test_envs) and trial_seed in (None, key.trial_seed)
-        if named and outcome is not None and outcome.diverged is None:
-            found.setdefault((key.dataset, key.test_envs), []).append(sweep / JOBS / name)
+        if job is not None and named and wanted in ((), key.test_envs) and trial_seed in (None, key.trial_seed):
+            found.setdefault((key.dataset, key.test_envs), []).append(job)
     if not found:
         raise InputError(f"{sweep}: no job that is done has these options; see fishr sweep status {sweep}")
     if len(found) > 1:

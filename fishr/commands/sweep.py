@@ -20,6 +20,7 @@ from fishr.commands.shared import (
     plugin_option,
     set_option,
 )
+from fishr.commands.sweep_average import average
 from fishr.commands.sweep_collect import collect
 from fishr.commands.sweep_features import features
 from fishr.errors import InputError, RunFailed
@@ -260,5 +261,6 @@ def _resume(folder: Path, retry_failed: bool = False) -> str:
     return shlex.join(["fishr", "sweep", "resume", str(folder), *given, *retry])
 
 
+sweep.add_command(average)
 sweep.add_command(collect)
 sweep.add_command(features)

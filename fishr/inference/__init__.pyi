@@ -7,6 +7,7 @@ from .named_weights import NamedWeights, named_weights
 from .prediction import Predictions, image_files, predict
 from .prediction_files import Written, write_predictions
 from .scoring import Bootstrap, DomainResult, score_run
+from .sweep_soups import SweepSoup, average_sweep
 from .trained_model import TrainedModel, load_model
 
 __all__ = [
@@ -16,8 +17,10 @@ __all__ = [
     "Ingredient",
     "NamedWeights",
     "Predictions",
+    "SweepSoup",
     "TrainedModel",
     "Written",
+    "average_sweep",
     "export_model",
     "greedy_soup",
     "image_files",

@@ -17,7 +17,7 @@ from fishr.files import present, sync_folder, whole_name, write_atomically
 from fishr.locks import LOCK, is_locked, locked
 from fishr.protocols.domainbed.job import Job
 from fishr.protocols.domainbed.records import JobKey
-from fishr.sweeps.job_files import DONE, FAILED
+from fishr.sweeps.job_files import DONE, FAILED, read_outcome
 from fishr.sweeps.plan import Part, Plan, first_difference
 from fishr.training.run_folder import JOB
 
@@ -126,6 +126,16 @@ def begun_jobs(folder: Path, known: dict[str, JobKey]) -> dict[JobKey, str]:
         if name not in known and (folder / JOBS / name / JOB).exists():
             known[name] = _key(folder / JOBS / name / JOB)
     return {known[name]: name for name in names if name in known}
+
+
+def finished_jobs(folder: Path) -> dict[JobKey, Path | None]:
+    """Return the folders of the jobs that are done, in the order of keys; None where the loss diverged."""
+    found = dict[JobKey, Path | None]()
+    for key, name in sorted(begun_jobs(folder, {}).items()):
+        outcome = read_outcome(folder / JOBS / name)
+        if outcome is not None:
+            found[key] = folder / JOBS / name if outcome.diverged is None else None
+    return found
 
 
 def write_job(folder: Path, job: Job) -> None:

@@ -13,6 +13,7 @@ from fishr.configuration import load
 from fishr.sweeps.execution import Conditions, attempt
 from fishr.sweeps.folder import sweep_folder
 from fishr.sweeps.plan import Plan
+from fishr.training import Experiment
 
 pytestmark = pytest.mark.slow
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
@@ -136,3 +137,56 @@ def test_a_mean_neither_resumes_nor_is_overwritten(here, tmp_path, call_anywhere
         said = call_anywhere(*arguments)
         assert (said.code, said.err.count("\n")) == (2, 1), said
     assert (soup / "checkpoint.pt").read_bytes() == before
+
+
+def test_means_of_draws_are_rows_of_tables(here, tmp_path, call_anywhere):
+    """Each cell is the accuracy, by hand, of the mean of two linear heads on the test environment."""
+    soups, options = tmp_path / "soups", ("--device", "cpu", "--format", "json", *MINE)
+    said = call_anywhere("sweep", "average", "sweep", "--out", soups, *options)
+    assert said.code == 0, said
+    found = json.loads(said.out)
+    assert [(one["key"]["algorithm"], *one["key"]["test_envs"]) for one in found] == [
+        *(("ERM, uniform soup", 1), ("ERM, uniform soup", 2), ("Fishr, uniform soup", 1), ("Fishr, uniform soup", 2))
+    ]
+    for one in found:
+        place = next(path.parent for path in soups.glob("jobs/*/results.jsonl") if _args(path) == one["key"])
+        runs = [Path(run["run"]) for run in json.loads((place / "average.json").read_text())["runs"]]
+        assert one["runs"] == len(runs) == 2
+        trees = [torch.load(run / "checkpoint.pt", weights_only=True)["parameters"] for run in runs]
+        weight, bias = (sum(tree[name] for tree in trees) / 2 for name in ("head.weight", "head.bias"))
+        domains = load(runs[0] / "config.toml", Experiment, (), ("mine",)).data(0, None)
+        tested = domains.evaluation[0]
+        assert tested.name == f"env{one['key']['test_envs'][0]}_in"
+        right = (tested.inputs @ weight.T + bias).argmax(1) == tested.labels
+        assert one["test"] == pytest.approx(right.double().mean().item(), abs=1e-12)
+    said = call_anywhere("sweep", "collect", "sweep", soups, "--selection", "training", "--as", "json")
+    (table, _) = json.loads(said.out)["tables"]
+    rows = {row["algorithm"]: row for row in table["rows"]}
+    assert {"ERM", "Fishr", "ERM, uniform soup", "Fishr, uniform soup"} == set(rows)
+    assert rows["ERM, uniform soup"]["cells"][1]["mean"] == pytest.approx(100 * found[0]["test"])
+    # The same command goes on where it was.
+    before = {path: path.stat().st_mtime_ns for path in soups.rglob("*.pt")}
+    (next(iter(before)).parent / "done").unlink()
+    assert json.loads(call_anywhere("sweep", "average", "sweep", "--out", soups, *options).out) == found
+    assert {path: path.stat().st_mtime_ns for path in soups.rglob("*.pt")} == before
+    said = call_anywhere("sweep", "average", "sweep", "--out", soups, "--soup", "greedy", *options)
+    assert [1 <= one["runs"] <= 2 for one in json.loads(said.out)] == [True] * 4
+
+
+def _args(path):
+    names = ("dataset", "algorithm", "test_envs", "hparams_seed", "trial_seed")
+    args = json.loads(path.read_text())["args"]
+    return {name: args[name] for name in names}
+
+
+def test_draws_that_are_not_done_or_diverged_make_no_row(here, tmp_path, call_anywhere):
+    shutil.copytree(here / "sweep", tmp_path / "sweep")
+    first, second = sorted(tmp_path.glob("sweep/jobs/*/done"))[:2]
+    first.unlink()
+    second.write_text(json.dumps(json.loads(second.read_text()) | {"diverged": 3}))
+    said = call_anywhere("sweep", "average", tmp_path / "sweep", "--out", tmp_path / "soups", "--device", "cpu", *MINE)
+    assert said.code == 0, said
+    assert "1 of 2 draws are not done" in said.out
+    assert "1 of 2 draws diverged" in said.out
+    assert len(list(tmp_path.glob("soups/jobs/*"))) in (2, 3)
+    assert said.out.endswith(f"means: {tmp_path / 'soups'}\n")

@@ -48,7 +48,7 @@ def test_every_command_is_known_here():
         "cache merge",
     }
     promised |= {"bench data", "cache images", "data info", "data verify", "data download"}
-    promised |= {f"sweep {name}" for name in ("plan", "features", "run", "resume", "status", "collect")}
+    promised |= {f"sweep {name}" for name in ("plan", "features", "average", "run", "resume", "status", "collect")}
     assert promised | {"bench", "sweep", "config", "data", "cache", "fishr"} == set(COMMANDS)
 
 
