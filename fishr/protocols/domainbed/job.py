@@ -130,7 +130,15 @@ class Job:
             checkpoint_every=self.evaluate_every,
             seed=self.run_seed,
         )
-        return attrs.evolve(experiment, **self.changes)
+        changes = self.changes
+        on_features = self.dataset in settings.features and settings.features_at is None
+        if on_features and any(layer.startswith("featurizer") for layer in changes.get("lr_factors") or ()):
+            raise InputError(
+                f"lr_factors: got a factor of the featurizer, of {self.algorithm} or the settings, on cached features, "
+                "whose network does not train; set settings.features_at to train the layers above a cached one, or "
+                "leave it out"
+            )
+        return attrs.evolve(experiment, **changes)
 
 
 def feature_experiment(dataset: str, settings: Settings) -> Experiment:
