@@ -1,17 +1,15 @@
 """ANDMask: only entries of the gradient on whose sign the domains agree."""
 
-from typing import ClassVar
-
 from attrs import field, frozen
 from torch import Tensor
 
 from fishr.checks import number
-from fishr.descents.descent import Descended, Gradients, NamedOptimizer, Weights
-from fishr.descents.each_domain import at_most_one, of_each_domain
+from fishr.descents.descent import Gradients, NamedOptimizer, Weights
+from fishr.descents.each_domain import Joined, OneUpdate, at_most_one, of_each_domain
 
 
 @frozen
-class ANDMask:
+class ANDMask(OneUpdate):
     """Update by m · ḡ / mean(m), with m = 1 where |mean_e sign g_e| ≥ τ, else 0, and ḡ = mean_e g_e.
 
     g_e is the gradient of the objective on domain e alone, loss/parameter. Means over e are over the domains in the
@@ -34,21 +32,12 @@ class ANDMask:
     """
 
     tau: float = field(default=1.0, validator=[number(), at_most_one])
-    by_domain: ClassVar[bool] = True
 
-    def init(self, weights: Weights) -> tuple[()]:
-        """Return no state."""
-        return ()
-
-    def __call__(
-        self, gradients: Gradients, optimizer: NamedOptimizer, weights: Weights, memory: object, state: tuple[()]
-    ) -> Descended:
-        """Return the outcome of one gradient of each domain and one update."""
+    def joined(self, gradients: Gradients, optimizer: NamedOptimizer, weights: Weights) -> Joined:
+        """Return the masked means, by name, and what was measured."""
         found, measured = of_each_domain(gradients, weights)
         masked = {name: None if given is None else self.masked(given, self.tau) for name, given in found.items()}
-        masked, measured = gradients.compared(masked, weights, measured)
-        moved, memory = optimizer.update(masked, memory, weights)
-        return Descended(moved, memory, state, measured)
+        return masked, measured
 
     @staticmethod
     def masked(gradients: Tensor, tau: float) -> Tensor:

@@ -1,13 +1,17 @@
-"""The gradient of each domain alone, which descents by domain combine."""
+"""The gradient of each domain alone, and the descents whose one update joins them."""
+
+from abc import ABC, abstractmethod
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from fishr.descents.descent import Gradients, Measured, Weights
+from fishr.descents.descent import Descended, Gradients, Measured, NamedOptimizer, Weights
 from fishr.errors import InputError
 
 # By name, [K, ...]: one gradient a domain. None: the objective does not depend on the parameter.
 Stacked = dict[str, Tensor | None]
+Joined = tuple[dict[str, Tensor | None], Measured]
 
 
 def at_most_one(record: object, attribute: object, value: float) -> None:
@@ -48,3 +52,27 @@ def inner_products(stacked: Stacked) -> Tensor:
     """Return the inner products of the domains' gradients by all parameters together, [K, K] in float64 on the CPU."""
     rows = [gradient.flatten(1) for gradient in stacked.values() if gradient is not None]
     return torch.stack([one @ one.T for one in rows]).sum(0).to("cpu", torch.float64)
+
+
+class OneUpdate(ABC):
+    """The parts that descents share whose step is one update of the optimizer, of gradients of the domains."""
+
+    __slots__ = ()
+    by_domain: ClassVar[bool] = True
+
+    def init(self, weights: Weights) -> tuple[()]:
+        """Return no state."""
+        return ()
+
+    def __call__(
+        self, gradients: Gradients, optimizer: NamedOptimizer, weights: Weights, memory: object, state: tuple[()]
+    ) -> Descended:
+        """Return the outcome of one update by the joined gradients."""
+        joined, measured = self.joined(gradients, optimizer, weights)
+        joined, measured = gradients.compared(joined, weights, measured)
+        moved, memory = optimizer.update(joined, memory, weights)
+        return Descended(moved, memory, state, measured)
+
+    @abstractmethod
+    def joined(self, gradients: Gradients, optimizer: NamedOptimizer, weights: Weights) -> Joined:
+        """Return the gradients of the update, without penalties that compare domains, and what was measured."""

@@ -1,18 +1,16 @@
 """GGA-L: noise on the gradient where the domains disagree, as in Langevin dynamics."""
 
-from typing import ClassVar
-
 import torch
 from attrs import field, frozen
 from torch import Tensor
 
 from fishr.checks import number
-from fishr.descents.descent import Descended, Gradients, NamedOptimizer, Weights
-from fishr.descents.each_domain import inner_products, of_each_domain
+from fishr.descents.descent import Gradients, NamedOptimizer, Weights
+from fishr.descents.each_domain import Joined, OneUpdate, inner_products, of_each_domain
 
 
 @frozen
-class GGAL:
+class GGAL(OneUpdate):
     """Update by ḡ + γ (1 − c) n, with ḡ the mean of the domains' gradients, c their mean cosine and n normal noise.
 
     c is the mean over pairs of domains of g_i·g_j / (‖g_i‖ ‖g_j‖), by all trained parameters together; of a single
@@ -34,25 +32,16 @@ class GGAL:
     """
 
     gamma: float = field(default=0.001, validator=number())
-    by_domain: ClassVar[bool] = True
 
-    def init(self, weights: Weights) -> tuple[()]:
-        """Return no state."""
-        return ()
-
-    def __call__(
-        self, gradients: Gradients, optimizer: NamedOptimizer, weights: Weights, memory: object, state: tuple[()]
-    ) -> Descended:
-        """Return the outcome of one gradient of each domain and one update."""
+    def joined(self, gradients: Gradients, optimizer: NamedOptimizer, weights: Weights) -> Joined:
+        """Return the means with noise, by name, and what was measured."""
         found, measured = of_each_domain(gradients, weights)
         spread = self.gamma * (1 - _mean_cosine(inner_products(found)))
         generator, total = gradients.generator("GGAL"), dict[str, Tensor | None]()
         for name, given in found.items():
             noise = torch.randn(weights[name].shape, generator=generator)
             total[name] = None if given is None else given.mean(0) + spread * noise.to(given)
-        total, measured = gradients.compared(total, weights, measured)
-        moved, memory = optimizer.update(total, memory, weights)
-        return Descended(moved, memory, state, measured)
+        return total, measured
 
 
 def _mean_cosine(products: Tensor) -> float:

@@ -1,17 +1,15 @@
 """IGA: inter-environmental gradient alignment."""
 
-from typing import ClassVar
-
 from attrs import field, frozen
 from torch import Tensor
 
 from fishr.checks import number
-from fishr.descents.descent import Descended, Gradients, NamedOptimizer, Weights
-from fishr.descents.each_domain import of_each_domain, plus
+from fishr.descents.descent import Gradients, NamedOptimizer, Weights
+from fishr.descents.each_domain import Joined, OneUpdate, of_each_domain, plus
 
 
 @frozen
-class IGA:
+class IGA(OneUpdate):
     """Minimize L̄ + λ Σ_e ‖g_e − ḡ‖², by its gradient ḡ + 2λ Σ_e H_e (g_e − ḡ).
 
     L̄ is the mean of the domains' objectives, g_e the gradient of one by all trained parameters, loss/parameter, ḡ
@@ -35,16 +33,9 @@ class IGA:
     """
 
     penalty: float = field(default=1000.0, validator=number())
-    by_domain: ClassVar[bool] = True
 
-    def init(self, weights: Weights) -> tuple[()]:
-        """Return no state."""
-        return ()
-
-    def __call__(
-        self, gradients: Gradients, optimizer: NamedOptimizer, weights: Weights, memory: object, state: tuple[()]
-    ) -> Descended:
-        """Return the outcome of a gradient and a Hessian product of each domain, and one update."""
+    def joined(self, gradients: Gradients, optimizer: NamedOptimizer, weights: Weights) -> Joined:
+        """Return the means and the slopes of the variance, by name, and what was measured."""
         found, measured = of_each_domain(gradients, weights)
         total: dict[str, Tensor | None] = {
             name: None if given is None else given.mean(0) for name, given in found.items()
@@ -53,6 +44,4 @@ class IGA:
             apart = {name: None if given is None else given[index] - given.mean(0) for name, given in found.items()}
             products = gradients.hessian_product(weights, (domain,), apart)
             total = plus(total, products, 2 * self.penalty)
-        total, measured = gradients.compared(total, weights, measured)
-        moved, memory = optimizer.update(total, memory, weights)
-        return Descended(moved, memory, state, measured)
+        return total, measured

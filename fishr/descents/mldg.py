@@ -1,19 +1,19 @@
 """MLDG: a gradient that also lowers the loss of other domains after a step on some."""
 
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 from attrs import evolve, field, frozen
 from torch import Tensor
 
 from fishr.checks import number, one_of, whole
-from fishr.descents.descent import Descended, Gradients, Measured, NamedOptimizer, Weights
-from fishr.descents.each_domain import plus
+from fishr.descents.descent import Gradients, Measured, NamedOptimizer, Weights
+from fishr.descents.each_domain import Joined, OneUpdate, plus
 from fishr.errors import InputError
 
 
 @frozen
-class MLDG:
+class MLDG(OneUpdate):
     """Update by the gradient of the loss on some domains, plus β times that on others after a step on the first.
 
     In each step, a random order of the K domains in the batch makes the first K − ``test_domains`` of them training
@@ -48,16 +48,9 @@ class MLDG:
     test_domains: int = field(default=2, validator=whole(1))
     form: Literal["domainbed", "paper"] = field(default="domainbed", validator=one_of("domainbed", "paper"))
     inner_lr: float = field(default=1e-3, validator=number())
-    by_domain: ClassVar[bool] = True
 
-    def init(self, weights: Weights) -> tuple[()]:
-        """Return no state."""
-        return ()
-
-    def __call__(
-        self, gradients: Gradients, optimizer: NamedOptimizer, weights: Weights, memory: object, state: tuple[()]
-    ) -> Descended:
-        """Return the outcome of the gradients before and after inner updates, and one update."""
+    def joined(self, gradients: Gradients, optimizer: NamedOptimizer, weights: Weights) -> Joined:
+        """Return the gradients before and after inner updates, by name, and what was measured."""
         order = random_order(gradients)
         cut = max(0, len(order) - self.test_domains)
         split = order[:cut], order[cut:]
@@ -65,9 +58,7 @@ class MLDG:
             total, measured = self._of_pairs(gradients, optimizer, weights, *split)
         else:
             total, measured = self._of_groups(gradients, weights, *split)
-        total, measured = gradients.compared(total, weights, measured)
-        moved, memory = optimizer.update(total, memory, weights)
-        return Descended(moved, memory, state, measured)
+        return total, measured
 
     def _of_pairs(
         self, gradients: Gradients, optimizer: NamedOptimizer, weights: Weights, training: list[int], test: list[int]

@@ -1,17 +1,15 @@
 """PCGrad: gradients of domains without the parts that conflict."""
 
-from typing import ClassVar
-
 import torch
 from attrs import frozen
 from torch import Tensor
 
-from fishr.descents.descent import Descended, Gradients, NamedOptimizer, Weights
-from fishr.descents.each_domain import inner_products, of_each_domain
+from fishr.descents.descent import Gradients, NamedOptimizer, Weights
+from fishr.descents.each_domain import Joined, OneUpdate, inner_products, of_each_domain
 
 
 @frozen
-class PCGrad:
+class PCGrad(OneUpdate):
     """Update by the mean of the domains' gradients, each projected away from those that it conflicts with.
 
     For each other domain j in random order, p_i ← p_i − (p_i·g_j / ‖g_j‖²) g_j where p_i·g_j < 0, from p_i = g_i on.
@@ -27,25 +25,15 @@ class PCGrad:
     Source: Yu et al., Gradient surgery for multi-task learning, NeurIPS 2020 (arXiv 2001.06782), algorithm 1.
     """
 
-    by_domain: ClassVar[bool] = True
-
-    def init(self, weights: Weights) -> tuple[()]:
-        """Return no state."""
-        return ()
-
-    def __call__(
-        self, gradients: Gradients, optimizer: NamedOptimizer, weights: Weights, memory: object, state: tuple[()]
-    ) -> Descended:
-        """Return the outcome of one gradient of each domain and one update."""
+    def joined(self, gradients: Gradients, optimizer: NamedOptimizer, weights: Weights) -> Joined:
+        """Return the means of the projections, by name, and what was measured."""
         found, measured = of_each_domain(gradients, weights)
         shares = projected(inner_products(found), gradients.generator("PCGrad")).mean(0)
         total = {
             name: None if given is None else torch.tensordot(shares.to(given), given, 1)
             for name, given in found.items()
         }
-        total, measured = gradients.compared(total, weights, measured)
-        moved, memory = optimizer.update(total, memory, weights)
-        return Descended(moved, memory, state, measured)
+        return total, measured
 
 
 def projected(products: Tensor, generator: torch.Generator) -> Tensor:
