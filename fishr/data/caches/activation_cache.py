@@ -9,9 +9,8 @@ from attrs import frozen
 
 from fishr.data.caches.domain_rows import (
     Section,
-    as_type,
+    as_stored,
     check_columns,
-    check_rows,
     read_columns,
     read_mapping,
     read_origin,
@@ -104,13 +103,10 @@ def write_activations(
     """Write an activation cache in parts and return True; return False if it exists already. A killed run resumes."""
     # `compute` maps (domain, start, stop) to activations [n, *shape], labels [n] and ids [n] of these rows.
     dtype = stored_type(path, provenance)
+    types = {"activations": dtype, "labels": np.int64, "ids": np.int64}
 
     def rows(domain: int, start: int, stop: int) -> dict[str, Array]:
-        found, name = compute(domain, start, stop), sections[domain].name
-        stored = {"activations": as_type(path, name, "activations", found["activations"], dtype)}
-        stored |= {column: found[column].astype(np.int64, copy=False) for column in ("labels", "ids")}
-        check_rows(path, name, stored, start)
-        return stored
+        return as_stored(path, sections[domain].name, compute(domain, start, stop), types, start)
 
     part = rows_a_part({"activations": np.empty((1, *layer["shape"].tolist()), dtype)})
     return write_domains(path, KIND, provenance, layer, sections, rows, COLUMNS, part, progress)

@@ -219,15 +219,19 @@ def stored_type(path: Path, provenance: Mapping[str, Any]) -> "np.dtype[Any]":
     return np.dtype(str(dtype))
 
 
-def as_type(path: Path, domain: str, column: str, values: Array, dtype: "np.dtype[Any]") -> Array:
-    """Return floats as the type they are stored in; refuse one that is beyond its range."""
+def as_stored(
+    path: Path, domain: str, rows: Mapping[str, Array], types: Mapping[str, Any], first: int
+) -> dict[str, Array]:
+    """Return rows as the types they are stored in, by column; refuse floats beyond their type, and NaN."""
     with np.errstate(over="ignore"):
-        stored = np.asarray(values).astype(dtype, copy=False)
-    if np.isinf(stored).any() and not np.isinf(values).any():
-        largest = float(np.abs(values).max())
-        raise InputError(
-            f"{path}: {_FLOATS[column]} of domain {domain!r} is {largest:.4g}, beyond {dtype}; use float32"
-        )
+        stored = {column: np.asarray(rows[column]).astype(dtype, copy=False) for column, dtype in types.items()}
+    for column in _FLOATS.keys() & stored.keys():
+        if np.isinf(stored[column]).any() and not np.isinf(rows[column]).any():
+            largest = float(np.abs(rows[column]).max())
+            raise InputError(
+                f"{path}: {_FLOATS[column]} of domain {domain!r} is {largest:.4g}, beyond {types[column]}; use float32"
+            )
+    check_rows(path, domain, stored, first)
     return stored
 
 

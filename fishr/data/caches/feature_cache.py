@@ -9,9 +9,8 @@ from attrs import frozen
 
 from fishr.data.caches.domain_rows import (
     Section,
-    as_type,
+    as_stored,
     check_columns,
-    check_rows,
     read_columns,
     read_mapping,
     read_origin,
@@ -88,14 +87,10 @@ def write_features(
     """Write a feature cache in parts and return True; return False if it exists already. A killed run resumes."""
     # `compute` maps (domain, start, stop) to features [n, F], labels [n], logits [n, C] and ids [n] of these rows.
     dtype = stored_type(path, provenance)
-    types = {"labels": np.int64, "logits": np.float32, "ids": np.int64}
+    types = {"features": dtype, "labels": np.int64, "logits": np.float32, "ids": np.int64}
 
     def rows(domain: int, start: int, stop: int) -> dict[str, Array]:
-        found, name = compute(domain, start, stop), sections[domain].name
-        stored = {"features": as_type(path, name, "features", found["features"], dtype)}
-        stored |= {column: np.asarray(found[column]).astype(kind, copy=False) for column, kind in types.items()}
-        check_rows(path, name, stored, start)
-        return stored
+        return as_stored(path, sections[domain].name, compute(domain, start, stop), types, start)
 
     return write_domains(path, KIND, provenance, head, sections, rows, COLUMNS, part_rows, progress)
 
