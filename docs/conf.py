@@ -13,7 +13,7 @@ from fishr import __version__  # noqa: E402
 
 project = "fishr"
 highlight_language = "none"
-smartquotes = False
+smartquotes_action = "D"  # dashes alone
 version = release = __version__
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 exclude_patterns = ["generate"]
@@ -25,6 +25,7 @@ add_module_names = False
 maximum_signature_line_length = 80
 html_theme = "furo"
 html_title = f"fishr {version}"
+html_theme_options = {"light_css_variables": {"code-font-size": "78%", "api-font-size": "78%"}}
 html_show_copyright = False
 html_show_sphinx = False
 html_copy_source = False
@@ -43,8 +44,11 @@ def write(*_: object) -> None:
             page.write_text(text, encoding="utf-8")
 
 
-def literal(_app: Any, _what: str, _name: str, _object: Any, _options: Any, lines: list[str]) -> None:
+def literal(_app: Any, what: str, _name: str, _object: Any, _options: Any, lines: list[str]) -> None:
     """Escape signs of mathematics that reStructuredText would read as markup: \\|x\\|, x*, x_."""
+    if what == "property":
+        # Napoleon reads what is before a colon as a type.
+        lines[0] = lines[0].replace(": ", " -- ")
     for number, line in enumerate(lines):
         if not line.lstrip().startswith((">>>", "...")):
             parts = re.split(r"(``.*?``|:\w+:`.*?`)", line)

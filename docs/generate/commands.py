@@ -1,5 +1,6 @@
 """The page of all commands, from the groups and options of click."""
 
+import re
 from collections.abc import Iterator
 
 import click
@@ -32,7 +33,7 @@ def _section(context: click.Context) -> str:
     # Groups print their usage with a word for the command that they lack.
     usage = " ".join([context.command_path, *command.collect_usage_pieces(context)])
     said = [" ".join(part.split()) for part in (command.help or "").split("\n\n")]
-    records = [record for one in command.get_params(context) if (record := one.get_help_record(context))]
+    records = [record for one in command.get_params(context) if (record := one.get_help_record(context)) and record[1]]
     rows = "".join(f"| `{option.replace('|', BAR)}` | {_cell(text)} |\n" for option, text in records)
     example = (command.epilog or "").removeprefix("Example: ")
     return (
@@ -44,6 +45,9 @@ def _section(context: click.Context) -> str:
 
 
 def _cell(text: str) -> str:
-    for mark in "\\*_<|[":
-        text = text.replace(mark, "\\" + mark)
-    return text
+    """Return a text of click as Markdown, its options as code."""
+    parts = text.split("`")
+    for index in range(0, len(parts), 2):
+        escaped = re.sub(r"[\\*_<|\[]", r"\\\g<0>", parts[index])
+        parts[index] = re.sub(r"(?<!\w)--[a-z][\w-]*", r"`\g<0>`", escaped)
+    return "`".join(parts)
