@@ -13,6 +13,7 @@ from docs.generate.meanings import meanings
 from fishr.commands import cli
 from fishr.configuration.declared_types import settings
 from fishr.configuration.families import FAMILIES
+from fishr.methods.every_method import METHODS
 from fishr.sweeps.plan import Plan
 from fishr.training import Experiment
 
@@ -52,6 +53,11 @@ def test_every_key_has_a_meaning_on_a_page(cls: Any) -> None:
 @pytest.mark.parametrize("page", ["experiment", "kinds", "plan"])
 def test_no_table_has_a_key_without_a_meaning(page: str) -> None:
     assert not re.findall(r"^\| `\w+` \|  \|.*", PAGES[page], re.MULTILINE)
+
+
+def test_every_method_has_an_entry() -> None:
+    headings = re.findall(r"^### (.*)$", TEXTS[ROOT / "docs" / "methods.md"], re.MULTILINE)
+    assert {name for heading in headings for name in heading.split(", ")} == set(METHODS)
 
 
 def test_meanings_come_from_the_docstring_and_from_comments() -> None:
