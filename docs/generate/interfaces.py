@@ -46,12 +46,17 @@ def _page(package: str) -> str:
     homes = {name: home(package, name) for name in import_module(package).__all__}
     own = ", ".join(name for name, place in homes.items() if place == package)
     rows = "".join(
-        f"| [`{name}`]({place}.md) | {_summary(getattr(import_module(package), name))} |\n"
+        f"| [`{name}`]({_target(place, name)}) | {_summary(getattr(import_module(package), name))} |\n"
         for name, place in homes.items()
         if place != package
     )
-    others = f"\n## Names of other packages\n\n| name | |\n|---|---|\n{rows}" if rows else ""
+    others = f"\n## From other packages\n\n| name | |\n|---|---|\n{rows}" if rows else ""
     return f"# {package}\n\n```{{eval-rst}}\n.. automodule:: {package}\n   :members: {own}\n```\n{others}"
+
+
+def _target(place: str, name: str) -> str:
+    """Return the target of a link to a name on the page of a package, or to the page of a package of that name."""
+    return f"{place}.md" if place.endswith(f".{name}") else f"#{place}.{name}"
 
 
 def _summary(found: Any) -> str:
