@@ -71,6 +71,12 @@ def returned(name: str, found: object, expected: type[T]) -> T:
     return found
 
 
+def check_type(name: str, value: object, expected: type, remedy: str) -> None:
+    """Refuse a value of another type, with a remedy."""
+    if not isinstance(value, expected):
+        raise InputError(f"{name}: got a {type(value).__qualname__}, expected a {expected.__qualname__}; {remedy}")
+
+
 def nearest_layers(got: str, parameters: Iterable[str]) -> str:
     """Return, for a message, the layers and parameters with a name close to one that is unknown, or the first parts."""
     parts = [name.split(".") for name in parameters]

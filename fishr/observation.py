@@ -7,6 +7,7 @@ import torch
 from attrs import evolve, frozen
 from torch import Tensor, nn
 
+from fishr.checks import check_type
 from fishr.compilation import lazy, traceable
 from fishr.errors import InputError
 from fishr.losses import CrossEntropy, Loss, loss_deltas, per_sample_losses
@@ -78,8 +79,8 @@ class Observation(ObservedSamples):
     lr_factor: float = 1.0
 
     def __attrs_post_init__(self) -> None:
-        _check_type("head", self.head, nn.Module, "call observe(featurizer, head, batch)")
-        _check_type("batch", self.batch, DomainBatch, "make one by DomainBatch.of(inputs, labels, domains)")
+        check_type("head", self.head, nn.Module, "call observe(featurizer, head, batch)")
+        check_type("batch", self.batch, DomainBatch, "make one by DomainBatch.of(inputs, labels, domains)")
 
     @lazy
     def own(self) -> "Observation":
@@ -259,11 +260,6 @@ class Observation(ObservedSamples):
             kind = type(self.batch.inputs).__qualname__
             raise InputError(f"layers: got {self.layers} of inputs in a {kind}, expected one tensor; use the head's")
         return self._labeled(self.batch.inputs)
-
-
-def _check_type(name: str, value: object, expected: type, remedy: str) -> None:
-    if not isinstance(value, expected):
-        raise InputError(f"{name}: got a {type(value).__qualname__}, expected a {expected.__qualname__}; {remedy}")
 
 
 def observe(

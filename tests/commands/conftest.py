@@ -15,6 +15,7 @@ import torch
 from attrs import frozen
 from matplotlib.figure import Figure
 from PIL import Image
+from sweep_world import make_world
 
 from fishr.commands import main
 
@@ -201,3 +202,21 @@ def weights():
         return {name: tensor.numpy().tobytes() for name, tensor in tree["parameters"].items()}
 
     return read
+
+
+@pytest.fixture
+def world(home):
+    """A plan of eight jobs over a file of features, in the working directory."""
+    return make_world(home)
+
+
+@pytest.fixture
+def in_process(monkeypatch):
+    """Jobs run in this process: that workers do the same is tested of the pool."""
+    from fishr.sweeps.execution import attempt, settle
+
+    def run_here(jobs, conditions, slots, plugins=()):
+        for job in jobs:
+            yield settle(job, 1, attempt(job, conditions), conditions)
+
+    monkeypatch.setattr("fishr.sweeps.pool.run_local", run_here)

@@ -12,54 +12,12 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-import numpy as np
 import pytest
-
-from fishr.sweeps.execution import attempt, settle
+from sweep_world import PLAN, WORK, make_world, results
 
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).resolve().parents[2]
-PLAN = """
-datasets = ["PACS"]
-algorithms = ["ERM", "Fishr"]
-draws = 1
-trials = 1
-[settings]
-steps = 10
-evaluate_every = 4
-hparams = {batch_size = 8}
-features.PACS = "features.h5"
-"""
-WORK = ("--workers", 1, "--device", "cpu")
-ENVIRONMENTS = "ACPS"
-
-
-def make_world(home):
-    from fishr.data.caches import Section
-    from fishr.data.caches.feature_cache import write_features
-
-    generator, rows = np.random.default_rng(0), 30
-    labels = np.arange(rows) % 3
-    features = [generator.normal(size=(rows, 5)) + labels[:, None] for _ in ENVIRONMENTS]
-
-    def compute(domain, start, stop):
-        logits = np.zeros((stop - start, 3))
-        ids = np.arange(start, stop)
-        return {"features": features[domain][start:stop], "labels": labels[start:stop], "logits": logits, "ids": ids}
-
-    head = {"text": "", "outputs": 3, "parameters": {}}
-    sections = [Section(name, "training", rows) for name in ENVIRONMENTS]
-    (home / "data").mkdir()
-    write_features(home / "data" / "features.h5", {"dtype": "float32"}, head, sections, compute, part_rows=rows)
-    (home / "plan.toml").write_text(PLAN)
-    return home
-
-
-@pytest.fixture
-def world(home):
-    """A plan of eight jobs over a file of features, in the working directory."""
-    return make_world(home)
 
 
 @pytest.fixture(scope="module")
@@ -72,39 +30,10 @@ def swept_once(tmp_path_factory):
 
 
 @pytest.fixture
-def in_process(monkeypatch):
-    """Jobs run in this process: that workers do the same is tested of the pool."""
-
-    def run_here(jobs, conditions, slots, plugins=()):
-        for job in jobs:
-            yield settle(job, 1, attempt(job, conditions), conditions)
-
-    monkeypatch.setattr("fishr.sweeps.pool.run_local", run_here)
-
-
-@pytest.fixture
 def swept(swept_once, home, in_process):
     """A copy of a finished sweep, called "sweep", in the working directory, with its plan and data."""
     shutil.copytree(swept_once[0], home, dirs_exist_ok=True)
     return home
-
-
-@pytest.fixture
-def broken(world, call, in_process):
-    """A sweep whose jobs fail: IRM needs two rows of each domain."""
-    text = PLAN.replace("batch_size = 8", "batch_size = 1").replace('["ERM", "Fishr"]', '["IRM"]')
-    (world / "plan.toml").write_text(text.replace("draws = 1", "draws = 1\ntest_envs = [[0], [1]]"))
-    return call("sweep", "run", "plan.toml", "--out", "sweep", *WORK)
-
-
-def results(folder):
-    found = {}
-    for path in sorted(folder.glob("jobs/*/results.jsonl")):
-        lines = [json.loads(line) for line in path.read_text().splitlines()]
-        found[path.parent.name] = [
-            {k: v for k, v in line.items() if k not in ("step_time", "mem_gb")} for line in lines
-        ]
-    return found
 
 
 def test_plan_counts(world, call):
@@ -254,34 +183,6 @@ def test_results_alone_say_what_is_missing(one_job, call):
         )
 
 
-def test_failures_are_told_and_retried(broken, call):
-    said = broken
-    assert said.code == 1
-    error = said.err.splitlines()[-1]
-    assert re.fullmatch(
-        r"Error: sweep: all 2 jobs failed \(first PACS IRM test 0 draw 0 trial 0: IRM: got domains of .*\); see them "
-        r"with fishr sweep status sweep --failed, retry them with fishr sweep resume sweep --workers 1 --device cpu "
-        r"--retry-failed",
-        error,
-    )
-    shown = call("sweep", "status", "sweep", "--failed").out
-    assert shown.count("tried 1×") == 2
-    assert len(re.findall(r"^  \| IRM: got domains of ", shown, re.MULTILINE)) == 2
-    # Without being told to, nothing is tried again.
-    again = call("sweep", "resume", "sweep", *WORK)
-    assert (again.code, again.err.count("failed:")) == (1, 0)
-    retried = call("sweep", "resume", "sweep", *WORK, "--retry-failed")
-    assert (retried.code, retried.err.count("failed: IRM")) == (1, 2)
-
-
-def test_a_job_that_diverges_is_done(world, call, in_process):
-    (world / "plan.toml").write_text(PLAN.replace("batch_size = 8", "batch_size = 8, lr = 3e37"))
-    said = call("sweep", "run", "plan.toml", "--out", "sweep", *WORK)
-    assert said.code == 0
-    assert len(re.findall(r"done in .*, diverged at step \d+$", said.err, re.MULTILINE)) == 8
-    assert all(len(lines) == 4 for lines in results(world / "sweep").values())
-
-
 def test_some_failures_are_counted(swept, call):
     job = next((swept / "sweep" / "jobs").iterdir())
     for name in ("done", "results.jsonl", "result.json"):
@@ -349,50 +250,6 @@ def test_ctrl_c_is_one_line_and_loses_nothing(swept, call, forked):
     assert out == ""
     # Told to do less by a plan of fewer steps, it still has its place.
     assert (swept / "stopped" / "plan.toml").exists()
-
-
-@pytest.mark.parametrize(
-    ("change", "part"),
-    [
-        ({"datasets": "['PICS']"}, "PICS"),
-        ({"algorithms": "['Fisher']"}, "Fisher"),
-        ({"test_envs": "[[4]]"}, "test environment: got 4"),
-        ({"test_envs": "'pairs'"}, "test_envs"),
-        ({"draws": "0"}, "draws: got 0"),
-        ({"settings.stepps": "3"}, "settings.stepps"),
-        ({"settings.features.PACS": "'absent.h5'"}, "absent.h5: no such file"),
-    ],
-)
-def test_a_plan_that_cannot_run_is_refused(world, refused, change, part):
-    options = [text for key, value in change.items() for text in ("--set", f"{key}={value}")]
-    refused(world, ("sweep", "run", "plan.toml", "--out", "sweep", *WORK, *options), part)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "part"),
-    [
-        (("run", "absent.toml", "--out", "sweep"), "absent.toml: no such file"),
-        (("run", "plan.toml", "--out", "data/features.h5"), "is no sweep; choose another --out"),
-        (("run", "plan.toml", "--out", "."), "is no sweep; choose another --out"),
-        (("run", "plan.toml", "--out", "s", "--device", "cuda"), "device: got 'cuda'"),
-        (("run", "plan.toml", "--out", "s", "--slurm", "time=5"), "--array"),
-        (("run", "plan.toml", "--out", "s", "--array", "5"), "--slurm"),
-        (("run", "plan.toml", "--out", "s", "--slurm", "tme=5", "--array", "5"), "--slurm: got 'tme'"),
-        (("run", "plan.toml", "--out", "s", "--slurm", "time=5", "--array", "5", "--ray", "auto"), "--ray"),
-        (("run", "plan.toml", "--out", "s", "--ray", "auto", "--workers", "3"), "--workers"),
-        (("resume", "absent"), "absent: no sweep is there"),
-        (("resume", "absent", "--part", "3/3"), "part: got '3/3'"),
-        (("status", "absent"), "absent: no sweep is there"),
-        (("plan", "absent.toml"), "absent.toml: no such file"),
-    ],
-)
-def test_requests_that_cannot_be_met_are_refused(world, refused, arguments, part):
-    if "cuda" in arguments:
-        import torch
-
-        if torch.cuda.is_available():
-            pytest.skip("there is a CUDA device here")
-    refused(world, ("sweep", *arguments), part)
 
 
 def test_another_plan_in_the_folder_is_refused(swept, refused):
