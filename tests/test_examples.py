@@ -247,3 +247,33 @@ def test_many_processes_do_what_one_does(tmp_path: Path, capsys: pytest.CaptureF
     assert alone[2][2] > 0
     for one, three in zip(alone, together, strict=True):
         assert three == pytest.approx(one, rel=1e-4)
+
+
+def test_domains_come_together_under_a_strong_penalty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from fishr.configuration import structure
+    from fishr.sweeps.execution import Conditions, attempt
+    from fishr.sweeps.folder import sweep_folder
+    from fishr.sweeps.plan import Plan
+
+    digits = {"kind": "ColoredDigits", "training_images": 1500}
+    own = {"environments": ["flip 0.2", "flip 0.1", "reversed", "gray"], "data": digits}
+    strong = {"penalty": {"kind": "Fishr", "ema": 0.9}, "weight": 1e6, "warm_up": 5}
+    settings = {
+        "steps": 60,
+        "data_seed": 0,
+        "hparams": {"lr": 1e-2, "batch_size": 64},
+        "featurizer": {"kind": "MLP", "widths": [6]},
+        "own": {"Digits": own},
+        "methods": {"Strong": strong},
+    }
+    chosen = {"datasets": ["Digits"], "algorithms": ["ERM", "Strong"], "test_envs": [[3]], "draws": 1, "trials": 1}
+    plan = structure({**chosen, "keep": "weights", "settings": settings}, Plan)
+    monkeypatch.chdir(tmp_path)
+    with sweep_folder(Path("sweep"), plan):
+        assert all(attempt(job, Conditions(Path("sweep"), keep=plan.keep)).done for job in plan.jobs())
+    done = start([str(EXAMPLES / "pacs" / "distances.py"), "sweep", "--methods", "Strong"], tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("Strong: 1 runs beside ERM's\n")
+    ratios = numbers(r"(?:variances|Hessians), training domains: ratio N \(median\), lower in N", done.stdout)
+    assert all(ratio < 0.5 and lower == 1 for ratio, lower in ratios)
+    assert (tmp_path / "distances.png").stat().st_size > 10_000
