@@ -26,14 +26,15 @@ COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")
 def measured(job: Path, last: dict, data_dir: Path) -> dict[str, float]:
     """Return the distances of a job's head between its training domains, and between these and its test domain."""
     (test,) = last["args"]["test_envs"]
-    environments = sum(name.endswith("_in_acc") for name in last)
-    training = [index for index in range(environments) if index != test]
-    found = {"accuracy": 100 * last[f"env{test}_in_acc"]}
-    for whose, chosen in (("training", training), ("all", [*training, test])):
-        seen = open_subject(job, data_dir=data_dir, domains=tuple(f"env{index}_in" for index in chosen)).seen
+    names = [name.removesuffix("_acc") for name in last if name.endswith("_in_acc")]
+    found = {"accuracy": last[f"env{test}_in_acc"]}
+    # Its test domain is the last one.
+    seen = open_subject(job, data_dir=data_dir, domains=tuple(names)).seen
+    for whose, sizes in (("training", seen.sizes[:-1]), ("all", seen.sizes)):
+        rows = slice(sum(sizes))
         for name, distance in DISTANCES.items():
-            value = distance(seen.head, seen.features, seen.labels, seen.sizes, seen.loss)
-            found[f"{name}, {whose} domains"] = float(value.value)
+            value = distance(seen.head, seen.features[rows], seen.labels[rows], sizes, seen.loss).value
+            found[f"{name}, {whose} domains"] = float(value)
     return found
 
 
@@ -60,7 +61,7 @@ def main() -> None:
         for axes, title in zip(row, titles, strict=True):
             ratio = title != "accuracy"
             pairs = [(runs[method, key][1][title], runs["ERM", key][1][title]) for key in keys]
-            change = [ours / theirs if ratio else ours - theirs for ours, theirs in pairs]
+            change = [ours / theirs if ratio else 100 * (ours - theirs) for ours, theirs in pairs]
             lower = sum(ours < theirs for ours, theirs in pairs)
             print(f"  {title}: {'ratio' if ratio else 'difference'} {median(change):.3g} (median), lower in {lower}")
             # A method that combines others has its own penalty's weight under another name.
@@ -68,12 +69,13 @@ def main() -> None:
             axes.scatter(weights, change, c=[COLORS[key[0] % len(COLORS)] for key in keys], s=14, alpha=0.8)
             axes.axhline(1.0 if ratio else 0.0, color="black", linewidth=0.8)
             axes.set_xscale("log")
-            axes.set_yscale("log" if ratio else "linear")
+            if ratio:
+                axes.set_ylim(0, max(1.2, *change))
             axes.set_title(f"{title}{': Fishr / ERM' if ratio else ': Fishr − ERM, points'}", fontsize=9, loc="left")
             axes.set_xlabel(f"weight of {method}")
     for index, color in enumerate(COLORS):
         grid[0][0].scatter([], [], color=color, s=14, label=f"test domain {index}")
-    grid[0][0].legend(frameon=False, fontsize=8)
+    figure.legend(loc="outside lower center", ncols=len(COLORS), frameon=False, fontsize=9)
     figure.savefig(given.out, dpi=130)
 
 
