@@ -1,10 +1,10 @@
 """ADRMX: features of the label from which those of the domain are subtracted."""
 
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
-from attrs import evolve, field, frozen
+from attrs import field, frozen
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, normalize
 
@@ -15,16 +15,13 @@ from fishr.methods.method import Hparams, Method, head_logits, require_classes
 from fishr.methods.ranges import Range, choice, fixed
 from fishr.methods.ranges import whole as whole_of
 from fishr.mixed_samples import refuse_mixed_samples
-from fishr.models.featurizers import Featurizer, published_preprocessing, without_weights
+from fishr.models.featurizers import Featurizer
 from fishr.models.heads import LabelHead, nonlinear_classifier
 from fishr.observation import Observation
 from fishr.training.objective import Objective
 from fishr.training.optimizers import Adam, Optimizer
 from fishr.training.owned import Owned, applied, template
 from fishr.types import Problem
-
-if TYPE_CHECKING:
-    from fishr.data.images.preprocessing import Preprocessing
 
 _TEMPERATURE, _TINY = 0.07, 1e-5
 
@@ -57,14 +54,6 @@ class LabelAndDomain:
     def features(self, shape: tuple[int, ...]) -> int:
         """Return 2F, for F features of each network."""
         return 2 * self.inner.features(shape)
-
-    def without_weights(self) -> "LabelAndDomain":
-        """Return the same networks with random weights."""
-        return evolve(self, inner=without_weights(self.inner))
-
-    def published_preprocessing(self) -> "Preprocessing | None":
-        """Return that of the inner featurizer's published weights."""
-        return published_preprocessing(self.inner)
 
 
 class _Beside(nn.Module):

@@ -1,20 +1,17 @@
 """ARM: each image with a map of the images that it comes with."""
 
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import torch
-from attrs import evolve, field, frozen
+from attrs import field, frozen
 from torch import Tensor, nn
 
 from fishr.checks import one_of, whole
 from fishr.methods.method import Method
 from fishr.methods.ranges import fixed
 from fishr.mixed_samples import means_of_own
-from fishr.models.featurizers import Featurizer, image_channels, published_preprocessing, without_weights
+from fishr.models.featurizers import Featurizer, image_channels
 from fishr.models.initialization import seeded_by
-
-if TYPE_CHECKING:
-    from fishr.data.images.preprocessing import Preprocessing
 
 _CHANNELS = 64
 
@@ -66,14 +63,6 @@ class ARM:
     def features(self, shape: tuple[int, ...]) -> int:
         """Return F, the number of features of the network."""
         return self.inner.features(_with_context(shape))
-
-    def without_weights(self) -> "ARM":
-        """Return the same network with random weights."""
-        return evolve(self, inner=without_weights(self.inner))
-
-    def published_preprocessing(self) -> "Preprocessing | None":
-        """Return that of the inner featurizer's published weights."""
-        return published_preprocessing(self.inner)
 
 
 def _with_context(shape: tuple[int, ...]) -> tuple[int, ...]:

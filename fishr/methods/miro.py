@@ -3,10 +3,9 @@
 from collections.abc import Callable
 from copy import deepcopy
 from math import expm1, log
-from typing import TYPE_CHECKING
 
 import torch
-from attrs import evolve, field, frozen
+from attrs import field, frozen
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
@@ -15,7 +14,7 @@ from fishr.errors import InputError
 from fishr.methods.method import Hparams, Method
 from fishr.methods.ranges import Range, choice
 from fishr.mixed_samples import refuse_mixed_samples
-from fishr.models.featurizers import Featurizer, published_preprocessing, without_weights
+from fishr.models.featurizers import Featurizer
 from fishr.models.resnet import ResNet
 from fishr.observation import Observation
 from fishr.penalties.combinators import Scaled, Total
@@ -23,9 +22,6 @@ from fishr.penalties.penalty import Memoryless
 from fishr.ranks import sum_over_ranks
 from fishr.statistics.pure_forward import twin
 from fishr.training.objective import Objective
-
-if TYPE_CHECKING:
-    from fishr.data.images.preprocessing import Preprocessing
 
 _EPS = 1e-5
 
@@ -73,14 +69,6 @@ class Anchored:
     def features(self, shape: tuple[int, ...]) -> int:
         """Return F, the number of features for inputs [N, *shape]."""
         return self.inner.features(shape)
-
-    def without_weights(self) -> "Anchored":
-        """Return the same network with random weights."""
-        return evolve(self, inner=without_weights(self.inner))
-
-    def published_preprocessing(self) -> "Preprocessing | None":
-        """Return that of the inner featurizer's published weights."""
-        return published_preprocessing(self.inner)
 
 
 class AnchoredNetwork(nn.Module):

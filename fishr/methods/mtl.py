@@ -1,9 +1,9 @@
 """MTL: a head that reads each domain's mean features beside those of the sample."""
 
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import torch
-from attrs import evolve, field, frozen
+from attrs import field, frozen
 from attrs.validators import optional
 from torch import Tensor, nn
 
@@ -11,13 +11,10 @@ from fishr.checks import number, one_of, whole
 from fishr.errors import InputError
 from fishr.methods.method import Method
 from fishr.methods.ranges import Range, choice
-from fishr.models.featurizers import Featurizer, published_preprocessing, without_weights
+from fishr.models.featurizers import Featurizer
 from fishr.observation import Observation
 from fishr.penalties.penalty import Memoryless
 from fishr.training.objective import Objective
-
-if TYPE_CHECKING:
-    from fishr.data.images.preprocessing import Preprocessing
 
 
 def _at_most_1(record: object, attribute: object, value: float) -> None:
@@ -76,14 +73,6 @@ class MTL:
     def features(self, shape: tuple[int, ...]) -> int:
         """Return 2F, for F features of the network."""
         return 2 * self.inner.features(shape)
-
-    def without_weights(self) -> "MTL":
-        """Return the same network with random weights."""
-        return evolve(self, inner=without_weights(self.inner))
-
-    def published_preprocessing(self) -> "Preprocessing | None":
-        """Return that of the inner featurizer's published weights."""
-        return published_preprocessing(self.inner)
 
 
 class _BesideMean(nn.Module):

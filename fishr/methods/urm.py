@@ -3,10 +3,10 @@
 from collections import OrderedDict
 from functools import partial
 from itertools import pairwise
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import torch
-from attrs import evolve, field, frozen
+from attrs import field, frozen
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits as bce
 
@@ -16,16 +16,13 @@ from fishr.methods.method import Hparams, Method
 from fishr.methods.ranges import Range, choice, fixed, power, uniform
 from fishr.methods.ranges import whole as whole_of
 from fishr.mixed_samples import refuse_mixed_samples
-from fishr.models.featurizers import Featurizer, published_preprocessing, without_weights
+from fishr.models.featurizers import Featurizer
 from fishr.observation import Observation
 from fishr.penalties.combinators import Scaled, Total
 from fishr.training.objective import Objective
 from fishr.training.optimizers import Adam, Optimizer
 from fishr.training.owned import Owned, applied, template
 from fishr.types import Problem
-
-if TYPE_CHECKING:
-    from fishr.data.images.preprocessing import Preprocessing
 
 Activation = Literal["tanh", "relu"]
 _WIDTH = 100
@@ -62,14 +59,6 @@ class Activated:
     def features(self, shape: tuple[int, ...]) -> int:
         """Return F, that of the network."""
         return self.inner.features(shape)
-
-    def without_weights(self) -> "Activated":
-        """Return the same network with random weights."""
-        return evolve(self, inner=without_weights(self.inner))
-
-    def published_preprocessing(self) -> "Preprocessing | None":
-        """Return that of the inner featurizer's published weights."""
-        return published_preprocessing(self.inner)
 
 
 @frozen

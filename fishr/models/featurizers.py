@@ -2,10 +2,10 @@
 
 from collections.abc import Callable
 from math import prod
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import torch
-from attrs import field, frozen
+from attrs import evolve, field, frozen, has
 from attrs.validators import deep_iterable, optional
 from torch import nn
 
@@ -28,7 +28,7 @@ class Featurizer(Protocol):
     file may also have ``without_weights()``, which returns the featurizer of the same network with random weights: a
     trained model is then loaded without that file. One of published weights may have ``published_preprocessing()``,
     which returns the :class:`fishr.data.images.Preprocessing` that they were trained with, or None: a run on images
-    with another one gets a warning.
+    with another one gets a warning. A class that wraps another featurizer in its field ``inner`` needs neither.
 
     A module whose features of a sample depend on the others of its domain has ``mixes_samples = True`` and takes
     ``(inputs, sizes=None)``: training passes the number of samples of each domain, in their order; without them, in
@@ -84,14 +84,23 @@ class FunctionFeaturizer:
 
 def without_weights(featurizer: Featurizer) -> Featurizer:
     """Return the featurizer of the same network that reads no file of weights, if it has one."""
-    own = getattr(featurizer, "without_weights", None)
-    return featurizer if own is None else own()
+    own, inner = getattr(featurizer, "without_weights", None), _inner(featurizer)
+    if own is not None:
+        return own()
+    return featurizer if inner is None else evolve(cast(Any, featurizer), inner=without_weights(inner))
 
 
 def published_preprocessing(featurizer: Featurizer) -> "Preprocessing | None":
     """Return the preprocessing that a featurizer's published weights were trained with; None where it is not known."""
-    own = getattr(featurizer, "published_preprocessing", None)
-    return None if own is None else own()
+    own, inner = getattr(featurizer, "published_preprocessing", None), _inner(featurizer)
+    if own is not None:
+        return own()
+    return None if inner is None else published_preprocessing(inner)
+
+
+def _inner(featurizer: Featurizer) -> Featurizer | None:
+    """Return the featurizer that another wraps."""
+    return getattr(featurizer, "inner", None) if has(type(featurizer)) else None
 
 
 def image_channels(network: str, shape: tuple[int, ...]) -> int:

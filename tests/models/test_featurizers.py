@@ -1,10 +1,14 @@
 import pytest
 import torch
+from attrs import frozen
 from torch import nn
 
+from fishr.data.images.preprocessing import Preprocessing
 from fishr.errors import InputError
-from fishr.models.featurizers import MLP, MNISTCNN, FeatureDropout
+from fishr.methods import ARM, MTL, Activated, Anchored, LabelAndDomain
+from fishr.models.featurizers import MLP, MNISTCNN, FeatureDropout, published_preprocessing, without_weights
 from fishr.models.resnet import ResNet
+from fishr.training import Frozen
 
 
 def test_the_default_mlp_is_the_irm_network():
@@ -124,3 +128,35 @@ def test_a_rate_that_is_none_is_refused(rate):
         FeatureDropout(rate)
     with pytest.raises(InputError, match=r"^dropout: got "):
         ResNet(dropout=rate)
+
+
+@frozen
+class OfFile:
+    weights: str | None = "gone.pt"
+
+    def without_weights(self):
+        return OfFile(None)
+
+    def published_preprocessing(self):
+        return Preprocessing(32)
+
+
+@frozen
+class Around:
+    inner: object
+    width: int = 1
+
+
+@pytest.mark.parametrize("wrapper", [Around, ARM, Activated, Anchored, LabelAndDomain, MTL])
+def test_a_wrapper_has_the_weights_and_the_preprocessing_of_what_it_wraps(wrapper):
+    made = wrapper(Around(OfFile(), width=7))
+    assert without_weights(made) == wrapper(Around(OfFile(None), width=7))
+    assert published_preprocessing(made) == Preprocessing(32)
+    assert without_weights(wrapper(MLP())) == wrapper(MLP())
+    assert published_preprocessing(wrapper(MLP())) is None
+
+
+def test_weights_of_a_run_are_not_the_published_ones():
+    assert published_preprocessing(Frozen(OfFile())) == Preprocessing(32)
+    assert published_preprocessing(Frozen(OfFile(), weights="run")) is None
+    assert without_weights(Frozen(OfFile(), weights="run")) == Frozen(OfFile(None))
