@@ -8,27 +8,23 @@ from typing import Any
 import click
 import pytest
 
-from docs.generate import interfaces, pages
+from docs import generate
+from docs.generate import interfaces
 from docs.generate.meanings import meanings
 from fishr.commands import cli
-from fishr.configuration.declared_types import settings
-from fishr.configuration.families import FAMILIES
-from fishr.methods.every_method import METHODS
-from fishr.sweeps.plan import Plan
-from fishr.training import Experiment
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = pages()
-TEXTS = {path: path.read_text(encoding="utf-8") for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))}
-TEXTS |= {ROOT / "docs" / "reference" / f"{name}.md": text for name, text in PAGES.items()}
-KINDS = sorted(
-    {cls for family in FAMILIES for cls in family.kinds.values()} | {Experiment, Plan}, key=lambda c: c.__name__
-)
+WRITTEN = {path: path.read_text(encoding="utf-8") for path in (ROOT / "README.md", *(ROOT / "docs").glob("*.md"))}
 
 
-def test_every_command_and_option_is_on_a_page() -> None:
+@pytest.fixture(scope="module")
+def pages() -> dict[str, str]:
+    return generate.pages()
+
+
+def test_every_command_and_option_is_on_a_page(pages: dict[str, str]) -> None:
     def check(command: click.Command, path: str) -> None:
-        section = re.search(rf"^## {path}\n(.*?)(?=^## |\Z)", PAGES["commands"], re.MULTILINE | re.DOTALL)
+        section = re.search(rf"^## {path}\n(.*?)(?=^## |\Z)", pages["commands"], re.MULTILINE | re.DOTALL)
         assert section, path
         for one in command.params:
             assert one.opts[0] in section[1] or one.make_metavar(click.Context(command)) in section[1], (path, one.name)
@@ -38,62 +34,63 @@ def test_every_command_and_option_is_on_a_page() -> None:
     check(cli, "fishr")
 
 
-@pytest.mark.parametrize("cls", KINDS, ids=lambda cls: cls.__name__)
-def test_every_key_has_a_meaning_on_a_page(cls: Any) -> None:
-    section = "".join(
-        re.findall(rf"^##+ {cls.__name__}\n(.*?)(?=^##|\Z)", "\n".join(PAGES.values()), re.MULTILINE | re.DOTALL)
+def test_every_key_has_a_meaning_on_a_page(pages: dict[str, str]) -> None:
+    from fishr.configuration.declared_types import settings
+    from fishr.configuration.families import FAMILIES
+    from fishr.sweeps.plan import Plan
+    from fishr.training import Experiment
+
+    text = "\n".join(pages[name] for name in ("experiment", "kinds", "plan"))
+    sections = dict(re.findall(r"^##+ (\w+)\n(.*?)(?=^##|\Z)", text, re.MULTILINE | re.DOTALL))
+    for cls in {Experiment, Plan, *(cls for family in FAMILIES for cls in family.kinds.values())}:
+        for key in settings(cls):
+            assert f"| `{key}` |" in sections[cls.__name__] or "| *any name* |" in sections[cls.__name__], cls.__name__
+    # Also of the tables within these.
+    assert not re.findall(r"^\| `\w+` \|  \|.*", text, re.MULTILINE), (
+        "write it under Args, or as a comment at the field"
     )
-    for key in settings(cls):
-        row = re.search(rf"^\| `{key}` \| (.+) \| (.+) \| (.+) \|$", section, re.MULTILINE)
-        assert row or "*any name*" in section, (
-            f"{cls.__name__}.{key} has no meaning: write it under Args, or as a comment"
-        )
-
-
-@pytest.mark.parametrize("page", ["experiment", "kinds", "plan"])
-def test_no_table_has_a_key_without_a_meaning(page: str) -> None:
-    assert not re.findall(r"^\| `\w+` \|  \|.*", PAGES[page], re.MULTILINE)
-
-
-def test_every_method_has_an_entry() -> None:
-    headings = re.findall(r"^### (.*)$", TEXTS[ROOT / "docs" / "methods.md"], re.MULTILINE)
-    assert {name for heading in headings for name in heading.split(", ")} == set(METHODS)
-
-
-def test_meanings_come_from_the_docstring_and_from_comments() -> None:
     assert meanings(Experiment)["steps"] == "Number of updates."
     assert meanings(Plan)["trials"] == "Splits of each data set, each with its own seed"
 
 
-@pytest.mark.parametrize("package", interfaces.packages())
-def test_every_public_name_is_on_a_page(package: str) -> None:
-    for name in import_module(package).__all__:
-        place = interfaces.home(package, name)
-        page = PAGES[f"api/{place}"]
-        members = re.search(r":members: (.*)", page)
-        assert place.endswith(f".{name}") or (members and name in members[1].split(", ")), name
-        assert place == package or f"| [`{name}`](" in PAGES[f"api/{package}"]
+def test_every_public_name_is_on_a_page(pages: dict[str, str]) -> None:
+    packages = interfaces.packages()
+    assert len(packages) > 20
+    for package in packages:
+        for name in import_module(package).__all__:
+            place = interfaces.home(package, name)
+            members = re.search(r":members: (.*)", pages[f"api/{place}"])
+            assert place.endswith(f".{name}") or (members and name in members[1].split(", ")), (package, name)
+            assert place == package or f"| [`{name}`](" in pages[f"api/{package}"], (package, name)
 
 
-@pytest.mark.parametrize("path", TEXTS, ids=lambda path: str(path.relative_to(ROOT)))
-def test_every_link_has_a_target(path: Path) -> None:
-    prose = re.sub(r"```.*?```|`[^`]*`", "", TEXTS[path], flags=re.DOTALL)
-    for target, anchor in re.findall(r"\]\((?!https?:)([^)#]*)(?:#([^)]*))?\)", prose):
-        found = (path.parent / target).resolve() if target else path
-        assert found in TEXTS or found.exists(), target
-        if anchor.startswith("fishr."):
-            package, _, name = anchor.rpartition(".")
-            assert re.search(rf":members:.* {name}(?!\w)", PAGES[f"api/{package}"]), anchor
-        elif anchor:
-            titles = re.findall(r"^#+ (.*)$", TEXTS[found], re.MULTILINE)
-            slugs = {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
-            assert anchor in slugs, f"{target}#{anchor}"
+def test_every_method_has_an_entry() -> None:
+    from fishr.methods.every_method import METHODS
+
+    headings = re.findall(r"^### (.*)$", WRITTEN[ROOT / "docs" / "methods.md"], re.MULTILINE)
+    assert {name for heading in headings for name in heading.split(", ")} == set(METHODS)
+
+
+def test_every_link_has_a_target(pages: dict[str, str]) -> None:
+    texts = WRITTEN | {ROOT / "docs" / "reference" / f"{name}.md": text for name, text in pages.items()}
+    for path, text in texts.items():
+        prose = re.sub(r"```.*?```|`[^`]*`", "", text, flags=re.DOTALL)
+        for target, anchor in re.findall(r"\]\((?!https?:)([^)#]*)(?:#([^)]*))?\)", prose):
+            found = (path.parent / target).resolve() if target else path
+            assert found in texts or found.exists(), (path, target)
+            if anchor.startswith("fishr."):
+                package, _, name = anchor.rpartition(".")
+                assert re.search(rf":members:.* {name}(?!\w)", pages[f"api/{package}"]), (path, anchor)
+            elif anchor:
+                titles = re.findall(r"^#+ (.*)$", texts[found], re.MULTILINE)
+                slugs = {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+                assert anchor in slugs, (path, f"{target}#{anchor}")
 
 
 @pytest.mark.parametrize("name", ["README.md", "docs/three-ways.md", "docs/own-methods.md"])
 def test_every_block_of_python_runs_after_the_ones_before(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     names = dict[str, Any]()
-    for block in re.findall(r"```python\n(.*?)```", TEXTS[ROOT / name], re.DOTALL):
+    for block in re.findall(r"```python\n(.*?)```", WRITTEN[ROOT / name], re.DOTALL):
         exec(block, names)
     if "batch" in names:
         assert names["state"].updates == names["step"] + 1 == 10
@@ -102,14 +99,29 @@ def test_every_block_of_python_runs_after_the_ones_before(name: str, capsys: pyt
     if "found" in names:
         assert names["gap"] > 0
         assert names["found"]["variance_distance"].value > 0
-    assert ("numbers remembered" in capsys.readouterr().out) == ("explain(" in TEXTS[ROOT / name])
+    assert ("numbers remembered" in capsys.readouterr().out) == ("explain(" in WRITTEN[ROOT / name])
 
 
-@pytest.mark.parametrize(
-    "name", ["README.md", "docs/start.md", "docs/three-ways.md", "docs/gpus.md", "docs/clusters.md"]
-)
-def test_every_command_shown_exists(name: str) -> None:
-    shown = re.findall(r"^(?:fishr|python cli.py|torchrun .*? cli.py) (\w+(?: \w+)?)", TEXTS[ROOT / name], re.MULTILINE)
+def test_the_class_of_the_page_on_own_methods_is_a_penalty() -> None:
+    import torch
+
+    import fishr
+
+    names = dict[str, Any]()
+    for block in re.findall(r"```python\n(.*?)```", WRITTEN[ROOT / "docs" / "own-methods.md"], re.DOTALL):
+        exec(block, names)
+    head, penalty = torch.nn.Linear(4, 2), names["MeanGradientGap"]()
+    batch = fishr.DomainBatch(torch.randn(6, 4), torch.tensor([0, 1, 0, 1, 0, 1]), sizes=(2, 4))
+    state = penalty.init(fishr.Problem.of(head, domains=2))
+    value, state = penalty(fishr.observe(torch.nn.Identity(), head, batch), state, 0)
+    assert value > 0
+    assert state.updates == 1
+
+
+@pytest.mark.parametrize("page", ["README", "docs/start", "docs/three-ways", "docs/gpus", "docs/clusters"])
+def test_every_command_shown_exists(page: str) -> None:
+    text = WRITTEN[ROOT / f"{page}.md"]
+    shown = re.findall(r"^(?:fishr|python cli.py|torchrun .*? cli.py) (\w+(?: \w+)?)", text, re.MULTILINE)
     assert len(shown) >= 3
     for words in shown:
         command: click.Command = cli
