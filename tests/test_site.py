@@ -44,7 +44,7 @@ def test_every_key_has_a_meaning_on_a_page(pages: dict[str, str]) -> None:
     sections = dict(re.findall(r"^##+ (\w+)\n(.*?)(?=^##|\Z)", text, re.MULTILINE | re.DOTALL))
     for cls in {Experiment, Plan, *(cls for family in FAMILIES for cls in family.kinds.values())}:
         for key in settings(cls):
-            assert f"| `{key}` |" in sections[cls.__name__] or "| *any name* |" in sections[cls.__name__], cls.__name__
+            assert f"| `{key}` |" in sections[cls.__name__] or "| *any names* |" in sections[cls.__name__], cls.__name__
     # Also of the tables within these.
     assert not re.findall(r"^\| `\w+` \|  \|.*", text, re.MULTILINE), (
         "write it under Args, or as a comment at the field"

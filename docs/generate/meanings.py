@@ -19,7 +19,8 @@ def meanings(cls: Any) -> dict[str, str]:
         entry = re.compile(r"^    ([a-z_][\w, ]*): (.*\n?(?:     .*\n?)*)", re.MULTILINE)
         for names, text in entry.findall(arguments[1] if arguments else ""):
             found |= dict.fromkeys(names.split(", "), " ".join(text.split()))
-    return {name: text[:1].upper() + text[1:] for name, text in found.items()}
+    # A symbol stays as it is: "w" is not "W".
+    return {name: re.sub(r"^[a-z](?=[a-z])", lambda first: first[0].upper(), text) for name, text in found.items()}
 
 
 def _commented(cls: Any) -> dict[str, str]:

@@ -100,9 +100,9 @@ def _parts(declared: Any) -> Iterator[Any]:
 
 def _family(family: Family, kinds: list[type[Any]], places: dict[Any, str]) -> str:
     name = family.protocol.__name__
-    notes = [_summary(family.protocol)]
+    notes = [_markdown(_summary(family.protocol))]
     if family.implied:
-        notes.append(f"A table without `kind` is a `{family.implied}`.")
+        notes.append(f"A table without `kind` is one of kind `{family.implied}`.")
     if family.number:
         notes.append(f"A plain number is a `{family.number}`.")
     if family.switch:
@@ -117,13 +117,12 @@ def _family(family: Family, kinds: list[type[Any]], places: dict[Any, str]) -> s
 def _record(cls: Any, places: dict[Any, str], page: str, level: int) -> str:
     known, rows = meanings(cls), list[str]()
     for key, one in settings(cls).items():
-        declared = "entries of your own names, each " + _words(one.type, places, page) if is_flat(cls) else None
-        cells = (
-            "*any name*" if declared else f"`{key}`",
-            known.get(key, known.get(one.name, "")),
-            declared or _words(one.type, places, page),
-            _default(one),
-        )
+        meaning = known.get(key, known.get(one.name, ""))
+        if is_flat(cls):
+            # The entries of its only field are its keys.
+            cells = ("*any names*", meaning, _words(get_args(one.type)[1], places, page), "")
+        else:
+            cells = (f"`{key}`", meaning, _words(one.type, places, page), _default(one))
         rows.append("| " + " | ".join(map(_cell, cells)) + " |\n")
     head = "| key | meaning | type | default |\n|---|---|---|---|\n" if rows else "It has no keys.\n"
     return f"\n{'#' * level} {cls.__name__}\n\n{_markdown(_summary(cls))}\n\n{head}{''.join(rows)}"
