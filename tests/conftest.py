@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from forking import ForkedPopen, Server
+from forking import ForkedPopen, StartedServer
 
 # PR_CAPBSET_DROP of CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH, by which the superuser passes over permissions.
 OBEYING = """
@@ -25,12 +25,21 @@ def pytest_configure(config: pytest.Config) -> None:
     """Hand out files in the order of their names: the many quick doctests come last and leave no process idle."""
     if hasattr(config.option, "loadscopereorder"):
         config.option.loadscopereorder = False
+    # A third of the time of collecting would be spent on looking for garbage.
+    gc.disable()
 
 
 def pytest_collection_finish() -> None:
     """Have the garbage collector pass over all modules and tests from now on."""
+    gc.enable()
     gc.collect()
     gc.freeze()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """One process more than cores with ``-n auto``, since many tests wait for processes that they start."""
+    return len(os.sched_getaffinity(0)) + 1 if sys.platform == "linux" else (os.cpu_count() or 1) + 1
 
 
 def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
@@ -85,8 +94,8 @@ def one_thread() -> None:
 
 
 @pytest.fixture(scope="session")
-def fork_server(one_thread: None, width: None, signals: None) -> Iterator[Server]:
-    server = Server()
+def fork_server(one_thread: None, width: None, signals: None) -> Iterator[StartedServer]:
+    server = StartedServer()
     yield server
     server.close()
 

@@ -2,12 +2,15 @@
 
 An interpreter that imports torch needs two seconds before its first line. Where a test is about what a process does,
 not about how an interpreter starts, the fixture ``forked`` has ``subprocess.Popen`` fork it instead: a child of the
-test's process, with pid, streams, signals and exit code as of any other.
+test's process, with pid, streams, signals and exit code as of any other. The ranks that a forked torchrun starts are
+forked too.
 """
 
 import atexit
 import ctypes
+import fcntl
 import gc
+import importlib
 import inspect
 import os
 import pickle
@@ -21,7 +24,7 @@ import time
 import warnings
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NoReturn
 
 import torch
 from attrs import astuple, frozen
@@ -37,6 +40,9 @@ SUBREAPER = 36
 SET_LATER = ("PYTHONPATH", "PYTHONDONTWRITEBYTECODE", "PYTHONUNBUFFERED", "MALLOC_MMAP_MAX_", "MALLOC_TRIM_THRESHOLD_")
 READ_AT_START = ("PYTHON", "LANG", "LC_", "LD_", "OMP_", "MKL_", "MALLOC_")
 MOST = 2**20
+LAUNCHER = "torch.distributed.run"
+# A descriptor above those of all streams.
+HIGH = 100
 
 
 class ForkedPopen(subprocess.Popen[Any]):
@@ -48,7 +54,7 @@ class ForkedPopen(subprocess.Popen[Any]):
         start = super()._execute_child  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
         given = inspect.signature(start).bind(*values).arguments
         environment = dict(os.environ if given["env"] is None else given["env"])
-        run = Run.of([os.fsdecode(part) for part in given["args"]] if isinstance(given["args"], list) else [])
+        run = Run.of([os.fsdecode(part) for part in given["args"]] if isinstance(given["args"], list | tuple) else [])
         plain = not any(given[name] for name in ("shell", "executable", "preexec_fn", "pass_fds"))
         if run is None or not plain or _read_at_start(environment) != _read_at_start(dict(os.environ)):
             start(*values)
@@ -80,7 +86,8 @@ class Run:
         """The command's, unless it starts something else, or Python with other options."""
         if command[:1] != [sys.executable]:
             return None
-        rest = command[1:]
+        # Unbuffered, as torchrun starts its ranks; one that is killed would lose lines that it has printed.
+        rest = command[2:] if command[1:2] == ["-u"] else command[1:]
         safe, strict = rest[:1] == ["-P"], rest[:2] == ["-W", "error"]
         match rest[safe + 2 * strict :]:
             case [("-m" | "-c") as kind, subject, *arguments]:
@@ -92,13 +99,10 @@ class Run:
 
 
 class Server:
-    """The process that the others are forked from; it ends with this one, or when it is closed."""
+    """The process that the others are forked from, by its socket; it ends when no process has the socket."""
 
-    def __init__(self) -> None:
-        self.socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        command = [sys.executable, "-P", __file__, str(theirs.fileno())]
-        self.process = subprocess.Popen(command, pass_fds=[theirs.fileno()])
-        theirs.close()
+    def __init__(self, control: socket.socket) -> None:
+        self.socket = control
 
     def fork(self, request: object, streams: list[int]) -> int:
         """Begin a process with these streams; its parent is this process, whatever forked it."""
@@ -108,6 +112,17 @@ class Server:
         pid = int(self.socket.recv(MOST))
         libc.prctl(SUBREAPER, 0, 0, 0, 0)
         return pid
+
+
+class StartedServer(Server):
+    """One in an interpreter of its own, for the tests' process."""
+
+    def __init__(self) -> None:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        super().__init__(ours)
+        command = [sys.executable, "-P", __file__, str(theirs.fileno())]
+        self.process = subprocess.Popen(command, pass_fds=[theirs.fileno()])
+        theirs.close()
 
     def close(self) -> None:
         self.socket.close()
@@ -174,7 +189,7 @@ def execute(run: Run) -> None:
         runpy.run_path(run.subject, run_name="__main__")
 
 
-def end(run: Run) -> None:
+def end(run: Run) -> NoReturn:
     """Execute and exit as an interpreter does, except that it does not take its modules apart."""
     code: object = 0
     try:
@@ -197,14 +212,34 @@ def end(run: Run) -> None:
     os._exit(int(code or 0))
 
 
-if __name__ == "__main__":
-    import importlib
+def forked_server(streams: list[int]) -> Server:
+    """A server forked from this process, for what this process goes on to start."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    if os.fork() == 0:
+        ours.close()
+        for fd in streams:
+            os.close(fd)
+        serve_and_run(theirs)
+    theirs.close()
+    kept = fcntl.fcntl(ours.fileno(), fcntl.F_DUPFD_CLOEXEC, HIGH)
+    ours.close()
+    return Server(socket.socket(fileno=kept))
 
+
+def serve_and_run(control: socket.socket) -> NoReturn:
+    """Fork processes, and in each of them be what was asked for."""
+    (parts, *how), fds = serve(control)
+    run = Run(*parts)
+    if run.subject == LAUNCHER:
+        ForkedPopen.server = forked_server(fds)
+        subprocess.Popen = ForkedPopen
+    become(run, *how, fds)
+    end(run)
+
+
+if __name__ == "__main__":
     for name in LOADED:
         importlib.import_module(name)
     gc.freeze()
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    (parts, *how), fds = serve(socket.socket(fileno=int(sys.argv[1])))
-    run = Run(*parts)
-    become(run, *how, fds)
-    end(run)
+    serve_and_run(socket.socket(fileno=int(sys.argv[1])))

@@ -56,6 +56,32 @@ def test_signals_and_errors_end_them(forked):
     assert ended("print('begun'); exit('said')") == (1, "said")
 
 
+RANK = """
+import os, sys, torch
+forked = "fishr.analysis.report" in sys.modules
+print(os.environ["RANK"], os.environ["WORLD_SIZE"], sys.argv, os.getcwd(), sys.path[0], forked, os.getppid())
+sys.exit(int(sys.argv[1]))
+"""
+
+
+def test_ranks_of_a_forked_torchrun_are_forked_too(forked, tmp_path):
+    (tmp_path / "rank.py").write_text(RANK)
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "rank.py"]
+
+    def begun(code):
+        with subprocess.Popen([*launch, code], cwd=tmp_path, stdout=-1, stderr=-1, text=True) as launcher:
+            said, errors = launcher.communicate(timeout=120)
+        lines = [f"{rank} 2 ['rank.py', '{code}'] {tmp_path} {tmp_path} True {launcher.pid}" for rank in (0, 1)]
+        return launcher.returncode, sorted(said.splitlines()), lines, errors
+
+    code, said, lines, errors = begun("0")
+    assert (code, said, errors) == (0, lines, "")
+    # The other rank may be ended before it says anything.
+    code, said, lines, errors = begun("3")
+    assert (code, {*said} <= {*lines}) == (1, True)
+    assert "exitcode: 3" in errors or "exitcode  : 3" in errors
+
+
 def test_what_an_interpreter_reads_at_its_start_is_left_to_one(forked):
     variables = {**os.environ, "OMP_NUM_THREADS": "2"}
     text = "import torch; print(torch.get_num_threads())"

@@ -37,7 +37,7 @@ def test_numbers_are_those_of_the_file(call, statistics):
 
 
 def test_a_table_over_the_steps(call, home, statistics):
-    said = call("analyze", "kept/statistics.h5")
+    said = call("analyze", "kept/statistics.h5", drawn=True)
     head, _, *rows = said.out.split("\n\n")[0].splitlines()
     assert head.startswith("kept, step")
     assert head.endswith("fishr")

@@ -65,7 +65,7 @@ def test_a_module_of_the_working_directory_does_run_where_nothing_prevents_it(ho
     assert marks(hostile) == ["colorsys "]
 
 
-def test_no_worker_runs_a_file_of_the_folder(hostile, cli):
+def test_no_worker_runs_a_file_of_the_folder(hostile, cli, call):
     said = cli("sweep", "run", "plan.toml", "--out", "sweep", "--workers", 1, "--device", "cpu")
     assert (said.code, marks(hostile)) == (0, []), said
     poison(hostile / "sweep")
@@ -73,7 +73,7 @@ def test_no_worker_runs_a_file_of_the_folder(hostile, cli):
     poison(job)
     for name in ("done", "result.json", "results.jsonl"):
         (job / name).unlink()
-    said = cli("sweep", "resume", "sweep", "--workers", 1, "--device", "cpu")
+    said = call("sweep", "resume", "sweep", "--workers", 1, "--device", "cpu")
     assert (said.code, marks(hostile)) == (0, []), said
 
 

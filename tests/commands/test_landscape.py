@@ -51,7 +51,7 @@ def _pictures(path):
 
 
 def test_a_table_a_surface_and_pictures(runs, call):
-    said = call("landscape", "one", "--grid", "5x4")
+    said = call("landscape", "one", "--grid", "5x4", drawn=True)
     assert (said.code, said.err) == (0, "")
     path = Path("one/landscape-random.h5")
     surface = load_surface(path)
@@ -116,7 +116,7 @@ def test_lines(runs, call):
 
 
 def test_two_runs_are_interpolated_with_all_their_parameters(runs, call):
-    said = call("landscape", "one", "two", "--grid", 5, "--format", "json")
+    said = call("landscape", "one", "two", "--grid", 5, "--format", "json", drawn=True)
     assert said.code == 0, said
     found, surface = json.loads(said.out), load_surface(Path("one/landscape-interpolation.h5"))
     assert any(name.startswith("featurizer.") for name in surface.parameters)
@@ -134,7 +134,7 @@ def test_eigenvectors_of_a_named_domain(runs, call):
 
 
 def test_a_film_over_the_kept_checkpoints(runs, call):
-    said = call("landscape", "one", "--grid", 3, "--animate", *TWO)
+    said = call("landscape", "one", "--grid", 3, "--animate", *TWO, drawn=True)
     assert said.code == 0, said
     assert load_surface(Path("one/landscape-random.h5")).frames.steps == (0, 2, 4, 6, 7)
     with Image.open("one/landscape-random.gif") as film:

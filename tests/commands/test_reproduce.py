@@ -63,7 +63,7 @@ def _results(folder, method):
 
 
 def test_the_table(call, home):
-    said = call("reproduce", "colored-digits", "--methods", "erm, fishr")
+    said = call("reproduce", "colored-digits", "--methods", "erm, fishr", drawn=True)
     assert said.code == 0
     folder = home / "runs" / "reproduce-colored-digits"
     names = sorted(path.name for path in folder.iterdir())

@@ -158,7 +158,7 @@ def test_json_is_one_object(call, upstream):
 
 @pytest.mark.parametrize(("form", "mark"), [("markdown", "| 57.5 ± 1.8 |"), ("latex", r"& 57.5 $\pm$ 1.8 &")])
 def test_files(call, upstream, home, form, mark):
-    said = call("sweep", "collect", upstream, "--as", form, "--out", "tables", "--figure", "made.png")
+    said = call("sweep", "collect", upstream, "--as", form, "--out", "tables", "--figure", "made.png", drawn=True)
     assert (said.code, said.out, said.err) == (0, "tables: tables\nfigure: made.png\n", "")
     assert mark in (home / "tables").read_text()
     assert imread(home / "made.png").shape[1] >= 600

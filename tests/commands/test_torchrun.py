@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("forked")]
+pytestmark = pytest.mark.slow
+forked = pytest.mark.usefixtures("forked")
 
 ROOT = Path(__file__).resolve().parents[2]
 MORTAL = '''
@@ -98,6 +99,7 @@ def test_two_ranks_are_the_run_of_one_process(home, alone, short):
     assert err.count("step 3/7") == 1
 
 
+@forked
 def test_two_machines_are_too_and_only_the_first_has_the_folder(home, alone, short):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -117,6 +119,7 @@ def test_two_machines_are_too_and_only_the_first_has_the_folder(home, alone, sho
     assert list(elsewhere.iterdir()) == []
 
 
+@forked
 @pytest.mark.parametrize("killed", [0, 1])
 def test_a_rank_that_dies_ends_the_run_with_a_line_and_any_number_goes_on(home, call, short, killed):
     (home / "mortal.py").write_text(MORTAL)
@@ -139,6 +142,7 @@ def test_a_rank_that_dies_ends_the_run_with_a_line_and_any_number_goes_on(home, 
     assert_same_run(home / "together", home / "uninterrupted")
 
 
+@forked
 def test_bad_input_is_one_line_and_no_rank_waits(home, short):
     (home / "there").mkdir()
     code, _, err = torchrun(home, "train", *short, "--out", "there")
