@@ -1,6 +1,8 @@
 """The documentation: generated pages are complete, links have targets, and blocks of Python run as they are."""
 
 import re
+import shlex
+import tomllib
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -118,14 +120,41 @@ def test_the_class_of_the_page_on_own_methods_is_a_penalty() -> None:
     assert state.updates == 1
 
 
-@pytest.mark.parametrize("page", ["README", "docs/start", "docs/three-ways", "docs/gpus", "docs/clusters"])
-def test_every_command_shown_exists(page: str) -> None:
-    text = WRITTEN[ROOT / f"{page}.md"]
-    shown = re.findall(r"^(?:fishr|python cli.py|torchrun .*? cli.py) (\w+(?: \w+)?)", text, re.MULTILINE)
-    assert len(shown) >= 3
-    for words in shown:
-        command: click.Command = cli
-        for word in words.split():
-            if isinstance(command, click.Group):
-                assert word in command.commands, words
-                command = command.commands[word]
+def test_every_command_shown_parses() -> None:
+    """Each line is taken by the command that it calls, with its options, without running it."""
+    blocks = [block for text in WRITTEN.values() for block in text.split("```")[1::2] if block.startswith("\n")]
+    shown = re.findall(r"^(?:fishr|python cli.py|torchrun .*? cli.py) (.*)$", "".join(blocks), re.MULTILINE)
+    assert len(shown) > 80
+    for line in shown:
+        words = shlex.split(re.split(r" +# | > ", line)[0])
+        command, context = cli, click.Context(cli)
+        while isinstance(command, click.Group):
+            command = command.commands[words.pop(0)]
+            context = click.Context(command, parent=context)
+        command.parse_args(context, words)
+
+
+def test_every_table_of_toml_has_known_keys() -> None:
+    """Blocks are parts of an experiment or of a plan, so that only what they contain is checked."""
+    import jsonschema
+
+    from fishr.configuration import schema
+    from fishr.sweeps.plan import Plan
+    from fishr.training import Experiment
+
+    schemas = {cls.__name__: schema(cls) for cls in (Experiment, Plan)}
+    for name, found in schemas.items():
+        del found["$defs"][name]["required"]
+    tables = [
+        (path, tomllib.loads(block))
+        for path, text in WRITTEN.items()
+        for block in re.findall(r"```toml\n(.*?)```", text, re.DOTALL)
+    ]
+    assert len(tables) > 20
+    for path, table in tables:
+        if "kind" not in table.get("data", {"kind": ""}):
+            table["data"] = {"kind": "HeldOut", "test": [0]} | table["data"]
+            table["data"]["source"] = {"kind": "ImageFolders", "folder": "PACS"} | table["data"]["source"]
+        target = next(found for name, found in schemas.items() if set(table) <= set(found["$defs"][name]["properties"]))
+        errors = jsonschema.Draft202012Validator(target).iter_errors(table)
+        assert not [error.message for error in errors], path
