@@ -23,12 +23,14 @@ TABLES = (
     "layers_above",
     "caching",
     "image_cache",
+    "commands",
     "ranks",
     "profile",
 )
 # A whole run is the command line's business, a penalty alone that of people's own loops, where the allocator is as it
 # comes.
 _OF_WHOLE_RUNS = ("step", "profile", "image_cache")
+_BESIDE_DOMAINBED = ("methods", "image_cache", "commands")
 
 
 def main() -> int:
@@ -36,7 +38,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="small sizes, two rounds: does it run, not how fast")
     parser.add_argument("--only", choices=TABLES, help="one table instead of all")
-    parser.add_argument("--domainbed", type=Path, metavar="PATH", help="a checkout, whose updates `methods` times too")
+    parser.add_argument(
+        "--domainbed", type=Path, metavar="PATH", help="a checkout, whose updates, loaders and jobs are timed too"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="a new file for all that was measured")
     arguments = parser.parse_args()
     if arguments.json is not None and arguments.json.exists():
@@ -76,7 +80,7 @@ def _print_table(name: str, quick: bool, domainbed: Path | None) -> tuple[int, d
     if quick:
         print("A smoke run: the sizes are small and the times mean nothing.")
     try:
-        options = {"domainbed": domainbed} if name == "methods" else {}
+        options = {"domainbed": domainbed} if name in _BESIDE_DOMAINBED else {}
         table = import_module(f"benchmarks.{name}").table(quick, **options)
     except Disagreement as error:
         print(f"Error: {error}", file=sys.stderr)

@@ -1,6 +1,5 @@
 """Time of a training step of each method of ``fishr.methods.METHODS``, and of DomainBed's own update, over ERM's."""
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 import torch
 from attrs import evolve
 
+from benchmarks.checkout import use
 from benchmarks.machine import device, interleaved
 from benchmarks.step import Case, batch_of, synthetic
 from benchmarks.table import Cell, Spread, Table
@@ -68,7 +68,7 @@ def _stepper(method: str, case: Case) -> Callable[[], object]:
 
 def _updates(checkout: Path, case: Case) -> dict[str, Callable[[], object]]:
     """DomainBed's updates of the methods that both have, from a checkout of its repository."""
-    sys.path.insert(0, str(checkout))
+    use(checkout)
     from domainbed import algorithms, hparams_registry  # pyright: ignore[reportMissingImports]
 
     domains = synthetic(case)

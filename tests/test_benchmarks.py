@@ -29,6 +29,7 @@ TITLES = {
     "layers_above": "A step of EfficientNet-Lite0's blocks",
     "caching": "Streaming rows",
     "image_cache": "Batches of",
+    "commands": "Whole commands",
     "ranks": "Ranks on this machine",
     "profile": "Where a Fishr step's time goes",
 }

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from random import Random
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +37,8 @@ class DrawnAugmentation:
     gray: bool
 
 
+# Reading and finishing a batch ask for the same draws.
+@lru_cache(maxsize=4096)
 def draw_augmentation(seed: int, width: int, height: int) -> DrawnAugmentation:
     """Draw a crop of 70 to 100 % of the area, a mirrored half, color jitter and a gray tenth, from the seed alone."""
     # Of Python's generators only this method gives the same numbers in every version, by promise.
