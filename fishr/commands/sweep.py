@@ -212,7 +212,7 @@ def _work(
     check_input(jobs_left(folder, jobs, retry_failed), data_dir, "cpu" if ray else device)
     with sweep_folder(folder, plan, part, replace, plugins):
         left = jobs_left(folder, jobs, retry_failed)
-        conditions = Conditions(folder, plan.threads, plan.keep, data_dir, device)
+        conditions = Conditions(folder, plan.threads, plan.keep, data_dir, device, plan.together)
         if ray is None:
             places = slots(plan.threads, device, workers, jobs_per_gpu)[: len(left)]
             events = run_local(left, conditions, places, plugins)

@@ -116,7 +116,7 @@ class Minibatch:
     def begin(self, domains: tuple[Domain, ...], generator: torch.Generator, ranks: Ranks = ALONE) -> "Drawn":
         """Start to read the batch's files; the generator advances at once."""
         _refuse_empty_shares([self.size], ranks)
-        drawn = [self._indices(len(domain.labels), generator) for domain in domains]
+        drawn = self.indices([len(domain.labels) for domain in domains], generator)
         # Drawn ahead, so that an image's augmentation does not depend on which thread or rank reads it, or when; and
         # from a stream of their own, so that the draws of samples are the same on features of the images.
         images = None if all(isinstance(d.inputs, Tensor) for d in domains) else _of_images(generator)
@@ -136,11 +136,16 @@ class Minibatch:
             out=out,
         )
 
-    def _indices(self, count: int, generator: torch.Generator) -> Tensor:
-        device = generator.device
-        if self.replace or count < self.size:
-            return torch.randint(count, (self.size,), generator=generator, device=device)
-        return torch.randperm(count, generator=generator, device=device)[: self.size]
+    def indices(self, counts: Sequence[int], generator: torch.Generator) -> list[Tensor]:
+        """Return the samples that a batch takes of domains of so many, [size] each; the generator advances."""
+
+        def drawn(count: int) -> Tensor:
+            device = generator.device
+            if self.replace or count < self.size:
+                return torch.randint(count, (self.size,), generator=generator, device=device)
+            return torch.randperm(count, generator=generator, device=device)[: self.size]
+
+        return list(map(drawn, counts))
 
 
 @frozen(eq=False)

@@ -8,9 +8,10 @@ import sys
 import time
 import traceback
 from collections.abc import Generator, Iterable
-from contextlib import ExitStack, closing, contextmanager, redirect_stderr, redirect_stdout
+from contextlib import ExitStack, closing, contextmanager, nullcontext, redirect_stderr, redirect_stdout
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import attrs
 import torch
@@ -20,6 +21,7 @@ from fishr.configuration import dumps
 from fishr.data.cached_features import FeatureEnvironments
 from fishr.data.domains import Domains
 from fishr.data.environments import Environments, HeldOut
+from fishr.data.shared_rows import in_one_table
 from fishr.errors import InputError, RunFailed, one_line
 from fishr.files import write_atomically
 from fishr.protocols.domainbed.job import Job
@@ -42,7 +44,7 @@ from fishr.sweeps.plan import Keep
 from fishr.training.checkpoints import drop_optimizer
 from fishr.training.compute import resolve_device
 from fishr.training.experiment import Experiment
-from fishr.training.loop import Event, Finished, Stepped
+from fishr.training.loop import Event, Finished, StepFunctions, Stepped
 from fishr.training.run_folder import CHECKPOINT, CONFIGURATION, METRICS, RESULT, LineFile, existing_folder, is_in_use
 from fishr.training.runs import run
 from fishr.training.state import initial_state
@@ -61,6 +63,7 @@ class Conditions:
     keep: Keep = "results"
     data_dir: Path | None = None
     device: str = "cpu"
+    together: bool = True  # whether jobs that can be are trained together
 
 
 @frozen
@@ -131,6 +134,18 @@ def check_input(jobs: Iterable[Job], data_dir: Path | None = None, device: str =
 
 def attempt(job: Job, conditions: Conditions) -> Outcome:
     """Run a job to its end, or to its failure; its output goes to its log."""
+    running = working(job, conditions)
+    while True:
+        try:
+            next(running)
+        except StopIteration as end:
+            return end.value
+
+
+def working(job: Job, conditions: Conditions, by: StepFunctions | None = None) -> Generator[Event, None, Outcome]:
+    """Yield the events of a job's run, and return its outcome."""
+    # Without `by`, the job has the process for itself, and all output goes to its log. With it, the job is one of a
+    # group: its inputs are rows of the table of all, and it logs how it fails.
     folder = job_folder(conditions.folder, job)
     try:
         text = dumps(job.experiment())
@@ -138,21 +153,25 @@ def attempt(job: Job, conditions: Conditions) -> Outcome:
         write_job(folder, job)
         if not (folder / CONFIGURATION).exists():
             write_atomically(folder / CONFIGURATION, text.encode())
-        with logged(folder / LOG):
+        with logged(folder / LOG) if by is None else nullcontext():
             try:
-                return _run_job(folder, job, text, conditions)
+                return (yield from _run_job(folder, job, text, conditions, by))
             except (InputError, RunFailed) as error:
-                print(error)
+                with logged(folder / LOG):
+                    print(error)
                 raise
             # Whatever went wrong, one job must not end the others; its log has the traceback.
             except Exception as error:
-                traceback.print_exc()
+                with logged(folder / LOG):
+                    traceback.print_exc()
                 return Outcome(message=one_line(f"{type(error).__name__}: {error}"), broken=True)
     except (InputError, RunFailed) as error:
         return Outcome(message=one_line(str(error)))
 
 
-def _run_job(folder: Path, job: Job, text: str, conditions: Conditions) -> Outcome:
+def _run_job(
+    folder: Path, job: Job, text: str, conditions: Conditions, by: StepFunctions | None
+) -> Generator[Event, None, Outcome]:
     """Train a job from its last checkpoint, then write results.jsonl and, last of all, ``done``."""
     finished = read_outcome(folder)
     if finished is not None:
@@ -165,20 +184,20 @@ def _run_job(folder: Path, job: Job, text: str, conditions: Conditions) -> Outco
     (folder / FAILED).unlink(missing_ok=True)
     # A job that was interrupted between its results and ``done`` may have dropped its checkpoint.
     if not (folder / RESULTS).exists():
-        _train(folder, job, text, conditions)
+        yield from _train(folder, job, text, conditions, by)
     with existing_folder(folder, text):
         return conclude(folder, conditions.keep)
 
 
-def _train(folder: Path, job: Job, text: str, conditions: Conditions) -> None:
+def _train(folder: Path, job: Job, text: str, conditions: Conditions, by: StepFunctions | None) -> Generator[Event]:
     """Train a job from its last checkpoint to its results.jsonl."""
     if torch.cuda.is_initialized():
         torch.cuda.reset_peak_memory_stats()
-    experiment, data_dir = with_cached_features(job.experiment()), conditions.data_dir
+    experiment, data_dir = with_cached_features(job.experiment(), by is not None), conditions.data_dir
+    options: Any = {"data_dir": data_dir, "device": conditions.device, "resume": True, "by": by or StepFunctions()}
     try:
-        events = run(experiment, folder, experiment_text=text, data_dir=data_dir, device=conditions.device, resume=True)
-        for _ in recorded(events, folder, job, conditions.threads):
-            pass
+        events = run(experiment, folder, experiment_text=text, **options)
+        yield from recorded(events, folder, job, conditions.threads)
     except NotFinite as failure:
         print(failure)
         with existing_folder(folder, text):
@@ -201,20 +220,21 @@ def recorded(events: Generator[Event], folder: Path, job: Job, threads: int) -> 
             yield event
 
 
-def with_cached_features(experiment: Experiment) -> Experiment:
-    """Return the experiment, reading its feature file, if it has one, only if the job before had another one."""
+def with_cached_features(experiment: Experiment, shared: bool = False) -> Experiment:
+    """Return the experiment, reading its feature file only if the job before had another; ``shared``: as one table."""
     data = experiment.data
     if not (isinstance(data, HeldOut) and isinstance(data.source, FeatureEnvironments)):
         return experiment
     source = data.source
-    cached = attrs.evolve(data, source=lambda seed, data_dir: _read_features(source, data_dir))
+    cached = attrs.evolve(data, source=lambda seed, data_dir: _read_features(source, data_dir)[shared])
     return attrs.evolve(experiment, data=cached)
 
 
 @lru_cache(maxsize=1)
-def _read_features(source: FeatureEnvironments, data_dir: Path | None) -> Environments:
+def _read_features(source: FeatureEnvironments, data_dir: Path | None) -> tuple[Environments, Environments]:
     # Reading the file costs a job more than its training; no seed changes it.
-    return source(0, data_dir)
+    environments = source(0, data_dir)
+    return in_one_table(environments) if source.at is None else (environments, environments)
 
 
 @contextmanager

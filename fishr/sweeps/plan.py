@@ -31,6 +31,9 @@ class Plan:
     threads: int = field(default=1, validator=whole(1))  # threads of each job; the last bits of a result depend on it
     # what a finished job keeps; "weights" keeps metrics and checkpoints too
     keep: Keep = field(default="results", validator=one_of(*get_args(Keep)))
+    # whether jobs on features that differ in seeds and numbers alone are trained in one program, which is faster and
+    # differs from training each alone by rounding (10⁻⁶)
+    together: bool = True
     settings: Settings = field(factory=Settings)  # what all jobs share
 
     def __attrs_post_init__(self) -> None:

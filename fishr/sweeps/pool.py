@@ -1,4 +1,4 @@
-"""The jobs of a sweep in worker processes of this machine, each of which runs one job after another."""
+"""The jobs of a sweep in worker processes of this machine, each of which runs one group of them after another."""
 
 import json
 import os
@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 from collections import deque
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import IO
 
@@ -21,6 +21,7 @@ from fishr.configuration import unstructure
 from fishr.errors import RunFailed
 from fishr.protocols.domainbed.job import Job
 from fishr.sweeps.execution import Conditions, JobRetried, SweepEvent, settle
+from fishr.sweeps.groups import groups_of
 from fishr.sweeps.job_files import Outcome
 from fishr.sweeps.worker import READY
 from fishr.training.compute import resolve_device
@@ -33,8 +34,10 @@ def run_local(
     jobs: Iterable[Job], conditions: Conditions, slots: Iterable[Mapping[str, str]], plugins: tuple[str, ...] = ()
 ) -> Generator[SweepEvent]:
     """Yield the ends of jobs that run in worker processes, which end with this one or with the generator."""
-    waiting, empty = deque((job, 1) for job in jobs), deque(slots)
-    idle, ready, busy = deque[Worker](), set[Worker](), dict[Worker, tuple[Job, int]]()
+    # The jobs that a worker takes along when it dies are run once more, each alone.
+    empty = deque(slots)
+    waiting = deque([(job, 1) for job in group] for group in groups_of(tuple(jobs), conditions, len(empty)))
+    idle, ready, busy = deque[Worker](), set[Worker](), dict[Worker, dict[int, tuple[Job, int]]]()
     unborn = 0  # workers in a row that died before they were ready
     with selectors.DefaultSelector() as selector:
         try:
@@ -44,8 +47,8 @@ def run_local(
                         idle.append(start_worker(conditions, empty.popleft(), plugins))
                         selector.register(idle[-1].answers, selectors.EVENT_READ, idle[-1])
                     worker = idle.popleft()
-                    busy[worker] = waiting.popleft()
-                    worker.send(busy[worker][0])
+                    busy[worker] = dict(enumerate(waiting.popleft()))
+                    worker.send([job for job, _ in busy[worker].values()])
                 for key, _ in selector.select():
                     worker: Worker = key.data
                     answer = worker.answer()
@@ -53,30 +56,36 @@ def run_local(
                         ready.add(worker)
                         unborn = 0
                         continue
-                    outcome, died = Outcome(**json.loads(answer)) if answer else None, ""
-                    job, tries = busy.pop(worker, (None, 0))
-                    if outcome is None or outcome.broken:
+                    given, broken = busy.get(worker, {}), not answer
+                    if answer:
+                        index, fields = json.loads(answer)
+                        outcome = Outcome(**fields)
+                        broken = outcome.broken
+                        yield settle(*given.pop(index), outcome, conditions)
+                    if broken:
                         if worker in idle:
                             idle.remove(worker)
                         selector.unregister(worker.answers)
                         died = worker.end()
                         empty.append(worker.environment)
-                    else:
+                        busy.pop(worker, None)
+                        if answer:
+                            waiting.extendleft([pair] for pair in reversed(given.values()))
+                        elif given and worker not in ready:
+                            unborn += 1
+                            if unborn == UNBORN:
+                                raise RunFailed(f"{conditions.folder}: no worker could be started: {died}")
+                            waiting.appendleft([*given.values()])
+                        else:
+                            for job, tries in reversed(given.values()):
+                                if tries < TRIES:
+                                    waiting.appendleft([(job, tries + 1)])
+                                    yield JobRetried(job, died)
+                                else:
+                                    yield settle(job, tries, Outcome(message=died), conditions)
+                    elif not given:
+                        del busy[worker]
                         idle.append(worker)
-                    if job is None:
-                        continue
-                    if outcome is not None:
-                        yield settle(job, tries, outcome, conditions)
-                    elif worker not in ready:
-                        unborn += 1
-                        if unborn == UNBORN:
-                            raise RunFailed(f"{conditions.folder}: no worker could be started: {died}")
-                        waiting.appendleft((job, tries))
-                    elif tries < TRIES:
-                        waiting.appendleft((job, tries + 1))
-                        yield JobRetried(job, died)
-                    else:
-                        yield settle(job, tries, Outcome(message=died), conditions)
         finally:
             for key in list(selector.get_map().values()):
                 key.data.end()
@@ -84,7 +93,7 @@ def run_local(
 
 @frozen(eq=False)
 class Worker:
-    """A process that runs jobs until ``end``."""
+    """A process that runs groups of jobs until ``end``."""
 
     process: subprocess.Popen[bytes]
     jobs: IO[bytes]
@@ -92,10 +101,10 @@ class Worker:
     errors: IO[bytes]  # what it prints outside of jobs
     environment: Mapping[str, str]  # variables beside its parent's
 
-    def send(self, job: Job) -> None:
-        """Have it run a job; ``answer`` notices if it has died."""
+    def send(self, jobs: Sequence[Job]) -> None:
+        """Have it run a group of jobs; ``answer`` notices if it has died."""
         with suppress(BrokenPipeError):
-            self.jobs.write(json.dumps(unstructure(job)).encode() + b"\n")
+            self.jobs.write(json.dumps([unstructure(job) for job in jobs]).encode() + b"\n")
 
     def answer(self) -> str:
         """Return its next line; empty when it has died."""

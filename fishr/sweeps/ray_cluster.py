@@ -13,7 +13,8 @@ import attrs
 from fishr.configuration import structure, unstructure
 from fishr.errors import InputError, reason
 from fishr.protocols.domainbed.job import Job
-from fishr.sweeps.execution import Conditions, SweepEvent, attempt, settle
+from fishr.sweeps.execution import Conditions, SweepEvent, settle
+from fishr.sweeps.groups import attempt_together, groups_of
 from fishr.sweeps.job_files import Outcome
 
 LOCAL, RUNNING = "local", "auto"
@@ -32,23 +33,33 @@ def run_on_ray(
         resources, where = _resources(ray, conditions, jobs_per_gpu)
         remote = ray.remote(_task).options(**resources, max_retries=RETRIES)
         here = str(Path.cwd())
-        pending = {remote.remote(unstructure(job), where, here, plugins): job for job in waiting}
+        groups = groups_of(waiting, where, int(ray.cluster_resources().get("CPU", 1) // conditions.threads))
+        pending = {remote.remote([*map(unstructure, jobs)], where, here, plugins): jobs for jobs in groups}
         while pending:
             (ended, *_), _ = ray.wait(list(pending), num_returns=1)
-            job = pending.pop(ended)
+            jobs = pending.pop(ended)
             try:
-                outcome, tries = ray.get(ended), 1
+                outcomes, tries = ray.get(ended), 1
             except ray.exceptions.RayTaskError as error:
-                outcome, tries = Outcome(message=_line(error, -1)), 1
+                outcomes, tries = [Outcome(message=_line(error, -1))] * len(jobs), 1
             except ray.exceptions.RayError as error:
-                outcome, tries = Outcome(message=f"its process died: {_line(error)}"), RETRIES + 1
-            yield settle(job, tries, outcome, where)
+                if len(jobs) > 1:
+                    pending |= {remote.remote([unstructure(job)], where, here, plugins): (job,) for job in jobs}
+                    continue
+                outcomes, tries = [Outcome(message=f"its process died: {_line(error)}")], RETRIES + 1
+            for job, outcome in zip(jobs, outcomes, strict=True):
+                yield settle(job, tries, outcome, where)
 
 
-def _task(table: Mapping[str, Any], conditions: Conditions, folder: str, plugins: tuple[str, ...]) -> Outcome:
+def _task(
+    tables: list[Mapping[str, Any]], conditions: Conditions, folder: str, plugins: tuple[str, ...]
+) -> list[Outcome]:
+    """Return the outcomes of a group of jobs, in order."""
     # Relative paths start where the sweep was started.
     with chdir(folder):
-        return attempt(structure(table, Job, plugins), conditions)
+        jobs = [structure(table, Job, plugins) for table in tables]
+        outcomes = {job.name: outcome for job, outcome in attempt_together(jobs, conditions)}
+        return [outcomes[job.name] for job in jobs]
 
 
 @contextmanager

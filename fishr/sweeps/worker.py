@@ -1,7 +1,7 @@
-"""``python -P -m fishr.sweeps.worker``: a process that runs one job after another, and dies with its parent.
+"""``python -P -m fishr.sweeps.worker``: a process that runs one group of jobs after another, and dies with its parent.
 
-Jobs are lines of JSON on standard input, each answered by one line on standard output; the first line says that the
-process is ready. The output of jobs goes to their logs.
+A group is a line of JSON on standard input, a list of jobs. Each job is answered by one line on standard output, its
+index in the list and its outcome; the first line says that the process is ready. The output of jobs goes to their logs.
 """
 
 import ctypes
@@ -34,15 +34,17 @@ def main() -> None:
 
     from fishr.configuration import structure
     from fishr.protocols.domainbed.job import Job
-    from fishr.sweeps.execution import Conditions, attempt
+    from fishr.sweeps.execution import Conditions
+    from fishr.sweeps.groups import attempt_together
 
     plugins = given.pop("plugins")
     folder, data_dir = Path(given.pop("folder")), given.pop("data_dir")
     conditions = Conditions(folder, data_dir=Path(data_dir) if data_dir else None, **given)
     print(READY, file=answers)
     while True:
-        job = structure(json.loads(lines.get()), Job, plugins)
-        print(json.dumps(attrs.asdict(attempt(job, conditions))), file=answers)
+        jobs = [structure(table, Job, plugins) for table in json.loads(lines.get())]
+        for job, outcome in attempt_together(jobs, conditions):
+            print(json.dumps([jobs.index(job), attrs.asdict(outcome)]), file=answers)
 
 
 def _end_with_parent(parent: int) -> None:

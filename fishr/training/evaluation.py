@@ -94,7 +94,12 @@ def evaluate(
 
 
 def evaluate_with_average(
-    model: Model, experiment: Experiment, state: TrainingState, domains: Domains, ranks: Ranks = ALONE
+    model: Model,
+    experiment: Experiment,
+    state: TrainingState,
+    domains: Domains,
+    ranks: Ranks = ALONE,
+    evaluate: Callable[..., tuple[DomainScore, ...]] = evaluate,
 ) -> tuple[TrainingState, tuple[DomainScore, ...]]:
     """Return the state after its average has read the scores of the weights themselves, if it does, and its scores."""
     read = getattr(experiment.average, "evaluated", None)

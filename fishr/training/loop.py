@@ -1,6 +1,6 @@
 """The training loop: a generator of frozen events, resumable from any of them."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from fishr.errors import InputError
 from fishr.mixed_samples import refuse_mixed_samples
 from fishr.ranks import ALONE, Ranks
 from fishr.training.compute import resolve_device
-from fishr.training.evaluation import DomainScore, evaluate_with_average
+from fishr.training.evaluation import DomainScore, evaluate, evaluate_with_average
 from fishr.training.experiment import Experiment
 from fishr.training.model import Model, build_model
 from fishr.training.prefetch import Prefetch
@@ -61,6 +61,17 @@ class Finished:
 Event = Started | Stepped | Evaluated | Finished
 
 
+@frozen
+class StepFunctions:
+    """The functions that compute the steps and the scores of a run; a group of runs has its own."""
+
+    advance: Callable[
+        [Model, Experiment, TrainingState, "tuple[Domain, ...] | DomainBatch | Prefetch", Ranks],
+        tuple[TrainingState, StepRecord],
+    ] = advance
+    evaluate: Callable[..., tuple[DomainScore, ...]] = evaluate
+
+
 def train(
     experiment: Experiment,
     data_dir: Path | None = None,
@@ -69,6 +80,7 @@ def train(
     domains: Domains | None = None,
     ranks: Ranks = ALONE,
     model: Model | None = None,
+    by: StepFunctions = StepFunctions(),
 ) -> Iterator[Event]:
     """Run an experiment, as far as the events are consumed.
 
@@ -85,6 +97,7 @@ def train(
             arguments but for the device, and get the same events. Their number changes a run by rounding only, and by
             what random layers draw.
         model: the experiment's modules on the device, if they are built already.
+        by: what computes steps and scores.
 
     Yields:
         Started, then Stepped for each step, Evaluated every ``evaluate_every`` steps and after the last one,
@@ -129,11 +142,11 @@ def train(
     while True:
         last = state.step == experiment.steps
         if experiment.evaluates(state.step):
-            state, scores = evaluate_with_average(model, experiment, state, domains, ranks)
+            state, scores = evaluate_with_average(model, experiment, state, domains, ranks, by.evaluate)
             yield Evaluated(state.step, scores)
         if last:
             break
-        state, record = advance(model, experiment, state, source, ranks)
+        state, record = by.advance(model, experiment, state, source, ranks)
         yield Stepped(state, record)
     yield Finished(state, scores)
 

@@ -26,7 +26,7 @@ from fishr.training.compute import resolve_device
 from fishr.training.evaluation import averaged_weights, score_entries, score_of
 from fishr.training.experiment import Experiment
 from fishr.training.launch import agreed, from_first
-from fishr.training.loop import Evaluated, Event, Finished, Started, Stepped, train
+from fishr.training.loop import Evaluated, Event, Finished, Started, StepFunctions, Stepped, train
 from fishr.training.model import Model, build_model
 from fishr.training.run_folder import (
     CHECKPOINT,
@@ -56,6 +56,7 @@ def run(
     resume: bool = False,
     keep: Artifacts = Artifacts(),  # noqa: B008 (immutable)
     ranks: Ranks = ALONE,
+    by: StepFunctions = StepFunctions(),  # noqa: B008 (immutable)
 ) -> Generator[Event]:
     """Train in a run folder: the events of ``train``, each recorded before it is yielded.
 
@@ -73,6 +74,7 @@ def run(
         keep: statistics and snapshots, neither of which changes the run; a resumed run keeps those it started with.
         ranks: the processes that train together; only the first reads and writes the folder. Another number of them
             may resume a run.
+        by: as for ``train``.
 
     Raises:
         InputError: a folder that exists, or that cannot be resumed; input that ``train`` refuses.
@@ -130,7 +132,7 @@ def run(
         journal = _Journal(folder, text, kept, start, where, ranks) if ranks.number == 0 else None
         with nullcontext() if journal is None else journal.open():
             begun = time.monotonic()
-            for event in train(experiment, None, str(where), start.state, domains, ranks, model):
+            for event in train(experiment, None, str(where), start.state, domains, ranks, model, by):
                 yield event if journal is None else journal.write(event, time.monotonic() - begun)
                 begun = time.monotonic()
 

@@ -1,7 +1,7 @@
 """One update of everything: a pure function of the training state."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -195,11 +195,16 @@ def _record(step: int, seen: Sequence[Seen]) -> StepRecord:
     wide = torch.float64 if any(s.dtype == torch.float64 for s in scalars) else torch.float32
     values = torch.stack([s.detach().to(loss.total.device, wide) for s in scalars]).tolist()
     numbers = dict(zip(parts, values, strict=False))
+    require_finite(step, numbers)
+    terms = {name: TermRecord(numbers[name], float(term.weight)) for name, term in loss.terms.items()}
+    return StepRecord(step, numbers["loss"], numbers["risk"], numbers["l2"], terms, tuple(values[len(parts) :]))
+
+
+def require_finite(step: int, numbers: Mapping[str, float]) -> None:
+    """Refuse a part of a step's loss that is infinite or not a number."""
     for name, value in numbers.items():
         if not math.isfinite(value):
             raise NotFinite(step, name, value)
-    terms = {name: TermRecord(numbers[name], float(term.weight)) for name, term in loss.terms.items()}
-    return StepRecord(step, numbers["loss"], numbers["risk"], numbers["l2"], terms, tuple(values[len(parts) :]))
 
 
 def _joined(alone: Sequence[Seen], between: Seen | None) -> Seen:

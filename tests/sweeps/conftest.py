@@ -10,6 +10,7 @@ from fishr.data.caches.feature_cache import write_features
 from fishr.protocols.domainbed.settings import Settings
 from fishr.sweeps.execution import Conditions, attempt
 from fishr.sweeps.folder import job_folder
+from fishr.sweeps.groups import attempt_together
 from fishr.sweeps.plan import Plan
 
 ENVIRONMENTS, CLASSES, WIDTH, ROWS = "ACPS", 3, 8, 40
@@ -55,6 +56,15 @@ def whole(plan, tmp_path_factory):
     folder = tmp_path_factory.mktemp("sweeps") / "whole"
     outcomes = [attempt(job, Conditions(folder)) for job in plan.jobs()]
     assert all(outcome.done for outcome in outcomes), outcomes
+    return results(folder, plan.jobs())
+
+
+@pytest.fixture(scope="session")
+def whole_together(plan, tmp_path_factory):
+    """The same of jobs that are computed as those of a group, each in one of its own."""
+    folder = tmp_path_factory.mktemp("sweeps") / "together"
+    ends = [end for job in plan.jobs() for end in attempt_together([job], Conditions(folder))]
+    assert all(outcome.done for _, outcome in ends), ends
     return results(folder, plan.jobs())
 
 

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from fishr.sweeps.execution import Conditions, attempt
+from fishr.sweeps.execution import Conditions
 from fishr.sweeps.folder import read_plan
+from fishr.sweeps.groups import attempt_together
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -34,7 +35,7 @@ def test_killed_and_resumed_to_the_same_results(killing, tmp_path):
     jobs, whole = read_plan(folder).jobs(), Conditions(tmp_path / "whole")
     assert not all((folder / "jobs" / job.name / "done").exists() for job in jobs)
     for conditions in (Conditions(folder), whole):
-        assert all(attempt(job, conditions).done for job in jobs)
+        assert all(outcome.done for job in jobs for _, outcome in attempt_together([job], conditions))
     names = sorted(job.name for job in jobs)
     assert sorted(path.name for path in (folder / "jobs").iterdir()) == names
     for name in names:

@@ -9,8 +9,9 @@ import pytest
 from fishr.errors import RunFailed
 from fishr.protocols.domainbed.methods import OwnMethod
 from fishr.sweeps import pool
-from fishr.sweeps.execution import Conditions, JobDone, JobFailed, JobRetried, attempt
+from fishr.sweeps.execution import Conditions, JobDone, JobFailed, JobRetried
 from fishr.sweeps.folder import job_folder
+from fishr.sweeps.groups import attempt_together
 from fishr.sweeps.job_files import read_failure
 from fishr.sweeps.pool import run_local, slots, start_worker
 
@@ -71,7 +72,9 @@ def alive(forked, monkeypatch):
 
 
 @pytest.mark.slow
-def test_workers_leave_the_results_of_one_process_and_end_with_their_sweep(folder, plan, whole, results_of, alive):
+def test_workers_leave_the_results_of_one_process_and_end_with_their_sweep(
+    folder, plan, whole_together, results_of, alive
+):
     with closing(run_local(plan.jobs(), Conditions(folder), slots(1, workers=2))) as running:
         events = [next(running) for _ in plan.jobs()[1:]]
         assert len(alive()) == 2
@@ -79,7 +82,7 @@ def test_workers_leave_the_results_of_one_process_and_end_with_their_sweep(folde
     assert {type(event) for event in events} == {JobDone}
     jobs = [event.job for event in events]
     assert len({job.name for job in jobs}) == len(plan.jobs()) - 1
-    assert results_of(folder, jobs) == {job.name: whole[job.name] for job in jobs}
+    assert results_of(folder, jobs) == {job.name: whole_together[job.name] for job in jobs}
 
 
 @pytest.mark.slow
@@ -107,6 +110,25 @@ def test_a_worker_that_dies_takes_only_its_job_along(folder, plan, deadly, monke
 
 
 @pytest.mark.slow
+def test_each_job_of_a_group_that_dies_is_run_once_more_alone(folder, plan, deadly, forked):
+    methods = {"Deadly": OwnMethod(deadly.Deadly(), before=1.0), "Broken": OwnMethod(deadly.Broken(), before=1.0)}
+    settings = attrs.evolve(plan.settings, methods=methods)
+    own = attrs.evolve(plan, algorithms=("Deadly", "Broken", "ERM"), test_envs=((0,), (1,)), draws=1, settings=settings)
+    events = list(run_local(own.jobs(), Conditions(folder), slots(1, workers=1), ("deadly_penalties",)))
+    assert [(type(event), event.job.algorithm) for event in events[:4]] == [
+        (JobRetried, "Deadly"),
+        (JobRetried, "Deadly"),
+        (JobFailed, "Deadly"),
+        (JobFailed, "Deadly"),
+    ]
+    assert [event.failure.tries for event in events[2:4]] == [2, 2]
+    assert sorted((type(event).__name__, event.job.algorithm) for event in events[4:]) == [
+        *[("JobDone", "ERM")] * 2,
+        *[("JobFailed", "Broken")] * 2,
+    ]
+
+
+@pytest.mark.slow
 def test_workers_that_are_killed_change_nothing(folder, plan, results_of, alive):
     settings = attrs.evolve(plan.settings, steps=200)
     jobs = attrs.evolve(plan, algorithms=("Fishr",), draws=1, settings=settings).jobs()
@@ -121,7 +143,7 @@ def test_workers_that_are_killed_change_nothing(folder, plan, results_of, alive)
     assert any(isinstance(event, JobRetried) for event in events)
     assert alive() == []
     whole = Conditions(folder.with_name("whole"))
-    assert all(attempt(job, whole).done for job in jobs)
+    assert all(outcome.done for job in jobs for _, outcome in attempt_together([job], whole))
     assert results_of(folder, jobs) == results_of(whole.folder, jobs)
 
 

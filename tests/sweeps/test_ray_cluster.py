@@ -29,7 +29,7 @@ def two_nodes():
 @pytest.mark.slow
 @needs_ray
 @pytest.mark.filterwarnings("ignore")  # Ray's own processes and pipes
-def test_a_node_that_is_lost_changes_nothing(two_nodes, tmp_path, plan, whole, results_of):
+def test_a_node_that_is_lost_changes_nothing(two_nodes, tmp_path, plan, whole_together, results_of):
     """One of two nodes dies while a job of it is in its middle; and a job that cannot run fails alone."""
     made, nodes = two_nodes
     folder, jobs = tmp_path / "sweep", plan.jobs()[:8]
@@ -47,7 +47,7 @@ def test_a_node_that_is_lost_changes_nothing(two_nodes, tmp_path, plan, whole, r
     assert [event.job.name for event in failed] == [bad.name]
     assert failed[0].failure.message.startswith("data/nowhere.h5: no such file")
     assert (job_folder(folder, bad) / "failed.json").exists()
-    assert results_of(folder, jobs) == {job.name: whole[job.name] for job in jobs}
+    assert results_of(folder, jobs) == {job.name: whole_together[job.name] for job in jobs}
 
 
 def test_without_ray_its_extra_is_named(tmp_path, plan, monkeypatch):

@@ -1,0 +1,80 @@
+"""Groups of jobs that are trained together: heads on one file of features that differ in seeds and numbers alone."""
+
+from collections.abc import Hashable, Iterator, Sequence
+from contextlib import nullcontext
+from math import ceil
+
+from fishr.protocols.domainbed.job import Job
+from fishr.sweeps.execution import Conditions, attempt, logged, working
+from fishr.sweeps.folder import job_folder
+from fishr.sweeps.job_files import LOG, Outcome
+from fishr.training.compute import resolve_device
+from fishr.training.head_group import HeadGroup, shared_settings
+from fishr.training.loop import Started, Stepped
+
+MOST = 24  # heads of a group; more save little
+
+
+def groups_of(jobs: Sequence[Job], conditions: Conditions, workers: int) -> tuple[tuple[Job, ...], ...]:
+    """Return the jobs by what can be trained together, in order; no group is larger than a worker's share."""
+    alike = dict[Hashable, list[Job]]()
+    for job in jobs:
+        alike.setdefault(_key(job) if _trains_together(job, conditions) else job.name, []).append(job)
+    most = max(1, min(MOST, ceil(len(jobs) / max(1, workers))))
+    found = list[tuple[Job, ...]]()
+    for members in alike.values():
+        # Next to each other where one optimizer updates them.
+        ordered = sorted(members, key=_optimizer)
+        parts = ceil(len(ordered) / most)
+        size = ceil(len(ordered) / parts)
+        found += [tuple(ordered[start : start + size]) for start in range(0, len(ordered), size)]
+    return tuple(found)
+
+
+def _trains_together(job: Job, conditions: Conditions) -> bool:
+    on_features = job.dataset in job.settings.features and job.settings.features_at is None
+    on_cpu = resolve_device(conditions.device).type == "cpu"
+    return conditions.together and on_cpu and on_features and shared_settings(job.experiment()) is not None
+
+
+def _key(job: Job) -> Hashable:
+    """Return what the jobs of a group have in common."""
+    common = shared_settings(job.experiment())
+    return job.dataset, job.settings.features[job.dataset], len(job.test_envs), repr(common)
+
+
+def _optimizer(job: Job) -> tuple[int, int]:
+    return (job.hparams_seed, job.trial_seed if job.hparams_seed else 0)
+
+
+def attempt_together(jobs: Sequence[Job], conditions: Conditions) -> Iterator[tuple[Job, Outcome]]:
+    """Run a group to its end, and yield each job with its outcome; one that breaks is run once more alone."""
+    # A job that is left alone in its group has the results that it would have with the others, to the bit. The log of
+    # the first has the output of all.
+    if not _trains_together(jobs[0], conditions):
+        yield jobs[0], attempt(jobs[0], conditions)
+        return
+    group, log = HeadGroup(), job_folder(conditions.folder, jobs[0]) / LOG
+    runs = {index: working(job, conditions, group.functions(index)) for index, job in enumerate(jobs)}
+    steps = dict.fromkeys(runs, -1)
+    while runs:
+        # The runs that are behind, so that those that resume catch up; each in turn first, because the first one of a
+        # step takes the time of all.
+        least = min(steps[index] for index in runs)
+        behind, ended = [index for index in runs if steps[index] == least], dict[int, Outcome]()
+        shift = least % len(behind)
+        with logged(log) if log.parent.is_dir() else nullcontext():
+            for index in behind[shift:] + behind[:shift]:
+                try:
+                    event = next(runs[index])
+                except StopIteration as end:
+                    ended[index] = end.value
+                    group.leave(index)
+                    del runs[index]
+                    continue
+                if isinstance(event, Started):
+                    group.enter(index, event)
+                if isinstance(event, Started | Stepped):
+                    steps[index] = event.state.step
+        for index, outcome in sorted(ended.items()):
+            yield jobs[index], attempt(jobs[index], conditions) if outcome.broken else outcome

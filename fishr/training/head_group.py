@@ -1,0 +1,196 @@
+"""Runs that are trained together: heads on rows of one table, whose steps and scores are computed for all at once.
+
+Runs of a group may differ in seeds, domains, first weights, dropout, learning rates and weight decay, schedules of
+penalties and averages. Each is a run of its own, with its own loop, folder and end: the first one that asks for a step
+has it computed for all that are as far, and the others find theirs made. An objective that no program can compute for
+several heads, such as one that draws or that trains parameters of its own, is computed for each head alone.
+"""
+
+import warnings
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from attrs import evolve
+from torch import Tensor
+
+from fishr.data.shared_rows import SharedRows, rows_of
+from fishr.training.evaluation import DomainScore, averaged, evaluate
+from fishr.training.head_members import Member, Stack, concatenated, of_heads, shared_settings, updates
+from fishr.training.head_program import (
+    Gradients,
+    Program,
+    outer_weights,
+    step_record,
+)
+from fishr.training.head_scores import score_heads
+from fishr.training.loop import Started, StepFunctions
+from fishr.training.optimizers import OptimizerState
+from fishr.training.prefetch import step_seed
+from fishr.training.state import TrainingState
+from fishr.training.step import NotFinite, StepRecord, advance
+from fishr.types import DomainBatch
+
+
+class HeadGroup:
+    """Runs that are trained together; each calls its ``functions`` as if it were alone."""
+
+    def __init__(self) -> None:
+        self._heads = dict[int, Member]()
+        self._programs = dict[tuple[bool, ...], Program | None]()  # None: these weights are those of no program
+        self._stack: Stack | None = None
+        self._scores_alone = False
+
+    def functions(self, run: int) -> StepFunctions:
+        """Return the functions of a run, by its number in the group."""
+        return StepFunctions(partial(self._advance, run), partial(self._evaluate, run))
+
+    def enter(self, run: int, started: Started) -> None:
+        """Take up a run that has started; one with data or modules of another kind trains alone."""
+        inputs = [domain.inputs for domain in started.domains.training]
+        tables = {id(rows.table) for rows in inputs if isinstance(rows, SharedRows)}
+        tables |= {id(self._table(head)) for head in self._heads.values()}
+        shared = all(isinstance(rows, SharedRows) for rows in inputs) and len(tables) == 1
+        if shared and not started.state.buffers and shared_settings(started.experiment) is not None:
+            self._heads[run] = Member.of(started)
+
+    def leave(self, run: int) -> None:
+        """Forget a run that has ended."""
+        self._heads.pop(run, None)
+
+    def _advance(self, run: int, *given: Any) -> tuple[TrainingState, StepRecord]:
+        """See ``advance``."""
+        head, state = self._heads.get(run), given[2]
+        if head is None:
+            return advance(*given)
+        if head.state.parameters is not state.parameters:
+            head.made = self._stack = None
+        if head.made is None:
+            head.state = state
+            self._compute(head)
+        made, head.made, head.scores = head.made, None, None
+        if made is None:
+            after, record = self._advance_alone(head, state)
+        elif isinstance(made, NotFinite):
+            raise made
+        else:
+            after, record = made
+            average = head.experiment.average
+            if average is not None:
+                after = evolve(after, average=average.update(after.parameters, state.average, after.step))
+        head.state = after
+        return after, record
+
+    def _advance_alone(self, head: Member, state: TrainingState) -> tuple[TrainingState, StepRecord]:
+        rows, sizes = head.draw()
+        batch = DomainBatch(self._table(head)[head.rows[rows]], head.labels[rows], sizes)
+        return advance(head.started.model, head.experiment, evolve(state, generator=head.generator.get_state()), batch)
+
+    def _compute(self, head: Member) -> None:
+        """Make the step of a head, and of all others that are as far."""
+        zero, _ = kind = head.kind()
+        if zero not in self._programs:
+            self._programs[zero] = Program(head.started.model, head.experiment, zero)
+        program = self._programs[zero]
+        if program is None:
+            return
+        heads = tuple(other for other in self._heads.values() if other.made is None and other.kind() == kind)
+        if self._stack is None or self._stack.heads != heads or self._stack.step != head.state.step:
+            self._stack = Stack.of(heads)
+        batch = self._batch(heads)
+        generators = [head.generator.get_state() for head in heads]
+        try:
+            gradients = self._gradients(program, batch, self._stack)
+        # Whatever a program of several heads cannot do, the step of each alone can.
+        except Exception:
+            self._programs[zero] = None
+            return
+        for other, made in zip(heads, self._step(gradients, self._stack, generators), strict=True):
+            other.made = made
+
+    def _gradients(self, program: Program, batch: tuple[Tensor, Tensor, tuple[int, ...]], stack: Stack) -> Gradients:
+        given = torch.tensor([outer_weights(head.experiment.objective, stack.step) for head in stack.heads])
+        if program.tried:
+            return program.gradients(stack.weights, batch, given, stack.penalty, stack.step)
+        with warnings.catch_warnings():
+            # A function without a rule for several heads takes them one by one, and warns once.
+            warnings.simplefilter("error")
+            found = program.gradients(stack.weights, batch, given, stack.penalty, stack.step)
+        program.tried = True
+        return found
+
+    def _step(
+        self, gradients: Gradients, stack: Stack, generators: Sequence[Tensor]
+    ) -> list[tuple[TrainingState, StepRecord] | NotFinite]:
+        """Return the state after the step of each head, without its average, and its record; or its failure."""
+        heads = stack.heads
+        made = updates(heads, gradients, stack)
+        weights = {name: concatenated([update.weights[name] for update in made]) for name in stack.weights}
+        moments = {
+            name: tuple(
+                concatenated(each) for each in zip(*(update.memory.moments[name] for update in made), strict=True)
+            )
+            for name in stack.moments
+        }
+        self._stack = Stack(heads, stack.step + 1, weights, moments, gradients.penalty)
+        counts = [update.memory.steps for update in made for _ in update.heads]
+        rates = [update.rates for update in made for _ in update.heads]
+        own_weights, own_moments = of_heads(weights, len(heads)), of_heads(moments, len(heads))
+        own_penalty = of_heads(gradients.penalty, len(heads))
+        found = list[tuple[TrainingState, StepRecord] | NotFinite]()
+        for h, head in enumerate(heads):
+            numbers, losses = gradients.parts[h], gradients.domain_losses[h]
+            try:
+                record = step_record(head.experiment.objective, stack.step, numbers, losses, rates[h])
+            except NotFinite as failure:
+                found.append(failure)
+                continue
+            memory = OptimizerState(counts[h], own_moments[h])
+            after = TrainingState(stack.step + 1, own_weights[h], {}, memory, own_penalty[h], generators[h])
+            found.append((after, record))
+        return found
+
+    def _batch(self, heads: Sequence[Member]) -> tuple[Tensor, Tensor, tuple[int, ...]]:
+        """Return inputs [H, N, ...] and labels [H, N] of a batch of each head; the generators advance."""
+        drawn = [head.draw() for head in heads]
+        seeds = [step_seed(head.generator) for head in heads]
+        sizes = drawn[0][1]
+        rows = torch.cat([head.rows[own] for head, (own, _) in zip(heads, drawn, strict=True)])
+        labels = torch.stack([head.labels[own] for head, (own, _) in zip(heads, drawn, strict=True)])
+        inputs = self._table(heads[0]).index_select(0, rows).unflatten(0, (len(heads), -1))
+        if not any(head.changes_batch for head in heads):
+            return inputs, labels, sizes
+        drawn = [DomainBatch(one, other, sizes) for one, other in zip(inputs, labels, strict=True)]
+        made = [head.changed(batch, seed) for head, batch, seed in zip(heads, drawn, seeds, strict=True)]
+        inputs, labels = (torch.stack(each) for each in zip(*((b.inputs, b.labels) for b in made), strict=True))
+        return inputs, labels, made[0].sizes
+
+    def _evaluate(self, run: int, *given: Any, **options: Any) -> tuple[DomainScore, ...]:
+        """See ``evaluate``."""
+        head, (model, experiment, state, *_) = self._heads.get(run), given
+        if head is not None and not self._scores_alone:
+            try:
+                if experiment.average is not None and state.average is not None:
+                    return self._scored([head], [averaged(model, experiment, state).parameters])[0]
+                if head.scores is None or head.state.parameters is not state.parameters:
+                    head.state = state
+                    others = [other for other in self._heads.values() if other.state.step == state.step]
+                    found = self._scored(others, [other.state.parameters for other in others])
+                    for other, scores in zip(others, found, strict=True):
+                        other.scores = scores
+                if head.scores is not None:
+                    return head.scores
+            # As for a step.
+            except Exception:
+                self._scores_alone = True
+        return evaluate(*given, **options)
+
+    def _scored(self, heads: Sequence[Member], weights: Sequence[dict[str, Tensor]]) -> list[tuple[DomainScore, ...]]:
+        first = heads[0]
+        return score_heads(
+            first.started.model, first.experiment.loss, weights, [head.started.domains for head in heads]
+        )
+
+    def _table(self, head: Member) -> Tensor:
+        return rows_of(head.started.domains.training[0]).table

@@ -1,0 +1,185 @@
+"""One run of a group of heads, the states of several as one tree, and their updates."""
+
+from collections.abc import Hashable, Sequence
+from typing import Any
+
+import torch
+from attrs import define, evolve, field, frozen
+from torch import Tensor
+
+from fishr.data.batches import Minibatch
+from fishr.data.shared_rows import rows_of
+from fishr.models.featurizers import FeatureDropout
+from fishr.seeding import named_generator, seeded
+from fishr.tensor_trees import leaves
+from fishr.training.compute import Compute
+from fishr.training.evaluation import DomainScore
+from fishr.training.experiment import Experiment
+from fishr.training.head_program import (
+    Gradients,
+    filled,
+    outer_weights,
+    tensors_of,
+    without_weights,
+)
+from fishr.training.learning_rates import StepOptimizer
+from fishr.training.loop import Started
+from fishr.training.optimizers import SGD, Adam, AdamW, OptimizerState
+from fishr.training.state import TrainingState
+from fishr.training.step import NotFinite, StepRecord
+from fishr.types import HEAD, DomainBatch
+
+
+def shared_settings(experiment: Experiment) -> Experiment | None:
+    """Return the settings that the runs of a group have in common; None for a run that trains alone."""
+    optimizer = experiment.optimizer
+    alone = (
+        experiment.descent is not None,
+        experiment.clip_norm is not None,
+        experiment.lr_factors is not None,
+        experiment.passes is not None,
+        experiment.layers != HEAD,
+        experiment.compute != Compute(),
+        type(experiment.batches) is not Minibatch,
+        type(optimizer) not in (Adam, AdamW, SGD),
+        # It runs the batch through other weights.
+        hasattr(experiment.average, "passed"),
+    )
+    if any(alone):
+        return None
+    return evolve(
+        experiment,
+        name="group",
+        seed=0,
+        data=None,
+        featurizer=FeatureDropout() if isinstance(experiment.featurizer, FeatureDropout) else experiment.featurizer,
+        objective=evolve(without_weights(experiment.objective), fresh_optimizer_at=None),
+        optimizer=evolve(optimizer, lr=1.0, weight_decay=0.0),
+        average=None,
+        checkpoint_every=1,
+    )
+
+
+@define(eq=False)
+class Member:
+    """One run of a group."""
+
+    started: Started
+    state: TrainingState  # the last one that is known
+    rows: Tensor  # of the table, of all training samples
+    labels: Tensor
+    counts: list[int]  # samples of each training domain
+    optimizer: str
+    generator: torch.Generator = field(factory=torch.Generator)
+    made: "tuple[TrainingState, StepRecord] | NotFinite | None" = None  # from ``state``
+    scores: tuple[DomainScore, ...] | None = None  # of ``state``
+
+    @classmethod
+    def of(cls, started: Started) -> "Member":
+        domains = started.domains.training
+        rows, labels = torch.cat([rows_of(d).rows for d in domains]), torch.cat([d.labels for d in domains])
+        counts = [len(domain.labels) for domain in domains]
+        return cls(started, started.state, rows, labels, counts, repr(started.experiment.optimizer))
+
+    @property
+    def experiment(self) -> Experiment:
+        return self.started.experiment
+
+    def kind(self) -> tuple[tuple[bool, ...], Hashable]:
+        """Return what heads have in common that one program computes: which weights are 0, and all but tensors."""
+        zero = tuple(weight == 0 for weight in outer_weights(self.experiment.objective, self.state.step))
+        rest = tuple((path, leaf) for path, leaf in leaves(self.state.penalty) if not isinstance(leaf, Tensor))
+        return zero, (self.state.step, rest)
+
+    def update(self) -> Hashable:
+        """Return what heads have in common that one optimizer updates."""
+        experiment, state = self.experiment, self.state
+        rates = tuple(experiment.learning_rates(state.step).items())
+        return self.optimizer, rates, StepOptimizer(experiment, state.step).fresh, state.optimizer.steps
+
+    def draw(self) -> tuple[Tensor, tuple[int, ...]]:
+        """Return the samples of the next batch and their number in each domain; the generator advances."""
+        batches: Any = self.experiment.batches
+        self.generator.set_state(self.state.generator)
+        drawn, start = batches.indices(self.counts, self.generator), 0
+        for indices, count in zip(drawn, self.counts, strict=True):
+            indices += start
+            start += count
+        return torch.cat(drawn), tuple(map(len, drawn))
+
+    @property
+    def changes_batch(self) -> bool:
+        experiment: Any = self.experiment
+        dropout = isinstance(experiment.featurizer, FeatureDropout) and experiment.featurizer.rate > 0
+        return experiment.transform is not None or dropout
+
+    def changed(self, batch: DomainBatch, seed: int) -> DomainBatch:
+        """Return the transformed batch, after dropout of features."""
+        model, transform = self.started.model, self.experiment.transform
+        if transform is not None:
+            batch = transform(batch, named_generator(seed, "transform"), model.outputs)
+        if isinstance(self.experiment.featurizer, FeatureDropout):
+            with seeded(seed, batch.labels.device):
+                batch = evolve(batch, inputs=model.featurizer(batch.inputs))
+        return batch
+
+
+@frozen(eq=False)
+class Stack:
+    """Weights and states of some heads as trees of tensors [H, ...], so that the next step need not join them again."""
+
+    heads: tuple[Member, ...]
+    step: int
+    weights: dict[str, Tensor]
+    moments: dict[str, tuple[Tensor, ...]]
+    penalty: Any
+
+    @classmethod
+    def of(cls, heads: tuple[Member, ...]) -> "Stack":
+        states = [head.state for head in heads]
+        weights = {name: torch.stack([s.parameters[name] for s in states]) for name in states[0].parameters}
+        moments = {
+            name: tuple(torch.stack(each) for each in zip(*(s.optimizer.moments[name] for s in states), strict=True))
+            for name in states[0].optimizer.moments
+        }
+        tensors = zip(*(tensors_of(state.penalty) for state in states), strict=True)
+        return cls(heads, states[0].step, weights, moments, filled(states[0].penalty, [*map(torch.stack, tensors)]))
+
+
+@frozen(eq=False)
+class Update:
+    """Weights and the optimizer's state of some heads, which one optimizer has updated."""
+
+    heads: Sequence[Member]
+    weights: dict[str, Tensor]
+    memory: OptimizerState
+    rates: dict[str, float] | None
+
+
+def updates(heads: Sequence[Member], gradients: Gradients, stack: Stack) -> list[Update]:
+    """Return the updates of heads in order; those of one optimizer that follow each other are one."""
+    found, start, kinds = list[Update](), 0, [head.update() for head in heads]
+    while start < len(heads):
+        stop = next((h for h in range(start, len(heads)) if kinds[h] != kinds[start]), len(heads))
+        part, first = slice(start, stop), heads[start]
+        optimizer = StepOptimizer(first.experiment, stack.step)
+        weights = {name: weight[part] for name, weight in stack.weights.items()}
+        moments = {name: tuple(moment[part] for moment in each) for name, each in stack.moments.items()}
+        memory: Any = OptimizerState(first.state.optimizer.steps, moments)
+        if optimizer.fresh:
+            memory = optimizer.init(weights)
+        slopes = {name: None if slope is None else slope[part] for name, slope in gradients.by_name.items()}
+        moved, memory = optimizer.update(slopes, memory, weights)
+        found.append(Update(heads[part], moved, memory, optimizer.changed_rates))
+        start = stop
+    return found
+
+
+def concatenated(parts: Sequence[Tensor]) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(tuple(parts))
+
+
+def of_heads(tree: Any, heads: int) -> list[Any]:
+    """Return the tree of each head, of a tree of tensors [H, ...]."""
+    each = [tensor.unbind() for tensor in tensors_of(tree)]
+    return [filled(tree, own) for own in zip(*each, strict=True)] if each else [tree] * heads

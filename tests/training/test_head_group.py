@@ -1,0 +1,233 @@
+"""Runs that are trained together, against each trained alone."""
+
+import attrs
+import pytest
+import torch
+
+from fishr.averages import EMA, SWAD
+from fishr.data.batches import Minibatch
+from fishr.data.domains import Domain
+from fishr.data.environments import Environments, HeldOut
+from fishr.data.shared_rows import in_one_table
+from fishr.losses import CrossEntropy
+from fishr.methods import METHODS
+from fishr.models import MLP, FeatureDropout, LinearHead, MLPHead
+from fishr.penalties import ERM, Scaled, Stateless, Total
+from fishr.penalties.schedules import StepSchedule
+from fishr.training import SGD, Adam, Experiment, Finished, NotFinite, Objective, Stepped, train
+from fishr.training.head_group import HeadGroup, shared_settings
+from fishr.transforms import Mixup
+
+LINEAR, NETWORK = LinearHead(), MLPHead(widths=(5,))
+# Of fishr.methods: those that change more than an objective of features, on heads that they are not defined for, ...
+ELSEWHERE = (
+    *("ANDMask", "ARM", "ERMPlusPlus", "Fish", "GGA_L", "IGA", "LP_FT", "MIRO", "MLDG", "PCGrad", "SAGM", "SAM"),
+    *("SANDMask", "SMA", "SagNet", "Transfer"),
+)
+OF_LINEAR_HEADS = ("CMA", "HGP", "Hutchinson")
+# ... and those whose objective draws, or trains parameters of its own: with full weights they are no program.
+ALONE = ("ADRMX", "CDANN", "DANN", "RSC", "SelfReg", "MTL", "URM", "CausIRL_CORAL", "CausIRL_MMD", "RDM")
+
+
+def environments():
+    generator = torch.Generator().manual_seed(0)
+    inputs = [torch.randn(30, 6, generator=generator) + index for index in range(4)]
+    domains = [Domain(name, x, torch.arange(30) % 3, name) for name, x in zip("ACPS", inputs, strict=True)]
+    return in_one_table(Environments(tuple(domains), 3))
+
+
+PLAIN, SHARED = environments()
+
+
+def run_of(index, **changes):
+    """Run 0, 1 or 2 of a group: other seeds, test environments and numbers of the optimizer."""
+    experiment = Experiment(
+        name=f"run {index}",
+        data=HeldOut(lambda seed, data_dir: PLAIN, (index,), trial_seed=index),
+        featurizer=MLP(widths=()),
+        head=LINEAR,
+        loss=CrossEntropy(),
+        objective=Objective(),
+        optimizer=Adam(lr=0.01 * (1 + index), weight_decay=0.001 * index),
+        batches=Minibatch(8, replace=True),
+        steps=5,
+        evaluate_every=3,
+        seed=index,
+    )
+    return attrs.evolve(experiment, **changes)
+
+
+def run_of_method(name, index, head=LINEAR):
+    """The run with a method, whose penalties begin at another step and weight in each run."""
+    method = METHODS[name]
+    hparams = {key: one.default for key, one in method.ranges_on("PACS").items()}
+    hparams |= {key: 2 for key in hparams if key.endswith(("anneal_iters", "burnin_iters"))}
+    hparams |= {"lr": 0.01, "weight_decay": 0.0, "batch_size": 8}
+    objective = method.objective_for(hparams, 3)
+    schedule = StepSchedule(at=1 + index, before=0.0, after=1.0 + index)
+    terms = {
+        key: Scaled(term.penalty, schedule) if isinstance(term, Scaled) else term
+        for key, term in objective.penalty.terms.items()
+    }
+    if terms and not objective.rescale:
+        objective = attrs.evolve(objective, penalty=Total(**terms), fresh_optimizer_at=1 + index)
+    featurizer = method.featurizer(MLP(widths=()), hparams)
+    changes = {"head": head, "featurizer": featurizer, "objective": objective}
+    return run_of(index, **(changes | method.changes(hparams)))
+
+
+def together(experiments, states=(None,) * 3, group=None):
+    """The events of each run, its failure as the last one; the runs that are behind go first."""
+    group = group or HeadGroup()
+    runs, found, steps = {}, {}, {}
+    for index, experiment in enumerate(experiments):
+        shared = attrs.evolve(experiment, data=attrs.evolve(experiment.data, source=lambda seed, data_dir: SHARED))
+        runs[index] = train(shared, state=states[index], by=group.functions(index))
+        started = next(runs[index])
+        group.enter(index, started)
+        found[index], steps[index] = [], started.state.step
+    while runs:
+        for index in [index for index in runs if steps[index] == min(steps[other] for other in runs)]:
+            try:
+                found[index].append(next(runs[index]))
+            except NotFinite as failure:
+                found[index].append(failure)
+            if isinstance(found[index][-1], Finished | NotFinite):
+                del runs[index]
+                group.leave(index)
+            elif isinstance(found[index][-1], Stepped):
+                steps[index] += 1
+    return list(found.values())
+
+
+def alone(experiment, state=None):
+    return list(train(experiment, state=state))[1:]
+
+
+def check(events, expected, tolerance=1e-6):
+    assert [type(event) for event in events] == [type(event) for event in expected]
+    for got, wanted in zip(events, expected, strict=True):
+        if isinstance(got, Stepped):
+            assert torch.equal(got.state.generator, wanted.state.generator)
+            assert got.state.optimizer.steps == wanted.state.optimizer.steps
+            for name, weight in wanted.state.parameters.items():
+                assert (got.state.parameters[name] - weight).abs().max() <= tolerance
+            assert numbers_of(got.record) == pytest.approx(numbers_of(wanted.record), rel=1e-4, abs=1e-6)
+            assert got.record.lr == wanted.record.lr
+            assert [term.weight for term in got.record.terms.values()] == [
+                term.weight for term in wanted.record.terms.values()
+            ]
+        else:
+            for score, other in zip(got.scores, wanted.scores, strict=True):
+                assert attrs.evolve(score, loss=0.0) == attrs.evolve(other, loss=0.0)
+                assert score.loss == pytest.approx(other.loss, rel=1e-5)
+
+
+def numbers_of(record):
+    terms = {f"term {name}": term.value for name, term in record.terms.items()}
+    losses = {f"loss {index}": loss for index, loss in enumerate(record.domain_losses)}
+    return {"step": record.step, "loss": record.loss, "risk": record.risk, "l2": record.l2} | terms | losses
+
+
+def programs(group):
+    """The kinds of programs that a group made: which weights are 0."""
+    return {zero for zero, program in group._programs.items() if program is not None}
+
+
+QUICK = [("ERM", LINEAR), ("Fishr", LINEAR), ("IRM", NETWORK), ("GroupDRO", NETWORK), ("Mixup", LINEAR)]
+SLOW = [(name, head) for name in METHODS for head in (LINEAR, NETWORK) if (name, head) not in QUICK]
+
+
+@pytest.mark.parametrize(("name", "head"), [*QUICK, *(pytest.param(*each, marks=pytest.mark.slow) for each in SLOW)])
+def test_each_method_trains_as_alone(name, head):
+    if name in ELSEWHERE or (name in OF_LINEAR_HEADS and head is NETWORK):
+        if name != "ARM":
+            assert name in OF_LINEAR_HEADS or shared_settings(run_of_method(name, 0, head)) is None
+        return
+    experiments, group = [run_of_method(name, index, head) for index in range(3)], HeadGroup()
+    for events, experiment in zip(together(experiments, group=group), experiments, strict=True):
+        check(events, alone(experiment))
+    full = (False,) * len(experiments[0].objective.penalty.terms)
+    assert (full in programs(group)) == (name not in ALONE and not (name == "Fishr" and head is NETWORK))
+
+
+def test_each_run_drops_features_by_its_own_rate_and_draws():
+    experiments, group = (
+        [run_of(i, featurizer=FeatureDropout(0.25 * i), transform=Mixup()) for i in range(3)],
+        HeadGroup(),
+    )
+    for events, experiment in zip(together(experiments, group=group), experiments, strict=True):
+        check(events, alone(experiment))
+    assert programs(group) == {()}
+
+
+@pytest.mark.parametrize("average", [EMA(decay=0.5), SWAD(converge=1, tolerance=1)])
+def test_averages_and_momentum_are_those_of_each_run(average):
+    experiments = [run_of(0, average=average), run_of(1), run_of(2, average=average)]
+    experiments = [attrs.evolve(one, optimizer=SGD(lr=0.1, momentum=0.9), evaluate_every=1) for one in experiments]
+    for events, experiment in zip(together(experiments), experiments, strict=True):
+        check(events, alone(experiment))
+
+
+@pytest.mark.parametrize(("name", "head"), [("ERM", LINEAR), ("Fishr", LINEAR), ("IRM", NETWORK)])
+def test_a_run_does_not_depend_on_the_others_to_the_bit(name, head):
+    """Otherwise a sweep that is killed would go on to other results."""
+    experiments = [run_of_method(name, index, head) for index in range(3)]
+    three = together(experiments)
+    for events, fewer in zip(three, together(experiments[:2]), strict=False):
+        check(events, fewer, tolerance=0.0)
+    check(three[0], *together(experiments[:1]), tolerance=0.0)
+
+
+def test_runs_that_resume_catch_up_and_end_in_the_same_bits():
+    experiments, group = [run_of_method("Fishr", index) for index in range(3)], HeadGroup()
+    whole = together(experiments)
+    states = [[event.state for event in events if isinstance(event, Stepped)] for events in whole]
+    after = together(experiments, [states[0][2], None, states[2][0]], group)
+    for events, resumed, made in zip(whole, after, (3, 0, 1), strict=True):
+        rest = [event for event in events if not isinstance(event, Stepped) or event.record.step >= made]
+        first = next(index for index, event in enumerate(rest) if isinstance(event, Stepped))
+        steps = [event for event in resumed if isinstance(event, Stepped)]
+        assert [event.record for event in steps] == [
+            event.record for event in rest[first:] if isinstance(event, Stepped)
+        ]
+        for name, weight in resumed[-1].state.parameters.items():
+            assert torch.equal(weight, events[-1].state.parameters[name])
+
+
+def test_a_run_that_diverges_leaves_the_others():
+    experiments = [run_of(index, optimizer=SGD(lr=1e38 if index == 1 else 0.1), steps=4) for index in range(3)]
+    first, second, third = together(experiments)
+    assert isinstance(second[-1], NotFinite)
+    with pytest.raises(NotFinite) as expected:
+        alone(experiments[1])
+    assert (second[-1].step, second[-1].term) == (expected.value.step, expected.value.term)
+    check(first, alone(experiments[0]))
+    check(third, alone(experiments[2]))
+
+
+def test_what_is_no_program_is_computed_alone_to_the_bit():
+    def floating(seen):
+        return seen.losses.mean() * float(seen.losses.mean() > 0)
+
+    objective = Objective(penalty=Total(own=Scaled(Stateless(floating), 1.0)))
+    experiments, group = [run_of(index, objective=objective) for index in range(3)], HeadGroup()
+    for events, experiment in zip(together(experiments, group=group), experiments, strict=True):
+        check(events, alone(experiment), tolerance=0.0)
+    assert programs(group) == set()
+
+
+def test_other_data_trains_alone():
+    group = HeadGroup()
+    run = train(run_of(0), by=group.functions(0))
+    group.enter(0, next(run))
+    assert group._heads == {}
+    check(list(run), alone(run_of(0)), tolerance=0.0)
+
+
+def test_a_group_has_all_but_what_each_run_has_of_its_own():
+    common = shared_settings(run_of_method("Fishr", 0))
+    for index in range(3):
+        assert shared_settings(run_of_method("Fishr", index)) == attrs.evolve(common, data=None)
+    for changes in ({"clip_norm": 1.0}, {"batches": Minibatch(9)}, {"objective": Objective(risk=ERM("samples"))}):
+        assert shared_settings(run_of(0, **changes)) != shared_settings(run_of(0))
