@@ -30,6 +30,29 @@ SHORT = {
 }
 WARM_UP = {"objective.penalty.fishr.schedule.at": "4"}
 
+ANIMALS = """
+name = "animals"
+steps = 1
+[data]
+kind = "HeldOut"
+test = [0]
+holdout_fraction = 0.5
+source = { kind = "ImageFolders", folder = "animals", size = 32, augment = false }
+[featurizer]
+kind = "MNISTCNN"
+[head]
+kind = "LinearHead"
+[loss]
+kind = "CrossEntropy"
+[objective]
+[optimizer]
+kind = "Adam"
+lr = 0.001
+[batches]
+kind = "Minibatch"
+size = 2
+"""
+
 
 @frozen
 class Said:
@@ -219,3 +242,13 @@ def in_process(monkeypatch):
             yield settle(job, 1, attempt(job, conditions), conditions)
 
     monkeypatch.setattr("fishr.sweeps.pool.run_local", run_here)
+
+
+@pytest.fixture
+def moved(call, home, animals):
+    """A run whose data folder is gone, and its images elsewhere."""
+    (home / "run.toml").write_text(ANIMALS)
+    said = call("train", "run.toml", "--out", "run", "--device", "cpu")
+    assert said.code == 0, said
+    shutil.move(home / "data" / "animals", home / "photos")
+    return home

@@ -3,7 +3,6 @@
 import csv
 import json
 import re
-import shutil
 
 import numpy as np
 import pytest
@@ -70,36 +69,9 @@ def test_a_checkpoint_of_another_seed_is_refused(call, finished, home, short_fis
     assert snapshot(home) == before
 
 
-CONFIGURATION = """
-name = "animals"
-steps = 1
-[data]
-kind = "HeldOut"
-test = [0]
-holdout_fraction = 0.5
-source = { kind = "ImageFolders", folder = "animals", size = 32, augment = false }
-[featurizer]
-kind = "MNISTCNN"
-[head]
-kind = "LinearHead"
-[loss]
-kind = "CrossEntropy"
-[objective]
-[optimizer]
-kind = "Adam"
-lr = 0.001
-[batches]
-kind = "Minibatch"
-size = 2
-"""
-
-
 @pytest.fixture
-def world(call, home, animals):
+def world(home, moved):
     """A run on images whose data folder is gone, the images elsewhere, and a list of them."""
-    (home / "run.toml").write_text(CONFIGURATION)
-    assert call("train", "run.toml", "--out", "run", "--device", "cpu").code == 0
-    shutil.move(home / "data" / "animals", home / "photos")
     with (home / "list.csv").open("w", newline="") as file:
         rows = [(path, path.parts[-2], path.parts[-3]) for path in sorted((home / "photos").glob("*/*/*.png"))]
         csv.writer(file).writerows([("file", "species", "site"), *rows])
@@ -124,7 +96,12 @@ def test_files_need_none_of_the_data(call, world):
 def test_data_of_an_experiment_are_whole_environments_as_the_run_sees_images(call, world):
     """Its own size, augmentation and numbers of classes do not count."""
     (world / "photos" / "art" / "ant").mkdir()
-    other = CONFIGURATION.replace("animals", "photos").replace("32, augment = false", "16, augment_evaluation = true")
+    other = (
+        (world / "run.toml")
+        .read_text()
+        .replace("animals", "photos")
+        .replace("32, augment = false", "16, augment_evaluation = true")
+    )
     (world / "other.toml").write_text(other)
     arguments = ("--resamples", "20", "--format", "json")
     folder = json.loads(call("evaluate", "run", "--on", "photos", *arguments).out)["domains"]

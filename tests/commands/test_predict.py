@@ -7,71 +7,38 @@ import shutil
 
 import pytest
 
-CONFIGURATION = """
-name = "animals"
-steps = 1
-[data]
-kind = "HeldOut"
-test = [0]
-holdout_fraction = 0.5
-source = { kind = "ImageFolders", folder = "animals", size = 32, augment = false }
-[featurizer]
-kind = "MNISTCNN"
-[head]
-kind = "LinearHead"
-[loss]
-kind = "CrossEntropy"
-[objective]
-[optimizer]
-kind = "Adam"
-lr = 0.001
-[batches]
-kind = "Minibatch"
-size = 2
-"""
-
-
-@pytest.fixture
-def world(call, home, animals):
-    """A run whose data folder is gone, and its images elsewhere."""
-    (home / "run.toml").write_text(CONFIGURATION)
-    said = call("train", "run.toml", "--out", "run", "--device", "cpu")
-    assert said.code == 0, said
-    shutil.move(home / "data" / "animals", home / "photos")
-    return home
-
 
 def rows_of(path):
     with path.open(newline="") as file:
         return list(csv.DictReader(file))
 
 
-def test_it_classifies_a_folder_without_the_data(call, world):
+def test_it_classifies_a_folder_without_the_data(call, moved):
     said = call("predict", "run", "photos", "-o", "p.csv", "--device", "cpu")
     assert (said.code, said.out, said.err) == (0, "predictions: p.csv (8 images)\n", "")
-    rows = rows_of(world / "p.csv")
-    assert [row["path"] for row in rows] == sorted(str(p.relative_to(world)) for p in world.glob("photos/*/*/*.png"))
+    rows = rows_of(moved / "p.csv")
+    assert [row["path"] for row in rows] == sorted(str(p.relative_to(moved)) for p in moved.glob("photos/*/*/*.png"))
     for row in rows:
         assert row["class"] == max(("cat", "dog"), key=lambda name: float(row[f"p_{name}"]))
         assert float(row["p_cat"]) + float(row["p_dog"]) == pytest.approx(1, abs=1e-5)
 
 
 @pytest.mark.parametrize("arguments", [("-o", "p.parquet"), ("-o", "p.table", "--as", "parquet")])
-def test_parquet_by_name_or_by_option(call, world, arguments):
+def test_parquet_by_name_or_by_option(call, moved, arguments):
     parquet = pytest.importorskip("pyarrow.parquet")
     assert call("predict", "run", "photos", *arguments).code == 0
-    assert parquet.read_table(world / arguments[1]).num_rows == 8
+    assert parquet.read_table(moved / arguments[1]).num_rows == 8
 
 
-def test_files_that_are_no_images_are_named(call, world):
-    (world / "photos" / "art" / "cat" / "bad.png").write_text("no image")
+def test_files_that_are_no_images_are_named(call, moved):
+    (moved / "photos" / "art" / "cat" / "bad.png").write_text("no image")
     said = call("predict", "run", "photos", "-o", "p.csv")
     assert said.code == 1
     assert said.err == (
         "Error: p.csv: has no row for 1 of 9 files, which cannot be read as images: "
         "photos/art/cat/bad.png (not an image)\n"
     )
-    assert len(rows_of(world / "p.csv")) == 8
+    assert len(rows_of(moved / "p.csv")) == 8
 
 
 @pytest.mark.parametrize(
@@ -86,8 +53,8 @@ def test_files_that_are_no_images_are_named(call, world):
         (("export", "run", "-o", "run.toml"), "run.toml: exists already; choose another name"),
     ],
 )
-def test_refusals(refused, world, arguments, part):
-    refused(world, arguments, part)
+def test_refusals(refused, moved, arguments, part):
+    refused(moved, arguments, part)
 
 
 def test_a_run_of_tensors_predicts_no_images(refused, finished_once, home, animals):
@@ -95,20 +62,20 @@ def test_a_run_of_tensors_predicts_no_images(refused, finished_once, home, anima
     refused(home, ("predict", "digits", "data", "-o", "p.csv"), "its data were no images in files")
 
 
-def test_an_interruption_leaves_no_file(call, world, monkeypatch):
+def test_an_interruption_leaves_no_file(call, moved, monkeypatch):
     from fishr.inference import trained_model
 
     def interrupt(*arguments):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(trained_model.TrainedModel, "forward", interrupt)
-    before = sorted(world.rglob("*"))
+    before = sorted(moved.rglob("*"))
     said = call("predict", "run", "photos", "-o", "p.csv")
     assert (said.code, said.err) == (1, "Error: p.csv: interrupted; nothing was written\n")
-    assert sorted(world.rglob("*")) == before
+    assert sorted(moved.rglob("*")) == before
 
 
-def test_export_writes_weights_and_a_card(call, world):
+def test_export_writes_weights_and_a_card(call, moved):
     said = call("export", "run", "-o", "w.safetensors")
     assert said.code == 0, said
     assert said.out.splitlines() == [
@@ -116,8 +83,8 @@ def test_export_writes_weights_and_a_card(call, world):
         "card: w.md",
         "names: fishr's, since neither torchvision nor timm has a MNISTCNN",
     ]
-    accuracy = json.loads((world / "run" / "result.json").read_text())["scores"][0]["accuracy"]
-    assert re.search(rf"\| env1_in \(photo\) +\| training +\| 2 +\| {accuracy:.1%} ", (world / "w.md").read_text())
+    accuracy = json.loads((moved / "run" / "result.json").read_text())["scores"][0]["accuracy"]
+    assert re.search(rf"\| env1_in \(photo\) +\| training +\| 2 +\| {accuracy:.1%} ", (moved / "w.md").read_text())
     said = call("export", "run", "-o", "w.pt2", "--as", "export")
-    assert (said.code, (world / "w.pt2").exists()) == (2, False)
+    assert (said.code, (moved / "w.pt2").exists()) == (2, False)
     assert "w.md: exists already" in said.err
