@@ -70,7 +70,7 @@ def main() -> None:
             axes.axhline(1.0 if ratio else 0.0, color="black", linewidth=0.8)
             axes.set_xscale("log")
             if ratio:
-                axes.set_ylim(0, max(1.2, *change))
+                axes.set_ylim(min(0.6, *change), max(1.1, *change))
             axes.set_title(f"{title}{': Fishr / ERM' if ratio else ': Fishr − ERM, points'}", fontsize=9, loc="left")
             axes.set_xlabel(f"weight of {method}")
     for index, color in enumerate(COLORS):
