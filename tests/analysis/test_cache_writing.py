@@ -103,6 +103,7 @@ def test_a_recipe_has_the_first_weights_of_its_seed(small, path):
     assert (cache.provenance["step"], cache.provenance["experiment"]) == (0, dumps(small))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "field"),
     [

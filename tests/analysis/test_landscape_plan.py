@@ -65,6 +65,7 @@ def _risks(subject, weights, inputs=None):
     return torch.stack(found).detach()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("parameters", ["head", "all"])
 @pytest.mark.parametrize("kind", ["random", "pca", "checkpoints", "eigen", "gradients", "line"])
 def test_every_point_is_the_risk_of_its_weights(tmp_path, kind, parameters):
@@ -109,6 +110,7 @@ def test_weights_that_no_checkpoint_kept_come_last():
     assert directions.labels == plan_landscape(subject, Options("pca", (3, 3))).surface.directions.labels
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("parameters", ["head", "all"])
 def test_frames_are_the_same_plane_around_each_checkpoint(tmp_path, parameters):
     """Of a head alone, on the features that the featurizer of that time computed."""
@@ -193,6 +195,7 @@ def test_what_is_finished_is_not_evaluated_again(tmp_path):
     assert (tmp_path / "a.h5").stat().st_mtime_ns == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", [{"seed": 1}, {"span": 0.5}, {"grid": (3, 4)}, {"parameters": "all"}])
 def test_another_landscape_is_not_overwritten(tmp_path, change):
     subject, options = _subject(), Options("random", (3, 3))

@@ -29,6 +29,7 @@ def _same(one, other):
             assert a.numpy().tobytes() == b.numpy().tobytes()
 
 
+@pytest.mark.slow
 def test_round_trip(analysis, tmp_path):
     estimate = Quantity("trace", torch.tensor([1.0, float("nan")]), ("domain",), "1", "guessed", torch.tensor(0.5))
     analysis = attrs.evolve(analysis, network={"trace": estimate})

@@ -36,6 +36,7 @@ def test_numbers_are_those_of_the_file(call, statistics):
     assert found["figures"] == ["kept/statistics/history.png"]
 
 
+@pytest.mark.slow
 def test_a_table_over_the_steps(call, home, statistics):
     said = call("analyze", "kept/statistics.h5", drawn=True)
     head, _, *rows = said.out.split("\n\n")[0].splitlines()
@@ -66,6 +67,7 @@ def test_refusals(refused, home, statistics, arguments, part):
     refused(home, ("analyze", "kept/statistics.h5", *arguments), part)
 
 
+@pytest.mark.slow
 def test_a_cache_has_no_statistics(call, home, finished):
     assert call("cache", "features", finished, "-o", "f.h5").code == 0
     said = call("analyze", "f.h5", "--format", "json")

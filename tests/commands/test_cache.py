@@ -158,6 +158,7 @@ REFUSED = {
 }
 
 
+@pytest.mark.slow
 def test_refused(refused, world):
     for arguments, part in REFUSED.values():
         refused(world, arguments, part)

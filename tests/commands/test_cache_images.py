@@ -48,6 +48,7 @@ def test_what_may_not_be_meant_is_one_line(call, animals):
     assert said.err == f"Warning: data/animals: {doubt}; see `fishr data verify data/animals`\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "part"),
     [

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 
+@pytest.mark.slow
 def test_json_agrees_with_the_result(call, finished, home, snapshot):
     before = snapshot(home)
     said = call("evaluate", finished, "--format", "json", "--device", "cpu")

@@ -194,6 +194,7 @@ def _garbage(name):
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", GARBAGE)
 def test_files_that_hold_something_else(refuses, world, name):
     content = GARBAGE[name]

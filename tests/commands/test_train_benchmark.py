@@ -125,6 +125,7 @@ def test_collect_reads_it(call, world):
     assert "Fishr" in said.out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "part"),
     [

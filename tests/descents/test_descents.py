@@ -81,6 +81,7 @@ def digits(descent: Any, **changes: Any) -> Experiment:
     return attrs.evolve(colored_digits("erm"), **parts | changes)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("descent", [SAM(), Fish(), MLDG(test_domains=1), IGA(0.1), GGAL(), Plain()], ids=stable_name)
 def test_a_run_resumes_to_the_same_bits(descent: Any, tmp_path: Path, same: Any) -> None:
     made = digits(descent)

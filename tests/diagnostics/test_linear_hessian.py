@@ -28,6 +28,7 @@ def routes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> s
     return request.param
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("loss", EVERY_LOSS)
 @pytest.mark.parametrize("samples", [(4, 6), (12, 3), (1, 2)])

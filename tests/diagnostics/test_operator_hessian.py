@@ -49,6 +49,7 @@ def test_estimates_keep_within_their_errors(monkeypatch: pytest.MonkeyPatch) -> 
     assert (diagonal.value - case.hessians[0].diagonal()).norm() <= 2 * diagonal.error.norm()
 
 
+@pytest.mark.slow
 def test_eigenvalues_keep_within_their_residuals() -> None:
     case = dense("three layers", "cross-entropy", (30, 20))
     found = operator(case).top(3)

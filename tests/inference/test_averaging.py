@@ -98,6 +98,7 @@ def test_a_uniform_soup_is_the_mean_of_all(runs, tmp_path):
     assert all(len(one["sha256"]) == 64 for one in listed["runs"])
 
 
+@pytest.mark.slow
 def test_the_folder_is_used_like_a_runs(runs, tmp_path):
     soup = uniform_soup(runs[:3], OWN)
     write_average(soup, tmp_path / "soup")

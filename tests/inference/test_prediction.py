@@ -60,6 +60,7 @@ def test_probabilities_are_those_of_one_image_at_a_time(model, folder):
             torch.testing.assert_close(row, alone, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 @settings(max_examples=8, deadline=None)
 @given(st.integers(1, 30))
 def test_no_batch_size_changes_which_images_are_predicted(model, folder, batch):

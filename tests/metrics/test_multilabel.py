@@ -42,6 +42,7 @@ def oracle(truth, scores):
         }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("samples", "labels", "rounded", "rare"), [(40, 3, False, False), (30, 2, True, False), (8, 4, False, True)]
 )

@@ -168,6 +168,7 @@ class Grows:
         raise AssertionError
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(trees)
 def test_any_tree_survives_as_tensors_alone(tree: Any) -> None:

@@ -101,6 +101,7 @@ def _panels(figure):
     return [axes for axes in figure.axes if axes.get_images() and axes.get_label() != "<colorbar>"]
 
 
+@pytest.mark.slow
 def test_heat_maps_hold_the_pairs(analyses):
     panels = _panels(pairs_figure(analyses))
     assert len(panels) == 8

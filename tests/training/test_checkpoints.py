@@ -186,6 +186,7 @@ def _wide(levels):
     return tree
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

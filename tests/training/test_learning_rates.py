@@ -224,6 +224,7 @@ def _scheduled(experiment):
     )
 
 
+@pytest.mark.slow
 def test_resumed_after_any_step_to_the_same_bits(experiment, same, tmp_path):
     experiment = _scheduled(experiment)
     states = _states(experiment)

@@ -182,6 +182,7 @@ def test_columns_of_another_type_or_shape(path, make, column, values):
     assert all("damaged (/domains/1" in reason for reason in _reasons(path, kind, tree))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", KINDS)
 @pytest.mark.parametrize(
     ("change", "part"),

@@ -88,6 +88,7 @@ def test_the_default_and_no_augmentation_have_short_names(files, noise):
     assert NoAugmentation()(image, 3, SIZE) == SIZE.resized(image)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("prepare", ["reader", "device", "device_cache"])
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: getattr(kind, "__name__", type(kind).__name__))
 def test_threads_order_and_batch_change_nothing(files, kind, prepare):

@@ -135,6 +135,7 @@ def test_columns_read_back_from_toml(wilds):
 NAMES = st.text(st.characters(codec="utf-8", exclude_categories=["C", "Z"], exclude_characters="{}"), min_size=1)
 
 
+@pytest.mark.slow
 @settings(max_examples=30, deadline=None)
 @given(names=st.lists(NAMES, min_size=5, max_size=5, unique=True), order=st.permutations(range(5)))
 def test_names_and_order_of_columns_and_other_columns_do_not_matter(tmp_path_factory, names, order):

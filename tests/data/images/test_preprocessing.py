@@ -81,6 +81,7 @@ def test_wrong_settings_are_refused(options, message):
         Preprocessing(**options)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("prepare", ["reader", "device", "device_cache"])
 @pytest.mark.parametrize("preprocessing", [OTHER, Preprocessing(20, *HALF, "bilinear", antialias=False)])
 def test_every_way_to_prepare_inputs_and_a_cache_give_the_same_bits(folder, prepare, preprocessing):

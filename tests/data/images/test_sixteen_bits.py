@@ -31,6 +31,7 @@ def rays(tmp_path):
     return tmp_path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("prepare", ["reader", "device", "device_cache"])
 @pytest.mark.parametrize("cached", [False, True])
 @pytest.mark.parametrize("source", ["rays", "rays.csv"])

@@ -78,6 +78,7 @@ RANGES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", RANGES)
 def test_draws_fill_their_ranges(case):
     dataset, method = case

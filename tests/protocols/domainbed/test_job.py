@@ -94,6 +94,7 @@ def test_records_are_as_many_as_evaluations(steps, every):
     assert job.evaluations == len(upstream)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("algorithm", METHODS)
 @pytest.mark.parametrize("dataset", BENCHMARKS)
 def test_experiments_can_be_written_and_read(dataset, algorithm):
