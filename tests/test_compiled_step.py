@@ -147,7 +147,7 @@ def test_penalties_without_gradient_moments_take_one_graph_with_any_head(head: C
     ("head", "penalty", "compiled", "observed"),
     [
         (mlp, FISHR, in_parts, {}),
-        (mlp, TOTAL, in_parts, {}),
+        (mlp, TOTAL, traced_in_parts, {}),
         (mlp, FISHR, traced_in_parts, {"route": "functional"}),
         (normalized, FISHR, traced_in_parts, {}),
         (linear, fishr.Fishr(statistic="covariance"), traced_in_parts, {}),
@@ -200,13 +200,13 @@ def test_micro_batches_run_between_graphs() -> None:
         return fishr.accumulate(featurizer, 4)
 
     expected, _ = trained(FISHR, featurized=accumulated)
-    found, _ = trained(FISHR, compiled=in_parts, featurized=accumulated)
+    found, _ = trained(FISHR, compiled=traced_in_parts, featurized=accumulated)
     assert_close(found, expected, atol=1e-12, rtol=1e-12)
 
 
 def test_float32_agrees_to_rounding() -> None:
     expected, _ = trained(FISHR, dtype=torch.float32)
-    assert_close(trained(FISHR, compiled=whole, dtype=torch.float32)[0], expected, atol=1e-6, rtol=1e-6)
+    assert_close(trained(FISHR, compiled=traced, dtype=torch.float32)[0], expected, atol=1e-6, rtol=1e-6)
 
 
 def test_backward_and_optimizer_may_be_in_the_step_too() -> None:

@@ -75,11 +75,11 @@ def test_a_disk_that_is_full_for_checkpoints(call, home, short_fishr, small_file
 def test_a_disk_that_is_full_for_the_figure(call, home, short, small_files):
     """The run is finished all the same; only its figure is missing."""
     small_files(30_000)
-    line = _last_line(call("train", "colored-digits-erm", *short, "--out", "run"))
+    line = _last_line(call("train", "colored-digits-erm", *short, "--out", "run", drawn=True))
     _free()
     assert line == "Error: run/figure.png: could not be written (File too large); nothing was left behind"
     assert json.loads((home / "run" / "result.json").read_text())["status"] == "finished"
-    assert call("train", "--resume", "run").code == 0
+    assert call("train", "--resume", "run", drawn=True).code == 0
     assert (home / "run" / "figure.png").stat().st_size > 30_000
 
 

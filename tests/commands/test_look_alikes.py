@@ -65,7 +65,7 @@ def _features(path):
 
 
 @pytest.mark.slow
-def test_names_that_look_alike_survive_every_command_that_writes(call, animals, home, short):
+def test_names_that_look_alike_survive_every_command_that_writes(call, animals, home, short, forked):
     _plant(home, ["urun", "u.h5", "g.h5", "images.h5", "analysis.h5", "surface.h5", "t.md", "t.png", "swept"])
     _plant(home / "data", ["PACS", "archives"])
     _archive(home / "mine.zip")

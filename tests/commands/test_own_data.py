@@ -252,7 +252,7 @@ def test_a_damaged_image_of_a_table_is_named(tables, call):
 
 
 @pytest.mark.slow
-def test_a_sweep_on_images_of_a_source(tables, call):
+def test_a_sweep_on_images_of_a_source(tables, call, forked):
     for name, source in (("list", LIST), ("table", TABLE)):
         plan = (
             PLAN + f'[settings.own.own]\nenvironments = ["photo", "art"]\n[settings.own.own.source]\nsize = 8\n{source}'

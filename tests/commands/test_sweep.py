@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from sweep_world import PLAN, WORK, make_world, results
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("forked")]
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -16,7 +16,7 @@ from fishr.data.images import Preprocessing
 from fishr.models import TimmBackbone
 from fishr.training import Experiment, LayersAbove
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("forked")]
 
 PLAN = """
 datasets = ["mine"]
