@@ -194,7 +194,7 @@ def _train(folder: Path, job: Job, text: str, conditions: Conditions, by: StepFu
     if torch.cuda.is_initialized():
         torch.cuda.reset_peak_memory_stats()
     experiment, data_dir = with_cached_features(job.experiment(), by is not None), conditions.data_dir
-    options: Any = {"data_dir": data_dir, "device": conditions.device, "resume": True, "by": by or StepFunctions()}
+    options: Any = {"data_dir": data_dir, "device": conditions.device, "resume": True, "by": by}
     try:
         events = run(experiment, folder, experiment_text=text, **options)
         yield from recorded(events, folder, job, conditions.threads)

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from attrs import frozen
+from attrs import field, frozen
 from torch import Tensor
 
 from fishr.checks import returned
@@ -68,8 +68,8 @@ class StepFunctions:
     advance: Callable[
         [Model, Experiment, TrainingState, "tuple[Domain, ...] | DomainBatch | Prefetch", Ranks],
         tuple[TrainingState, StepRecord],
-    ] = advance
-    evaluate: Callable[..., tuple[DomainScore, ...]] = evaluate
+    ] = field(factory=lambda: advance)
+    evaluate: Callable[..., tuple[DomainScore, ...]] = field(factory=lambda: evaluate)
 
 
 def train(
@@ -80,7 +80,7 @@ def train(
     domains: Domains | None = None,
     ranks: Ranks = ALONE,
     model: Model | None = None,
-    by: StepFunctions = StepFunctions(),
+    by: StepFunctions | None = None,
 ) -> Iterator[Event]:
     """Run an experiment, as far as the events are consumed.
 
@@ -97,7 +97,7 @@ def train(
             arguments but for the device, and get the same events. Their number changes a run by rounding only, and by
             what random layers draw.
         model: the experiment's modules on the device, if they are built already.
-        by: what computes steps and scores.
+        by: what computes steps and scores, if not ``advance`` and ``evaluate``.
 
     Yields:
         Started, then Stepped for each step, Evaluated every ``evaluate_every`` steps and after the last one,
@@ -116,7 +116,7 @@ def train(
         >>> [type(event).__name__ for event in train(experiment)]
         ['Started', 'Stepped', 'Stepped', 'Evaluated', 'Stepped', 'Evaluated', 'Finished']
     """
-    where = resolve_device(device)
+    where, by = resolve_device(device), by or StepFunctions()
     domains = domains or returned("data", experiment.data(experiment.seed, data_dir), Domains)
     domains = domains.to(where)
     model = model or build_model(experiment, domains)

@@ -56,7 +56,7 @@ def run(
     resume: bool = False,
     keep: Artifacts = Artifacts(),  # noqa: B008 (immutable)
     ranks: Ranks = ALONE,
-    by: StepFunctions = StepFunctions(),  # noqa: B008 (immutable)
+    by: StepFunctions | None = None,
 ) -> Generator[Event]:
     """Train in a run folder: the events of ``train``, each recorded before it is yielded.
 
