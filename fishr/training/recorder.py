@@ -10,8 +10,8 @@ import torch
 from attrs import asdict
 
 import fishr
+from fishr.data.caches.domain_rows import write_records
 from fishr.data.caches.encoding import Tree, layout_tree
-from fishr.data.caches.hdf5 import save_tree
 from fishr.data.caches.unfinished import Parts
 from fishr.errors import InputError
 from fishr.training.artifacts import Recording
@@ -81,10 +81,9 @@ class Recorder:
                 "torch": str(torch.__version__),
             },
         }
-        records = stacked([self._parts.read(step) for step in self._steps])
-        # Whoever writes the file takes the lock that the parts hold.
+        # Wide heads and many steps are more than fits the memory, so one record is held at a time.
+        write_records(self._path, KIND, tree, len(self._steps), map(self._parts.read, self._steps))
         self.__exit__()
-        save_tree(self._path, KIND, tree | records, replace=True)
 
     def clear(self) -> None:
         """Remove the single records, if there are any; statistics.h5 stays."""

@@ -1,5 +1,7 @@
 """Statistics over time: right at every step, without a trace in the run, to the same bits after any death."""
 
+import tracemalloc
+
 import attrs
 import numpy as np
 import pytest
@@ -102,6 +104,27 @@ def test_it_says_what_it_is_of(plain, tmp_path):
     assert shapes["penalties.fishr"] == shapes["inconsistency"] == (5,)
     assert shapes["variance_distance_scale_free"] == shapes["hessian_distance_scale_free"] == (5,)
     assert found["variance"].dtype == found["weights"].dtype == np.float32
+
+
+def test_one_record_at_a_time_is_put_together(plain, tmp_path, monkeypatch):
+    wide, peaks = torch.rand(2, 50_000), []
+
+    def statistics(*arguments):
+        return head_statistics(*arguments) | {"variance": wide}
+
+    def assemble(recorder):
+        tracemalloc.start()
+        real(recorder)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+
+    real = module.Recorder.assemble
+    monkeypatch.setattr(module, "head_statistics", statistics)
+    monkeypatch.setattr(module.Recorder, "assemble", assemble)
+    list(_run(plain, tmp_path / "run", Artifacts(Recording(every=1, samples=11))))
+    assert _statistics(tmp_path / "run")["variance"].shape == (8, 2, 50_000)
+    # Arrays are read, checked and written in copies, of one record of eight.
+    assert peaks[0] < 4 * wide.nbytes
 
 
 def test_all_rows_unless_told_otherwise(plain, tmp_path):

@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from hashlib import sha256
+from itertools import chain
 from pathlib import Path
 from typing import Any, cast
 
@@ -107,6 +108,21 @@ def write_domains(
         write_whole(path, kind, fill)
         parts.remove()
     return True
+
+
+def write_records(path: Path, kind: str, tree: Tree, count: int, records: Iterator[Tree]) -> None:
+    """Write a tree with arrays that have a row of each record, one record in memory at a time; the caller has the lock.
+
+    A record has arrays, and mappings of arrays.
+    """
+    first = next(records)
+    flat = map(_flat, chain([first], records))
+
+    def fill(file: h5py.File) -> None:
+        write_tree(file, tree | {name: {} for name, value in first.items() if isinstance(value, dict)})
+        _write_columns(file, list(_flat(first)), count, flat)
+
+    write_whole(path, kind, fill)
 
 
 def rows_a_part(row: Mapping[str, Array]) -> int:
@@ -257,7 +273,17 @@ def _check_unfinished(path: Path, settings: Mapping[str, Any]) -> None:
         check_fit(Path(f"{path}.parts"), json.loads(found), settings, remedy=remedy)
 
 
-def _write_columns(group: h5py.Group, columns: tuple[str, ...], rows: int, parts: Iterator[Tree]) -> None:
+def _flat(record: Tree, place: str = "") -> dict[str, Array]:
+    """Return the arrays of a record as a row each, by their places in the file."""
+    found = dict[str, Array]()
+    for name, value in record.items():
+        found |= (
+            _flat(value, f"{place}{name}/") if isinstance(value, dict) else {f"{place}{name}": np.asarray(value)[None]}
+        )
+    return found
+
+
+def _write_columns(group: h5py.Group, columns: Sequence[str], rows: int, parts: Iterator[Mapping[str, Any]]) -> None:
     datasets, hashes, start = dict[str, h5py.Dataset](), {name: sha256() for name in columns}, 0
     for part in parts:
         stop = start
