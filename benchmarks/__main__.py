@@ -17,6 +17,7 @@ TABLES = (
     "step",
     "growth",
     "diagnostics",
+    "analysis",
     "landscape",
     "methods",
     "cached_training",

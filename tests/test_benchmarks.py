@@ -23,6 +23,7 @@ TITLES = {
     "step": "A whole training step",
     "growth": "Growth of the penalty's time",
     "diagnostics": "Diagnostics of",
+    "analysis": "Analysis of heads",
     "landscape": "plane",
     "methods": "A training step of each method",
     "cached_training": "A step of a linear head",

@@ -2,6 +2,8 @@
 
 import copy
 import zlib
+from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import torch
@@ -14,10 +16,15 @@ from fishr.analysis.subject import Subject
 from fishr.checks import whole
 from fishr.data.domains import Split
 from fishr.data.reading import tensor_of
+from fishr.diagnostics.expectation import expected_seconds
 from fishr.diagnostics.measurement import measure, measure_network
 from fishr.diagnostics.uncertainty import Estimation, Quantity
 from fishr.errors import InputError
 from fishr.types import Layout
+
+# A module, what it reads, labels, and samples of each domain.
+Measured = tuple[nn.Module, Tensor, Tensor, tuple[int, ...]]
+_RANK = 5  # eigenvalues of the whole network
 
 
 @frozen
@@ -57,8 +64,17 @@ class Analysis:
         return tuple(name for name, split in zip(self.domains, self.splits, strict=True) if split == "training")
 
 
-def analyze(subject: Subject, settings: Settings = Settings()) -> Analysis:
+def analyze(
+    subject: Subject,
+    settings: Settings = Settings(),
+    progress: Callable[[str], object] = lambda name: None,
+    announce: Callable[[float], object] | None = None,
+) -> Analysis:
     """Measure a subject in float64: each domain, each pair of domains, and the training domains together.
+
+    Args:
+        progress: called with the name of a quantity when its turn comes and, for large heads, after each pass.
+        announce: called at the beginning with about how many seconds it will take, if that is more than some.
 
     Raises:
         InputError: the subject has no training domain, or no network where one is asked for.
@@ -75,6 +91,10 @@ def analyze(subject: Subject, settings: Settings = Settings()) -> Analysis:
     _check(subject, settings)
     seen = subject.seen
     picked = [pick(name, rows, settings) for name, rows in zip(subject.domains, seen.sizes, strict=True)]
+    head, network = _head(subject, picked), _network(subject, picked) if settings.network else None
+    if announce is not None:
+        seconds = expected_seconds("head", *head, seen.loss, settings.rank)
+        announce(seconds if network is None else seconds + expected_seconds("network", *network, seen.loss, _RANK))
     return Analysis(
         name=subject.name,
         source=subject.source,
@@ -85,8 +105,12 @@ def analyze(subject: Subject, settings: Settings = Settings()) -> Analysis:
         rows=seen.sizes,
         samples=tuple(map(len, picked)),
         layout=seen.layout,
-        quantities=_of_head(subject, picked, settings),
-        network=_of_network(subject, picked, settings) if settings.network else {},
+        quantities=_of_head(subject, head, settings, progress),
+        network={}
+        if network is None
+        else measure_network(
+            *network, seen.loss, rank=_RANK, estimation=Estimation(seed=settings.seed), progress=progress
+        ),
     )
 
 
@@ -112,30 +136,32 @@ def _check(subject: Subject, settings: Settings) -> None:
         )
 
 
-def _of_head(subject: Subject, picked: list[Tensor], settings: Settings) -> dict[str, Quantity]:
+def _head(subject: Subject, picked: list[Tensor]) -> Measured:
     # In float64: what Fishr makes equal differs by less than float32 can tell.
-    head, seen = copy.deepcopy(subject.seen.head).double(), subject.seen
-    chosen = zip(seen.domain_samples, picked, strict=True)
-    parts = [(features[rows].double(), labels[rows]) for (features, labels), rows in chosen]
-
-    def measured(parts: list[tuple[Tensor, Tensor]], names: list[str] | None = None) -> dict[str, Quantity]:
-        features, labels = (torch.cat(column) for column in zip(*parts, strict=True))
-        sizes = tuple(len(part) for _, part in parts)
-        return measure(head, features, labels, sizes, seen.loss, names=names, rank=settings.rank, seed=settings.seed)
-
-    found = measured(parts)
-    if "evaluation" not in subject.splits:
-        return found
-    together = [name for name, quantity in found.items() if "domain" not in quantity.axes]
-    return found | measured(parts[: subject.splits.count("training")], together)
+    seen, chosen = subject.seen, list(zip(subject.seen.domain_samples, picked, strict=True))
+    features = torch.cat([features[rows].double() for (features, _), rows in chosen])
+    labels = torch.cat([labels[rows] for (_, labels), rows in chosen])
+    return copy.deepcopy(seen.head).double(), features, labels, tuple(map(len, picked))
 
 
-def _of_network(subject: Subject, picked: list[Tensor], settings: Settings) -> dict[str, Quantity]:
+def _network(subject: Subject, picked: list[Tensor]) -> Measured:
     # In its own type: estimates here are off by more than rounding, and float64 takes twice as long.
     network, seen = subject.network, subject.seen
     assert network is not None
     labels = torch.cat([part[rows] for part, rows in zip(seen.per_domain(seen.labels), picked, strict=True)])
     inputs = torch.cat([tensor_of(one, rows.tolist()) for one, rows in zip(network.inputs, picked, strict=True)])
-    whole, sizes = nn.Sequential(network.featurizer, seen.head), tuple(map(len, picked))
-    estimation = Estimation(seed=settings.seed)
-    return measure_network(whole, inputs.to(labels.device), labels, sizes, seen.loss, estimation=estimation)
+    whole = nn.Sequential(network.featurizer, seen.head)
+    return whole, inputs.to(labels.device), labels, tuple(map(len, picked))
+
+
+def _of_head(
+    subject: Subject, head: Measured, settings: Settings, progress: Callable[[str], object]
+) -> dict[str, Quantity]:
+    module, features, labels, sizes = head
+    measured = partial(measure, loss=subject.seen.loss, rank=settings.rank, seed=settings.seed, progress=progress)
+    found = measured(module, features, labels, sizes)
+    if "evaluation" not in subject.splits:
+        return found
+    together = [name for name, quantity in found.items() if "domain" not in quantity.axes]
+    training = sizes[: subject.splits.count("training")]
+    return found | measured(module, features[: sum(training)], labels[: sum(training)], training, names=together)

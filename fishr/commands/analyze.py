@@ -1,16 +1,19 @@
 """``fishr analyze``."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from fishr.commands.analyze_statistics import analyze_statistics
-from fishr.commands.shared import PATH, SEED, about, run_options
+from fishr.commands.shared import PATH, SEED, about, run_options, steps_shown
 from fishr.errors import InputError
 
 if TYPE_CHECKING:
-    from fishr.analysis import Analysis, History
+    from fishr.analysis import Analysis, History, Subject
+
+_LONG = 60  # seconds from which an analysis is announced
 
 
 def _explain(context: click.Context, _: click.Parameter, row: str | None) -> None:
@@ -80,6 +83,7 @@ def analyze(
         save_analysis,
     )
     from fishr.analysis import analyze as measured
+    from fishr.diagnostics import diagnostics
     from fishr.plots.analysis import check_figures, save_analysis_figures
 
     paths = [subject] if second is None else [subject, second]
@@ -99,11 +103,25 @@ def analyze(
     if folder is not None:
         check_figures(folder, [(one.source, settings) for one in subjects], replace=replace)
 
-    for result, one, there in work:
-        save_analysis(result, measured(one, settings), replace=there)
+    total = len(work) * (len(diagnostics("head")) + (len(diagnostics("network")) if network else 0))
+    with steps_shown(f"{subject}: interrupted; analyze it again", total) as show:
+        for result, one, there in work:
+            save_analysis(result, measured(one, settings, show, _announce(one)), replace=there)
     analyses = [load_analysis(result) for result in results]
     drawn = [] if folder is None else save_analysis_figures(analyses, histories, folder, replace=replace)
     click.echo((_json if style == "json" else _text)(analyses, histories, results, drawn))
+
+
+def _announce(subject: "Subject") -> Callable[[float], None]:
+    """Return a function that says on stderr how long an analysis will take, if that is long."""
+    from fishr.commands.sweep_tables import duration
+
+    def announce(seconds: float) -> None:
+        if seconds > _LONG:
+            size = max(2, min(subject.seen.sizes) // 4)
+            click.echo(f"{subject.name}: about {duration(seconds)}; --samples {size} is shorter", err=True)
+
+    return announce
 
 
 def _text(analyses: "list[Analysis]", histories: "list[History]", results: list[Path], drawn: list[Path]) -> str:

@@ -2,6 +2,7 @@
 
 import gc
 import sys
+import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from fishr.data.images.image_environments import ImageSource
     from fishr.training import Experiment
 
+# Seconds until a bar appears, and between lines where there is no terminal.
+_DELAY, _LINE = 2.0, 10.0
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
@@ -126,6 +129,31 @@ def progress_bar(interrupted: str, **options: Any) -> "Generator[tqdm[Any]]":
             yield bar
     except KeyboardInterrupt:
         raise RunFailed(interrupted) from None
+
+
+@contextmanager
+def steps_shown(interrupted: str, total: int) -> "Generator[Callable[[str], None]]":
+    """Give a function that is called with the name of the step at work, ``total`` names in turn, once or many times.
+
+    After two seconds a terminal has a bar; elsewhere there is a line every ten seconds.
+    """
+    current, done, shown = "", -1, time.monotonic()
+    with progress_bar(interrupted, total=total, unit="quantity", delay=_DELAY) as bar:
+
+        def show(name: str) -> None:
+            nonlocal current, done, shown
+            if name != current:
+                current, done = name, done + 1
+                bar.set_description_str(name, refresh=False)
+                bar.update(min(done, total) - bar.n)
+            elif time.monotonic() - shown > _DELAY and not bar.disable:
+                shown = time.monotonic()
+                bar.refresh()
+            if bar.disable and time.monotonic() - shown > _LINE:
+                shown = time.monotonic()
+                click.echo(f"{min(done, total)}/{total}  {name}", err=True)
+
+        yield show
 
 
 def given_parameters() -> list[click.Parameter]:

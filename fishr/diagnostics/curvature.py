@@ -1,18 +1,19 @@
 """The Hessians of the domains' risks, on top of a view of a head on their samples."""
 
 from collections.abc import Callable, Hashable
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, Literal, TypeVar
 
 import torch
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 from torch import Tensor, nn
 
 from fishr.diagnostics import hessian
 from fishr.diagnostics.hessian import DenseHessian, Eigenpairs, Hessian, dense_hessian, logits_at
 from fishr.diagnostics.linear_hessian import LinearHessian
+from fishr.diagnostics.linear_layers import LayeredGaussNewton, is_piecewise_linear, layered_gauss_newtons
 from fishr.diagnostics.logit_curvature import LogitCurvature, logit_curvature
-from fishr.diagnostics.operator_hessian import OperatorHessian
+from fishr.diagnostics.operator_hessian import OperatorHessian, inner_products
 from fishr.diagnostics.uncertainty import Estimate, Estimation, together
 from fishr.errors import InputError
 from fishr.grad_mode import ordinary
@@ -26,6 +27,10 @@ from fishr.statistics.pure_forward import refuse_module, twin
 from fishr.types import HEAD, DomainBatch, Layout
 
 T = TypeVar("T")
+# Elements of the Gauss-Newton matrices of all domains up to which they are held whole: 1 GiB in float64.
+WHOLE_ELEMENTS = 1 << 27
+# Share of the gradients' size by which a mean gradient of the layers' factors may be off.
+_APART = 1e-3
 
 
 @frozen(eq=False, slots=False)
@@ -38,6 +43,7 @@ class Curvature:
     Args:
         seen: the view; its version without a graph is kept.
         estimation: effort and seed of what is estimated.
+        passed: called after each pass through a large head, for progress.
 
     Raises:
         InputError: the view is of other layers than the head's, the loss does not take the labels, or a layer in train
@@ -52,6 +58,7 @@ class Curvature:
 
     seen: Observation = field(converter=Observation.detached)
     estimation: Estimation = Estimation()  # noqa: RUF009 (immutable)
+    passed: Callable[[], object] = lambda: None
     _known: dict[Hashable, Any] = field(factory=dict, init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -73,6 +80,7 @@ class Curvature:
         loss: Loss = CrossEntropy(),  # noqa: B008 (immutable)
         estimation: Estimation = Estimation(),  # noqa: B008 (immutable)
         route: Route = "auto",
+        passed: Callable[[], object] = lambda: None,
     ) -> "Curvature":
         """Return the curvature of a head on features.
 
@@ -80,6 +88,7 @@ class Curvature:
             features: [N, ...] what the head reads, ordered by domain.
             sizes: samples of each domain, summing to N.
             route: of the moments of gradients, see ``gradient_moments``.
+            passed: called after each pass through a large head.
 
         Raises:
             InputError: as the class, and: the sizes do not fit, the head is not usable, or no parameter requires grad.
@@ -90,7 +99,7 @@ class Curvature:
         check_batch(features, labels, sizes)
         batch = DomainBatch(ordinary(features), ordinary(labels), sizes)
         # A twin, as the view's forward pass moves buffers.
-        return cls(Observation(nn.Identity(), twin(head), batch, loss, route, graph=False), estimation)
+        return cls(Observation(nn.Identity(), twin(head), batch, loss, route, graph=False), estimation, passed)
 
     @cached_property
     def head(self) -> nn.Module:
@@ -123,13 +132,39 @@ class Curvature:
         if self.layout.size <= hessian.WHOLE_LIMIT:
             return tuple(DenseHessian(dense_hessian(self.head, z, y, loss)) for z, y in samples)
         return tuple(
-            OperatorHessian(self.head, z, y, loss, self.estimation, exact_diagonal=self._exact_diagonal_of(domain))
+            OperatorHessian(
+                self.head, z, y, loss, self.estimation, "hessian", self._exact_diagonal_of(domain), self.passed
+            )
             for domain, (z, y) in enumerate(samples)
         )
 
     @cached_property
+    def layered(self) -> tuple[LayeredGaussNewton, ...] | None:
+        """The Gauss-Newton matrix of each domain, for heads whose parameters are of linear layers; None for others."""
+        seen, deltas = self.seen, self.seen.deltas
+        found = layered_gauss_newtons(self.head, seen.features, self.of_logits, seen.sizes)
+        if found is not None:
+            means = [own.mean_gradient(part) for own, part in zip(found, seen.per_domain(deltas), strict=True)]
+            apart = torch.linalg.vector_norm(torch.stack(means) - seen.moments.mean, dim=1)
+            # A head may use its weights in other places too, out of sight.
+            if (apart > _APART * seen.moments.second_moment.sum(1).sqrt()).any():
+                return None
+        return found
+
+    def gauss_newton(self, domain: int) -> Hessian:
+        """Return the Gauss-Newton matrix of a domain, for a head that is not linear; whole where it fits."""
+        hessian = self.hessians[domain]
+        fits = self.layout.size**2 * self.seen.domains <= WHOLE_ELEMENTS
+        if fits and self.layered is not None and self.of_logits.convex:
+            return self.once(("gauss_newton", domain), partial(DenseHessian, self.layered[domain].whole))
+        assert isinstance(hessian, OperatorHessian)
+        return evolve(hessian, kind="ggn")
+
+    @cached_property
     def hessian_diagonals(self) -> Estimate:
         """[K, P], diag H_e, exact but for large heads that BackPACK does not know."""
+        if not self.linear and is_piecewise_linear(self.head) and self.layered is not None:
+            return Estimate(torch.stack([own.diagonal() for own in self.layered]), "closed form of linear layers")
         if self.has_backpack:
             return self.backpack_diagonals("hessian")
         return together([hessian.diagonal() for hessian in self.hessians])
@@ -151,8 +186,12 @@ class Curvature:
         found = [backpack_diagonal(self.head, z, y, self.seen.loss, kind) for z, y in self.seen.domain_samples]
         return Estimate(torch.stack(found), "BackPACK DiagHessian" if kind == "hessian" else "BackPACK DiagGGNExact")
 
+    @property
+    def _diagonal_is_exact(self) -> bool:
+        return (is_piecewise_linear(self.head) and self.layered is not None) or self.has_backpack
+
     def _exact_diagonal_of(self, domain: int) -> Callable[[], Tensor] | None:
-        return (lambda: self.hessian_diagonals.value[domain]) if self.has_backpack else None
+        return (lambda: self.hessian_diagonals.value[domain]) if self._diagonal_is_exact else None
 
     @cached_property
     def hessian_traces(self) -> Estimate:
@@ -166,6 +205,8 @@ class Curvature:
     def hessian_products(self) -> Estimate:
         """[K, K], ⟨H_A, H_B⟩."""
         order, hessians = range(self.seen.domains), self.hessians
+        if operators := self._operators:
+            return inner_products(operators)
         # Each pair once: the matrix is symmetric, also where its entries are estimates.
         found = {(a, b): hessians[a].product(hessians[b]) for a in order for b in order if a < b}
         found |= {(a, a): norm for a, norm in enumerate(self._squared_norms)}
@@ -174,11 +215,23 @@ class Curvature:
     @cached_property
     def squared_norms(self) -> Estimate:
         """[K], ‖H_e‖_F²."""
-        return together(self._squared_norms)
+        if not self._operators:
+            return together(self._squared_norms)
+        # One pass over the domains gives the pairs as well.
+        products = self.hessian_products
+        assert products.error is not None
+        assert products.draws is not None
+        draws = products.draws.diagonal(dim1=1, dim2=2)
+        return Estimate(products.value.diagonal(), products.route, products.error.diagonal(), draws)
 
     @cached_property
     def _squared_norms(self) -> list[Estimate]:
         return [hessian.product(hessian) for hessian in self.hessians]
+
+    @property
+    def _operators(self) -> list[OperatorHessian]:
+        """The Hessians, if they are known by products alone."""
+        return [hessian for hessian in self.hessians if isinstance(hessian, OperatorHessian)]
 
     def tops(self, rank: int) -> tuple[Eigenpairs, ...]:
         """Return the ``rank`` largest eigenpairs of each domain's Hessian."""
@@ -198,6 +251,11 @@ class Curvature:
         """Return R_e(θ + δ) [K] for a step δ [P], differentiable by it; the head stays where it is."""
         logits = logits_at(self.head, self.seen.features, step)
         return self.seen.domain_means(per_sample_losses(self.seen.loss, logits, self.seen.labels))
+
+    def risk_at(self, domain: int, step: Tensor) -> Tensor:
+        """Return R_e(θ + δ) of one domain for a step δ [P], differentiable by it."""
+        features, labels = self.seen.domain_samples[domain]
+        return per_sample_losses(self.seen.loss, logits_at(self.head, features, step), labels).mean()
 
 
 def _refuse_noise(head: nn.Module) -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from functools import cached_property
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 
 import torch
 from attrs import evolve, frozen
@@ -11,11 +11,14 @@ from torch import Tensor, nn
 from fishr.diagnostics.uncertainty import Estimate
 from fishr.losses import Loss, per_sample_losses
 from fishr.statistics.pure_forward import pure_forward
+from fishr.statistics.twice_differentiable import has_recurrence
 from fishr.types import Layout
 
 _WHOLE = "whole matrix"
 # Parameters up to which a Hessian is held whole: 32 MiB in float64, and one backward pass for each.
 WHOLE_LIMIT = 2048
+# Rows of it that are computed in one backward pass, and elements of the features times rows.
+_ROWS, _ELEMENTS = 64, 1 << 22
 
 
 @frozen(eq=False, slots=False)
@@ -122,6 +125,18 @@ def dense_hessian(head: nn.Module, features: Tensor, labels: Tensor, loss: Loss)
     def risk(step: Tensor) -> Tensor:
         return per_sample_losses(loss, logits_at(head, features, step), labels).mean()
 
-    # One row after the other through ordinary autograd: recurrent layers, which torch cannot batch, serve as well.
-    matrix = cast(Tensor, torch.autograd.functional.hessian(risk, no_step(head)))
+    step = no_step(head).requires_grad_()
+    with torch.enable_grad():
+        (gradient,) = torch.autograd.grad(risk(step), [step], create_graph=True)
+    if not gradient.requires_grad:
+        return torch.zeros_like(torch.diag(gradient))
+    # torch cannot batch the passes of recurrent layers.
+    several = 1 if has_recurrence(head) else max(1, min(_ROWS, _ELEMENTS // features.numel()))
+    rows = [
+        torch.autograd.grad(
+            gradient, [step], part if several > 1 else part[0], retain_graph=True, is_grads_batched=several > 1
+        )[0].view(-1, len(step))
+        for part in torch.diag(torch.ones_like(step.detach())).split(several)
+    ]
+    matrix = torch.cat(rows)
     return (matrix + matrix.T) / 2

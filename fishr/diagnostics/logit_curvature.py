@@ -17,6 +17,14 @@ class LogitCurvature:
     direction: Tensor
     whole: Tensor | None = None
 
+    @property
+    def convex(self) -> bool:
+        """True if no A_n has a negative eigenvalue, as for the losses in closed form."""
+        if self.whole is None:
+            return True
+        values = torch.linalg.eigvalsh(self.dense())
+        return bool(values.min() >= -(torch.finfo(values.dtype).eps ** 0.5) * values.max())
+
     def diagonal(self) -> Tensor:
         """[N, C], the diagonals of the A_n."""
         found = self.scale - self.direction.square()

@@ -1,6 +1,7 @@
 """Measure all diagnostics of a head, or of a whole network, with shared intermediates."""
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
+from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
@@ -30,6 +31,7 @@ def measure(
     ridge: float = 1e-3,
     seed: int = 0,
     route: Route = "auto",
+    progress: Callable[[str], object] = lambda name: None,
 ) -> dict[str, Quantity]:
     """Return the quantities of a head on several domains, each by its cheapest exact route or with its error.
 
@@ -46,6 +48,7 @@ def measure(
         epsilon: rise of the risk that an inconsistency allows, loss.
         ridge: added to what is inverted, as a share of its largest eigenvalue or entry.
         route: of the moments of gradients, see ``gradient_moments``.
+        progress: called with the name of a quantity when its turn comes and, for large heads, after each pass.
 
     Returns:
         Quantities by name, in the order of ``NAMES``.
@@ -64,8 +67,8 @@ def measure(
     if unknown := sorted(set(names or ()) - set(known)):
         raise InputError(f"names: got {', '.join(unknown)}, expected some of {', '.join(known)}")
     chosen = {name: entry for name, entry in known.items() if names is None or name in names}
-    curvature = Curvature.of(head, features, labels, sizes, loss, Estimation(seed=seed), route)
-    return _measured(chosen, curvature, rank=rank, rho=rho, eta=eta, epsilon=epsilon, ridge=ridge)
+    opened = partial(Curvature.of, head, features, labels, sizes, loss, Estimation(seed=seed), route)
+    return _measured(chosen, opened, progress, rank=rank, rho=rho, eta=eta, epsilon=epsilon, ridge=ridge)
 
 
 @outside_inference_mode()
@@ -79,6 +82,7 @@ def measure_network(
     rank: int = 5,
     ridge: float = 1e-3,
     estimation: Estimation = Estimation(),  # noqa: B008 (immutable)
+    progress: Callable[[str], object] = lambda name: None,
 ) -> dict[str, Quantity]:
     """Return the quantities of a whole network, or of any module, over all its trainable parameters.
 
@@ -91,6 +95,7 @@ def measure_network(
         sizes: samples of each domain, summing to N.
         rank: eigenvalues of each domain.
         ridge: of the Takeuchi criterion, as a share of the largest eigenvalue.
+        progress: as for ``measure``.
 
     Raises:
         InputError: sizes that do not fit, or layers in train mode that mix samples or draw at random.
@@ -102,12 +107,19 @@ def measure_network(
         >>> found["top_eigenvalues"].value.shape
         torch.Size([2, 2])
     """
-    curvature = Curvature.of(module, inputs, labels, sizes, loss, estimation)
-    return _measured(diagnostics("network"), curvature, rank=rank, ridge=ridge)
+    opened = partial(Curvature.of, module, inputs, labels, sizes, loss, estimation, "auto")
+    return _measured(diagnostics("network"), opened, progress, rank=rank, ridge=ridge)
 
 
-def _measured(entries: dict[str, Entry], curvature: Curvature, **options: Any) -> dict[str, Quantity]:
-    return {
-        name: entry.function.of(curvature, **{key: value for key, value in options.items() if key in entry.options})
-        for name, entry in entries.items()
-    }
+def _measured(
+    entries: dict[str, Entry],
+    opened: Callable[[Callable[[], object]], Curvature],
+    progress: Callable[[str], object],
+    **options: Any,
+) -> dict[str, Quantity]:
+    at, found = "", dict[str, Quantity]()
+    curvature = opened(lambda: progress(at))
+    for at, entry in entries.items():
+        progress(at)
+        found[at] = entry.function.of(curvature, **{key: v for key, v in options.items() if key in entry.options})
+    return found

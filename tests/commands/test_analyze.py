@@ -13,6 +13,7 @@ import torch
 from fishr.analysis import load_analysis, load_history, open_subject
 from fishr.analysis.report import Settings, pick
 from fishr.data.caches.hdf5 import save_tree
+from fishr.diagnostics import diagnostics
 
 pytestmark = pytest.mark.slow
 
@@ -340,3 +341,17 @@ def test_the_whole_network(forked, cli, home, made):
     assert found["hessian_trace"]["value"][0] == pytest.approx(float(dense.trace()), rel=1e-4)
     assert found["top_eigenvalues"]["value"][0][0] == pytest.approx(float(torch.linalg.eigvalsh(dense)[-1]), rel=1e-4)
     assert _png_size(home / "small" / "analysis" / "density.png")[0] >= 500
+
+
+def test_a_long_analysis_is_announced_and_shows_where_it_is(call, runs, monkeypatch):
+    monkeypatch.setattr("fishr.analysis.report.expected_seconds", lambda *arguments: 200.0)
+    monkeypatch.setattr("fishr.commands.shared._LINE", 0.0)
+    said = call("analyze", "mine", "--samples", "20", "--network")
+    assert said.code == 0, said.err
+    lines = said.err.splitlines()
+    assert lines[0] == "mine: about 6 min 40 s; --samples 124 is shorter"
+    places = [line.split("  ") for line in lines[1:]]
+    assert places[0] == [f"0/{len(diagnostics('head')) + len(diagnostics('network'))}", "risk"]
+    assert {name for _, name in places} == {*diagnostics("head"), *diagnostics("network")}
+    numbers = [int(place.partition("/")[0]) for place, _ in places]
+    assert numbers == sorted(numbers)

@@ -39,10 +39,11 @@ class Dense:
 
         def apply(hessian: OperatorHessian, vectors: Tensor) -> Tensor:
             matrices = self.gauss_newtons if hessian.kind == "ggn" else self.hessians
-            return matrices[self.sizes.index(len(hessian.inputs))] @ vectors
+            return (matrices[self.sizes.index(len(hessian.inputs))] @ vectors.double()).to(vectors)
 
         patch.setattr("fishr.diagnostics.hessian.WHOLE_LIMIT", limit)
         patch.setattr(OperatorHessian, "apply", apply)
+        patch.setattr(Curvature, "layered", None)
 
     @cached_property
     def parts(self) -> list[tuple[Tensor, Tensor]]:

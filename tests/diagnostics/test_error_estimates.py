@@ -128,7 +128,7 @@ def test_an_exact_diagonal_takes_its_part_out_of_the_error() -> None:
     apart = (features[:, 0] * features[:, 1]).mean()
     truth = diagonal.square().sum() + 2 * apart.square()
     # All that is left is the pair of entries beside the diagonal, whose square no sign can change.
-    assert_close(known.product(known).value, truth)
-    assert float(known.product(known).error) < 1e-12 < float(plain.product(plain).error)
+    assert_close(known.product(known).value, truth, atol=1e-5, rtol=1e-5)
+    assert float(known.product(known).error) < 1e-5 < float(plain.product(plain).error)
     gauss_newton = OperatorHessian(module, features, labels, squared, kind="ggn", exact_diagonal=lambda: diagonal)
-    assert gauss_newton.product(gauss_newton).error > 1e-12
+    assert gauss_newton.product(gauss_newton).error > 1e-5

@@ -8,6 +8,8 @@ from torch import nn
 
 import fishr.diagnostics
 from fishr.diagnostics import NAMES, Estimation, measure, measure_network
+from fishr.diagnostics.expectation import expected_seconds
+from fishr.diagnostics.operator_hessian import OperatorHessian
 from fishr.errors import InputError
 from fishr.losses import BinaryCrossEntropy, CrossEntropy
 
@@ -168,3 +170,36 @@ def test_an_estimate_is_the_same_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, quantity in first.items():
         assert torch.equal(quantity.value, second[name].value), name
         assert quantity.error is not None, name
+
+
+def test_progress_names_each_quantity_and_each_pass_of_a_large_head(monkeypatch: pytest.MonkeyPatch) -> None:
+    case, calls, names = dense("two layers", "cross-entropy", (4, 4)), list[str](), ("risk", "top_eigenvalues")
+    measure(*case.arguments, names=names, progress=calls.append)
+    assert calls == ["risk", "top_eigenvalues"]
+    monkeypatch.setattr("fishr.diagnostics.hessian.WHOLE_LIMIT", 10)
+    measure(*case.arguments, names=names, progress=calls.append)
+    assert calls[2] == "risk"
+    assert calls[3:] == ["top_eigenvalues"] * (len(calls) - 3)
+    assert len(calls) > 10
+
+
+def test_each_hessian_meets_each_sign_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    case = dense("two layers", "cross-entropy", (1, 5, 2))
+    case.grow(monkeypatch)
+    columns, apply = list[int](), OperatorHessian.apply
+
+    def counted(hessian: OperatorHessian, vectors: torch.Tensor) -> torch.Tensor:
+        columns.append(vectors.shape[1])
+        return apply(hessian, vectors)
+
+    monkeypatch.setattr(OperatorHessian, "apply", counted)
+    measure(*case.arguments, names=("hessian_distances", "hessian_cosines", "effective_rank"))
+    effort = Estimation()
+    assert sum(columns) == len(case.sizes) * effort.products * effort.repeats
+
+
+def test_time_is_expected_of_large_heads_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    case = dense("two layers", "cross-entropy", (4, 4))
+    assert expected_seconds("head", *case.arguments, rank=5) == 0
+    monkeypatch.setattr("fishr.diagnostics.expectation.WHOLE_LIMIT", 10)
+    assert expected_seconds("head", *case.arguments, rank=5) > 0

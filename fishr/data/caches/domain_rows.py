@@ -111,10 +111,7 @@ def write_domains(
 
 
 def write_records(path: Path, kind: str, tree: Tree, count: int, records: Iterator[Tree]) -> None:
-    """Write a tree with arrays that have a row of each record, one record in memory at a time; the caller has the lock.
-
-    A record has arrays, and mappings of arrays.
-    """
+    """Write a tree with arrays of a row a record, one record in memory at a time; the caller has the lock."""
     first = next(records)
     flat = map(_flat, chain([first], records))
 

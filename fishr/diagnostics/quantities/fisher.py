@@ -23,7 +23,7 @@ def fisher_diagonal(curvature: Curvature) -> Estimate:
     For cross-entropy and logistic losses F is the generalized Gauss-Newton matrix, and for a linear head also the
     Hessian, exactly. For any other loss this is the Gauss-Newton matrix, which need not be a Fisher.
 
-    Route: closed form (linear), BackPACK DiagGGNExact, Jacobians sample by sample. Exact: always.
+    Route: closed form (linear layers), BackPACK DiagGGNExact, Jacobians sample by sample. Exact: always.
 
     Source:
         Kunstner et al. 2019 (arXiv 1905.12558), on Fisher, empirical Fisher and Gauss-Newton.
@@ -31,6 +31,8 @@ def fisher_diagonal(curvature: Curvature) -> Estimate:
     seen = curvature.seen
     if curvature.linear:
         return curvature.hessian_diagonals
+    if curvature.layered is not None:
+        return Estimate(torch.stack([own.diagonal() for own in curvature.layered]), "closed form of linear layers")
     if curvature.has_backpack:
         return curvature.backpack_diagonals("ggn")
     pairs = zip(seen.domain_samples, curvature.of_logits.split(seen.sizes), strict=True)

@@ -7,10 +7,12 @@ from torch import Tensor
 
 from fishr.diagnostics.curvature import Curvature
 from fishr.diagnostics.hessian import Hessian
-from fishr.diagnostics.operators import curvlinops_operator, largest_eigenpairs, quiet, repeated
+from fishr.diagnostics.krylov import lanczos_quadratures
+from fishr.diagnostics.operator_hessian import OperatorHessian
 from fishr.diagnostics.range_space import whole_if_small
 from fishr.diagnostics.registry import diagnostic
-from fishr.diagnostics.uncertainty import Estimate, Estimation, jackknife, joined_routes
+from fishr.diagnostics.uncertainty import Estimate, Estimation, averaged, jackknife, joined_routes
+from fishr.seeding import seeded
 
 _MARGIN = 0.05
 _KAPPA = 3.0
@@ -23,8 +25,8 @@ def hessian_diagonal(curvature: Curvature) -> Estimate:
     Meaning: curvature of the domain's risk along each parameter. Large: the risk rises steeply when this parameter
     moves; below zero it bends down.
 
-    Route: closed form (linear), BackPACK DiagHessian, whole matrix, curvlinops XDiag. Exact: linear heads, chains of
-    BackPACK's layers, up to 2048 parameters.
+    Route: closed form (linear layers with ReLU), BackPACK DiagHessian, whole matrix, curvlinops XDiag. Exact: linear
+    heads, chains of BackPACK's layers, up to 2048 parameters.
     """
     return curvature.hessian_diagonals
 
@@ -48,7 +50,8 @@ def top_eigenvalues(curvature: Curvature, *, rank: int = 5) -> Estimate:
     Meaning: curvature along the most curved directions. Large: the risk is sharp along these directions; above
     2/learning rate, plain gradient descent is unstable.
 
-    Route: eigh in the span of the features or of the whole matrix, scipy eigsh on products. Exact: up to the residuals.
+    Route: eigh in the span of the features or of the whole matrix, scipy eigsh or block Lanczos on products. Exact: up
+    to the residuals.
 
     Args:
         rank: how many; fewer where the matrix is smaller.
@@ -75,7 +78,7 @@ def spectral_density(curvature: Curvature, *, points: int = 256) -> Estimate:
     Meaning: share of eigenvalues of the Hessian near each value. Large: many directions have this curvature; most
     of the density of a network is near zero.
 
-    Route: all eigenvalues, stochastic Lanczos quadrature of curvlinops. Exact: up to 2048 parameters, up to the
+    Route: all eigenvalues, stochastic Lanczos quadrature. Exact: up to 2048 parameters, up to the
     smoothing.
 
     Args:
@@ -112,27 +115,28 @@ def _density(hessian: Hessian, estimation: Estimation, points: int) -> Estimate:
     if (matrix := whole_if_small(hessian)) is not None:
         values = torch.linalg.eigvalsh(matrix)
         return Estimate(_smoothed(values, points, lanczos), "all eigenvalues, smoothed")
-    with quiet():
-        from curvlinops import lanczos_approximate_spectrum
+    like = hessian.like
+    with seeded(estimation.seed, like.device):
+        drawn = [torch.randn_like(like.new_empty(hessian.size)) for _ in range(estimation.repeats)]
+    # All starts advance together, in products of several columns.
+    starts = torch.stack([start / torch.linalg.vector_norm(start) for start in drawn], 1)
+    product = hessian.rounded if isinstance(hessian, OperatorHessian) else hessian.apply
+    nodes, weights = lanczos_quadratures(product, starts, lanczos)
+    # The outermost nodes are the spectrum's ends, long before the inner ones are eigenvalues.
+    ends = torch.stack([nodes.min(), nodes.max()])
+    densities = [_smoothed(own, points, lanczos, weight, ends) for own, weight in zip(nodes, weights, strict=True)]
+    return averaged(torch.stack(densities), f"Lanczos quadrature, {lanczos} products, seed {estimation.seed}")
 
-    # Not the library's own bounds: those start from numpy's global generator.
-    negated = largest_eigenpairs(lambda vectors: -hessian.apply(vectors), hessian.size, hessian.like, 1, "", 1e-2)
-    bounds = (-float(negated.values[0]), float(hessian.top(1).values[0]))
-    operator = curvlinops_operator(hessian)
 
-    def estimate() -> Tensor:
-        return torch.stack(lanczos_approximate_spectrum(operator, lanczos, points, 1, _KAPPA, bounds, _MARGIN))
-
-    return repeated(estimate, hessian.like, estimation, f"curvlinops lanczos_approximate_spectrum, {lanczos} products")
-
-
-def _smoothed(values: Tensor, points: int, lanczos: int) -> Tensor:
-    """Smooth as ``lanczos_approximate_spectrum``: the width of the Gaussians follows from the spectrum's width."""
-    low, high = values[0], values[-1]
+def _smoothed(
+    values: Tensor, points: int, lanczos: int, weights: Tensor | None = None, ends: Tensor | None = None
+) -> Tensor:
+    """Return grid and density, [2, points]; the width of the Gaussians follows from the spectrum's width."""
+    low, high = (values[0], values[-1]) if ends is None else ends.unbind()
     # A spectrum of a single value still needs a width.
     padding = torch.maximum(_MARGIN * (high - low), _MARGIN * values.abs().max() + torch.finfo(values.dtype).tiny)
     steps = torch.linspace(0, 1, points, dtype=values.dtype, device=values.device)
     grid = low - padding + (high - low + 2 * padding) * steps
     sigma = (high - low + 2 * padding) / (lanczos - 1) / (8 * log(_KAPPA)) ** 0.5
     bumps = torch.distributions.Normal(values.unsqueeze(1), sigma).log_prob(grid).exp()
-    return torch.stack([grid, bumps.mean(0)])
+    return torch.stack([grid, bumps.mean(0) if weights is None else weights @ bumps])

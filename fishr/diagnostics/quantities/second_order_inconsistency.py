@@ -1,20 +1,31 @@
 """Inconsistency of domains to second order."""
 
+from collections.abc import Callable
 from functools import partial
-from typing import Any, cast
 
 import torch
+from attrs import evolve
 from torch import Tensor
 
 from fishr.diagnostics.curvature import Curvature
-from fishr.diagnostics.hessian import Hessian
+from fishr.diagnostics.hessian import DenseHessian, Hessian
+from fishr.diagnostics.krylov import block_conjugate_gradients, largest_of_pencil
 from fishr.diagnostics.linear_hessian import LinearHessian
-from fishr.diagnostics.operators import quiet, scipy_operator
-from fishr.diagnostics.range_space import compact, largest_eigenvalue, stand_in, whitener, whole_if_small
+from fishr.diagnostics.range_space import (
+    cholesky,
+    compact,
+    largest_eigenvalue,
+    null_space,
+    stand_in,
+    whitener,
+    whole_if_small,
+)
 from fishr.diagnostics.registry import diagnostic
 from fishr.diagnostics.uncertainty import Estimate, jackknife, largest_of_pairs, together
 
-_TOLERANCE = 1e-3
+Solve = Callable[[Tensor], Tensor]
+# Of the residual, vectors of a block, blocks at most, and iterations of a solve at most.
+_TOLERANCE, _BLOCK, _STEPS, _ITERATIONS = 1e-3, 8, 30, 1000
 # Dimensions, of the span of a linear head's features or of the parameters, up to which a pair takes seconds.
 SIZE_LIMIT = 16384
 
@@ -26,8 +37,8 @@ def inconsistency_second_order(curvature: Curvature, *, epsilon: float = 0.1, ri
     Meaning: how different the other domains' risks can become where one domain's risk hardly changes, by curvature.
     Large: some weights are good for one domain and bad for another.
 
-    Route: generalized eigenproblem by eigh, or by scipy eigsh with conjugate gradients. Exact: as takeuchi; the
-    gradients vanish by assumption.
+    Route: generalized eigenproblem by eigh, or by block Lanczos with a Cholesky factor or conjugate gradients. Exact:
+    up to 2048 parameters (linear: dimensions of the span of the features); the gradients vanish by assumption.
 
     Args:
         epsilon: ε, loss.
@@ -47,8 +58,8 @@ def inconsistency_second_order_pairs(curvature: Curvature, *, epsilon: float = 0
     is not curved are projected out: along them B's risk would change without end. For a head that is not linear and
     too large to hold its Hessian the Gauss-Newton matrices take the Hessians' place.
 
-    Route: generalized eigenproblem by eigh, or by scipy eigsh with conjugate gradients. Exact: as takeuchi; the
-    gradients vanish by assumption.
+    Route: generalized eigenproblem by eigh, or by block Lanczos with a Cholesky factor or conjugate gradients. Exact:
+    up to 2048 parameters (linear: dimensions of the span of the features); the gradients vanish by assumption.
 
     Args:
         epsilon: ε, loss.
@@ -111,11 +122,11 @@ def _ratios(curvature: Curvature, ridge: float) -> Estimate:
 def _ratio(curvature: Curvature, a: int, b: int, ridge: float) -> Estimate:
     """Return λ_max((H_A + r)⁻¹H_B) on the range of H_A."""
     own, other, risk = curvature.hessians[a], curvature.hessians[b], curvature.seen.domain_losses[a]
-    below = compact(own)
+    below = compact(curvature, a)
     if isinstance(own, LinearHessian) and isinstance(other, LinearHessian):
         above: Hessian = other.onto(own)
     else:
-        above = compact(other)
+        above = compact(curvature, b)
     matrices = whole_if_small(below), whole_if_small(above)
     if matrices[0] is not None and matrices[1] is not None:
         root = whitener(matrices[0], ridge)
@@ -128,37 +139,44 @@ def _ratio(curvature: Curvature, a: int, b: int, ridge: float) -> Estimate:
     if below.size > SIZE_LIMIT:
         reason = f"not computed: {below.size} > {SIZE_LIMIT} dimensions of curvature; take fewer samples"
         return Estimate(torch.full_like(risk, torch.nan), reason)
-    return largest_ratio(below, above, ridge * float(largest_eigenvalue(curvature, a, below)), ridge)
+    shift = ridge * float(largest_eigenvalue(curvature, a, below))
+    if isinstance(below, DenseHessian):
+        solve, null = curvature.once(("inverse", a, ridge), partial(_inverse, below.whole, shift))
+        found = largest_ratio(below, above, shift, solve, null)
+        route = f"block Lanczos, inverse by a Cholesky factor, ridge {ridge:g}·λ_max(H_A), its null space projected out"
+    else:
+        found = largest_ratio(below, above, shift)
+        route = f"block Lanczos, inverse by conjugate gradients, ridge {ridge:g}·λ_max(H_A)"
+    return evolve(found, route=f"{stand_in(curvature)}{route}, error: of the residual")
 
 
-def largest_ratio(below: Hessian, above: Hessian, shift: float, ridge: float) -> Estimate:
-    """Return λ_max((A + shift)⁻¹B) by scipy's ``eigsh`` with conjugate gradients for the inverse."""
+def _inverse(matrix: Tensor, shift: float) -> tuple[Solve, Tensor]:
+    """Return V ↦ (A + shift)⁻¹V, and a basis of the null space of A."""
+    factor = cholesky(matrix, shift)
+    return lambda vectors: torch.cholesky_solve(vectors, factor), null_space(matrix)
+
+
+def largest_ratio(
+    below: Hessian, above: Hessian, shift: float, solve: Solve | None = None, null: Tensor | None = None
+) -> Estimate:
+    """Return λ_max((A + shift)⁻¹B), off the null space of A where that is given."""
     # The error is the residual r = Bu − λMu, M = A + shift: an eigenvalue is within (rᵀM⁻¹r / uᵀMu)^½.
-    import numpy
-    from scipy.sparse.linalg import cg, eigsh
-    from threadpoolctl import threadpool_limits
-
     size, like = below.size, below.like
 
     def shifted(vectors: Tensor) -> Tensor:
         return below.apply(vectors) + shift * vectors
 
-    with quiet(), threadpool_limits(1, user_api="blas"):
-        numerator, denominator = scipy_operator(above.apply, size, like), scipy_operator(shifted, size, like)
+    def iterated(right: Tensor) -> Tensor:
+        return block_conjugate_gradients(shifted, right, _TOLERANCE / 10, _ITERATIONS)
 
-        def solve(vectors: Tensor) -> Tensor:
-            right = vectors.squeeze(1).numpy(force=True)
-            return torch.from_numpy(cast(Any, cg)(denominator, right, rtol=_TOLERANCE / 10)[0]).unsqueeze(1)
+    def seen(vectors: Tensor) -> Tensor:
+        return vectors if null is None else vectors - null @ (null.T @ vectors)
 
-        start = numpy.random.default_rng(0).standard_normal(size).astype(numerator.dtype)
-        inverse = scipy_operator(solve, size, like)
-        _, vectors = cast(Any, eigsh)(
-            numerator, 1, denominator, which="LA", Minv=inverse, v0=start, ncv=min(size, 12), tol=_TOLERANCE
-        )
-    u = torch.from_numpy(vectors).to(like)
-    up, down = above.apply(u), shifted(u)
+    invert = solve or iterated
+    start = torch.randn(size, min(size, _BLOCK), generator=torch.Generator().manual_seed(0), dtype=like.dtype)
+    u = largest_of_pencil(lambda v: seen(above.apply(v)), invert, seen(start.to(like)), _TOLERANCE, _STEPS)
+    up, down = seen(above.apply(u)), shifted(u)
     value = (u * up).sum() / (u * down).sum()
     residual = up - value * down
-    error = ((residual * solve(residual).to(residual)).sum().clamp(min=0) / (u * down).sum()).sqrt()
-    route = f"{stand_in(below)}scipy eigsh, inverse by conjugate gradients, ridge {ridge:g}·λ_max(H_A)"
-    return Estimate(value, f"{route}, error: of the residual", error)
+    error = ((residual * invert(residual)).sum().clamp(min=0) / (u * down).sum()).sqrt()
+    return Estimate(value, "", error)

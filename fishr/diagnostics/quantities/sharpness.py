@@ -61,8 +61,9 @@ def _ascent(curvature: Curvature, domain: int, start: Tensor, rho: float, steps:
     for _ in range(steps):
         delta = (rho * direction / torch.linalg.vector_norm(direction).clamp(min=1e-30)).requires_grad_()
         with torch.enable_grad():
-            rise = curvature.risks_at(delta)[domain] - risk
+            rise = curvature.risk_at(domain, delta) - risk
             (direction,) = torch.autograd.grad(rise, [delta])
+        curvature.passed()
         gain = (rise.detach() - reached).clamp(min=0)
         reached = torch.maximum(reached, rise.detach())
     return reached, gain
@@ -147,6 +148,7 @@ def _over_parameters(curvature: Curvature, rho: float) -> Estimate:
 
     def draw() -> Tensor:
         noise = rho * torch.randn(curvature.layout.size, dtype=risks.dtype, device=risks.device)
+        curvature.passed()
         return (curvature.risks_at(noise) + curvature.risks_at(-noise)) / 2 - risks
 
     return _mean_of_draws(curvature, draw, "parameters")
