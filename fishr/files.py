@@ -135,8 +135,11 @@ def sync_folder(folder: Path) -> None:
 
 def json_text(value: Any, indent: int | None = None) -> str:
     """Return a value as JSON, on one line without ``indent``; infinity and NaN, which JSON lacks, become null."""
-    finite = json.loads(json.dumps(value), parse_constant=lambda _: None)
-    return json.dumps(finite, sort_keys=True, indent=indent)
+    try:
+        return json.dumps(value, sort_keys=True, indent=indent, allow_nan=False)
+    except ValueError:
+        finite = json.loads(json.dumps(value), parse_constant=lambda _: None)
+        return json.dumps(finite, sort_keys=True, indent=indent)
 
 
 def digest_of(path: Path, algorithm: str = "sha256") -> str:

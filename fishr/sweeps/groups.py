@@ -19,28 +19,24 @@ def groups_of(jobs: Sequence[Job], conditions: Conditions, workers: int) -> tupl
     """Return the jobs by what can be trained together, in order; no group is larger than a worker's share."""
     alike = dict[Hashable, list[Job]]()
     for job in jobs:
-        alike.setdefault(_key(job) if _trains_together(job, conditions) else job.name, []).append(job)
+        alike.setdefault(_in_common(job, conditions) or job.name, []).append(job)
     most = max(1, min(MOST, ceil(len(jobs) / max(1, workers))))
     found = list[tuple[Job, ...]]()
     for members in alike.values():
         # Next to each other where one optimizer updates them.
         ordered = sorted(members, key=_optimizer)
-        parts = ceil(len(ordered) / most)
-        size = ceil(len(ordered) / parts)
+        size = ceil(len(ordered) / ceil(len(ordered) / most))
         found += [tuple(ordered[start : start + size]) for start in range(0, len(ordered), size)]
     return tuple(found)
 
 
-def _trains_together(job: Job, conditions: Conditions) -> bool:
-    on_features = job.dataset in job.settings.features and job.settings.features_at is None
-    on_cpu = resolve_device(conditions.device).type == "cpu"
-    return conditions.together and on_cpu and on_features and shared_settings(job.experiment()) is not None
-
-
-def _key(job: Job) -> Hashable:
-    """Return what the jobs of a group have in common."""
-    common = shared_settings(job.experiment())
-    return job.dataset, job.settings.features[job.dataset], len(job.test_envs), repr(common)
+def _in_common(job: Job, conditions: Conditions) -> Hashable:
+    """Return what the jobs of a group have in common; None for a job that is trained alone."""
+    features = None if job.settings.features_at else job.settings.features.get(job.dataset)
+    if not conditions.together or features is None or resolve_device(conditions.device).type != "cpu":
+        return None
+    settings = shared_settings(job.experiment())
+    return None if settings is None else (job.dataset, features, len(job.test_envs), repr(settings))
 
 
 def _optimizer(job: Job) -> tuple[int, int]:
@@ -51,7 +47,7 @@ def attempt_together(jobs: Sequence[Job], conditions: Conditions) -> Iterator[tu
     """Run a group to its end, and yield each job with its outcome; one that breaks is run once more alone."""
     # A job that is left alone in its group has the results that it would have with the others, to the bit. The log of
     # the first has the output of all.
-    if not _trains_together(jobs[0], conditions):
+    if _in_common(jobs[0], conditions) is None:
         yield jobs[0], attempt(jobs[0], conditions)
         return
     group, log = HeadGroup(), job_folder(conditions.folder, jobs[0]) / LOG

@@ -17,7 +17,16 @@ from torch import Tensor
 
 from fishr.data.shared_rows import SharedRows, rows_of
 from fishr.training.evaluation import DomainScore, averaged, evaluate
-from fishr.training.head_members import Member, Stack, concatenated, of_heads, shared_settings, updates
+from fishr.training.head_members import (
+    Member,
+    Stack,
+    concatenated,
+    moments_of_heads,
+    of_heads,
+    shared_settings,
+    updates,
+    weights_of_heads,
+)
 from fishr.training.head_program import (
     Gradients,
     Program,
@@ -58,6 +67,7 @@ class HeadGroup:
     def leave(self, run: int) -> None:
         """Forget a run that has ended."""
         self._heads.pop(run, None)
+        self._stack = None
 
     def _advance(self, run: int, *given: Any) -> tuple[TrainingState, StepRecord]:
         """See ``advance``."""
@@ -89,13 +99,12 @@ class HeadGroup:
 
     def _compute(self, head: Member) -> None:
         """Make the step of a head, and of all others that are as far."""
-        zero, _ = kind = head.kind()
+        heads, zero = self._as_far(head)
         if zero not in self._programs:
             self._programs[zero] = Program(head.started.model, head.experiment, zero)
         program = self._programs[zero]
         if program is None:
             return
-        heads = tuple(other for other in self._heads.values() if other.made is None and other.kind() == kind)
         if self._stack is None or self._stack.heads != heads or self._stack.step != head.state.step:
             self._stack = Stack.of(heads)
         batch = self._batch(heads)
@@ -108,6 +117,17 @@ class HeadGroup:
             return
         for other, made in zip(heads, self._step(gradients, self._stack, generators), strict=True):
             other.made = made
+
+    def _as_far(self, head: Member) -> tuple[tuple[Member, ...], tuple[bool, ...]]:
+        """Return all that one program can compute with a head, and which of its weights are 0."""
+        stack, zero = self._stack, head.zero()
+        # Heads that made the last step together have states that differ in tensors alone.
+        last = stack.heads if stack is not None and stack.step == head.state.step else ()
+        if head in last and all(other.made is None and other.zero() == zero for other in last):
+            return last, zero
+        waiting = [other for other in self._heads.values() if other.made is None and other.zero() == zero]
+        rest = head.rest()
+        return tuple(other for other in waiting if other.rest() == rest), zero
 
     def _gradients(self, program: Program, batch: tuple[Tensor, Tensor, tuple[int, ...]], stack: Stack) -> Gradients:
         given = torch.tensor([outer_weights(head.experiment.objective, stack.step) for head in stack.heads])
@@ -136,7 +156,7 @@ class HeadGroup:
         self._stack = Stack(heads, stack.step + 1, weights, moments, gradients.penalty)
         counts = [update.memory.steps for update in made for _ in update.heads]
         rates = [update.rates for update in made for _ in update.heads]
-        own_weights, own_moments = of_heads(weights, len(heads)), of_heads(moments, len(heads))
+        own_weights, own_moments = weights_of_heads(weights), moments_of_heads(moments, len(heads))
         own_penalty = of_heads(gradients.penalty, len(heads))
         found = list[tuple[TrainingState, StepRecord] | NotFinite]()
         for h, head in enumerate(heads):

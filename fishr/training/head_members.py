@@ -85,11 +85,14 @@ class Member:
     def experiment(self) -> Experiment:
         return self.started.experiment
 
-    def kind(self) -> tuple[tuple[bool, ...], Hashable]:
-        """Return what heads have in common that one program computes: which weights are 0, and all but tensors."""
-        zero = tuple(weight == 0 for weight in outer_weights(self.experiment.objective, self.state.step))
-        rest = tuple((path, leaf) for path, leaf in leaves(self.state.penalty) if not isinstance(leaf, Tensor))
-        return zero, (self.state.step, rest)
+    def zero(self) -> tuple[bool, ...]:
+        """Return which weights of penalties are 0 in the next step."""
+        return tuple(weight == 0 for weight in outer_weights(self.experiment.objective, self.state.step))
+
+    def rest(self) -> Hashable:
+        """Return the step and all of the penalties' state but its tensors."""
+        found = ((path, leaf) for path, leaf in leaves(self.state.penalty) if not isinstance(leaf, Tensor))
+        return self.state.step, tuple(found)
 
     def update(self) -> Hashable:
         """Return what heads have in common that one optimizer updates."""
@@ -183,3 +186,15 @@ def of_heads(tree: Any, heads: int) -> list[Any]:
     """Return the tree of each head, of a tree of tensors [H, ...]."""
     each = [tensor.unbind() for tensor in tensors_of(tree)]
     return [filled(tree, own) for own in zip(*each, strict=True)] if each else [tree] * heads
+
+
+def weights_of_heads(weights: dict[str, Tensor]) -> list[dict[str, Tensor]]:
+    """Return the weights of each head by name."""
+    each = zip(*(weight.unbind() for weight in weights.values()), strict=True)
+    return [dict(zip(weights, own, strict=True)) for own in each]
+
+
+def moments_of_heads(moments: dict[str, tuple[Tensor, ...]], heads: int) -> list[dict[str, tuple[Tensor, ...]]]:
+    """Return the optimizer's moments of each head by name."""
+    each = {name: list(zip(*(part.unbind() for part in parts), strict=True)) for name, parts in moments.items()}
+    return [{name: own[h] for name, own in each.items()} for h in range(heads)]

@@ -50,7 +50,10 @@ class StepRecord:
 def step_entry(record: StepRecord, names: Sequence[str]) -> dict[str, Any]:
     """Return a record as plain values for JSON, with domain losses by name, but for missing domains."""
     losses = zip(names, record.domain_losses, strict=True)
-    entry = asdict(record) | {"domain_losses": {name: loss for name, loss in losses if not math.isnan(loss)}}
+    entry = asdict(record, recurse=False) | {
+        "terms": {name: asdict(term) for name, term in record.terms.items()},
+        "domain_losses": {name: loss for name, loss in losses if not math.isnan(loss)},
+    }
     return {name: value for name, value in entry.items() if value is not None}
 
 
