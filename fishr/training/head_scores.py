@@ -12,7 +12,7 @@ from fishr.losses import Loss, accuracy_name, per_sample_losses, shares_correct
 from fishr.training.evaluation import DomainScore
 from fishr.training.model import Model, evaluating
 
-_CHUNK = 1 << 22  # numbers of a chunk's inputs and logits
+_CHUNK = 1 << 20  # numbers of a chunk of inputs and logits, which the caches of a core hold
 
 
 def score_heads(
