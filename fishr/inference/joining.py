@@ -80,6 +80,11 @@ def join_layers(
     plain = evolve(experiment, compute=evolve(experiment.compute, compile=False))
     model = build_modules(plain, signature.shape, signature.outputs(experiment.loss), torch.device("cpu"))
     given = {name: _value(name, saved, network) for name in (*model.parameters(), *model.buffers())}
+    if beyond := sorted(saved.weights.keys() - given.keys()):
+        raise InputError(
+            f"{run}: has weights of {beyond[0]}, expected those of a head or of the layers above the cached one; join "
+            "a run without layers of its own"
+        )
     parameters, buffers = ({name: given[name] for name in part} for part in (model.parameters(), model.buffers()))
     state = evolve(without_optimizer(saved.state), parameters=parameters, buffers=buffers)
     written, digest = dumps(experiment), weights_digest(network.featurizer)

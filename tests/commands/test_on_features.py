@@ -157,6 +157,16 @@ def test_joined_with_the_layers_below_to_the_same_bits(call, home, base, refused
     refused(home, ["join", "cached", "--below", "base", "--out", "again"], "outputs.h5: no such")
 
 
+def test_a_network_on_features_is_not_joined(call, home, base, refused):
+    """Its own layers would be lost."""
+    data = "data={kind='CachedFeatures', path='features.h5'}"
+    options = (*PLAIN[-2:], "--set", data, "--set", "featurizer.widths=[3]", "--set", "steps=2", "--data-dir", ".")
+    assert call("train", *options, "--out", "own").code == 0
+    refused(
+        home, ["join", "own", "--below", "base", "--out", "whole", "--data-dir", "."], "own: has weights of featurizer"
+    )
+
+
 def last_weights(ranks, folder):
     *_, finished = train(load(folder / "config.toml", Experiment), ranks=ranks)
     return finished.state.parameters
