@@ -40,7 +40,8 @@ SUBREAPER = 36
 SET_LATER = ("PYTHONPATH", "PYTHONDONTWRITEBYTECODE", "PYTHONUNBUFFERED", "MALLOC_MMAP_MAX_", "MALLOC_TRIM_THRESHOLD_")
 READ_AT_START = ("PYTHON", "LANG", "LC_", "LD_", "OMP_", "MKL_", "MALLOC_")
 MOST = 2**20
-LAUNCHER = "torch.distributed.run"
+# Modules whose own Python processes are forked too.
+LAUNCHERS = ("torch.distributed.run", "benchmarks")
 # A descriptor above those of all streams.
 HIGH = 100
 
@@ -230,7 +231,7 @@ def serve_and_run(control: socket.socket) -> NoReturn:
     """Fork processes, and in each of them be what was asked for."""
     (parts, *how), fds = serve(control)
     run = Run(*parts)
-    if run.subject == LAUNCHER:
+    if run.subject in LAUNCHERS:
         ForkedPopen.server = forked_server(fds)
         subprocess.Popen = ForkedPopen
     become(run, *how, fds)

@@ -42,7 +42,7 @@ def run(*arguments: str) -> "subprocess.CompletedProcess[str]":
 
 
 @pytest.mark.slow
-def test_every_table_is_printed_and_kept_and_the_ways_agree(tmp_path: Path) -> None:
+def test_every_table_is_printed_and_kept_and_the_ways_agree(tmp_path: Path, forked: None) -> None:
     # It exits with 1 when two ways of computing the same thing disagree.
     file = tmp_path / "measured.json"
     done = run("--quick", "--json", str(file))

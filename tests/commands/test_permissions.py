@@ -225,7 +225,7 @@ def test_standard_streams_that_are_closed(home):
     assert Path(home, "new", "result.json").is_file()
 
 
-def test_a_name_that_is_no_text_can_be_printed(world):
+def test_a_name_that_is_no_text_can_be_printed(world, forked):
     """A file name from another system, of bytes that are no UTF-8."""
     name = b"caf\xe9.h5"
     shutil.copy("f.h5", os.fsdecode(name))
