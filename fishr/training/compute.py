@@ -1,11 +1,13 @@
 """How the numbers of an experiment are computed: device, precision, memory layout, micro-batches and seeds."""
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Literal, get_args
 
 import torch
 from attrs import field, frozen
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from fishr.checks import one_of, whole
 from fishr.errors import InputError
@@ -70,6 +72,40 @@ def products(precision: Literal["ieee", "tf32"]) -> Generator[None]:
         yield
     finally:
         matmul.fp32_precision, convolution.fp32_precision = before
+
+
+class FourierConvolutions(TorchFunctionMode):
+    """Convolve many small images on a CPU by NNPACK's Fourier transforms, which round as finely; without gradients."""
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if func is torch.conv2d and len(args) == 7 and _suits_fourier(*args):
+            inputs, weight, bias, _, padding, _, _ = args
+            kernels: Any = torch
+            return kernels._nnpack_spatial_convolution(inputs.contiguous(), weight, bias, padding)
+        return func(*args, **(kwargs or {}))
+
+
+def _suits_fourier(
+    inputs: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: Any,
+    padding: tuple[int, int] | str,
+    dilation: Any,
+    groups: int,
+) -> bool:
+    # With fewer images or channels, transforming the weights takes what the multiplications save.
+    many = len(inputs) >= 128 and weight.shape[1] >= 16
+    plain = (*weight.shape[2:], *stride, *dilation, groups) == (3, 3, 1, 1, 1, 1, 1)
+    usual = inputs.dtype == torch.float32 and inputs.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
+    if not (many and plain and usual) or isinstance(padding, str):
+        return False
+    sides = [side + 2 * edge - 2 for side, edge in zip(inputs.shape[2:], padding, strict=True)]
+    # A tile gives 14 x 14 values. For other sides NNPACK takes Winograd's transforms, which round 15 times as coarsely.
+    # The last call also initializes the library.
+    return all(side % 14 in (0, 13) for side in sides) and torch.backends.nnpack.is_available()
 
 
 @frozen

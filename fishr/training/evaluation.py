@@ -15,7 +15,7 @@ from fishr.losses import accuracy_name, per_sample_losses, shares_correct
 from fishr.ranks import ALONE, Ranks, add_over_ranks
 from fishr.tensor_trees import require_tree
 from fishr.training.checkpoints import load
-from fishr.training.compute import resolve_device
+from fishr.training.compute import FourierConvolutions, resolve_device
 from fishr.training.experiment import Experiment
 from fishr.training.model import Model, build_model, evaluating, place
 from fishr.training.run_folder import CONFIGURATION, checkpoint_of
@@ -141,7 +141,7 @@ def score_domain(
     weights = next((p.dtype for p in model.head.parameters()), torch.float32)
     rows = ranks.share(range(samples))
     for inputs, labels in chunks(domain if ranks.alone else domain.part(rows), chunk) if rows else ():
-        with experiment.compute.products(), experiment.compute.autocast(device):
+        with experiment.compute.products(), experiment.compute.autocast(device), FourierConvolutions():
             features = model.featurizer(inputs)
         logits = model.head(features.to(weights))
         see(logits)

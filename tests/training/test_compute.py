@@ -5,12 +5,13 @@ import functools
 import attrs
 import pytest
 import torch
+from torch import nn
 
 from fishr.data.batches import Minibatch
 from fishr.data.digits import ColoredDigits
 from fishr.errors import InputError
 from fishr.models.featurizers import MNISTCNN
-from fishr.training.compute import FIRST, LEAST, Compute, GradientScale, products
+from fishr.training.compute import FIRST, LEAST, Compute, FourierConvolutions, GradientScale, products
 from fishr.training.model import build_model
 from fishr.training.objective import Objective
 from fishr.training.optimizers import SGD
@@ -274,3 +275,56 @@ def test_only_the_featurizer_multiplies_in_tf32(plain, precision, expected):
         "head": "ieee",
         "head, backward": "ieee",
     }
+
+
+NNPACK = pytest.mark.skipif(not torch.backends.nnpack.is_available(), reason="needs NNPACK")
+
+
+def _both(layer, inputs):
+    """What a layer gives by torch's kernels and in the mode."""
+    with torch.no_grad():
+        plain = layer(inputs)
+        with FourierConvolutions():
+            return plain, layer(inputs)
+
+
+@NNPACK
+@pytest.mark.parametrize(
+    ("count", "side", "padding", "bias"), [(128, 14, 1, True), (131, 30, 0, False), (200, 11, 2, True)]
+)
+def test_many_small_images_are_convolved_otherwise_as_exactly(count, side, padding, bias):
+    layer = nn.Conv2d(16, 24, 3, padding=padding, bias=bias)
+    inputs = torch.randn(count, 16, side, side).contiguous(memory_format=torch.channels_last)
+    plain, fast = _both(layer, inputs)
+    exact = layer.double()(inputs.double()).detach()
+    assert not torch.equal(fast, plain)
+    assert (fast - exact).square().mean() < 2 * (plain - exact).square().mean()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"count": 127},
+        {"side": 17},
+        {"stride": 2},
+        {"dilation": 2},
+        {"groups": 4, "inputs": 64},
+        {"kernel_size": 5},
+        {"inputs": 8},
+        {"padding": "same"},
+        {"dtype": torch.float64},
+    ],
+)
+def test_all_else_is_torchs_convolution(change):
+    count, channels, side = change.get("count", 128), change.get("inputs", 16), change.get("side", 16)
+    sizes = {name: value for name, value in change.items() if name not in ("count", "inputs", "side")}
+    layer = nn.Conv2d(channels, 24, **({"kernel_size": 3} | sizes))
+    plain, fast = _both(layer, torch.randn(count, channels, side, side, dtype=layer.weight.dtype))
+    assert torch.equal(fast, plain)
+
+
+def test_autocast_convolves_in_16_bits():
+    with torch.autocast("cpu", torch.bfloat16):
+        plain, fast = _both(nn.Conv2d(16, 24, 3), torch.randn(128, 16, 16, 16))
+    assert fast.dtype == torch.bfloat16
+    assert torch.equal(fast, plain)

@@ -4,6 +4,7 @@ import attrs
 import pytest
 import torch
 
+from fishr.models.featurizers import MNISTCNN
 from fishr.training.evaluation import evaluate
 from fishr.training.model import build_model
 from fishr.training.state import first_state
@@ -49,3 +50,16 @@ def test_modes_are_restored_after_a_failure(everything):
     with pytest.raises(ZeroDivisionError):
         evaluate(model, broken, state, domains)
     assert all(module.training for module in model.featurizer.modules())
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not torch.backends.nnpack.is_available(), reason="needs NNPACK")
+def test_networks_of_small_images_are_scored_by_fourier_transforms(plain):
+    """Not to the bit, but the loss to seven digits and the same accuracy."""
+    experiment = attrs.evolve(plain, featurizer=MNISTCNN())
+    domains, model, state = _start(experiment)
+    fast, slow = (evaluate(model, experiment, state, domains, chunk) for chunk in (8192, 127))
+    assert [score.loss for score in fast] != [score.loss for score in slow]
+    for one, other in zip(fast, slow, strict=True):
+        assert one.loss == pytest.approx(other.loss, rel=1e-6)
+        assert one.accuracy == other.accuracy
