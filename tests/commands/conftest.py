@@ -4,7 +4,7 @@ import re
 import shutil
 import subprocess
 import sys
-from contextlib import nullcontext, redirect_stderr, redirect_stdout
+from contextlib import redirect_stderr, redirect_stdout
 from io import StringIO
 from pathlib import Path
 from unittest.mock import patch
@@ -67,14 +67,19 @@ def _set(settings):
     return [text for key, value in settings.items() for text in ("--set", f"{key}={value}")]
 
 
+def _plain(figure, *arguments, save=Figure.savefig, **options):
+    figure.set_layout_engine("none")
+    save(figure, *arguments, **options)
+
+
 def _blank(figure, *arguments, save=Figure.savefig, **options):
     save(Figure(figure.get_size_inches()), *arguments, **options)
 
 
 def _call(*arguments, drawn=False):
     out, err = StringIO(), StringIO()
-    # Drawing takes most of a short command's time: tests/plots does, and one test of each command that has pictures.
-    pictures = nullcontext() if drawn else patch.object(Figure, "savefig", _blank)
+    # Layout and drawing take most of a short command's time: tests/plots has both, and one test of each command draws.
+    pictures = patch.object(Figure, "savefig", _plain if drawn else _blank)
     with pictures, redirect_stdout(out), redirect_stderr(err), pytest.raises(SystemExit) as exit_:
         main([str(argument) for argument in arguments])
     return Said(exit_.value.code, out.getvalue(), err.getvalue())
