@@ -13,8 +13,8 @@ from fishr.diagnostics.uncertainty import Estimation
 from fishr.losses import Loss
 
 _COLUMNS, _SAMPLES = 8, 256
-# Passes of the ascents and draws of sharpness, in Hessian products; and iterations of conjugate gradients.
-_SHARPNESS, _ITERATIONS = 100, 20
+# Columns of a block that take the time of an eigenvalue, and of the ascents and draws of sharpness; iterations.
+_TOPS, _SHARPNESS, _ITERATIONS = 27, 150, 20
 
 
 def expected_seconds(
@@ -31,12 +31,12 @@ def expected_seconds(
     hessian = OperatorHessian(curvature.head, *curvature.seen.domain_samples[0], loss, estimation)
     vectors = torch.ones(hessian.size, _COLUMNS, dtype=hessian.like.dtype, device=hessian.like.device)
     # The first product also loads curvlinops.
-    hessian.apply(vectors[:, :1])
+    hessian.rounded(vectors[:, :1])
     start = time.perf_counter()
-    float(hessian.apply(vectors).sum())
+    float(hessian.rounded(vectors).sum())
     product = (time.perf_counter() - start) / _COLUMNS / curvature.seen.sizes[0] * sum(sizes)
     draws = estimation.products * estimation.repeats
-    products = draws + 6 * rank
+    products = draws + _TOPS * rank
     products += _SHARPNESS if scope == "head" else 2 * draws
     if curvature.layered is None:
         # Trace and diagonal are estimates too, unless BackPACK has them, and so is the Takeuchi criterion.

@@ -79,37 +79,3 @@ def largest_of_pencil(
         value, found, last = values[-1], whole @ vectors[:, -1:], vectors[-root.shape[1] :, -1]
         block, metric = solve(images[-1]), images[-1]
     return found
-
-
-def largest_of_symmetric(
-    apply: Callable[[Tensor], Tensor], start: Tensor, rank: int, tolerance: float, elements: int
-) -> tuple[Tensor, Tensor]:
-    """Return the ``rank`` largest eigenvalues [k], largest first, and vectors [P, k] of A, given by V ↦ A V."""
-    # Block Lanczos from the columns of `start` [P, M] with full orthogonalization, to residuals of tolerance·|λ|.
-    # Where its basis has more than `elements` numbers it begins again from the best vectors (Wu and Simon 2000).
-    size, width = start.shape
-    most = max(elements // size, 2 * (rank + width))
-    block = torch.linalg.qr(start).Q
-    basis, projected = block[:, :0], start.new_zeros(0, 0)
-    while True:
-        image, basis = apply(block), torch.cat([basis, block], 1)
-        inner = basis.T @ image
-        rest = image - basis @ inner
-        rest = rest - basis @ (basis.T @ rest)
-        grown = projected.new_zeros(basis.shape[1], basis.shape[1])
-        grown[: len(projected), : len(projected)] = projected
-        grown[:, len(projected) :], grown[len(projected) :] = inner, inner.T
-        projected = (grown + grown.T) / 2
-        following, coupling = torch.linalg.qr(rest)
-        values, vectors = torch.linalg.eigh(projected)
-        best, turns = values.flip(0)[:rank], vectors.flip(1)[:, :rank]
-        residuals = torch.linalg.vector_norm(coupling @ turns[-block.shape[1] :], dim=0)
-        enough = len(best) == rank and bool((residuals <= tolerance * best.abs()).all())
-        if enough or basis.shape[1] == size:
-            return best, basis @ turns
-        if basis.shape[1] + width > most:
-            kept = vectors.flip(1)[:, : rank + width]
-            basis, projected = basis @ kept, torch.diag(values.flip(0)[: rank + width])
-        # Rounding leaves parts of the basis in what has become small.
-        following = following[:, : size - basis.shape[1]]
-        block = torch.linalg.qr(following - basis @ (basis.T @ following)).Q

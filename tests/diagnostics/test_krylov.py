@@ -11,7 +11,6 @@ from fishr.diagnostics.krylov import (
     block_conjugate_gradients,
     lanczos_quadratures,
     largest_of_pencil,
-    largest_of_symmetric,
 )
 
 
@@ -67,22 +66,3 @@ def test_the_largest_of_a_pencil(columns: int) -> None:
     root = torch.linalg.inv(factor)
     expected = torch.linalg.eigvalsh(root @ above @ root.T)[-1]
     assert_close((u * (above @ u)).sum() / (u * (below @ u)).sum(), expected, **TIGHT)
-
-
-@pytest.mark.parametrize(("width", "elements"), [(1, 10**6), (4, 10**6), (4, 0), (30, 0)])
-def test_the_largest_of_a_symmetric_matrix_also_where_its_basis_is_cut(width: int, elements: int) -> None:
-    turn = torch.linalg.qr(torch.randn(30, 30, dtype=FLOAT64)).Q
-    matrix = turn * torch.linspace(-3, 2, 30, dtype=FLOAT64) @ turn.T
-    start = torch.randn(30, width, dtype=FLOAT64)
-    values, vectors = largest_of_symmetric(lambda v: matrix @ v, start, 3, 1e-10, elements)
-    assert_close(values, torch.linalg.eigvalsh(matrix).flip(0)[:3], **TIGHT)
-    assert_close(matrix @ vectors, vectors * values, **TIGHT)
-    assert_close(vectors.T @ vectors, torch.eye(3, dtype=FLOAT64), **TIGHT)
-
-
-def test_a_matrix_of_small_rank_is_no_trouble() -> None:
-    half = torch.randn(30, 4, dtype=FLOAT64)
-    start = torch.randn(30, 5, dtype=FLOAT64)
-    values, vectors = largest_of_symmetric(lambda v: half @ (half.T @ v), start, 4, 1e-10, 10**6)
-    assert_close(values, torch.linalg.eigvalsh(half.T @ half).flip(0), **TIGHT)
-    assert_close(vectors.T @ vectors, torch.eye(4, dtype=FLOAT64), **TIGHT)
