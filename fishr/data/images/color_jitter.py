@@ -114,11 +114,12 @@ def _turn(values: Tensor, angles: Tensor) -> None:
     largest, smallest = torch.maximum(red, green), torch.minimum(red, green)
     torch.maximum(largest, blue, out=largest)
     torch.minimum(smallest, blue, out=smallest)
-    hue, other = green + blue, green - blue
-    hue.sub_(smallest, alpha=2).sub_(red).add_(largest).copysign_(other)
+    hue = green + blue
+    # From here on, the channels hold what comes next.
+    hue.sub_(smallest, alpha=2).sub_(red).add_(largest).copysign_(green.sub_(blue))
     chroma = largest.sub_(smallest)
     # Without color, the numerator is 0 too.
-    hue.div_(torch.clamp(chroma, min=1e-30, out=other)).add_(angles * 6)
+    hue.div_(torch.clamp(chroma, min=1e-30, out=blue)).add_(angles * 6)
     below = smallest.sub_(chroma)
     places = torch.tensor((0.0, 2.0, -2.0), device=values.device).view(3, 1, 1)
     torch.sub(hue.unsqueeze(-3), places, out=values).abs_().sub_(3).abs_().clamp_(1, 2)
