@@ -1,6 +1,8 @@
 """The gradients of several heads at once: ``torch.func.vmap`` over the objective of one."""
 
 from collections.abc import Sequence
+from copy import deepcopy
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,6 +15,7 @@ from fishr.models.featurizers import FeatureDropout
 from fishr.observation import observe
 from fishr.penalties.combinators import Scaled, Total, weight_at
 from fishr.penalties.schedules import Constant
+from fishr.statistics.linear_head import has_bias
 from fishr.tensor_trees import each_tensor, named_tensors
 from fishr.training.experiment import Experiment
 from fishr.training.model import Model
@@ -59,7 +62,10 @@ class Program(nn.Module):
         # Dropout is applied to the batch of each head, by its own rate.
         dropout = isinstance(experiment.featurizer, FeatureDropout)
         self.featurizer = nn.Flatten() if dropout else model.featurizer
-        self.head, self.experiment = model.head, experiment
+        self.head, self.experiment = deepcopy(model.head), experiment
+        for layer in self.head.modules():
+            if type(layer) is nn.Linear:
+                layer.forward = partial(_linear, layer)
         self.objective = without_weights(experiment.objective, zero)
         self.tried = False
 
@@ -105,6 +111,12 @@ class Program(nn.Module):
             for term in terms:
                 total = total + term
         return total, torch.stack([total, loss.risk, loss.l2, *terms]), seen.domain_losses, after
+
+
+def _linear(layer: nn.Linear, inputs: Tensor) -> Tensor:
+    # For several heads of few outputs W·zᵀ and its gradient are two to three times as fast as z·Wᵀ.
+    products = (layer.weight @ inputs.mT).mT
+    return products + layer.bias if has_bias(layer) else products
 
 
 def step_record(

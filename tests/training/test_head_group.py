@@ -18,7 +18,7 @@ from fishr.training import SGD, Adam, Experiment, Finished, NotFinite, Objective
 from fishr.training.head_group import HeadGroup, shared_settings
 from fishr.transforms import Mixup
 
-LINEAR, NETWORK = LinearHead(), MLPHead(widths=(5,))
+LINEAR, NETWORK = LinearHead(), MLPHead(widths=(8,))
 # Of fishr.methods: those that change more than an objective of features, on heads that they are not defined for, ...
 ELSEWHERE = (
     *("ANDMask", "ARM", "ERMPlusPlus", "Fish", "GGA_L", "IGA", "LP_FT", "MIRO", "MLDG", "PCGrad", "SAGM", "SAM"),
@@ -30,8 +30,9 @@ ALONE = ("ADRMX", "CDANN", "DANN", "RSC", "SelfReg", "MTL", "URM", "CausIRL_CORA
 
 
 def environments():
+    # The products of heads on a multiple of 8 features have the same bits in any group.
     generator = torch.Generator().manual_seed(0)
-    inputs = [torch.randn(30, 6, generator=generator) + index for index in range(4)]
+    inputs = [torch.randn(30, 8, generator=generator) + index for index in range(4)]
     domains = [Domain(name, x, torch.arange(30) % 3, name) for name, x in zip("ACPS", inputs, strict=True)]
     return in_one_table(Environments(tuple(domains), 3))
 
