@@ -22,6 +22,7 @@ TABLES = (
     "methods",
     "cached_training",
     "layers_above",
+    "sweep",
     "caching",
     "image_cache",
     "commands",

@@ -28,6 +28,7 @@ TITLES = {
     "methods": "A training step of each method",
     "cached_training": "A step of a linear head",
     "layers_above": "A step of EfficientNet-Lite0's blocks",
+    "sweep": "A sweep's jobs",
     "caching": "Streaming rows",
     "image_cache": "Batches of",
     "commands": "Whole commands",

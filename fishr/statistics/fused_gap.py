@@ -12,7 +12,7 @@ from math import prod
 from typing import Any
 
 import torch
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 from torch import Tensor
 from torch.nn import functional
 
@@ -93,6 +93,29 @@ class _Samples:
     sizes: tuple[int, ...]
     totals: tuple[int, ...]
     ranks: Ranks
+    heads: int = 1  # of one layout, whose domains follow each other: then K stands for those of all heads
+
+    def mean(self, statistic: Tensor) -> Tensor:
+        """Return the mean over domains of [K, c, f], or with several heads, for each domain, that of its head."""
+        if self.heads == 1:
+            return statistic.mean(0)
+        of_heads = statistic.unflatten(0, (self.heads, -1))
+        return of_heads.mean(1, keepdim=True).expand_as(of_heads).flatten(0, 1)
+
+    def squares(self, statistic: Tensor) -> Tensor:
+        """Return ‖·‖² of [K, c, f], 0-dim, or that of each head."""
+        if self.heads == 1:
+            return torch.dot(statistic.flatten(), statistic.flatten())
+        return torch.stack([torch.dot(own, own) for own in statistic.reshape(self.heads, -1)])
+
+    def of_domains(self, values: Tensor) -> Tensor:
+        """Return a value as it is, and those of heads as [K, 1, 1]."""
+        return values if self.heads == 1 else values.repeat_interleave(self.domains)[:, None, None]
+
+    @property
+    def domains(self) -> int:
+        """Domains of a head."""
+        return len(self.sizes) // self.heads
 
     def by_domain(self, rows: Tensor) -> Tensor:
         """Return [N, D] as [K, n, D] with n the largest domain; zero rows add nothing to any sum of δ ⊗ z."""
@@ -192,9 +215,9 @@ def _sums(
     return gap, mean
 
 
-def _shrinkage(value: Tensor, rule: GapRule, domains: int) -> Tensor:
+def _shrinkage(value: Tensor, rule: GapRule, samples: _Samples) -> Tensor:
     """Return s, with ∂(scale-free distance)/∂v̂ ∝ v̂ − (1 + s) · mean v̂: the norm of the mean depends on v̂ too."""
-    return value / (rule.scale * domains)
+    return samples.of_domains(value / (rule.scale * samples.domains))
 
 
 class _LinearGap(torch.autograd.Function):
@@ -205,7 +228,7 @@ class _LinearGap(torch.autograd.Function):
         """Return the distance, keep·v̂ or nothing, the divisor, and ∂/∂v̂ and Σ β δz if the whole weight is a block."""
         deltas, features = samples.by_domain(deltas), samples.by_domain(features)
         alpha, beta = samples.weights(rule, features)
-        value, square = features.new_zeros(()), features.new_zeros(())
+        value = square = features.new_zeros(() if samples.heads == 1 else samples.heads)
         remembered = features.new_empty(0 if memory is None else memory.shape)
         kept_gap = kept_mean = kept_center = features.new_empty(0)
         for block in _blocks(deltas, features, rule):
@@ -213,18 +236,18 @@ class _LinearGap(torch.autograd.Function):
             if memory is not None:
                 gap.add_(block.of(memory), alpha=rule.memory_gain)
                 torch.mul(gap, rule.keep, out=block.of(remembered))
-            center = gap.mean(0)
+            center = samples.mean(gap)
             gap.sub_(center)
-            value += torch.dot(gap.flatten(), gap.flatten())
+            value = value + samples.squares(gap)
             if rule.scale_free:
-                square += torch.dot(center.flatten(), center.flatten())
+                square = square + samples.squares(center if samples.heads == 1 else center[:: samples.domains])
             if not block.bias and tuple(gap.shape[1:]) == block.whole:
                 kept_gap, kept_mean = gap, kept_mean if mean is None else mean
                 kept_center = center if rule.scale_free else kept_center
         square = divisor(square) if rule.scale_free else square + 1
         value = value * rule.scale / square
         if rule.scale_free and kept_gap.numel():
-            kept_gap.sub_(kept_center * _shrinkage(value, rule, len(kept_gap)))
+            kept_gap.sub_(kept_center * _shrinkage(value, rule, samples))
         return value, remembered, square, kept_gap, kept_mean
 
     @staticmethod
@@ -235,12 +258,23 @@ class _LinearGap(torch.autograd.Function):
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[Any, ...], *inputs: Any) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
-        def take(index: int) -> list[Any]:
-            return [x.select(dim, index) if isinstance(dim, int) else x for x, dim in zip(inputs, in_dims, strict=True)]
-
-        # One head after the other keeps each block in cache.
-        heads = [_LinearGap.apply(*take(i)) for i in range(info.batch_size)]  # pyright: ignore
-        outputs = tuple(torch.stack(each) for each in zip(*heads, strict=True))  # pyright: ignore
+        *tensors, rule, samples = inputs
+        own = [_with_heads(x, dim, info.batch_size) for x, dim in zip(tensors, in_dims, strict=False)]
+        # As many heads at once as keep each block in cache.
+        width = tensors[1].numel() // (1 if in_dims[1] is None else info.batch_size)
+        some = max(1, _ROWS["cpu"] // width) if samples.ranks.alone and samples.heads == 1 else 1
+        found = list[list[Tensor]]()
+        for start in range(0, info.batch_size, some):
+            part = [None if x is None else x[start : start + some] for x in own]
+            heads = min(some, info.batch_size - start)
+            if heads == 1:
+                made = _LinearGap.apply(*(None if x is None else x[0] for x in part), rule, samples)  # pyright: ignore
+                found.append([x[None] for x in made])  # pyright: ignore
+                continue
+            together = evolve(samples, sizes=samples.sizes * heads, totals=samples.totals * heads, heads=heads)
+            made = _LinearGap.apply(*(None if x is None else x.flatten(0, 1) for x in part), rule, together)  # pyright: ignore
+            found.append([_of_heads(x, heads) for x in made])  # pyright: ignore
+        outputs = tuple(torch.cat(each) for each in zip(*found, strict=True))
         return outputs, (0,) * len(outputs)
 
     @staticmethod
@@ -255,6 +289,20 @@ class _LinearGap(torch.autograd.Function):
                 gradient = sum_over_ranks(gradients[0], samples.ranks)
                 by_rows = _backward(deltas, features, before, rule, samples, gradient, ctx.needs_input_grad[1])
         return *by_rows, None, None, None
+
+
+def _with_heads(x: Tensor | None, dim: int | None, heads: int) -> Tensor | None:
+    """Return an input of several heads as [H, ...]."""
+    if x is None:
+        return None
+    return x.expand(heads, *x.shape) if dim is None else x.movedim(dim, 0)
+
+
+def _of_heads(output: Tensor, heads: int) -> Tensor:
+    """Return an output for several heads as [H, ...]; one without numbers as [H, 0]."""
+    if output.ndim > 1:
+        return output.unflatten(0, (heads, -1))
+    return output if output.numel() else output.new_empty(heads, 0)
 
 
 def _backward(
@@ -274,15 +322,15 @@ def _backward(
     to_deltas, to_features = samples.by_domain(out[0]), None if out[1] is None else samples.by_domain(out[1])
     alpha, beta = samples.weights(rule, features)
     # ∂value/∂v̂ = 2·gap; v̂ contains α δ²z², hence another 2, and the square of Σ β δz, hence one again.
-    weight = 4 * rule.scale * gradient / square
+    weight = samples.of_domains(4 * rule.scale * gradient / square)
     to_squares, to_means = weight * alpha, -rule.gain * weight * beta
     for block in _blocks(deltas, features, rule):
         if kept_gap.numel() and not block.bias:
             gap, through_mean = kept_gap, kept_mean * kept_gap if rule.centered else None
         else:
             gap, mean = _sums(block, rule, samples, alpha, beta, remembered)
-            center = gap.mean(0)
-            gap.sub_(center * (1 + _shrinkage(value, rule, len(gap))) if rule.scale_free else center)
+            center = samples.mean(gap)
+            gap.sub_(center * (1 + _shrinkage(value, rule, samples)) if rule.scale_free else center)
             through_mean = None if mean is None else mean.mul_(gap)
         for domains, rows in block.chunks:
             delta, z = block.deltas[domains, rows], block.part[domains, rows]
@@ -307,6 +355,13 @@ def _differentiable_backward(
     deltas: Tensor, features: Tensor, memory: Tensor | None, rule: GapRule, samples: _Samples, gradient: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Return the same gradients through plain differentiable steps, for second derivatives."""
+
+    if samples.heads > 1:
+        one = evolve(samples, sizes=samples.sizes[: samples.domains], totals=samples.totals[: samples.domains], heads=1)
+        memories = (None,) * samples.heads if memory is None else memory.chunk(samples.heads)
+        heads = zip(deltas.chunk(samples.heads), features.chunk(samples.heads), memories, gradient, strict=True)
+        found = [_differentiable_backward(d, z, own, rule, one, slope) for d, z, own, slope in heads]
+        return torch.cat([by_deltas for by_deltas, _ in found]), torch.cat([by_features for _, by_features in found])
 
     def value(deltas: Tensor, features: Tensor) -> Tensor:
         own = linear_moments(deltas, features, tuple(filter(None, samples.sizes)), rule.bias)

@@ -113,9 +113,9 @@ class Program(nn.Module):
         return total, torch.stack([total, loss.risk, loss.l2, *terms]), seen.domain_losses, after
 
 
-def _linear(layer: nn.Linear, inputs: Tensor) -> Tensor:
+def _linear(layer: nn.Linear, input: Tensor) -> Tensor:
     # For several heads of few outputs W·zᵀ and its gradient are two to three times as fast as z·Wᵀ.
-    products = (layer.weight @ inputs.mT).mT
+    products = (layer.weight @ input.mT).mT
     return products + layer.bias if has_bias(layer) else products
 
 

@@ -12,7 +12,7 @@ from fishr.data.shared_rows import in_one_table
 from fishr.losses import CrossEntropy
 from fishr.methods import METHODS
 from fishr.models import MLP, FeatureDropout, LinearHead, MLPHead
-from fishr.penalties import ERM, Scaled, Stateless, Total
+from fishr.penalties import ERM, Fishr, Scaled, Stateless, Total
 from fishr.penalties.schedules import StepSchedule
 from fishr.training import SGD, Adam, Experiment, Finished, NotFinite, Objective, Stepped, train
 from fishr.training.head_group import HeadGroup, shared_settings
@@ -170,10 +170,13 @@ def test_averages_and_momentum_are_those_of_each_run(average):
         check(events, alone(experiment))
 
 
-@pytest.mark.parametrize(("name", "head"), [("ERM", LINEAR), ("Fishr", LINEAR), ("IRM", NETWORK)])
+@pytest.mark.parametrize(("name", "head"), [("ERM", LINEAR), ("Fishr", LINEAR), ("IRM", NETWORK), ("free", LINEAR)])
 def test_a_run_does_not_depend_on_the_others_to_the_bit(name, head):
     """Otherwise a sweep that is killed would go on to other results."""
-    experiments = [run_of_method(name, index, head) for index in range(3)]
+    free = Objective(penalty=Total(fishr=Scaled(Fishr(ema=0.9, distance="scale_free"), 2.0)))
+    experiments = [
+        run_of(index, objective=free) if name == "free" else run_of_method(name, index, head) for index in range(3)
+    ]
     three = together(experiments)
     for events, fewer in zip(three, together(experiments[:2]), strict=False):
         check(events, fewer, tolerance=0.0)
