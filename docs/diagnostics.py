@@ -24,13 +24,13 @@ domains, or predicts it inversely: it is a description, not a score. Head Hessia
 on their range, with the ridge in the route.
 
 A Hessian is held whole up to 2048 parameters. Of larger heads that are not linear it is known by its products with
-blocks of vectors. Iterations and draws use float32 products, whose rounding is below the stated errors; the residuals
-of eigenvalues are taken with products in the head's own type. Where H must be inverted, the Gauss-Newton matrix G
-stands for it, as no Cholesky factor copes with negative eigenvalues. If all parameters belong to `nn.Linear` layers,
-each called once on [n, i], the Jacobian of output c on sample n by the weight of a layer is an outer product δ_n^c
-h_nᵀ, and G follows from these factors: its diagonal, the whole matrix (up to 2²⁷ numbers in all domains together),
-and the Gram matrix of the Jacobians (up to 4096 samples times outputs), with which tr((G + r)⁻¹C) is exact.
-Everything else is solved by block conjugate gradients.
+blocks of vectors. Random draws use float32 products, whose rounding is far below the stated errors; eigenvalues and
+solves use products in the head's own type. Where H must be inverted, the Gauss-Newton matrix G stands for it, as no
+Cholesky factor copes with negative eigenvalues. If all parameters belong to `nn.Linear` layers, each called once on
+[n, i], the Jacobian of output c on sample n by the weight of a layer is an outer product δ_n^c h_nᵀ, and G follows
+from these factors: its diagonal, the whole matrix (up to 2²⁷ numbers in all domains together), and the Gram matrix of
+the Jacobians (up to 4096 samples times outputs), with which tr((G + r)⁻¹C) is exact. Everything else is solved by
+block conjugate gradients.
 
 `fishr analyze --explain gradient_norm` prints an entry of this page. The page is generated:
 `python docs/diagnostics.py`.

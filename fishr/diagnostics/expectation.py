@@ -14,7 +14,7 @@ from fishr.losses import Loss
 
 _COLUMNS, _SAMPLES = 8, 256
 # Columns of a block that take the time of an eigenvalue, and of the ascents and draws of sharpness; iterations.
-_TOPS, _SHARPNESS, _ITERATIONS = 27, 150, 20
+_TOPS, _SHARPNESS, _ITERATIONS = 50, 150, 20
 
 
 def expected_seconds(
