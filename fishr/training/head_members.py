@@ -27,12 +27,13 @@ from fishr.training.loop import Started
 from fishr.training.optimizers import SGD, Adam, AdamW, OptimizerState
 from fishr.training.state import TrainingState
 from fishr.training.step import NotFinite, StepRecord
+from fishr.transforms.mixup import Mixup
 from fishr.types import HEAD, DomainBatch
 
 
 def shared_settings(experiment: Experiment) -> Experiment | None:
     """Return the settings that the runs of a group have in common; None for a run that trains alone."""
-    optimizer = experiment.optimizer
+    optimizer, transform = experiment.optimizer, experiment.transform
     alone = (
         experiment.descent is not None,
         experiment.clip_norm is not None,
@@ -55,6 +56,7 @@ def shared_settings(experiment: Experiment) -> Experiment | None:
         featurizer=FeatureDropout() if isinstance(experiment.featurizer, FeatureDropout) else experiment.featurizer,
         objective=evolve(without_weights(experiment.objective), fresh_optimizer_at=None),
         optimizer=evolve(optimizer, lr=1.0, weight_decay=0.0),
+        transform=Mixup() if isinstance(transform, Mixup) else transform,
         average=None,
         checkpoint_every=1,
     )

@@ -152,14 +152,13 @@ def test_each_method_trains_as_alone(name, head):
     assert (full in programs(group)) == (name not in ALONE and not (name == "Fishr" and head is NETWORK))
 
 
-def test_each_run_drops_features_by_its_own_rate_and_draws():
-    experiments, group = (
-        [run_of(i, featurizer=FeatureDropout(0.25 * i), transform=Mixup()) for i in range(3)],
-        HeadGroup(),
-    )
+def test_each_run_drops_and_mixes_features_by_its_own_rate_and_draws():
+    parts = [{"featurizer": FeatureDropout(0.25 * index), "transform": Mixup(0.5 + index)} for index in range(3)]
+    experiments, group = [run_of(index, **own) for index, own in enumerate(parts)], HeadGroup()
     for events, experiment in zip(together(experiments, group=group), experiments, strict=True):
         check(events, alone(experiment))
     assert programs(group) == {()}
+    assert len({repr(shared_settings(experiment)) for experiment in experiments}) == 1
 
 
 @pytest.mark.parametrize("average", [EMA(decay=0.5), SWAD(converge=1, tolerance=1)])
