@@ -30,7 +30,7 @@ def table(quick: bool) -> Table:
     Raises:
         Disagreement: losses differ by more than rounding.
     """
-    rows, width, steps = (40, 16, 4) if quick else (1600, 1280, 300)
+    rows, width, steps = (40, 16, 4) if quick else (1600, 1280, 200)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         _write(folder / "features.h5", rows, width)
@@ -59,7 +59,7 @@ def _row(folder: Path, method: str, settings: Settings, quick: bool) -> tuple[Ce
     one, other = _losses(jobs, run(False)), _losses(jobs, run(True))
     if not np.allclose(one, other, rtol=1e-4):
         raise Disagreement(f"{method}: got losses {other} in a group, expected {one} as alone")
-    times = interleaved({"alone": lambda: run(False), "together": lambda: run(True)}, rounds=5, quick=quick)
+    times = interleaved({"alone": lambda: run(False), "together": lambda: run(True)}, rounds=3, quick=quick)
     each = attrs.evolve(times, seconds={way: tuple(s / len(jobs) for s in all) for way, all in times.seconds.items()})
     return *(each.milliseconds(way, 0) for way in times.seconds), Spread(*times.ratio("alone", "together"), 1)
 
