@@ -141,7 +141,7 @@ def _refusals(unprivileged, commands):
         input=json.dumps(commands),
         text=True,
         stdout=subprocess.PIPE,
-        env=os.environ | {"PYTHONPATH": str(HERE)},
+        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(HERE), str(HERE.parent)])},
         check=True,
         timeout=300,
     )
