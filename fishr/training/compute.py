@@ -105,7 +105,8 @@ def _suits_fourier(
     sides = [side + 2 * edge - 2 for side, edge in zip(inputs.shape[2:], padding, strict=True)]
     # A tile gives 14 x 14 values. For other sides NNPACK takes Winograd's transforms, which round 15 times as coarsely.
     # The last call also initializes the library.
-    return all(side % 14 in (0, 13) for side in sides) and torch.backends.nnpack.is_available()
+    here = hasattr(torch, "_nnpack_spatial_convolution")
+    return here and all(side % 14 in (0, 13) for side in sides) and torch.backends.nnpack.is_available()
 
 
 @frozen
