@@ -311,13 +311,6 @@ def torchs(loss: Loss, logits: Tensor, labels: Tensor) -> Tensor:
 SIZES: tuple[tuple[int, ...], ...] = ((4, 4), (1, 5, 2), (1,), (1, 1, 1), (7,))
 
 
-# Every size with one loss, and every loss with one size: a loss is of one sample, whatever domain it is in.
-LOSSES_AND_SIZES = [
-    *(("cross-entropy", sizes) for sizes in SIZES),
-    *((loss_name, (1, 5, 2)) for loss_name in LOSSES if loss_name != "cross-entropy"),
-]
-
-
 def slow_but(quick: object, values: Iterable[object]) -> list[Any]:
     """Return parameters of a test; all but one are marked slow."""
     return [pytest.param(value, id=str(value), marks=() if value == quick else pytest.mark.slow) for value in values]

@@ -265,12 +265,10 @@ def all_differentiated(ranks: Ranks, cases: list[Case]) -> list[tuple[list[Tenso
 @pytest.mark.parametrize("count", [2, 4])
 def test_ranks_have_the_value_and_the_gradients_of_one_process(count: int) -> None:
     cases, sizes = list[Case](), sizes_of(ALONE)
-    # Tiles, rounding and rules are each rank's own: of two it shows what they do, of four that there may be more.
+    # Tiles and rounding are each rank's own: of two it shows what they do, of four that there may be more.
     whole, dtypes = next(iter(TILES)), (FLOAT64, torch.float32) if count == 2 else (FLOAT64,)
-    rules = RULES if count == 2 else ("variance", "unbiased with memory", "scale free with memory")
     ways = [(tiles, False) for tiles in (TILES if count == 2 else (whole, "uneven"))] + [(whole, True)]
-    for name, (tiles, gathered), dtype in product(rules, ways, dtypes):
-        rule = RULES[name]
+    for rule, (tiles, gathered), dtype in product(RULES.values(), ways, dtypes):
         given = (x if x is None else x.detach().to(dtype) for x in tensors(sizes, rule))
         cases.append(Case(*given, rule, tiles, gathered))
     expected = [differentiated(ALONE, case, sum(range(1, count + 1))) for case in cases]
