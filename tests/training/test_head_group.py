@@ -30,7 +30,7 @@ ALONE = ("ADRMX", "CDANN", "DANN", "RSC", "SelfReg", "MTL", "URM", "CausIRL_CORA
 
 
 def environments():
-    # The products of heads on a multiple of 8 features have the same bits in any group.
+    # With a multiple of 8 features, the products of a head do not depend on the other heads of its group.
     generator = torch.Generator().manual_seed(0)
     inputs = [torch.randn(30, 8, generator=generator) + index for index in range(4)]
     domains = [Domain(name, x, torch.arange(30) % 3, name) for name, x in zip("ACPS", inputs, strict=True)]
