@@ -24,6 +24,7 @@ from fishr.commands.export import export
 from fishr.commands.join import join
 from fishr.commands.landscape import landscape
 from fishr.commands.predict import predict
+from fishr.commands.report import report
 from fishr.commands.reproduce import reproduce
 from fishr.commands.sweep import sweep
 from fishr.commands.train import train
@@ -41,6 +42,7 @@ from fishr.paths import access_message, is_device_failure
         join,
         analyze,
         landscape,
+        report,
         reproduce,
         sweep,
         explain,

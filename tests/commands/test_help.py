@@ -36,6 +36,7 @@ def test_every_command_is_known_here():
         "export",
         "average",
         "join",
+        "report",
     }
     promised |= {
         "data list",

@@ -1,0 +1,150 @@
+"""Vega-Lite specifications of a report's charts, without colors of their own: a page has a palette for light and dark.
+
+Drag moves a chart; the wheel with Ctrl, or a pinch, zooms; a double click shows it whole again.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+from attrs import frozen
+
+from fishr.errors import InputError
+from fishr.reports.page import Chart
+
+Number = float | int | None
+Scale = Literal["linear", "log", "symlog"]
+# More points on a line than a wide screen has pixels only enlarge the file.
+_POINTS = 600
+_ZOOM: Mapping[str, Any] = {
+    "name": "zoom",
+    "select": {"type": "interval", "zoom": "wheel![event.ctrlKey || event.metaKey || event.shiftKey]"},
+    "bind": "scales",
+}
+
+
+@frozen
+class Curve:
+    """A line of a chart: a name, which decides its color, values over x, and a style, which decides its dashes."""
+
+    name: str
+    values: Sequence[Number]
+    style: str = ""
+
+
+def csv_data(columns: Mapping[str, Sequence[object]]) -> dict[str, Any]:
+    """Return columns of equal length as data of a specification, a few bytes a number; None and NaN are empty.
+
+    Example:
+        >>> csv_data({"x": [1, 2], "y": [0.123456, float("nan")]})["values"]
+        'x,y\\n1,0.12346\\n2,'
+    """
+    rows = (",".join(map(_csv_cell, row)) for row in zip(*columns.values(), strict=True))
+    return {"values": "\n".join([",".join(columns), *rows]), "format": {"type": "csv"}}
+
+
+def curve_chart(
+    title: str,
+    x: Sequence[float | int],
+    curves: Sequence[Curve],
+    *,
+    names: Sequence[str] = (),
+    x_title: str = "step",
+    y_title: str = "",
+    scale: Scale = "linear",
+    percent: bool = False,
+) -> Chart:
+    """Return a chart of lines, with the values of all lines at the x under the pointer.
+
+    Args:
+        title: Heading of the chart.
+        x: T places, ascending; of more than 600, equally many are left out between those that are drawn.
+        curves: Each with T values, None and NaN where it has none; the first style in the alphabet has no dashes.
+        names: Names in the order of their colors, where other charts have more names than this.
+        x_title: Title of the axis.
+        y_title: Likewise.
+        scale: Of the y axis; "log" leaves out what is not positive.
+        percent: Values are shares, shown in percent from 0 to 100.
+
+    Example:
+        >>> chart = curve_chart("accuracy", [0, 10], [Curve("photo", [0.5, 0.75]), Curve("sketch", [0.25, None])])
+        >>> chart.text
+        'photo: 0.5 to 0.75; sketch: 0.25 to 0.25'
+        >>> len(chart.spec["layer"])
+        3
+    """
+    if not curves:
+        raise InputError(f"{title}: got no curve, expected at least one")
+    every = math.ceil(len(x) / _POINTS)
+    chosen = sorted({*range(0, len(x), every), len(x) - 1})
+    columns = {f"c{index}": _drawable([curve.values[i] for i in chosen], scale) for index, curve in enumerate(curves)}
+    form, y_axis = ".1%" if percent else ".4g", _y_axis(y_title, scale, percent)
+    styles, drawn = sorted({curve.style for curve in curves}), list(dict.fromkeys(c.name for c in curves))
+    color = {"scale": {"domain": list(names) or drawn}, "legend": {"title": None, "values": drawn}}
+    dashes = {"scale": {"domain": styles, "range": [[1, 0], [5, 3], [1, 3]][: len(styles)]}, "legend": {"title": None}}
+    layers = list[dict[str, Any]]()
+    for index, curve in enumerate(curves):
+        encoding = {
+            "y": {"field": f"c{index}", "type": "quantitative", **y_axis},
+            "color": {"datum": curve.name, **color},
+        }
+        if len(styles) > 1:
+            encoding["strokeDash"] = {"datum": curve.style, **dashes}
+        mark = {"type": "line", "point": len(chosen) == 1, "clip": True}
+        layers.append({"mark": mark, "transform": [{"filter": f"isValid(datum.c{index})"}], "encoding": encoding})
+    layers[0]["params"] = [_ZOOM]
+    labels = [f"{curve.name} ({curve.style})" if len(styles) > 1 else curve.name for curve in curves]
+    layers.append(_readout(x_title, dict(zip(columns, labels, strict=True)), form))
+    spec = {
+        "width": "container",
+        "height": 280,
+        "data": csv_data({"x": [x[i] for i in chosen], **columns}),
+        "encoding": {
+            "x": {"field": "x", "type": "quantitative", "title": x_title, "scale": {"zero": False, "nice": False}}
+        },
+        "layer": layers,
+    }
+    ends = (_ends(label, curve.values, form) for label, curve in zip(labels, curves, strict=True))
+    return Chart(title, spec, "; ".join(ends))
+
+
+def _readout(x_title: str, labels: Mapping[str, str], form: str) -> dict[str, Any]:
+    """Return a rule at the x nearest to the pointer, with the value of each column there."""
+    numbers = [{"field": f, "type": "quantitative", "title": label, "format": form} for f, label in labels.items()]
+    nearest = {"type": "point", "fields": ["x"], "nearest": True, "on": "pointerover", "clear": "pointerout"}
+    return {
+        "mark": {"type": "rule"},
+        "encoding": {
+            "opacity": {"condition": {"param": "hover", "empty": False, "value": 0.6}, "value": 0},
+            "tooltip": [{"field": "x", "type": "quantitative", "title": x_title}, *numbers],
+        },
+        "params": [{"name": "hover", "select": nearest}],
+    }
+
+
+def _y_axis(title: str, scale: Scale, percent: bool) -> dict[str, Any]:
+    if percent:
+        return {"title": title or None, "scale": {"domain": [0, 1]}, "axis": {"format": "%"}}
+    if scale == "linear":
+        return {"title": title or None, "scale": {"zero": False}}
+    constant = {"constant": 1e-4} if scale == "symlog" else {}
+    axis = {"format": ".2~g", "tickCount": 6}
+    return {"title": title or None, "scale": {"type": scale, **constant}, "axis": axis}
+
+
+def _csv_cell(cell: object) -> str:
+    if isinstance(cell, float):
+        return f"{cell:.5g}" if math.isfinite(cell) else ""
+    if cell is None:
+        return ""
+    text = str(cell)
+    return '"' + text.replace('"', '""') + '"' if isinstance(cell, str) else text
+
+
+def _drawable(values: Sequence[Number], scale: Scale) -> list[Number]:
+    return [None if value is None or (scale == "log" and value <= 0) else value for value in values]
+
+
+def _ends(name: str, values: Sequence[Number], form: str) -> str:
+    known = [value for value in values if value is not None and math.isfinite(value)]
+    return f"{name}: {known[0]:{form}} to {known[-1]:{form}}" if known else f"{name}: no value"

@@ -1,0 +1,177 @@
+"""Reports as a person makes them, parsed; and opened in a browser where there is one."""
+
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import vl_convert
+from bs4 import BeautifulSoup
+
+
+@pytest.fixture
+def reported(call):
+    """Make a report and return it parsed."""
+
+    def make(*arguments):
+        said = call("report", *arguments, "-o", "report.html")
+        assert said.code == 0, said
+        text = Path("report.html").read_text()
+        assert len(text) < 5e6
+        return BeautifulSoup(text, "html.parser")
+
+    return make
+
+
+def tables(section):
+    return [
+        [[cell.text for cell in row.select("td")] for row in one.select("tbody tr")] for one in section.select("table")
+    ]
+
+
+def charts(section):
+    """Each chart's specification by its title; all of them compile."""
+    found = {one.figcaption.text: json.loads(one.script.string) for one in section.select(".chart")}
+    for spec in found.values():
+        vl_convert.vegalite_to_vega(spec)
+    return found
+
+
+def rows(spec):
+    return list(csv.DictReader(spec["data"]["values"].splitlines()))
+
+
+def test_the_page_of_a_run_has_its_scores_curves_and_objective(finished, reported):
+    page = reported(finished)
+    result = json.loads((finished / "result.json").read_text())
+    lines = [json.loads(line) for line in (finished / "metrics.jsonl").read_text().splitlines()]
+    (table,) = tables(page.select_one("#result"))
+    assert table == [
+        [s["name"], s["split"], f"{s['samples']:,}", f"{s['accuracy']:.1%}", f"{s['loss']:.4f}"]
+        for s in result["scores"]
+    ]
+    worst = min(result["scores"], key=lambda score: score["accuracy"])
+    assert page.select_one("tr.strong td").text == worst["name"]
+    assert f"{worst['name']}: {worst['accuracy']:.1%}" in page.select_one("#result dl").text
+
+    curves = charts(page.select_one("#learning-curves"))
+    assert list(curves) == [
+        "Accuracy",
+        "Loss of whole domains",
+        "Risk of each batch",
+        "Penalties, without their weights",
+    ]
+    accuracies = [[float(row[f"c{index}"]) for index in range(4)] for row in rows(curves["Accuracy"])]
+    assert accuracies == [
+        pytest.approx([score["accuracy"] for score in line["scores"]], rel=1e-4) for line in lines if "scores" in line
+    ]
+    steps = [line for line in lines if "loss" in line]
+    risks = [[float(row["c0"]), float(row["c1"])] for row in rows(curves["Risk of each batch"])]
+    assert risks == [
+        pytest.approx([line["domain_losses"][score["name"]] for score in result["scores"][:2]], rel=1e-4)
+        for line in steps
+    ]
+    penalties = [float(row["c0"]) for row in rows(curves["Penalties, without their weights"])]
+    terms = [line["terms"]["fishr"] for line in steps]
+    assert penalties == pytest.approx([term["value"] / term["weight"] for term in terms], rel=1e-4)
+
+    settings = page.select_one("#objective-and-settings")
+    assert "loss at step 4 = " in settings.pre.text
+    assert settings.select("pre")[-1].text == (finished / "config.toml").read_text()
+
+
+def test_a_run_that_has_not_ended_has_the_page_of_its_steps_so_far(interrupted, reported):
+    page = reported(interrupted)
+    assert "not finished" in page.header.text
+    assert "Accuracy" in charts(page)
+    assert len(rows(charts(page)["Risk of each batch"])) == 4
+
+
+def test_a_run_without_metrics_has_a_page(finished, reported):
+    for name in ("metrics.jsonl", "result.json"):
+        (finished / name).unlink()
+    page = reported(finished)
+    assert "has not evaluated" in page.select_one("#result").text
+    assert page.select_one("#learning-curves") is None
+
+
+def test_a_report_replaces_a_report_and_nothing_else(finished, call, refused, home):
+    assert call("report", finished).code == call("report", finished).code == 0
+    assert (finished / "report.html").is_file()
+    (home / "notes.html").write_text("<p>mine</p>")
+    refused(home, ["report", "finished", "-o", "notes.html"], "notes.html: exists already and is not a report")
+    refused(home, ["report", "finished", "-o", "finished"], "finished: exists already and is not a report")
+    refused(home, ["report", "finished", "-o", "nowhere/at/all.html"], "nowhere")
+    refused(home, ["report", "notes.html"], "not a run folder")
+    (finished / "metrics.jsonl").write_text("{")
+    refused(home, ["report", "finished"], "metrics.jsonl")
+
+
+@pytest.fixture(scope="module")
+def browser():
+    sync_api = pytest.importorskip("playwright.sync_api")
+    found = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if found is None:
+        pytest.skip("no Chromium here; install it to test reports in a browser")
+    with sync_api.sync_playwright() as playwright:
+        made = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
+        yield made
+        made.close()
+
+
+@pytest.fixture
+def opened(browser, home):
+    """Open a page at a width, and hold it to no errors, no requests and no sideways scrolling."""
+    pages, problems = [], []
+
+    def open_page(path, width, scheme="light"):
+        page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
+        pages.append(page)
+        page.on(
+            "console", lambda message: problems.append(message.text) if message.type in ("error", "warning") else None
+        )
+        page.on("pageerror", lambda error: problems.append(str(error)))
+        page.on(
+            "request",
+            lambda request: None if request.url.startswith(("file:", "data:")) else problems.append(request.url),
+        )
+        page.goto((home / path).as_uri())
+        page.wait_for_function("document.documentElement.dataset.drawn")
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        return page
+
+    yield open_page
+    for page in pages:
+        page.close()
+    assert not problems
+
+
+@pytest.mark.slow
+def test_a_browser_draws_sorts_and_changes_its_theme(finished, reported, opened):
+    reported(finished)
+    for width in (390, 1440):
+        page = opened("report.html", width)
+        assert [plot.locator(".mark-line path").count() for plot in page.locator(".plot").all()] == [4, 4, 2, 1]
+
+        def column(page=page):
+            return page.locator("#result td:nth-child(4)").all_inner_texts()
+
+        head = page.locator("#result th", has_text="accuracy")
+        head.click()
+        assert head.get_attribute("aria-sort") == "ascending"
+        assert column() == sorted(column(), key=lambda text: float(text[:-1]))
+        head.click()
+        assert column() == sorted(column(), key=lambda text: -float(text[:-1]))
+
+        plot = page.locator(".plot").first
+        plot.scroll_into_view_if_needed()
+        plot.hover(position={"x": 200, "y": 150})
+        assert "flip 0.2" in page.locator("#vg-tooltip-element.visible").inner_text()
+
+        before = page.evaluate("getComputedStyle(document.body).backgroundColor")
+        page.locator("#theme").click()
+        page.wait_for_function("document.documentElement.dataset.drawn === 'dark'")
+        assert page.evaluate("getComputedStyle(document.body).backgroundColor") != before
+        assert page.locator(".mark-line path").count() == 11
+    assert opened("report.html", 390, "dark").locator("#theme").inner_text() == "Light"
