@@ -3,6 +3,7 @@
 import inspect
 import types
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin
 
@@ -26,6 +27,7 @@ def family_of(declared: Any, families: tuple[Family, ...]) -> Family | None:
     return next((family for family in families if family.protocol is declared), None)
 
 
+@cache
 def alternatives(declared: object) -> tuple[Any, ...]:
     """Return the members of a union without None, or the type alone when it is no union."""
     members = get_args(declared) if is_union(declared) else (declared,)
@@ -53,12 +55,14 @@ def is_mapping(declared: object) -> bool:
     return get_origin(declared) in (dict, Mapping) and get_args(declared)[0] is str
 
 
+@cache
 def is_flat(cls: Any) -> bool:
     """Return whether a class is built from named entries, ``cls(**entries)``, which are its table."""
     kinds = [parameter.kind for parameter in inspect.signature(cls).parameters.values()]
     return kinds == [inspect.Parameter.VAR_KEYWORD]
 
 
+@cache
 def settings(cls: Any) -> dict[str, "attrs.Attribute[Any]"]:
     """Return the fields that building a class takes, by the keys of its table."""
     try:

@@ -5,7 +5,7 @@ import inspect
 import os
 import sys
 from contextlib import suppress
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, TypeGuard, cast
 
@@ -66,15 +66,7 @@ class Family:
         return None if module is None else getattr(importlib.import_module(module), name)
 
     def builtin(self, name: str) -> type[Any] | None:
-        found = self.exported(name)
-        if name == self.wrapper or not isinstance(found, type) or self.misfit(found) is not None:
-            return None
-        for method, arguments in self.methods.items():
-            own, returned = getattr(found, method), _returned(getattr(self.protocol, method))
-            # A moving average takes as many arguments as a penalty does, but others.
-            if _arguments(own)[1 : len(arguments) + 1] != arguments or returned not in (None, _returned(own)):
-                return None
-        return found
+        return _builtin(self, name)
 
     def find(self, kind: object, plugins: tuple[str, ...] | None) -> Any:
         """Return the class or function that a kind names; ``plugins`` None: of any module that is imported already."""
@@ -135,6 +127,19 @@ FAMILIES = (
     Family(WeightAverage, ("fishr.averages",)),
     Family(Batches, ("fishr.data",), wrapper="FunctionBatches", arguments=("domains", "generator")),
 )
+
+
+@cache
+def _builtin(family: Family, name: str) -> type[Any] | None:
+    found = family.exported(name)
+    if name == family.wrapper or not isinstance(found, type) or family.misfit(found) is not None:
+        return None
+    for method, arguments in family.methods.items():
+        own, returned = getattr(found, method), _returned(getattr(family.protocol, method))
+        # A moving average takes as many arguments as a penalty does, but others.
+        if _arguments(own)[1 : len(arguments) + 1] != arguments or returned not in (None, _returned(own)):
+            return None
+    return found
 
 
 def plugin_name(found: Any) -> str:

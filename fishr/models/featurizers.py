@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 import torch
 from attrs import evolve, field, frozen, has
 from attrs.validators import deep_iterable, optional
-from torch import nn
+from torch import Tensor, nn
 
 from fishr.checks import layer_names, number, whole
 from fishr.errors import InputError
@@ -190,7 +190,7 @@ class FeatureDropout:
     """Featurizer for inputs that are features already: it flattens them and applies dropout.
 
     Args:
-        rate: Dropout rate while training; evaluation drops nothing.
+        rate: Dropout rate while training; evaluation drops nothing. On a CPU it is rounded to a multiple of 2⁻¹⁶.
 
     Raises:
         InputError: The rate is outside 0 to 1.
@@ -205,8 +205,27 @@ class FeatureDropout:
 
     def __call__(self, shape: tuple[int, ...], generator: torch.Generator) -> nn.Module:
         """Return the module from inputs [N, *shape] to features [N, F]; it has no weights."""
-        return nn.Sequential(nn.Flatten(), *([nn.Dropout(self.rate)] if self.rate else []))
+        return nn.Sequential(nn.Flatten(), *([_Dropout(self.rate)] if self.rate else []))
 
     def features(self, shape: tuple[int, ...]) -> int:
         """Return F, the number of features for inputs [N, *shape]."""
         return prod(shape)
+
+
+class _Dropout(nn.Dropout):
+    def forward(self, input: Tensor) -> Tensor:
+        eager = input.device.type == "cpu" and not torch.compiler.is_compiling()
+        if not self.training or not eager or not input.is_floating_point():
+            return super().forward(input)
+        return input * dropout_factors(input, self.p)
+
+
+def dropout_factors(like: Tensor, rate: float, generator: torch.Generator | None = None) -> Tensor:
+    """Return 0 for what dropout drops of a tensor, and for the rest a number that makes the mean 1."""
+    # 16 bits for each element instead of torch's 64 take a fifth of the time.
+    dropped, wide = min(round(rate * 2**16), 2**16 - 1), torch.promote_types(like.dtype, torch.float32)
+    words = like.new_empty((like.numel() + 3) // 4, dtype=torch.int64).random_(-(2**63), None, generator=generator)
+    bits, last = words.view(torch.int16)[: like.numel()].view(like.shape), dropped - 2**15 - 1
+    # 1 above the last that is dropped; clamped, because comparisons are slower and have no rule under vmap.
+    kept = bits.to(wide).sub_(last).clamp(0, 1)
+    return kept.mul_(2**16 / (2**16 - dropped)).to(like.dtype)

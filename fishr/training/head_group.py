@@ -16,6 +16,7 @@ from attrs import evolve
 from torch import Tensor
 
 from fishr.data.shared_rows import SharedRows, rows_of
+from fishr.seeding import named_generator
 from fishr.training.evaluation import DomainScore, averaged, evaluate
 from fishr.training.head_members import (
     Member,
@@ -179,12 +180,16 @@ class HeadGroup:
         rows = torch.cat([head.rows[own] for head, (own, _) in zip(heads, drawn, strict=True)])
         labels = torch.stack([head.labels[own] for head, (own, _) in zip(heads, drawn, strict=True)])
         inputs = self._table(heads[0]).index_select(0, rows).unflatten(0, (len(heads), -1))
-        if not any(head.changes_batch for head in heads):
-            return inputs, labels, sizes
-        drawn = [DomainBatch(one, other, sizes) for one, other in zip(inputs, labels, strict=True)]
-        made = [head.changed(batch, seed) for head, batch, seed in zip(heads, drawn, seeds, strict=True)]
-        inputs, labels = (torch.stack(each) for each in zip(*((b.inputs, b.labels) for b in made), strict=True))
-        return inputs, labels, made[0].sizes
+        if heads[0].experiment.transform is not None:
+            outputs, made = heads[0].started.model.outputs, list[DomainBatch]()
+            for head, own, other, seed in zip(heads, inputs, labels, seeds, strict=True):
+                transform: Any = head.experiment.transform
+                made.append(transform(DomainBatch(own, other, sizes), named_generator(seed, "transform"), outputs))
+            inputs, labels = (torch.stack(each) for each in zip(*((b.inputs, b.labels) for b in made), strict=True))
+            sizes = made[0].sizes
+        for head, own, seed in zip(heads, inputs, seeds, strict=True):
+            head.drop(own, seed)
+        return inputs, labels, sizes
 
     def _evaluate(self, run: int, *given: Any, **options: Any) -> tuple[DomainScore, ...]:
         """See ``evaluate``."""
@@ -192,7 +197,7 @@ class HeadGroup:
         if head is not None and not self._scores_alone:
             try:
                 if experiment.average is not None and state.average is not None:
-                    return self._scored([head], [averaged(model, experiment, state).parameters])[0]
+                    return self._scored([head], [averaged(model, experiment, state).parameters], wide=False)[0]
                 if head.scores is None or head.state.parameters is not state.parameters:
                     head.state = state
                     others = [other for other in self._heads.values() if other.state.step == state.step]
@@ -206,11 +211,11 @@ class HeadGroup:
                 self._scores_alone = True
         return evaluate(*given, **options)
 
-    def _scored(self, heads: Sequence[Member], weights: Sequence[dict[str, Tensor]]) -> list[tuple[DomainScore, ...]]:
-        first = heads[0]
-        return score_heads(
-            first.started.model, first.experiment.loss, weights, [head.started.domains for head in heads]
-        )
+    def _scored(
+        self, heads: Sequence[Member], weights: Sequence[dict[str, Tensor]], wide: bool = True
+    ) -> list[tuple[DomainScore, ...]]:
+        first, domains = heads[0], [head.started.domains for head in heads]
+        return score_heads(first.started.model, first.experiment.loss, weights, domains, wide)
 
     def _table(self, head: Member) -> Tensor:
         return rows_of(head.started.domains.training[0]).table

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from fishr.data.batches import Minibatch
 from fishr.data.shared_rows import rows_of
-from fishr.models.featurizers import FeatureDropout
-from fishr.seeding import named_generator, seeded
+from fishr.models.featurizers import FeatureDropout, dropout_factors
+from fishr.seeding import seeded
 from fishr.tensor_trees import leaves
 from fishr.training.compute import Compute
 from fishr.training.evaluation import DomainScore
@@ -28,7 +28,7 @@ from fishr.training.optimizers import SGD, Adam, AdamW, OptimizerState
 from fishr.training.state import TrainingState
 from fishr.training.step import NotFinite, StepRecord
 from fishr.transforms.mixup import Mixup
-from fishr.types import HEAD, DomainBatch
+from fishr.types import HEAD
 
 
 def shared_settings(experiment: Experiment) -> Experiment | None:
@@ -73,6 +73,7 @@ class Member:
     counts: list[int]  # samples of each training domain
     optimizer: str
     generator: torch.Generator = field(factory=torch.Generator)
+    _noise: torch.Generator = field(factory=torch.Generator)
     made: "tuple[TrainingState, StepRecord] | NotFinite | None" = None  # from ``state``
     scores: tuple[DomainScore, ...] | None = None  # of ``state``
 
@@ -113,20 +114,18 @@ class Member:
         return torch.cat(drawn), tuple(map(len, drawn))
 
     @property
-    def changes_batch(self) -> bool:
-        experiment: Any = self.experiment
-        dropout = isinstance(experiment.featurizer, FeatureDropout) and experiment.featurizer.rate > 0
-        return experiment.transform is not None or dropout
+    def dropout(self) -> float:
+        """Return the rate of dropout of features."""
+        featurizer = self.experiment.featurizer
+        return featurizer.rate if isinstance(featurizer, FeatureDropout) else 0.0
 
-    def changed(self, batch: DomainBatch, seed: int) -> DomainBatch:
-        """Return the transformed batch, after dropout of features."""
-        model, transform = self.started.model, self.experiment.transform
-        if transform is not None:
-            batch = transform(batch, named_generator(seed, "transform"), model.outputs)
-        if isinstance(self.experiment.featurizer, FeatureDropout):
-            with seeded(seed, batch.labels.device):
-                batch = evolve(batch, inputs=model.featurizer(batch.inputs))
-        return batch
+    def drop(self, inputs: Tensor, seed: int) -> None:
+        """Apply dropout of features in place, with the draws of a step's seed."""
+        if self.dropout and inputs.device.type == "cpu":
+            inputs *= dropout_factors(inputs, self.dropout, self._noise.manual_seed(seed))
+        elif self.dropout:
+            with seeded(seed, inputs.device):
+                inputs.copy_(self.started.model.featurizer(inputs).view_as(inputs))
 
 
 @frozen(eq=False)

@@ -6,7 +6,14 @@ from torch import nn
 from fishr.data.images.preprocessing import Preprocessing
 from fishr.errors import InputError
 from fishr.methods import ARM, MTL, Activated, Anchored, LabelAndDomain
-from fishr.models.featurizers import MLP, MNISTCNN, FeatureDropout, published_preprocessing, without_weights
+from fishr.models.featurizers import (
+    MLP,
+    MNISTCNN,
+    FeatureDropout,
+    dropout_factors,
+    published_preprocessing,
+    without_weights,
+)
 from fishr.models.resnet import ResNet
 from fishr.training import Frozen
 
@@ -96,10 +103,45 @@ def dropout(rate: float, shape: tuple[int, ...] = (4,)) -> torch.nn.Module:
 
 
 def test_training_drops_a_share_and_scales_up_the_rest():
-    features = dropout(0.2)(torch.ones(5000, 4))
-    assert sorted(features.unique().tolist()) == [0, 1.25]
-    # 20,000 draws: the share's standard deviation is 0.003.
-    assert (features == 0).float().mean().item() == pytest.approx(0.2, abs=0.015)
+    features = dropout(0.25)(torch.ones(5000, 4))
+    assert features.unique().tolist() == pytest.approx([0, 4 / 3])
+    dropped = (features == 0).double()
+    # 20,000 draws: the share's standard deviation is 0.003. Draws next to each other are bits of one word.
+    assert dropped.mean().item() == pytest.approx(0.25, abs=0.015)
+    for other in (*range(1, 4), 4, 8):
+        both = dropped.flatten()[other:] * dropped.flatten()[:-other]
+        assert both.mean().item() == pytest.approx(0.25**2, abs=0.01)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
+@pytest.mark.parametrize(("rate", "kept"), [(1e-6, 1), (0.2, 1 - 13107 / 2**16), (0.5, 0.5), (1 - 1e-9, 2**-16)])
+def test_a_rate_is_a_multiple_of_two_to_the_minus_16_and_the_mean_is_exact(rate, kept, dtype):
+    factors = dropout_factors(torch.ones(100_000, dtype=dtype), rate)
+    assert factors.dtype == dtype
+    if dtype == torch.float64:
+        assert {*factors.unique().tolist()} <= {0, 1 / kept}
+    assert (factors > 0).double().mean().item() == pytest.approx(kept, abs=0.01)
+
+
+def test_dropout_follows_torchs_seed_and_hands_gradients_to_what_it_keeps():
+    inputs = torch.randn(3, 2, 5, requires_grad=True)
+    draws = [dropout(0.5, (2, 5)) for _ in range(2)]
+    torch.manual_seed(1)
+    features = draws[0](inputs)
+    features.sum().backward()
+    assert torch.equal(inputs.grad.flatten(1) * inputs.flatten(1), features)
+    assert not torch.equal(draws[0](inputs) == 0, features == 0)
+    torch.manual_seed(1)
+    assert torch.equal(draws[1](inputs), features)
+    assert dropout(0.5)(torch.ones(0, 4)).shape == (0, 4)
+
+
+def test_dropout_of_a_compiled_module_and_of_each_sample_alone():
+    compiled = torch.compile(dropout(0.5), backend="eager")
+    alone = torch.func.vmap(dropout(0.5).forward, randomness="different")
+    for features in (compiled(torch.ones(400, 4)), alone(torch.ones(400, 1, 4))):
+        assert features.unique().tolist() == [0, 2]
+        assert (features == 0).double().mean().item() == pytest.approx(0.5, abs=0.1)
 
 
 def test_evaluation_hands_on_everything():

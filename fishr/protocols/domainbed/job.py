@@ -123,7 +123,7 @@ class Job:
             loss=settings.loss or CrossEntropy(),
             objective=method.objective_for(hparams, domains),
             optimizer=_with_drawn(settings.optimizer or Adam(lr=1.0), hparams),
-            batches=Minibatch(self.batch_size, replace=True),
+            batches=Minibatch(int(hparams["batch_size"]), replace=True),
             steps=self.steps,
             evaluate_every=self.evaluate_every,
             evaluate_from=1,

@@ -149,13 +149,15 @@ class Settings:
 
     def method(self, name: str) -> Method:
         """Return a method by name."""
-        known = {**METHODS, **{own: mine.method() for own, mine in self.methods.items()}}
-        if name not in known:
+        if name in self.methods:
+            return self.methods[name].method()
+        if name not in METHODS:
+            known = (*METHODS, *self.methods)
             raise InputError(
                 f"algorithm: got {name!r}, expected one of {', '.join(known)}; "
                 f"{_near(name, known)}describe one of your own under settings.methods"
             )
-        return known[name]
+        return METHODS[name]
 
     def benchmark(self, dataset: str) -> Benchmark:
         """Return the properties of a data set."""
