@@ -3,12 +3,14 @@
 import pytest
 import torch
 
+from fishr.data.batches import Minibatch
 from fishr.data.domains import Domain
 from fishr.data.environments import Environments, HeldOut
 from fishr.data.shared_rows import in_one_table
 from fishr.losses import CrossEntropy
 from fishr.models import MLP, LinearHead, MLPHead
-from fishr.training import Adam, Experiment, Objective, evaluate
+from fishr.training import Adam, Experiment, Objective
+from fishr.training.evaluation import evaluate
 from fishr.training.head_scores import score_heads
 from fishr.training.model import build_model
 from fishr.training.state import first_state, with_weights
@@ -30,6 +32,8 @@ def scored(head, count, environments, wide=True):
         loss=CrossEntropy(),
         objective=Objective(),
         optimizer=Adam(lr=0.1),
+        batches=Minibatch(8),
+        steps=1,
     )
     domains = experiment.data(0, None)
     model = build_model(experiment, domains)
