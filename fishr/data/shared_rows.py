@@ -46,16 +46,15 @@ class SharedRows:
         return read if out is None else out.copy_(read)
 
 
-def in_one_table(environments: Environments) -> tuple[Environments, Environments]:
-    """Return environments whose inputs are views of one table, and the same with their rows of it."""
-    table = torch.cat([tensor for domain in environments.domains if isinstance(tensor := domain.inputs, Tensor)])
-    views, shared, start = [], [], 0
+def in_one_table(environments: Environments, device: torch.device) -> Environments:
+    """Return environments whose inputs are rows of one table on a device."""
+    table = torch.cat([domain.inputs for domain in environments.domains if isinstance(domain.inputs, Tensor)])
+    table, start, shared = table.to(device), 0, list[Domain]()
     for domain in environments.domains:
         stop = start + len(domain.labels)
-        views.append(evolve(domain, inputs=table[start:stop]))
         shared.append(evolve(domain, inputs=SharedRows(table, torch.arange(start, stop))))
         start = stop
-    return evolve(environments, domains=tuple(views)), evolve(environments, domains=tuple(shared))
+    return evolve(environments, domains=tuple(shared))
 
 
 def rows_of(domain: Domain) -> SharedRows:

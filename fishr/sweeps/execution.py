@@ -193,7 +193,8 @@ def _train(folder: Path, job: Job, text: str, conditions: Conditions, by: StepFu
     """Train a job from its last checkpoint to its results.jsonl."""
     if torch.cuda.is_initialized():
         torch.cuda.reset_peak_memory_stats()
-    experiment, data_dir = with_cached_features(job.experiment(), by is not None), conditions.data_dir
+    data_dir, device = conditions.data_dir, resolve_device(conditions.device)
+    experiment = with_cached_features(job.experiment(), None if by is None else device)
     options: Any = {"data_dir": data_dir, "device": conditions.device, "resume": True, "by": by}
     try:
         events = run(experiment, folder, experiment_text=text, **options)
@@ -220,21 +221,26 @@ def recorded(events: Generator[Event], folder: Path, job: Job, threads: int) -> 
             yield event
 
 
-def with_cached_features(experiment: Experiment, shared: bool = False) -> Experiment:
-    """Return the experiment, reading its feature file only if the job before had another; ``shared``: as one table."""
+def with_cached_features(experiment: Experiment, shared: torch.device | None = None) -> Experiment:
+    """Return the experiment, reading its feature file only if the job before had another.
+
+    ``shared``: the device of one table of all features, of which the inputs of all jobs are rows.
+    """
     data = experiment.data
     if not (isinstance(data, HeldOut) and isinstance(data.source, FeatureEnvironments)):
         return experiment
     source = data.source
-    cached = attrs.evolve(data, source=lambda seed, data_dir: _read_features(source, data_dir)[shared])
+    cached = attrs.evolve(data, source=lambda seed, data_dir: _read_features(source, data_dir, shared))
     return attrs.evolve(experiment, data=cached)
 
 
-@lru_cache(maxsize=1)
-def _read_features(source: FeatureEnvironments, data_dir: Path | None) -> tuple[Environments, Environments]:
+@lru_cache(maxsize=2)
+def _read_features(
+    source: FeatureEnvironments, data_dir: Path | None, shared: torch.device | None = None
+) -> Environments:
     # Reading the file costs a job more than its training; no seed changes it.
     environments = source(0, data_dir)
-    return in_one_table(environments) if source.at is None else (environments, environments)
+    return environments if shared is None else in_one_table(environments, shared)
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from fishr.training.compute import resolve_device
 from fishr.training.head_group import HeadGroup, shared_settings
 from fishr.training.loop import Started, Stepped
 
-MOST = 24  # heads of a group; more save little
+MOST = {"cpu": 24, "cuda": 128}  # heads of a group; more save little
 
 
 def groups_of(jobs: Sequence[Job], conditions: Conditions, workers: int) -> tuple[tuple[Job, ...], ...]:
@@ -20,7 +20,7 @@ def groups_of(jobs: Sequence[Job], conditions: Conditions, workers: int) -> tupl
     alike = dict[Hashable, list[Job]]()
     for job in jobs:
         alike.setdefault(_in_common(job, conditions) or job.name, []).append(job)
-    most = max(1, min(MOST, ceil(len(jobs) / max(1, workers))))
+    most = max(1, min(MOST.get(resolve_device(conditions.device).type, 1), ceil(len(jobs) / max(1, workers))))
     found = list[tuple[Job, ...]]()
     for members in alike.values():
         # Next to each other where one optimizer updates them.
@@ -33,7 +33,7 @@ def groups_of(jobs: Sequence[Job], conditions: Conditions, workers: int) -> tupl
 def _in_common(job: Job, conditions: Conditions) -> Hashable:
     """Return what the jobs of a group have in common; None for a job that is trained alone."""
     features = None if job.settings.features_at else job.settings.features.get(job.dataset)
-    if not conditions.together or features is None or resolve_device(conditions.device).type != "cpu":
+    if not conditions.together or features is None or resolve_device(conditions.device).type not in MOST:
         return None
     settings = shared_settings(job.experiment())
     return None if settings is None else (job.dataset, features, len(job.test_envs), repr(settings))

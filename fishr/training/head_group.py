@@ -16,6 +16,7 @@ from attrs import evolve
 from torch import Tensor
 
 from fishr.data.shared_rows import SharedRows, rows_of
+from fishr.mixed_samples import mixes_samples
 from fishr.seeding import named_generator
 from fishr.training.evaluation import DomainScore, averaged, evaluate
 from fishr.training.head_members import (
@@ -64,6 +65,8 @@ class HeadGroup:
         shared = all(isinstance(rows, SharedRows) for rows in inputs) and len(tables) == 1
         if shared and not started.state.buffers and shared_settings(started.experiment) is not None:
             self._heads[run] = Member.of(started)
+            # A domain's features depend on its samples together.
+            self._scores_alone |= mixes_samples(started.model.featurizer)
 
     def leave(self, run: int) -> None:
         """Forget a run that has ended."""
@@ -95,7 +98,8 @@ class HeadGroup:
 
     def _advance_alone(self, head: Member, state: TrainingState) -> tuple[TrainingState, StepRecord]:
         rows, sizes = head.draw()
-        batch = DomainBatch(self._table(head)[head.rows[rows]], head.labels[rows], sizes)
+        table = self._table(head)
+        batch = DomainBatch(table[head.rows[rows]], head.labels[rows].to(table.device), sizes)
         return advance(head.started.model, head.experiment, evolve(state, generator=head.generator.get_state()), batch)
 
     def _compute(self, head: Member) -> None:
@@ -131,7 +135,8 @@ class HeadGroup:
         return tuple(other for other in waiting if other.rest() == rest), zero
 
     def _gradients(self, program: Program, batch: tuple[Tensor, Tensor, tuple[int, ...]], stack: Stack) -> Gradients:
-        given = torch.tensor([outer_weights(head.experiment.objective, stack.step) for head in stack.heads])
+        weights = [outer_weights(head.experiment.objective, stack.step) for head in stack.heads]
+        given = torch.tensor(weights, device=batch[0].device)
         if program.tried:
             return program.gradients(stack.weights, batch, given, stack.penalty, stack.step)
         with warnings.catch_warnings():
@@ -179,7 +184,9 @@ class HeadGroup:
         sizes = drawn[0][1]
         rows = torch.cat([head.rows[own] for head, (own, _) in zip(heads, drawn, strict=True)])
         labels = torch.stack([head.labels[own] for head, (own, _) in zip(heads, drawn, strict=True)])
-        inputs = self._table(heads[0]).index_select(0, rows).unflatten(0, (len(heads), -1))
+        table = self._table(heads[0])
+        labels = labels.to(table.device)
+        inputs = table.index_select(0, rows.to(table.device)).unflatten(0, (len(heads), -1))
         if heads[0].experiment.transform is not None:
             outputs, made = heads[0].started.model.outputs, list[DomainBatch]()
             for head, own, other, seed in zip(heads, inputs, labels, seeds, strict=True):

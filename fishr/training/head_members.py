@@ -68,7 +68,8 @@ class Member:
 
     started: Started
     state: TrainingState  # the last one that is known
-    rows: Tensor  # of the table, of all training samples
+    # Rows of the table and labels of all training samples, on the CPU, where batches are drawn.
+    rows: Tensor
     labels: Tensor
     counts: list[int]  # samples of each training domain
     optimizer: str
@@ -80,7 +81,8 @@ class Member:
     @classmethod
     def of(cls, started: Started) -> "Member":
         domains = started.domains.training
-        rows, labels = torch.cat([rows_of(d).rows for d in domains]), torch.cat([d.labels for d in domains])
+        rows = torch.cat([rows_of(domain).rows for domain in domains]).cpu()
+        labels = torch.cat([domain.labels for domain in domains]).cpu()
         counts = [len(domain.labels) for domain in domains]
         return cls(started, started.state, rows, labels, counts, repr(started.experiment.optimizer))
 

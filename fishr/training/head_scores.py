@@ -15,7 +15,7 @@ from fishr.training.evaluation import DomainScore
 from fishr.training.model import Model, evaluating
 
 _CHUNK = 1 << 20  # numbers of a chunk of inputs and logits, which the caches of a core hold
-_CHUNK_ON_GPU = 1 << 26
+_CHUNK_ON_GPU = 1 << 23
 _TOGETHER = 8  # heads of one product; always as many, so that no bit depends on the number of heads
 
 

@@ -222,13 +222,13 @@ def test_a_feature_file_is_read_once(plan, conditions, monkeypatch, whole, resul
 
 
 @pytest.mark.slow
-def test_only_the_last_feature_file_is_kept(job, feature_file, tmp_path):
-    for rows in (12, 16):
+def test_only_the_last_feature_files_are_kept(job, feature_file, tmp_path):
+    for rows in (12, 16, 20):
         path = feature_file(tmp_path / f"{rows}.h5", rows=rows)
         settings = attrs.evolve(job.settings, features={"PACS": str(path)})
         experiment = execution.with_cached_features(attrs.evolve(job, settings=settings).experiment())
         assert sum(len(domain.labels) for domain in experiment.data(0, None).evaluation[-4:]) == 4 * (rows // 5)
-    assert execution._read_features.cache_info().currsize == 1
+    assert execution._read_features.cache_info().currsize == 2
     assert execution.with_cached_features(colored_digits()) == colored_digits()
 
 

@@ -34,7 +34,8 @@ def environments():
     generator = torch.Generator().manual_seed(0)
     inputs = [torch.randn(30, 8, generator=generator) + index for index in range(4)]
     domains = [Domain(name, x, torch.arange(30) % 3, name) for name, x in zip("ACPS", inputs, strict=True)]
-    return in_one_table(Environments(tuple(domains), 3))
+    whole = Environments(tuple(domains), 3)
+    return whole, in_one_table(whole, torch.device("cpu"))
 
 
 PLAIN, SHARED = environments()

@@ -19,7 +19,8 @@ GENERATOR = torch.Generator().manual_seed(0)
 DOMAINS = tuple(
     Domain(name, torch.randn(101, 1280, generator=GENERATOR), torch.arange(101) % 7, name) for name in "ACPS"
 )
-PLAIN, SHARED = in_one_table(Environments(DOMAINS, 7))
+PLAIN = Environments(DOMAINS, 7)
+SHARED = in_one_table(PLAIN, torch.device("cpu"))
 
 
 def scored(head, count, environments, wide=True):
