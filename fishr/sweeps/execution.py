@@ -222,10 +222,7 @@ def recorded(events: Generator[Event], folder: Path, job: Job, threads: int) -> 
 
 
 def with_cached_features(experiment: Experiment, shared: torch.device | None = None) -> Experiment:
-    """Return the experiment, reading its feature file only if the job before had another.
-
-    ``shared``: the device of one table of all features, of which the inputs of all jobs are rows.
-    """
+    """Return the experiment, reading a feature file once; ``shared``: the device of one table of all features."""
     data = experiment.data
     if not (isinstance(data, HeldOut) and isinstance(data.source, FeatureEnvironments)):
         return experiment
