@@ -1,4 +1,7 @@
-from .charts import Curve, csv_data, curve_chart
+from .analysis_page import analysis_page
+from .charts import Curve, csv_data, curve_chart, point_chart
+from .data_section import RunData, load_run_data
+from .matrix_chart import matrix_chart
 from .page import Chart, Columns, Facts, Listing, Page, Picture, Section, Table, Text, page_html, write_page
 from .run_page import run_page
 
@@ -10,12 +13,17 @@ __all__ = [
     "Listing",
     "Page",
     "Picture",
+    "RunData",
     "Section",
     "Table",
     "Text",
+    "analysis_page",
     "csv_data",
     "curve_chart",
+    "load_run_data",
+    "matrix_chart",
     "page_html",
+    "point_chart",
     "run_page",
     "write_page",
 ]

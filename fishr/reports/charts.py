@@ -3,11 +3,13 @@
 Drag moves a chart; the wheel with Ctrl, or a pinch, zooms; a double click shows it whole again.
 """
 
+import csv
 import math
 from collections.abc import Mapping, Sequence
+from io import StringIO
 from typing import Any, Literal
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from fishr.errors import InputError
 from fishr.reports.page import Chart
@@ -36,11 +38,18 @@ def csv_data(columns: Mapping[str, Sequence[object]]) -> dict[str, Any]:
     """Return columns of equal length as data of a specification, a few bytes a number; None and NaN are empty.
 
     Example:
-        >>> csv_data({"x": [1, 2], "y": [0.123456, float("nan")]})["values"]
-        'x,y\\n1,0.12346\\n2,'
+        >>> csv_data({"x": [1, 2], "y": [0.123456, float("nan")]})["values"].splitlines()
+        ['x,y', '1,0.12346', '2,']
     """
-    rows = (",".join(map(_csv_cell, row)) for row in zip(*columns.values(), strict=True))
-    return {"values": "\n".join([",".join(columns), *rows]), "format": {"type": "csv"}}
+    text = StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows([_short(cell) for cell in row] for row in zip(*columns.values(), strict=True))
+    # Else a name such as 2020-01-01 becomes a date.
+    parse = {
+        name: "string" if any(isinstance(v, str) for v in column) else "number" for name, column in columns.items()
+    }
+    return {"values": text.getvalue(), "format": {"type": "csv", "parse": parse}}
 
 
 def curve_chart(
@@ -80,7 +89,7 @@ def curve_chart(
     columns = {f"c{index}": _drawable([curve.values[i] for i in chosen], scale) for index, curve in enumerate(curves)}
     form, y_axis = ".1%" if percent else ".4g", _y_axis(y_title, scale, percent)
     styles, drawn = sorted({curve.style for curve in curves}), list(dict.fromkeys(c.name for c in curves))
-    color = {"scale": {"domain": list(names) or drawn}, "legend": {"title": None, "values": drawn}}
+    color = {"scale": {"domain": list(dict.fromkeys([*names, *drawn]))}, "legend": {"title": None, "values": drawn}}
     dashes = {"scale": {"domain": styles, "range": [[1, 0], [5, 3], [1, 3]][: len(styles)]}, "legend": {"title": None}}
     layers = list[dict[str, Any]]()
     for index, curve in enumerate(curves):
@@ -108,6 +117,66 @@ def curve_chart(
     return Chart(title, spec, "; ".join(ends))
 
 
+def aligned(parts: Sequence[tuple[Sequence[int], Sequence[Curve]]]) -> tuple[list[int], list[Curve]]:
+    """Return curves over several lists of steps as curves over all of these steps."""
+    steps = sorted({step for at, _ in parts for step in at})
+    found = [(dict(zip(at, one.values, strict=True)), one) for at, curves in parts for one in curves]
+    return steps, [evolve(one, values=[known.get(step) for step in steps]) for known, one in found]
+
+
+def point_chart(
+    title: str,
+    groups: Mapping[str, tuple[Sequence[Number], Sequence[Number]]],
+    text: str,
+    *,
+    x_title: str,
+    y_title: str,
+) -> Chart:
+    """Return a chart of points in groups by color, on logarithmic axes with the line on which both are equal.
+
+    Args:
+        title: Heading of the chart.
+        groups: Positive x and y of each group's points, by its name.
+        text: The chart in words.
+        x_title: Title of the axis.
+        y_title: Likewise.
+
+    Example:
+        >>> chart = point_chart("sizes", {"photo": ([1.0, 10.0], [2.0, 9.0])}, "two points", x_title="x", y_title="y")
+        >>> chart.spec["layer"][0]["data"]["values"].splitlines()
+        ['name,x,y', 'photo,1,2', 'photo,10,9']
+    """
+    points = [(name, x, y) for name, columns in groups.items() for x, y in zip(*columns, strict=True)]
+    names, xs, ys = zip(*points, strict=True) if points else ((), (), ())
+    known = [[value for value in column if value is not None] for column in (xs, ys)]
+    ends = max(min(one, default=1.0) for one in known), min(max(one, default=1.0) for one in known)
+    x, y = (
+        {"field": f, "type": "quantitative", "title": name, **_y_axis(name, "log", percent=False)}
+        for f, name in (("x", x_title), ("y", y_title))
+    )
+    color = {"field": "name", "type": "nominal", "scale": {"domain": list(groups)}, "legend": {"title": None}}
+    tooltip = [
+        {"field": "name", "title": "domain"},
+        *(
+            {"field": f, "title": t, "format": ".4g", "type": "quantitative"}
+            for f, t in (("x", x_title), ("y", y_title))
+        ),
+    ]
+    mark = {"type": "point", "filled": True, "opacity": 0.5, "size": 18, "clip": True}
+    points_layer = {"data": csv_data({"name": names, "x": xs, "y": ys}), "mark": mark, "params": [_ZOOM]}
+    equal = {
+        "data": csv_data({"x": ends, "y": ends}),
+        "mark": {"type": "line", "strokeDash": [4, 4], "strokeWidth": 1, "color": "gray", "clip": True},
+    }
+    spec = {
+        "width": "container",
+        "height": 280,
+        "encoding": {"x": x, "y": y},
+        "layer": [points_layer | {"encoding": {"color": color, "tooltip": tooltip}}, equal],
+    }
+    return Chart(title, spec, text, many=True)
+
+
 def _readout(x_title: str, labels: Mapping[str, str], form: str) -> dict[str, Any]:
     """Return a rule at the x nearest to the pointer, with the value of each column there."""
     numbers = [{"field": f, "type": "quantitative", "title": label, "format": form} for f, label in labels.items()]
@@ -132,13 +201,10 @@ def _y_axis(title: str, scale: Scale, percent: bool) -> dict[str, Any]:
     return {"title": title or None, "scale": {"type": scale, **constant}, "axis": axis}
 
 
-def _csv_cell(cell: object) -> str:
+def _short(cell: object) -> object:
     if isinstance(cell, float):
         return f"{cell:.5g}" if math.isfinite(cell) else ""
-    if cell is None:
-        return ""
-    text = str(cell)
-    return '"' + text.replace('"', '""') + '"' if isinstance(cell, str) else text
+    return cell
 
 
 def _drawable(values: Sequence[Number], scale: Scale) -> list[Number]:

@@ -3,9 +3,13 @@
 import math
 from pathlib import Path
 from statistics import fmean
-from typing import Any
 
-from fishr.reports.charts import Curve, Scale, curve_chart
+from fishr.analysis import load_analysis, load_history
+from fishr.landscape.surface_file import load_surface
+from fishr.reports.analysis_page import analysis_sections, history_section
+from fishr.reports.data_section import RunData, class_section, data_section
+from fishr.reports.landscape_section import landscape_section
+from fishr.reports.learning_curves import curve_section
 from fishr.reports.page import Block, Cell, Facts, Listing, Page, Section, Table, Text
 from fishr.reports.run_record import RunRecord, read_run
 from fishr.training.evaluation import DomainScore
@@ -13,12 +17,13 @@ from fishr.training.experiment import Experiment
 from fishr.training.explanation import run_outline
 
 
-def run_page(folder: Path, experiment: Experiment) -> Page:
-    """Return the page of a run folder.
+def run_page(folder: Path, experiment: Experiment, known: RunData | None = None) -> Page:
+    """Return the page of a run folder, with the analysis, landscapes and statistics that are in it.
 
     Args:
         folder: The run folder.
         experiment: Its experiment.
+        known: Data of the run, and results of its last weights; None leaves out what needs them.
 
     Raises:
         InputError: Its records are damaged.
@@ -38,8 +43,13 @@ def run_page(folder: Path, experiment: Experiment) -> Page:
         ('first', ['Result', 'Learning curves', 'Objective and settings'])
     """
     record = read_run(folder, experiment)
-    sections = [result_section(record), curve_section(record), setting_section(record)]
-    return Page(record.name, _subtitle(record), [section for section in sections if section.blocks])
+    data = [] if known is None else [data_section(known), class_section(known)]
+    history, analysis = load_history(folder), folder / "analysis.h5"
+    sections = [result_section(record), *data[:1], curve_section([record]), *data[1:]]
+    sections += [history_section([history])] if history else []
+    sections += analysis_sections(load_analysis(analysis)) if analysis.is_file() else []
+    sections += [landscape_section([load_surface(path) for path in sorted(folder.glob("landscape-*.h5"))])]
+    return Page(record.name, _subtitle(record), [one for one in [*sections, setting_section(record)] if one.blocks])
 
 
 def result_section(record: RunRecord) -> Section:
@@ -59,41 +69,18 @@ def result_section(record: RunRecord) -> Section:
     return Section("Result", [*blocks, Facts(facts), Table(head, rows, ("", "", ",d", ".1%", ".4f"), caption, [worst])])
 
 
-def curve_section(record: RunRecord) -> Section:
-    blocks, names = list[Block](), domain_titles(record)
-    if record.evaluations:
-        at, found = zip(*record.evaluations, strict=True)
-        columns = list(zip(*found, strict=True))
-        shares = [Curve(c[0].title, [score.accuracy for score in c], c[0].split) for c in columns]
-        if any(not math.isnan(value or 0) for curve in shares for value in curve.values):
-            blocks.append(curve_chart(_first_upper(record.metric), at, shares, names=names, percent=True))
-        losses = [Curve(c[0].title, [score.loss for score in c], c[0].split) for c in columns]
-        blocks.append(curve_chart("Loss of whole domains", at, losses, names=names, scale=_scale(losses)))
-    if record.steps:
-        at = [line["step"] for line in record.steps]
-        risks = _risks(record)
-        blocks.append(curve_chart("Risk of each batch", at, risks, names=names, scale=_scale(risks)))
-        terms = _terms(record)
-        if terms:
-            blocks.append(curve_chart("Penalties, without their weights", at, terms, scale=_scale(terms)))
-    hint = "Point at a chart for its values. Drag to move it, Ctrl and the wheel to zoom, double-click to reset it."
-    return Section("Learning curves", [*blocks, Text(hint)] if blocks else [])
-
-
 def setting_section(record: RunRecord) -> Section:
     result, experiment = record.result, record.experiment
+    kinds = ("data", "featurizer", "head", "loss", "optimizer", "batches")
+    parts = {name: getattr(part := getattr(experiment, name), "__name__", repr(part)) for name in kinds}
     facts = {"steps": f"{experiment.steps}", "seed": f"{experiment.seed}"}
     if result:
         facts |= {"device": str(result.get("device")), "time": f"{result.get('seconds', math.nan):.4g} s"}
         facts |= {name: str(value) for name, value in result.get("versions", {}).items()}
     return Section(
-        "Objective and settings", [Listing(run_outline(experiment)), Facts(facts), Listing(record.text, "config.toml")]
+        "Objective and settings",
+        [Listing(run_outline(experiment)), Facts(parts), Facts(facts), Listing(record.text, "config.toml")],
     )
-
-
-def domain_titles(record: RunRecord) -> list[str]:
-    """Return the domains' titles in the order of their colors."""
-    return [score.title for score in record.scores]
 
 
 def _subtitle(record: RunRecord) -> str:
@@ -112,40 +99,3 @@ def _goodness(score: DomainScore) -> float:
 
 def _figure(score: DomainScore) -> str:
     return f"loss {score.loss:.4g}" if math.isnan(score.accuracy) else score.percentage
-
-
-def _risks(record: RunRecord) -> list[Curve]:
-    """Return the risk of each training domain, and the minimized one where it is not their mean."""
-    drawn = {name for line in record.steps for name in line["domain_losses"]}
-    # In the order of the scores; a run that has not evaluated has names alone.
-    titles = {s.name: s.title for s in record.scores if s.name in drawn} or {name: name for name in sorted(drawn)}
-    curves = [
-        Curve(title, [line["domain_losses"].get(name) for line in record.steps]) for name, title in titles.items()
-    ]
-    risks = [(line["risk"], fmean(line["domain_losses"].values())) for line in record.steps]
-    # Such as GroupDRO's.
-    if any(abs(risk - mean) > 1e-3 * abs(risk) for risk, mean in risks):
-        curves.append(Curve("minimized risk", [risk for risk, _ in risks]))
-    return curves
-
-
-def _terms(record: RunRecord) -> list[Curve]:
-    """Return each penalty without its weight, which a schedule may change a thousandfold."""
-
-    def values(name: str) -> list[float | None]:
-        terms: list[dict[str, Any]] = [line["terms"][name] for line in record.steps]
-        return [term["value"] / term["weight"] if term["weight"] else None for term in terms]
-
-    curves = [Curve(name, values(name)) for name in record.steps[0]["terms"]]
-    return [curve for curve in curves if any(value is not None for value in curve.values)]
-
-
-def _scale(curves: list[Curve]) -> Scale:
-    values = [value for curve in curves for value in curve.values if value is not None and math.isfinite(value)]
-    if min(values, default=0.0) < 0:
-        return "symlog"
-    return "log" if max(values, default=0.0) > 20 * min(values, default=0.0) else "linear"
-
-
-def _first_upper(text: str) -> str:
-    return text[:1].upper() + text[1:]

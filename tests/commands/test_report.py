@@ -1,13 +1,19 @@
 """Reports as a person makes them, parsed; and opened in a browser where there is one."""
 
+import base64
 import csv
 import json
 import shutil
+from io import BytesIO
 from pathlib import Path
 
 import pytest
 import vl_convert
 from bs4 import BeautifulSoup
+from PIL import Image
+
+from fishr.analysis import headlines, load_analysis
+from fishr.landscape.surface_file import load_surface
 
 
 @pytest.fixture
@@ -81,6 +87,106 @@ def test_the_page_of_a_run_has_its_scores_curves_and_objective(finished, reporte
     assert settings.select("pre")[-1].text == (finished / "config.toml").read_text()
 
 
+@pytest.fixture(scope="module")
+def measured_once(finished_once, tmp_path_factory, call_anywhere):
+    """A run folder with statistics, an analysis and two landscapes."""
+    folder = tmp_path_factory.mktemp("runs") / "measured"
+    shutil.copytree(finished_once, folder)
+    for command in (
+        ["analyze", folder, "--samples", 20],
+        ["landscape", folder, "--grid", 5],
+        ["landscape", folder, "--directions", "line", "--grid", 5, "--lines", 2],
+    ):
+        said = call_anywhere(*command)
+        assert said.code == 0, said
+    return folder
+
+
+@pytest.fixture
+def measured(measured_once, home):
+    return Path(shutil.copytree(measured_once, home / "measured").name)
+
+
+def test_the_page_has_the_data_and_what_the_model_takes_for_what(finished, reported, call):
+    page = reported(finished)
+    said = call("evaluate", finished, "--resamples", 0, "--format", "json")
+    domains = json.loads(said.out)["domains"]
+    (counts,) = tables(page.select_one("#data"))
+    assert [[name, samples, *map(int, rest)] for name, _, samples, *rest in counts] == [
+        [one["name"], f"{one['samples']:,}", *(each["samples"] for each in one["classes"])] for one in domains
+    ]
+    images = page.select("#data img")
+    assert [image["alt"].split(", of class ")[0] for image in images] == [
+        f"8 samples of {one['name']}" for one in domains
+    ]
+    sizes = {Image.open(BytesIO(base64.b64decode(image["src"].split(",")[1]))).size for image in images}
+    assert sizes == {(8 * 74 - 2, 72)}
+
+    matrices = charts(page.select_one("#classes"))
+    assert list(matrices) == [one["name"] for one in domains]
+    for one in domains:
+        found = {(row["r"], row["c"]): int(row["n"]) for row in rows(matrices[one["name"]])}
+        assert found == {(str(i), str(j)): one["confusion"][i][j] for i in range(2) for j in range(2)}
+
+
+def test_what_is_not_at_hand_is_said_in_words(finished, reported, home):
+    (finished / "checkpoint.pt").unlink()
+    page = reported(finished)
+    assert "no checkpoint.pt" in page.select_one("#classes").text
+    assert len(page.select("#data img")) == 4
+    text = (finished / "config.toml").read_text().replace('kind = "ColoredDigits"', 'kind = "ColoredMNIST"')
+    (finished / "config.toml").write_text("".join(line for line in text.splitlines(True) if "copies" not in line))
+    page = reported(finished, "--data-dir", "nowhere")
+    assert "are not shown: MNIST: found no" in page.select_one("#data").text
+    assert reported(finished, "--no-data").select_one("#data") is None
+
+
+def test_the_page_has_the_analysis_and_the_landscapes_of_the_folder(measured, reported):
+    page, analysis = reported(measured, "--no-data"), load_analysis(measured / "analysis.h5")
+    headline, domains = tables(page.select_one("#analysis"))
+    assert [row[0] for row in headline] == [one.title for one in headlines(analysis).values()]
+    assert ["risk", *(f"{risk:.4g}" for risk in analysis.quantities["risk"].value.tolist()), "loss"] in domains
+
+    pairs = charts(page.select_one("#between-domains"))
+    assert len(pairs) == 4
+    cosines = analysis.quantities["gradient_cosines"].value.flatten().tolist()
+    assert [float(row["v"]) for row in rows(pairs["Cosines of gradients"])] == pytest.approx(cosines, rel=1e-4)
+    distances = rows(pairs["Distances of gradient variances, scale-free"])
+    variances = analysis.quantities["gradient_variance"].value.double()
+    scale = variances[:2].mean(0).square().sum()
+    assert len(distances) == 12
+    assert float(distances[0]["v"]) == pytest.approx(
+        float((variances[0] - variances[1]).square().sum() / scale), rel=1e-3
+    )
+
+    spectra, scatter = charts(page.select_one("#curvature")).values()
+    largest = analysis.quantities["top_eigenvalues"].value[:, 0].tolist()
+    assert [float(rows(spectra)[0][f"c{index}"]) for index in range(4)] == pytest.approx(largest, rel=1e-4)
+    assert {row["name"] for row in rows(scatter["layer"][0])} == set(analysis.domains)
+
+    line, *planes = charts(page.select_one("#landscapes")).values()
+    surface = load_surface(measured / "landscape-random.h5")
+    for risks, plane in zip(surface.scores.losses, planes, strict=True):
+        found = [float(row["v"]) for row in rows(plane["layer"][0])]
+        assert found == pytest.approx(risks.flatten().tolist(), rel=1e-4)
+    assert len(rows(line)) == 5
+
+
+@pytest.mark.parametrize(
+    ("name", "html", "sections"),
+    [
+        ("analysis.h5", "analysis.html", ["analysis", "between-domains", "curvature"]),
+        ("analysis", "analysis/report.html", ["analysis", "between-domains", "curvature"]),
+        ("landscape-random.h5", "landscape-random.html", ["landscapes"]),
+    ],
+)
+def test_a_file_of_measurements_has_a_page_of_its_own(measured, call, name, html, sections):
+    said = call("report", measured / name)
+    assert said.code == 0, said
+    page = BeautifulSoup((measured / html).read_text(), "html.parser")
+    assert [section["id"] for section in page.select("main > section")] == sections
+
+
 def test_a_run_that_has_not_ended_has_the_page_of_its_steps_so_far(interrupted, reported):
     page = reported(interrupted)
     assert "not finished" in page.header.text
@@ -103,7 +209,9 @@ def test_a_report_replaces_a_report_and_nothing_else(finished, call, refused, ho
     refused(home, ["report", "finished", "-o", "notes.html"], "notes.html: exists already and is not a report")
     refused(home, ["report", "finished", "-o", "finished"], "finished: exists already and is not a report")
     refused(home, ["report", "finished", "-o", "nowhere/at/all.html"], "nowhere")
-    refused(home, ["report", "notes.html"], "not a run folder")
+    (home / "mine.txt").write_text("mine")
+    refused(home, ["report", "mine.txt"], "mine.txt")
+    refused(home, ["report", "nowhere"], "nowhere: not a run folder")
     (finished / "metrics.jsonl").write_text("{")
     refused(home, ["report", "finished"], "metrics.jsonl")
 
@@ -152,7 +260,12 @@ def test_a_browser_draws_sorts_and_changes_its_theme(finished, reported, opened)
     reported(finished)
     for width in (390, 1440):
         page = opened("report.html", width)
-        assert [plot.locator(".mark-line path").count() for plot in page.locator(".plot").all()] == [4, 4, 2, 1]
+        assert [plot.locator(".mark-line path").count() for plot in page.locator("#learning-curves .plot").all()] == [
+            4,
+            4,
+            2,
+            1,
+        ]
 
         def column(page=page):
             return page.locator("#result td:nth-child(4)").all_inner_texts()

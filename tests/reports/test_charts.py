@@ -2,6 +2,7 @@
 
 import csv
 import math
+from io import StringIO
 
 import pytest
 import vl_convert
@@ -20,7 +21,7 @@ def marks(chart, kind):
 @given(st.lists(st.tuples(st.floats(width=32), st.text(st.characters(codec="utf-8", exclude_characters="\r\0")))))
 def test_data_are_read_back_to_five_digits(rows):
     columns = {"x": [number for number, _ in rows], "name": [name for _, name in rows]}
-    found = list(csv.DictReader(csv_data(columns)["values"].splitlines(keepends=True)))
+    found = list(csv.DictReader(StringIO(csv_data(columns)["values"], newline="")))
     for (number, name), row in zip(rows, found, strict=True):
         assert row["name"] == name
         assert float(row["x"]) == pytest.approx(number, rel=1e-4) if math.isfinite(number) else row["x"] == ""
@@ -30,7 +31,7 @@ def test_each_curve_is_a_line_over_the_places_where_it_has_a_value():
     curves = [Curve("a", [1.0, 2.0, 3.0], "training"), Curve("b", [None, 5.0, math.nan], "evaluation")]
     chart = curve_chart("risk", [0, 10, 20], curves, names=["b", "a", "c"])
     assert marks(chart, "line mark") == 2
-    assert chart.spec["data"]["values"] == "x,c0,c1\n0,1,\n10,2,5\n20,3,"
+    assert chart.spec["data"]["values"] == "x,c0,c1\n0,1,\n10,2,5\n20,3,\n"
     assert chart.text == "a (training): 1 to 3; b (evaluation): 5 to 5"
     color = chart.spec["layer"][0]["encoding"]["color"]
     # Colors go by the domains of the whole page, the legend by the curves.

@@ -1,0 +1,133 @@
+"""The section of landscapes: each domain's risk on a plane or a line through weight space."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from fishr.landscape.surface import Surface
+from fishr.reports.charts import Curve, csv_data, curve_chart
+from fishr.reports.page import Block, Chart, Section, Text
+
+_LEVELS = 12
+# Beyond this ratio, levels are spaced by ratio.
+_LOGARITHMIC = 8.0
+
+
+def landscape_section(surfaces: Sequence[Surface]) -> Section:
+    """Return charts of the risk of each domain, on levels that a surface's domains share."""
+    blocks = list[Block]()
+    for surface in surfaces:
+        directions, step = surface.directions, surface.source.get("step")
+        at = f" of step {step}" if step else ""
+        blocks.append(
+            Text(f"Risks around the weights{at}, in {directions.kind} directions: {', '.join(directions.names)}.")
+        )
+        blocks += _plane(surface) if surface.plane else [_line(surface)]
+    return Section("Landscapes", blocks)
+
+
+def _line(surface: Surface) -> Chart:
+    interpolation = surface.directions.kind == "interpolation"
+    x_title = (
+        f"share of {surface.directions.labels[1]} in the weights" if interpolation else "distance from the weights"
+    )
+    curves = [
+        Curve(name, risks.tolist(), split)
+        for name, split, risks in zip(surface.domains, surface.splits, surface.risks, strict=True)
+    ]
+    lowest, highest = float(surface.risks.nan_to_num(math.inf).min()), float(surface.risks.nan_to_num(-math.inf).max())
+    scale = "log" if highest > 20 * lowest > 0 else "linear"
+    title = "Risk between two runs" if interpolation else f"Risk, mean over {len(surface.directions.vectors)} lines"
+    return curve_chart(title, surface.axes[0].tolist(), curves, x_title=x_title, y_title="loss", scale=scale)
+
+
+def _plane(surface: Surface) -> list[Chart]:
+    losses = surface.risks.double().numpy()
+    levels = _levels(losses)
+    return [
+        _contours(f"{name} ({split})", surface, risks, levels)
+        for name, split, risks in zip(surface.domains, surface.splits, losses, strict=True)
+    ]
+
+
+def _levels(losses: Any) -> list[float]:
+    finite = losses[np.isfinite(losses)]
+    if not finite.size:
+        return [0.0]
+    low, high = float(finite.min()), float(np.quantile(finite, 0.98))
+    spaced = np.geomspace if high > _LOGARITHMIC * low > 0 else np.linspace
+    return [float(level) for level in spaced(low, high, _LEVELS)[1:-1]]
+
+
+def _contours(title: str, surface: Surface, risks: Any, levels: list[float]) -> Chart:
+    edges = [_edges(axis.double().numpy()) for axis in surface.axes]
+    first, second = np.meshgrid(*(np.arange(len(axis)) for axis in surface.axes), indexing="ij")
+    columns = {
+        "x": edges[0][0][first],
+        "x2": edges[0][1][first],
+        "y": edges[1][0][second],
+        "y2": edges[1][1][second],
+        "v": risks,
+    }
+    names = surface.directions.names
+    color = {
+        "field": "v",
+        "type": "quantitative",
+        "scale": {"type": "threshold", "domain": levels, "scheme": "viridis"},
+        "legend": {"title": "risk", "format": ".3g", "labelOverlap": "greedy"},
+    }
+    corners = {"x2": {"field": "x2"}, "y2": {"field": "y2"}}
+    tooltip = [{"field": "v", "type": "quantitative", "title": "risk", "format": ".4g"}]
+    x, y = (
+        {
+            "field": f,
+            "type": "quantitative",
+            "title": name,
+            "scale": {"zero": False, "nice": False},
+            "axis": {"grid": False},
+        }
+        for f, name in zip("xy", names, strict=True)
+    )
+    here = {"values": [{"x": 0, "y": 0}]}
+    spec = {
+        "width": "container",
+        "height": 300,
+        "encoding": {"x": x, "y": y},
+        "layer": [
+            {
+                "data": csv_data({n: c.ravel().tolist() for n, c in columns.items()}),
+                "mark": "rect",
+                "encoding": {"color": color, "tooltip": tooltip, **corners},
+            },
+            {
+                "data": here,
+                "mark": {
+                    "type": "point",
+                    "shape": "cross",
+                    "size": 90,
+                    "filled": True,
+                    "color": "#fff",
+                    "stroke": "#000",
+                    "opacity": 1,
+                },
+            },
+        ],
+    }
+    at = float(risks[surface.center])
+    return Chart(
+        title,
+        spec,
+        f"{at:.3g} at the weights, {np.nanmin(risks):.3g} to {np.nanmax(risks):.3g} on the plane",
+        many=True,
+    )
+
+
+def _edges(axis: Any) -> tuple[Any, Any]:
+    """Return where each cell begins and ends; a little beyond its neighbor's, so that no seam shows."""
+    if len(axis) == 1:
+        return axis - 0.5, axis + 0.5
+    middles = (axis[1:] + axis[:-1]) / 2
+    inner = np.concatenate([[2 * axis[0] - middles[0]], middles, [2 * axis[-1] - middles[-1]]])
+    return inner[:-1], np.append(inner[1:-1] + 0.08 * np.diff(inner)[:-1], inner[-1])
