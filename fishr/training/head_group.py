@@ -22,11 +22,10 @@ from fishr.training.evaluation import DomainScore, averaged, evaluate
 from fishr.training.head_members import (
     Member,
     Stack,
-    concatenated,
     moments_of_heads,
     of_heads,
     shared_settings,
-    updates,
+    updated,
     weights_of_heads,
 )
 from fishr.training.head_program import (
@@ -63,7 +62,9 @@ class HeadGroup:
         tables = {id(rows.table) for rows in inputs if isinstance(rows, SharedRows)}
         tables |= {id(self._table(head)) for head in self._heads.values()}
         shared = all(isinstance(rows, SharedRows) for rows in inputs) and len(tables) == 1
-        if shared and not started.state.buffers and shared_settings(started.experiment) is not None:
+        trained = all(parameter.requires_grad for parameter in started.model.parameters().values())
+        plain = trained and not started.state.buffers and shared_settings(started.experiment) is not None
+        if shared and plain:
             self._heads[run] = Member.of(started)
             # A domain's features depend on its samples together.
             self._scores_alone |= mixes_samples(started.model.featurizer)
@@ -151,28 +152,19 @@ class HeadGroup:
     ) -> list[tuple[TrainingState, StepRecord] | NotFinite]:
         """Return the state after the step of each head, without its average, and its record; or its failure."""
         heads = stack.heads
-        made = updates(heads, gradients, stack)
-        weights = {name: concatenated([update.weights[name] for update in made]) for name in stack.weights}
-        moments = {
-            name: tuple(
-                concatenated(each) for each in zip(*(update.memory.moments[name] for update in made), strict=True)
-            )
-            for name in stack.moments
-        }
-        self._stack = Stack(heads, stack.step + 1, weights, moments, gradients.penalty)
-        counts = [update.memory.steps for update in made for _ in update.heads]
-        rates = [update.rates for update in made for _ in update.heads]
-        own_weights, own_moments = weights_of_heads(weights), moments_of_heads(moments, len(heads))
+        made = updated(heads, gradients, stack)
+        self._stack = Stack(heads, stack.step + 1, made.weights, made.moments, gradients.penalty)
+        own_weights, own_moments = weights_of_heads(made.weights), moments_of_heads(made.moments, len(heads))
         own_penalty = of_heads(gradients.penalty, len(heads))
         found = list[tuple[TrainingState, StepRecord] | NotFinite]()
         for h, head in enumerate(heads):
             numbers, losses = gradients.parts[h], gradients.domain_losses[h]
             try:
-                record = step_record(head.experiment.objective, stack.step, numbers, losses, rates[h])
+                record = step_record(head.experiment.objective, stack.step, numbers, losses, made.rates[h])
             except NotFinite as failure:
                 found.append(failure)
                 continue
-            memory = OptimizerState(counts[h], own_moments[h])
+            memory = OptimizerState(made.steps[h], own_moments[h])
             after = TrainingState(stack.step + 1, own_weights[h], {}, memory, own_penalty[h], generators[h])
             found.append((after, record))
         return found

@@ -1,6 +1,7 @@
 """One run of a group of heads, the states of several as one tree, and their updates."""
 
 from collections.abc import Hashable, Sequence
+from itertools import chain
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ from fishr.seeding import seeded
 from fishr.tensor_trees import leaves
 from fishr.training.compute import Compute
 from fishr.training.evaluation import DomainScore
-from fishr.training.experiment import Experiment
+from fishr.training.experiment import MODEL, Experiment
 from fishr.training.head_program import (
     Gradients,
     filled,
@@ -24,7 +25,7 @@ from fishr.training.head_program import (
 )
 from fishr.training.learning_rates import StepOptimizer
 from fishr.training.loop import Started
-from fishr.training.optimizers import SGD, Adam, AdamW, OptimizerState
+from fishr.training.optimizers import SGD, Adam, AdamW
 from fishr.training.state import TrainingState
 from fishr.training.step import NotFinite, StepRecord
 from fishr.transforms.mixup import Mixup
@@ -153,36 +154,49 @@ class Stack:
 
 
 @frozen(eq=False)
-class Update:
-    """Weights and the optimizer's state of some heads, which one optimizer has updated."""
+class Updated:
+    """Weights and states of the optimizers after an update of some heads, with the learning rates that changed."""
 
-    heads: Sequence[Member]
-    weights: dict[str, Tensor]
-    memory: OptimizerState
-    rates: dict[str, float] | None
+    weights: dict[str, Tensor]  # [H, ...]
+    moments: dict[str, tuple[Tensor, ...]]
+    steps: list[tuple[int, ...]]  # of each head
+    rates: list[dict[str, float] | None]
 
 
-def updates(heads: Sequence[Member], gradients: Gradients, stack: Stack) -> list[Update]:
-    """Return the updates of heads in order; those of one optimizer that follow each other are one."""
-    found, start, kinds = list[Update](), 0, [head.update() for head in heads]
+@torch.no_grad()
+def updated(heads: Sequence[Member], gradients: Gradients, stack: Stack) -> Updated:
+    """Return the update of all heads; those of one optimizer that follow each other are updated in one call."""
+    weights = {name: weight.clone() for name, weight in stack.weights.items()}
+    moments = {name: tuple(moment.clone() for moment in each) for name, each in stack.moments.items()}
+    slopes = [
+        (index, slope.contiguous()) for index, slope in enumerate(gradients.by_name.values()) if slope is not None
+    ]
+    after, start, kinds = Updated(weights, moments, [], []), 0, [head.update() for head in heads]
     while start < len(heads):
         stop = next((h for h in range(start, len(heads)) if kinds[h] != kinds[start]), len(heads))
         part, first = slice(start, stop), heads[start]
-        optimizer = StepOptimizer(first.experiment, stack.step)
-        weights = {name: weight[part] for name, weight in stack.weights.items()}
-        moments = {name: tuple(moment[part] for moment in each) for name, each in stack.moments.items()}
-        memory: Any = OptimizerState(first.state.optimizer.steps, moments)
-        if optimizer.fresh:
-            memory = optimizer.init(weights)
-        slopes = {name: None if slope is None else slope[part] for name, slope in gradients.by_name.items()}
-        moved, memory = optimizer.update(slopes, memory, weights)
-        found.append(Update(heads[part], moved, memory, optimizer.changed_rates))
+        step = StepOptimizer(first.experiment, stack.step)
+        # At a rate of 0 the optimizer's state goes on as at any other.
+        rate = first.experiment.learning_rates(stack.step).get(MODEL)
+        optimizer: Any = evolve(first.experiment.optimizer, fused=True, **({"lr": rate} if rate else {}))
+        counts = list(first.state.optimizer.steps)
+        if step.fresh:
+            counts = [0] * len(counts)
+            for moment in chain.from_iterable(moments.values()):
+                moment[part] = 0
+        targets = [*weights.values()] if rate != 0 else [weight.clone() for weight in weights.values()]
+        optimizer.in_place(
+            [targets[index][part] for index, _ in slopes],
+            [slope[part] for _, slope in slopes],
+            {name: [each[index][part] for index, _ in slopes] for name, each in moments.items()},
+            [counts[index] for index, _ in slopes],
+        )
+        for index, _ in slopes:
+            counts[index] += 1
+        after.steps.extend([tuple(counts)] * (stop - start))
+        after.rates.extend([step.changed_rates] * (stop - start))
         start = stop
-    return found
-
-
-def concatenated(parts: Sequence[Tensor]) -> Tensor:
-    return parts[0] if len(parts) == 1 else torch.cat(tuple(parts))
+    return after
 
 
 def of_heads(tree: Any, heads: int) -> list[Any]:

@@ -118,7 +118,11 @@ class Adam:
         self, gradients: Gradients, state: OptimizerState, parameters: Parameters
     ) -> tuple[Parameters, OptimizerState]:
         """Return new weights and the next state; where a gradient is None, weights and moments are unchanged."""
-        return on_copies(_adam_step(self, adam), gradients, state, parameters)
+        return on_copies(self.in_place, gradients, state, parameters)
+
+    def in_place(self, weights: list[Tensor], given: list[Tensor], moments: Moments, counts: list[int]) -> None:
+        """Change weights and moments by gradients, after so many updates."""
+        _adam_in_place(self, adam, weights, given, moments, counts)
 
 
 @frozen
@@ -157,7 +161,11 @@ class AdamW:
         self, gradients: Gradients, state: OptimizerState, parameters: Parameters
     ) -> tuple[Parameters, OptimizerState]:
         """Return new weights and the next state, as ``Adam.update``."""
-        return on_copies(_adam_step(self, adamw), gradients, state, parameters)
+        return on_copies(self.in_place, gradients, state, parameters)
+
+    def in_place(self, weights: list[Tensor], given: list[Tensor], moments: Moments, counts: list[int]) -> None:
+        """Change weights and moments by gradients, after so many updates."""
+        _adam_in_place(self, adamw, weights, given, moments, counts)
 
 
 def _zero_moments(parameters: Parameters) -> OptimizerState:
@@ -165,28 +173,32 @@ def _zero_moments(parameters: Parameters) -> OptimizerState:
     return OptimizerState((0,) * len(parameters), {"first": zeros, "second": zeros})
 
 
-def _adam_step(optimizer: Adam | AdamW, kernel: Callable[..., None]) -> Step:
-    def step(weights: list[Tensor], given: list[Tensor], moments: Moments, counts: list[int]) -> None:
-        # The fused kernel reads the counts where the weights are.
-        device = weights[0].device if optimizer.fused and weights else None
-        kernel(
-            weights,
-            given,
-            moments["first"],
-            moments["second"],
-            [],
-            [torch.tensor(float(count), device=device) for count in counts],
-            amsgrad=False,
-            beta1=optimizer.betas[0],
-            beta2=optimizer.betas[1],
-            lr=optimizer.lr,
-            weight_decay=optimizer.weight_decay,
-            eps=optimizer.eps,
-            maximize=False,
-            fused=optimizer.fused or None,
-        )
-
-    return step
+def _adam_in_place(
+    optimizer: Adam | AdamW,
+    kernel: Callable[..., None],
+    weights: list[Tensor],
+    given: list[Tensor],
+    moments: Moments,
+    counts: list[int],
+) -> None:
+    # The fused kernel reads the counts where the weights are.
+    device = weights[0].device if optimizer.fused and weights else None
+    kernel(
+        weights,
+        given,
+        moments["first"],
+        moments["second"],
+        [],
+        [torch.tensor(float(count), device=device) for count in counts],
+        amsgrad=False,
+        beta1=optimizer.betas[0],
+        beta2=optimizer.betas[1],
+        lr=optimizer.lr,
+        weight_decay=optimizer.weight_decay,
+        eps=optimizer.eps,
+        maximize=False,
+        fused=optimizer.fused or None,
+    )
 
 
 @frozen
@@ -228,24 +240,24 @@ class SGD:
         self, gradients: Gradients, state: OptimizerState, parameters: Parameters
     ) -> tuple[Parameters, OptimizerState]:
         """Return new weights and the next state, as ``Adam.update``."""
+        return on_copies(self.in_place, gradients, state, parameters)
 
-        def step(weights: list[Tensor], given: list[Tensor], moments: Moments, counts: list[int]) -> None:
-            # A zero buffer becomes the first gradient, with which torch.optim begins.
-            buffers: list[Tensor | None] = [*moments.get("momentum", [None] * len(weights))]
-            sgd(
-                weights,
-                given,
-                buffers,
-                weight_decay=self.weight_decay,
-                momentum=self.momentum,
-                lr=self.lr,
-                dampening=0.0,
-                nesterov=bool(self.nesterov),
-                maximize=False,
-                fused=self.fused or None,
-            )
-
-        return on_copies(step, gradients, state, parameters)
+    def in_place(self, weights: list[Tensor], given: list[Tensor], moments: Moments, counts: list[int]) -> None:
+        """Change weights and moments by gradients, after so many updates."""
+        # A zero buffer becomes the first gradient, with which torch.optim begins.
+        buffers: list[Tensor | None] = [*moments.get("momentum", [None] * len(weights))]
+        sgd(
+            weights,
+            given,
+            buffers,
+            weight_decay=self.weight_decay,
+            momentum=self.momentum,
+            lr=self.lr,
+            dampening=0.0,
+            nesterov=bool(self.nesterov),
+            maximize=False,
+            fused=self.fused or None,
+        )
 
 
 @torch.no_grad()
