@@ -185,11 +185,13 @@ def updated(heads: Sequence[Member], gradients: Gradients, stack: Stack) -> Upda
             for moment in chain.from_iterable(moments.values()):
                 moment[part] = 0
         targets = [*weights.values()] if rate != 0 else [weight.clone() for weight in weights.values()]
+        # Head by head: a bit of a long tensor depends on its place, and short ones stay in the cache.
+        own = [index for index, _ in slopes for _ in heads[part]]
         optimizer.in_place(
-            [targets[index][part] for index, _ in slopes],
-            [slope[part] for _, slope in slopes],
-            {name: [each[index][part] for index, _ in slopes] for name, each in moments.items()},
-            [counts[index] for index, _ in slopes],
+            [weight for index, _ in slopes for weight in targets[index][part].unbind()],
+            [slope for _, whole in slopes for slope in whole[part].unbind()],
+            {name: [m for index, _ in slopes for m in each[index][part].unbind()] for name, each in moments.items()},
+            [counts[index] for index in own],
         )
         for index, _ in slopes:
             counts[index] += 1

@@ -183,6 +183,14 @@ def test_a_run_does_not_depend_on_the_others_to_the_bit(name, head):
     check(three[0], *together(experiments[:1]), tolerance=0.0)
 
 
+@pytest.mark.parametrize("optimizer", [Adam(lr=0.1, weight_decay=0.1), SGD(lr=0.1, momentum=0.9)])
+def test_nor_does_its_update(optimizer):
+    # Seven biases of three numbers are more than the processor's registers hold at once.
+    experiments = [run_of(index % 4, seed=index, optimizer=optimizer) for index in range(7)]
+    for events, experiment in zip(together(experiments, [None] * 7), experiments, strict=True):
+        check(events, *together([experiment], [None]), tolerance=0.0)
+
+
 def test_runs_that_resume_catch_up_and_end_in_the_same_bits():
     experiments, group = [run_of_method("Fishr", index) for index in range(3)], HeadGroup()
     whole = together(experiments)
