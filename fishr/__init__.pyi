@@ -6,6 +6,7 @@ from . import descents as descents
 from . import diagnostics as diagnostics
 from . import inference as inference
 from . import landscape as landscape
+from . import logs as logs
 from . import methods as methods
 from . import metrics as metrics
 from . import models as models
@@ -180,6 +181,7 @@ __all__ = [
     "landscape",
     "load_model",
     "load_state",
+    "logs",
     "mean_over_ranks",
     "merge_moments",
     "methods",

@@ -35,7 +35,7 @@ def test_every_extra_that_is_named_exists() -> None:
     for path, name in named:
         assert name in extras, path
     whole = [entry for entry in extras["test"] if entry.startswith("fishr")]
-    assert whole == ["fishr-torch[download,hf,parquet,ray,report,slurm,timm]"]
+    assert whole == ["fishr-torch[download,hf,mlflow,parquet,ray,report,slurm,tensorboard,timm,wandb]"]
 
 
 def test_the_version_has_one_source() -> None:

@@ -86,6 +86,13 @@ plugin_option = repeatable_option(
     "--plugin", "plugins", type=_ModuleType(), metavar="MODULE", help="Import your module that a configuration names"
 )
 
+log_option = repeatable_option(
+    "--log",
+    "logs",
+    metavar="tensorboard|wandb|mlflow|MODULE:NAME",
+    help="Log all numbers live there too, see the page on logging",
+)
+
 
 def about(summary: str, example: str) -> dict[str, Any]:
     """Return a command's line in the list of commands, and the example below its help."""

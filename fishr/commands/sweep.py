@@ -16,6 +16,7 @@ from fishr.commands.shared import (
     experiment_options,
     format_option,
     given_options,
+    log_option,
     options,
     plugin_option,
     set_option,
@@ -47,6 +48,7 @@ working_options = options(
     ),
     data_dir_option,
     device_option,
+    log_option,
     plugin_option,
 )
 
@@ -195,10 +197,12 @@ def _work(
     ray: str | None,
     data_dir: Path | None,
     device: str,
+    logs: tuple[str, ...],
     plugins: tuple[str, ...],
 ) -> None:
     """Run the jobs that are left of a sweep or of a part of it, and show the progress."""
     from fishr.commands.sweep_tables import follow, progress_table
+    from fishr.configuration.families import find_logger
     from fishr.sweeps.execution import Conditions, check_input
     from fishr.sweeps.folder import jobs_left, sweep_folder
     from fishr.sweeps.pool import run_local, slots
@@ -208,11 +212,13 @@ def _work(
     if ray is not None and workers is not None:
         raise InputError("--workers: got it together with --ray, which uses all of its cluster; drop one of them")
     jobs = plan.jobs() if part is None else part.share(plan.jobs())
+    for name in logs:
+        find_logger(name, plugins)
     # The devices of a cluster are not this machine's.
     check_input(jobs_left(folder, jobs, retry_failed), data_dir, "cpu" if ray else device)
     with sweep_folder(folder, plan, part, replace, plugins):
         left = jobs_left(folder, jobs, retry_failed)
-        conditions = Conditions(folder, plan.threads, plan.keep, data_dir, device, plan.together)
+        conditions = Conditions(folder, plan.threads, plan.keep, data_dir, device, plan.together, logs, plugins)
         if ray is None:
             places = slots(plan.threads, device, workers, jobs_per_gpu)[: len(left)]
             events = run_local(left, conditions, places, plugins)
@@ -245,7 +251,7 @@ def _write_slurm(
 
     if working["ray"] is not None:
         raise InputError("--ray: got it together with --slurm; drop one of them")
-    arguments = given_options("workers", "jobs_per_gpu", "retry_failed", "data_dir", "device", "plugins")
+    arguments = given_options("workers", "jobs_per_gpu", "retry_failed", "data_dir", "device", "logs", "plugins")
     text = array_script(folder, tasks, parse_options(slurm), arguments)
     # The devices of the nodes are not this machine's.
     check_input(jobs_left(folder, plan.jobs(), working["retry_failed"]), working["data_dir"])
@@ -256,7 +262,7 @@ def _write_slurm(
 
 def _resume(folder: Path, retry_failed: bool = False) -> str:
     """Return the command that continues a sweep, with the options that were given to this one."""
-    given = given_options("part", "workers", "jobs_per_gpu", "ray", "data_dir", "device", "plugins")
+    given = given_options("part", "workers", "jobs_per_gpu", "ray", "data_dir", "device", "logs", "plugins")
     retry = ["--retry-failed"] if retry_failed or given_options("retry_failed") else []
     return shlex.join(["fishr", "sweep", "resume", str(folder), *given, *retry])
 

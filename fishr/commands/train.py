@@ -3,6 +3,7 @@
 import re
 import shlex
 from datetime import datetime
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -23,6 +24,7 @@ from fishr.commands.shared import (
     given_parameters,
     load_run,
     loading,
+    log_option,
     plugin_option,
     set_option,
 )
@@ -61,6 +63,7 @@ if TYPE_CHECKING:
     help="Record statistics of the head's trained weights over time, on N rows of each training domain (default: all).",
 )
 @click.option("--keep-checkpoints", is_flag=True, help="Keep every checkpoint, not the last alone.")
+@log_option
 @format_option
 @set_option
 @plugin_option
@@ -76,6 +79,7 @@ def train(
     precision: str | None,
     record_statistics: str | None,
     keep_checkpoints: bool,
+    logs: tuple[str, ...],
     style: str,
     overrides: tuple[str, ...],
     plugins: tuple[str, ...],
@@ -83,7 +87,8 @@ def train(
 ) -> None:
     """Train, and leave a run folder: configuration, metrics, checkpoint, result and figure.
 
-    --record-statistics adds statistics.h5, --keep-checkpoints adds checkpoints/; neither changes the run.
+    --record-statistics adds statistics.h5, --keep-checkpoints adds checkpoints/; neither changes the run, nor does
+    --log. A log that fails is closed, and the run goes on.
 
     Begun by `torchrun --nproc-per-node N cli.py train ...`, N processes share every batch; it is the same run.
 
@@ -96,7 +101,9 @@ def train(
     with loading():
         from fishr.commands.rendering import progress
         from fishr.configuration import dumps, structure
+        from fishr.configuration.families import find_logger
         from fishr.configuration.toml import parse_toml
+        from fishr.logs import with_logs
         from fishr.sweeps.job_files import DONE
         from fishr.training import Artifacts, Experiment, joined, run, run_outline
         from fishr.training.launch import agreed, from_first
@@ -130,6 +137,7 @@ def train(
             assert choice is not None
             text, folder, keep, job = choice
             made = agreed(lambda: structure(parse_toml(text), Experiment, plugins), ranks)
+            loggers = agreed(lambda: [find_logger(name, plugins) for name in dict.fromkeys(logs)], ranks)
             events = run(
                 made,
                 folder,
@@ -149,11 +157,14 @@ def train(
             remedy = f"resume it with fishr train {_resume(folder)}"
             if job:
                 events = as_job(events, folder, job, plugins)
+            figure = cache(partial(_figure, folder))
+            if loggers:
+                events = with_logs(events, loggers, folder, parse_toml(text), lambda: {"figure": figure()})
             event: Event | None = None
             with progress(events, folder, made.steps, remedy, opening=opening) as show:
                 for event in events:
                     show(event)
-            _report(folder, event, style)
+            _report(folder, event, figure(), style)
         except (InputError, RunFailed) as error:
             shown = _shown(error, ranks, folder)
             if shown is error:
@@ -177,12 +188,16 @@ def _shown(error: InputError | RunFailed, ranks: "Ranks", folder: Path | None) -
 
 
 @loading()
-def _report(folder: Path, last: "Event | None", style: str) -> None:
-    from fishr.commands.rendering import score_table
+def _figure(folder: Path) -> Path:
     from fishr.plots.run import save_run_figure
+
+    return save_run_figure(folder)
+
+
+def _report(folder: Path, last: "Event | None", figure: Path, style: str) -> None:
+    from fishr.commands.rendering import score_table
     from fishr.training import Finished
 
-    figure = save_run_figure(folder)
     if style == "json":
         click.echo((folder / "result.json").read_text(), nl=False)
     else:
@@ -191,13 +206,13 @@ def _report(folder: Path, last: "Event | None", style: str) -> None:
 
 def _resume(folder: Path) -> str:
     """Return the options that resume a run, with those that were given to this one."""
-    return shlex.join(["--resume", str(folder), *given_options("data_dir", "device", "style", "plugins")])
+    return shlex.join(["--resume", str(folder), *given_options("data_dir", "device", "logs", "style", "plugins")])
 
 
 def _refuse_changes() -> None:
     """Refuse what a resumed run takes from its folder; only where its files are and how to compute may be given."""
     for one in given_parameters():
-        if one.name not in ("resume", "data_dir", "device", "style", "plugins"):
+        if one.name not in ("resume", "data_dir", "device", "logs", "style", "plugins"):
             name = "RECIPE or FILE" if isinstance(one, click.Argument) else max(one.opts, key=len)
             raise InputError(f"{name}: got it together with --resume, which changes nothing of a run; drop one of them")
 

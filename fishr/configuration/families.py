@@ -20,7 +20,8 @@ from fishr.data.domains import DataSet
 from fishr.data.environments import EnvironmentSource
 from fishr.data.images.augmentation import Augmentation
 from fishr.descents.descent import Descent
-from fishr.errors import one_line
+from fishr.errors import InputError, one_line
+from fishr.logs.logger import Logger
 from fishr.losses import Loss
 from fishr.models.featurizers import Featurizer
 from fishr.models.heads import Head
@@ -127,6 +128,24 @@ FAMILIES = (
     Family(WeightAverage, ("fishr.averages",)),
     Family(Batches, ("fishr.data",), wrapper="FunctionBatches", arguments=("domains", "generator")),
 )
+
+# No file names a logger: it is no part of an experiment.
+LOGGERS = Family(Logger, ("fishr.logs",))
+
+
+def find_logger(name: str, plugins: tuple[str, ...]) -> Logger:
+    """Return the logger of a word, such as tensorboard, or of ``module:Name``."""
+    words = {kind.lower(): kind for kind in LOGGERS.kinds}
+    if ":" not in name and name not in words:
+        known = f"{', '.join(words)} or module:Name"
+        raise InputError(f"--log: got {one_line(name)!r}, expected {known}{suggestion(name, words)}")
+    try:
+        found = LOGGERS.find(words.get(name, name), plugins)
+        return found() if isinstance(found, type) else found
+    except ConfigurationError as error:
+        raise InputError(f"--log: {error.problems[0].message}") from error
+    except TypeError as error:
+        raise InputError(f"--log: {name} has fields without a default ({error}); give them one") from error
 
 
 @cache

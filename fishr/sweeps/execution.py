@@ -17,13 +17,16 @@ import attrs
 import torch
 from attrs import frozen
 
-from fishr.configuration import dumps
+from fishr.configuration import dumps, unstructure
+from fishr.configuration.families import find_logger
+from fishr.configuration.toml import parse_toml
 from fishr.data.cached_features import FeatureEnvironments
 from fishr.data.domains import Domains
 from fishr.data.environments import Environments, HeldOut
 from fishr.data.shared_rows import in_one_table
 from fishr.errors import InputError, RunFailed, one_line
 from fishr.files import write_atomically
+from fishr.logs import with_logs
 from fishr.protocols.domainbed.job import Job
 from fishr.sweeps.folder import job_folder, write_job
 from fishr.sweeps.job_files import (
@@ -64,6 +67,8 @@ class Conditions:
     data_dir: Path | None = None
     device: str = "cpu"
     together: bool = True  # whether jobs that can be are trained together
+    logs: tuple[str, ...] = ()  # words or ``module:Name`` of loggers
+    plugins: tuple[str, ...] = ()  # modules that these may be in
 
 
 @frozen
@@ -195,14 +200,22 @@ def _train(folder: Path, job: Job, text: str, conditions: Conditions, by: StepFu
         torch.cuda.reset_peak_memory_stats()
     data_dir, device = conditions.data_dir, resolve_device(conditions.device)
     experiment = with_cached_features(job.experiment(), None if by is None else device)
+    loggers = [find_logger(name, conditions.plugins) for name in conditions.logs]
     options: Any = {"data_dir": data_dir, "device": conditions.device, "resume": True, "by": by}
     try:
         events = run(experiment, folder, experiment_text=text, **options)
-        yield from recorded(events, folder, job, conditions.threads)
+        events = recorded(events, folder, job, conditions.threads)
+        yield from with_logs(events, loggers, folder, _logged_settings(job, text)) if loggers else events
     except NotFinite as failure:
         print(failure)
         with existing_folder(folder, text):
             _write_results(folder, job, conditions.threads, experiment.data(experiment.seed, data_dir))
+
+
+def _logged_settings(job: Job, text: str) -> dict[str, Any]:
+    """Return the configuration of a job's run, and what is the job's own."""
+    own = {name: value for name, value in unstructure(job).items() if name != "settings"}
+    return {**parse_toml(text), "job": own}
 
 
 def recorded(events: Generator[Event], folder: Path, job: Job, threads: int) -> Generator[Event]:

@@ -19,7 +19,7 @@ _PR_SET_PDEATHSIG = 1  # from Linux's prctl.h
 
 
 def main() -> None:
-    """Run jobs until standard input ends; the argument is JSON: "parent", "plugins", fields of ``Conditions``."""
+    """Run jobs until standard input ends; the argument is JSON: "parent", and fields of ``Conditions``."""
     given: dict[str, Any] = json.loads(sys.argv[1])
     _end_with_parent(given.pop("parent"))
     # The parent handles an interruption in the terminal.
@@ -37,7 +37,7 @@ def main() -> None:
     from fishr.sweeps.execution import Conditions
     from fishr.sweeps.groups import attempt_together
 
-    plugins = given.pop("plugins")
+    plugins = given["plugins"]
     folder, data_dir = Path(given.pop("folder")), given.pop("data_dir")
     conditions = Conditions(folder, data_dir=Path(data_dir) if data_dir else None, **given)
     print(READY, file=answers)
