@@ -1,6 +1,5 @@
 """``fishr report``."""
 
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,42 +18,53 @@ from fishr.errors import InputError
 from fishr.paths import check_writable
 
 if TYPE_CHECKING:
-    from fishr.reports import Page
+    from fishr.reports import RunData
+    from fishr.training import Experiment
 
 
-@click.command(**about("Write a page for a browser.", "report runs/fishr -o report.html"))
+@click.command(**about("Write a page for a browser.", "report runs/erm runs/fishr -o report.html"))
 @click.argument("subject", type=PATH, metavar="RUN_OR_FILE")
+@click.argument("second", type=PATH, metavar="[SECOND]", required=False)
 @click.option("-o", "--out", type=PATH, metavar="FILE.html", help="The page (default: RUN/report.html or FILE.html).")
 @click.option("--no-data", is_flag=True, help="Leave out what needs a run's data: class counts, samples, confusions.")
 @data_dir_option
 @device_option
 @plugin_option
 def report(
-    subject: Path, out: Path | None, no_data: bool, data_dir: Path | None, device: str, plugins: tuple[str, ...]
+    subject: Path,
+    second: Path | None,
+    out: Path | None,
+    no_data: bool,
+    data_dir: Path | None,
+    device: str,
+    plugins: tuple[str, ...],
 ) -> None:
     """Write one HTML file, which needs no network.
 
     RUN_OR_FILE is a run folder, or a file of `fishr analyze`, `fishr landscape` or --record-statistics. A run's page
     has its scores, data, learning curves, confusion matrices, objective and settings, and the analysis and landscapes
-    in its folder. An earlier report is replaced; any other file is refused.
+    in its folder. SECOND is shown beside it. An earlier report is replaced; any other file is refused.
     """
-    from fishr.reports import analysis_page, load_run_data, run_page, write_page
+    from fishr.reports import analysis_page, comparison_page, load_run_data, run_page, side_by_side, write_page
 
+    def known(folder: Path, experiment: "Experiment") -> "RunData | None":
+        if no_data:
+            return None
+        with progress_bar(f"{folder}: interrupted; nothing was written", unit="sample", unit_scale=True) as bar:
+            return load_run_data(folder, experiment, data_dir, device, bar.update)
+
+    subjects = [subject] if second is None else [subject, second]
+    files = {one for one in subjects if one.is_file() or one.with_suffix(".h5").is_file()}
+    experiments = [(one, load_run(one, plugins)) for one in subjects if one not in files]
     path = out or (subject / "report.html" if subject.is_dir() else subject.with_suffix(".html"))
-    if subject.is_file() or subject.with_suffix(".h5").is_file():
-        page = partial(analysis_page, subject)
-    else:
-        experiment = load_run(subject, plugins)
-
-        def page() -> "Page":
-            if no_data:
-                return run_page(subject, experiment)
-            with progress_bar(f"{subject}: interrupted; nothing was written", unit="sample", unit_scale=True) as bar:
-                known = load_run_data(subject, experiment, data_dir, device, bar.update)
-            return run_page(subject, experiment, known)
-
     _check(path)
-    write_page(page(), path)
+    runs = {folder: (folder, experiment, known(folder, experiment)) for folder, experiment in experiments}
+    if len(runs) == 2:
+        page = comparison_page(*runs.values())
+    else:
+        page, *rest = (analysis_page(one) if one in files else run_page(*runs[one]) for one in subjects)
+        page = side_by_side(page, rest[0]) if rest else page
+    write_page(page, path)
     click.echo(f"report: {path} ({path.stat().st_size / 1e6:.1f} MB)")
 
 

@@ -1,5 +1,6 @@
 from .analysis_page import analysis_page
 from .charts import Curve, csv_data, curve_chart, point_chart
+from .comparison_page import comparison_page, side_by_side
 from .data_section import RunData, load_run_data
 from .matrix_chart import matrix_chart
 from .page import Chart, Columns, Facts, Listing, Page, Picture, Section, Table, Text, page_html, write_page
@@ -18,6 +19,7 @@ __all__ = [
     "Table",
     "Text",
     "analysis_page",
+    "comparison_page",
     "csv_data",
     "curve_chart",
     "load_run_data",
@@ -25,5 +27,6 @@ __all__ = [
     "page_html",
     "point_chart",
     "run_page",
+    "side_by_side",
     "write_page",
 ]

@@ -176,11 +176,11 @@ def _chart_scripts() -> str:
     return scripts.javascript_bundle().replace("</script", "<\\/script")
 
 
-def write_page(page: Page, path: Path) -> None:
+def write_page(page: Page, path: Path | str) -> None:
     """Write a page as one HTML file, whole or not at all.
 
     Raises:
         InputError: as ``page_html``.
         RunFailed: the file could not be written.
     """
-    write_atomically(path, page_html(page).encode())
+    write_atomically(Path(path), page_html(page).encode())

@@ -1,6 +1,7 @@
 """The page of a run: its scores, data, objective and learning curves, and what was measured of it."""
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
 
@@ -57,8 +58,8 @@ def result_section(record: RunRecord) -> Section:
     if not scores:
         return Section("Result", [Text("The run has not evaluated its weights yet.")])
     blocks: list[Block] = [Text(record.result["message"])] if record.result.get("status") == "failed" else []
-    worst = min(range(len(scores)), key=lambda index: _goodness(scores[index]))
-    facts = {"worst domain": f"{scores[worst].title}: {_figure(scores[worst])}"}
+    worst = scores.index(min(scores, key=_goodness))
+    facts = {"worst domain": fact_of_worst(scores)}
     for split in ("training", "evaluation"):
         of = [score for score in scores if score.split == split and not math.isnan(score.accuracy)]
         if of:
@@ -67,6 +68,12 @@ def result_section(record: RunRecord) -> Section:
     head = ("domain", "split", "samples", record.metric, "loss")
     caption = f"{_weights(record)} on each domain; the worst one stands out."
     return Section("Result", [*blocks, Facts(facts), Table(head, rows, ("", "", ",d", ".1%", ".4f"), caption, [worst])])
+
+
+def fact_of_worst(scores: Sequence[DomainScore]) -> str:
+    """Return the name of the worst domain, and its accuracy or loss."""
+    worst = min(scores, key=_goodness)
+    return f"{worst.title}: " + (f"loss {worst.loss:.4g}" if math.isnan(worst.accuracy) else worst.percentage)
 
 
 def setting_section(record: RunRecord) -> Section:
@@ -95,7 +102,3 @@ def _weights(record: RunRecord) -> str:
 
 def _goodness(score: DomainScore) -> float:
     return -score.loss if math.isnan(score.accuracy) else score.accuracy
-
-
-def _figure(score: DomainScore) -> str:
-    return f"loss {score.loss:.4g}" if math.isnan(score.accuracy) else score.percentage

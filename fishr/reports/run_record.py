@@ -17,6 +17,7 @@ class RunRecord:
     """What a run folder has recorded, so far if it trains still."""
 
     folder: Path
+    name: str  # in titles
     experiment: Experiment
     text: str  # the configuration as TOML
     steps: list[dict[str, Any]]  # lines of metrics.jsonl: losses and terms of each step
@@ -29,10 +30,6 @@ class RunRecord:
         if "scores" in self.result:
             return tuple(map(score_of, self.result["scores"]))
         return self.evaluations[-1][1] if self.evaluations else ()
-
-    @property
-    def name(self) -> str:
-        return self.folder.name or self.experiment.name
 
     @property
     def metric(self) -> str:
@@ -52,4 +49,6 @@ def read_run(folder: Path, experiment: Experiment) -> RunRecord:
             f"{folder}: its {METRICS} or {RESULT} is not what fishr wrote ({error}); train again"
         ) from error
     text = (folder / CONFIGURATION).read_bytes().decode()
-    return RunRecord(folder, experiment, text, [line for line in lines if "loss" in line], evaluations, ended)
+    return RunRecord(
+        folder, folder.resolve().name, experiment, text, [line for line in lines if "loss" in line], evaluations, ended
+    )

@@ -32,7 +32,8 @@
     for (const figure of document.querySelectorAll(".chart")) {
       const plot = figure.querySelector(".plot"), spec = JSON.parse(figure.querySelector("script").textContent);
       const renderer = "many" in plot.dataset ? "canvas" : "svg";
-      views.push((await vegaEmbed(plot, spec, { actions: false, config: settings, renderer, tooltip: { theme } })).view);
+      plot.view = (await vegaEmbed(plot, spec, { actions: false, config: settings, renderer, tooltip: { theme } })).view;
+      views.push(plot.view);
     }
     root.dataset.drawn = theme;
   }
