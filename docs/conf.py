@@ -15,9 +15,10 @@ project = "fishr"
 highlight_language = "none"
 smartquotes_action = "D"  # dashes alone
 version = release = __version__
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 exclude_patterns = ["generate"]
 myst_heading_anchors = 3
+nb_execution_mode = "off"  # the outputs are kept; tests/test_notebooks.py runs the notebooks
 napoleon_custom_sections = ["Source"]
 autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
