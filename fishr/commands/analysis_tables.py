@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 # More pairs than these do not fit beside each other: their range is shown.
 _PAIRS = 6
+_BARS = "▁▂▃▄▅▆▇█"
+_SIZE = "size: a bar a domain, against the row's largest; fishr analyze --explain ROW says what a large value means"
 _CAPTIONS = (
     "That variances stand in for the Hessian is an empirical matter: read their distance beside the cosine of the two.",
     "Sharpness is a description, not a score: it often fails to predict the risk on other domains, or predicts it "
@@ -42,13 +44,18 @@ def analysis_text(analysis: "Analysis", histories: "Sequence[History]" = ()) -> 
     splits = zip(analysis.domains, analysis.splits, strict=True)
     domains = ("each domain", *(name if split == "training" else f"{name} (eval)" for name, split in splits))
     blocks = [_heading(analysis), _block(domains, analysis.quantities, ("domain",), routes)]
+    if len(analysis.domains) > 1:
+        blocks.append(_SIZE)
     if len(analysis.training) > 1:
         blocks.append(_pair_block(analysis, routes))
     blocks.append(_block(("training domains together", "value"), analysis.quantities, (), routes))
     if analysis.network:
         blocks.append("whole network\n" + _block(domains, analysis.network, ("domain",), routes))
-    rows = [(h.title, _cell(h.value, h.error), h.unit, routes.mark(h.route)) for h in headlines(analysis).values()]
-    blocks.append(_table(rows, ("headline, training domains", "value", "unit", "route")))
+    rows = [
+        (h.title, _cell(h.value, h.error), h.unit, routes.mark(h.route), _large(name))
+        for name, h in headlines(analysis).items()
+    ]
+    blocks.append(_table(rows, ("headline, training domains", "value", "unit", "route", "a large value means")))
     return _joined(blocks, histories, routes)
 
 
@@ -63,8 +70,9 @@ def comparison_text(first: "Analysis", second: "Analysis", histories: "Sequence[
         if other := two.get(name):
             times = ratio(h, other)
             cells = (_cell(h.value, h.error), _cell(other.value, other.error))
-            rows.append((h.title, *cells, "–" if math.isnan(times) else f"{times:.3g}×", h.unit, routes.mark(h.route)))
-    head = ("headline, training domains", *names, f"{names[0]} / {names[1]}", "unit", "route")
+            times_text = "–" if math.isnan(times) else f"{times:.3g}×"
+            rows.append((h.title, *cells, times_text, h.unit, routes.mark(h.route), _large(name)))
+    head = ("headline, training domains", *names, f"{names[0]} / {names[1]}", "unit", "route", "a large value means")
     blocks = [_heading(first), _heading(second), _scores_block((first, second), names), _table(rows, head)]
     return _joined(blocks, histories, routes)
 
@@ -135,10 +143,28 @@ def _heading(analysis: "Analysis") -> str:
     )
 
 
+def _large(name: str) -> str:
+    from fishr.diagnostics import diagnostics
+
+    return diagnostics()[name].explanation.get("large", "")
+
+
 def _block(heads: Sequence[str], quantities: "dict[str, Quantity]", axes: tuple[str, ...], routes: Routes) -> str:
-    """Return the table of the quantities with these axes, a number a column."""
-    rows = [(name, *_cells(q), q.unit, routes.mark(q.route)) for name, q in quantities.items() if q.axes == axes]
-    return _table(rows, (*heads, "unit", "route"))
+    """Return the table of the quantities with these axes, a number a column; of several domains also as bars."""
+    several = len(heads) > 2
+    rows = [
+        (name, *_cells(q), *([_bars(q.value.tolist())] if several else []), q.unit, routes.mark(q.route))
+        for name, q in quantities.items()
+        if q.axes == axes
+    ]
+    return _table(rows, (*heads, *(["size"] if several else []), "unit", "route"))
+
+
+def _bars(values: Sequence[float]) -> str:
+    """Return a bar a number, as high as its absolute value beside the largest one."""
+    finite = [abs(value) for value in values if math.isfinite(value)]
+    most = max(finite, default=0.0) or 1.0
+    return "".join(_BARS[round(abs(v) / most * (len(_BARS) - 1))] if math.isfinite(v) else " " for v in values)
 
 
 def _pair_block(analysis: "Analysis", routes: Routes) -> str:

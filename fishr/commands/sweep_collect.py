@@ -75,7 +75,7 @@ def collect(
     if figure is not None:
         from fishr.plots.benchmark import save_benchmark_figure
 
-        save_benchmark_figure([table for table in tables if table.name == AVERAGES], figure)
+        save_benchmark_figure(tables, figure)
         click.echo(f"figure: {figure}", err=out is None)
     for name, read in sweeps.items():
         if rest := read.unfinished:

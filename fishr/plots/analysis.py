@@ -18,7 +18,7 @@ from fishr.errors import InputError, RunFailed, reason
 from fishr.paths import check_writable
 from fishr.plots.analysis_curvature import density_figure, scatter_figure, spectra_figure
 from fishr.plots.analysis_pairs import pairs_figure
-from fishr.plots.style import color_of, legend, literal, quiet, save
+from fishr.plots.style import color_of, legend, literal, logarithmic, quiet, save
 
 FIGURES = ("pairs.png", "curvature.png", "spectra.png", "density.png", "history.png")
 
@@ -97,17 +97,18 @@ def history_figure(histories: Sequence[History]) -> Figure:
         for axes, curve in zip((variance, hessian, inconsistency), curves, strict=True):
             # A logarithmic axis has no place for zero, the distance of domains that agree exactly.
             plot(axes, history, curve.double().where(curve > 0, torch.nan), color, 1.6)
-            axes.set_yscale("log")
+            logarithmic(axes)
         low, high = torch.aminmax(history.cosine, dim=1)
         cosine.fill_between(history.steps.numpy(), low.numpy(), high.numpy(), color=color, alpha=0.18, linewidth=0)
         plot(cosine, history, history.cosine.mean(1), color)
     distance = r"mean $\|{0}_e - \bar{{{0}}}\|^2 \,/\, \|\bar{{{0}}}\|^2$"
-    quiet(variance, "distance of gradient variances (Fishr), scale-free", "", distance.format("v"))
-    quiet(hessian, "distance of diagonal Hessians, scale-free", "", distance.format("h"))
+    quiet(variance, "distance of gradient variances (0: the domains match)", "", distance.format("v"))
+    quiet(hessian, "distance of diagonal Hessians (0: the domains match)", "", distance.format("h"))
     quiet(inconsistency, "inconsistency of the domains' landscapes", "step", "loss")
-    quiet(cosine, "variance as a stand-in for the Hessian", "step", r"$\cos(v_e, \mathrm{diag}\, H_e)$")
+    title = "variance as a stand-in for the Hessian (band: all domains)"
+    quiet(cosine, title, "step", r"$\cos(v_e, \mathrm{diag}\, H_e)$")
     for axes in (inconsistency, cosine):
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     cosine.set_ylim(min(0.0, *(1.05 * float(history.cosine.min()) for history in histories)), 1.05)
-    legend(variance, 10)
+    legend(figure)
     return figure

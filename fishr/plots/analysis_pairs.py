@@ -16,8 +16,18 @@ Matrix = NDArray[np.float64]
 
 # Title, formula, quantity over pairs, and for a distance the quantity whose mean makes it scale-free.
 _PANELS = (
-    ("gradient variances", r"$\|v_A - v_B\|^2 \,/\, \|\bar{v}\|^2$", "variance_distances", "gradient_variance"),
-    ("diagonal Hessians", r"$\|h_A - h_B\|^2 \,/\, \|\bar{h}\|^2$", "hessian_diagonal_distances", "hessian_diagonal"),
+    (
+        "gradient variances",
+        r"$\|v_A - v_B\|^2 \,/\, \|\bar{v}\|^2$",
+        "variance_distances",
+        "gradient_variance",
+    ),
+    (
+        "diagonal Hessians",
+        r"$\|h_A - h_B\|^2 \,/\, \|\bar{h}\|^2$",
+        "hessian_diagonal_distances",
+        "hessian_diagonal",
+    ),
     ("Hessians", r"$\cos(H_A, H_B)$", "hessian_cosines", None),
     ("gradients", r"$\cos(g_A, g_B)$", "gradient_cosines", None),
 )
@@ -35,6 +45,7 @@ def pairs_figure(analyses: Sequence[Analysis]) -> Figure:
         norm = _distance_norm(matrices) if scale else Normalize(-1, 1)
         image = ScalarMappable(norm, "cividis_r" if scale else "RdBu")
         bar = figure.colorbar(image, ax=list(grid[:, column]), location="bottom", shrink=0.9, aspect=25)
+        bar.set_label("0: the two match" if scale else "1: one direction, −1: opposite", fontsize=9)
         if isinstance(norm, LogNorm):
             # Less than a decade has no power of ten to label: the ends and the middle always have numbers.
             ends = [float(end) for end in np.geomspace(*image.get_clim(), 3)]
@@ -47,7 +58,7 @@ def pairs_figure(analyses: Sequence[Analysis]) -> Figure:
             _annotate(axes, matrix, image, scale is not None)
             _label(axes, analysis, first=column == 0, last=row == len(analyses) - 1)
             if row == 0:
-                axes.set_title(f"{title}\n{formula}", fontsize=10)
+                axes.set_title(f"{'distance' if scale else 'cosine'} of {title}\n{formula}", fontsize=10)
     return figure
 
 
@@ -75,7 +86,7 @@ def _annotate(axes: Axes, matrix: Matrix, image: ScalarMappable, distance: bool)
     size = 9 if len(matrix) <= 4 else 7
     for (row, column), value in np.ndenumerate(matrix):
         own = distance and row == column
-        text = "–" if own or not np.isfinite(value) else _short(value) if distance else f"{value:.2f}"
+        text = "–" if own or not np.isfinite(value) else _short(value) if distance else f"{value:.2f}".replace("-", "−")
         red, green, blue, _ = image.to_rgba(np.asarray(value))
         dark = not own and 0.3 * red + 0.59 * green + 0.11 * blue < 0.5
         axes.annotate(text, (column, row), ha="center", va="center", fontsize=size, color="white" if dark else "black")

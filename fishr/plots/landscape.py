@@ -2,7 +2,7 @@
 
 from io import BytesIO
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -24,12 +24,11 @@ from fishr.plots.landscape_planes import (
     level_set_figure,
     levels_of,
     panels_of,
-    surface_figure,
     title_of,
 )
-from fishr.plots.style import color_of, heading, line_of, literal, quiet, save, with_split
+from fishr.plots.style import color_of, heading, legend, line_of, literal, quiet, save, with_split
 
-_NAMES = ("contours", "inconsistency", "surface", "")
+_NAMES = ("contours", "inconsistency", "")
 # Beyond this ratio a linear axis flattens the valley.
 _LOGARITHMIC = 20.0
 
@@ -37,8 +36,8 @@ _LOGARITHMIC = 20.0
 def save_landscape_figures(path: Path, epsilon: float = 0.1) -> list[Path]:
     """Draw the figures of a surface file beside it, ``FILE-contours.png`` or ``FILE.png``; earlier ones are replaced.
 
-    For a plane: contours of each domain on shared levels, the level sets R_e = R_e* ± ε of all domains, surfaces in
-    three dimensions, and a GIF of the frames, if any. For lines: risks with bands, or with the barrier.
+    For a plane: contours of each domain on shared levels, the level sets R_e = R_e* ± ε of all domains, and a GIF of
+    the frames, if any. For lines: risks with bands, or with the barrier.
 
     Args:
         epsilon: ε of the level sets, loss.
@@ -54,9 +53,9 @@ def save_landscape_figures(path: Path, epsilon: float = 0.1) -> list[Path]:
         figures = {"": line_figure(surface)}
     else:
         figures = {"contours": contour_figure(surface)}
-        # A plane of one row or column has neither level sets nor a surface.
+        # A plane of one row or column has no level sets.
         if min(map(len, surface.axes)) > 1:
-            figures |= {"inconsistency": level_set_figure(surface, epsilon), "surface": surface_figure(surface)}
+            figures["inconsistency"] = level_set_figure(surface, epsilon)
     drawn = [save(figure, picture_of(path, name)) for name, figure in figures.items()]
     if surface.frames is not None:
         drawn.append(save_film(surface, surface.frames, path.with_suffix(".gif")))
@@ -87,7 +86,7 @@ def save_film(surface: Surface, frames: Frames, path: Path) -> Path:
     for step, frame in zip(frames.steps, losses, strict=True):
         for axes, risks, name in zip(panels, frame, surface.domains, strict=True):
             axes.clear()
-            filled = draw_contours(axes, surface, risks, levels, own_lines=False)
+            filled = draw_contours(axes, surface, risks, levels)
             axes.set_title(f"{literal(name)}: {risks[surface.center]:.3g}", fontsize=10, loc="left")
             draw_star(axes)
             if not pictures and axes is panels[-1]:
@@ -154,9 +153,8 @@ def _finish(left: Axes, right: Axes, x: str, risks: Array) -> None:
     quiet(left, "risk", x, "loss")
     quiet(right, "accuracy", x, "%")
     right.set_ylim(0, 100)
-    handles, labels = left.get_legend_handles_labels()
     # Outside: curves may be anywhere.
-    cast(Any, left.figure).legend(handles, labels, frameon=False, fontsize=9, loc="outside lower center", ncols=2)
+    legend(cast(Figure, left.figure))
 
 
 def _style(split: str, xs: Array) -> str:

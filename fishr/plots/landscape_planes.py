@@ -1,4 +1,4 @@
-"""Landscapes over a plane: filled contours and surfaces of each domain on shared levels, and all level sets in one."""
+"""Landscapes over a plane: filled contours of each domain on shared levels, and all level sets in one panel."""
 
 import json
 from math import ceil
@@ -7,14 +7,13 @@ from typing import Any, cast
 
 import numpy as np
 from attrs import frozen
-from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.patheffects import withStroke
-from matplotlib.ticker import FuncFormatter, Locator, LogLocator, MaxNLocator, NullLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 from numpy.typing import NDArray
 
 from fishr.analysis.landscape_evaluation import training_inconsistency
@@ -49,11 +48,12 @@ class Levels:
         return (LogNorm if self.logarithmic else Normalize)(self.edges[0], self.edges[-1], clip=True)
 
     @property
-    def ticks(self) -> Locator:
-        """A few ticks of a color bar: over more than two decades powers of ten only."""
-        if not self.logarithmic:
-            return MaxNLocator(6)
-        return LogLocator(subs=(1, 2, 5) if self.edges[-1] < 100 * self.edges[0] else (1,))
+    def lines(self) -> Array:
+        """Return a few round risks between the edges: over more than two decades powers of ten only."""
+        low, high = self.edges[0], self.edges[-1]
+        subs = (1, 2, 5) if high < 100 * low else (1,)
+        found = (LogLocator(subs=subs) if self.logarithmic else MaxNLocator(8)).tick_values(low, high)
+        return np.array([value for value in found if low < value < high])
 
 
 def levels_of(risks: Array) -> Levels:
@@ -86,40 +86,6 @@ def contour_figure(surface: Surface) -> Figure:
         axes.set_title(title, fontsize=10, loc="left")
         draw_points(axes, surface)
     add_bar(figure, panels, filled[0], levels)
-    return figure
-
-
-def surface_figure(surface: Surface) -> Figure:
-    """Draw each domain's risk as a surface in three dimensions, over at least two points a side."""
-    losses = surface.scores.losses.numpy()
-    levels = levels_of(losses)
-    columns, rows = _layout(len(losses))
-    figure = Figure(figsize=(4.2 * columns, 3.7 * rows + 0.6), layout="constrained")
-    xs, ys = np.meshgrid(*(axis.numpy() for axis in surface.axes), indexing="ij")
-    ends = low, high = levels.edges[0], levels.edges[-1]
-    for index, (name, split, risks) in enumerate(zip(surface.domains, surface.splits, losses, strict=True)):
-        axes = cast(Any, figure.add_subplot(rows, columns, index + 1, projection="3d"))
-        # The third axis of matplotlib has no logarithmic scale.
-        clipped = np.clip(risks, low, high)
-        height = np.log10(clipped) if levels.logarithmic else clipped
-        shares = np.ma.filled(np.ma.masked_invalid(levels.norm(clipped)), 0.0)
-        style: Any = {"linewidth": 0, "antialiased": False, "shade": False, "rcount": len(xs), "ccount": len(ys)}
-        axes.plot_surface(xs, ys, height, facecolors=colormaps[COLORMAP](shares), **style)
-        axes.set_zlim(*(np.log10(ends) if levels.logarithmic else ends))
-        if levels.logarithmic:
-            axes.zaxis.set_major_formatter(lambda value, _: f"{10**value:.2g}")
-        for axis in (axes.xaxis, axes.yaxis, axes.zaxis):
-            axis.set_major_locator(MaxNLocator(4))
-        axes.tick_params(labelsize=7, pad=0)
-        axes.set_title(with_split(name, split), fontsize=10, loc="left")
-        axes.set_xlabel("α", labelpad=-2)
-        axes.set_ylabel("β", labelpad=-2)
-        axes.set_zlabel("risk", labelpad=1)
-        axes.view_init(elev=32, azim=-58)
-        axes.set_box_aspect(None, zoom=0.95)
-    first, second = map(literal, surface.directions.names)
-    heading(figure, title_of(surface) + (", logarithmic height" if levels.logarithmic else ""))
-    figure.supxlabel(f"α: {first}\nβ: {second}", fontsize=9, x=0.01, ha="left")
     return figure
 
 
@@ -169,7 +135,9 @@ def _zoom(axes: Axes, surface: Surface, reached: list[tuple[float, float]]) -> N
 def panels_of(surface: Surface) -> tuple[Figure, list[Axes]]:
     """Return a figure with an empty panel for each domain; their axes are shared and named once."""
     count = len(surface.domains)
-    columns, rows = _layout(count)
+    # Four panels in a row would be too small to read.
+    columns = 2 if count == 4 else min(count, 3)
+    rows = ceil(count / columns)
     figure = Figure(figsize=(3.3 * columns + 1.3, 3.2 * rows + 0.9), layout="constrained")
     every: list[Axes] = list(cast(Any, figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)).flat)
     for index, axes in enumerate(every):
@@ -182,20 +150,14 @@ def panels_of(surface: Surface) -> tuple[Figure, list[Axes]]:
     return figure, every[:count]
 
 
-def _layout(count: int) -> tuple[int, int]:
-    # Four panels in a row would be too small to read.
-    columns = 2 if count == 4 else min(count, 3)
-    return columns, ceil(count / columns)
-
-
 def title_of(surface: Surface) -> str:
     name = Path(surface.source["path"]).resolve().name if "path" in surface.source else "the weights"
     moved = json.loads(surface.settings).get("parameters", "")
     return f"risk around {literal(name)}" + (f" ({moved} parameters)" if moved else "")
 
 
-def draw_contours(axes: Axes, surface: Surface, risks: Array, levels: Levels, own_lines: bool = True) -> Any:
-    """Fill one panel, with lines at labelled risks of its own or where the colors change; return it for the bar."""
+def draw_contours(axes: Axes, surface: Surface, risks: Array, levels: Levels) -> Any:
+    """Fill one panel, with labelled lines at the same risks in every panel; return it for the bar."""
     xs, ys = (axis.numpy() for axis in surface.axes)
     shown = np.ma.masked_invalid(np.maximum(risks, levels.edges[0])).T
     if min(len(xs), len(ys)) < 2:
@@ -203,13 +165,12 @@ def draw_contours(axes: Axes, surface: Surface, risks: Array, levels: Levels, ow
         return axes.pcolormesh(_edges(xs), _edges(ys), shown, cmap=COLORMAP, norm=levels.norm)
     extend = "max" if levels.above else "neither"
     filled = axes.contourf(xs, ys, shown, levels.edges, cmap=COLORMAP, norm=levels.norm, extend=extend)
-    # The shared colors compare domains; the panel's own lines show the shape of small differences.
     finite = np.ma.compressed(shown)
-    if finite.size and finite.max() > finite.min():
-        color = "black" if levels.norm(float(np.median(finite))) > _BRIGHT else "white"
-        lines = axes.contour(xs, ys, shown, 6 if own_lines else levels.edges, colors=color, linewidths=0.7, alpha=0.8)
-        if own_lines:
-            axes.clabel(lines, fontsize=7, fmt="%g")
+    crossed = [line for line in levels.lines if finite.size and finite.min() < line < finite.max()]
+    if crossed:
+        colors = ["black" if levels.norm(line) > _BRIGHT else "white" for line in crossed]
+        lines = axes.contour(xs, ys, shown, crossed, colors=colors, linewidths=0.8)
+        axes.clabel(lines, fontsize=8, fmt="%g")
     return filled
 
 
@@ -223,9 +184,9 @@ def _edges(values: Array) -> Array:
 
 def add_bar(figure: Figure, panels: list[Axes], filled: Any, levels: Levels) -> None:
     plain = FuncFormatter(lambda value, _: f"{value:g}")
-    bar = figure.colorbar(filled, ax=panels, shrink=0.9, pad=0.02, ticks=levels.ticks, format=plain)
+    bar = figure.colorbar(filled, ax=panels, shrink=0.9, pad=0.02, ticks=levels.lines, format=plain)
     bar.ax.yaxis.set_minor_locator(NullLocator())
-    bar.set_label("risk" + (" (logarithmic)" if levels.logarithmic else ""))
+    bar.set_label("risk, loss" + (" (logarithmic)" if levels.logarithmic else ""))
 
 
 def draw_points(axes: Axes, surface: Surface) -> None:

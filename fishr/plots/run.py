@@ -1,4 +1,4 @@
-"""The figure of a run: its losses and every domain's accuracy over the steps."""
+"""The figure of a run: its risks, penalties and every domain's accuracy over the steps."""
 
 import json
 import math
@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from fishr.plots.style import color_of, heading, legend, line_of, literal, quiet, save, with_split
+from fishr.plots.style import color_of, heading, legend, line_of, literal, logarithmic, quiet, save, with_split
 
 FIGURE = "figure.png"
 
@@ -19,8 +19,8 @@ FIGURE = "figure.png"
 def save_run_figure(folder: Path) -> Path:
     """Draw a run folder's metrics into its figure.png.
 
-    Left: the risk of each training domain and each penalty term that was computed, logarithmic. Right: the accuracy on
-    every domain, training dashed, evaluation solid. A risk that is not the mean of the domains' risks is black.
+    Panels: the risk of each training domain; each penalty that was computed, without its weight; the accuracy on every
+    domain. Training domains are dashed. A risk that is not the mean of the domains' risks is black.
 
     Raises:
         RunFailed: the figure could not be written.
@@ -29,44 +29,61 @@ def save_run_figure(folder: Path) -> Path:
     steps = [line for line in lines if "loss" in line]
     evaluations = [line for line in lines if "scores" in line]
     name = json.loads((folder / "result.json").read_text())["name"]
-    # Margins for the labels that these panels have: to fit them takes longer than all else of the drawing.
-    figure = Figure(figsize=(10, 4))
-    margins = {"left": 0.09, "right": 0.99, "bottom": 0.12, "top": 0.87, "wspace": 0.15}
-    left, right = figure.subplots(1, 2, sharex=True, gridspec_kw=margins)
-    # A domain has one color in both panels; penalties take the colors after the domains'.
-    names = [(score["name"], score["split"]) for score in evaluations[0]["scores"]]
-    _losses(left, steps, [name for name, split in names if split == "training"], first=len(names))
     averaged = "average" in tomllib.loads((folder / "config.toml").read_bytes().decode())
-    _accuracies(right, evaluations, names, " of the averaged weights" if averaged else "")
+    # A domain has one color in all panels; penalties take the colors after the domains'.
+    names = [(score["name"], score["split"]) for score in evaluations[0]["scores"]]
+    penalties = _penalties(steps)
+    figure = Figure(figsize=(11, 4))
+    # Margins for the labels that these panels have: to fit them takes longer than all else of the drawing.
+    margins = {"left": 0.07, "right": 0.99, "bottom": 0.21 + 0.05 * (len(names) // 5), "top": 0.87, "wspace": 0.2}
+    first, *middle, last = figure.subplots(1, 3 if penalties else 2, sharex=True, gridspec_kw=margins)
+    _risks(first, steps, [name for name, split in names if split == "training"])
+    for axes in middle:
+        for index, (label, curve) in enumerate(penalties.items()):
+            axes.plot(*zip(*curve, strict=True), label=label, **_style(len(names) + index, steps))
+        _scaled(axes, [value for curve in penalties.values() for _, value in curve])
+        quiet(axes, "penalties without their weights", "step", "")
+    _accuracies(last, evaluations, names, " of the averaged weights" if averaged else "")
     heading(figure, literal(name))
+    legend(figure, fitted=False)
     return save(figure, folder / FIGURE)
 
 
-def _losses(axes: Axes, steps: list[dict[str, Any]], domains: list[str], first: int) -> None:
+def _penalties(steps: list[dict[str, Any]]) -> dict[str, list[tuple[int, float]]]:
+    """Return steps and values of each penalty where its weight, which may change a thousandfold, is not zero."""
+    terms = {name: [(line["step"], line["terms"][name]) for line in steps] for name in steps[0]["terms"]}
+    curves = {
+        literal(name): [(step, term["value"] / term["weight"]) for step, term in found if term["weight"]]
+        for name, found in terms.items()
+    }
+    return {label: curve for label, curve in curves.items() if curve}
+
+
+def _risks(axes: Axes, steps: list[dict[str, Any]], domains: list[str]) -> None:
     at = [line["step"] for line in steps]
-    marker = "-" if len(steps) > 1 else "o"
     for index, name in enumerate(domains):
         # A domain may be missing from a step's batch.
         curve = [line["domain_losses"].get(name, math.nan) for line in steps]
-        axes.plot(at, curve, marker, label=f"risk, {literal(name)}", color=color_of(index), linewidth=1.4)
+        axes.plot(at, curve, line_of("training"), label=with_split(name, "training"), **_style(index, steps))
     # Such as GroupDRO's, which is no mean of the domains' risks.
-    risks = [(line["step"], line["risk"], _mean(line["domain_losses"])) for line in steps]
-    if any(abs(risk - mean) > 1e-3 * abs(risk) for _, risk, mean in risks):
-        axes.plot(at, [risk for _, risk, _ in risks], marker, label="risk, minimized", color="black", linewidth=1.4)
-    negative = min(risk for _, risk, _ in risks) < 0
-    for index, name in enumerate(steps[0]["terms"]):
-        # Without the weight, which changes a thousandfold at the end of a warm-up.
-        terms = [(line["step"], line["terms"][name]) for line in steps]
-        points = [(step, term["value"] / term["weight"]) for step, term in terms if term["weight"]]
-        if points:
-            label = literal(f"{name}, unweighted")
-            axes.plot(*zip(*points, strict=True), marker, label=label, color=color_of(first + index), linewidth=1.4)
-            negative = negative or min(value for _, value in points) < 0
-    # A risk with an adversary, and IRM's product of half batches may be negative.
-    axes.set_yscale("symlog", linthresh=1e-4) if negative else axes.set_yscale("log")
+    risks = [(line["risk"], _mean(line["domain_losses"])) for line in steps]
+    if any(abs(risk - mean) > 1e-3 * abs(risk) for risk, mean in risks):
+        axes.plot(at, [risk for risk, _ in risks], label="risk, minimized", **_style(0, steps, "black"))
+    _scaled(axes, [risk for risk, _ in risks])
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    quiet(axes, "losses", "step", "value")
-    legend(axes)
+    quiet(axes, "risk on the batches", "step", "loss")
+
+
+def _style(index: int, steps: list[dict[str, Any]], color: str | None = None) -> dict[str, Any]:
+    return {"color": color or color_of(index), "linewidth": 1.4} | ({} if len(steps) > 1 else {"marker": "o"})
+
+
+def _scaled(axes: Axes, values: list[float]) -> None:
+    # A risk with an adversary, and IRM's product of half batches may be negative.
+    if min(values) < 0:
+        axes.set_yscale("symlog", linthresh=1e-4)
+    elif max(values) > 0:
+        logarithmic(axes)
 
 
 def _mean(losses: dict[str, float | None]) -> float:
@@ -82,4 +99,3 @@ def _accuracies(axes: Axes, evaluations: list[dict[str, Any]], names: list[tuple
         axes.plot(at, curve, line_of(split), label=label, color=color, marker="o", markersize=2.5, linewidth=1.4)
     axes.set_ylim(0, 100)
     quiet(axes, evaluations[-1]["scores"][0].get("accuracy_name", "accuracy") + of, "step", "%")
-    legend(axes)

@@ -107,11 +107,14 @@ def test_analyze_through_the_entry_point(cli, runs):
     risk = next(line for line in lines if line.startswith("risk "))
     cells = re.split(r"\s{2,}", risk.strip())
     assert cells[1:5] == [f"{value:.4g}" for value in q["risk"].value.tolist()]
-    assert cells[5] == "loss"
-    route = cells[6]
+    risks = q["risk"].value
+    heights = "▁▂▃▄▅▆▇█"
+    assert cells[5:7] == ["".join(heights[round(float(7 * value / risks.max()))] for value in risks), "loss"]
+    route = cells[7]
     assert f"{route} {q['risk'].route}" in lines
     headline = next(line for line in lines if line.startswith("distance of gradient variances"))
     assert f"  {q['variance_distance_scale_free'].value:.4g}  " in headline
+    assert headline.endswith(diagnostics()["variance_distance_scale_free"].explanation["large"])
     pairs = next(line for line in lines if line.startswith("variance_distances"))
     assert f"  {float(q['variance_distances'].value[0, 1]):.4g}  " in pairs
     recorded = next(line for line in lines if line.startswith("recorded while training"))

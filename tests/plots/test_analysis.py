@@ -130,7 +130,9 @@ def test_heat_maps_hold_the_pairs(analyses):
 def test_heat_maps_say_their_numbers(analyses):
     axes = _panels(pairs_figure(analyses[:1]))[3]
     cosines = analyses[0].quantities["gradient_cosines"].value
-    assert [text.get_text() for text in axes.texts] == [f"{float(value):.2f}" for value in cosines.flatten()]
+    assert [text.get_text() for text in axes.texts] == [
+        f"{float(value):.2f}".replace("-", "−") for value in cosines.flatten()
+    ]
     assert [label.get_text() for label in axes.get_xticklabels()] == list(NAMES)
     many = _analysis("many", tuple(f"domain {index}" for index in range(10)), 9)
     assert not _panels(pairs_figure([many]))[0].texts
@@ -169,29 +171,48 @@ def test_parameters_without_a_place_are_counted(analyses):
     hessian[1, :3] = torch.tensor([0.0, -1.0, 1e-12])
     changed = attrs.evolve(q["hessian_diagonal"], value=hessian)
     axes = scatter_figure([attrs.evolve(analyses[0], quantities=q | {"hessian_diagonal": changed})]).axes[1]
-    assert axes.texts[0].get_text().endswith("3 of 15 not shown")
+    assert axes.texts[0].get_text().endswith("3 of 15 near 0 or negative")
     assert len(axes.collections[0].get_offsets()) == 12
 
 
-def test_bars_are_the_eigenvalues(analyses):
+def test_dots_are_the_eigenvalues(analyses):
     figure = spectra_figure(analyses)
     for axes, analysis in zip(figure.axes, analyses, strict=True):
-        values = analysis.quantities["top_eigenvalues"].value
-        for index, row in enumerate(values):
-            solid, hollow = axes.containers[2 * index : 2 * index + 2]
-            assert [bar.get_height() for bar in solid] == pytest.approx(row[row >= 0].tolist())
-            assert [bar.get_height() for bar in hollow] == pytest.approx((-row[row < 0]).tolist())
+        for line, row in zip(axes.get_lines()[::2], analysis.quantities["top_eigenvalues"].value, strict=True):
+            np.testing.assert_allclose(line.get_xdata(), np.arange(1, len(row) + 1))
+            np.testing.assert_allclose(line.get_ydata(), row.where(row >= 0, torch.nan))
         assert axes.get_yscale() == "log"
-        assert [text.get_text() for text in axes.get_legend().get_texts()] == list(NAMES)
+    assert figure.axes[0].get_ylim() == figure.axes[1].get_ylim()
+    names = [f"{name} ({'training' if index < 3 else 'evaluation'})" for index, name in enumerate(NAMES)]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == names
 
 
 def test_negative_eigenvalues_are_hollow(analyses):
     q = analyses[0].quantities
     eigenvalues = attrs.evolve(q["top_eigenvalues"], value=torch.tensor([[2.0, -0.5]] * 4, dtype=torch.float64))
-    axes = spectra_figure([attrs.evolve(analyses[0], quantities=q | {"top_eigenvalues": eigenvalues})]).axes[0]
-    for solid, hollow in zip(axes.containers[::2], axes.containers[1::2], strict=True):
-        assert [(bar.get_height(), bar.get_fill()) for bar in solid] == [(2.0, True)]
-        assert [(bar.get_height(), bar.get_facecolor()[3]) for bar in hollow] == [(0.5, 0)]
+    figure = spectra_figure([attrs.evolve(analyses[0], quantities=q | {"top_eigenvalues": eigenvalues})])
+    lines = figure.axes[0].get_lines()
+    for solid, hollow in zip(lines[::2], lines[1::2], strict=True):
+        np.testing.assert_array_equal(solid.get_ydata(), [2.0, np.nan])
+        np.testing.assert_array_equal(hollow.get_xydata(), [[2, 0.5]])
+        assert (solid.get_markerfacecolor(), hollow.get_markerfacecolor()) == (solid.get_color(), "none")
+    assert figure.legends[0].get_title().get_text().startswith("hollow: negative")
+    assert not spectra_figure([_positive(analyses[0])]).legends[0].get_title().get_text()
+
+
+def _positive(analysis):
+    q = analysis.quantities
+    positive = attrs.evolve(q["top_eigenvalues"], value=q["top_eigenvalues"].value.abs())
+    return attrs.evolve(analysis, quantities=q | {"top_eigenvalues": positive})
+
+
+def test_a_domain_has_one_color_in_both_runs(analyses):
+    """Runs with other test domains have the same domains in another order."""
+    names = ("sketch", "photo", "cartoon", "art painting")
+    one, other = spectra_figure([analyses[0], attrs.evolve(analyses[1], domains=names)]).axes
+    colors = [{line.get_label()[:5]: line.get_color() for line in axes.get_lines()[::2]} for axes in (one, other)]
+    assert colors[0] == colors[1]
+    assert len(set(colors[0].values())) == 4
 
 
 def test_density_of_a_whole_network(analyses):
@@ -224,7 +245,7 @@ def test_curves_are_the_history():
     colors = [line.get_color() for line in variance.get_lines()]
     assert len(set(colors)) == 2
     assert [line.get_color() for line in cosine.get_lines()] == colors
-    assert [text.get_text() for text in variance.get_legend().get_texts()] == ["erm", "fishr"]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["erm", "fishr"]
 
 
 def test_a_history_of_one_record_or_with_zeros():

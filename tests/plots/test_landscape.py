@@ -20,7 +20,7 @@ from fishr.landscape import (
     save_surface,
 )
 from fishr.plots.landscape import check_pictures, interpolation_figure, line_figure, picture_of, save_landscape_figures
-from fishr.plots.landscape_planes import contour_figure, level_set_figure, levels_of, surface_figure
+from fishr.plots.landscape_planes import contour_figure, level_set_figure, levels_of
 
 WEIGHTS = {"weight": torch.tensor([[3.0, 4.0], [1.0, 0.0]])}
 NAMES, SPLITS = ("photo", "sketch", "art", "cartoon", "quickdraw"), ("training", "training", "evaluation")
@@ -158,11 +158,18 @@ def test_regions_beyond_the_plane_and_a_region_of_a_point():
     assert "100% of the plane" in level_set_figure(_bowls(), 100.0).legends[0].get_texts()[0].get_text()
 
 
-def test_surfaces_share_their_height():
-    figure = surface_figure(_bowls())
-    figure.canvas.draw()
-    assert len({axes.get_zlim() for axes in figure.axes}) == 1
-    assert figure.get_suptitle().endswith("logarithmic height")
+def test_lines_are_at_the_same_risks_in_every_panel():
+    surface = _bowls()
+    losses = surface.scores.losses.numpy()
+    lines = levels_of(losses).lines
+    assert 3 <= len(lines) <= 10
+    figure = contour_figure(surface)
+    panels = [axes for axes in figure.axes if axes.get_title(loc="left")]
+    for axes, risks in zip(panels, losses, strict=True):
+        crossed = [line for line in lines if risks.min() < line < risks.max()]
+        assert axes.collections[1].levels.tolist() == crossed
+        assert {text.get_text() for text in axes.texts if text.get_text()[:1].isdigit()} <= {f"{c:g}" for c in crossed}
+    assert figure.axes[-1].get_yticks().tolist() == lines.tolist()
 
 
 def test_lines_are_means_and_bands():
@@ -226,7 +233,7 @@ def test_flat_unevaluated_and_infinite_planes_have_pictures(tmp_path, value):
     surface = _bowls(2)
     surface.scores.losses[:] = value
     save_surface(tmp_path / "a.h5", surface)
-    assert len(save_landscape_figures(tmp_path / "a.h5")) == 3
+    assert len(save_landscape_figures(tmp_path / "a.h5")) == 2
 
 
 @pytest.mark.slow
