@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from functools import cached_property
 from hashlib import sha256
 from types import FunctionType
 from typing import Any, cast
@@ -44,7 +45,7 @@ class Job:
         except InputError as error:
             raise InputError(f"{self.dataset}: {error}") from None
 
-    @property
+    @cached_property
     def name(self) -> str:
         """32 hexadecimal digits of everything that decides the result; the place of the data folder does not."""
         return sha256(json.dumps(_content(self), sort_keys=True).encode()).hexdigest()[:32]
@@ -83,8 +84,11 @@ class Job:
     @property
     def changes(self) -> dict[str, Any]:
         """Fields of the experiment that the method or the settings change, beside the objective."""
+        return self._changes(self.hparams)
+
+    def _changes(self, hparams: dict[str, Value]) -> dict[str, Any]:
         settings, own = self.settings, self.settings.methods.get(self.algorithm)
-        changes = settings.method(self.algorithm).changes(self.hparams)
+        changes = settings.method(self.algorithm).changes(hparams)
         for name in ("lr_schedule", "lr_factors", "transform", "descent", "average"):
             shared: Any = getattr(settings, name)
             replaced = name.startswith("lr_") and own is not None and getattr(own, name) is not None
@@ -130,7 +134,7 @@ class Job:
             checkpoint_every=self.evaluate_every,
             seed=self.run_seed,
         )
-        changes = self.changes
+        changes = self._changes(hparams)
         on_features = self.dataset in settings.features and settings.features_at is None
         if on_features and any(layer.startswith("featurizer") for layer in changes.get("lr_factors") or ()):
             raise InputError(

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from functools import cached_property
 from typing import Any, Literal, cast, get_args
 
 import attrs
@@ -147,10 +148,14 @@ class Settings:
                 expected = {bool: "true or false", int: "a whole number", float: "a number", str: "a string"}[kind]
                 raise InputError(f"hparams: got {name} = {value!r}, expected {expected}")
 
+    @cached_property
+    def _own_methods(self) -> dict[str, Method]:
+        return {name: own.method() for name, own in self.methods.items()}
+
     def method(self, name: str) -> Method:
         """Return a method by name."""
         if name in self.methods:
-            return self.methods[name].method()
+            return self._own_methods[name]
         if name not in METHODS:
             known = (*METHODS, *self.methods)
             raise InputError(
