@@ -55,6 +55,7 @@ from fishr.training.step import NotFinite
 
 RESULTS = "results.jsonl"
 PATIENCE = 60.0  # seconds
+CHECKPOINT_SECONDS = 10.0  # that a kill loses of a group at most
 
 
 @frozen
@@ -202,6 +203,7 @@ def _train(folder: Path, job: Job, text: str, conditions: Conditions, by: StepFu
     experiment = with_cached_features(job.experiment(), None if by is None else device)
     loggers = [find_logger(name, conditions.plugins) for name in conditions.logs]
     options: Any = {"data_dir": data_dir, "device": conditions.device, "resume": True, "by": by}
+    options["checkpoint_seconds"] = 0.0 if by is None else CHECKPOINT_SECONDS
     try:
         events = run(experiment, folder, experiment_text=text, **options)
         events = recorded(events, folder, job, conditions.threads)

@@ -57,6 +57,7 @@ def run(
     keep: Artifacts = Artifacts(),  # noqa: B008 (immutable)
     ranks: Ranks = ALONE,
     by: StepFunctions | None = None,
+    checkpoint_seconds: float = 0.0,
 ) -> Generator[Event]:
     """Train in a run folder: the events of ``train``, each recorded before it is yielded.
 
@@ -75,6 +76,7 @@ def run(
         ranks: the processes that train together; only the first reads and writes the folder. Another number of them
             may resume a run.
         by: as for ``train``.
+        checkpoint_seconds: least time between two checkpoints but the last, where no snapshots are kept.
 
     Raises:
         InputError: a folder that exists, or that cannot be resumed; input that ``train`` refuses.
@@ -129,7 +131,7 @@ def run(
             yield start
             return
         assert start is not None
-        journal = _Journal(folder, text, kept, start, where, ranks) if ranks.number == 0 else None
+        journal = _Journal(folder, text, kept, start, where, ranks, checkpoint_seconds) if ranks.number == 0 else None
         with nullcontext() if journal is None else journal.open():
             begun = time.monotonic()
             for event in train(experiment, None, str(where), start.state, domains, ranks, model, by):
@@ -153,10 +155,11 @@ class _Journal:
     """Writes the events of a run into its folder."""
 
     def __init__(
-        self, folder: Path, text: str, keep: Artifacts, start: Checkpoint, device: torch.device, ranks: Ranks
+        self, folder: Path, text: str, keep: Artifacts, start: Checkpoint, on: torch.device, ranks: Ranks, rest: float
     ) -> None:
-        self._folder, self._device, self._ranks = folder, device, ranks
+        self._folder, self._device, self._ranks = folder, on, ranks
         self._text, self._keep, self._clock = text, keep, time.monotonic()
+        self._rest, self._saved = 0.0 if keep.checkpoints else rest, self._clock
         self._start = self._last = start
         self._recorder: Recorder | None = None
 
@@ -197,7 +200,8 @@ class _Journal:
             self._metrics.append(json_text(step_entry(event.record, self._names)))
             state, done = event.state, event.state.step
             self._last = Checkpoint(state, self._text, self._metrics.position, self._seconds)
-            if done % self._experiment.checkpoint_every == 0 or done == self._experiment.steps:
+            rested = time.monotonic() - self._saved >= self._rest
+            if done == self._experiment.steps or (rested and done % self._experiment.checkpoint_every == 0):
                 self._checkpoint()
                 if self._keep.checkpoints:
                     keep_snapshot(self._folder / CHECKPOINT, done)
@@ -225,6 +229,7 @@ class _Journal:
         return self._start.seconds + time.monotonic() - self._clock
 
     def _checkpoint(self) -> None:
+        self._saved = time.monotonic()
         self._metrics.sync()
         self._save(self._folder / CHECKPOINT, self._last)
 

@@ -106,6 +106,18 @@ def test_killed_again_and_again_it_ends_the_same(everything, tmp_path, same):
     assert same(load(folder / "checkpoint.pt").state, load(tmp_path / "whole" / "checkpoint.pt").state)
 
 
+def test_checkpoints_are_as_far_apart_as_asked(plain, tmp_path, same):
+    experiment = attrs.evolve(plain, checkpoint_every=1)
+    whole = list(_go(experiment, tmp_path / "whole"))
+    going = run(experiment, tmp_path / "cut", experiment_text=TEXT, checkpoint_seconds=1e9)
+    assert [type(next(going)) for _ in range(3)] == [type(event) for event in whole[:3]]
+    going.close()
+    assert not (tmp_path / "cut" / "checkpoint.pt").exists()
+    list(run(experiment, tmp_path / "cut", experiment_text=TEXT, resume=True, checkpoint_seconds=1e9))
+    assert (tmp_path / "cut" / "metrics.jsonl").read_bytes() == (tmp_path / "whole" / "metrics.jsonl").read_bytes()
+    assert same(load(tmp_path / "cut" / "checkpoint.pt").state, load(tmp_path / "whole" / "checkpoint.pt").state)
+
+
 def test_half_a_line_is_cut_off(plain, tmp_path):
     list(_go(plain, tmp_path / "whole"))
     folder = tmp_path / "cut"
