@@ -6,6 +6,7 @@ has it computed for all that are as far, and the others find theirs made. An obj
 several heads, such as one that draws or that trains parameters of its own, is computed for each head alone.
 """
 
+import sys
 import warnings
 from collections.abc import Sequence
 from functools import partial
@@ -16,6 +17,7 @@ from attrs import evolve
 from torch import Tensor
 
 from fishr.data.shared_rows import SharedRows, rows_of
+from fishr.errors import one_line
 from fishr.mixed_samples import mixes_samples
 from fishr.seeding import named_generator
 from fishr.training.evaluation import DomainScore, averaged, evaluate
@@ -117,9 +119,10 @@ class HeadGroup:
         generators = [head.generator.get_state() for head in heads]
         try:
             gradients = self._gradients(program, batch, self._stack)
-        # Whatever a program of several heads cannot do, the step of each alone can.
-        except Exception:
+        # An objective that draws, that trains its own parameters or that a person wrote: each head alone can do it.
+        except Exception as error:
             self._programs[zero] = None
+            self._say("the steps", error)
             return
         for other, made in zip(heads, self._step(gradients, self._stack, generators), strict=True):
             other.made = made
@@ -206,9 +209,14 @@ class HeadGroup:
                 if head.scores is not None:
                     return head.scores
             # As for a step.
-            except Exception:
+            except Exception as error:
                 self._scores_alone = True
+                self._say("the scores", error)
         return evaluate(*given, **options)
+
+    def _say(self, what: str, error: Exception) -> None:
+        reason = one_line(f"{type(error).__name__}: {error}")
+        print(f"{what} of {len(self._heads)} heads are computed one by one ({reason})", file=sys.stderr)
 
     def _scored(
         self, heads: Sequence[Member], weights: Sequence[dict[str, Tensor]], wide: bool = True

@@ -189,7 +189,7 @@ def _adam_in_place(
         moments["first"],
         moments["second"],
         [],
-        [torch.tensor(float(count), device=device) for count in counts],
+        [*torch.tensor(counts, dtype=torch.float32, device=device).unbind()],
         amsgrad=False,
         beta1=optimizer.betas[0],
         beta2=optimizer.betas[1],

@@ -141,7 +141,7 @@ SLOW = [(name, head) for name in METHODS for head in (LINEAR, NETWORK) if (name,
 
 
 @pytest.mark.parametrize(("name", "head"), [*QUICK, *(pytest.param(*each, marks=pytest.mark.slow) for each in SLOW)])
-def test_each_method_trains_as_alone(name, head):
+def test_each_method_trains_as_alone(name, head, capsys):
     if name in ELSEWHERE or (name in OF_LINEAR_HEADS and head is NETWORK):
         if name != "ARM":
             assert name in OF_LINEAR_HEADS or shared_settings(run_of_method(name, 0, head)) is None
@@ -149,6 +149,7 @@ def test_each_method_trains_as_alone(name, head):
     experiments, group = [run_of_method(name, index, head) for index in range(3)], HeadGroup()
     for events, experiment in zip(together(experiments, group=group), experiments, strict=True):
         check(events, alone(experiment))
+    assert (capsys.readouterr().err != "") == (name in ALONE or (name == "Fishr" and head is NETWORK))
     full = (False,) * len(experiments[0].objective.penalty.terms)
     assert (full in programs(group)) == (name not in ALONE and not (name == "Fishr" and head is NETWORK))
 
@@ -218,7 +219,7 @@ def test_a_run_that_diverges_leaves_the_others():
     check(third, alone(experiments[2]))
 
 
-def test_what_is_no_program_is_computed_alone_to_the_bit():
+def test_what_is_no_program_is_computed_alone_to_the_bit_and_said_once(capsys):
     def floating(seen):
         return seen.losses.mean() * float(seen.losses.mean() > 0)
 
@@ -227,6 +228,7 @@ def test_what_is_no_program_is_computed_alone_to_the_bit():
     for events, experiment in zip(together(experiments, group=group), experiments, strict=True):
         check(events, alone(experiment), tolerance=0.0)
     assert programs(group) == set()
+    assert capsys.readouterr().err.startswith("the steps of 3 heads are computed one by one (RuntimeError: ")
 
 
 def test_other_data_trains_alone():
