@@ -1,6 +1,7 @@
 """The lazy view of a head on the samples of several domains, which penalties and diagnostics read."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any, TypeVar
 
 import torch
@@ -11,14 +12,23 @@ from fishr.checks import check_type
 from fishr.compilation import lazy, traceable
 from fishr.errors import InputError
 from fishr.losses import CrossEntropy, Loss, loss_deltas, per_sample_losses
-from fishr.mixed_samples import features_of, refuse_mixed_samples
+from fishr.mixed_samples import features_of, mixes_samples, refuse_mixed_samples
 from fishr.observed_samples import ObservedSamples
 from fishr.ranks import ALONE, Ranks, given_or_alone, sum_over_ranks
 from fishr.seeding import named_generator
 from fishr.statistics.linear_head import has_bias, is_plain_linear, linear_moments
 from fishr.statistics.merge import moments_over_ranks, with_missing
-from fishr.statistics.moments import Route, at_least_float32, gradient_gram, gradient_moments, resolve_route
+from fishr.statistics.moments import (
+    Route,
+    at_least_float32,
+    gradient_gram,
+    gradient_moments,
+    moments_of_recording,
+    recording_of,
+    resolve_route,
+)
 from fishr.statistics.pure_forward import check_features, checked_rows, twin
+from fishr.statistics.recorded_calls import Recording
 from fishr.statistics.twice_differentiable import double_backward_kernels
 from fishr.tensor_trees import each_tensor
 from fishr.types import HEAD, DomainBatch, GradientMoments, Layout, chained
@@ -135,10 +145,10 @@ class Observation(ObservedSamples):
         with torch.autocast(self.features.device.type, enabled=False):
             whole = not self.features.is_floating_point()
             features = self.features if whole else self.features.to(self._head_type(self.features))
-            if is_plain_linear(self.head):
+            if is_plain_linear(self.head) and self._recording is None:
                 return at_least_float32(self.head(features))
             self._buffers_before  # noqa: B018 (kept before they move)
-            with double_backward_kernels(self.head):
+            with double_backward_kernels(self.head), self._recording or nullcontext():
                 # A copy, because the first layer may write into it.
                 logits = self.head(features.clone())
             return at_least_float32(checked_rows("head", self.head, logits, len(features)))
@@ -172,6 +182,8 @@ class Observation(ObservedSamples):
         if self.closed_form:
             with torch.autocast(self.features.device.type, enabled=False):
                 return linear_moments(self.deltas, self.features, self.sizes, bias=has_bias(self.head))
+        if (shared := self._shared_moments()) is not None:
+            return shared
         module, inputs = self.module_before, self._inputs_of_module
         return gradient_moments(module, inputs, self.labels, self.sizes, self.loss, self.route, layers=self._layers)
 
@@ -240,7 +252,28 @@ class Observation(ObservedSamples):
             return features_of(self.featurizer, self.batch.inputs, self.batch.sizes)
         self._buffers_before  # noqa: B018 (kept before they move)
         # A copy, because the moments read the inputs too.
-        return features_of(self.featurizer, each_tensor(torch.clone, self.batch.inputs), self.batch.sizes)
+        inputs = each_tensor(torch.clone, self.batch.inputs)
+        if self._recording is None:
+            return features_of(self.featurizer, inputs, self.batch.sizes)
+        with double_backward_kernels(self.module), self._recording:
+            return features_of(self.featurizer, inputs, self.batch.sizes)
+
+    @lazy
+    def _recording(self) -> Recording | None:
+        """Calls of the chosen layers while features and logits are computed, if moments can use the same graph."""
+        inputs, featurizer = self.batch.inputs, self.featurizer
+        plain = self.given is None and self.graph and self.route in ("auto", "backpack") and self.layers != HEAD
+        if not plain or torch.compiler.is_compiling() or not isinstance(inputs, Tensor):
+            return None
+        if not isinstance(featurizer, nn.Module) or mixes_samples(featurizer):
+            return None
+        return recording_of(self.module, self.layers, inputs)
+
+    def _shared_moments(self) -> GradientMoments | None:
+        """Moments from the graph of the losses; None where they take a pass of their own."""
+        if self._recording is None or not torch.is_grad_enabled() or len(self.labels) < len(self.batch.labels):
+            return None
+        return moments_of_recording(self._recording, self.batch.inputs, self.losses, self.sizes)
 
     @lazy
     def _buffers_before(self) -> dict[str, Tensor]:

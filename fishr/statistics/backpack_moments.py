@@ -14,7 +14,6 @@ from math import prod
 from typing import Any, cast
 
 import torch
-from attrs import frozen
 from backpack.core.derivatives.conv3d import Conv3DDerivatives
 from backpack.core.derivatives.conv_transpose1d import ConvTranspose1DDerivatives
 from backpack.core.derivatives.conv_transpose2d import ConvTranspose2DDerivatives
@@ -25,10 +24,7 @@ from backpack.extensions.backprop_extension import FAIL_SILENT
 from backpack.extensions.firstorder.base import FirstOrderBackpropExtension, FirstOrderModuleExtension
 from backpack.extensions.module_extension import ModuleExtension
 from torch import Tensor, nn
-from torch.autograd.graph import GradientEdge, get_gradient_edge
-from torch.utils._pytree import tree_leaves
 
-from fishr.errors import InputError
 from fishr.losses import Loss, per_sample_losses
 from fishr.statistics.backpack_limits import (
     PARAMETERS,
@@ -44,12 +40,15 @@ from fishr.statistics.layer_gradients import (
     embedding_gradients,
     linear_gradients,
     normalization_gradients,
+    outer_factors,
     patch_elements,
+    places,
     shift_gradients,
 )
-from fishr.statistics.linear_head import linear_moments
 from fishr.statistics.merge import moments_of_domains
+from fishr.statistics.outer_moments import FEW_PLACES, outer_moments
 from fishr.statistics.pure_forward import checked_rows, eagerly, twin
+from fishr.statistics.recorded_calls import Recording
 from fishr.statistics.twice_differentiable import double_backward_kernels
 from fishr.types import GradientMoments, Layout
 
@@ -76,15 +75,6 @@ _FORMULAS: dict[type[nn.Module], Callable[[nn.Module, Tensor, Tensor], Tensor]] 
 }
 
 
-@frozen(eq=False)
-class _Call:
-    """One call of a layer: its input, and the output of a recurrent one; places of output and states in the graph."""
-
-    read: tuple[Tensor, ...]
-    versions: tuple[int, ...]
-    places: tuple[GradientEdge, ...]
-
-
 def backpack_moments(
     head: nn.Module,
     features: Tensor,
@@ -95,81 +85,48 @@ def backpack_moments(
     layers: tuple[str, ...] | None = None,
 ) -> GradientMoments:
     """Return per-domain moments of a head's per-sample gradients, summed over samples in ``dtype``."""
-    layout = Layout.of(head, layers)
-    graph = torch.is_grad_enabled()
+    layout, graph = Layout.of(head, layers), torch.is_grad_enabled()
     refuse_unsupported(head, layout.names, graph)
     copied = twin(head)
+    recording, features = Recording(copied, layout), features if graph else features.detach()
     with torch.enable_grad():
-        calls, total = _forward(copied, layout.names, features if graph else features.detach(), labels, loss)
-        places = [place for call in calls.values() for place in call.places]
-        with warnings.catch_warnings():
-            # The hooks of a head that the user extended warn too.
-            warnings.filterwarnings("ignore", "Full backward hook is firing")
-            # The pass stops at the first chosen layer, and never touches ``.grad``.
-            found = torch.autograd.grad(total, places, create_graph=graph, allow_unused=True) if places else ()
+        with eagerly(copied), double_backward_kernels(copied), recording:
+            # A copy, because the first layer may write into it.
+            logits = checked_rows("head", copied, copied(features.clone()), len(features))
+        total = per_sample_losses(loss, logits, labels).sum()
+    return recorded_moments(recording, features, total, sizes, dtype)
+
+
+def recorded_moments(
+    recording: Recording, features: Tensor, total: Tensor, sizes: tuple[int, ...], dtype: torch.dtype
+) -> GradientMoments:
+    """Return the moments of the layers of a recorded pass from ``features`` to the sum of the losses."""
+    module, layout, calls = recording.module, recording.layout, recording.calls
+    refuse_second_use(module, layout.names, total, features)
+    recording.refuse_changes()
+    graph, places = torch.is_grad_enabled(), [place for call in calls.values() for place in call.places]
+    with torch.enable_grad(), warnings.catch_warnings():
+        # The hooks of a head that the user extended warn too.
+        warnings.filterwarnings("ignore", "Full backward hook is firing")
+        # The pass stops at the first chosen layer, and never touches ``.grad``. Others may go through the graph later.
+        found = ()
+        if places:
+            found = torch.autograd.grad(total, places, retain_graph=True, create_graph=graph, allow_unused=True)
     # None where the loss does not depend on an output.
     by_place, deltas = iter(cast(Sequence[Tensor | None], found)), dict[str, Tensor | None]()
     for name, call in calls.items():
         deltas[name], *by_states = [next(by_place) for _ in call.places]
         if any(delta is not None for delta in by_states):
             reason = "the loss reads its states beside its output, for which BackPACK has no per-sample gradient"
-            raise no_formula(copied.get_submodule(name), reason)
+            raise no_formula(module.get_submodule(name), reason)
     extension, columns = DomainMoments(sizes, dtype), list[tuple[Tensor, Tensor]]()
     for name in layout.names:
         of, _, short = name.rpartition(".")
         if (delta := deltas.get(of)) is None:
-            refuse_missing(head, name)
-        columns.append(extension.moments(copied.get_submodule(of), short, delta, calls[of].read))
+            refuse_missing(module, name)
+        columns.append(extension.moments(module.get_submodule(of), short, delta, calls[of].read))
     mean, variance = (torch.cat([part[i].flatten(1) for part in columns], 1) for i in (0, 1))
     return GradientMoments(tuple(sizes), mean, variance, layout)
-
-
-def _forward(
-    copied: nn.Module, parameters: tuple[str, ...], features: Tensor, labels: Tensor, loss: Loss
-) -> tuple[dict[str, _Call], Tensor]:
-    """Return one call of each chosen layer that was reached, and the sum of the losses."""
-    calls, again = dict[str, _Call](), list[nn.Module]()
-
-    def record(name: str, layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
-        out = output[0] if isinstance(output, tuple) else output
-        if not out.requires_grad:
-            return
-        if name in calls:
-            again.append(layer)
-        inputs = args[0] if args else next(iter(kwargs.values()))
-        recurrent = isinstance(layer, nn.RNNBase)
-        read, states = ((inputs, out), tree_leaves(output[1:])) if recurrent else ((inputs,), [])
-        calls[name] = _Call(read, _versions(read), tuple(map(get_gradient_edge, (out, *states))))
-
-    # Before all other hooks, to see what the layer itself computes.
-    handles = [
-        copied.get_submodule(name).register_forward_hook(partial(record, name), prepend=True, with_kwargs=True)
-        for name in dict.fromkeys(name.rpartition(".")[0] for name in parameters)
-    ]
-    with eagerly(copied), double_backward_kernels(copied):
-        # A copy, because the first layer may write into it.
-        logits = checked_rows("head", copied, copied(features.clone()), len(features))
-        total = per_sample_losses(loss, logits, labels).sum()
-    for handle in handles:
-        handle.remove()
-    refuse_second_use(copied, parameters, total, features)
-    if again:
-        reason = "it is called more than once in a forward pass; its per-sample gradient is not that of one call"
-        raise no_formula(again[0], reason)
-    for parameter in parameters:
-        name, _, short = parameter.rpartition(".")
-        # The gradient by a bias needs δ alone.
-        if short != "bias" and name in calls and calls[name].versions != _versions(calls[name].read):
-            kind = type(copied.get_submodule(name)).__qualname__
-            raise InputError(
-                f"layer {kind}: its input is overwritten in place later in the forward pass, so that torch has no "
-                "gradient by its weights; give the later operation a copy"
-            )
-    return calls, total
-
-
-def _versions(tensors: Sequence[Tensor]) -> tuple[int, ...]:
-    return tuple(tensor._version for tensor in tensors)
 
 
 class DomainMoments(FirstOrderBackpropExtension):
@@ -192,10 +149,10 @@ class DomainMoments(FirstOrderBackpropExtension):
             raise no_formula(layer, reason)
         kind, shape = layer_kind(layer), getattr(layer, name).shape
         chunk = _CHUNK.get(deltas.device.type, _CHUNK["cuda"])
-        if kind is nn.Linear and deltas.ndim == 2 and name == "weight":
-            # On [N, F] the sums over samples are matrix products; no per-sample gradient exists.
-            found = linear_moments(deltas.to(dtype), read[0].to(dtype), sizes, bias=False)
-            return found.mean.unflatten(1, shape), found.variance.unflatten(1, shape)
+        plain = kind in (nn.Linear, nn.Conv1d, nn.Conv2d) and getattr(layer, "groups", 1) == 1
+        if plain and name == "weight" and places(layer, deltas) <= FEW_PLACES:
+            means, variances = outer_moments(*outer_factors(layer, deltas.to(dtype), read[0].to(dtype)), sizes)
+            return means.unflatten(2, shape[1:]), variances.unflatten(2, shape[1:])
         if name == "bias" and deltas.shape[1:] == shape:
             return moments_of_domains([part] for part in deltas.to(dtype).split(sizes))
         if name == "bias":
@@ -207,7 +164,7 @@ class DomainMoments(FirstOrderBackpropExtension):
         else:
             formula = _FORMULAS.get(cast(Any, kind), normalization_gradients)
         blocks, elements = [deltas], prod(shape)
-        if kind in (nn.Linear, nn.Conv1d, nn.Conv2d) and getattr(layer, "groups", 1) == 1:
+        if plain:
             width = prod(shape[1:])
             outputs = min(shape[0], max(_CHANNELS, chunk // (max(sizes) * width)))
             blocks, elements = list(deltas.split(outputs, -1 if kind is nn.Linear else 1)), outputs * width

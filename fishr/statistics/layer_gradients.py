@@ -5,6 +5,7 @@ returns the gradient of each sample [n, *parameter's shape], summed over the pla
 """
 
 import copy
+import math
 from math import prod
 from typing import Any
 
@@ -15,19 +16,66 @@ from torch.nn import functional
 
 def convolution_gradients(layer: nn.Module, deltas: Tensor, inputs: Tensor) -> Tensor:
     """Return gradients by the weight of a convolution in 1 or 2 dimensions, of all or some output channels."""
-    # Unfolded patches make each sample one matrix product; on a CPU a grouped convolution is several times slower.
     conv: Any = layer
-    shape = conv.weight.shape[1:]
-    settings = {name: getattr(conv, name) for name in ("kernel_size", "dilation", "padding", "stride")}
-    if inputs.ndim == 3:
-        images = inputs.unsqueeze(2)
-        settings = {name: (int(name != "padding"), *values) for name, values in settings.items()}
-    else:
-        images = inputs
-    patches = functional.unfold(images, **settings)
-    deltas = deltas.reshape(len(deltas) * conv.groups, -1, patches.shape[2])
-    patches = patches.reshape(len(deltas), -1, patches.shape[2])
-    return torch.bmm(deltas, patches.mT).reshape(len(inputs), -1, *shape)
+    if places(layer, deltas) >= _MANY_PLACES.get(deltas.device.type, math.inf):
+        return _ConvolutionGradients.apply(deltas, inputs, conv)  # pyright: ignore
+    by_place, patches = outer_factors(layer, deltas, inputs)
+    return torch.bmm(by_place.mT, patches).reshape(len(inputs), -1, *conv.weight.shape[1:])
+
+
+# Places of an output from which on one convolution with a group for each sample takes less time than products with
+# patches, which a CPU copies slowly.
+_MANY_PLACES = {"cpu": 128}
+
+
+class _ConvolutionGradients(torch.autograd.Function):
+    """One convolution with a group for each sample, in all three directions: no patch of the input is ever stored."""
+
+    @staticmethod
+    def forward(deltas: Tensor, inputs: Tensor, layer: Any) -> Tensor:
+        samples, (outputs, *_), (channels, *_) = len(inputs), deltas.shape[1:], inputs.shape[1:]
+        shape = (outputs, channels // layer.groups, *layer.kernel_size)
+        weights = deltas.new_empty(samples * outputs, *shape[1:])
+        found = _by_sample(layer, deltas, inputs, weights, (False, True))[1]
+        return found.view(samples, *shape)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        *tensors, ctx.layer = inputs
+        ctx.save_for_backward(*tensors)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        deltas, inputs = ctx.saved_tensors
+        layer, weights = ctx.layer, gradients[0].flatten(0, 1)
+        by_deltas = by_inputs = None
+        if ctx.needs_input_grad[0]:
+            convolution = functional.conv1d if inputs.ndim == 3 else functional.conv2d
+            settings = layer.stride, layer.padding, layer.dilation, len(inputs) * layer.groups
+            by_deltas = convolution(_one(inputs), weights, None, *settings).view_as(deltas)
+        if ctx.needs_input_grad[1]:
+            by_inputs = _by_sample(layer, deltas, inputs, weights, (True, False))[0].view_as(inputs)
+        return by_deltas, by_inputs, None
+
+
+def _by_sample(
+    layer: Any, deltas: Tensor, inputs: Tensor, weights: Tensor, asked: tuple[bool, bool]
+) -> tuple[Tensor, Tensor]:
+    """Return the gradients by inputs and by weights of one convolution that has weights of its own for each sample."""
+    return torch.ops.aten.convolution_backward(
+        _one(deltas),
+        _one(inputs),
+        weights,
+        None,
+        *(layer.stride, layer.padding, layer.dilation),
+        *(False, [0] * len(layer.stride), len(inputs) * layer.groups),
+        (*asked, False),
+    )[:2]
+
+
+def _one(samples: Tensor) -> Tensor:
+    """Return [n, C, ...] as one sample with n·C channels."""
+    return samples.flatten(0, 1).unsqueeze(0)
 
 
 def normalization_gradients(layer: nn.Module, deltas: Tensor, inputs: Tensor) -> Tensor:
@@ -35,6 +83,8 @@ def normalization_gradients(layer: nn.Module, deltas: Tensor, inputs: Tensor) ->
     plain: Any = copy.copy(layer)
     # Without scale and shift, the layer returns x̂.
     plain._parameters = dict.fromkeys(plain._parameters)
+    # Copies, because this call is not to move running statistics.
+    plain._buffers = {name: None if buffer is None else buffer.clone() for name, buffer in plain._buffers.items()}
     return shift_gradients(layer, deltas * plain.forward(inputs))
 
 
@@ -57,6 +107,25 @@ def embedding_gradients(layer: nn.Module, deltas: Tensor, indices: Tensor) -> Te
     deltas = deltas.reshape(len(deltas), -1, deltas.shape[-1])
     zeros = deltas.new_zeros(len(deltas), *getattr(layer, "weight").shape)  # noqa: B009 (typed as a module otherwise)
     return zeros.scatter_add(1, indices.reshape(len(deltas), -1, 1).expand_as(deltas), deltas)
+
+
+def places(layer: nn.Module, deltas: Tensor) -> int:
+    """Return how many outer products the gradient of a linear layer or convolution sums in each sample."""
+    return deltas[0].numel() // deltas.shape[-1 if isinstance(layer, nn.Linear) else 1]
+
+
+def outer_factors(layer: nn.Module, deltas: Tensor, inputs: Tensor) -> tuple[Tensor, Tensor]:
+    """Return δ [n·groups, places, O] and z [n·groups, places, I] with Σ_p δ_p ⊗ z_p the gradient by a weight."""
+    if isinstance(layer, nn.Linear):
+        return deltas.reshape(len(deltas), -1, deltas.shape[-1]), inputs.reshape(len(inputs), -1, inputs.shape[-1])
+    conv: Any = layer
+    settings = {name: getattr(conv, name) for name in ("kernel_size", "dilation", "padding", "stride")}
+    if inputs.ndim == 3:
+        inputs = inputs.unsqueeze(2)
+        settings = {name: (int(name != "padding"), *values) for name, values in settings.items()}
+    patches = functional.unfold(inputs, **settings)
+    by_place = deltas.reshape(len(deltas) * conv.groups, -1, patches.shape[2])
+    return by_place.mT, patches.reshape(len(by_place), -1, patches.shape[2]).mT
 
 
 def patch_elements(layer: nn.Module, deltas: Tensor, inputs: Tensor) -> int:

@@ -10,14 +10,15 @@ from fishr.errors import InputError
 from fishr.grad_mode import ordinary, outside_inference_mode
 from fishr.losses import CrossEntropy, Loss, labeled_rows
 from fishr.row_checks import check_batch, check_rows, check_sizes
-from fishr.statistics.backpack_limits import NoFormula
+from fishr.statistics.backpack_limits import NoFormula, refuse_unsupported
 from fishr.statistics.functional_moments import (
     functional_moments,
     per_sample_gradients,
     refuse_batch_statistics,
 )
 from fishr.statistics.linear_head import has_bias, is_plain_linear, linear_deltas, linear_gram, linear_moments
-from fishr.statistics.pure_forward import check_features, refuse_module
+from fishr.statistics.pure_forward import check_features, is_compiled, refuse_module
+from fishr.statistics.recorded_calls import Recording
 from fishr.statistics.twice_differentiable import has_recurrence
 from fishr.types import GradientMoments, Layout
 
@@ -83,9 +84,7 @@ def gradient_moments(
     chosen = resolve_route(head, route, features, layers)
     with torch.autocast(features.device.type, enabled=False):
         features, labels = at_least_float32(ordinary(features)), ordinary(labels)
-        # Features that are indices take the type of the parameters.
-        floating = features if features.is_floating_point() else next(p for p in head.parameters() if p.requires_grad)
-        dtype = accumulate or at_least_float32(floating).dtype
+        dtype = accumulate or _sum_type(head, features)
         if chosen == "closed_form":
             deltas = linear_deltas(head, features, labels, loss)
             return linear_moments(deltas.to(dtype), features.to(dtype), sizes, bias=has_bias(head))
@@ -99,6 +98,37 @@ def gradient_moments(
                 if route != "auto":
                     raise
         return functional_moments(head, features, labels, sizes, loss, dtype, layers)
+
+
+def recording_of(module: nn.Module, layers: tuple[str, ...], inputs: Tensor) -> Recording | None:
+    """Return what records a pass of a module for ``recorded_moments``; None where moments take a pass of their own."""
+    layout = Layout.of(module, layers)
+    narrow = torch.is_autocast_enabled(inputs.device.type) or at_least_float32(inputs).dtype != inputs.dtype
+    if narrow or is_compiled(module):
+        return None
+    try:
+        refuse_unsupported(module, layout.names, graph=True)
+    except NoFormula:
+        return None
+    return Recording(module, layout)
+
+
+@uncompiled
+def moments_of_recording(
+    recording: Recording, inputs: Tensor, losses: Tensor, sizes: tuple[int, ...]
+) -> GradientMoments | None:
+    """Return the moments from the graph of a recorded pass from inputs to losses; None where it has no formula."""
+    refuse_module(recording.module)
+    refuse_batch_statistics(recording.module)
+    if not recording.complete:
+        return None
+    from fishr.statistics.backpack_moments import recorded_moments
+
+    try:
+        with torch.autocast(losses.device.type, enabled=False):
+            return recorded_moments(recording, inputs, losses.sum(), sizes, _sum_type(recording.module, inputs))
+    except NoFormula:
+        return None
 
 
 @uncompiled
@@ -160,6 +190,12 @@ def resolve_route(
             f'{tuple(features.shape)}, which is for all of a trainable nn.Linear without hooks on [N, F]; use "auto"'
         )
     return route
+
+
+def _sum_type(head: nn.Module, features: Tensor) -> torch.dtype:
+    """Return the type of sums over samples: that of the features, or of the parameters if these are indices."""
+    floating = features if features.is_floating_point() else next(p for p in head.parameters() if p.requires_grad)
+    return at_least_float32(floating).dtype
 
 
 def at_least_float32(tensor: Tensor) -> Tensor:

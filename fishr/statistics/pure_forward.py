@@ -105,7 +105,11 @@ def refuse_module(module: nn.Module) -> None:
             )
 
 
+def is_compiled(module: nn.Module) -> bool:
+    """Return whether a part of the module is compiled."""
+    return any(hasattr(part, "_orig_mod") for part in module.modules())
+
+
 def eagerly(module: nn.Module) -> AbstractContextManager[object]:
     """Return the context in which compiled parts of a module run uncompiled."""
-    compiled = any(hasattr(part, "_orig_mod") for part in module.modules())
-    return torch.compiler.set_stance("force_eager") if compiled else nullcontext()
+    return torch.compiler.set_stance("force_eager") if is_compiled(module) else nullcontext()

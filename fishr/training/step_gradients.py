@@ -76,11 +76,14 @@ class StepGradients:
         parameters = tuple(trainable.values())
         inputs = returned("inputs of batches", batch.inputs, Tensor)
         with seeded(seed, inputs.device):
-            # Moments of the featurizer's layers read the inputs again, which its forward pass may overwrite.
-            inputs = inputs if experiment.layers == HEAD else inputs.clone()
-            features, vjp = featurize(
-                model, experiment.compute, inputs, parameters, seed, batch.sizes, experiment.passes
-            )
+            features = vjp = None
+            # Moments of the featurizer's layers share its graph, if it is computed as they are.
+            if experiment.layers == HEAD or experiment.compute != Compute() or experiment.passes is not None:
+                # They read the inputs again, which the forward pass may overwrite.
+                inputs = inputs if experiment.layers == HEAD else inputs.clone()
+                features, vjp = featurize(
+                    model, experiment.compute, inputs, parameters, seed, batch.sizes, experiment.passes
+                )
             seen = self._observed(batch, features)
             with products("ieee"):
                 # The head's forward pass, once for all that reads its logits.
@@ -90,12 +93,12 @@ class StepGradients:
                 else:
                     value, remembered = risk(seen, remembered, state.step)
                     loss = Loss(value, value, torch.zeros_like(value), {}, not value.requires_grad)
-                wanted = (*parameters, features) if features.requires_grad else parameters
+                wanted = parameters if features is None or not features.requires_grad else (*parameters, features)
                 found: Gradients = (None,) * len(wanted)
                 if not loss.rests:
                     found = cast(Gradients, torch.autograd.grad(loss.total, wanted, allow_unused=True))
             gradients, by_features = found[: len(parameters)], found[len(parameters) :]
-            if by_features and by_features[0] is not None:
+            if vjp is not None and by_features and by_features[0] is not None:
                 scale = 1.0 if state.scale is None else state.scale.value
                 gradients = _added(gradients, vjp(by_features[0], scale))
         domain_losses = seen.domain_losses.detach()
@@ -167,7 +170,7 @@ class StepGradients:
         """Return a stream of its own on each rank and for each part of the batch, so that random layers differ."""
         return self.seed + (self.ranks.number << 20) + (0 if domains is None else 1 + domains[0] << 40)
 
-    def _observed(self, batch: DomainBatch, features: Tensor) -> Observation:
+    def _observed(self, batch: DomainBatch, features: Tensor | None) -> Observation:
         model, experiment = self.model, self.experiment
         route, layers, factor = experiment.route or "auto", experiment.layers, experiment.lr_factor(self.state.step)
         return observe(

@@ -217,6 +217,7 @@ def test_forwards_in_between_disturb_nothing() -> None:
 
 
 def test_a_head_in_chunks_is_the_head_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backpack_moments, "FEW_PLACES", 0)
     for name in ("conv2d", "tokens", "embedding"):
         case = HEADS[name]
         head, inputs, labels = case.head(3), case.inputs(7), torch.randint(3, (7,))
@@ -239,15 +240,17 @@ def test_no_layer_holds_more_samples_than_a_chunk(monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setitem(backpack_moments._FORMULAS, nn.Conv2d, spy)
     monkeypatch.setattr(backpack_moments, "_CHANNELS", 1)
-    head = nn.Sequential(nn.Conv2d(1, 2, 3, bias=False), nn.Flatten(), nn.Linear(2, 2, bias=False))
-    arguments = head, torch.randn(5, 1, 3, 3), torch.zeros(5).long(), (5,)
-    monkeypatch.setitem(backpack_moments._CHUNK, "cpu", 2 * 9)  # two samples of one output channel
+    monkeypatch.setattr(backpack_moments, "FEW_PLACES", 1)
+    pool = nn.AdaptiveAvgPool2d(1)
+    head = nn.Sequential(nn.Conv2d(1, 2, 3, bias=False), pool, nn.Flatten(), nn.Linear(2, 2, bias=False))
+    arguments = head, torch.randn(5, 1, 3, 4), torch.zeros(5).long(), (5,)
+    monkeypatch.setitem(backpack_moments._CHUNK, "cpu", 2 * 2 * 9)  # two samples of one output channel
     gradient_moments(*arguments, route="backpack")
     assert seen == [(2, 1), (2, 1), (1, 1)] * 2  # and none for the linear layer
     seen.clear()
     monkeypatch.setattr(backpack_moments, "_CHANNELS", 2)
     gradient_moments(*arguments, route="backpack").variance.sum().backward()
-    assert seen == [(1, 2)] * 10  # and again in the backward pass
+    assert seen == [(2, 2), (2, 2), (1, 2)] * 2  # and again in the backward pass
 
 
 @pytest.mark.parametrize("name", ["recurrent", "LSTM"])

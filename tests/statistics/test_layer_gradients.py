@@ -44,8 +44,10 @@ LAYERS: dict[str, tuple[Callable[[], nn.Module], Formula, tuple[int, ...]]] = {
 }
 
 
+@pytest.mark.parametrize("many", [1, 1000])
 @pytest.mark.parametrize("name", LAYERS)
-def test_gradients_are_those_of_autograd(name: str) -> None:
+def test_gradients_are_those_of_autograd(name: str, many: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(layer_gradients._MANY_PLACES, "cpu", many)
     build, formula, shape = LAYERS[name]
     layer, inputs = build().to(FLOAT64), torch.randn(3, *shape, dtype=FLOAT64)
     deltas = torch.randn_like(layer(inputs))
@@ -57,6 +59,16 @@ def test_gradients_are_those_of_autograd(name: str) -> None:
     assert_close(formula(layer, deltas, inputs), torch.stack(by_weight), **EXACT)
     if by_bias:
         assert_close(shift_gradients(layer, deltas), torch.stack(by_bias), **EXACT)
+
+
+@pytest.mark.parametrize("name", ["conv1d", "conv2d", "depthwise", "pointwise"])
+def test_convolutions_by_groups_have_all_derivatives(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(layer_gradients._MANY_PLACES, "cpu", 1)
+    build, formula, shape = LAYERS[name]
+    layer, inputs = build().to(FLOAT64), torch.randn(2, *shape, dtype=FLOAT64, requires_grad=True)
+    deltas = torch.randn_like(layer(inputs)).requires_grad_()
+    assert torch.autograd.gradcheck(lambda d, z: formula(layer, d, z), (deltas, inputs))
+    assert torch.autograd.gradgradcheck(lambda d, z: formula(layer, d, z), (deltas, inputs))
 
 
 def test_some_output_channels_have_their_part_of_the_whole() -> None:

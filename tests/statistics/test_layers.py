@@ -21,6 +21,8 @@ from fishr.statistics import (
     functional_moments,
     gradient_gram,
     gradient_moments,
+    layer_gradients,
+    outer_moments,
     per_sample_gradients,
 )
 from fishr.types import Layout
@@ -145,13 +147,19 @@ def test_layers_around_fused_attention_are_the_oracle_with_and_without_a_graph(n
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("elements", [1, 30, 200, 1000])
-def test_chunk_boundaries_change_nothing(elements: int, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("few", [0, 8, 100])
+@pytest.mark.parametrize("elements", [1, 30, 1000])
+def test_neither_chunk_boundaries_nor_ways_to_the_gradients_change_anything(
+    elements: int, few: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     net, (inputs, labels), sizes = residual(), images(8), (5, 1, 2)
     expected = oracle_moments(net, inputs, labels, sizes, CrossEntropy())
     gradients = derivatives(value_of(expected), net)
     monkeypatch.setitem(backpack_moments._CHUNK, "cpu", elements)
     monkeypatch.setattr(backpack_moments, "_CHANNELS", 3)
+    monkeypatch.setattr(backpack_moments, "FEW_PLACES", few)
+    monkeypatch.setitem(layer_gradients._MANY_PLACES, "cpu", 20)
+    monkeypatch.setattr(outer_moments, "_ELEMENTS", elements)
     monkeypatch.setattr(functional_moments, "_CHUNK", elements)
     for route in ROUTES:
         found = gradient_moments(net, inputs, labels, sizes, route=route)
@@ -159,10 +167,12 @@ def test_chunk_boundaries_change_nothing(elements: int, monkeypatch: pytest.Monk
         assert_close(derivatives(value_of(found), net), gradients, **EXACT)
 
 
-@pytest.mark.parametrize("route", ROUTES)
-def test_second_derivatives_go_through(route: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("route", "few"), [("backpack", 0), ("backpack", 8), ("functional", 8)])
+def test_second_derivatives_go_through(route: str, few: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """The gradient of the penalty's squared gradient, through chunks."""
     monkeypatch.setattr(functional_moments, "_CHUNK", 500)
+    monkeypatch.setattr(backpack_moments, "FEW_PLACES", few)
+    monkeypatch.setitem(layer_gradients._MANY_PLACES, "cpu", 1)
     cnn = nn.Sequential(nn.Conv2d(2, 4, 2), nn.Tanh(), nn.GroupNorm(2, 4), nn.AdaptiveAvgPool2d(1), nn.Flatten())
     net, (inputs, labels) = network(cnn, 4), images(4, side=3)
 
@@ -260,6 +270,7 @@ def test_memory_grows_with_the_activations_not_with_samples_times_parameters(
 ) -> None:
     """ResNet's last block on tiny images: 8 layers with up to 9,216 parameters each, and 32 places × 4 numbers."""
     monkeypatch.setitem(backpack_moments._CHUNK, "cpu", 1 << 13)
+    monkeypatch.setattr(backpack_moments, "FEW_PLACES", 0)
     monkeypatch.setattr(functional_moments, "_CHUNK", 1 << 13)
     blocks = nn.Sequential(nn.Conv2d(2, 32, 1), BasicBlock(32, 32), nn.AdaptiveAvgPool2d(1), nn.Flatten())
     net = network(freeze_norm(blocks), 32).float()
