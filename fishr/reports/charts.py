@@ -109,7 +109,13 @@ def curve_chart(
         "height": 280,
         "data": csv_data({"x": [x[i] for i in chosen], **columns}),
         "encoding": {
-            "x": {"field": "x", "type": "quantitative", "title": x_title, "scale": {"zero": False, "nice": False}}
+            "x": {
+                "field": "x",
+                "type": "quantitative",
+                "title": x_title,
+                "scale": {"zero": False, "nice": False},
+                "axis": {"tickMinStep": 1} if all(isinstance(place, int) for place in x) else {},
+            }
         },
         "layer": layers,
     }

@@ -82,16 +82,10 @@ def _results(records: Sequence[RunRecord]) -> Section:
         pair = [found.get((title, split)) for found in scores]
         accuracies = [None if score is None else score.accuracy for score in pair]
         apart = None if None in accuracies else 100 * (cast(float, accuracies[1]) - cast(float, accuracies[0]))
-        rows.append((title, split, *accuracies, apart, *(None if score is None else score.loss for score in pair)))
-    metric, names = records[0].metric, [record.name for record in records]
-    head = (
-        "domain",
-        "split",
-        *(f"{metric}, {name}" for name in names),
-        "second − first",
-        *(f"loss, {n}" for n in names),
-    )
-    table = Table(head, rows, ("", "", ".1%", ".1%", "+.1f", ".4f", ".4f"), "The difference is in percentage points.")
+        rows.append((title, *accuracies, apart, *(None if score is None else score.loss for score in pair), split))
+    shares, losses = ([f"{what}, {record.name}" for record in records] for what in (records[0].metric, "loss"))
+    head = ("domain", *shares, "second − first", *losses, "split")
+    table = Table(head, rows, ("", ".1%", ".1%", "+.1f", ".4f", ".4f", ""), "The difference is in percentage points.")
     worst = {f"worst domain, {record.name}": fact_of_worst(record.scores) for record in records if record.scores}
     return Section("Result", [Facts(worst), table] if rows else [Text("Neither run has evaluated its weights yet.")])
 

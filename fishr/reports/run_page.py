@@ -4,6 +4,9 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
+from typing import Any
+
+import attrs
 
 from fishr.analysis import load_analysis, load_history
 from fishr.landscape.surface_file import load_surface
@@ -64,10 +67,10 @@ def result_section(record: RunRecord) -> Section:
         of = [score for score in scores if score.split == split and not math.isnan(score.accuracy)]
         if of:
             facts[f"mean {record.metric}, {split}"] = f"{fmean(score.accuracy for score in of):.1%}"
-    rows: list[tuple[Cell, ...]] = [(s.title, s.split, s.samples, s.accuracy, s.loss) for s in scores]
-    head = ("domain", "split", "samples", record.metric, "loss")
+    rows: list[tuple[Cell, ...]] = [(s.title, s.accuracy, s.loss, s.split, s.samples) for s in scores]
+    head = ("domain", record.metric, "loss", "split", "samples")
     caption = f"{_weights(record)} on each domain; the worst one stands out."
-    return Section("Result", [*blocks, Facts(facts), Table(head, rows, ("", "", ",d", ".1%", ".4f"), caption, [worst])])
+    return Section("Result", [*blocks, Facts(facts), Table(head, rows, ("", ".1%", ".4f", "", ",d"), caption, [worst])])
 
 
 def fact_of_worst(scores: Sequence[DomainScore]) -> str:
@@ -79,7 +82,7 @@ def fact_of_worst(scores: Sequence[DomainScore]) -> str:
 def setting_section(record: RunRecord) -> Section:
     result, experiment = record.result, record.experiment
     kinds = ("data", "featurizer", "head", "loss", "optimizer", "batches")
-    parts = {name: getattr(part := getattr(experiment, name), "__name__", repr(part)) for name in kinds}
+    parts = {name: _brief(getattr(experiment, name)) for name in kinds}
     facts = {"steps": f"{experiment.steps}", "seed": f"{experiment.seed}"}
     if result:
         facts |= {"device": str(result.get("device")), "time": f"{result.get('seconds', math.nan):.4g} s"}
@@ -88,6 +91,15 @@ def setting_section(record: RunRecord) -> Section:
         "Objective and settings",
         [Listing(run_outline(experiment)), Facts(parts), Facts(facts), Listing(record.text, "config.toml")],
     )
+
+
+def _brief(part: Any) -> str:
+    """Return a part of a configuration with the settings that are not the defaults."""
+    if not attrs.has(type(part)):
+        return getattr(part, "__name__", repr(part))
+    fields = [(one.name, getattr(part, one.name), one.default) for one in attrs.fields(type(part)) if one.init]
+    shown = ", ".join(f"{name}={_brief(value)}" for name, value, default in fields if repr(value) != repr(default))
+    return f"{type(part).__name__}({shown})" if shown else type(part).__name__
 
 
 def _subtitle(record: RunRecord) -> str:

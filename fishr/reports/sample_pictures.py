@@ -14,6 +14,8 @@ from fishr.data.reading import tensor_of
 from fishr.reports.page import Picture
 
 _SAMPLES, _SIDE, _DOMAINS = 8, 72, 24
+# Smaller images are shown pixel by pixel.
+_PHOTO = 48
 
 
 def sample_pictures(domains: Domains) -> list[Picture]:
@@ -28,7 +30,7 @@ def _strip(domain: Domain, split: str, names: Sequence[str]) -> Picture:
     from PIL import Image
 
     rows = _rows(domain.labels)
-    images, photos = _colors(domain, rows), domain.inputs.shape[-1] >= _SIDE
+    images, photos = _colors(domain, rows), domain.inputs.shape[-1] >= _PHOTO
     strip = Image.new("RGB", (len(rows) * (_SIDE + 2) - 2, _SIDE), "gray")
     for place, image in enumerate(images):
         pixels = Image.fromarray((255 * image).round().byte().permute(1, 2, 0).numpy())

@@ -54,7 +54,7 @@ def test_the_page_of_a_run_has_its_scores_curves_and_objective(finished, reporte
     lines = [json.loads(line) for line in (finished / "metrics.jsonl").read_text().splitlines()]
     (table,) = tables(page.select_one("#result"))
     assert table == [
-        [s["name"], s["split"], f"{s['samples']:,}", f"{s['accuracy']:.1%}", f"{s['loss']:.4f}"]
+        [s["name"], f"{s['accuracy']:.1%}", f"{s['loss']:.4f}", s["split"], f"{s['samples']:,}"]
         for s in result["scores"]
     ]
     worst = min(result["scores"], key=lambda score: score["accuracy"])
@@ -84,6 +84,8 @@ def test_the_page_of_a_run_has_its_scores_curves_and_objective(finished, reporte
 
     settings = page.select_one("#objective-and-settings")
     assert "loss at step 4 = " in settings.pre.text
+    # Settings that are the defaults are left to the configuration.
+    assert "MLP(widths=(8,))" in settings.text
     assert settings.select("pre")[-1].text == (finished / "config.toml").read_text()
 
 
@@ -203,7 +205,7 @@ def test_two_runs_share_tables_and_charts(measured, other_once, reported):
     (table,) = tables(page.select_one("#result"))
     for row, a, b in zip(table, one, two, strict=True):
         apart = 100 * (b["accuracy"] - a["accuracy"])
-        assert row[2:5] == [f"{a['accuracy']:.1%}", f"{b['accuracy']:.1%}", f"{apart:+.1f}"]
+        assert row[1:4] == [f"{a['accuracy']:.1%}", f"{b['accuracy']:.1%}", f"{apart:+.1f}"]
 
     curves = charts(page.select_one("#learning-curves"))
     risks = rows(curves["Risk of each batch"])
@@ -320,7 +322,7 @@ def test_a_browser_draws_sorts_and_changes_its_theme(finished, reported, opened)
         ]
 
         def column(page=page):
-            return page.locator("#result td:nth-child(4)").all_inner_texts()
+            return page.locator("#result td:nth-child(2)").all_inner_texts()
 
         head = page.locator("#result th", has_text="accuracy")
         head.click()

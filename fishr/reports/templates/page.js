@@ -8,8 +8,8 @@
 
   // Okabe and Ito's palette, darker on white and lighter on black.
   const palettes = {
-    light: ["#0072B2", "#C94F00", "#00815F", "#B5558F", "#A87400", "#2F8FC4", "#5B5B5B"],
-    dark: ["#4BA3E3", "#FF8A3D", "#2FC79A", "#E59BC4", "#F0B429", "#9AD8FF", "#C9C9C9"],
+    light: ["#0072B2", "#C94F00", "#00815F", "#B5558F", "#A87400", "#2F8FC4", "#5B5B5B", "#6A51A3", "#7F5539", "#B00040"],
+    dark: ["#4BA3E3", "#FF8A3D", "#2FC79A", "#E59BC4", "#F0B429", "#9AD8FF", "#C9C9C9", "#B7A3F0", "#D9A679", "#FF7A9C"],
   };
 
   function config(theme) {
@@ -19,7 +19,7 @@
     return {
       background: "transparent", font: "system-ui, sans-serif",
       axis: { ...labels, gridColor: line, domainColor: line, tickColor: line, labelOverlap: true },
-      legend: { ...labels, orient: "bottom", direction: "horizontal", labelLimit: 260, columns: { signal: "max(1, floor(width / 190))" } },
+      legend: { ...labels, orient: "bottom", direction: "horizontal", labelLimit: 260, layout: { bottom: { anchor: "start", direction: "vertical" } }, columns: { signal: "max(1, floor(width / 190))" } },
       header: labels, view: { stroke: null }, range: { category: palettes[theme] },
       text: { color: text }, rule: { color: quiet }, line: { strokeWidth: 1.8 },
     };
