@@ -4,6 +4,7 @@ import base64
 import csv
 import json
 import shutil
+import tomllib
 from io import BytesIO
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from PIL import Image
 
 from fishr.analysis import headlines, load_analysis
 from fishr.landscape.surface_file import load_surface
+from fishr.reports import Page, Section, Table, write_page
 
 
 @pytest.fixture
@@ -85,7 +87,8 @@ def test_the_page_of_a_run_has_its_scores_curves_and_objective(finished, reporte
     settings = page.select_one("#objective-and-settings")
     assert "loss at step 4 = " in settings.pre.text
     # Settings that are the defaults are left to the configuration.
-    assert "MLP(widths=(8,))" in settings.text
+    rate = tomllib.loads((finished / "config.toml").read_text())["optimizer"]["lr"]
+    assert f"Adam(lr={rate})" in settings.text
     assert settings.select("pre")[-1].text == (finished / "config.toml").read_text()
 
 
@@ -213,6 +216,8 @@ def test_two_runs_share_tables_and_charts(measured, other_once, reported):
     assert [[bool(row[f"c{index}"]) for index in range(4)] for row in risks] == [[True] * 4] * 7 + [
         [False] * 2 + [True] * 2
     ] * 2
+    ends = [[bool(row[f"c{index}"]) for index in (0, 4)] for row in rows(curves["Accuracy"])]
+    assert ends == [[True, True]] * 2 + [[True, False], [False, True]]
     dashes = {layer["encoding"]["strokeDash"]["datum"] for layer in curves["Accuracy"]["layer"][:-1]}
     assert dashes == {"measured", "erm"}
 
@@ -342,6 +347,20 @@ def test_a_browser_draws_sorts_and_changes_its_theme(finished, reported, opened)
         assert page.evaluate("getComputedStyle(document.body).backgroundColor") != before
         assert page.locator(".mark-line path").count() == 11
     assert opened("report.html", 390, "dark").locator("#theme").inner_text() == "Light"
+
+
+@pytest.mark.slow
+def test_a_browser_sorts_numbers_by_size_and_texts_by_their_numbers(home, opened):
+    rows = [("env 10", 10.0), ("env 9", 9.0), ("env 1", None), ("env 2", 1e-5), ("env 3", 200.0)]
+    write_page(Page("sorted", "", [Section("Table", [Table(("name", "value"), rows)])]), home / "table.html")
+    page = opened("table.html", 390)
+    for head, orders in (
+        ("value", (["2", "9", "10", "3", "1"], ["3", "10", "9", "2", "1"])),
+        ("name", (["1", "2", "3", "9", "10"],)),
+    ):
+        for order in orders:
+            page.locator("th", has_text=head).click()
+            assert page.locator("td:first-child").all_inner_texts() == [f"env {number}" for number in order]
 
 
 MARKS = """plot => {
