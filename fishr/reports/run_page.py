@@ -19,6 +19,7 @@ from fishr.reports.run_record import RunRecord, read_run
 from fishr.training.evaluation import DomainScore
 from fishr.training.experiment import Experiment
 from fishr.training.explanation import run_outline
+from fishr.training.run_folder import AVERAGE, JOINED
 
 
 def run_page(folder: Path, experiment: Experiment, known: RunData | None = None) -> Page:
@@ -49,15 +50,16 @@ def run_page(folder: Path, experiment: Experiment, known: RunData | None = None)
     record = read_run(folder, experiment)
     data = [] if known is None else [data_section(known), class_section(known)]
     history, analysis = load_history(folder), folder / "analysis.h5"
-    sections = [result_section(record), *data[:1], curve_section([record]), *data[1:]]
+    sections = [result_section(record, known), *data[:1], curve_section([record]), *data[1:]]
     sections += [history_section([history])] if history else []
     sections += analysis_sections(load_analysis(analysis)) if analysis.is_file() else []
     sections += [landscape_section([load_surface(path) for path in sorted(folder.glob("landscape-*.h5"))])]
     return Page(record.name, _subtitle(record), [one for one in [*sections, setting_section(record)] if one.blocks])
 
 
-def result_section(record: RunRecord) -> Section:
-    scores = record.scores
+def result_section(record: RunRecord, known: RunData | None = None) -> Section:
+    # Mean weights of several runs, for example, have no scores of their own.
+    scores = record.scores or tuple(one.score for one in (known.results if known else ()))
     if not scores:
         return Section("Result", [Text("The run has not evaluated its weights yet.")])
     blocks: list[Block] = [Text(record.result["message"])] if record.result.get("status") == "failed" else []
@@ -103,9 +105,11 @@ def _brief(part: Any) -> str:
 
 
 def _subtitle(record: RunRecord) -> str:
-    status = str(record.result.get("status", "not finished"))
+    for name, made in ((AVERAGE, "the mean weights of several runs"), (JOINED, "weights of a run and of its inputs")):
+        if (record.folder / name).is_file():
+            return f"{record.experiment.name}: {made}"
     done = record.steps[-1]["step"] + 1 if record.steps else record.experiment.steps
-    return f"{record.experiment.name}: a run of {done} steps, {status}"
+    return f"{record.experiment.name}: a run of {done} steps, {record.result.get('status', 'not finished')}"
 
 
 def _weights(record: RunRecord) -> str:

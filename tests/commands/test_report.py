@@ -256,9 +256,20 @@ def test_a_run_that_has_not_ended_has_the_page_of_its_steps_so_far(interrupted, 
 def test_a_run_without_metrics_has_a_page(finished, reported):
     for name in ("metrics.jsonl", "result.json"):
         (finished / name).unlink()
-    page = reported(finished)
+    page = reported(finished, "--no-data")
     assert "has not evaluated" in page.select_one("#result").text
     assert page.select_one("#learning-curves") is None
+
+
+def test_mean_weights_have_the_scores_that_they_get_now(finished, home, call, reported):
+    shutil.copytree(finished, home / "twin")
+    said = call("average", finished, "twin", "-o", "mean")
+    assert said.code == 0, said
+    page = reported("mean")
+    assert page.header.p.text == "colored-digits: the mean weights of several runs"
+    # Of two runs with the same weights.
+    assert tables(page.select_one("#result")) == tables(reported(finished).select_one("#result"))
+    assert "not evaluated" in reported("mean", "--no-data").select_one("#result").text
 
 
 def test_a_report_replaces_a_report_and_nothing_else(finished, call, refused, home):
