@@ -1,6 +1,7 @@
 """``fishr data``."""
 
 import os
+import time
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
@@ -223,10 +224,13 @@ def _bar(unit: str, interrupted: str) -> "Generator[Progress]":
 
         def update(what: str, done: int, total: int | None) -> None:
             nonlocal current
-            if what != current and not bar.disable:
+            if what != current:
                 current = what
-                bar.reset()
-                bar.set_description(what, refresh=False)
+                bar.set_description_str(what, refresh=False)
+                # Rate and time left are those of this file, while the time until the bar appears has passed.
+                now = time.time()
+                bar.delay -= now - bar.start_t
+                bar.start_t, bar.n, bar.last_print_n = now, 0, 0
             bar.total = total
             bar.update(done - bar.n)
 

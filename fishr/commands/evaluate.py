@@ -62,6 +62,11 @@ def evaluate(
         check_new(out)
     on, bootstrap = list(dict.fromkeys(_source(one, data_dir) for one in sources)), Bootstrap(resamples, seed)
     with progress_bar(f"{run}: interrupted; nothing was written", unit="sample", unit_scale=True) as bar:
+
+        def show(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
         step, results = score_run(
             load_run(run, plugins),
             run,
@@ -71,7 +76,7 @@ def evaluate(
             plugins=plugins,
             columns=_columns(columns, on),
             bootstrap=bootstrap,
-            progress=bar.update,
+            progress=show,
         )
     found = result_object(run, step, results, bootstrap)
     if out is not None:

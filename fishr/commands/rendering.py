@@ -1,4 +1,4 @@
-"""Rendering of events and scores: a bar on a terminal, lines in a pipe, tables at the end."""
+"""Rendering of a run's events as progress, and of scores as tables."""
 
 import sys
 from collections.abc import Callable, Generator, Iterable
@@ -6,10 +6,9 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import click
 from tabulate import tabulate
-from tqdm import tqdm
 
+from fishr.commands.shared import note, progress_bar
 from fishr.errors import RunFailed
 
 if TYPE_CHECKING:
@@ -21,48 +20,49 @@ if TYPE_CHECKING:
 def progress(
     events: "Generator[Event]", folder: Path, steps: int, remedy: str, label: str = "", opening: str = ""
 ) -> "Generator[Callable[[Event], None]]":
-    """Give a function that shows a run's events on stderr: a bar on a terminal, a line an evaluation elsewhere.
+    """Give a function that shows a run's events on stderr: progress, and without a terminal a line an evaluation.
 
     At the end the events are closed, and failures name the folder.
     """
     from fishr.training import NotFinite
     from fishr.training.loop import Evaluated, Started, Stepped
 
-    terminal, pending = sys.stderr.isatty(), ""
-    last: StepRecord | None = None
+    pending, numbers = "", dict[str, str]()
+    terminal = sys.stderr.isatty()
 
     def show(event: "Event") -> None:
-        nonlocal pending, last
+        nonlocal pending, numbers
         if isinstance(event, Started):
             pending = "" if event.state.step else opening
-            bar.update(event.state.step - bar.n)
+            bar.initial = bar.n = event.state.step
         elif pending:
             # Not before the first step: input that it refuses leaves one line, the error.
-            bar.write(pending, file=sys.stderr)
+            note(bar, pending)
             pending = ""
         if isinstance(event, Stepped):
-            last = event.record
-            bar.set_postfix(_numbers(last), refresh=False)
+            numbers = _numbers(event.record)
+            bar.set_postfix(numbers, refresh=False)
             bar.update(1)
         elif isinstance(event, Evaluated) and not terminal:
             parts = [label] if label else []
-            parts += [f"step {event.step}/{steps}", *(f"{k} {v}" for k, v in _numbers(last).items())]
+            parts += [f"step {event.step}/{steps}", *(f"{name} {value}" for name, value in numbers.items())]
             parts += [f"{score.title} {score.percentage}" for score in event.scores]
-            click.echo("  ".join(parts), err=True)
+            note(bar, "  ".join(parts))
 
+    bar_options = {"total": steps, "desc": label or None, "unit": "step"}
     try:
-        with closing(events), tqdm(total=steps, desc=label or None, unit="step", disable=not terminal) as bar:
-            yield show
+        with closing(events), progress_bar(f"{folder}: interrupted", **bar_options) as bar:
+            try:
+                yield show
+            except KeyboardInterrupt:
+                rest = f"; {remedy}" if folder.exists() else ""
+                raise RunFailed(f"{folder}: interrupted{rest}") from None
     except NotFinite as failure:
         kept = "its last checkpoint is kept" if (folder / "checkpoint.pt").exists() else "it had no checkpoint yet"
         raise RunFailed(f"{folder}: {failure}; {kept}") from failure
-    except KeyboardInterrupt:
-        raise RunFailed(f"{folder}: interrupted" + (f"; {remedy}" if folder.exists() else "")) from None
 
 
-def _numbers(record: "StepRecord | None") -> dict[str, str]:
-    if record is None:
-        return {}
+def _numbers(record: "StepRecord") -> dict[str, str]:
     return {"loss": f"{record.loss:.4g}"} | {name: f"{term.value:.3g}" for name, term in record.terms.items()}
 
 

@@ -2,7 +2,6 @@
 
 import gc
 import sys
-import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
 
 # Seconds until a bar appears, and between lines where there is no terminal.
 _DELAY, _LINE = 2.0, 10.0
+_FORMAT = "{desc}: {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}{postfix}]"
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
@@ -126,39 +126,56 @@ def loading() -> Generator[None]:
             gc.enable()
 
 
+class _Lines:
+    """A file that makes lines of what tqdm draws over and over."""
+
+    def write(self, text: str) -> None:
+        if line := text.strip():
+            click.echo(line, err=True)
+
+    def flush(self) -> None:
+        """Do nothing: each line is written at once."""
+
+
 @contextmanager
 def progress_bar(interrupted: str, **options: Any) -> "Generator[tqdm[Any]]":
-    """Show a progress bar on a terminal; an interruption raises a message."""
+    """Show progress with rate and time left on stderr; an interruption raises a message.
+
+    A terminal has a bar after two seconds, elsewhere there is a line every ten.
+    """
     from tqdm import tqdm
 
+    if sys.stderr.isatty():
+        shown: dict[str, Any] = {"delay": _DELAY}
+    else:
+        shown = {"delay": _LINE, "mininterval": _LINE, "file": _Lines(), "bar_format": _FORMAT, "leave": False}
+    # No thread that draws between updates.
+    tqdm.monitor_interval = 0
     try:
-        with tqdm(disable=not sys.stderr.isatty(), **options) as bar:
+        with tqdm(miniters=0, **shown, **options) as bar:
             yield bar
     except KeyboardInterrupt:
         raise RunFailed(interrupted) from None
 
 
+def note(bar: "tqdm[Any]", text: str) -> None:
+    """Print lines above a bar."""
+    bar.clear()
+    click.echo(text, err=True)
+
+
 @contextmanager
 def steps_shown(interrupted: str, total: int) -> "Generator[Callable[[str], None]]":
-    """Give a function that is called with the name of the step at work, ``total`` names in turn, once or many times.
-
-    After two seconds a terminal has a bar; elsewhere there is a line every ten seconds.
-    """
-    current, done, shown = "", -1, time.monotonic()
-    with progress_bar(interrupted, total=total, unit="quantity", delay=_DELAY) as bar:
+    """Give a function that is called with the name of the step at work, ``total`` names in turn, once or many times."""
+    current, done = "", -1
+    with progress_bar(interrupted, total=total, unit="quantity") as bar:
 
         def show(name: str) -> None:
-            nonlocal current, done, shown
+            nonlocal current, done
             if name != current:
                 current, done = name, done + 1
                 bar.set_description_str(name, refresh=False)
-                bar.update(min(done, total) - bar.n)
-            elif time.monotonic() - shown > _DELAY and not bar.disable:
-                shown = time.monotonic()
-                bar.refresh()
-            if bar.disable and time.monotonic() - shown > _LINE:
-                shown = time.monotonic()
-                click.echo(f"{min(done, total)}/{total}  {name}", err=True)
+            bar.update(min(done, total) - bar.n)
 
         yield show
 

@@ -19,6 +19,7 @@ from fishr.commands.shared import (
     log_option,
     options,
     plugin_option,
+    progress_bar,
     set_option,
 )
 from fishr.commands.sweep_average import average
@@ -27,6 +28,7 @@ from fishr.commands.sweep_features import features
 from fishr.errors import InputError, RunFailed
 
 if TYPE_CHECKING:
+    from fishr.sweeps.estimates import Estimate
     from fishr.sweeps.plan import Part, Plan
 
 plan_argument = click.argument("plan_file", type=PATH, metavar="PLAN.toml")
@@ -92,7 +94,12 @@ def plan(
         found, count = count_work(chosen.jobs()), None
     else:
         count = len(slots(chosen.threads, device, workers, jobs_per_gpu))
-        found = tuple(calibrate(chosen.jobs(), data_dir, device, chosen.threads, chosen.keep))
+        kinds = count_work(chosen.jobs())
+        with progress_bar(f"{plan_file}: interrupted", total=len(kinds), unit="kind") as bar:
+            found = list["Estimate"]()
+            for one in calibrate(chosen.jobs(), data_dir, device, chosen.threads, chosen.keep):
+                found.append(one)
+                bar.update(1)
     click.echo(json_text(estimate_object(found, count)) if style == "json" else estimate_table(found, count))
 
 
@@ -224,11 +231,9 @@ def _work(
             events = run_local(left, conditions, places, plugins)
         else:
             events = run_on_ray(left, conditions, ray, jobs_per_gpu, plugins)
-        try:
-            with closing(events):
-                follow(events, done=len(jobs) - len(left), jobs=len(jobs))
-        except KeyboardInterrupt:
-            raise RunFailed(f"{folder}: interrupted; resume it with {_resume(folder)}") from None
+        interrupted = f"{folder}: interrupted; resume it with {_resume(folder)}"
+        with closing(events):
+            follow(events, interrupted, done=len(jobs) - len(left), jobs=len(jobs))
     found = progress(folder, (job.key for job in jobs))
     click.echo(progress_table(found))
     if found.failures:

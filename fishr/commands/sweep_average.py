@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from fishr.commands.shared import PATH, about, choice_option, run_options
+from fishr.commands.shared import PATH, about, choice_option, progress_bar, run_options
 
 
 @click.command(**about("Average the draws of each method.", "sweep average runs/sweep --out runs/soups"))
@@ -28,9 +28,13 @@ def average(
     from tabulate import tabulate
 
     from fishr.files import json_text
-    from fishr.inference import average_sweep
+    from fishr.inference import SweepSoup, average_sweep
 
-    found = list(average_sweep(sweep, out, soup, data_dir, device, plugins))
+    found = list[SweepSoup]()
+    with progress_bar(f"{out}: interrupted; the same command resumes it", unit="mean") as bar:
+        for one in average_sweep(sweep, out, soup, data_dir, device, plugins):
+            found.append(one)
+            bar.update(1)
     if style == "json":
         click.echo(json_text([attrs.asdict(one) for one in found]))
         return

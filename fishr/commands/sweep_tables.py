@@ -1,14 +1,13 @@
-"""Sweeps as text and JSON: events as a bar or lines, estimates and progress as tables."""
+"""Sweeps as text and JSON: events as progress, estimates and states as tables."""
 
-import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import attrs
-import click
 from tabulate import tabulate
-from tqdm import tqdm
+
+from fishr.commands.shared import note, progress_bar
 
 if TYPE_CHECKING:
     from fishr.sweeps.estimates import Estimate
@@ -18,22 +17,20 @@ if TYPE_CHECKING:
 _MINUTE, _HOUR, _DAY = 60, 3600, 86400
 
 
-def follow(events: "Iterable[SweepEvent]", done: int, jobs: int) -> None:
-    """Show events on stderr, with ``done`` of the ``jobs`` done before: a bar on a terminal, a line a job elsewhere."""
+def follow(events: "Iterable[SweepEvent]", interrupted: str, done: int, jobs: int) -> None:
+    """Show the progress of a sweep with ``done`` of its ``jobs`` done before, and a line of whatever went wrong."""
     from fishr.sweeps.execution import JobDone, JobFailed
 
-    terminal, failed = sys.stderr.isatty(), 0
-    with tqdm(total=jobs, initial=done, unit="job", disable=not terminal) as bar:
+    failed = 0
+    with progress_bar(interrupted, total=jobs, initial=done, unit="job") as bar:
         for event in events:
             if isinstance(event, JobDone | JobFailed):
                 done += 1
                 failed += isinstance(event, JobFailed)
+                bar.set_postfix({"failed": failed} if failed else {}, refresh=False)
                 bar.update(1)
-                bar.set_postfix({"failed": failed} if failed else {})
-            if not terminal:
-                click.echo(_line(event, done, jobs), err=True)
-            elif not isinstance(event, JobDone):
-                bar.write(_line(event, done, jobs), file=sys.stderr)
+            if not isinstance(event, JobDone) or event.outcome.diverged is not None:
+                note(bar, _line(event, done, jobs))
 
 
 def _line(event: "SweepEvent", done: int, jobs: int) -> str:

@@ -51,7 +51,7 @@ def score_run(
     plugins: Sequence[str] = (),
     columns: Columns | None = None,
     bootstrap: Bootstrap = Bootstrap(),
-    progress: Callable[[int], object] = lambda samples: None,
+    progress: Callable[[int, int], object] = lambda done, total: None,
 ) -> tuple[int, tuple[DomainResult, ...]]:
     """Return the step of a run's last checkpoint, and the results of its model on domains.
 
@@ -67,7 +67,7 @@ def score_run(
         plugins: Modules that the configuration of the run, or a .toml, names.
         columns: Names of the columns of lists.
         bootstrap: How intervals are computed.
-        progress: Called with the number of samples done since the last call.
+        progress: Called with the number of samples done, and of all.
 
     Raises:
         InputError: No checkpoint, missing data, or a path or name that fits nothing.
@@ -101,7 +101,14 @@ def score_run(
             for path in files
             for domain in labelled_domains(path, trained, columns, data_dir, plugins)
         ]
-    return step, tuple(_result(one, experiment, bootstrap, progress) for one in subjects)
+    total, done = sum(len(one.domain.labeled(experiment.loss).labels) for one in subjects), 0
+
+    def seen(samples: int) -> None:
+        nonlocal done
+        done += samples
+        progress(done, total)
+
+    return step, tuple(_result(one, experiment, bootstrap, seen) for one in subjects)
 
 
 @frozen(eq=False)

@@ -85,6 +85,12 @@ def _call(*arguments, drawn=False):
     return Said(exit_.value.code, out.getvalue(), err.getvalue())
 
 
+@pytest.fixture(autouse=True)
+def without_progress(monkeypatch):
+    """No line of progress in this process, however slow the machine is."""
+    monkeypatch.setattr("fishr.commands.shared._LINE", float("inf"))
+
+
 @pytest.fixture
 def home(tmp_path, monkeypatch):
     """An empty working directory."""

@@ -351,10 +351,12 @@ def test_a_long_analysis_is_announced_and_shows_where_it_is(call, runs, monkeypa
     monkeypatch.setattr("fishr.commands.shared._LINE", 0.0)
     said = call("analyze", "mine", "--samples", "20", "--network")
     assert said.code == 0, said.err
-    lines = said.err.splitlines()
-    assert lines[0] == "mine: about 6 min 40 s; --samples 124 is shorter"
-    places = [line.split("  ") for line in lines[1:]]
-    assert places[0] == [f"0/{len(diagnostics('head')) + len(diagnostics('network'))}", "risk"]
-    assert {name for _, name in places} == {*diagnostics("head"), *diagnostics("network")}
-    numbers = [int(place.partition("/")[0]) for place, _ in places]
+    begun, announced, *lines = said.err.splitlines()
+    assert begun.startswith("0/")
+    assert announced == "mine: about 6 min 40 s; --samples 124 is shorter"
+    places = [re.match(r"(\w+): (\d+)/(\d+) \[\d\d:\d\d<.*quantity", line).groups() for line in lines]
+    total = len(diagnostics("head")) + len(diagnostics("network"))
+    assert places[0] == ("risk", "0", str(total))
+    assert {name for name, *_ in places} == {*diagnostics("head"), *diagnostics("network")}
+    numbers = [int(place) for _, place, _ in places]
     assert numbers == sorted(numbers)

@@ -72,13 +72,11 @@ def test_the_example_is_the_benchmark(call):
     }
 
 
-def test_run_leaves_a_line_a_job_and_a_table(swept_once):
+def test_run_leaves_its_results_and_a_table(swept_once):
     world, said = swept_once
     assert said.returncode == 0
-    lines = said.stderr.splitlines()
-    assert len(lines) == 8
-    assert re.fullmatch(r"1/8  PACS ERM test 0 draw 0 trial 0  done in \d\.\d s, validation \d+\.\d%", lines[0])
-    assert lines[-1].startswith("8/8  PACS Fishr test 3")
+    # On a slow machine there is progress every ten seconds.
+    assert re.fullmatch(r"(\d/8 \[\d\d:\d\d<.*job.*\]\n)*", said.stderr)
     assert re.search(r"total +8 +8 +0 +0 +0 +\d+\.\d%\n\n8 of 8 jobs done\n$", said.stdout)
     assert len(results(world / "sweep")) == 8
     assert all(len(lines) == 4 for lines in results(world / "sweep").values())
@@ -202,8 +200,7 @@ def test_a_plan_takes_anothers_place_and_keeps_what_is_done(swept, call):
     before = results(swept / "sweep")
     said = call("sweep", "run", "plan.toml", "--out", "sweep", *WORK, "--set", "draws=2", "--replace-plan")
     assert said.code == 0
-    assert said.err.startswith("9/16  ")
-    assert len(said.err.splitlines()) == 8
+    assert said.err == ""
     after = results(swept / "sweep")
     assert {name: after[name] for name in before} == before
 

@@ -27,25 +27,46 @@ class Terminal(StringIO):
         return True
 
 
-def test_a_pipe_gets_a_line_an_event(monkeypatch):
+@pytest.fixture
+def at_once(monkeypatch):
+    """Progress without waiting, in place of some seconds."""
+    monkeypatch.setattr("fishr.commands.shared._DELAY", 0.0)
+    monkeypatch.setattr("fishr.commands.shared._LINE", 0.0)
+
+
+WRONG = [
+    "5/7  PACS ERM test 0+2 draw 1 trial 1  continues in another process: its process died of SIGKILL",
+    "6/7  PACS ERM test 0+2 draw 1 trial 1  failed: its process died of SIGKILL",
+    "7/7  PACS ERM test 0+2 draw 2 trial 1  done in 0.2 s, validation 100.0%, diverged at step 3",
+]
+
+
+def test_a_pipe_gets_what_went_wrong_and_nothing_else_in_a_short_sweep(monkeypatch):
     monkeypatch.setattr(sys, "stderr", StringIO())
-    follow(EVENTS, done=4, jobs=7)
-    assert sys.stderr.getvalue().splitlines() == [
-        "5/7  PACS ERM test 0+2 draw 0 trial 1  done in 1 min 15 s, validation 81.2%",
-        "5/7  PACS ERM test 0+2 draw 1 trial 1  continues in another process: its process died of SIGKILL",
-        "6/7  PACS ERM test 0+2 draw 1 trial 1  failed: its process died of SIGKILL",
-        "7/7  PACS ERM test 0+2 draw 2 trial 1  done in 0.2 s, validation 100.0%, diverged at step 3",
+    follow(EVENTS, "interrupted", done=4, jobs=7)
+    assert sys.stderr.getvalue().splitlines() == WRONG
+
+
+@pytest.mark.usefixtures("at_once")
+def test_a_pipe_gets_lines_of_progress(monkeypatch):
+    monkeypatch.setattr(sys, "stderr", StringIO())
+    follow(EVENTS, "interrupted", done=4, jobs=7)
+    shown = [line for line in sys.stderr.getvalue().splitlines() if line not in WRONG]
+    found = [
+        re.fullmatch(r"(\d)/7 \[\d\d:\d\d<([\d:]+|\?), +[\d.?]*(job/s|s/job)(, failed=1)?\]", line) for line in shown
     ]
+    assert [(one[1], bool(one[4])) for one in found] == [("4", False), ("5", False), ("6", True), ("7", True)]
 
 
+@pytest.mark.usefixtures("at_once")
 def test_a_terminal_gets_a_bar_and_what_went_wrong(monkeypatch):
     monkeypatch.setattr(sys, "stderr", Terminal())
-    follow(EVENTS, done=4, jobs=7)
+    follow(EVENTS, "interrupted", done=4, jobs=7)
     shown = sys.stderr.getvalue()
     assert re.search(r"57%\|[^|]*\| 4/7 ", shown)
     assert re.search(r"100%\|[^|]*\| 7/7 .*failed=1", shown)
-    assert "6/7  PACS ERM test 0+2 draw 1 trial 1  failed: its process died of SIGKILL\n" in shown
-    assert "done in" not in shown
+    assert all(f"{line}\n" in shown for line in WRONG)
+    assert "done in 1 min" not in shown
 
 
 @pytest.mark.parametrize(

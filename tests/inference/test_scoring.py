@@ -39,11 +39,13 @@ def listed(photos, path, header, *, domain=True):
 
 def test_own_domains_have_the_scores_of_the_run_and_the_metrics_of_its_logits(photo_run, photos):
     seen = []
-    results = scored(photo_run, data_dir=photos, progress=seen.append)
+    results = scored(photo_run, data_dir=photos, progress=lambda *counts: seen.append(counts))
     experiment = load(photo_run / "config.toml", Experiment)
     _, scores = score_checkpoint(experiment, photo_run, photos)
     assert tuple(one.score for one in results) == scores
-    assert sum(seen) == sum(score.samples for score in scores)
+    total = sum(score.samples for score in scores)
+    assert seen[-1] == (total, total)
+    assert [count for count, _ in seen] == sorted({count for count, _ in seen})
     domains, model = experiment.data(experiment.seed, photos), load_model(photo_run)
     for one, domain in zip(results, (*domains.training, *domains.evaluation), strict=True):
         with torch.no_grad():

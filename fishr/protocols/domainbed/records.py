@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -84,11 +84,12 @@ class _Run:
     settings: Mapping[str, Any]
 
 
-def read_records(*folders: Path) -> Records:
+def read_records(*folders: Path, progress: Callable[[int], object] = lambda jobs: None) -> Records:
     """Return the records of one sweep, unfinished runs too, from folders of DomainBed or of this package."""
     runs = dict[JobKey, _Run]()
     for path in (path for folder in folders for path in _result_files(folder)):
         run = _read_run(path)
+        progress(1)
         if not run.records:
             continue
         key = run.records[0].key
