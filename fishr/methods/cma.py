@@ -45,6 +45,7 @@ class CMA(Memoryless):
     alpha: float = field(default=5e-3, validator=number())
     beta: float = field(default=1e-4, validator=number())
     least_domains: ClassVar[int] = 2
+    per_head: ClassVar[tuple[str, ...]] = ("alpha", "beta")
 
     def __call__(self, seen: Observation, state: tuple[()], step: int) -> tuple[Tensor, tuple[()]]:
         """Return the penalty, 0-dim."""

@@ -57,6 +57,7 @@ class EQRM(Memoryless):
     burn_in: float = field(default=0.0, validator=number())
     form: Literal["domainbed", "paper"] = field(default="domainbed", validator=one_of("domainbed", "paper"))
     compares_domains: ClassVar[bool] = True
+    per_head: ClassVar[tuple[str, ...]] = ("quantile",)
 
     def __call__(self, seen: Observation, state: tuple[()], step: int) -> tuple[Tensor, tuple[()]]:
         """Return the risk, 0-dim, in the loss's unit."""
@@ -64,7 +65,7 @@ class EQRM(Memoryless):
         if step < self.burn_in or len(risks) == 1:
             return risks.mean(), state
         width = 1.06 * risks.std() * len(risks) ** -0.2
-        shift = width * sqrt(2) * torch.erfinv(risks.new_tensor(2 * self.quantile - 1))
+        shift = width * sqrt(2) * torch.erfinv(risks.new_ones(()) * (2 * self.quantile - 1))
         low, high = risks.min() + shift, risks.max() + shift
         middle = (low + high) / 2
         for _ in range(_BISECTIONS):

@@ -42,6 +42,7 @@ class GroupDRO:
     """
 
     eta: float = field(default=1e-2, validator=number())
+    per_head: ClassVar[tuple[str, ...]] = ("eta",)
     compares_domains: ClassVar[bool] = True
 
     def init(self, problem: Problem) -> Tensor:

@@ -33,6 +33,7 @@ from fishr.training.head_members import (
 from fishr.training.head_program import (
     Gradients,
     Program,
+    numbers,
     outer_weights,
     step_record,
 )
@@ -139,8 +140,9 @@ class HeadGroup:
         return tuple(other for other in waiting if other.rest() == rest), zero
 
     def _gradients(self, program: Program, batch: tuple[Tensor, Tensor, tuple[int, ...]], stack: Stack) -> Gradients:
-        weights = [outer_weights(head.experiment.objective, stack.step) for head in stack.heads]
-        given = torch.tensor(weights, device=batch[0].device)
+        objectives = [head.experiment.objective for head in stack.heads]
+        numbers_of = [(*outer_weights(each, stack.step), *numbers(each)) for each in objectives]
+        given = torch.tensor(numbers_of, device=batch[0].device)
         if program.tried:
             return program.gradients(stack.weights, batch, given, stack.penalty, stack.step)
         with warnings.catch_warnings():

@@ -19,8 +19,10 @@ from fishr.training.experiment import MODEL, Experiment
 from fishr.training.head_program import (
     Gradients,
     filled,
+    numbers,
     outer_weights,
     tensors_of,
+    with_numbers,
     without_weights,
 )
 from fishr.training.learning_rates import StepOptimizer
@@ -34,7 +36,7 @@ from fishr.types import HEAD
 
 def shared_settings(experiment: Experiment) -> Experiment | None:
     """Return the settings that the runs of a group have in common; None for a run that trains alone."""
-    optimizer, transform = experiment.optimizer, experiment.transform
+    optimizer, transform, objective = experiment.optimizer, experiment.transform, without_weights(experiment.objective)
     alone = (
         experiment.descent is not None,
         experiment.clip_norm is not None,
@@ -55,7 +57,7 @@ def shared_settings(experiment: Experiment) -> Experiment | None:
         seed=0,
         data=None,
         featurizer=FeatureDropout() if isinstance(experiment.featurizer, FeatureDropout) else experiment.featurizer,
-        objective=evolve(without_weights(experiment.objective), fresh_optimizer_at=None),
+        objective=evolve(with_numbers(objective, [1.0] * len(numbers(objective))), fresh_optimizer_at=None),
         optimizer=evolve(optimizer, lr=1.0, weight_decay=0.0),
         transform=Mixup() if isinstance(transform, Mixup) else transform,
         average=None,

@@ -1,7 +1,7 @@
 """The gradients of several heads at once: ``torch.func.vmap`` over the objective of one."""
 
-from collections.abc import Sequence
-from copy import deepcopy
+from collections.abc import Iterable, Sequence
+from copy import copy, deepcopy
 from functools import partial
 from typing import Any
 
@@ -36,6 +36,39 @@ def without_weights(objective: Objective, zero: Sequence[bool] | None = None) ->
         for (name, term), none in pairs
     }
     return evolve(objective, penalty=Total(**chosen))
+
+
+def numbers(objective: Objective) -> tuple[float, ...]:
+    """Return the fields of risk and penalties, listed in ``per_head``, that heads of a program may differ in."""
+    records = (objective.risk, *(_inner(term) for term in objective.penalty.terms.values()))
+    return tuple(getattr(record, name) for record in records for name in _per_head(record))
+
+
+def with_numbers(objective: Objective, given: Iterable[Any]) -> Objective:
+    """Return the objective with other numbers, or tensors, in the place of ``numbers``."""
+    following = iter(given)
+
+    def changed(record: Any) -> Any:
+        made = copy(record)
+        for name in _per_head(record):
+            # Validators refuse tensors.
+            object.__setattr__(made, name, next(following))
+        return made
+
+    risk = changed(objective.risk)
+    terms = {
+        name: evolve(term, penalty=changed(term.penalty)) if isinstance(term, Scaled) else changed(term)
+        for name, term in objective.penalty.terms.items()
+    }
+    return evolve(objective, risk=risk, penalty=Total(**terms))
+
+
+def _inner(term: Any) -> Any:
+    return term.penalty if isinstance(term, Scaled) else term
+
+
+def _per_head(record: Any) -> tuple[str, ...]:
+    return getattr(record, "per_head", ())
 
 
 def outer_weights(objective: Objective, step: int) -> tuple[float, ...]:
@@ -77,7 +110,7 @@ class Program(nn.Module):
         state: Any,
         step: int,
     ) -> Gradients:
-        """Return the gradients of heads with parameters [H, ...], on a batch of each, with weights [H, terms]."""
+        """Return the gradients of heads with parameters [H, ...], on a batch of each, with their weights and numbers."""
         *rows, sizes = batch
         tree = list[Any]()  # the next state, whose tensors are those of one head
 
@@ -103,7 +136,9 @@ class Program(nn.Module):
         experiment = self.experiment
         # Without a seed: an objective that draws cannot be that of several heads.
         seen = observe(self.featurizer, self.head, batch, experiment.loss, experiment.route or "auto")
-        loss, after = self.objective.evaluate(seen, self.parameters(), state, step)
+        inner = given[len(self.objective.penalty.terms) :]
+        objective = with_numbers(self.objective, inner) if len(inner) else self.objective
+        loss, after = objective.evaluate(seen, self.parameters(), state, step)
         terms = [given[index] * term.value for index, term in enumerate(loss.terms.values())]
         total = loss.total
         if not self.objective.rescale:

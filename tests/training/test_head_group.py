@@ -16,6 +16,7 @@ from fishr.penalties import ERM, Fishr, Scaled, Stateless, Total
 from fishr.penalties.schedules import StepSchedule
 from fishr.training import SGD, Adam, Experiment, Finished, NotFinite, Objective, Stepped, train
 from fishr.training.head_group import HeadGroup, shared_settings
+from fishr.training.head_program import numbers, with_numbers
 from fishr.transforms import Mixup
 
 LINEAR, NETWORK = LinearHead(), MLPHead(widths=(8,))
@@ -66,6 +67,7 @@ def run_of_method(name, index, head=LINEAR):
     hparams |= {key: 2 for key in hparams if key.endswith(("anneal_iters", "burnin_iters"))}
     hparams |= {"lr": 0.01, "weight_decay": 0.0, "batch_size": 8}
     objective = method.objective_for(hparams, 3)
+    objective = with_numbers(objective, [number * (1 + 0.1 * index) for number in numbers(objective)])
     schedule = StepSchedule(at=1 + index, before=0.0, after=1.0 + index)
     terms = {
         key: Scaled(term.penalty, schedule) if isinstance(term, Scaled) else term
@@ -239,9 +241,13 @@ def test_other_data_trains_alone():
     check(list(run), alone(run_of(0)), tolerance=0.0)
 
 
-def test_a_group_has_all_but_what_each_run_has_of_its_own():
-    common = shared_settings(run_of_method("Fishr", 0))
+@pytest.mark.parametrize("name", ["Fishr", "CMA", "HGP", "Hutchinson", "EQRM", "GroupDRO"])
+def test_a_group_has_all_but_what_each_run_has_of_its_own(name):
+    common = shared_settings(run_of_method(name, 0))
     for index in range(3):
-        assert shared_settings(run_of_method("Fishr", index)) == attrs.evolve(common, data=None)
+        assert shared_settings(run_of_method(name, index)) == attrs.evolve(common, data=None)
+
+
+def test_other_settings_are_no_part_of_a_group():
     for changes in ({"clip_norm": 1.0}, {"batches": Minibatch(9)}, {"objective": Objective(risk=ERM("samples"))}):
         assert shared_settings(run_of(0, **changes)) != shared_settings(run_of(0))
