@@ -110,7 +110,7 @@ class Program(nn.Module):
         state: Any,
         step: int,
     ) -> Gradients:
-        """Return the gradients of heads with parameters [H, ...], on a batch of each, with their weights and numbers."""
+        """Return the gradients of heads with parameters [H, ...], on a batch of each, with weights and numbers."""
         *rows, sizes = batch
         tree = list[Any]()  # the next state, whose tensors are those of one head
 
