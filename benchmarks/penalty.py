@@ -17,7 +17,7 @@ CASES = (
 )
 QUICK = ((Size(3, 32, 64, 7), 5.0), (Size(5, 32, 64, 45), 50.0))
 # The head whose time has a target in floors.
-LARGEST, FLOORS = Size(5, 32, 2048, 345), 3.0
+LARGEST, FLOORS = Size(5, 32, 2048, 345), 2.0
 _FLOOR = "floor"
 
 

@@ -70,7 +70,7 @@ def the_cases(quick: bool) -> tuple[Case, ...]:
     # The script that it reproduces has a loop of its own, without BatchGrad.
     mlp = Case(title, colored_mnist, rows, 2, (2, 14, 14), 2, target=1.10, published=False)
     rows = 4 if quick else 64
-    cnn = Case(f"2 × {rows} × 2×28×28, MNIST CNN", _benchmark("ColoredMNIST"), rows, 2, (2, 28, 28), 2, target=1.05)
+    cnn = Case(f"2 × {rows} × 2×28×28, MNIST CNN", benchmark("ColoredMNIST"), rows, 2, (2, 28, 28), 2, target=1.05)
     resnet18 = _resnet("resnet18", quick, rounds=5)
     return (mlp, cnn, resnet18) if quick else (mlp, cnn, resnet18, _resnet("resnet50", quick, rounds=5, target=1.02))
 
@@ -78,10 +78,10 @@ def the_cases(quick: bool) -> tuple[Case, ...]:
 def _resnet(backbone: str, quick: bool, rounds: int, target: float | None = None) -> Case:
     rows, side = (2, 32) if quick else (8, 224) if device().type == "cpu" else (32, 224)
     title, shape = f"3 × {rows} × 3×{side}×{side}, {backbone.replace('resnet', 'ResNet-')}", (3, side, side)
-    return Case(title, _benchmark("PACS", backbone), rows, 3, shape, 7, target, rounds)
+    return Case(title, benchmark("PACS", backbone), rows, 3, shape, 7, target, rounds)
 
 
-def _benchmark(dataset: str, backbone: str = "resnet18") -> Callable[[str], Experiment]:
+def benchmark(dataset: str, backbone: str = "resnet18") -> Callable[[str], Experiment]:
     """DomainBed's experiment on a data set, with random weights where it has a ResNet."""
 
     def experiment(method: str) -> Experiment:

@@ -319,8 +319,9 @@ def observe(
             ``Ranks()`` the batch is this process's alone. None: the same, with a warning in a group of several.
         features: of ``batch.inputs``, where they are computed already; the featurizer is then not called.
         layers: whose gradients ``moments`` and ``gram`` are of: names below "featurizer" and "head", such as
-            ``("featurizer.layer4", "head")``; ``("featurizer", "head")`` is the whole network. Other than the head's,
-            they take a pass of their own through the network.
+            ``("featurizer.layer4", "head")``; ``("featurizer", "head")`` is the whole network. Their
+            moments share the pass of the loss where features are computed here, in float32 or wider, and all samples
+            have labels; elsewhere they take one of their own.
         seed: of the generators that penalties draw from, see ``Observation.generator``; for example the step.
         lr_factor: of the learning rates of networks that penalties train themselves, such as a scheduler's at the step.
 

@@ -21,6 +21,7 @@ TITLES = {
     "penalty": "Fishr penalty",
     "memory": "Peak memory",
     "step": "A whole training step",
+    "whole_network": "A training step of Fishr on layers",
     "growth": "Growth of the penalty's time",
     "diagnostics": "Diagnostics of",
     "analysis": "Analysis of heads",

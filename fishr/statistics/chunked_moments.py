@@ -45,6 +45,7 @@ class _ChunkedMoments(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, plan: Chunking, count: int, *tensors: Tensor) -> tuple[Tensor, Tensor]:
         ctx.plan, ctx.count = plan, count
+        ctx.set_materialize_grads(False)
         ctx.draws = (torch.get_rng_state(), *get_device_states(*tensors)) if plan.random else None
         mean, variance = _moments(plan, tensors[:count], tensors[count:])
         ctx.save_for_backward(mean, *tensors)
@@ -74,17 +75,20 @@ def _chunked_backward(
     mean: Tensor,
     tensors: Sequence[Tensor],
     needed: Sequence[bool],
-    gradients: Sequence[Tensor],
+    gradients: Sequence[Tensor | None],
 ) -> list[Tensor | None]:
     sums = [torch.zeros_like(t) if need else None for t, need in zip(tensors, needed, strict=True)]
     by_mean, by_variance = gradients
     for k, size in enumerate(plan.sizes):
+        to_centered = torch.zeros_like(mean[k]) if by_variance is None else by_variance[k] * (2 / size)
         for chunk in plan.chunks(k):
             with torch.enable_grad():
                 parts = [t[chunk] if i < count else t for i, t in enumerate(tensors)]
                 parts = [t.detach().requires_grad_(need) for t, need in zip(parts, needed, strict=True)]
                 made = plan.gradients(parts[:count], parts[count:]).to(plan.dtype)
-            upstream = (made.detach() - mean[k]).mul_(by_variance[k] * (2 / size)).add_(by_mean[k], alpha=1 / size)
+            upstream = (made.detach() - mean[k]).mul_(to_centered)
+            if by_mean is not None:
+                upstream.add_(by_mean[k], alpha=1 / size)
             inputs = [t for t, need in zip(parts, needed, strict=True) if need]
             found = torch.autograd.grad(made, inputs, upstream, allow_unused=True)
             found = iter(cast(Sequence[Tensor | None], found))
@@ -96,14 +100,15 @@ def _chunked_backward(
 
 
 def _differentiable_backward(
-    plan: Chunking, count: int, tensors: Sequence[Tensor], needed: Sequence[bool], gradients: Sequence[Tensor]
+    plan: Chunking, count: int, tensors: Sequence[Tensor], needed: Sequence[bool], gradients: Sequence[Tensor | None]
 ) -> list[Tensor | None]:
     """Return the same gradients by plain differentiable steps, for second derivatives."""
     # Views, so that differentiation stops here and not at the tensors' own inputs.
     here = [t.view_as(t) if need else t for t, need in zip(tensors, needed, strict=True)]
     moments = _moments(plan, here[:count], here[count:])
     inputs = [t for t, need in zip(here, needed, strict=True) if need]
-    found = iter(torch.autograd.grad(moments, inputs, gradients, create_graph=True, allow_unused=True))
+    upstream = [torch.zeros_like(moments[0]) if g is None else g for g in gradients]
+    found = iter(torch.autograd.grad(moments, inputs, upstream, create_graph=True, allow_unused=True))
     return [next(found) if need else None for need in needed]
 
 

@@ -14,7 +14,6 @@ from typing import Any
 import torch
 from attrs import evolve, field, frozen
 from torch import Tensor
-from torch.nn import functional
 
 from fishr.checks import number
 from fishr.compilation import traceable
@@ -22,8 +21,10 @@ from fishr.errors import InputError
 from fishr.ranks import ALONE, Ranks, add_over_ranks, counts_of_ranks, domains_of_ranks, sum_over_ranks
 from fishr.row_checks import check_sizes
 from fishr.statistics.distances import distance_to_mean, divisor
+from fishr.statistics.gap_samples import Samples, batched_over_heads
 from fishr.statistics.linear_head import linear_moments
 from fishr.statistics.merge import moments_over_ranks, with_missing
+from fishr.statistics.workspace import workspace
 
 # Elements of a block (domains × classes × features), and of the rows (samples × features) read for it at a time:
 # measured best on a CPU; a GPU wants few large kernels.
@@ -76,64 +77,13 @@ def linear_gap(
         if not ranks.alone and _gathers(totals, deltas.shape[1], features.shape[1]):
             deltas, features = (domains_of_ranks(rows, everyone, ranks) for rows in (deltas, features))
             sizes, ranks = totals, ALONE
-        value, remembered, *_ = _LinearGap.apply(deltas, features, memory, rule, _Samples(sizes, totals, ranks))  # pyright: ignore
+        value, remembered, *_ = _LinearGap.apply(deltas, features, memory, rule, Samples(sizes, totals, ranks))  # pyright: ignore
     return value, None if memory is None else remembered
 
 
 def _gathers(totals: tuple[int, ...], outputs: int, width: int) -> bool:
     """Return whether all ranks' rows have fewer elements than the two sums over samples."""
     return sum(totals) * (outputs + width) < 2 * len(totals) * outputs * width
-
-
-@traceable
-@frozen(eq=False)
-class _Samples:
-    """Samples of each domain on this rank and on all ranks."""
-
-    sizes: tuple[int, ...]
-    totals: tuple[int, ...]
-    ranks: Ranks
-    heads: int = 1  # of one layout, whose domains follow each other: then K stands for those of all heads
-
-    def mean(self, statistic: Tensor) -> Tensor:
-        """Return the mean over domains of [K, c, f], or with several heads, for each domain, that of its head."""
-        if self.heads == 1:
-            return statistic.mean(0)
-        of_heads = statistic.unflatten(0, (self.heads, -1))
-        return of_heads.mean(1, keepdim=True).expand_as(of_heads).flatten(0, 1)
-
-    def squares(self, statistic: Tensor) -> Tensor:
-        """Return ‖·‖² of [K, c, f], 0-dim, or that of each head."""
-        if self.heads == 1:
-            return torch.dot(statistic.flatten(), statistic.flatten())
-        return torch.stack([torch.dot(own, own) for own in statistic.reshape(self.heads, -1)])
-
-    def of_domains(self, values: Tensor) -> Tensor:
-        """Return a value as it is, and those of heads as [K, 1, 1]."""
-        return values if self.heads == 1 else values.repeat_interleave(self.domains)[:, None, None]
-
-    @property
-    def domains(self) -> int:
-        """Domains of a head."""
-        return len(self.sizes) // self.heads
-
-    def by_domain(self, rows: Tensor) -> Tensor:
-        """Return [N, D] as [K, n, D] with n the largest domain; zero rows add nothing to any sum of δ ⊗ z."""
-        if len(set(self.sizes)) == 1:
-            return rows.unflatten(0, (len(self.sizes), self.sizes[0]))
-        longest = max(self.sizes)
-        return torch.stack([functional.pad(part, (0, 0, 0, longest - len(part))) for part in rows.split(self.sizes)])
-
-    def by_sample(self, domains: Tensor) -> Tensor:
-        """Return [K, n, D] as [N, D], without the padding."""
-        return torch.cat([domain[:size] for domain, size in zip(domains, self.sizes, strict=True)])
-
-    def weights(self, rule: GapRule, like: Tensor) -> tuple[Tensor, Tensor]:
-        """Return (α, β), [K, 1, 1] each, with gain·v = Σ α δ²z² − gain·(Σ β δz)²."""
-        unbiased = [n / (n - 1) if rule.unbiased else 1.0 for n in self.totals]
-        alpha = [rule.gain * factor / n for factor, n in zip(unbiased, self.totals, strict=True)]
-        beta = [factor**0.5 / n for factor, n in zip(unbiased, self.totals, strict=True)]
-        return like.new_tensor(alpha)[:, None, None], like.new_tensor(beta)[:, None, None]
 
 
 @traceable
@@ -173,7 +123,9 @@ def _blocks(deltas: Tensor, features: Tensor, rule: GapRule) -> Iterator[_Block]
     across = min(width, max(_SIDE, area // outputs))
     step = min(outputs, max(_SIDE, area // across))
     everything = [(slice(0, domains), slice(0, samples))]
-    buffer = features.new_empty(layers * domains * step * across)
+    elements = layers * domains * step * across
+    # The only block of a weight is kept for the backward pass.
+    buffer = features.new_empty(elements) if (step, across) == (outputs, width) else workspace(features, elements)
     for left in range(0, width, across):
         columns = slice(left, min(left + across, width))
         part = features[:, :, columns]
@@ -195,7 +147,7 @@ def _blocks(deltas: Tensor, features: Tensor, rule: GapRule) -> Iterator[_Block]
 
 
 def _sums(
-    block: _Block, rule: GapRule, samples: _Samples, alpha: Tensor, beta: Tensor, remembered: Tensor | None = None
+    block: _Block, rule: GapRule, samples: Samples, alpha: Tensor, beta: Tensor, remembered: Tensor | None = None
 ) -> tuple[Tensor, Tensor | None]:
     """Return gain·v [K, c, f], or v̂ if remembered, and Σ β δz (None if v does not need it), in the block's buffer."""
     gap, mean = block.out[0], block.out[1] if rule.centered else None
@@ -215,7 +167,7 @@ def _sums(
     return gap, mean
 
 
-def _shrinkage(value: Tensor, rule: GapRule, samples: _Samples) -> Tensor:
+def _shrinkage(value: Tensor, rule: GapRule, samples: Samples) -> Tensor:
     """Return s, with ∂(scale-free distance)/∂v̂ ∝ v̂ − (1 + s) · mean v̂: the norm of the mean depends on v̂ too."""
     return samples.of_domains(value / (rule.scale * samples.domains))
 
@@ -223,11 +175,11 @@ def _shrinkage(value: Tensor, rule: GapRule, samples: _Samples) -> Tensor:
 class _LinearGap(torch.autograd.Function):
     @staticmethod
     def forward(
-        deltas: Tensor, features: Tensor, memory: Tensor | None, rule: GapRule, samples: _Samples
+        deltas: Tensor, features: Tensor, memory: Tensor | None, rule: GapRule, samples: Samples
     ) -> tuple[Tensor, ...]:
         """Return the distance, keep·v̂ or nothing, the divisor, and ∂/∂v̂ and Σ β δz if the whole weight is a block."""
         deltas, features = samples.by_domain(deltas), samples.by_domain(features)
-        alpha, beta = samples.weights(rule, features)
+        alpha, beta = samples.weights(rule.gain, rule.unbiased, features)
         value = square = features.new_zeros(() if samples.heads == 1 else samples.heads)
         remembered = features.new_empty(0 if memory is None else memory.shape)
         kept_gap = kept_mean = kept_center = features.new_empty(0)
@@ -258,24 +210,7 @@ class _LinearGap(torch.autograd.Function):
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[Any, ...], *inputs: Any) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
-        *tensors, rule, samples = inputs
-        own = [_with_heads(x, dim, info.batch_size) for x, dim in zip(tensors, in_dims, strict=False)]
-        # As many heads at once as keep each block in cache.
-        width = tensors[1].numel() // (1 if in_dims[1] is None else info.batch_size)
-        some = max(1, _ROWS["cpu"] // width) if samples.ranks.alone and samples.heads == 1 else 1
-        found = list[list[Tensor]]()
-        for start in range(0, info.batch_size, some):
-            part = [None if x is None else x[start : start + some] for x in own]
-            heads = min(some, info.batch_size - start)
-            if heads == 1:
-                made = _LinearGap.apply(*(None if x is None else x[0] for x in part), rule, samples)  # pyright: ignore
-                found.append([x[None] for x in made])  # pyright: ignore
-                continue
-            together = evolve(samples, sizes=samples.sizes * heads, totals=samples.totals * heads, heads=heads)
-            made = _LinearGap.apply(*(None if x is None else x.flatten(0, 1) for x in part), rule, together)  # pyright: ignore
-            found.append([_of_heads(x, heads) for x in made])  # pyright: ignore
-        outputs = tuple(torch.cat(each) for each in zip(*found, strict=True))
-        return outputs, (0,) * len(outputs)
+        return batched_over_heads(_LinearGap.apply, _ROWS["cpu"], info.batch_size, in_dims, inputs)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
@@ -291,26 +226,12 @@ class _LinearGap(torch.autograd.Function):
         return *by_rows, None, None, None
 
 
-def _with_heads(x: Tensor | None, dim: int | None, heads: int) -> Tensor | None:
-    """Return an input of several heads as [H, ...]."""
-    if x is None:
-        return None
-    return x.expand(heads, *x.shape) if dim is None else x.movedim(dim, 0)
-
-
-def _of_heads(output: Tensor, heads: int) -> Tensor:
-    """Return an output for several heads as [H, ...]; one without numbers as [H, 0]."""
-    if output.ndim > 1:
-        return output.unflatten(0, (heads, -1))
-    return output if output.numel() else output.new_empty(heads, 0)
-
-
 def _backward(
     deltas: Tensor,
     features: Tensor,
     before: list[Tensor],
     rule: GapRule,
-    samples: _Samples,
+    samples: Samples,
     gradient: Tensor,
     by_features: bool,
 ) -> tuple[Tensor, Tensor | None]:
@@ -320,7 +241,7 @@ def _backward(
     out = torch.zeros_like(deltas), torch.empty_like(features) if by_features else None
     deltas, features = samples.by_domain(deltas), samples.by_domain(features)
     to_deltas, to_features = samples.by_domain(out[0]), None if out[1] is None else samples.by_domain(out[1])
-    alpha, beta = samples.weights(rule, features)
+    alpha, beta = samples.weights(rule.gain, rule.unbiased, features)
     # ∂value/∂v̂ = 2·gap; v̂ contains α δ²z², hence another 2, and the square of Σ β δz, hence one again.
     weight = samples.of_domains(4 * rule.scale * gradient / square)
     to_squares, to_means = weight * alpha, -rule.gain * weight * beta
@@ -352,7 +273,7 @@ def _backward(
 
 
 def _differentiable_backward(
-    deltas: Tensor, features: Tensor, memory: Tensor | None, rule: GapRule, samples: _Samples, gradient: Tensor
+    deltas: Tensor, features: Tensor, memory: Tensor | None, rule: GapRule, samples: Samples, gradient: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Return the same gradients through plain differentiable steps, for second derivatives."""
 

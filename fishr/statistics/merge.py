@@ -75,7 +75,9 @@ def moments_of_samples(chunks: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
     seen, mean, variance = 0, None, None
     for chunk in chunks:
         chunk_mean = chunk.mean(0)
-        chunk_variance = (chunk - chunk_mean).square().mean(0)
+        centered = chunk - chunk_mean
+        # In place where no derivative reads it: memory that is fresh costs more than the square.
+        chunk_variance = (centered.square() if centered.requires_grad else centered.square_()).mean(0)
         seen += len(chunk)
         if mean is None or variance is None:
             mean, variance = chunk_mean, chunk_variance

@@ -42,25 +42,27 @@ class _OuterMoments(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
         deltas, inputs, mean = ctx.saved_tensors
-        by_mean, by_variance = (torch.zeros_like(mean) if g is None else g for g in gradients)
+        by_mean, by_variance = gradients
+        by_variance = torch.zeros_like(mean) if by_variance is None else by_variance
         if torch.is_grad_enabled():
             plain = partial(_plain, sizes=ctx.sizes)
+            by_mean = torch.zeros_like(mean) if by_mean is None else by_mean
             return *torch.func.vjp(plain, deltas, inputs)[1]((by_mean, by_variance)), None
-        by_deltas, by_inputs, pairs = torch.empty_like(deltas), torch.empty_like(inputs), _Pairs.of(deltas)
+        by_deltas, by_inputs, pairs = deltas.new_empty(deltas.shape), inputs.new_empty(inputs.shape), _Pairs.of(deltas)
         known, to_mean, to_squares = -1, mean.new_empty(mean.shape[1:]), mean.new_empty(mean.shape[1:])
         for k, rows in pairs.chunks(deltas, inputs, ctx.sizes):
             if k > known:
                 known = k
                 torch.div(by_variance[k], ctx.sizes[k], out=to_squares)
                 torch.mul(to_squares, mean[k], out=to_mean).mul_(-2)
-                if gradients[0] is not None:
+                if by_mean is not None:
                     to_mean.add_(by_mean[k], alpha=1 / ctx.sizes[k])
             delta, z = deltas[rows], inputs[rows]
             by_delta, by_z = by_deltas[rows], by_inputs[rows]
-            torch.matmul(z, to_mean.T, out=by_delta)
-            torch.matmul(delta, to_mean, out=by_z)
-            pairs.add_(by_delta, torch.matmul(pairs.weighted(z), to_squares.T), delta)
-            pairs.add_(by_z, torch.matmul(pairs.weighted(delta), to_squares), z)
+            torch.mm(_flat(z), to_mean.T, out=_flat(by_delta))
+            torch.mm(_flat(delta), to_mean, out=_flat(by_z))
+            pairs.add_(by_delta, _flat(pairs.weighted(z)) @ to_squares.T, delta)
+            pairs.add_(by_z, _flat(pairs.weighted(delta)) @ to_squares, z)
         return by_deltas, by_inputs, None
 
 
@@ -85,6 +87,7 @@ class _Pairs:
 
     def add_(self, total: Tensor, by_pairs: Tensor, rows: Tensor) -> None:
         """Add the gradient by rows, from that by their pairs."""
+        by_pairs = by_pairs.view(len(rows), -1, rows.shape[2])
         total.index_add_(1, self.first, by_pairs * rows[:, self.second])
         total.index_add_(1, self.second, by_pairs * rows[:, self.first])
 
