@@ -51,7 +51,12 @@ def report(
         if no_data:
             return None
         with progress_bar(f"{folder}: interrupted; nothing was written", unit="sample", unit_scale=True) as bar:
-            return load_run_data(folder, experiment, data_dir, device, bar.update)
+
+            def show(done: int, total: int) -> None:
+                bar.total = total
+                bar.update(done - bar.n)
+
+            return load_run_data(folder, experiment, data_dir, device, show)
 
     subjects = [subject] if second is None else [subject, second]
     files = {one for one in subjects if one.is_file() or one.with_suffix(".h5").is_file()}

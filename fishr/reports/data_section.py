@@ -33,7 +33,7 @@ def load_run_data(
     experiment: Experiment,
     data_dir: Path | None = None,
     device: str = "cpu",
-    progress: Callable[[int], object] = lambda samples: None,
+    progress: Callable[[int, int], object] = lambda done, total: None,
 ) -> RunData:
     """Return the data of a run, and the results of its last weights, as far as data and weights are at hand.
 
@@ -42,7 +42,7 @@ def load_run_data(
         experiment: Its experiment.
         data_dir: Folder of its data.
         device: "cpu", "cuda", "cuda:1", "mps" or "auto".
-        progress: Called with the number of samples done since the last call.
+        progress: Called with the number of samples done, and of all.
 
     Example:
         >>> from fishr.protocols import colored_digits
