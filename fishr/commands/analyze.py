@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fishr.commands.analyze_statistics import analyze_statistics
-from fishr.commands.shared import PATH, SEED, about, run_options, steps_shown
+from fishr.commands.shared import PATH, SEED, about, loading, run_options, steps_shown
 from fishr.errors import InputError
 
 if TYPE_CHECKING:
@@ -73,18 +73,19 @@ def analyze(
     analysis replaces its result; another analysis is refused unless --replace. A run's statistics.h5 is shown over its
     steps, and nothing else is measured.
     """
-    from fishr.analysis import (
-        Settings,
-        is_statistics,
-        load_analysis,
-        load_history,
-        may_replace,
-        open_subject,
-        save_analysis,
-    )
-    from fishr.analysis import analyze as measured
-    from fishr.diagnostics import diagnostics
-    from fishr.plots.analysis import check_figures, save_analysis_figures
+    with loading():
+        from fishr.analysis import (
+            Settings,
+            is_statistics,
+            load_analysis,
+            load_history,
+            may_replace,
+            open_subject,
+            save_analysis,
+        )
+        from fishr.analysis import analyze as measured
+        from fishr.diagnostics import diagnostics
+        from fishr.plots.analysis import check_figures, save_analysis_figures
 
     paths = [subject] if second is None else [subject, second]
     if any(map(is_statistics, paths)):

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from fishr.commands.shared import PATH, SEED, about, choice_option, given_options, progress_bar, run_options
+from fishr.commands.shared import PATH, SEED, about, choice_option, given_options, loading, progress_bar, run_options
 from fishr.errors import InputError
 
 if TYPE_CHECKING:
@@ -48,12 +48,13 @@ def average(
 
     Of a sweep that keeps weights, all jobs that are done are taken, or those that the options name.
     """
-    import attrs
+    with loading():
+        import attrs
 
-    from fishr.files import json_text
-    from fishr.inference import greedy_soup, uniform_soup, wise_ft, write_average
-    from fishr.inference.prediction_files import check_new
-    from fishr.sweeps.folder import is_sweep
+        from fishr.files import json_text
+        from fishr.inference import greedy_soup, uniform_soup, wise_ft, write_average
+        from fishr.inference.prediction_files import check_new
+        from fishr.sweeps.folder import is_sweep
 
     check_new(out)
     found, given = list[Path](), given_options("dataset", "algorithms", "test_envs", "trial_seed")

@@ -16,6 +16,7 @@ from fishr.commands.shared import (
     format_option,
     image_size_option,
     image_source_argument,
+    loading,
 )
 
 if TYPE_CHECKING:
@@ -59,14 +60,15 @@ def data(
 
     `prepare` is a setting of ImageFolders and ImageList: "reader", "device" or "device_cache".
     """
-    import torch
-    from tabulate import tabulate
+    with loading():
+        import torch
+        from tabulate import tabulate
 
-    from fishr.data.images import ImageFolders, ImageList
-    from fishr.data.images.list_files import LIST_EXTENSIONS
-    from fishr.data.images.throughput import measure, ways_of
-    from fishr.files import json_text
-    from fishr.training.compute import resolve_device
+        from fishr.data.images import ImageFolders, ImageList
+        from fishr.data.images.list_files import LIST_EXTENSIONS
+        from fishr.data.images.throughput import measure, ways_of
+        from fishr.files import json_text
+        from fishr.training.compute import resolve_device
 
     if workers is not None:
         torch.set_num_threads(workers)

@@ -22,6 +22,7 @@ from fishr.commands.shared import (
     image_size_option,
     image_source_argument,
     load_run,
+    loading,
     plugin_option,
     progress_bar,
     repeatable_option,
@@ -63,8 +64,9 @@ def features(source: str, out: Path, dtype: Any, at: str | None, style: str, **o
     weights of its seed. After a kill, the same command resumes. An existing file made of the same settings is kept; one
     made of other settings is refused with the first setting that differs.
     """
-    from fishr.analysis.cache_writing import cache_features, featured_experiment
-    from fishr.analysis.layer_caching import cache_layer, layer_outputs
+    with loading():
+        from fishr.analysis.cache_writing import cache_features, featured_experiment
+        from fishr.analysis.layer_caching import cache_layer, layer_outputs
 
     experiment, folder, reading = _source(source, **options)
     if at is not None:
@@ -91,7 +93,8 @@ def gradients(source: str, out: Path, per_sample: bool, style: str, **options: A
     per-sample gradient; for other heads means and variances in each domain. RUN_OR_FILE is a run folder, a feature
     cache (other options then do not apply), a recipe or a TOML file.
     """
-    from fishr.analysis.cache_writing import cache_gradients, featured_cache, featured_experiment
+    with loading():
+        from fishr.analysis.cache_writing import cache_gradients, featured_cache, featured_experiment
 
     if Path(source).is_file() and Path(source).suffix != ".toml":
         if given := given_options("domains", "chunk", "data_dir", "overrides"):
@@ -134,7 +137,8 @@ def images(
     same command resumes. An existing file made of the same settings is kept; one made of other settings is refused with
     the first setting that differs.
     """
-    from fishr.data.images import Preprocessing, cache_images
+    with loading():
+        from fishr.data.images import Preprocessing, cache_images
 
     preprocessing = Preprocessing(size, interpolation=interpolation, antialias=antialias)
     place = find_image_source(source, data_dir, plugins)
@@ -176,7 +180,8 @@ def verify(file: Path) -> None:
 @format_option
 def merge(files: tuple[Path, ...], out: Path, style: str) -> None:
     """Merge feature caches that differ only in their domains into one file, training domains first."""
-    from fishr.data.caches import merge_features
+    with loading():
+        from fishr.data.caches import merge_features
 
     with writing(out, style) as progress:
         merge_features(files, out, progress)

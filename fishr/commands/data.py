@@ -16,6 +16,7 @@ from fishr.commands.shared import (
     find_experiment,
     find_image_source,
     format_option,
+    loading,
     plugin_option,
     progress_bar,
     repeatable_option,
@@ -101,10 +102,11 @@ def download(name: str, data_dir: Path, archives: tuple[Path, ...], duplicates: 
     sums in SHA256SUMS. Where a file has two sources, the second is tried after the first; a note names the one that
     served. After an interruption, the same command resumes.
     """
-    from fishr.data import download_mnist
-    from fishr.data.data_catalog import entry_of
-    from fishr.data.mnist_files import MIRROR
-    from fishr.data.sources import IMAGE_SETS, install
+    with loading():
+        from fishr.data import download_mnist
+        from fishr.data.data_catalog import entry_of
+        from fishr.data.mnist_files import MIRROR
+        from fishr.data.sources import IMAGE_SETS, install
 
     if name.startswith(HUB):
         if archives or duplicates:
@@ -143,9 +145,10 @@ def verify(source: str, data_dir: Path, plugins: tuple[str, ...]) -> None:
     prints a table of images by class and environment, the number of files that were passed over, and notes on doubts.
     If images cannot be read, it prints their paths instead, one a line.
     """
-    from fishr.data.data_catalog import entry_of
-    from fishr.data.mnist_files import MIRROR, verify_mnist
-    from fishr.data.sources import IMAGE_SETS, verify_images
+    with loading():
+        from fishr.data.data_catalog import entry_of
+        from fishr.data.mnist_files import MIRROR, verify_mnist
+        from fishr.data.sources import IMAGE_SETS, verify_images
 
     expected, found = None, None
     place = find_image_source(source, data_dir, plugins) if Path(source).suffix == ".toml" else Path(source)
@@ -178,9 +181,10 @@ def verify(source: str, data_dir: Path, plugins: tuple[str, ...]) -> None:
 
 def _show_domains(file: str, data_dir: Path, style: str, plugins: tuple[str, ...]) -> None:
     """Show the domains of an experiment's data."""
-    from tabulate import tabulate
+    with loading():
+        from tabulate import tabulate
 
-    from fishr.files import json_text
+        from fishr.files import json_text
 
     experiment = find_experiment(file, (), plugins)
     domains = experiment.data(experiment.seed, data_dir)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from fishr.commands.shared import PATH, SEED, about, find_images, load_run, progress_bar, run_options
+from fishr.commands.shared import PATH, SEED, about, find_images, load_run, loading, progress_bar, run_options
 from fishr.errors import InputError
 
 if TYPE_CHECKING:
@@ -53,10 +53,11 @@ def evaluate(
     inputs and labels, the TOML file of an experiment for its data, or a domain or environment of the run's own data by
     its name. Files are matched to the run's classes by the classes' names, and need none of the run's own data.
     """
-    from fishr.commands.score_tables import class_tables, result_table
-    from fishr.files import fill_atomically, json_text
-    from fishr.inference.prediction_files import check_new
-    from fishr.inference.scoring import Bootstrap, result_object, score_run
+    with loading():
+        from fishr.commands.score_tables import class_tables, result_table
+        from fishr.files import fill_atomically, json_text
+        from fishr.inference.prediction_files import check_new
+        from fishr.inference.scoring import Bootstrap, result_object, score_run
 
     if out is not None:
         check_new(out)

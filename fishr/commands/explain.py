@@ -11,6 +11,7 @@ from fishr.commands.shared import (
     experiment_argument,
     find_experiment,
     format_option,
+    loading,
     plugin_option,
     set_option,
 )
@@ -27,10 +28,11 @@ def explain(
     experiment: str, step: int, data_dir: Path | None, style: str, overrides: tuple[str, ...], plugins: tuple[str, ...]
 ) -> None:
     """Print the terms of the loss at a step: weight, what each reads, whether it keeps a graph, size of its state."""
-    import attrs
+    with loading():
+        import attrs
 
-    from fishr.files import json_text
-    from fishr.training import explain_objective
+        from fishr.files import json_text
+        from fishr.training import explain_objective
 
     explanation = explain_objective(find_experiment(experiment, overrides, plugins), step, data_dir)
     click.echo(json_text(attrs.asdict(explanation)) if style == "json" else str(explanation))

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from fishr.commands.shared import FILE, PATH, about, choice_option, plugin_option
+from fishr.commands.shared import FILE, PATH, about, choice_option, loading, plugin_option
 
 
 @click.command(**about("Write a run's model for other programs.", "export runs/pacs -o pacs.safetensors"))
@@ -24,7 +24,8 @@ def export(run: Path, out: Path, form: Any, plugins: tuple[str, ...]) -> None:
     Weights have the names of torchvision's or timm's network, which loads them strictly; other networks have our own
     names. The card is FILE with the suffix .md: data, method, settings, accuracy of each domain, versions.
     """
-    from fishr.inference import export_model, load_model
+    with loading():
+        from fishr.inference import export_model, load_model
 
     weights = export_model(load_model(run, plugins=plugins), run, out, form)
     click.echo(f"model: {out}\ncard: {out.with_suffix('.md')}")

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from fishr.commands.shared import PATH, about, data_dir_option, plugin_option
+from fishr.commands.shared import PATH, about, data_dir_option, loading, plugin_option
 
 
 @click.command(
@@ -26,7 +26,8 @@ def join(run: Path, out: Path, below: Path | None, data_dir: Path | None, plugin
     FOLDER is used like a run's by evaluate, predict, export, analyze and a featurizer Frozen. The cached file and the
     data that it was computed from must be there: the one tells the network, the other the shape of an input.
     """
-    from fishr.inference import join_layers
+    with loading():
+        from fishr.inference import join_layers
 
     signature = join_layers(run, out, below, data_dir, plugins)
     click.echo(f"whole network: {out} (inputs {' × '.join(map(str, signature.shape))}, {signature.classes} classes)")

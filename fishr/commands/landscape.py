@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fishr.commands.shared import COUNT, PATH, SEED, about, progress_bar, repeatable_option, run_options
+from fishr.commands.shared import COUNT, PATH, SEED, about, loading, progress_bar, repeatable_option, run_options
 from fishr.errors import InputError
 
 if TYPE_CHECKING:
@@ -60,13 +60,14 @@ def landscape(
     RUN_OR_FILE is a run folder, or a cache of features. SECOND gives the line between the two runs' weights. After a
     kill, the same command resumes; when finished, it draws the figures again.
     """
-    from fishr.analysis.landscape_evaluation import evaluate_plan, is_finished
-    from fishr.analysis.landscape_options import Options
-    from fishr.analysis.landscape_plan import plan_landscape
-    from fishr.analysis.opening import open_subject
-    from fishr.files import json_text
-    from fishr.landscape.surface_file import load_surface
-    from fishr.plots.landscape import check_pictures, save_landscape_figures
+    with loading():
+        from fishr.analysis.landscape_evaluation import evaluate_plan, is_finished
+        from fishr.analysis.landscape_options import Options
+        from fishr.analysis.landscape_plan import plan_landscape
+        from fishr.analysis.opening import open_subject
+        from fishr.files import json_text
+        from fishr.landscape.surface_file import load_surface
+        from fishr.plots.landscape import check_pictures, save_landscape_figures
 
     if not 0 <= epsilon < float("inf"):
         raise InputError(f"--epsilon: got {epsilon}, expected a number of at least 0")

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from fishr.commands.shared import FILE, PATH, about, device_option, plugin_option, progress_bar
+from fishr.commands.shared import FILE, PATH, about, device_option, loading, plugin_option, progress_bar
 from fishr.errors import RunFailed
 
 
@@ -27,8 +27,9 @@ def predict(run: Path, images: tuple[Path, ...], out: Path, style: Any, device: 
     The images go through the preprocessing that the run's evaluation images had; the run's data are not read. Folders
     are searched for images at any depth. Files that cannot be read are named at the end, and the exit code is then 1.
     """
-    from fishr.inference import image_files, load_model, write_predictions
-    from fishr.inference.prediction_files import check_new
+    with loading():
+        from fishr.inference import image_files, load_model, write_predictions
+        from fishr.inference.prediction_files import check_new
 
     check_new(out)
     style = style or ("parquet" if out.suffix == ".parquet" else "csv")

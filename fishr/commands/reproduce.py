@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from fishr.commands.shared import COUNT, PATH, about, data_dir_option, device_option, format_option
+from fishr.commands.shared import COUNT, PATH, about, data_dir_option, device_option, format_option, loading
 from fishr.errors import InputError
 
 
@@ -23,14 +23,15 @@ def reproduce(
 
     The same command resumes an interrupted one, restart by restart.
     """
-    import attrs
+    with loading():
+        import attrs
 
-    from fishr.commands.rendering import progress, reproduction_table
-    from fishr.data import ColoredDigits, ColoredMNIST
-    from fishr.files import json_text, write_atomically
-    from fishr.plots.reproduction import save_reproduction_figure
-    from fishr.reproductions import find_reproduction, restarts_of
-    from fishr.reproductions import table as collect
+        from fishr.commands.rendering import progress, reproduction_table
+        from fishr.data import ColoredDigits, ColoredMNIST
+        from fishr.files import json_text, write_atomically
+        from fishr.plots.reproduction import save_reproduction_figure
+        from fishr.reproductions import find_reproduction, restarts_of
+        from fishr.reproductions import table as collect
 
     names = tuple(dict.fromkeys(name.strip() for name in methods.split(",")))
     folder = out or Path("runs") / f"reproduce-{table}"

@@ -16,6 +16,7 @@ from fishr.commands.shared import (
     experiment_options,
     format_option,
     given_options,
+    loading,
     log_option,
     options,
     plugin_option,
@@ -82,12 +83,13 @@ def plan(
     plugins: tuple[str, ...],
 ) -> None:
     """Count a plan's jobs, steps and evaluations, and estimate time, disk and memory from a few steps of each kind."""
-    from fishr.commands.sweep_tables import estimate_object, estimate_table
-    from fishr.configuration import load
-    from fishr.files import json_text
-    from fishr.sweeps.estimates import calibrate, count_work
-    from fishr.sweeps.plan import Plan
-    from fishr.sweeps.pool import slots
+    with loading():
+        from fishr.commands.sweep_tables import estimate_object, estimate_table
+        from fishr.configuration import load
+        from fishr.files import json_text
+        from fishr.sweeps.estimates import calibrate, count_work
+        from fishr.sweeps.plan import Plan
+        from fishr.sweeps.pool import slots
 
     chosen = load(plan_file, Plan, overrides, plugins)
     if no_calibration:
@@ -128,9 +130,10 @@ def run(
 
     The folder holds the plan and, in jobs/, a run folder for each job, with results.jsonl as DomainBed writes it.
     """
-    from fishr.configuration import load
-    from fishr.sweeps.folder import check_plan
-    from fishr.sweeps.plan import Plan
+    with loading():
+        from fishr.configuration import load
+        from fishr.sweeps.folder import check_plan
+        from fishr.sweeps.plan import Plan
 
     if (slurm is None) != (array is None):
         raise InputError("--slurm: got one of --slurm and --array, expected both or none")
@@ -208,13 +211,14 @@ def _work(
     plugins: tuple[str, ...],
 ) -> None:
     """Run the jobs that are left of a sweep or of a part of it, and show the progress."""
-    from fishr.commands.sweep_tables import follow, progress_table
-    from fishr.configuration.families import find_logger
-    from fishr.sweeps.execution import Conditions, check_input
-    from fishr.sweeps.folder import jobs_left, sweep_folder
-    from fishr.sweeps.pool import run_local, slots
-    from fishr.sweeps.progress import progress
-    from fishr.sweeps.ray_cluster import run_on_ray
+    with loading():
+        from fishr.commands.sweep_tables import follow, progress_table
+        from fishr.configuration.families import find_logger
+        from fishr.sweeps.execution import Conditions, check_input
+        from fishr.sweeps.folder import jobs_left, sweep_folder
+        from fishr.sweeps.pool import run_local, slots
+        from fishr.sweeps.progress import progress
+        from fishr.sweeps.ray_cluster import run_on_ray
 
     if ray is not None and workers is not None:
         raise InputError("--workers: got it together with --ray, which uses all of its cluster; drop one of them")

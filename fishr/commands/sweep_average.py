@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from fishr.commands.shared import PATH, about, choice_option, progress_bar, run_options
+from fishr.commands.shared import PATH, about, choice_option, loading, progress_bar, run_options
 
 
 @click.command(**about("Average the draws of each method.", "sweep average runs/sweep --out runs/soups"))
@@ -24,11 +24,12 @@ def average(
     are means over trials as those of all rows. The same command resumes an interrupted one, or goes on when more draws
     are done.
     """
-    import attrs
-    from tabulate import tabulate
+    with loading():
+        import attrs
+        from tabulate import tabulate
 
-    from fishr.files import json_text
-    from fishr.inference import SweepSoup, average_sweep
+        from fishr.files import json_text
+        from fishr.inference import SweepSoup, average_sweep
 
     found = list[SweepSoup]()
     with progress_bar(f"{out}: interrupted; the same command resumes it", unit="mean") as bar:

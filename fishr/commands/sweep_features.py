@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from fishr.commands.shared import FILE, PATH, about, choice_option, run_options
+from fishr.commands.shared import FILE, PATH, about, choice_option, loading, run_options
 from fishr.errors import InputError
 
 
@@ -36,12 +36,13 @@ def features(
     settings.features_at, the file has the outputs of that layer, and the sweep trains the layers above it too. Images
     are not augmented. The same command resumes an interrupted one.
     """
-    from fishr.analysis.cache_writing import cache_features, featured_experiment
-    from fishr.analysis.layer_caching import cache_layer, layer_outputs
-    from fishr.commands.cache import writing
-    from fishr.configuration import load
-    from fishr.protocols.domainbed.job import feature_experiment
-    from fishr.sweeps.plan import Plan
+    with loading():
+        from fishr.analysis.cache_writing import cache_features, featured_experiment
+        from fishr.analysis.layer_caching import cache_layer, layer_outputs
+        from fishr.commands.cache import writing
+        from fishr.configuration import load
+        from fishr.protocols.domainbed.job import feature_experiment
+        from fishr.sweeps.plan import Plan
 
     made = load(plan, Plan, (), plugins)
     known = ", ".join(made.datasets)
