@@ -153,9 +153,7 @@ def page_html(page: Page) -> str:
     made = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     # No text can end the script that it is in.
     made.filters["script"] = lambda value: Markup(json.dumps(value, separators=(",", ":")).replace("<", "\\u003c"))
-    return made.get_template("page.html").render(
-        page=page, generator=Markup(GENERATOR), charts=Markup(_chart_scripts())
-    )
+    return made.get_template("page.html").render(page=page, generator=Markup(GENERATOR), charts=Markup(chart_scripts()))
 
 
 def _shown(cell: Cell, form: str) -> tuple[Cell, str]:
@@ -165,7 +163,7 @@ def _shown(cell: Cell, form: str) -> tuple[Cell, str]:
 
 
 @cache
-def _chart_scripts() -> str:
+def chart_scripts() -> str:
     """Return Vega, Vega-Lite and Vega-Embed as one script."""
     try:
         scripts: Any = importlib.import_module("vl_convert")

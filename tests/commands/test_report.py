@@ -4,6 +4,7 @@ import base64
 import csv
 import json
 import shutil
+import sys
 import tomllib
 from io import BytesIO
 from pathlib import Path
@@ -284,6 +285,15 @@ def test_a_report_replaces_a_report_and_nothing_else(finished, call, refused, ho
     refused(home, ["report", "nowhere"], "nowhere: not a run folder")
     (finished / "metrics.jsonl").write_text("{")
     refused(home, ["report", "finished"], "metrics.jsonl")
+
+
+def test_a_missing_package_is_noticed_before_the_work(finished, home, refused, monkeypatch):
+    from fishr.reports import page
+
+    page.chart_scripts.cache_clear()
+    monkeypatch.setitem(sys.modules, "vl_convert", None)
+    monkeypatch.setattr("fishr.reports.load_run_data", lambda *_: pytest.fail("began"), raising=False)
+    refused(home, ["report", "finished"], "pip install -e '.[report]'")
 
 
 @pytest.fixture(scope="module")

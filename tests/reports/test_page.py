@@ -59,7 +59,7 @@ def test_no_text_becomes_markup_and_nothing_comes_from_elsewhere():
 def test_without_the_scripts_of_the_charts_an_error_says_what_to_install(monkeypatch, tmp_path):
     from fishr.reports import page
 
-    page._chart_scripts.cache_clear()
+    page.chart_scripts.cache_clear()
     monkeypatch.setitem(sys.modules, "vl_convert", None)
     with pytest.raises(InputError, match=r"vl-convert-python is not installed; run pip install -e '\.\[report\]'"):
         write_page(Page("a run", "", []), tmp_path / "report.html")
