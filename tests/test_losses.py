@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 import torch
-from cases import EVERY_LOSS, EXACT, FLOAT64, WEIGHTS, torchs
+from cases import EXACT, FLOAT64
+from loss_cases import EVERY_LOSS, WEIGHTS, torchs
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.testing import assert_close

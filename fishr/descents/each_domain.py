@@ -54,8 +54,8 @@ def inner_products(stacked: Stacked) -> Tensor:
     return torch.stack([one @ one.T for one in rows]).sum(0).to("cpu", torch.float64)
 
 
-class OneUpdate(ABC):
-    """The parts that descents share whose step is one update of the optimizer, of gradients of the domains."""
+class EachDomain:
+    """The parts that descents share which measure domains one by one and have no state."""
 
     __slots__ = ()
     by_domain: ClassVar[bool] = True
@@ -63,6 +63,12 @@ class OneUpdate(ABC):
     def init(self, weights: Weights) -> tuple[()]:
         """Return no state."""
         return ()
+
+
+class OneUpdate(EachDomain, ABC):
+    """The parts that descents share whose step is one update of the optimizer, of gradients of the domains."""
+
+    __slots__ = ()
 
     def __call__(
         self, gradients: Gradients, optimizer: NamedOptimizer, weights: Weights, memory: object, state: tuple[()]

@@ -1,16 +1,15 @@
 """Fish: the direction in which one update for each domain leads."""
 
-from typing import ClassVar
-
 from attrs import evolve, field, frozen
 from torch import Tensor
 
 from fishr.checks import number
 from fishr.descents.descent import Descended, Gradients, NamedOptimizer, Weights
+from fishr.descents.each_domain import EachDomain
 
 
 @frozen
-class Fish:
+class Fish(EachDomain):
     """w ← w + ε (w̃ − w), where w̃ is w after one update of the optimizer for each domain in turn.
 
     To first order, this increases the inner products of the domains' gradients. The memory of the optimizer goes on
@@ -33,11 +32,6 @@ class Fish:
     """
 
     epsilon: float = field(default=0.5, validator=number(above=True))
-    by_domain: ClassVar[bool] = True
-
-    def init(self, weights: Weights) -> tuple[()]:
-        """Return no state."""
-        return ()
 
     def __call__(
         self, gradients: Gradients, optimizer: NamedOptimizer, weights: Weights, memory: object, state: tuple[()]

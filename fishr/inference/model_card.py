@@ -96,7 +96,7 @@ def _classes(model: TrainedModel) -> str:
 def _numbers(run: Path, step: int) -> str:
     scores = _scores(run, step)
     if not scores:
-        return "These weights were not evaluated."
+        return f"These weights were not evaluated; `fishr evaluate {run.name}` scores them where their data are."
     name = scores[0].accuracy_name or "accuracy"
     rows = [(s.title, s.split, s.samples, s.percentage, f"{s.loss:.4f}") for s in scores]
     return tabulate(rows, ("domain", "split", "samples", name, "loss"), tablefmt="github", disable_numparse=True)

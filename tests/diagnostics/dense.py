@@ -5,7 +5,8 @@ from functools import cache, cached_property
 import pytest
 import torch
 from attrs import frozen
-from cases import FLOAT64, HEADS, LOSSES, oracle_gradients
+from cases import FLOAT64, HEADS, oracle_gradients
+from loss_cases import LOSSES
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 

@@ -3,8 +3,9 @@
 import pytest
 import torch
 from backpack.context import CTX
-from cases import FLOAT64, HEADS, LOSSES
+from cases import FLOAT64, HEADS
 from diagnostics.dense import TIGHT, dense
+from loss_cases import LOSSES
 from torch import nn
 from torch.testing import assert_close
 

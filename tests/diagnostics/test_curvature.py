@@ -2,8 +2,9 @@
 
 import pytest
 import torch
-from cases import FLOAT64, LOSSES
+from cases import FLOAT64
 from diagnostics.dense import TIGHT, Dense, dense
+from loss_cases import LOSSES
 from torch import nn
 from torch.testing import assert_close
 

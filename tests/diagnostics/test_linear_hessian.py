@@ -2,8 +2,9 @@
 
 import pytest
 import torch
-from cases import EVERY_LOSS, FLOAT64
+from cases import FLOAT64
 from diagnostics.dense import TIGHT, Dense, dense
+from loss_cases import EVERY_LOSS
 from torch import nn
 from torch.testing import assert_close
 

@@ -2,8 +2,9 @@
 
 import pytest
 import torch
-from cases import EVERY_LOSS, FLOAT64, LossCase
+from cases import FLOAT64
 from diagnostics.dense import TIGHT
+from loss_cases import EVERY_LOSS, LossCase
 from torch import Tensor
 from torch.testing import assert_close
 

@@ -46,5 +46,5 @@ def test_weights_between_two_evaluations_have_no_numbers(photo_run, tmp_path):
     (folder / "metrics.jsonl").write_text("\n".join(lines) + "\n")
     (folder / "result.json").unlink()
     text = card_of(folder, tmp_path)
-    assert "These weights were not evaluated." in text
+    assert f"not evaluated; `fishr evaluate {folder.name}` scores them" in text
     assert "unknown" in text

@@ -2,9 +2,10 @@
 
 import pytest
 import torch
-from cases import EVERY_LOSS, EXACT, FLOAT64
+from cases import EXACT, FLOAT64
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from loss_cases import EVERY_LOSS
 from torch import nn
 
 from fishr.errors import InputError

@@ -4,7 +4,8 @@ import copy
 
 import pytest
 import torch
-from cases import EVERY_LOSS, EXACT, FLOAT64, HEADS
+from cases import EXACT, FLOAT64, HEADS
+from loss_cases import EVERY_LOSS
 from torch import nn
 
 from fishr.errors import InputError

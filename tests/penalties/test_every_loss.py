@@ -5,7 +5,8 @@ import copy
 import pytest
 import torch
 from attrs import evolve
-from cases import EVERY_LOSS, EXACT, FLOAT64, WEIGHTS, LossCase, derivatives, oracle_gradients, torchs
+from cases import EXACT, FLOAT64, derivatives, oracle_gradients
+from loss_cases import EVERY_LOSS, WEIGHTS, LossCase, torchs
 from ranks import on_ranks
 from torch import Tensor, nn
 from torch.testing import assert_close

@@ -11,7 +11,6 @@ from cases import (
     FLOAT64,
     HEADS,
     INDICES,
-    LOSSES,
     SIZES,
     Featurizer,
     derivatives,
@@ -19,6 +18,7 @@ from cases import (
     oracle_moments,
     slow_but,
 )
+from loss_cases import LOSSES
 from torch import Tensor, nn
 from torch.testing import assert_close
 

@@ -2,7 +2,8 @@
 
 import pytest
 import torch
-from cases import EVERY_LOSS, EXACT, FLOAT64, Featurizer, derivatives
+from cases import EXACT, FLOAT64, Featurizer, derivatives
+from loss_cases import EVERY_LOSS
 from torch import Tensor, nn
 from torch.testing import assert_close
 

@@ -8,7 +8,6 @@ from cases import (
     EXACT,
     FLOAT64,
     HEADS,
-    LOSSES,
     SIZES,
     Featurizer,
     derivatives,
@@ -17,6 +16,7 @@ from cases import (
     slow_but,
     value_of,
 )
+from loss_cases import LOSSES
 from torch import Tensor, nn
 from torch.testing import assert_close
 

@@ -1,8 +1,8 @@
 """Risk, gradient and noise of each domain."""
 
 import torch
-from cases import LOSSES
 from diagnostics.dense import TIGHT, Dense, dense
+from loss_cases import LOSSES
 from torch.testing import assert_close
 
 from fishr.diagnostics import (
