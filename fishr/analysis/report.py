@@ -3,7 +3,6 @@
 import copy
 import zlib
 from collections.abc import Callable
-from functools import partial
 
 import numpy as np
 import torch
@@ -13,10 +12,10 @@ from torch import Tensor, nn
 
 import fishr
 from fishr.analysis.subject import Subject
-from fishr.checks import whole
+from fishr.checks import number, whole
 from fishr.data.domains import Split
 from fishr.data.reading import tensor_of
-from fishr.diagnostics.expectation import expected_seconds
+from fishr.diagnostics.expectation import by_products, expected_seconds
 from fishr.diagnostics.measurement import measure, measure_network
 from fishr.diagnostics.uncertainty import Estimation, Quantity
 from fishr.errors import InputError
@@ -24,7 +23,8 @@ from fishr.types import Layout
 
 # A module, what it reads, labels, and samples of each domain.
 Measured = tuple[nn.Module, Tensor, Tensor, tuple[int, ...]]
-_RANK = 5  # eigenvalues of the whole network
+# Eigenvalues of each Hessian by default, and where it is known by its products alone.
+_RANK, _FEW = 20, 5
 
 
 @frozen
@@ -32,13 +32,19 @@ class Settings:
     """Settings of an analysis.
 
     Raises:
-        InputError: fewer than two samples, or a negative seed.
+        InputError: fewer than two samples, a negative seed, or a tolerance that is not between 0 and 1.
     """
 
     samples: int | None = field(default=None, validator=optional(whole(2)))  # of each domain, at most; None: all
     seed: int = field(default=0, validator=whole(0, most=2**63 - 1))  # of samples and estimates
     network: bool = False  # measure the whole network as well
-    rank: int = field(default=20, validator=whole(1))  # eigenvalues of each Hessian
+    rank: int | None = field(default=None, validator=optional(whole(1)))  # eigenvalues of each Hessian; None: 20 or 5
+    tolerance: float = field(default=1e-3, validator=number(below=1.0))  # of their residuals, see ``Estimation``
+
+    @property
+    def estimation(self) -> Estimation:
+        """Effort and seed of what is estimated."""
+        return Estimation(seed=self.seed, tolerance=self.tolerance)
 
 
 @frozen(eq=False)
@@ -92,9 +98,10 @@ def analyze(
     seen = subject.seen
     picked = [pick(name, rows, settings) for name, rows in zip(subject.domains, seen.sizes, strict=True)]
     head, network = _head(subject, picked), _network(subject, picked) if settings.network else None
+    rank, few = settings.rank or (_FEW if by_products(*head[:2]) else _RANK), settings.rank or _FEW
     if announce is not None:
-        seconds = expected_seconds("head", *head, seen.loss, settings.rank)
-        announce(seconds if network is None else seconds + expected_seconds("network", *network, seen.loss, _RANK))
+        seconds = expected_seconds("head", *head, seen.loss, rank)
+        announce(seconds if network is None else seconds + expected_seconds("network", *network, seen.loss, few))
     return Analysis(
         name=subject.name,
         source=subject.source,
@@ -105,12 +112,18 @@ def analyze(
         rows=seen.sizes,
         samples=tuple(map(len, picked)),
         layout=seen.layout,
-        quantities=_of_head(subject, head, settings, progress),
+        quantities=measure(
+            *head,
+            seen.loss,
+            training=subject.splits.count("training"),
+            rank=rank,
+            seed=settings.seed,
+            tolerance=settings.tolerance,
+            progress=progress,
+        ),
         network={}
         if network is None
-        else measure_network(
-            *network, seen.loss, rank=_RANK, estimation=Estimation(seed=settings.seed), progress=progress
-        ),
+        else measure_network(*network, seen.loss, rank=few, estimation=settings.estimation, progress=progress),
     )
 
 
@@ -152,16 +165,3 @@ def _network(subject: Subject, picked: list[Tensor]) -> Measured:
     inputs = torch.cat([tensor_of(one, rows.tolist()) for one, rows in zip(network.inputs, picked, strict=True)])
     whole = nn.Sequential(network.featurizer, seen.head)
     return whole, inputs.to(labels.device), labels, tuple(map(len, picked))
-
-
-def _of_head(
-    subject: Subject, head: Measured, settings: Settings, progress: Callable[[str], object]
-) -> dict[str, Quantity]:
-    module, features, labels, sizes = head
-    measured = partial(measure, loss=subject.seen.loss, rank=settings.rank, seed=settings.seed, progress=progress)
-    found = measured(module, features, labels, sizes)
-    if "evaluation" not in subject.splits:
-        return found
-    together = [name for name, quantity in found.items() if "domain" not in quantity.axes]
-    training = sizes[: subject.splits.count("training")]
-    return found | measured(module, features[: sum(training)], labels[: sum(training)], training, names=together)

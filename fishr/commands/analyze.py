@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fishr.commands.analyze_statistics import analyze_statistics
-from fishr.commands.shared import PATH, SEED, about, loading, run_options, steps_shown
+from fishr.commands.shared import COUNT, PATH, SEED, about, loading, run_options, steps_shown
 from fishr.errors import InputError
 
 if TYPE_CHECKING:
@@ -45,6 +45,20 @@ def _explain(context: click.Context, _: click.Parameter, row: str | None) -> Non
     "--network", is_flag=True, help="Also measure the whole network; for runs only, minutes a domain if it is large."
 )
 @click.option(
+    "--eigenvalues",
+    "rank",
+    type=COUNT,
+    metavar="N",
+    help="Of each Hessian (default: 20; 5 of large heads and networks).",
+)
+@click.option(
+    "--tolerance",
+    type=click.FloatRange(0, 1, max_open=True),
+    default=1e-3,
+    show_default=True,
+    help="Largest residual of these eigenvalues in large heads and networks, as a share of the largest of them.",
+)
+@click.option(
     "--explain",
     metavar="ROW",
     is_eager=True,
@@ -62,6 +76,8 @@ def analyze(
     samples: int | None,
     seed: int,
     network: bool,
+    rank: int | None,
+    tolerance: float,
     replace: bool,
     style: str,
     **source: Any,
@@ -91,7 +107,7 @@ def analyze(
     if any(map(is_statistics, paths)):
         analyze_statistics(paths, figures, style, replace=replace)
         return
-    settings = Settings(samples=samples, seed=seed, network=network)
+    settings = Settings(samples=samples, seed=seed, network=network, rank=rank, tolerance=tolerance)
     if out is not None and second is not None:
         raise InputError("--out: got it with two subjects, each of which has its own result; drop one of them")
     subjects = [open_subject(path, **source) for path in paths]

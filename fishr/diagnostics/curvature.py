@@ -31,6 +31,8 @@ T = TypeVar("T")
 WHOLE_ELEMENTS = 1 << 27
 # Share of the gradients' size by which a mean gradient of the layers' factors may be off.
 _APART = 1e-3
+# Eigenvalues of a domain's Hessian that its norm is not left to chance in.
+_OUTSTANDING = 5
 
 
 @frozen(eq=False, slots=False)
@@ -120,23 +122,29 @@ class Curvature:
         """A_n of all samples."""
         return logit_curvature(self.seen.loss, self.seen.logits, self.seen.labels)
 
-    @cached_property
+    def first(self, domains: int) -> "Curvature":
+        """Return the curvature of the first domains, which shares what is known of single domains and of pairs."""
+        seen, sizes = self.seen, self.seen.sizes[:domains]
+        rows = slice(sum(sizes))
+        samples = seen.features[rows], seen.labels[rows], sizes
+        found = Curvature.of(self.head, *samples, seen.loss, self.estimation, seen.route, self.passed)
+        vars(found)["_known"] = self._known
+        return found
+
+    @property
     def hessians(self) -> tuple[Hessian, ...]:
         """The Hessian of each domain's risk: closed form, whole up to 2048 parameters, else by products."""
-        samples, loss = self.seen.domain_samples, self.seen.loss
+        return tuple(self.once(("hessian", e), partial(self._hessian, e)) for e in range(self.seen.domains))
+
+    def _hessian(self, domain: int) -> Hessian:
+        features, labels = self.seen.domain_samples[domain]
         if self.linear:
-            bias, features = has_bias(self.head), self.seen.features
+            bias, curvature = has_bias(self.head), self.of_logits.split(self.seen.sizes)[domain]
             inputs = torch.cat([features, features.new_ones(len(features), int(bias))], 1)
-            pairs = zip(self.of_logits.split(self.seen.sizes), self.seen.per_domain(inputs), strict=True)
-            return tuple(LinearHessian(a, z, bias) for a, z in pairs)
+            return LinearHessian(curvature, inputs, bias)
         if self.layout.size <= hessian.WHOLE_LIMIT:
-            return tuple(DenseHessian(dense_hessian(self.head, z, y, loss)) for z, y in samples)
-        return tuple(
-            OperatorHessian(
-                self.head, z, y, loss, self.estimation, "hessian", self._exact_diagonal_of(domain), self.passed
-            )
-            for domain, (z, y) in enumerate(samples)
-        )
+            return DenseHessian(dense_hessian(self.head, features, labels, self.seen.loss))
+        return OperatorHessian(self.head, features, labels, self.seen.loss, self.estimation, passed=self.passed)
 
     @cached_property
     def layered(self) -> tuple[LayeredGaussNewton, ...] | None:
@@ -186,13 +194,6 @@ class Curvature:
         found = [backpack_diagonal(self.head, z, y, self.seen.loss, kind) for z, y in self.seen.domain_samples]
         return Estimate(torch.stack(found), "BackPACK DiagHessian" if kind == "hessian" else "BackPACK DiagGGNExact")
 
-    @property
-    def _diagonal_is_exact(self) -> bool:
-        return (is_piecewise_linear(self.head) and self.layered is not None) or self.has_backpack
-
-    def _exact_diagonal_of(self, domain: int) -> Callable[[], Tensor] | None:
-        return (lambda: self.hessian_diagonals.value[domain]) if self._diagonal_is_exact else None
-
     @cached_property
     def hessian_traces(self) -> Estimate:
         """[K], tr H_e: the sum of an exact diagonal, else an estimate of its own."""
@@ -206,7 +207,9 @@ class Curvature:
         """[K, K], ⟨H_A, H_B⟩."""
         order, hessians = range(self.seen.domains), self.hessians
         if operators := self._operators:
-            return inner_products(operators)
+            # Twice the products: of random vectors, and of about as many eigenvectors.
+            rank = max(1, min(_OUTSTANDING, self.estimation.products // len(operators)))
+            return inner_products(operators, self.tops(rank))
         # Each pair once: the matrix is symmetric, also where its entries are estimates.
         found = {(a, b): hessians[a].product(hessians[b]) for a in order for b in order if a < b}
         found |= {(a, a): norm for a, norm in enumerate(self._squared_norms)}
@@ -235,11 +238,14 @@ class Curvature:
 
     def tops(self, rank: int) -> tuple[Eigenpairs, ...]:
         """Return the ``rank`` largest eigenpairs of each domain's Hessian."""
-        if self._known.get("rank", 0) < rank:
-            # One more than asked for: the gap to the next eigenvalue says how well the eigenspace is known.
-            self._known["rank"] = rank + 1
-            self._known["tops"] = tuple(hessian.top(rank + 1) for hessian in self.hessians)
-        return tuple(pairs.first(rank) for pairs in self._known["tops"])
+        found = list[Eigenpairs]()
+        for domain, each in enumerate(self.hessians):
+            known, pairs = self._known.get(("top", domain), (0, None))
+            if pairs is None or known < rank:
+                # One more than asked for: the gap to the next eigenvalue says how well the eigenspace is known.
+                known, pairs = self._known["top", domain] = rank + 1, each.top(rank + 1)
+            found.append(pairs.first(rank))
+        return tuple(found)
 
     def once(self, key: tuple[object, ...], compute: Callable[[], T]) -> T:
         """Return what was computed under the key, or compute it now: for what depends on options too."""

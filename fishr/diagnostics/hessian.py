@@ -119,24 +119,36 @@ def no_step(head: nn.Module) -> Tensor:
     return next(p for p in head.parameters() if p.requires_grad).new_zeros(Layout.of(head).size)
 
 
-def dense_hessian(head: nn.Module, features: Tensor, labels: Tensor, loss: Loss) -> Tensor:
-    """Return the Hessian [P, P] of the mean loss by the head's trainable parameters, for any head."""
-
-    def risk(step: Tensor) -> Tensor:
-        return per_sample_losses(loss, logits_at(head, features, step), labels).mean()
-
+def gradient_of_risk(
+    head: nn.Module, features: Tensor, labels: Tensor, loss: Loss, samples: int
+) -> tuple[Tensor, Tensor]:
+    """Return δ = 0 [P] and the gradient [P] at θ + δ of these samples' part of a mean over ``samples``."""
     step = no_step(head).requires_grad_()
     with torch.enable_grad():
-        (gradient,) = torch.autograd.grad(risk(step), [step], create_graph=True)
-    if not gradient.requires_grad:
-        return torch.zeros_like(torch.diag(gradient))
+        risk = per_sample_losses(loss, logits_at(head, features, step), labels).sum() / samples
+        (gradient,) = torch.autograd.grad(risk, [step], create_graph=True)
+    return step, gradient
+
+
+def pulled_back(output: Tensor, step: Tensor, columns: Tensor, batched: bool = True) -> Tensor:
+    """Return v_m · ∂output/∂step for M vectors [M, ...] of the output's shape, as [M, ...]; the graph is kept."""
+    if not output.requires_grad:
+        return step.new_zeros(len(columns), *step.shape)
+    # A single column is faster without vmap, which some layers lack.
+    if batched and len(columns) > 1:
+        options = {"retain_graph": True, "materialize_grads": True, "is_grads_batched": True}
+        return torch.autograd.grad(output, [step], columns, **options)[0]
+    found = [
+        torch.autograd.grad(output, [step], column, retain_graph=True, materialize_grads=True)[0] for column in columns
+    ]
+    return torch.stack(found)
+
+
+def dense_hessian(head: nn.Module, features: Tensor, labels: Tensor, loss: Loss) -> Tensor:
+    """Return the Hessian [P, P] of the mean loss by the head's trainable parameters, for any head."""
+    step, gradient = gradient_of_risk(head, features, labels, loss, len(features))
     # torch cannot batch the passes of recurrent layers.
     several = 1 if has_recurrence(head) else max(1, min(_ROWS, _ELEMENTS // features.numel()))
-    rows = [
-        torch.autograd.grad(
-            gradient, [step], part if several > 1 else part[0], retain_graph=True, is_grads_batched=several > 1
-        )[0].view(-1, len(step))
-        for part in torch.diag(torch.ones_like(step.detach())).split(several)
-    ]
+    rows = [pulled_back(gradient, step, part) for part in torch.diag(torch.ones_like(step.detach())).split(several)]
     matrix = torch.cat(rows)
     return (matrix + matrix.T) / 2

@@ -24,12 +24,14 @@ def measure(
     loss: Loss = CrossEntropy(),  # noqa: B008 (immutable)
     *,
     names: Collection[str] | None = None,
+    training: int | None = None,
     rank: int = 5,
     rho: float = 0.05,
     eta: float = 0.1,
     epsilon: float = 0.1,
     ridge: float = 1e-3,
     seed: int = 0,
+    tolerance: float = 1e-3,
     route: Route = "auto",
     progress: Callable[[str], object] = lambda name: None,
 ) -> dict[str, Quantity]:
@@ -42,11 +44,13 @@ def measure(
         features: [N, ...] what the head reads, ordered by domain.
         sizes: samples of each domain, summing to N.
         names: of the quantities; by default all of ``NAMES``.
+        training: domains, the first ones, that a quantity of several domains together is of; by default all.
         rank: eigenvalues and eigenvectors of each domain.
         rho: radius or deviation of the sharpness, parameter.
         eta: step of the transfer, parameter²/loss.
         epsilon: rise of the risk that an inconsistency allows, loss.
         ridge: added to what is inverted, as a share of its largest eigenvalue or entry.
+        tolerance: of the residuals of eigenvalues of large heads, as a share of the largest.
         route: of the moments of gradients, see ``gradient_moments``.
         progress: called with the name of a quantity when its turn comes and, for large heads, after each pass.
 
@@ -67,8 +71,10 @@ def measure(
     if unknown := sorted(set(names or ()) - set(known)):
         raise InputError(f"names: got {', '.join(unknown)}, expected some of {', '.join(known)}")
     chosen = {name: entry for name, entry in known.items() if names is None or name in names}
-    opened = partial(Curvature.of, head, features, labels, sizes, loss, Estimation(seed=seed), route)
-    return _measured(chosen, opened, progress, rank=rank, rho=rho, eta=eta, epsilon=epsilon, ridge=ridge)
+    opened = partial(
+        Curvature.of, head, features, labels, sizes, loss, Estimation(seed=seed, tolerance=tolerance), route
+    )
+    return _measured(chosen, opened, training, progress, rank=rank, rho=rho, eta=eta, epsilon=epsilon, ridge=ridge)
 
 
 @outside_inference_mode()
@@ -86,8 +92,8 @@ def measure_network(
 ) -> dict[str, Quantity]:
     """Return the quantities of a whole network, or of any module, over all its trainable parameters.
 
-    Up to 2048 parameters they are exact; beyond, estimates of curvlinops with their standard errors, eigenvalues of
-    scipy with their residuals, and BackPACK's exact diagonal for chains of its layers.
+    Up to 2048 parameters they are exact; beyond, estimates with their standard errors, eigenvalues of scipy with their
+    residuals, and exact diagonals for linear layers with ReLU and for chains of BackPACK's layers.
 
     Args:
         module: from inputs to logits, in eval mode; all trainable parameters of one type.
@@ -108,18 +114,21 @@ def measure_network(
         torch.Size([2, 2])
     """
     opened = partial(Curvature.of, module, inputs, labels, sizes, loss, estimation, "auto")
-    return _measured(diagnostics("network"), opened, progress, rank=rank, ridge=ridge)
+    return _measured(diagnostics("network"), opened, None, progress, rank=rank, ridge=ridge)
 
 
 def _measured(
     entries: dict[str, Entry],
     opened: Callable[[Callable[[], object]], Curvature],
+    training: int | None,
     progress: Callable[[str], object],
     **options: Any,
 ) -> dict[str, Quantity]:
     at, found = "", dict[str, Quantity]()
     curvature = opened(lambda: progress(at))
+    together = curvature if training in (None, curvature.seen.domains) else curvature.first(training)
     for at, entry in entries.items():
         progress(at)
-        found[at] = entry.function.of(curvature, **{key: v for key, v in options.items() if key in entry.options})
+        view = curvature if "domain" in entry.axes else together
+        found[at] = entry.function.of(view, **{key: v for key, v in options.items() if key in entry.options})
     return found

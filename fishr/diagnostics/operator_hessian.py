@@ -1,50 +1,32 @@
-"""Hessian of any module's risk through its products with vectors, by curvlinops: whole networks and large heads.
+"""Hessian of any module's risk through its products with vectors: whole networks and large heads.
 
 Traces, diagonals and norms are estimates here, each with its error; eigenvalues come with their residuals.
 """
 
 import copy
-from collections.abc import Callable, Sequence
-from functools import cached_property
-from typing import Any, Literal
+from collections.abc import Callable, Iterable, Sequence
+from functools import cache, cached_property, partial
+from typing import Literal
 
 import torch
-from attrs import evolve, field, frozen
+from attrs import evolve, frozen
 from torch import Tensor, nn
 
-from fishr.diagnostics.hessian import Eigenpairs
+from fishr.diagnostics.hessian import Eigenpairs, gradient_of_risk, logits_at, no_step, pulled_back
+from fishr.diagnostics.logit_curvature import logit_curvature
 from fishr.diagnostics.operators import curvlinops_operator, largest_eigenpairs, quiet, repeated
 from fishr.diagnostics.uncertainty import Estimate, Estimation, averaged
-from fishr.losses import Loss, per_sample_losses
+from fishr.losses import Loss
 from fishr.seeding import seeded
-from fishr.statistics.pure_forward import pure_forward
+from fishr.statistics.twice_differentiable import has_recurrence
 from fishr.types import Layout
 
-_TOLERANCE = 1e-4  # of eigenvalues
-
-
-class _MeanLoss(nn.Module):
-    """The mean of a per-sample loss, as curvlinops takes it."""
-
-    reduction = "mean"
-
-    def __init__(self, loss: Loss) -> None:
-        super().__init__()
-        self._loss = loss
-
-    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
-        return per_sample_losses(self._loss, logits, labels).mean()
-
-
-class _Pure(nn.Module):
-    """A module whose forward passes leave its buffers and their inputs as they are."""
-
-    def __init__(self, module: nn.Module) -> None:
-        super().__init__()
-        self.module = module
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        return pure_forward(self.module, inputs, {})
+# V [M, P] to M products of the matrix of some samples.
+Products = Callable[[Tensor], Tensor]
+# Bytes that a domain's graphs may take to be kept between products.
+_GRAPHS = 1 << 28
+# Tolerance of eigenvalues from which float32 iterates.
+_ROUGH = 1e-4
 
 
 @frozen(eq=False, slots=False)
@@ -59,9 +41,7 @@ class OperatorHessian:
     loss: Loss
     estimation: Estimation = Estimation()  # noqa: RUF009 (immutable)
     kind: Literal["hessian", "ggn"] = "hessian"
-    exact_diagonal: Callable[[], Tensor] | None = None
     passed: Callable[[], object] = lambda: None  # called after each product
-    _operators: dict[int, Any] = field(factory=dict, init=False)
 
     @property
     def size(self) -> int:
@@ -71,27 +51,12 @@ class OperatorHessian:
     def like(self) -> Tensor:
         return next(p for p in self.module.parameters() if p.requires_grad).detach()
 
-    def _operator(self, columns: int) -> Any:
-        # A pass of few columns takes more samples, which costs no more memory and half the time.
-        rows = self.estimation.chunk * max(1, self.estimation.products // columns)
-        if rows not in self._operators:
-            self._operators[rows] = self._operator_in_chunks(rows)
-        return self._operators[rows]
-
-    def _operator_in_chunks(self, rows: int) -> Any:
-        with quiet():
-            from curvlinops import GGNLinearOperator, HessianLinearOperator
-
-        operator = GGNLinearOperator if self.kind == "ggn" else HessianLinearOperator
-        chunks = zip(self.inputs.split(rows), self.labels.split(rows), strict=True)
-        parameters = [p for p in self.module.parameters() if p.requires_grad]
-        return operator(_Pure(self.module), _MeanLoss(self.loss), parameters, list(chunks), check_deterministic=False)
-
     def apply(self, vectors: Tensor) -> Tensor:
-        with quiet():
-            found = (self._operator(vectors.shape[1]) @ vectors).detach()
+        columns, total = vectors.detach().T.contiguous(), torch.zeros_like(vectors.T)
+        for products in self._products:
+            total += products(columns)
         self.passed()
-        return found
+        return total.T
 
     def rounded(self, vectors: Tensor) -> Tensor:
         """Return H V by a pass in float32, twice as fast: for random draws, which are off by more."""
@@ -104,6 +69,51 @@ class OperatorHessian:
         inputs, labels = (each.float() if each.is_floating_point() else each for each in (self.inputs, self.labels))
         return evolve(self, module=copy.deepcopy(self.module).float(), inputs=inputs, labels=labels)
 
+    @property
+    def _products(self) -> Iterable[Products]:
+        return (self._of_samples(z, y) for z, y in self._chunks) if self._kept is None else self._kept
+
+    @property
+    def _chunks(self) -> list[tuple[Tensor, Tensor]]:
+        rows = self.estimation.chunk
+        return list(zip(self.inputs.split(rows), self.labels.split(rows), strict=True))
+
+    @cached_property
+    def _kept(self) -> list[Products] | None:
+        """The products of each chunk with their graphs, or None where those would take too much memory."""
+        saved = list[int]()
+
+        def count(tensor: Tensor) -> Tensor:
+            saved.append(tensor.nbytes)
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
+            self._of_samples(*self._chunks[0])
+        if sum(saved) * len(self._chunks) > _GRAPHS:
+            return None
+        return [self._of_samples(z, y) for z, y in self._chunks]
+
+    def _of_samples(self, inputs: Tensor, labels: Tensor) -> Products:
+        # On a CPU column after column takes about two thirds of the time; torch cannot batch recurrent layers.
+        batched, samples = inputs.device.type != "cpu" and not has_recurrence(self.module), len(self.inputs)
+        if self.kind == "hessian":
+            step, gradient = gradient_of_risk(self.module, inputs, labels, self.loss, samples)
+            return partial(pulled_back, gradient, step, batched=batched)
+        step = no_step(self.module).requires_grad_()
+        with torch.enable_grad():
+            logits = logits_at(self.module, inputs, step)
+            # Jᵀu is linear in u, so that the gradient of its product with v is J v.
+            u = torch.zeros_like(logits, requires_grad=True)
+            (back,) = torch.autograd.grad(logits, [step], u, create_graph=True)
+        # Later, as torch.func does not run where saved tensors are counted.
+        curvature = cache(partial(logit_curvature, self.loss, logits, labels))
+
+        def products(columns: Tensor) -> Tensor:
+            curved = curvature().apply(pulled_back(back, u, columns, batched).permute(1, 2, 0)).permute(2, 0, 1)
+            return pulled_back(logits, step, curved / samples, batched)
+
+        return products
+
     def diagonal(self) -> Estimate:
         return self._estimate("xdiag")
 
@@ -112,45 +122,37 @@ class OperatorHessian:
 
     def product(self, other: "OperatorHessian") -> Estimate:
         """Return the estimate of ⟨H, H'⟩ by ``inner_products``."""
-        found = inner_products([self, other])
+        found = inner_products([self, other], [self.top(1), other.top(1)])
         assert found.error is not None
         assert found.draws is not None
         return Estimate(found.value[0, 1], found.route, found.error[0, 1], found.draws[:, 0, 1])
 
-    @cached_property
-    def known_diagonal(self) -> Tensor | None:
-        return None if self.exact_diagonal is None or self.kind == "ggn" else self.exact_diagonal()
-
     def top(self, rank: int) -> Eigenpairs:
-        rank = min(rank, self.size - 1)
-        # Not in float32: where the last eigenvalue is small, its rounding is above the tolerance and nothing converges.
-        route = f"curvlinops products, tolerance {_TOLERANCE:g}"
-        return largest_eigenpairs(self.apply, self.size, self.like, rank, route, _TOLERANCE)
+        rank, tolerance = min(rank, self.size - 1), self.estimation.tolerance
+        route = f"products, residuals up to {tolerance:g} of the largest"
+        rough = self._in_float32.apply if tolerance >= _ROUGH and self.like.dtype == torch.float64 else None
+        return largest_eigenpairs(self.apply, self.size, self.like, rank, route, tolerance, rough)
 
     def _estimate(self, name: str) -> Estimate:
         with quiet():
             import curvlinops
         products = self.estimation.products // 2 * 2
         operator, estimator = curvlinops_operator(self), getattr(curvlinops, name)
-        route = f"curvlinops {name}, {products} products of its {type(self._operator(1)).__name__}"
+        route = f"curvlinops {name}, {products} products"
         return repeated(lambda: estimator(operator, products), self.like, self.estimation, route)
 
 
-def inner_products(hessians: Sequence[OperatorHessian]) -> Estimate:
-    """Return ⟨H_A, H_B⟩ [K, K] = d_A·d_B + E ((H_A − D_A)w)·((H_B − D_B)w) over signs w, the same for all pairs."""
-    # D is the exact diagonal d where all have one, else zero. Each matrix meets each w once.
+def inner_products(hessians: Sequence[OperatorHessian], tops: Sequence[Eigenpairs]) -> Estimate:
+    """Return ⟨H_A, H_B⟩ [K, K] = tr QᵀH_A H_B Q + E H_Aw·H_Bw, Q the span of the top eigenvectors, w ⊥ Q random."""
+    # The few eigenvalues that stand apart make most of the norm, and nearly all of the spread without Q (Meyer et al.
+    # 2021, arXiv 2010.09649). Each matrix meets each w once.
     estimation, like, size = hessians[0].estimation, hessians[0].like, hessians[0].size
-    known = [diagonal for hessian in hessians if (diagonal := hessian.known_diagonal) is not None]
-    diagonals = torch.stack(known) if len(known) == len(hessians) else like.new_zeros(len(hessians), size)
-    draws = list[Tensor]()
+    basis = torch.linalg.qr(torch.cat([pairs.vectors for pairs in tops], 1)).Q
     with seeded(estimation.seed, like.device):
-        for _ in range(estimation.repeats):
-            signs = torch.randint(2, (size, estimation.products), device=like.device) * 2 - 1
-            probes = signs.to(like.dtype)
-            images = [
-                hessian.rounded(probes) - diagonal.unsqueeze(1) * probes
-                for hessian, diagonal in zip(hessians, diagonals, strict=True)
-            ]
-            pairs = torch.stack([torch.stack([(a * b).sum(0) for b in images], 1) for a in images], 1)
-            draws.append(pairs + diagonals @ diagonals.T)
-    return averaged(torch.cat(draws), f"Hutchinson's estimator, seed {estimation.seed}")
+        signs = torch.randint(2, (size, estimation.products), device=like.device).to(like.dtype) * 2 - 1
+    pairs = list[Tensor]()
+    for probes in torch.cat([basis, signs - basis @ (basis.T @ signs)], 1).split(estimation.products, 1):
+        images = torch.stack([hessian.rounded(probes) for hessian in hessians])
+        pairs.append(torch.einsum("apm,bpm->mab", images, images))
+    known, drawn = torch.cat(pairs).split([basis.shape[1], estimation.products])
+    return averaged(known.sum(0) + drawn, f"top eigenvectors and Hutchinson's estimator, seed {estimation.seed}")

@@ -39,12 +39,14 @@ class Estimation:
         repeats: independent estimates, at least 2; their mean and its standard error are reported.
         seed: of all draws; the global generators keep their state.
         chunk: samples in one pass through a module whose Hessian is known by products alone, which bounds memory.
+        tolerance: of the residuals of eigenvalues of such a Hessian, as a share of the largest eigenvalue.
     """
 
     products: int = 24
     repeats: int = 4
     seed: int = 0
     chunk: int = 256
+    tolerance: float = 1e-3
 
 
 @frozen(eq=False)

@@ -135,7 +135,7 @@ def test_json_is_one_object(call, runs):
         {"name": n, "split": s, "rows": r, "samples": 40}
         for n, s, r in zip(found.domains, found.splits, found.rows, strict=True)
     ]
-    assert told["settings"] == {"samples": 40, "seed": 0, "network": False, "rank": 20}
+    assert told["settings"] == {"samples": 40, "seed": 0, "network": False, "rank": None, "tolerance": 0.001}
     assert told["source"]["path"] == "mine"
     for name, quantity in found.quantities.items():
         if "parameter" in quantity.axes:

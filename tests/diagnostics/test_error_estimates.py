@@ -4,11 +4,10 @@ import pytest
 import torch
 from diagnostics.dense import Dense, dense
 from torch import Tensor, nn
-from torch.testing import assert_close
 
 from fishr import diagnostics
 from fishr.diagnostics import Curvature, Estimation, covariance
-from fishr.diagnostics.operator_hessian import OperatorHessian
+from fishr.diagnostics.operator_hessian import OperatorHessian, inner_products
 
 pytestmark = pytest.mark.slow
 
@@ -109,26 +108,27 @@ def test_cosines_of_a_network_are_good_to_some_hundredths(monkeypatch: pytest.Mo
 class Scale(nn.Module):
     """[N, F] to [N, F], each feature times its own weight: the Hessian of a squared loss is diagonal."""
 
-    def __init__(self) -> None:
+    def __init__(self, features: int) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.randn(5).double())
+        self.weight = nn.Parameter(torch.randn(features).double())
 
     def forward(self, features: Tensor) -> Tensor:
         return self.weight * features
 
 
-def test_an_exact_diagonal_takes_its_part_out_of_the_error() -> None:
+def test_eigenvalues_that_stand_apart_are_not_left_to_chance() -> None:
+    """Signs alone would be off by √2 times the square of the largest."""
+
     def squared(logits: Tensor, labels: Tensor) -> Tensor:
         return (logits - labels).square().sum(1) + logits[:, 0] * logits[:, 1]
 
-    features, labels = torch.randn(8, 5).double(), torch.randn(8, 5).double()
-    module, diagonal = Scale(), 2 * features.square().mean(0)
-    plain = OperatorHessian(module, features, labels, squared)
-    known = OperatorHessian(module, features, labels, squared, exact_diagonal=lambda: diagonal)
-    apart = (features[:, 0] * features[:, 1]).mean()
-    truth = diagonal.square().sum() + 2 * apart.square()
-    # All that is left is the pair of entries beside the diagonal, whose square no sign can change.
-    assert_close(known.product(known).value, truth, atol=1e-5, rtol=1e-5)
-    assert float(known.product(known).error) < 1e-5 < float(plain.product(plain).error)
-    gauss_newton = OperatorHessian(module, features, labels, squared, kind="ggn", exact_diagonal=lambda: diagonal)
-    assert gauss_newton.product(gauss_newton).error > 1e-5
+    features = torch.randn(30, 20).double() * torch.tensor([9.0, 8.0] + [1.0] * 18).double()
+    module, labels = Scale(20), torch.randn(30, 20).double()
+    hessian = OperatorHessian(module, features, labels, squared)
+    whole = torch.diag(2 * features.square().mean(0))
+    whole[0, 1] = whole[1, 0] = (features[:, 0] * features[:, 1]).mean()
+    truth, norm = whole.square().sum(), inner_products([hessian], [hessian.top(2)])
+    assert norm.error is not None
+    assert float(norm.error) < 1e-3 * float(truth)
+    assert abs(float(norm.value - truth)) < 3 * float(norm.error) + 1e-5 * float(truth)
+    assert float(inner_products([hessian], [hessian.top(1)]).error) > 10 * float(norm.error)

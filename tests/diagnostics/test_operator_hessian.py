@@ -69,3 +69,40 @@ def test_the_seed_alone_decides_what_is_drawn(monkeypatch: pytest.MonkeyPatch) -
     assert torch.equal(operator(case).trace().value, first)
     other = OperatorHessian(case.head, *case.parts[0], case.loss, Estimation(16, 6, seed=1, chunk=3))
     assert not torch.equal(other.trace().value, first)
+
+
+@pytest.mark.parametrize("kind", ["hessian", "ggn"])
+def test_products_are_the_same_whether_graphs_are_kept_or_made_anew(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    case = dense("two layers", "cross-entropy", (7, 5))
+    vectors, kept = torch.randn(len(case.flat), 3, dtype=FLOAT64), operator(case, kind=kind)
+    first = kept.apply(vectors)
+    assert kept._kept is not None
+    monkeypatch.setattr("fishr.diagnostics.operator_hessian._GRAPHS", 0)
+    anew = operator(case, kind=kind)
+    assert_close(anew.apply(vectors), first, **TIGHT)
+    assert anew._kept is None
+    # A product depends on no earlier one.
+    assert_close(kept.apply(vectors[:, :1]), first[:, :1], **TIGHT)
+
+
+@pytest.mark.parametrize("tolerance", [1e-1, 1e-3, 1e-6, 0.0])
+def test_residuals_of_eigenvalues_keep_within_the_tolerance(tolerance: float) -> None:
+    case = dense("three layers", "cross-entropy", (30, 20))
+    estimation = Estimation(tolerance=tolerance)
+    found = OperatorHessian(case.head, *case.parts[0], case.loss, estimation).top(4)
+    largest = torch.linalg.eigvalsh(case.hessians[0])[-1]
+    assert found.residuals.max() <= (tolerance + 1e-9) * largest
+    off = torch.linalg.vector_norm(case.hessians[0] @ found.vectors - found.vectors * found.values, dim=0)
+    assert_close(off, found.residuals, **TIGHT)
+    assert_close(found.vectors.T @ found.vectors, torch.eye(4, dtype=FLOAT64), **TIGHT)
+
+
+def test_a_risk_without_curvature_has_eigenvalues_of_zero() -> None:
+    head = torch.nn.Linear(4, 1).double()
+
+    def linear(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        return logits.squeeze(1) * labels
+
+    found = OperatorHessian(head, torch.randn(6, 4).double(), torch.randn(6).double(), linear).top(2)
+    assert_close(found.values, torch.zeros(2).double())
+    assert_close(found.residuals, torch.zeros(2).double())

@@ -71,7 +71,7 @@ def inconsistency_second_order_pairs(curvature: Curvature, *, epsilon: float = 0
     Source:
         Parascandolo et al. 2021 (arXiv 2009.00329) and Ramé et al. 2022 (arXiv 2109.02934).
     """
-    found, risks = curvature.once(("ratios", ridge), partial(_ratios, curvature, ridge)), curvature.seen.domain_losses
+    found, risks = _ratios(curvature, ridge), curvature.seen.domain_losses
     value, error = _furthest(risks, epsilon * found.value), None
     if found.error is not None:
         # Without the term of the Hessians |Δ| is exact.
@@ -115,8 +115,11 @@ def _furthest(risks: Tensor, added: Tensor) -> Tensor:
 
 
 def _ratios(curvature: Curvature, ridge: float) -> Estimate:
+    def one(a: int, b: int) -> Estimate:
+        return curvature.once(("ratio", a, b, ridge), partial(_ratio, curvature, a, b, ridge))
+
     order = range(curvature.seen.domains)
-    return together([together([_ratio(curvature, a, b, ridge) for b in order]) for a in order])
+    return together([together([one(a, b) for b in order]) for a in order])
 
 
 def _ratio(curvature: Curvature, a: int, b: int, ridge: float) -> Estimate:
