@@ -24,13 +24,19 @@ domains, or predicts it inversely: it is a description, not a score. Head Hessia
 on their range, with the ridge in the route.
 
 A Hessian is held whole up to 2048 parameters. Of larger heads that are not linear it is known by its products with
-blocks of vectors. Random draws use float32 products, whose rounding is far below the stated errors; eigenvalues and
-solves use products in the head's own type. Where H must be inverted, the Gauss-Newton matrix G stands for it, as no
-Cholesky factor copes with negative eigenvalues. If all parameters belong to `nn.Linear` layers, each called once on
-[n, i], the Jacobian of output c on sample n by the weight of a layer is an outer product δ_n^c h_nᵀ, and G follows
-from these factors: its diagonal, the whole matrix (up to 2²⁷ numbers in all domains together), and the Gram matrix of
-the Jacobians (up to 4096 samples times outputs), with which tr((G + r)⁻¹C) is exact. Everything else is solved by
-block conjugate gradients.
+vectors: the graph of the gradient is kept, and each product is one pass through it. Eigenvalues iterate in float32
+until their residuals are at most `tolerance` times the largest eigenvalue (0.001 by default; below 0.0001 in the head's
+own type); the values and residuals themselves come from products in the head's own type. The residual is the error: an
+eigenvalue is that near, and the value of one that stands apart is far nearer. `fishr analyze` takes 20 eigenvalues of
+small and of linear heads, and 5 of large ones and of networks; `--eigenvalues` and `--tolerance` change both. Norms and
+inner products of such Hessians are exact on the span of all domains' top eigenvectors, up to 5 of each, and random
+vectors estimate the rest, so that the few large eigenvalues do not scatter them.
+
+Where H must be inverted, the Gauss-Newton matrix G stands for it, as no Cholesky factor copes with negative
+eigenvalues. If all parameters belong to `nn.Linear` layers, each called once on [n, i], the Jacobian of output c on
+sample n by the weight of a layer is an outer product δ_n^c h_nᵀ, and G follows from these factors: its diagonal, the
+whole matrix (up to 2²⁷ numbers in all domains together), and the Gram matrix of the Jacobians (up to 4096 samples times
+outputs), with which tr((G + r)⁻¹C) is exact. Everything else is solved by block conjugate gradients.
 
 `fishr analyze --explain gradient_norm` prints an entry of this page. The page is generated:
 `python docs/diagnostics.py`.

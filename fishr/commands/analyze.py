@@ -42,7 +42,7 @@ def _explain(context: click.Context, _: click.Parameter, row: str | None) -> Non
 @click.option("--samples", type=click.IntRange(min=2), metavar="N", help="Most samples of each domain (default: all).")
 @click.option("--seed", type=SEED, default=0, help="Seed of the draw of samples.")
 @click.option(
-    "--network", is_flag=True, help="Also measure the whole network; for runs only, minutes a domain if it is large."
+    "--network", is_flag=True, help="Also measure the whole network; for runs only, a minute or more if it is large."
 )
 @click.option(
     "--eigenvalues",

@@ -127,7 +127,8 @@ def test_analyze_through_the_entry_point(cli, runs):
 
 
 def test_json_is_one_object(call, runs):
-    said = call("analyze", "mine", "--format", "json", "--samples", 40)
+    options = ("--samples", 40, "--eigenvalues", 3, "--tolerance", 0.01)
+    said = call("analyze", "mine", "--format", "json", *options)
     assert (said.code, said.err) == (0, "")
     told = _strict(said.out)
     found = load_analysis(Path("mine/analysis.h5"))
@@ -135,7 +136,8 @@ def test_json_is_one_object(call, runs):
         {"name": n, "split": s, "rows": r, "samples": 40}
         for n, s, r in zip(found.domains, found.splits, found.rows, strict=True)
     ]
-    assert told["settings"] == {"samples": 40, "seed": 0, "network": False, "rank": None, "tolerance": 0.001}
+    assert told["settings"] == {"samples": 40, "seed": 0, "network": False, "rank": 3, "tolerance": 0.01}
+    assert len(told["quantities"]["top_eigenvalues"]["value"][0]) == 3
     assert told["source"]["path"] == "mine"
     for name, quantity in found.quantities.items():
         if "parameter" in quantity.axes:

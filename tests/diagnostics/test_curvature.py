@@ -123,3 +123,15 @@ def test_they_are_those_of_a_head_that_was_moved(case: Dense) -> None:
     (by_parameters,) = torch.autograd.grad(expected[0], [moved])
     assert_close(by_step, by_parameters, **TIGHT)
     assert all(p.grad is None for p in case.head.parameters())
+
+
+def test_the_first_domains_share_what_is_known_of_each() -> None:
+    case = dense("two layers", "cross-entropy", (1, 5, 2))
+    whole = case.curvature
+    first, tops = whole.first(2), whole.tops(3)
+    alone = Curvature.of(case.head, case.features[:6], case.labels[:6], (1, 5), case.loss)
+    assert first.hessians == whole.hessians[:2]
+    assert all(torch.equal(one.values, other.values) for one, other in zip(first.tops(3), tops, strict=False))
+    assert_close(first.seen.moments.variance, alone.seen.moments.variance, **TIGHT)
+    together = fishr.diagnostics.inconsistency_second_order
+    assert_close(together.of(first).value, together.of(alone).value, **TIGHT)

@@ -50,7 +50,8 @@ def top_eigenvalues(curvature: Curvature, *, rank: int = 5) -> Estimate:
     Meaning: curvature along the most curved directions. Large: the risk is sharp along these directions; above
     2/learning rate, plain gradient descent is unstable.
 
-    Route: eigh in the span of the features or of the whole matrix, scipy eigsh on products. Exact: up to the residuals.
+    Route: eigh in the span of the features or of the whole matrix, scipy eigsh on products. Exact: up to the residuals,
+    in large heads at most ``tolerance`` times the largest eigenvalue.
 
     Args:
         rank: how many; fewer where the matrix is smaller.

@@ -7,7 +7,7 @@ from diagnostics.dense import TIGHT, Dense, dense
 from torch import Tensor, nn
 from torch.testing import assert_close
 
-from fishr.diagnostics import Estimation, sharpness_average, sharpness_quadratic, sharpness_worst
+from fishr.diagnostics import Curvature, Estimation, sharpness_average, sharpness_quadratic, sharpness_worst
 
 RHO = 0.3
 
@@ -51,6 +51,8 @@ def test_worst_is_exact_for_a_quadratic() -> None:
         ("linear without bias", "multi-label", (1, 5, 2)),
         ("linear", "squared", (1, 5, 2)),
         ("three layers", "cross-entropy", (4, 4)),
+        ("frozen first layer", "cross-entropy", (4, 4)),
+        ("conv1d", "cross-entropy", (2, 3)),
     ],
 )
 def test_the_average_is_that_over_drawn_parameters(names: tuple[str, str, tuple[int, ...]]) -> None:
@@ -65,6 +67,20 @@ def test_the_average_is_that_over_drawn_parameters(names: tuple[str, str, tuple[
             error = (own.square() + found.error[domain].square()).sqrt()
             assert (value - rises.mean()).abs() <= 5 * error
             assert error < 0.1 * rises.mean()
+
+
+def test_drawn_outputs_of_linear_layers_leave_less_to_chance_than_drawn_parameters(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    case = dense("two layers", "binary", (30, 12))
+    few = sharpness_average(*case.arguments, rho=RHO)
+    assert few.route.startswith("pairs of opposite draws of the outputs of the linear layers")
+    monkeypatch.setattr(Curvature, "layered", None)
+    many = sharpness_average(*case.arguments, rho=RHO)
+    assert "draws of the parameters" in many.route
+    assert (few.value - many.value).abs().max() < 4 * (few.error + many.error).max()
+    # A quarter of the draws would have twice the error.
+    assert (few.error < many.error).all()
 
 
 def test_logistic_losses_take_quadrature_exact_beyond_any_draw() -> None:
