@@ -67,11 +67,9 @@ def largest_eigenpairs(
     tolerance: float = 0.0,
     rough: Callable[[Tensor], Tensor] | None = None,
 ) -> Eigenpairs:
-    """Return the ``rank`` largest eigenpairs by scipy's ``eigsh``, from a fixed start.
-
-    Residuals are at most about ``tolerance`` times the largest eigenvalue; 0 is the type's precision. ``rough`` has the
-    same products in float32: it iterates, and ``apply`` gives the values and residuals.
-    """
+    """Return the ``rank`` largest eigenpairs by scipy's ``eigsh``, from a fixed start."""
+    # Residuals are at most about `tolerance` times the largest eigenvalue; 0 is the type's precision. `rough` has the
+    # same products in float32: it iterates, and `apply` gives the values and residuals.
     import numpy
     from scipy.sparse.linalg import eigsh
     from threadpoolctl import threadpool_limits
