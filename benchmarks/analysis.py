@@ -1,23 +1,32 @@
 """Seconds of what an analysis of a head that is not linear waits for, beside curvlinops and scipy."""
 
+import copy
 import resource
+import tempfile
 import time
-from collections.abc import Callable
+import tracemalloc
+from collections.abc import Callable, Generator
+from functools import partial
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from attrs import frozen
+from attrs import evolve, frozen
 from torch import Tensor, nn
 
 from benchmarks.table import Cell, Number, Table, Verdict
 from benchmarks.ways import Disagreement
+from fishr.data.caches.domain_rows import write_records
+from fishr.data.caches.encoding import Tree
 from fishr.diagnostics import inconsistency_second_order_pairs, measure, measure_network, top_eigenvalues
 from fishr.diagnostics.operators import quiet
 from fishr.losses import BinaryCrossEntropy, CrossEntropy, Loss
+from fishr.training.recorder import KIND, STATISTICS
 
 OURS, THEIRS = "ours", "scipy eigsh on curvlinops"
-_RANK, _RIDGE, _EPSILON = 21, 1e-3, 0.1
+_RANK, _RIDGE, _EPSILON = 5, 1e-3, 0.1
 _TOLERANCE = 1e-2
 
 
@@ -69,36 +78,45 @@ def table(quick: bool) -> Table:
         Disagreement: the ways do not give the same numbers.
     """
     widths, sizes = ((8, 6, 3), (60, 40, 60)) if quick else ((64, 32, 10), (599, 599, 599))
-    digits = make_problem(widths, sizes, torch.float64)
-    if quick:
-        head = network = make_problem((8, 50, 40, 1), (30, 20), torch.float64)
-    else:
-        head = make_problem((390, 390, 1), (3250, 3250, 497, 497), torch.float64)
-        network = make_problem((128, 390, 390, 1), (3250, 3250, 497, 497), torch.float32)
+    digits, pair = (make_problem(widths, domains, torch.float64) for domains in (sizes, sizes[:2]))
+    hidden, inputs, four = (50, 40), 8, (30, 20)
+    if not quick:
+        hidden, inputs, four = (390, 390), 128, (3250, 3250, 497, 497)
+    head = make_problem((*hidden, 1), four, torch.float64)
+    spectra = make_problem((*hidden, 1), four[1:3], torch.float64)
+    network = make_problem((inputs, *hidden, 1), four, torch.float32)
     options = {"epsilon": _EPSILON, "ridge": _RIDGE}
+
+    def inconsistency(problem: Problem) -> Tensor:
+        return inconsistency_second_order_pairs(*problem.arguments, **options).value
+
     rows = (
+        *_rows("inconsistency to second order", digits, partial(inconsistency, digits), None, 5.0, quick),
+        # Of a small head ours is of the Hessian itself.
         *_rows(
             "inconsistency to second order",
-            digits,
-            lambda: inconsistency_second_order_pairs(*digits.arguments, **options).value,
-            # Of a small head ours is of the Hessian itself.
-            None if quick else lambda: _pairs(digits),
-            5.0,
+            pair,
+            partial(inconsistency, pair),
+            None if quick else partial(_pairs, pair),
+            None,
             quick,
         ),
         *_rows(
             f"{_RANK} largest eigenvalues",
-            head,
-            lambda: top_eigenvalues(*head.arguments, rank=_RANK).value,
-            lambda: _eigenvalues(head),
+            spectra,
+            lambda: top_eigenvalues(*spectra.arguments, rank=_RANK).value,
+            partial(_eigenvalues, spectra),
             None,
             quick,
         ),
-        *_rows("all of a head", head, lambda: measure(*head.arguments, rank=20), None, 20.0, quick),
+        *_rows("all of a head", head, lambda: measure(*head.arguments, rank=_RANK), None, 20.0, quick),
         *_rows("all of a network", network, lambda: measure_network(*network.arguments), None, 60.0, quick),
+        *map(_assembled, (2, 4) if quick else (20, 200)),
     )
-    headers = ("what", "of", "way", "seconds", "processor s", "× ours", "apart", "target")
-    return Table("Analysis of heads that are not linear, each way once", headers, rows)
+    headers = ("what", "of", "way", "seconds", "processor s", "× ours", "apart", "peak MiB", "target")
+    return Table(
+        "Analysis of heads that are not linear, each way once; memory of records that are put together", headers, rows
+    )
 
 
 def make_problem(widths: tuple[int, ...], sizes: tuple[int, ...], dtype: torch.dtype) -> Problem:
@@ -120,11 +138,15 @@ def make_problem(widths: tuple[int, ...], sizes: tuple[int, ...], dtype: torch.d
 
 
 def _eigenvalues(problem: Problem) -> Tensor:
+    """In float32, which is its fastest, to the same tolerance for the largest."""
     from scipy.sparse.linalg import eigsh
 
+    rounded = Problem(copy.deepcopy(problem.head).float(), problem.features.float(), problem.labels, problem.sizes)
+    if problem.binary:
+        rounded = evolve(rounded, labels=problem.labels.float())
     found = [
-        eigsh(operator.to_scipy(), _RANK, which="LA", tol=1e-4, ncv=3 * _RANK, return_eigenvectors=False)
-        for operator in problem.operators("HessianLinearOperator")
+        eigsh(operator.to_scipy(), _RANK, which="LA", tol=1e-2, return_eigenvectors=False)
+        for operator in rounded.operators("HessianLinearOperator")
     ]
     return torch.stack([torch.from_numpy(values.copy()).sort(descending=True).values for values in found])
 
@@ -164,15 +186,35 @@ def _rows(
 ) -> list[tuple[Cell, ...]]:
     value, wall, processor = _timed(ours)
     judged = None if quick or target is None else Verdict(wall, target, at_least=False)
-    rows: list[tuple[Cell, ...]] = [(what, problem.name, OURS, Number(wall), Number(processor), None, None, judged)]
+    spent = Number(wall), Number(processor)
+    rows: list[tuple[Cell, ...]] = [(what, problem.name, OURS, *spent, None, None, None, judged)]
     if theirs is not None:
         other, seconds, used = _timed(theirs)
         apart = float((other - value).norm() / value.norm())
         if not apart < _TOLERANCE:
             raise Disagreement(f"{THEIRS}: {what} differs by {apart:.1e} of its size, expected {_TOLERANCE:g}")
         ratio = Number(used / processor, 1)
-        rows.append((what, problem.name, THEIRS, Number(seconds), Number(used), ratio, f"{apart:.0e}", None))
+        rows.append((what, problem.name, THEIRS, Number(seconds), Number(used), ratio, f"{apart:.0e}", None, None))
     return rows
+
+
+def _assembled(count: int) -> tuple[Cell, ...]:
+    """Peak memory of putting the records of a run together, which is to be the same for any number of them."""
+    width = 50_000
+
+    def records() -> Generator[Tree]:
+        for step in range(count):
+            yield {"risks": np.full(3, step, np.float64), "variance": np.full((3, width), step, np.float32)}
+
+    with tempfile.TemporaryDirectory() as folder:
+        # Loads h5py, which is no part of it.
+        write_records(Path(folder, "first.h5"), KIND, {}, 1, ({"risks": np.zeros(3)} for _ in range(1)))
+        tracemalloc.start()
+        _, wall, processor = _timed(lambda: write_records(Path(folder, STATISTICS), KIND, {}, count, records()))
+        peak = tracemalloc.get_traced_memory()[1] / 2**20
+        tracemalloc.stop()
+    of = f"{count} records of 3 × {width:,} parameters"
+    return f"{STATISTICS} put together", of, OURS, Number(wall), Number(processor), None, None, Number(peak, 1), None
 
 
 def _timed(call: Callable[[], Any]) -> tuple[Any, float, float]:

@@ -31,8 +31,8 @@ T = TypeVar("T")
 WHOLE_ELEMENTS = 1 << 27
 # Share of the gradients' size by which a mean gradient of the layers' factors may be off.
 _APART = 1e-3
-# Eigenvalues of a domain's Hessian that its norm is not left to chance in.
-_OUTSTANDING = 5
+# Eigenvalues of a domain's Hessian whose part in norms and densities is not left to chance.
+OUTSTANDING = 5
 
 
 @frozen(eq=False, slots=False)
@@ -208,7 +208,7 @@ class Curvature:
         order, hessians = range(self.seen.domains), self.hessians
         if operators := self._operators:
             # Twice the products: of random vectors, and of about as many eigenvectors.
-            rank = max(1, min(_OUTSTANDING, self.estimation.products // len(operators)))
+            rank = max(1, min(OUTSTANDING, self.estimation.products // len(operators)))
             return inner_products(operators, self.tops(rank))
         # Each pair once: the matrix is symmetric, also where its entries are estimates.
         found = {(a, b): hessians[a].product(hessians[b]) for a in order for b in order if a < b}

@@ -5,13 +5,12 @@ from math import log
 import torch
 from torch import Tensor
 
-from fishr.diagnostics.curvature import Curvature
-from fishr.diagnostics.hessian import Hessian
+from fishr.diagnostics.curvature import OUTSTANDING, Curvature
 from fishr.diagnostics.krylov import lanczos_quadratures
 from fishr.diagnostics.operator_hessian import OperatorHessian
 from fishr.diagnostics.range_space import whole_if_small
 from fishr.diagnostics.registry import diagnostic
-from fishr.diagnostics.uncertainty import Estimate, Estimation, averaged, jackknife, joined_routes
+from fishr.diagnostics.uncertainty import Estimate, averaged, jackknife, joined_routes
 from fishr.seeding import seeded
 
 _MARGIN = 0.05
@@ -78,8 +77,8 @@ def spectral_density(curvature: Curvature, *, points: int = 256) -> Estimate:
     Meaning: share of eigenvalues of the Hessian near each value. Large: many directions have this curvature; most
     of the density of a network is near zero.
 
-    Route: all eigenvalues, stochastic Lanczos quadrature. Exact: up to 2048 parameters, up to the
-    smoothing.
+    Route: all eigenvalues, stochastic Lanczos quadrature beside the top eigenvalues. Exact: up to 2048 parameters, up
+    to the smoothing.
 
     Args:
         points: of the grid, which spans each domain's spectrum and a margin.
@@ -90,7 +89,7 @@ def spectral_density(curvature: Curvature, *, points: int = 256) -> Estimate:
     Source:
         Papyan 2020 (JMLR 21, 20-933), algorithm 2.
     """
-    found = [_density(hessian, curvature.estimation, points) for hessian in curvature.hessians]
+    found = [_density(curvature, domain, points) for domain in range(curvature.seen.domains)]
     errors = [each.error for each in found if each.error is not None]
     route = joined_routes(each.route for each in found)
     return Estimate(torch.stack([each.value for each in found]), route, torch.stack(errors) if errors else None)
@@ -109,23 +108,29 @@ def effective_rank(curvature: Curvature) -> Estimate:
     return jackknife(lambda t, n: t.square() / n, trace, norm, route=f"trace: {trace.route}; norm: {norm.route}")
 
 
-def _density(hessian: Hessian, estimation: Estimation, points: int) -> Estimate:
+def _density(curvature: Curvature, domain: int, points: int) -> Estimate:
     """Return grid and density of one Hessian, [2, points]."""
+    hessian, estimation = curvature.hessians[domain], curvature.estimation
     lanczos = 2 * estimation.products
     if (matrix := whole_if_small(hessian)) is not None:
         values = torch.linalg.eigvalsh(matrix)
         return Estimate(_smoothed(values, points, lanczos), "all eigenvalues, smoothed")
-    like = hessian.like
+    # The largest eigenvalues are known; random starts in the space without them see all others.
+    tops, like = curvature.tops(OUTSTANDING)[domain], hessian.like
+    share, count = len(tops.values) / hessian.size, max(2, estimation.repeats // 2)
     with seeded(estimation.seed, like.device):
-        drawn = [torch.randn_like(like.new_empty(hessian.size)) for _ in range(estimation.repeats)]
-    # All starts advance together, in products of several columns.
-    starts = torch.stack([start / torch.linalg.vector_norm(start) for start in drawn], 1)
+        drawn = torch.randn(hessian.size, count, dtype=like.dtype, device=like.device)
+    drawn = drawn - tops.vectors @ (tops.vectors.T @ drawn)
     product = hessian.rounded if isinstance(hessian, OperatorHessian) else hessian.apply
-    nodes, weights = lanczos_quadratures(product, starts, lanczos)
+    # All starts advance together, in products of several columns.
+    nodes, weights = lanczos_quadratures(product, drawn / torch.linalg.vector_norm(drawn, dim=0), lanczos)
+    nodes = torch.cat([nodes, tops.values.expand(count, -1)], 1)
+    weights = torch.cat([(1 - share) * weights, torch.full_like(nodes[:, lanczos:], 1 / hessian.size)], 1)
     # The outermost nodes are the spectrum's ends, long before the inner ones are eigenvalues.
     ends = torch.stack([nodes.min(), nodes.max()])
     densities = [_smoothed(own, points, lanczos, weight, ends) for own, weight in zip(nodes, weights, strict=True)]
-    return averaged(torch.stack(densities), f"Lanczos quadrature, {lanczos} products, seed {estimation.seed}")
+    route = f"Lanczos quadrature from {count} starts, {lanczos} products each, beside the {len(tops.values)} largest"
+    return averaged(torch.stack(densities), f"{route}, seed {estimation.seed}")
 
 
 def _smoothed(
