@@ -93,6 +93,18 @@ def test_lanczos_finds_the_same_mass_within_its_error(monkeypatch: pytest.Monkey
         assert_close(torch.trapezoid(density, grid), torch.tensor(1.0).double(), atol=0.1, rtol=0.0)
 
 
+def test_the_largest_eigenvalues_have_their_share_whatever_is_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    case = dense("three layers", "cross-entropy", (30, 20))
+    exact = spectral_density(*case.arguments, points=2000).value
+    case.grow(monkeypatch, 5)
+    found = spectral_density(*case.arguments, points=2000).value
+    for (grid, density), (other, expected) in zip(found, exact, strict=True):
+        assert_close(torch.trapezoid(density, grid), torch.tensor(1.0).double(), atol=0.02, rtol=0.0)
+        upper = grid > grid[-1] / 2
+        mass, share = torch.trapezoid(density[upper], grid[upper]), torch.trapezoid(expected[upper], other[upper])
+        assert_close(mass, share, atol=1e-4, rtol=1e-2)
+
+
 def test_a_spectrum_of_one_value_is_drawn_too() -> None:
     head = torch.nn.Linear(1, 1, bias=False).double()
     features = torch.ones(3, 1).double()
