@@ -17,10 +17,13 @@ from statistics import median
 from matplotlib.figure import Figure
 
 from fishr.analysis import open_subject
+from fishr.data.sources.image_sets import IMAGE_SETS
 from fishr.diagnostics import hessian_diagonal_distance_scale_free, variance_distance_scale_free
 
 DISTANCES = {"variances": variance_distance_scale_free, "Hessians": hessian_diagonal_distance_scale_free}
-COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")
+# Of each test domain, for color-blind readers too.
+COLORS, MARKERS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7"), "os^D"
+NAMES = [environment.folder.replace("_", " ") for environment in IMAGE_SETS["PACS"].environments]
 
 
 def measured(job: Path, last: dict, data_dir: Path) -> dict[str, float]:
@@ -66,16 +69,21 @@ def main() -> None:
             print(f"  {title}: {'ratio' if ratio else 'difference'} {median(change):.3g} (median), lower in {lower}")
             # A method that combines others has its own penalty's weight under another name.
             weights = [drawn.get("lambda", drawn.get("own_lambda")) for drawn in (runs[method, key][0] for key in keys)]
-            axes.scatter(weights, change, c=[COLORS[key[0] % len(COLORS)] for key in keys], s=14, alpha=0.8)
+            for test, name in enumerate(NAMES):
+                chosen = [index for index, key in enumerate(keys) if key[0] == test]
+                at = [weights[index] for index in chosen], [change[index] for index in chosen]
+                label = name if axes is grid[0][0] else None
+                axes.scatter(*at, c=COLORS[test], marker=MARKERS[test], s=16, alpha=0.8, label=label)
             axes.axhline(1.0 if ratio else 0.0, color="black", linewidth=0.8)
             axes.set_xscale("log")
+            axes.spines[["top", "right"]].set_visible(False)
             if ratio:
                 axes.set_ylim(min(0.6, *change), max(1.1, *change))
-            axes.set_title(f"{title}{': Fishr / ERM' if ratio else ': Fishr − ERM, points'}", fontsize=9, loc="left")
+            whose = "on the test domain" if title == "accuracy" else f"of the {title}"
+            axes.set_title(f"{'distance' if ratio else 'accuracy'} {whose}", fontsize=9, loc="left")
+            axes.set_ylabel(f"{method} / ERM" if ratio else f"{method} − ERM, points")
             axes.set_xlabel(f"weight of {method}")
-    for index, color in enumerate(COLORS):
-        grid[0][0].scatter([], [], color=color, s=14, label=f"test domain {index}")
-    figure.legend(loc="outside lower center", ncols=len(COLORS), frameon=False, fontsize=9)
+    figure.legend(title="test domain", loc="outside lower center", ncols=len(NAMES), frameon=False, fontsize=9)
     figure.savefig(given.out, dpi=130)
 
 
