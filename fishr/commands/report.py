@@ -41,11 +41,21 @@ def report(
 ) -> None:
     """Write one HTML file, which needs no network.
 
-    RUN_OR_FILE is a run folder, or a file of `fishr analyze`, `fishr landscape` or --record-statistics. A run's page
-    has its scores, data, learning curves, confusion matrices, objective and settings, and the analysis and landscapes
-    in its folder. SECOND is shown beside it. An earlier report is replaced; any other file is refused.
+    RUN_OR_FILE is a run folder, a sweep folder, or a file of `fishr analyze`, `fishr landscape` or
+    --record-statistics. A run's page has its scores, data, learning curves, confusion matrices, objective and settings,
+    and the analysis and landscapes in its folder; a sweep's its progress, tables, jobs and failures. SECOND is shown
+    beside it. An earlier report is replaced; any other file is refused.
     """
-    from fishr.reports import analysis_page, comparison_page, load_run_data, run_page, side_by_side, write_page
+    from fishr.reports import (
+        analysis_page,
+        comparison_page,
+        load_run_data,
+        run_page,
+        side_by_side,
+        sweep_page,
+        write_page,
+    )
+    from fishr.sweeps.folder import is_sweep
 
     def known(folder: Path, experiment: "Experiment") -> "RunData | None":
         if no_data:
@@ -60,14 +70,18 @@ def report(
 
     subjects = [subject] if second is None else [subject, second]
     files = {one for one in subjects if one.is_file() or one.with_suffix(".h5").is_file()}
-    experiments = [(one, load_run(one, plugins)) for one in subjects if one not in files]
+    sweeps = {one for one in subjects if is_sweep(one)}
+    experiments = [(one, load_run(one, plugins)) for one in subjects if one not in files | sweeps]
     path = out or (subject / "report.html" if subject.is_dir() else subject.with_suffix(".html"))
     _check(path)
     runs = {folder: (folder, experiment, known(folder, experiment)) for folder, experiment in experiments}
     if len(runs) == 2:
         page = comparison_page(*runs.values())
     else:
-        page, *rest = (analysis_page(one) if one in files else run_page(*runs[one]) for one in subjects)
+        page, *rest = (
+            sweep_page(one) if one in sweeps else analysis_page(one) if one in files else run_page(*runs[one])
+            for one in subjects
+        )
         page = side_by_side(page, rest[0]) if rest else page
     write_page(page, path)
     click.echo(f"report: {path} ({path.stat().st_size / 1e6:.1f} MB)")

@@ -5,6 +5,7 @@ from .data_section import RunData, load_run_data
 from .matrix_chart import matrix_chart
 from .page import Chart, Columns, Facts, Listing, Page, Picture, Section, Table, Text, page_html, write_page
 from .run_page import run_page
+from .sweep_page import sweep_page
 
 __all__ = [
     "Chart",
@@ -28,5 +29,6 @@ __all__ = [
     "point_chart",
     "run_page",
     "side_by_side",
+    "sweep_page",
     "write_page",
 ]

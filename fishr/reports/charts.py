@@ -18,7 +18,7 @@ Number = float | int | None
 Scale = Literal["linear", "log", "symlog"]
 # More points on a line than a wide screen has pixels only enlarge the file.
 _POINTS = 600
-_ZOOM: Mapping[str, Any] = {
+ZOOM: Mapping[str, Any] = {
     "name": "zoom",
     "select": {"type": "interval", "zoom": "wheel![event.ctrlKey || event.metaKey || event.shiftKey]"},
     "bind": "scales",
@@ -101,7 +101,7 @@ def curve_chart(
             encoding["strokeDash"] = {"datum": curve.style, **dashes}
         mark = {"type": "line", "point": len(chosen) == 1, "clip": True}
         layers.append({"mark": mark, "transform": [{"filter": f"isValid(datum.c{index})"}], "encoding": encoding})
-    layers[0]["params"] = [_ZOOM]
+    layers[0]["params"] = [ZOOM]
     labels = [f"{curve.name} ({curve.style})" if len(styles) > 1 else curve.name for curve in curves]
     layers.append(_readout(x_title, dict(zip(columns, labels, strict=True)), form))
     spec = {
@@ -169,7 +169,7 @@ def point_chart(
         ),
     ]
     mark = {"type": "point", "filled": True, "opacity": 0.5, "size": 18, "clip": True}
-    points_layer = {"data": csv_data({"name": names, "x": xs, "y": ys}), "mark": mark, "params": [_ZOOM]}
+    points_layer = {"data": csv_data({"name": names, "x": xs, "y": ys}), "mark": mark, "params": [ZOOM]}
     equal = {
         "data": csv_data({"x": ends, "y": ends}),
         "mark": {"type": "line", "strokeDash": [4, 4], "strokeWidth": 1, "color": "gray", "clip": True},
