@@ -18,7 +18,7 @@ from fishr.errors import InputError
 from fishr.paths import check_writable
 
 if TYPE_CHECKING:
-    from fishr.reports import RunData
+    from fishr.reports import Page, RunData
     from fishr.training import Experiment
 
 
@@ -41,14 +41,17 @@ def report(
 ) -> None:
     """Write one HTML file, which needs no network.
 
-    RUN_OR_FILE is a run folder, a sweep folder, or a file of `fishr analyze`, `fishr landscape` or
-    --record-statistics. A run's page has its scores, data, learning curves, confusion matrices, objective and settings,
-    and the analysis and landscapes in its folder; a sweep's its progress, tables, jobs and failures. SECOND is shown
-    beside it. An earlier report is replaced; any other file is refused.
+    RUN_OR_FILE is a run folder, a sweep folder, or a file of `fishr analyze`, `fishr landscape`, `fishr cache features`
+    or --record-statistics. A run's page has its scores, data, learning curves, confusion matrices, objective and
+    settings, and the analysis and landscapes in its folder; a sweep's its progress, tables, jobs and failures. SECOND
+    is shown beside it. An earlier report is replaced; any other file is refused.
     """
+    from fishr.data.caches.feature_cache import KIND as FEATURES
+    from fishr.data.caches.hdf5 import read_header
     from fishr.reports import (
         analysis_page,
         comparison_page,
+        features_page,
         load_run_data,
         run_page,
         side_by_side,
@@ -70,6 +73,7 @@ def report(
 
     subjects = [subject] if second is None else [subject, second]
     files = {one for one in subjects if one.is_file() or one.with_suffix(".h5").is_file()}
+    features = {one for one in files if one.is_file() and read_header(one).kind == FEATURES}
     sweeps = {one for one in subjects if is_sweep(one)}
     experiments = [(one, load_run(one, plugins)) for one in subjects if one not in files | sweeps]
     path = out or (subject / "report.html" if subject.is_dir() else subject.with_suffix(".html"))
@@ -78,10 +82,15 @@ def report(
     if len(runs) == 2:
         page = comparison_page(*runs.values())
     else:
-        page, *rest = (
-            sweep_page(one) if one in sweeps else analysis_page(one) if one in files else run_page(*runs[one])
-            for one in subjects
-        )
+
+        def page_of(one: Path) -> "Page":
+            if one in sweeps:
+                return sweep_page(one)
+            if one in features:
+                return features_page(one, data_dir, pictures=not no_data, plugins=plugins)
+            return analysis_page(one) if one in files else run_page(*runs[one])
+
+        page, *rest = map(page_of, subjects)
         page = side_by_side(page, rest[0]) if rest else page
     write_page(page, path)
     click.echo(f"report: {path} ({path.stat().st_size / 1e6:.1f} MB)")
