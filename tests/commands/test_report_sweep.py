@@ -39,7 +39,7 @@ def sweep(home):
         value = accuracy(job.test_envs[0], job.hparams_seed, job.trial_seed, job.algorithm)
         scores = {f"env{i}_{split}_acc": value - 0.1 * (split == "in") for i in range(3) for split in ("in", "out")}
         drawn = {"lr": 10.0**-job.hparams_seed, "dropout": 0.5 * job.hparams_seed, "batch_size": 8, "flip": True}
-        drawn |= {"lambda": 1.0 + 99 * job.hparams_seed} if job.algorithm == "Fishr" else {}
+        drawn |= {"lambda": 1.0 + 4 * job.hparams_seed} if job.algorithm == "Fishr" else {}
         (place / "results.jsonl").write_text(json.dumps({"step": 0, "args": args, "hparams": drawn} | scores) + "\n")
         (place / "done").write_text(json.dumps({"seconds": 1800.0, "validation": value, "diverged": None}))
     (folder / "plan.toml").write_text(dumps(plan))
@@ -83,7 +83,7 @@ def test_every_job_is_a_point(sweep, reported):
         assert float(point["validation"]) == pytest.approx(value)
         assert float(point["test"]) == pytest.approx(value - 0.1)
         assert float(point[code["lr"]]) == 10.0**-draw
-        assert point[code["lambda"]] == (f"{1 + 99 * draw}" if point["algorithm"] == "Fishr" else "")
+        assert point[code["lambda"]] == (f"{1 + 4 * draw}" if point["algorithm"] == "Fishr" else "")
 
 
 def test_a_sweep_without_records_has_its_progress(sweep, home, reported):
