@@ -107,7 +107,6 @@ def job_chart(dataset: str, jobs: Sequence[Job], domains: Sequence[str]) -> Char
             ZOOM,
         ],
         "transform": [
-            {"filter": "isValid(datum[horizontal]) && isValid(datum[vertical])"},
             {"filter": f"algorithm_shown == '{_ALL}' || datum.algorithm == algorithm_shown"},
             {"filter": f"domain_shown == '{_ALL}' || datum.domain == domain_shown"},
             {"calculate": "datum[horizontal]", "as": "value"},
