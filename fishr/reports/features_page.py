@@ -111,15 +111,7 @@ def _scatter_section(cache: FeatureCache) -> Section:
 
 
 def principal_components(features: Tensor) -> tuple[Tensor, list[float]]:
-    """Return the first two principal components [n, 2], float64, of features [n, F], and their shares of the variance.
-
-    Example:
-        >>> points, shares = principal_components(torch.tensor([[0.0, 1.0], [4.0, 1.0], [2.0, 2.0], [2.0, 0.0]]))
-        >>> [round(share, 3) for share in shares]
-        [0.8, 0.2]
-        >>> points[:, 0].abs().round(decimals=6).tolist()
-        [2.0, 2.0, 0.0, 0.0]
-    """
+    """Return the first two principal components [n, 2], float64, of features [n, F], and their shares of the variance."""
     centered = features.double() - features.double().mean(0)
     left, values, _ = torch.linalg.svd(centered, full_matrices=False)
     points, total = left[:, :2] * values[:2], float(values.square().sum())
