@@ -111,7 +111,7 @@ def _scatter_section(cache: FeatureCache) -> Section:
 
 
 def principal_components(features: Tensor) -> tuple[Tensor, list[float]]:
-    """Return the first two principal components [n, 2], float64, of features [n, F], and their shares of the variance."""
+    """Return the first two principal components [n, 2] of features [n, F], and their shares of the variance."""
     centered = features.double() - features.double().mean(0)
     left, values, _ = torch.linalg.svd(centered, full_matrices=False)
     points, total = left[:, :2] * values[:2], float(values.square().sum())
