@@ -14,6 +14,7 @@ from fishr.protocols import colored_mnist
 from fishr.protocols.domainbed.job import Job
 from fishr.protocols.domainbed.settings import Settings
 from fishr.training import Experiment, advance, build_model, first_state
+from fishr.training.compute import products
 from fishr.training.model import place
 from fishr.types import DomainBatch
 
@@ -139,7 +140,13 @@ def _published(case: Case, way: str) -> Callable[[], float]:
     state = first_state(experiment, model, len(domains.training))
     place(model, state.parameters, state.buffers)
     # A learning rate of zero, so that it too makes the same step.
-    return published_step(model, batch_of(domains), way, _EMA, _WEIGHT, lr=0.0)
+    step = published_step(model, batch_of(domains), way, _EMA, _WEIGHT, lr=0.0)
+
+    def in_the_same_precision() -> float:
+        with products("ieee"):
+            return step()
+
+    return in_the_same_precision
 
 
 def batch_of(domains: Domains) -> DomainBatch:

@@ -8,6 +8,7 @@ import torch
 from attrs import evolve, field, frozen, has
 from attrs.validators import deep_iterable, optional
 from torch import Tensor, nn
+from torch._C._functorch import is_functorch_wrapped_tensor  # pyright: ignore[reportMissingImports]
 
 from fishr.checks import layer_names, number, whole
 from fishr.errors import InputError
@@ -215,6 +216,8 @@ class FeatureDropout:
 class _Dropout(nn.Dropout):
     def forward(self, input: Tensor) -> Tensor:
         eager = input.device.type == "cpu" and not torch.compiler.is_compiling()
+        # torch 2.11 has no rule under vmap for a view in another type.
+        eager = eager and not is_functorch_wrapped_tensor(input)
         if not self.training or not eager or not input.is_floating_point():
             return super().forward(input)
         return input * dropout_factors(input, self.p)
@@ -226,6 +229,6 @@ def dropout_factors(like: Tensor, rate: float, generator: torch.Generator | None
     dropped, wide = min(round(rate * 2**16), 2**16 - 1), torch.promote_types(like.dtype, torch.float32)
     words = like.new_empty((like.numel() + 3) // 4, dtype=torch.int64).random_(-(2**63), None, generator=generator)
     bits, last = words.view(torch.int16)[: like.numel()].view(like.shape), dropped - 2**15 - 1
-    # 1 above the last that is dropped; clamped, because comparisons are slower and have no rule under vmap.
+    # 1 above the last that is dropped; clamped, because comparisons are slower.
     kept = bits.to(wide).sub_(last).clamp(0, 1)
     return kept.mul_(2**16 / (2**16 - dropped)).to(like.dtype)
