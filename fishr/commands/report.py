@@ -72,7 +72,7 @@ def report(
             return load_run_data(folder, experiment, data_dir, device, show)
 
     subjects = [subject] if second is None else [subject, second]
-    files = {one for one in subjects if one.is_file() or one.with_suffix(".h5").is_file()}
+    files = {one for one in subjects if one.is_file() or _has_figures(one)}
     features = {one for one in files if one.is_file() and read_header(one).kind == FEATURES}
     sweeps = {one for one in subjects if is_sweep(one)}
     experiments = [(one, load_run(one, plugins)) for one in subjects if one not in files | sweeps]
@@ -94,6 +94,12 @@ def report(
         page = side_by_side(page, rest[0]) if rest else page
     write_page(page, path)
     click.echo(f"report: {path} ({path.stat().st_size / 1e6:.1f} MB)")
+
+
+def _has_figures(folder: Path) -> bool:
+    """Return whether a folder has the figures of an analysis beside it, rather than a run or a sweep."""
+    other = any((folder / name).exists() for name in ("config.toml", "plan.toml"))
+    return not other and folder.with_suffix(".h5").is_file()
 
 
 def _check(path: Path) -> None:
