@@ -16,7 +16,7 @@ from fishr.types import Layout
 
 _SAMPLES = 256
 # Products that take the time of an eigenvalue, of ascents and draws of sharpness, and of what is exact; iterations.
-_TOPS, _SHARPNESS, _REST, _ITERATIONS = 12, 60, 20, 20
+_TOPS, _SHARPNESS, _REST, _ITERATIONS = 12, 90, 20, 20
 
 
 def by_products(head: nn.Module, features: Tensor) -> bool:
@@ -44,7 +44,7 @@ def expected_seconds(
     product = (time.perf_counter() - start) / curvature.seen.sizes[0] * sum(sizes)
     draws = estimation.products * estimation.repeats
     products = _REST + _TOPS * (rank + 1) + 2 * estimation.products
-    products += _SHARPNESS if scope == "head" else 2 * draws
+    products += _SHARPNESS if scope == "head" else estimation.repeats * estimation.products
     if curvature.layered is None:
         # Trace and diagonal are estimates too, unless BackPACK has them, and so is the Takeuchi criterion.
         products += (0 if curvature.has_backpack else 2 * draws) + _ITERATIONS * estimation.products
