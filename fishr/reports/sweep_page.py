@@ -133,7 +133,7 @@ def _hyper_parameters(folder: Path) -> dict[JobKey, dict[str, Any]]:
         if line.endswith("\n"):
             record = json.loads(line)
             names = ("dataset", "algorithm", "test_envs", "hparams_seed", "trial_seed")
-            found[JobKey(*(record["args"][name] for name in names))] = record["hparams"]
+            found[JobKey(*(record["args"][name] for name in names))] = record.get("hparams", {})
     return found
 
 

@@ -86,6 +86,17 @@ def test_every_job_is_a_point(sweep, reported):
         assert point[code["lambda"]] == (f"{1 + 4 * draw}" if point["algorithm"] == "Fishr" else "")
 
 
+def test_records_without_hyper_parameters_are_points(sweep, home, reported):
+    """Records may come from a fork of DomainBed."""
+    for path in (home / sweep / "jobs").glob("*/results.jsonl"):
+        line = json.loads(path.read_text())
+        del line["hparams"]
+        path.write_text(json.dumps(line) + "\n")
+    (chart,) = charts(reported(sweep).select_one("#jobs")).values()
+    assert len(rows(chart)) == 23
+    assert chart["params"][0]["bind"]["labels"] == ["validation accuracy"]
+
+
 def test_a_sweep_without_records_has_its_progress(sweep, home, reported):
     for path in (home / sweep / "jobs").glob("*/results.jsonl"):
         path.unlink()
