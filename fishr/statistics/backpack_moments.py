@@ -108,10 +108,10 @@ def recorded_moments(
     with torch.enable_grad(), warnings.catch_warnings():
         # The hooks of a head that the user extended warn too.
         warnings.filterwarnings("ignore", "Full backward hook is firing")
-        # The pass stops at the first chosen layer, and never touches ``.grad``. Others may go through the graph later.
+        # The pass stops at the first chosen layer, and never touches ``.grad``.
         found = ()
         if places:
-            found = torch.autograd.grad(total, places, retain_graph=True, create_graph=graph, allow_unused=True)
+            found = torch.autograd.grad(total, places, create_graph=graph, allow_unused=True)
     # None where the loss does not depend on an output.
     by_place, deltas = iter(cast(Sequence[Tensor | None], found)), dict[str, Tensor | None]()
     for name, call in calls.items():

@@ -23,6 +23,16 @@ def test_a_thread_gets_its_own_memory_again() -> None:
     assert len(workspace(like, 90)) == 90
 
 
+def test_memory_from_inference_mode_serves_outside_of_it() -> None:
+    def add() -> Tensor:
+        with torch.inference_mode():
+            workspace(torch.zeros(1), 5)
+        return workspace(torch.zeros(1), 5).zero_().add_(1)
+
+    with ThreadPoolExecutor(1) as pool:
+        assert torch.equal(pool.submit(add).result(), torch.ones(5))
+
+
 def step(deltas: Tensor, features: Tensor) -> list[Tensor]:
     rows = deltas.clone().requires_grad_(), features.clone().requires_grad_()
     value, _ = linear_gap(*rows, (3, 4), GapRule())
