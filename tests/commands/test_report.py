@@ -221,8 +221,7 @@ def test_two_runs_share_tables_and_charts(measured, other_once, reported):
 
 def test_two_runs_of_one_name_have_their_paths_and_headlines_their_ratio(measured, home, reported):
     shutil.copytree(measured, home / "other" / "measured")
-    # A run is a run whatever file is beside it.
-    shutil.copy(measured / "analysis.h5", "measured.h5")
+    shutil.copy(measured / "analysis.h5", "measured.h5")  # a run is a run whatever file is beside it
     page = reported(measured, home / "other" / "measured", "--no-data")
     assert [cell.text for cell in page.select("#headlines th")][1:3] == ["measured", str(home / "other" / "measured")]
     assert all(row[3] in ("1", "–") for row in tables(page.select_one("#headlines"))[0])
