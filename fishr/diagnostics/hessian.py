@@ -130,8 +130,8 @@ def gradient_of_risk(
     return step, gradient
 
 
-def pulled_back(output: Tensor, step: Tensor, columns: Tensor, batched: bool = True) -> Tensor:
-    """Return v_m · ∂output/∂step for M vectors [M, ...] of the output's shape, as [M, ...]; the graph is kept."""
+def vjps(output: Tensor, step: Tensor, columns: Tensor, batched: bool = True) -> Tensor:
+    """Return the vector–Jacobian products of M vectors [M, ...] of the output's shape, [M, ...]; the graph is kept."""
     if not output.requires_grad:
         return step.new_zeros(len(columns), *step.shape)
     # A single column is faster without vmap, which some layers lack.
@@ -149,6 +149,6 @@ def dense_hessian(head: nn.Module, features: Tensor, labels: Tensor, loss: Loss)
     step, gradient = gradient_of_risk(head, features, labels, loss, len(features))
     # torch cannot batch the passes of recurrent layers.
     several = 1 if has_recurrence(head) else max(1, min(_ROWS, _ELEMENTS // features.numel()))
-    rows = [pulled_back(gradient, step, part) for part in torch.diag(torch.ones_like(step.detach())).split(several)]
+    rows = [vjps(gradient, step, part) for part in torch.diag(torch.ones_like(step.detach())).split(several)]
     matrix = torch.cat(rows)
     return (matrix + matrix.T) / 2

@@ -12,7 +12,7 @@ import torch
 from attrs import evolve, frozen
 from torch import Tensor, nn
 
-from fishr.diagnostics.hessian import Eigenpairs, gradient_of_risk, logits_at, no_step, pulled_back
+from fishr.diagnostics.hessian import Eigenpairs, gradient_of_risk, logits_at, no_step, vjps
 from fishr.diagnostics.logit_curvature import logit_curvature
 from fishr.diagnostics.operators import curvlinops_operator, largest_eigenpairs, quiet, repeated
 from fishr.diagnostics.uncertainty import Estimate, Estimation, averaged
@@ -98,7 +98,7 @@ class OperatorHessian:
         batched, samples = inputs.device.type != "cpu" and not has_recurrence(self.module), len(self.inputs)
         if self.kind == "hessian":
             step, gradient = gradient_of_risk(self.module, inputs, labels, self.loss, samples)
-            return partial(pulled_back, gradient, step, batched=batched)
+            return partial(vjps, gradient, step, batched=batched)
         step = no_step(self.module).requires_grad_()
         with torch.enable_grad():
             logits = logits_at(self.module, inputs, step)
@@ -109,8 +109,8 @@ class OperatorHessian:
         curvature = cache(partial(logit_curvature, self.loss, logits, labels))
 
         def products(columns: Tensor) -> Tensor:
-            curved = curvature().apply(pulled_back(back, u, columns, batched).permute(1, 2, 0)).permute(2, 0, 1)
-            return pulled_back(logits, step, curved / samples, batched)
+            curved = curvature().apply(vjps(back, u, columns, batched).permute(1, 2, 0)).permute(2, 0, 1)
+            return vjps(logits, step, curved / samples, batched)
 
         return products
 
