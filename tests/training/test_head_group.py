@@ -80,13 +80,13 @@ def run_of_method(name, index, head=LINEAR):
     return run_of(index, **(changes | method.changes(hparams)))
 
 
-def together(experiments, states=(None,) * 3, group=None):
+def together(experiments, states=(None,) * 3, group=None, device="cpu"):
     """The events of each run, its failure as the last one; the runs that are behind go first."""
-    group = group or HeadGroup()
+    group, table = group or HeadGroup(), SHARED if device == "cpu" else in_one_table(PLAIN, torch.device(device))
     runs, found, steps = {}, {}, {}
     for index, experiment in enumerate(experiments):
-        shared = attrs.evolve(experiment, data=attrs.evolve(experiment.data, source=lambda seed, data_dir: SHARED))
-        runs[index] = train(shared, state=states[index], by=group.functions(index))
+        shared = attrs.evolve(experiment, data=attrs.evolve(experiment.data, source=lambda seed, data_dir: table))
+        runs[index] = train(shared, device=device, state=states[index], by=group.functions(index))
         started = next(runs[index])
         group.enter(index, started)
         found[index], steps[index] = [], started.state.step
@@ -208,6 +208,17 @@ def test_runs_that_resume_catch_up_and_end_in_the_same_bits():
         ]
         for name, weight in resumed[-1].state.parameters.items():
             assert torch.equal(weight, events[-1].state.parameters[name])
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize(("name", "head"), QUICK)
+def test_a_gpu_trains_as_the_cpu_does(name, head):
+    experiments, group = [run_of_method(name, index, head) for index in range(3)], HeadGroup()
+    for events, expected in zip(together(experiments, group=group, device="cuda"), together(experiments), strict=True):
+        for got, wanted in zip(events, expected, strict=True):
+            if isinstance(got, Stepped):
+                assert numbers_of(got.record) == pytest.approx(numbers_of(wanted.record), rel=1e-3, abs=1e-5)
+    assert programs(group)
 
 
 def test_a_run_that_diverges_leaves_the_others():
