@@ -34,9 +34,7 @@ def save_run_figure(folder: Path) -> Path:
     names = [(score["name"], score["split"]) for score in evaluations[0]["scores"]]
     penalties = _penalties(steps)
     figure = Figure(figsize=(11, 4))
-    # Margins for the labels that these panels have: to fit them takes longer than all else of the drawing.
-    margins = {"left": 0.07, "right": 0.99, "bottom": 0.21 + 0.05 * (len(names) // 5), "top": 0.87, "wspace": 0.2}
-    first, *middle, last = figure.subplots(1, 3 if penalties else 2, sharex=True, gridspec_kw=margins)
+    first, *middle, last = figure.subplots(1, 3 if penalties else 2, sharex=True)
     _risks(first, steps, [name for name, split in names if split == "training"])
     for axes in middle:
         for index, (label, curve) in enumerate(penalties.items()):
@@ -45,7 +43,12 @@ def save_run_figure(folder: Path) -> Path:
         quiet(axes, "penalties without their weights", "step", "")
     _accuracies(last, evaluations, names, " of the averaged weights" if averaged else "")
     heading(figure, literal(name))
-    legend(figure, fitted=False)
+    # Margins for the labels that these panels have: to fit them takes longer than all else of the drawing.
+    below = 0.55 + 0.22 * legend(figure, fitted=False)
+    figure.set_figheight(3.4 + below)
+    figure.subplots_adjust(
+        left=0.07, right=0.99, bottom=below / (3.4 + below), top=1 - 0.52 / (3.4 + below), wspace=0.2
+    )
     return save(figure, folder / FIGURE)
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from io import BytesIO
+from math import ceil
 from pathlib import Path
 from typing import Any, Literal
 
@@ -72,23 +73,25 @@ def heading(figure: Figure, text: str) -> None:
     figure.suptitle(text, fontsize=12, fontweight="bold", x=0.01, ha="left")
 
 
-def legend(figure: Figure, title: str = "", *, fitted: bool = True) -> None:
-    """Explain all panels below them, each label once, in as many columns as there is room for."""
+def legend(figure: Figure, title: str = "", *, fitted: bool = True) -> int:
+    """Explain all panels below them, each label once, in as many columns as there is room for; return the rows."""
     found = dict[str, Any]()
     for axes in figure.axes:
         handles, labels = axes.get_legend_handles_labels()
         found |= zip(labels, handles, strict=True)
-    columns = int(figure.get_figwidth() / (0.075 * max(map(len, found), default=1) + 0.6))
+    room = int(figure.get_figwidth() / (0.075 * max(map(len, found), default=1) + 0.6))
+    columns = max(1, min(room, len(found)))
     figure.legend(
         found.values(),
         found.keys(),
         loc="outside lower center" if fitted else "lower center",
-        ncols=max(1, min(columns, len(found))),
+        ncols=columns,
         frameon=False,
         fontsize=9,
         title=title,
         title_fontsize=9,
     )
+    return ceil(len(found) / columns)
 
 
 def save(figure: Figure, path: Path, **metadata: str) -> Path:

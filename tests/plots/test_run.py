@@ -140,6 +140,17 @@ def test_negative_terms_have_a_place(draw):
     assert (left.get_yscale(), middle.get_yscale()) == ("log", "symlog")
 
 
+@pytest.mark.parametrize("count", [1, 14])
+def test_the_legend_is_below_the_panels(draw, count):
+    names = [f"an environment of a long name {index}" for index in range(count)]
+    score = {"split": "evaluation", "samples": 4, "accuracy": 0.5, "loss": 1.0}
+    figure = draw([_step(0), _step(1), {"step": 2, "scores": [score | {"name": name} for name in names]}])
+    figure.draw_without_rendering()
+    legend = figure.legends[0].get_window_extent()
+    assert legend.y0 >= 0
+    assert legend.y1 <= min(axes.xaxis.label.get_window_extent().y0 for axes in figure.axes)
+
+
 def test_a_run_of_one_step_is_visible(draw):
     figure = draw([_step(0), _evaluation(1)])
     assert {line.get_marker() for axes in figure.axes for line in axes.get_lines()} == {"o"}
