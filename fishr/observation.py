@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import nullcontext
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from attrs import evolve, frozen
@@ -28,10 +28,12 @@ from fishr.statistics.moments import (
     resolve_route,
 )
 from fishr.statistics.pure_forward import check_features, checked_rows, twin
-from fishr.statistics.recorded_calls import Recording
 from fishr.statistics.twice_differentiable import double_backward_kernels
 from fishr.tensor_trees import each_tensor
 from fishr.types import HEAD, DomainBatch, GradientMoments, Layout, chained
+
+if TYPE_CHECKING:
+    from fishr.statistics.recorded_calls import Recording
 
 T = TypeVar("T", Tensor, GradientMoments)
 
@@ -259,7 +261,7 @@ class Observation(ObservedSamples):
             return features_of(self.featurizer, inputs, self.batch.sizes)
 
     @lazy
-    def _recording(self) -> Recording | None:
+    def _recording(self) -> "Recording | None":
         """Calls of the chosen layers while features and logits are computed, if moments can use the same graph."""
         inputs, featurizer = self.batch.inputs, self.featurizer
         plain = self.given is None and self.graph and self.route in ("auto", "backpack") and self.layers != HEAD

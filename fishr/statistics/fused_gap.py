@@ -7,6 +7,7 @@ Factors that differ by domain multiply the rows, which are few. Of several ranks
 they are fewer. ``linear_moments`` and ``distance_to_mean`` are the same in plain steps.
 """
 
+import threading
 from collections.abc import Iterator
 from math import prod
 from typing import Any
@@ -24,7 +25,6 @@ from fishr.statistics.distances import distance_to_mean, divisor
 from fishr.statistics.gap_samples import Samples, batched_over_heads
 from fishr.statistics.linear_head import linear_moments
 from fishr.statistics.merge import moments_over_ranks, with_missing
-from fishr.statistics.workspace import workspace
 
 # Elements of a block (domains × classes × features), and of the rows (samples × features) read for it at a time:
 # measured best on a CPU; a GPU wants few large kernels.
@@ -32,6 +32,8 @@ _BLOCK = {"cpu": 1 << 20, "cuda": 1 << 26}
 _ROWS = {"cpu": 1 << 19, "cuda": 1 << 26}
 # Least classes and features of a block: reading its inputs must cost little beside its products.
 _SIDE = 128
+# Memory for intermediate results that a thread uses again in its next call.
+_OF_THREAD = threading.local()
 
 
 @traceable
@@ -144,6 +146,21 @@ def _blocks(deltas: Tensor, features: Tensor, rule: GapRule) -> Iterator[_Block]
         # A buffer of its own: the only block of the weight may be kept.
         out = features.new_empty(layers, domains, *whole)
         yield _Block(deltas, ones, ones, everything, slice(0, outputs), slice(0, 1), outputs * width, whole, out)
+
+
+def workspace(like: Tensor, elements: int) -> Tensor:
+    """Return uninitialized memory [elements] of a tensor's type and device, until the thread's next call."""
+    # On a CPU the system clears each fresh page before its first use, which takes longer than a product writes it; a
+    # GPU has an allocator that keeps what is freed.
+    if type(like) is not Tensor or like.device.type != "cpu":
+        return like.new_empty(elements)
+    held: dict[torch.dtype, Tensor] = vars(_OF_THREAD).setdefault("held", {})
+    known = held.get(like.dtype)
+    if known is None or len(known) < elements:
+        # One of inference mode could not be written outside of it.
+        with torch.inference_mode(False):
+            known = held[like.dtype] = torch.empty(elements, dtype=like.dtype)
+    return known[:elements]
 
 
 def _sums(

@@ -1,6 +1,6 @@
 """Per-domain moments and Gram matrix of per-sample gradients, by the fastest exact route."""
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor, nn
@@ -18,9 +18,11 @@ from fishr.statistics.functional_moments import (
 )
 from fishr.statistics.linear_head import has_bias, is_plain_linear, linear_deltas, linear_gram, linear_moments
 from fishr.statistics.pure_forward import check_features, is_compiled, refuse_module
-from fishr.statistics.recorded_calls import Recording
 from fishr.statistics.twice_differentiable import has_recurrence
 from fishr.types import GradientMoments, Layout
+
+if TYPE_CHECKING:
+    from fishr.statistics.recorded_calls import Recording
 
 Route = Literal["auto", "closed_form", "backpack", "functional"]
 
@@ -100,7 +102,7 @@ def gradient_moments(
         return functional_moments(head, features, labels, sizes, loss, dtype, layers)
 
 
-def recording_of(module: nn.Module, layers: tuple[str, ...], inputs: Tensor) -> Recording | None:
+def recording_of(module: nn.Module, layers: tuple[str, ...], inputs: Tensor) -> "Recording | None":
     """Return what records a pass of a module for ``recorded_moments``; None where moments take a pass of their own."""
     layout = Layout.of(module, layers)
     narrow = torch.is_autocast_enabled(inputs.device.type) or at_least_float32(inputs).dtype != inputs.dtype
@@ -110,12 +112,14 @@ def recording_of(module: nn.Module, layers: tuple[str, ...], inputs: Tensor) -> 
         refuse_unsupported(module, layout.names, graph=True)
     except NoFormula:
         return None
+    from fishr.statistics.recorded_calls import Recording
+
     return Recording(module, layout)
 
 
 @uncompiled
 def moments_of_recording(
-    recording: Recording, inputs: Tensor, losses: Tensor, sizes: tuple[int, ...]
+    recording: "Recording", inputs: Tensor, losses: Tensor, sizes: tuple[int, ...]
 ) -> GradientMoments | None:
     """Return the moments from the graph of a recorded pass from inputs to losses; None where it has no formula."""
     refuse_module(recording.module)

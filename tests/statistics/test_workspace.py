@@ -9,8 +9,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from fishr.statistics import fused_gap
-from fishr.statistics.fused_gap import GapRule, linear_gap
-from fishr.statistics.workspace import workspace
+from fishr.statistics.fused_gap import GapRule, linear_gap, workspace
 
 
 def test_a_thread_gets_its_own_memory_again() -> None:
