@@ -19,7 +19,7 @@ from fishr.landscape import load_surface
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).resolve().parents[2]
-PLANE = ["contours", "inconsistency", "surface"]
+PLANE = ["contours", "inconsistency"]
 # Each domain is a panel of each figure.
 TWO = ("--domains", "flip 0.1", "--domains", "gray")
 
@@ -210,8 +210,8 @@ def test_what_cannot_be_used_is_refused_in_a_line(runs, refused, name):
 def test_nothing_of_others_is_overwritten(runs, call, refused):
     assert call("landscape", "one", "--grid", 3, *TWO).code == 0
     refused(runs, ["landscape", "one", "--grid", 5, *TWO], "holds another landscape; choose another name")
-    Path("mine-surface.png").write_bytes(b"somebody's")
-    refused(runs, ["landscape", "one", "--grid", 3, "-o", "mine.h5", *TWO], "mine-surface.png: exists already")
+    Path("mine-contours.png").write_bytes(b"somebody's")
+    refused(runs, ["landscape", "one", "--grid", 3, "-o", "mine.h5", *TWO], "mine-contours.png: exists already")
 
 
 def test_a_flipped_byte_is_noticed(runs, call, refused):
