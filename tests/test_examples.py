@@ -155,7 +155,7 @@ def test_local_weights_are_matched_by_order_and_some_stay(tmp_path: Path) -> Non
 @pytest.mark.filterwarnings("ignore:.*are matched by order:UserWarning")
 @pytest.mark.parametrize(
     ("name", "jobs", "algorithms"),
-    [("linear", 4560, ()), ("mlp", 4080, ("FishrFree", "RSC")), ("blocks", 152, ("DANN", "FishrFreeSWAD"))],
+    [("linear", 4560, ()), ("mlp", 4080, ("FishrFree", "RSC")), ("blocks", 228, ("DANN", "FishrFreeSWAD"))],
 )
 def test_the_plans_of_pacs_run_in_small(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, jobs: int, algorithms: tuple[str, ...]
