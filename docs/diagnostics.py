@@ -7,39 +7,45 @@ from fishr.diagnostics.registry import SECTIONS, Entry, diagnostics
 PAGE = Path(__file__).with_suffix(".md")
 HEAD = """# Diagnostics
 
-`fishr.diagnostics.measure` returns the quantities of a head, `measure_network` those of a whole network (marked
-*network*); `fishr analyze` prints both. Quantities of risks on a grid belong to a landscape (`fishr landscape`). Each
-is also a function of its own, such as `fishr.diagnostics.hessian_trace(head, features, labels, sizes)`.
-[What the diagnostics mean](reading-diagnostics.md) says which ones to read first.
+For readers who look up a quantity: its formula, unit, route and source. [What the diagnostics
+mean](reading-diagnostics.md) says which ones to read first.
 
-R_e is the mean loss of domain e at the weights θ, g_e = ∇R_e its gradient, C_e the covariance of the per-sample
-gradients g_n, v_e = diag C_e, H_e = ∇²R_e the Hessian and h_e its diagonal, all by the head's P parameters; A and B are
-two of the K domains. A quantity without the axis "domain" is of the training domains together. A quantity that is not
-exact has an error: twice the error covers the exact value in about 95 of 100 seeds.
+`fishr analyze` prints the quantities of a head, and with `--network` also those of the whole network (marked
+*network*). `fishr landscape` prints those of risks on a grid. `fishr analyze --explain gradient_norm` prints an entry
+of this page. In Python, `fishr.diagnostics.measure` and `measure_network` return them, and each is a function of its
+own, such as `fishr.diagnostics.hessian_trace(head, features, labels, sizes)`.
 
-For cross-entropy and logistic losses the Fisher, with labels drawn from the model, is the Gauss-Newton matrix, and for
-a linear head also the Hessian, exactly. The empirical Fisher and C use the data's labels, so that their agreement with
-the Hessian is empirical: read the cosine beside the distance. Sharpness often fails to predict the error on other
-domains, or predicts it inversely: it is a description, not a score. Head Hessians are rank-deficient; they are inverted
-on their range, with the ridge in the route.
+## Notation and conventions
 
-A Hessian is held whole up to 2048 parameters. Of larger heads that are not linear it is known by its products with
-vectors: the graph of the gradient is kept, and each product is one pass through it. Eigenvalues iterate in float32
-until their residuals are at most `tolerance` times the largest eigenvalue (0.001 by default; below 0.0001 in the head's
-own type); the values and residuals themselves come from products in the head's own type. The residual is the error: an
-eigenvalue is that near, and the value of one that stands apart is far nearer. `fishr analyze` takes 20 eigenvalues of
-small and of linear heads, and 5 of large ones and of networks; `--eigenvalues` and `--tolerance` change both. Norms and
-inner products of such Hessians are exact on the span of all domains' top eigenvectors, up to 5 of each, and random
-vectors estimate the rest, so that the few large eigenvalues do not scatter them.
+- R_e is the mean loss of domain e at the weights θ, and g_e = ∇R_e its gradient. C_e is the covariance of the
+  per-sample gradients g_n, and v_e = diag C_e. H_e = ∇²R_e is the Hessian, and h_e its diagonal. Derivatives are with
+  respect to the P parameters of the head. A and B are two of the K domains.
+- A quantity without the axis "domain" is one value for all training domains.
+- A quantity that is not exact has an error: the exact value is within twice the error for about 95 of 100 seeds.
+- For cross-entropy and logistic losses the Fisher, whose labels are drawn from the model, equals the Gauss-Newton
+  matrix, and for a linear head also the Hessian. The empirical Fisher and C use the labels of the data, so they need
+  not agree with the Hessian: read the cosine beside the distance.
+- Sharpness often fails to predict the error on other domains, or predicts the opposite. It is a description, not a
+  score.
 
-Where H must be inverted, the Gauss-Newton matrix G stands for it, as no Cholesky factor copes with negative
-eigenvalues. If all parameters belong to `nn.Linear` layers, each called once on [n, i], the Jacobian of output c on
-sample n by the weight of a layer is an outer product δ_n^c h_nᵀ, and G follows from these factors: its diagonal, the
-whole matrix (up to 2²⁷ numbers in all domains together), and the Gram matrix of the Jacobians (up to 4096 samples times
-outputs), with which tr((G + r)⁻¹C) is exact. Everything else is solved by block conjugate gradients.
+## How Hessians are computed
 
-`fishr analyze --explain gradient_norm` prints an entry of this page. The page is generated:
-`python docs/diagnostics.py`.
+- **Up to 2048 parameters** the Hessian is computed as a whole matrix.
+- **Linear heads** have closed forms of any size.
+- **Larger heads that are not linear, and networks**, use products of the Hessian with vectors: the graph of the
+  gradient is kept, and each product is one backward pass.
+- **Eigenvalues** iterate in float32 until their residuals are at most `tolerance` (default 0.001) times the largest
+  eigenvalue; with a tolerance below 0.0001 they iterate in the type of the head. The residual is the printed error.
+  `fishr analyze` computes 20 eigenvalues of small and of linear heads, and 5 of large ones and of networks;
+  `--eigenvalues` and `--tolerance` change this.
+- **Norms and inner products** of large Hessians are exact on the span of up to 5 top eigenvectors of each domain.
+  Random vectors estimate the rest.
+- **Inverses.** Hessians of heads are singular. They are inverted on their range, with a ridge that the route names.
+  For large heads the Gauss-Newton matrix G takes the place of H, because a Cholesky factor needs eigenvalues that are
+  not negative. If all parameters belong to `nn.Linear` layers that are called once, G follows from their inputs and
+  the derivatives of their outputs: its diagonal, the whole matrix (up to 2²⁷ numbers in all domains together), and
+  the Gram matrix of the Jacobians (up to 4096 samples times outputs), with which tr((G + r)⁻¹C) is exact. Otherwise
+  block conjugate gradients solve with G.
 """
 
 
