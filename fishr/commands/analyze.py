@@ -40,7 +40,7 @@ def _explain(context: click.Context, _: click.Parameter, row: str | None) -> Non
 @click.option("-o", "--out", type=PATH, help="HDF5 result (default: RUN/analysis.h5 or FILE.analysis.h5).")
 @click.option("--figures", type=PATH, help="Folder of the figures (default: beside the result).")
 @click.option("--samples", type=click.IntRange(min=2), metavar="N", help="Most samples of each domain (default: all).")
-@click.option("--seed", type=SEED, default=0, help="Seed of the draw of samples.")
+@click.option("--seed", type=SEED, default=0, metavar="N", help="Seed of the draw of samples.")
 @click.option(
     "--network", is_flag=True, help="Also measure the whole network; for runs only, a minute or more if it is large."
 )
@@ -49,12 +49,13 @@ def _explain(context: click.Context, _: click.Parameter, row: str | None) -> Non
     "rank",
     type=COUNT,
     metavar="N",
-    help="Of each Hessian (default: 20; 5 of large heads and networks).",
+    help="Eigenvalues of each Hessian (default: 20; 5 of large heads and networks).",
 )
 @click.option(
     "--tolerance",
     type=click.FloatRange(0, 1, max_open=True),
     default=1e-3,
+    metavar="X",
     show_default=True,
     help="Largest residual of these eigenvalues in large heads and networks, as a share of the largest of them.",
 )
@@ -84,10 +85,12 @@ def analyze(
 ) -> None:
     """Measure the gradients, Fisher and Hessian of a head on each domain and between domains.
 
-    RUN_OR_FILE is a run folder, whose last checkpoint is measured, or a cache of features or gradients. SECOND is
-    shown beside it, with the ratio of each headline number; figures are then drawn only with --figures. Repeating an
-    analysis replaces its result; another analysis is refused unless --replace. A run's statistics.h5 is shown over its
-    steps, and nothing else is measured.
+    RUN_OR_FILE is a run folder, whose last checkpoint is measured, or a cache of features or gradients. With SECOND,
+    both are shown side by side, with the ratio of each headline number; figures are then drawn only with --figures.
+
+    Repeating an analysis replaces its result. The result of another analysis is replaced only with --replace.
+
+    RUN_OR_FILE may also be a run's statistics.h5, whose distances are then shown over the steps.
     """
     with loading():
         from fishr.analysis import (

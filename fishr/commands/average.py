@@ -17,14 +17,16 @@ if TYPE_CHECKING:
 @click.command(**about("Average the weights of several runs.", "average runs/a runs/b runs/c --out runs/soup"))
 @click.argument("runs", type=PATH, metavar="RUN_OR_SWEEP...", nargs=-1, required=True)
 @click.option("-o", "--out", type=PATH, required=True, metavar="FOLDER", help="New folder of the mean.")
-@choice_option("--soup", words=["uniform", "greedy"], help="Of all runs, or of those that keep up validation accuracy.")
-@click.option(
-    "--alpha", type=float, metavar="A", help="WiSE-FT of RUN or of START END: (1 - A) first + A last weights."
+@choice_option(
+    "--soup", words=["uniform", "greedy"], help="Mean of all runs, or of those that do not lower validation accuracy."
 )
-@click.option("--dataset", metavar="NAME", help="Of the jobs of a sweep.")
-@click.option("--algorithm", "algorithms", multiple=True, metavar="NAME", help="Of the jobs of a sweep; repeatable.")
-@click.option("--test-env", "test_envs", type=SEED, multiple=True, metavar="N", help="Likewise; repeatable.")
-@click.option("--trial-seed", type=SEED, metavar="N", help="Likewise.")
+@click.option(
+    "--alpha", type=float, metavar="A", help="WiSE-FT: (1 - A) first + A last weights, of RUN or between two runs."
+)
+@click.option("--dataset", metavar="NAME", help="Only jobs of a sweep on this data set.")
+@click.option("--algorithm", "algorithms", multiple=True, metavar="NAME", help="Only jobs with it; repeatable.")
+@click.option("--test-env", "test_envs", type=SEED, multiple=True, metavar="N", help="Only jobs with it; repeatable.")
+@click.option("--trial-seed", type=SEED, metavar="N", help="Only jobs with it.")
 @run_options
 def average(
     runs: tuple[Path, ...],
@@ -42,11 +44,11 @@ def average(
 ) -> None:
     """Average the last weights of runs of one architecture that began at the same weights.
 
-    FOLDER is used like a run's by evaluate, predict, export, analyze and a featurizer Frozen. The greedy soup tries
-    the runs from the most accurate one down and keeps those that do not lower the accuracy on the held-out parts of
-    the training environments; it alone reads data.
+    evaluate, predict, export, analyze and the featurizer Frozen accept FOLDER like that of a run. The greedy soup tries
+    the runs from the most accurate one down, and keeps those that do not lower the accuracy on the held-out parts of
+    the training environments; only it reads data.
 
-    Of a sweep that keeps weights, all jobs that are done are taken, or those that the options name.
+    With a sweep that keeps weights, all finished jobs are averaged, or those that the options select.
     """
     with loading():
         import attrs

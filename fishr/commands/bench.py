@@ -32,9 +32,9 @@ def bench() -> None:
 @image_source_argument
 @click.option("--cache", type=FILE, help="File of `fishr cache images` with the same images, measured too.")
 @image_size_option
-@click.option("--batch", type=COUNT, default=32, help="Images of each environment in a batch.")
+@click.option("--batch", type=COUNT, default=32, metavar="N", help="Images of each environment in a batch.")
 @click.option("--rows", type=COUNT, default=500, metavar="N", help="Largest number of images of each environment.")
-@click.option("--rounds", type=click.IntRange(2, 1000), default=5, help="Turns of each way.")
+@click.option("--rounds", type=click.IntRange(2, 1000), default=5, metavar="N", help="Turns of each way.")
 @click.option("--workers", type=COUNT, metavar="N", help="Threads for reading and CPU computation (default: torch's).")
 @device_option
 @data_dir_option

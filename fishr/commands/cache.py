@@ -41,7 +41,11 @@ chunk_option = click.option(
 )
 
 
-@click.group(**about("Write features, gradients and images to HDF5 files.", "cache features runs/fishr -o features.h5"))
+@click.group(
+    **about(
+        "Write features, gradients and images to HDF5 files.", "cache features runs/fishr -o features.h5", click.Group
+    )
+)
 def cache() -> None:
     """Write features, gradients and images to HDF5 files, which need neither the data nor the network."""
 
@@ -50,19 +54,21 @@ def cache() -> None:
 @click.argument("source", metavar="RUN_OR_RECIPE")
 @out_option
 @choice_option("--dtype", words=["float32", "float16"], help="Type of the stored features; float16 halves the file.")
-@click.option("--at", metavar="LAYER", help="Keep the outputs of this layer of the featurizer instead, e.g. blocks.4.")
+@click.option("--at", metavar="LAYER", help="Store the outputs of this layer of the featurizer, e.g. blocks.4.")
 @domain_option
 @chunk_option
 @experiment_options
 def features(source: str, out: Path, dtype: Any, at: str | None, style: str, **options: Any) -> None:
     """Compute features, logits and labels of each domain once, part by part.
 
-    With --at, the file has the outputs of a layer, and `fishr train --on-features` trains the layers above it and the
-    head. LAYER is a name in the featurizer, or its end where that is unique.
-
     RUN_OR_RECIPE is a run folder, whose last checkpoint has the weights, or a recipe or TOML file, for the first
-    weights of its seed. After a kill, the same command resumes. An existing file made of the same settings is kept; one
-    made of other settings is refused with the first setting that differs.
+    weights of its seed. `fishr train --on-features` then trains the head alone.
+
+    With --at, the file has the outputs of a layer, and `fishr train --on-features` trains the layers above it and the
+    head. LAYER is a name in the featurizer, or the end of a name if that is unique.
+
+    After an interruption, the same command resumes. An existing file of the same settings is kept; one of other
+    settings is refused, with the first setting that differs.
     """
     with loading():
         from fishr.analysis.cache_writing import cache_features, featured_experiment
@@ -87,11 +93,11 @@ def features(source: str, out: Path, dtype: Any, at: str | None, style: str, **o
 @chunk_option
 @experiment_options
 def gradients(source: str, out: Path, per_sample: bool, style: str, **options: Any) -> None:
-    """Write what the head's gradient statistics are computed from.
+    """Write the gradient statistics of a head, or the numbers that give them.
 
-    For a linear head these are its factors, features and the loss's derivative by the logits, which give every
-    per-sample gradient; for other heads means and variances in each domain. RUN_OR_FILE is a run folder, a feature
-    cache (other options then do not apply), a recipe or a TOML file.
+    For a linear head these are factors, features and the derivatives of the loss by the logits, which give every
+    per-sample gradient; for other heads they are means and variances in each domain. RUN_OR_FILE is a run folder, a
+    feature cache (which allows no other settings), a recipe or a TOML file.
     """
     with loading():
         from fishr.analysis.cache_writing import cache_gradients, featured_cache, featured_experiment

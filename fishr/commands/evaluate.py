@@ -21,16 +21,16 @@ if TYPE_CHECKING:
     "sources",
     multiple=True,
     metavar="SOURCE",
-    help="What to score it on, see above (default: all domains of its own data); repeatable.",
+    help="Data to score it on, see above (default: all domains of its own data); repeatable.",
 )
 @click.option(
     "--columns",
     metavar="PATH,LABEL[,DOMAIN]",
     help="Columns of a list (default: path, label or class, and domain or environment if there is one).",
 )
-@click.option("-o", "--out", type=PATH, metavar="FILE.json", help="New file of all figures.")
+@click.option("-o", "--out", type=PATH, metavar="FILE.json", help="New file of all numbers.")
 @click.option("--resamples", type=SEED, default=1000, metavar="N", help="Resamples of the intervals; 0: no intervals.")
-@click.option("--seed", type=SEED, default=0, help="Seed of the resamples.")
+@click.option("--seed", type=SEED, default=0, metavar="N", help="Seed of the resamples.")
 @click.option("--per-class", is_flag=True, help="Show each class and the confusion matrix; JSON has them always.")
 @run_options
 def evaluate(
@@ -50,8 +50,8 @@ def evaluate(
 
     SOURCE is a folder CLASS/IMAGE (one domain) or DOMAIN/CLASS/IMAGE, a data set of `fishr data list`, a .csv, .json or
     .jsonl of images, a file of `fishr cache images`, for runs on features one of `fishr cache features`, an .npz with
-    inputs and labels, the TOML file of an experiment for its data, or a domain or environment of the run's own data by
-    its name. Files are matched to the run's classes by the classes' names, and need none of the run's own data.
+    inputs and labels, the TOML file of an experiment for its data, or the name of a domain or environment of the run's
+    own data. Classes are matched by their names. With files, the run's own data are not needed.
     """
     with loading():
         from fishr.commands.score_tables import class_tables, result_table

@@ -21,7 +21,7 @@ from fishr.commands.shared import FILE, PATH, about, choice_option, loading, plu
 def export(run: Path, out: Path, form: Any, plugins: tuple[str, ...]) -> None:
     """Write the weights of a run, or its network as a program, and a model card beside them.
 
-    Weights have the names of torchvision's or timm's network, which loads them strictly; other networks have our own
+    Weights have the names of torchvision's or timm's network, which loads them strictly; other networks have fishr's
     names. The card is FILE with the suffix .md: data, method, settings, accuracy of each domain, versions.
     """
     with loading():

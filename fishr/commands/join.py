@@ -16,15 +16,15 @@ from fishr.commands.shared import PATH, about, data_dir_option, loading, plugin_
     "--below",
     type=PATH,
     metavar="RUN",
-    help="Run that the outputs were cached of (default: the file's network has its own first weights).",
+    help="Run from which the outputs were cached (default: the file's network with its first weights).",
 )
 @data_dir_option
 @plugin_option
 def join(run: Path, out: Path, below: Path | None, data_dir: Path | None, plugins: tuple[str, ...]) -> None:
-    """Write a run on cached features or activations as one network from the inputs that they were computed from.
+    """Join a run on cached features or activations with the network that computed them.
 
-    FOLDER is used like a run's by evaluate, predict, export, analyze and a featurizer Frozen. The cached file and the
-    data that it was computed from must be there: the one tells the network, the other the shape of an input.
+    evaluate, predict, export, analyze and the featurizer Frozen accept FOLDER like that of a run. The cached file and
+    its data must be there: the file names the network, and the data give the shape of an input.
     """
     with loading():
         from fishr.inference import join_layers

@@ -26,15 +26,15 @@ KINDS = ("random", "pca", "checkpoints", "eigen", "gradients", "line", "interpol
     "--directions", "kind", type=click.Choice(KINDS), help="Directions (default: random; with SECOND, interpolation)."
 )
 @click.option("--grid", default="51", metavar="N[xM]", help="Points of each axis, such as 51x31.")
-@click.option("--span", type=float, default=1.0, help="Reach of the axes from the weights.")
+@click.option("--span", type=float, default=1.0, metavar="X", help="Reach of the axes from the weights.")
 @repeatable_option("--domains", metavar="NAME", help="A domain to evaluate (default: all)")
 @repeatable_option("--of", metavar="NAME", help="Domain of the eigenvectors, or each of the two of the gradients")
 @click.option(
     "--parameters", type=click.Choice(["head", "all"]), help="Parameters that move (default: head; of two runs, all)."
 )
-@click.option("--seed", type=SEED, default=0, help="Seed of random directions.")
-@click.option("--lines", type=COUNT, default=5, help="Number of lines, for line directions.")
-@click.option("--epsilon", type=float, default=0.1, help="ε of inconsistency and level sets, loss.")
+@click.option("--seed", type=SEED, default=0, metavar="N", help="Seed of random directions.")
+@click.option("--lines", type=COUNT, default=5, metavar="N", help="Number of lines, for line directions.")
+@click.option("--epsilon", type=float, default=0.1, metavar="X", help="ε of inconsistency and level sets, loss.")
 @click.option("--animate", is_flag=True, help="Also draw a GIF over the kept checkpoints of the run.")
 @click.option("-o", "--out", type=PATH, help="HDF5 file (default: RUN/landscape-KIND.h5).")
 @run_options
@@ -57,8 +57,8 @@ def landscape(
 ) -> None:
     """Evaluate every domain's risk on a line or plane through weight space, into an HDF5 file with figures beside it.
 
-    RUN_OR_FILE is a run folder, or a cache of features. SECOND gives the line between the two runs' weights. After a
-    kill, the same command resumes; when finished, it draws the figures again.
+    RUN_OR_FILE is a run folder, or a cache of features. With SECOND, the line goes from the weights of one run to
+    those of the other. After an interruption, the same command resumes; when finished, it draws the figures again.
     """
     with loading():
         from fishr.analysis.landscape_evaluation import evaluate_plan, is_finished

@@ -15,28 +15,28 @@ from fishr.errors import RunFailed
 @click.option("-o", "--out", type=FILE, required=True, help="File to write; it must not exist.")
 @click.option(
     "--as",
-    "style",
+    "form",
     type=click.Choice(["csv", "parquet"]),
     help="Format of the file (default: parquet if its name ends so, else csv).",
 )
 @device_option
 @plugin_option
-def predict(run: Path, images: tuple[Path, ...], out: Path, style: Any, device: str, plugins: tuple[str, ...]) -> None:
+def predict(run: Path, images: tuple[Path, ...], out: Path, form: Any, device: str, plugins: tuple[str, ...]) -> None:
     """Write path, predicted class and the probability of each class for images of any size.
 
-    The images go through the preprocessing that the run's evaluation images had; the run's data are not read. Folders
-    are searched for images at any depth. Files that cannot be read are named at the end, and the exit code is then 1.
+    The images get the preprocessing of the run's evaluation images; the run's data are not read. Folders are searched
+    for images at any depth. Files that cannot be read are named at the end, and the exit code is then 1.
     """
     with loading():
         from fishr.inference import image_files, load_model, write_predictions
         from fishr.inference.prediction_files import check_new
 
     check_new(out)
-    style = style or ("parquet" if out.suffix == ".parquet" else "csv")
+    form = form or ("parquet" if out.suffix == ".parquet" else "csv")
     model = load_model(run, device=device, plugins=plugins)
     total = sum(1 for _ in image_files(images))
     with progress_bar(f"{out}: interrupted; nothing was written", total=total, unit="image") as bar:
-        written = write_predictions(model, images, out, style, bar.update)
+        written = write_predictions(model, images, out, form, bar.update)
     click.echo(f"predictions: {out} ({written.images} images)")
     if written.unreadable:
         named = ", ".join(f"{one.path} ({one.reason})" for one in written.first)

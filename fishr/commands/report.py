@@ -39,12 +39,12 @@ def report(
     device: str,
     plugins: tuple[str, ...],
 ) -> None:
-    """Write one HTML file, which needs no network.
+    """Write a page for a browser: one HTML file, which needs no network.
 
     RUN_OR_FILE is a run folder, a sweep folder, or a file of `fishr analyze`, `fishr landscape`, `fishr cache features`
     or --record-statistics. A run's page has its scores, data, learning curves, confusion matrices, objective and
-    settings, and the analysis and landscapes in its folder; a sweep's its progress, tables, jobs and failures. SECOND
-    is shown beside it. An earlier report is replaced; any other file is refused.
+    settings, and the analysis and landscapes in its folder. A sweep's page has its progress, tables, jobs and failures.
+    With SECOND, the page compares two runs. An earlier report is replaced; any other file is refused.
     """
     from fishr.data.caches.feature_cache import KIND as FEATURES
     from fishr.data.caches.hdf5 import read_header

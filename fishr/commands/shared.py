@@ -24,6 +24,19 @@ if TYPE_CHECKING:
 _DELAY, _LINE = 2.0, 10.0
 _FORMAT = "{desc}: {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}{postfix}]"
 Command = TypeVar("Command", bound=Callable[..., Any])
+# Sections of options in a command's help, by the names of parameters.
+_SECTIONS = {
+    "Jobs of the benchmark": (
+        "benchmark",
+        "dataset",
+        "algorithm",
+        "algorithms",
+        "test_envs",
+        "hparams_seed",
+        "trial_seed",
+    ),
+    "Options of many commands": ("data_dir", "device", "style", "logs", "overrides", "plugins"),
+}
 
 
 class _PathType(click.ParamType):  # pyright: ignore[reportMissingTypeArgument] (click 8.2 has no type argument)
@@ -75,9 +88,9 @@ experiment_argument = click.argument("experiment", metavar="[RECIPE|FILE]", defa
 data_dir_option = click.option("--data-dir", type=PATH, help="Folder of data files, such as MNIST/raw (default: data).")
 image_source_argument = click.argument("source", metavar="NAME_OR_PATH")
 image_size_option = click.option("--size", type=COUNT, default=224, metavar="PIXELS", help="Side of resized images.")
-device_option = click.option("--device", default="auto", metavar="auto|cpu|cuda[:N]|mps", help="Where to compute.")
+device_option = click.option("--device", default="auto", metavar="auto|cpu|cuda[:N]|mps", help="Device to compute on.")
 format_option = choice_option(
-    "--format", "style", words=["table", "json"], help="For people, or one JSON object on standard output."
+    "--format", "style", words=["table", "json"], help="Output for people, or one JSON object."
 )
 set_option = repeatable_option(
     "--set", "overrides", metavar="A.B=VALUE", help="Change a setting, e.g. objective.penalty.fishr.schedule.after=300"
@@ -90,13 +103,27 @@ log_option = repeatable_option(
     "--log",
     "logs",
     metavar="tensorboard|wandb|mlflow|MODULE:NAME",
-    help="Log all numbers live there too, see the page on logging",
+    help="Also log all numbers live to this program",
 )
 
 
-def about(summary: str, example: str) -> dict[str, Any]:
-    """Return a command's line in the list of commands, and the example below its help."""
-    return {"short_help": summary, "epilog": f"Example: fishr {example}"}
+class _Sectioned(click.Command):
+    """A command whose help has sections of options."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        sections = {title: list[tuple[str, str]]() for title in ("Options", *_SECTIONS)}
+        for one in self.get_params(ctx):
+            if isinstance(one, click.Option) and (record := one.get_help_record(ctx)):
+                sections[next((title for title in _SECTIONS if one.name in _SECTIONS[title]), "Options")].append(record)
+        for title, records in sections.items():
+            if records:
+                with formatter.section(title):
+                    formatter.write_dl(records)
+
+
+def about(summary: str, example: str, cls: type[click.Command] = _Sectioned) -> dict[str, Any]:
+    """Return a command's line in the list of commands, the example below its help, and its class."""
+    return {"short_help": summary, "epilog": f"Example: fishr {example}", "cls": cls}
 
 
 def options(*several: Callable[[Any], Any]) -> Callable[[Command], Command]:

@@ -37,7 +37,7 @@ folder_argument = click.argument("folder", type=PATH, metavar="FOLDER")
 workers_option = click.option(
     "--workers", type=COUNT, metavar="N", help="Processes (default: cores / threads of the plan, or one per GPU)."
 )
-jobs_per_gpu_option = click.option("--jobs-per-gpu", type=COUNT, default=1, help="Jobs that share a GPU.")
+jobs_per_gpu_option = click.option("--jobs-per-gpu", type=COUNT, default=1, metavar="N", help="Jobs that share a GPU.")
 
 
 working_options = options(
@@ -56,7 +56,7 @@ working_options = options(
 )
 
 
-@click.group(**about("Run DomainBed's benchmark.", "sweep run examples/sweep.toml --out runs/sweep"))
+@click.group(**about("Run DomainBed's benchmark.", "sweep run examples/sweep.toml --out runs/sweep", click.Group))
 def sweep() -> None:
     """Run the jobs of a plan: data sets × algorithms × test environments × hyper-parameter draws × trials.
 
@@ -128,7 +128,7 @@ def run(
 ) -> None:
     """Run the jobs of a plan in a folder; the same command resumes it.
 
-    The folder holds the plan and, in jobs/, a run folder for each job, with results.jsonl as DomainBed writes it.
+    The folder gets the plan and, in jobs/, a run folder for each job, with results.jsonl as DomainBed writes it.
     """
     with loading():
         from fishr.configuration import load

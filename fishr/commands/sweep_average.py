@@ -12,7 +12,7 @@ from fishr.commands.shared import PATH, about, choice_option, loading, progress_
 @click.argument("sweep", type=PATH, metavar="SWEEP")
 @click.option("--out", type=PATH, required=True, metavar="FOLDER", help="Folder of the means.")
 @choice_option(
-    "--soup", words=["uniform", "greedy"], help="Of all draws, or of those that keep up validation accuracy."
+    "--soup", words=["uniform", "greedy"], help="Mean of all draws, or of those that do not lower validation accuracy."
 )
 @run_options
 def average(
@@ -20,9 +20,9 @@ def average(
 ) -> None:
     """Average the weights of the draws of each method, test environment and trial, and evaluate the means.
 
-    SWEEP kept its weights. `fishr sweep collect SWEEP FOLDER` then has rows such as "ERM, uniform soup", whose cells
-    are means over trials as those of all rows. The same command resumes an interrupted one, or goes on when more draws
-    are done.
+    SWEEP must have kept its weights. `fishr sweep collect SWEEP FOLDER` then has rows such as "ERM, uniform soup",
+    whose cells are means over trials, as in all rows. The same command resumes an interrupted one, and adds means when
+    more draws are done.
     """
     with loading():
         import attrs

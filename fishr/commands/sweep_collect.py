@@ -44,8 +44,8 @@ def collect(
 ) -> None:
     """Make DomainBed's tables of a sweep, which may still be running, with its selection of hyper-parameters.
 
-    FOLDER is a sweep folder of fishr or of DomainBed; several stand side by side, row by row. Runs with different
-    settings in one folder are refused. The jobs that cells lack are listed on standard error.
+    FOLDER is a sweep folder of fishr or of DomainBed; the rows of several folders are in one table. Runs with different
+    settings in one folder are refused. Missing jobs are listed on standard error.
     """
     _check_new(out, figure)
     from fishr.files import write_atomically

@@ -36,12 +36,10 @@ if TYPE_CHECKING:
     from fishr.training import Event, Experiment, Recording
 
 
-@click.command(
-    **about("Train, and leave a run folder.", "train colored-digits-erm --seed 1 --set steps=300 --out runs/erm")
-)
+@click.command(**about("Train a model.", "train colored-digits-erm --seed 1 --set steps=300 --out runs/erm"))
 @experiment_argument
 @click.option("--out", type=PATH, help="Run folder to make (default: runs/RECIPE-TIME).")
-@click.option("--seed", type=SEED, metavar="N", help="Decides data, first weights and batches.")
+@click.option("--seed", type=SEED, metavar="N", help="Seed of data, first weights and batches.")
 @click.option("--steps", type=COUNT, metavar="N", help="Number of updates (default: as configured).")
 @benchmark_options
 @data_dir_option
@@ -49,20 +47,20 @@ if TYPE_CHECKING:
 @click.option(
     "--precision",
     type=click.Choice(["fp32", "tf32", "bf16", "fp16"]),
-    help="Of the featurizer's passes; the rest is float32 always (default: as configured).",
+    help="Precision of the featurizer; the rest is float32 (default: as configured).",
 )
 @click.option("--resume", type=PATH, metavar="DIR", help="Resume the run in this folder.")
 @click.option(
     "--on-features",
     type=FILE,
-    help="Train on a file of `fishr cache features`: the head alone, or with --at the layers above too.",
+    help="Train on a file of `fishr cache features`: the head alone, or, if made with --at, the layers above too.",
 )
 @click.option(
     "--record-statistics",
     metavar="every=STEPS[,samples=N][,epsilon=E]",
-    help="Record statistics of the head's trained weights over time, on N rows of each training domain (default: all).",
+    help="Record gradient statistics of the head over the steps, on N samples of each training domain (default: all).",
 )
-@click.option("--keep-checkpoints", is_flag=True, help="Keep every checkpoint, not the last alone.")
+@click.option("--keep-checkpoints", is_flag=True, help="Keep every checkpoint, not only the last.")
 @log_option
 @format_option
 @set_option
@@ -85,18 +83,18 @@ def train(
     plugins: tuple[str, ...],
     **benchmark: Any,
 ) -> None:
-    """Train, and leave a run folder: configuration, metrics, checkpoint, result and figure.
-
-    --record-statistics adds statistics.h5, --keep-checkpoints adds checkpoints/; neither changes the run, nor does
-    --log. A log that fails is closed, and the run goes on.
-
-    Begun by `torchrun --nproc-per-node N cli.py train ...`, N processes share every batch; it is the same run.
+    """Train a model, and write a run folder: configuration, metrics, checkpoint, result and figure.
 
     RECIPE is colored-digits (the default) or colored-mnist, both with Fishr, or one of them with another method:
     colored-digits-erm, -irm, -vrex. FILE is a configuration as `fishr config show RECIPE` prints it.
 
-    --benchmark PACS --algorithm Fishr --test-env 0 runs one job of a sweep in its place, with the same run folder;
-    --set then changes the job, e.g. settings.image_size=64.
+    Instead of these, --benchmark PACS --algorithm Fishr --test-env 0 runs one job of DomainBed's benchmark; --set then
+    changes the job, e.g. settings.image_size=64.
+
+    --record-statistics adds statistics.h5 to the folder, --keep-checkpoints adds checkpoints/. They do not change the
+    run, nor does --log. If a log fails, it is closed, and the run continues.
+
+    With `torchrun --nproc-per-node N cli.py train ...`, N processes share every batch.
     """
     with loading():
         from fishr.commands.rendering import progress
