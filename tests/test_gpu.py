@@ -49,6 +49,8 @@ def test_steps_are_those_of_a_cpu() -> None:
     ],
     ids=str,
 )
+# torch 2.11 imports its inductor with a warning about itself.
+@pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
 def test_every_way_to_compute_trains_the_same_but_for_rounding(compute) -> None:
     assert _losses(_experiment(**compute), "cuda") == pytest.approx(_losses(_experiment(), "cuda"), rel=0.05)
 
