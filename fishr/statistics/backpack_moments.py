@@ -119,13 +119,21 @@ def recorded_moments(
         if any(delta is not None for delta in by_states):
             reason = "the loss reads its states beside its output, for which BackPACK has no per-sample gradient"
             raise no_formula(module.get_submodule(name), reason)
-    extension, columns = DomainMoments(sizes, dtype), list[tuple[Tensor, Tensor]]()
+    extension, columns, samples = DomainMoments(sizes, dtype), dict[str, Sequence[Tensor]](), dict[str, Tensor]()
     for name in layout.names:
         of, _, short = name.rpartition(".")
         if (delta := deltas.get(of)) is None:
             refuse_missing(module, name)
-        columns.append(extension.moments(module.get_submodule(of), short, delta, calls[of].read))
-    mean, variance = (torch.cat([part[i].flatten(1) for part in columns], 1) for i in (0, 1))
+        given = module.get_submodule(of), short, delta, calls[of].read
+        if (small := extension.samples(*given)) is None:
+            columns[name] = [moments.flatten(1) for moments in extension.moments(*given)]
+        else:
+            samples[name] = small.flatten(1)
+    if samples:
+        moments = moments_of_domains(torch.cat([*samples.values()], 1), sizes)
+        by_name = (part.split([small.shape[1] for small in samples.values()], 1) for part in moments)
+        columns |= zip(samples, zip(*by_name, strict=True), strict=True)
+    mean, variance = (torch.cat([columns[name][i] for name in layout.names], 1) for i in (0, 1))
     return GradientMoments(tuple(sizes), mean, variance, layout)
 
 
@@ -141,28 +149,35 @@ class DomainMoments(FirstOrderBackpropExtension):
         self.sizes = sizes
         self.dtype = dtype
 
+    def samples(self, layer: nn.Module, name: str, deltas: Tensor, read: tuple[Tensor, ...]) -> Tensor | None:
+        """Return the gradients [N, *shape] by a bias or a scale, which are no larger than δ; None for other weights."""
+        if len(deltas) != (samples := sum(self.sizes)):
+            reason = f"its output has {len(deltas)} rows for {samples} samples, so that rows are not samples"
+            raise no_formula(layer, reason)
+        kind = cast(Any, layer_kind(layer))
+        if name == "bias":
+            found = shift_gradients(layer, deltas)
+        elif kind in _DERIVATIVES or kind in _FORMULAS:
+            return None
+        else:
+            found = normalization_gradients(layer, deltas, read[0])
+        return found.to(self.dtype or found.dtype)
+
     def moments(self, layer: nn.Module, name: str, deltas: Tensor, read: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
         """Return (mean, variance) of one parameter; of a large one by blocks of output channels."""
         sizes, dtype = self.sizes, self.dtype or deltas.dtype
-        if len(deltas) != (samples := sum(sizes)):
-            reason = f"its output has {len(deltas)} rows for {samples} samples, so that rows are not samples"
-            raise no_formula(layer, reason)
+        if (samples := self.samples(layer, name, deltas, read)) is not None:
+            return moments_of_domains(samples, sizes)
         kind, shape = layer_kind(layer), getattr(layer, name).shape
         chunk = _CHUNK.get(deltas.device.type, _CHUNK["cuda"])
         plain = kind in (nn.Linear, nn.Conv1d, nn.Conv2d) and getattr(layer, "groups", 1) == 1
-        if plain and name == "weight" and places(layer, deltas) <= FEW_PLACES:
+        if plain and places(layer, deltas) <= FEW_PLACES:
             means, variances = outer_moments(*outer_factors(layer, deltas.to(dtype), read[0].to(dtype)), sizes)
             return means.unflatten(2, shape[1:]), variances.unflatten(2, shape[1:])
-        if name == "bias" and deltas.shape[1:] == shape:
-            return moments_of_domains([part] for part in deltas.to(dtype).split(sizes))
-        if name == "bias":
-            step = max(1, chunk // deltas[0].numel())
-            plan = Chunking(lambda rows, _: shift_gradients(layer, rows[0]), sizes, step, dtype)
-            return chunked_moments(plan, [deltas])
         if kind in _DERIVATIVES:
             formula = partial(_backpack_gradients, _DERIVATIVES[kind](), name)
         else:
-            formula = _FORMULAS.get(cast(Any, kind), normalization_gradients)
+            formula = _FORMULAS[cast(Any, kind)]
         blocks, elements = [deltas], prod(shape)
         if plain:
             width = prod(shape[1:])

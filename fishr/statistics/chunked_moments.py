@@ -7,14 +7,14 @@ is (∂m + 2·∂v·(g_i − m))/n, so one more pass over the chunks is enough.
 
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, cast
+from typing import Any
 
 import torch
 from attrs import frozen
 from torch import Tensor
 from torch.utils.checkpoint import get_device_states, set_device_states
 
-from fishr.statistics.merge import moments_of_domains
+from fishr.statistics.merge import by_domain, equal_domains, joined, moments_of_samples
 
 SampleGradients = Callable[[Sequence[Tensor], Sequence[Tensor]], Tensor]
 
@@ -28,12 +28,6 @@ class Chunking:
     step: int
     dtype: torch.dtype
     random: bool = False
-
-    def chunks(self, domain: int) -> Iterator[slice]:
-        start = sum(self.sizes[:domain])
-        end = start + self.sizes[domain]
-        for first in range(start, end, self.step):
-            yield slice(first, min(first + self.step, end))
 
 
 def chunked_moments(plan: Chunking, rows: Sequence[Tensor], shared: Sequence[Tensor] = ()) -> tuple[Tensor, Tensor]:
@@ -62,11 +56,11 @@ class _ChunkedMoments(torch.autograd.Function):
 
 
 def _moments(plan: Chunking, rows: Sequence[Tensor], shared: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    def chunks(domain: int) -> Iterator[Tensor]:
-        for chunk in plan.chunks(domain):
-            yield plan.gradients([t[chunk] for t in rows], shared).to(plan.dtype)
+    def gradients(domains: slice, chunks: list[slice]) -> Iterator[Tensor]:
+        for chunk in chunks:
+            yield by_domain(plan.gradients([t[chunk] for t in rows], shared).to(plan.dtype), domains)
 
-    return moments_of_domains(map(chunks, range(len(plan.sizes))))
+    return joined(moments_of_samples(gradients(*block)) for block in equal_domains(plan.sizes, plan.step))
 
 
 def _chunked_backward(
@@ -77,26 +71,29 @@ def _chunked_backward(
     needed: Sequence[bool],
     gradients: Sequence[Tensor | None],
 ) -> list[Tensor | None]:
-    sums = [torch.zeros_like(t) if need else None for t, need in zip(tensors, needed, strict=True)]
+    found = [list[Tensor]() for _ in tensors]
     by_mean, by_variance = gradients
-    for k, size in enumerate(plan.sizes):
-        to_centered = torch.zeros_like(mean[k]) if by_variance is None else by_variance[k] * (2 / size)
-        for chunk in plan.chunks(k):
+    for domains, chunks in equal_domains(plan.sizes, plan.step):
+        size = plan.sizes[domains.start]
+        # The gradient by a sample's g is scale·g + shift.
+        scale = torch.zeros_like(mean[domains]) if by_variance is None else by_variance[domains] * (2 / size)
+        shift = (mean[domains] * scale).neg_()
+        if by_mean is not None:
+            shift.add_(by_mean[domains], alpha=1 / size)
+        for chunk in chunks:
             with torch.enable_grad():
                 parts = [t[chunk] if i < count else t for i, t in enumerate(tensors)]
                 parts = [t.detach().requires_grad_(need) for t, need in zip(parts, needed, strict=True)]
                 made = plan.gradients(parts[:count], parts[count:]).to(plan.dtype)
-            upstream = (made.detach() - mean[k]).mul_(to_centered)
-            if by_mean is not None:
-                upstream.add_(by_mean[k], alpha=1 / size)
-            inputs = [t for t, need in zip(parts, needed, strict=True) if need]
-            found = torch.autograd.grad(made, inputs, upstream, allow_unused=True)
-            found = iter(cast(Sequence[Tensor | None], found))
-            for i, total in enumerate(sums):
-                if total is not None and (part := next(found)) is not None:
+            upstream = torch.addcmul(shift.unsqueeze(1), by_domain(made.detach(), domains), scale.unsqueeze(1))
+            inputs, upstream = [part for part in parts if part.requires_grad], upstream.flatten(0, 1)
+            by_part = iter(torch.autograd.grad(made, inputs, upstream, allow_unused=True, materialize_grads=True))
+            for i, part in enumerate(parts):
+                if part.requires_grad:
                     # Each chunk has rows of its own; shared tensors add up.
-                    total[chunk].copy_(part) if i < count else total.add_(part)
-    return sums
+                    by = next(by_part)
+                    found[i] = [found[i][0] + by] if i >= count and found[i] else [*found[i], by]
+    return [None if not parts else parts[0] if len(parts) == 1 else torch.cat(parts) for parts in found]
 
 
 def _differentiable_backward(

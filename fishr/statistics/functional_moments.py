@@ -69,7 +69,7 @@ def functional_moments(
     if layout.size * len(features) <= _CHUNK:
         # Few enough to keep for the backward pass.
         samples = _gradients(head, layout, tensors, features, labels, loss).to(dtype)
-        mean, variance = moments_of_domains([part] for part in samples.split(sizes))
+        mean, variance = moments_of_domains(samples, sizes)
         return GradientMoments(tuple(sizes), mean, variance, layout)
 
     def gradients(rows: Sequence[Tensor], shared: Sequence[Tensor]) -> Tensor:

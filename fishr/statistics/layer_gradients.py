@@ -83,8 +83,9 @@ def normalization_gradients(layer: nn.Module, deltas: Tensor, inputs: Tensor) ->
     plain: Any = copy.copy(layer)
     # Without scale and shift, the layer returns x̂.
     plain._parameters = dict.fromkeys(plain._parameters)
-    # Copies, because this call is not to move running statistics.
-    plain._buffers = {name: None if buffer is None else buffer.clone() for name, buffer in plain._buffers.items()}
+    if layer.training:
+        # Copies, because this call is not to move running statistics.
+        plain._buffers = {name: None if buffer is None else buffer.clone() for name, buffer in plain._buffers.items()}
     return shift_gradients(layer, deltas * plain.forward(inputs))
 
 
@@ -123,9 +124,10 @@ def outer_factors(layer: nn.Module, deltas: Tensor, inputs: Tensor) -> tuple[Ten
     if inputs.ndim == 3:
         inputs = inputs.unsqueeze(2)
         settings = {name: (int(name != "padding"), *values) for name, values in settings.items()}
-    patches = functional.unfold(inputs, **settings)
-    by_place = deltas.reshape(len(deltas) * conv.groups, -1, patches.shape[2])
-    return by_place.mT, patches.reshape(len(by_place), -1, patches.shape[2]).mT
+    # All samples' channels as those of one, because on CUDA each sample would be a kernel of its own.
+    patches = functional.unfold(inputs.flatten(0, 1), **settings)
+    by_place = deltas.reshape(len(deltas) * conv.groups, -1, patches.shape[1])
+    return by_place.mT, patches.reshape(len(by_place), -1, patches.shape[1]).mT
 
 
 def patch_elements(layer: nn.Module, deltas: Tensor, inputs: Tensor) -> int:

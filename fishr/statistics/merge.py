@@ -4,7 +4,8 @@ Parts merge exactly; variances through the spread of the parts' means (Chan, Gol
 cancellation of a difference of second moments.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
 
 import torch
 from torch import Tensor
@@ -70,19 +71,31 @@ def with_missing(part: GradientMoments, sizes: Sequence[int]) -> GradientMoments
     return GradientMoments(tuple(sizes), mean, variance, part.layout)
 
 
+def equal_domains(sizes: Sequence[int], step: int) -> Iterator[tuple[slice, list[slice]]]:
+    """Yield neighbors of one size with at most ``step`` samples, and slices of these; several of a larger one."""
+    first = start = 0
+    for size, group in groupby(sizes):
+        left, most = len(list(group)), max(1, step // size)
+        while left:
+            count = min(left, most)
+            end = start + count * size
+            yield slice(first, first + count), [slice(at, min(at + step, end)) for at in range(start, end, step)]
+            first, start, left = first + count, end, left - count
+
+
 def moments_of_samples(chunks: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
-    """Return mean and population variance over the rows of all chunks, in two passes over each chunk [n_i, ...]."""
+    """Return mean and population variance [K, ...] over the samples of all chunks [K, n_i, ...], in two passes each."""
     seen, mean, variance = 0, None, None
     for chunk in chunks:
-        chunk_mean = chunk.mean(0)
-        centered = chunk - chunk_mean
+        chunk_mean = chunk.mean(1)
+        centered = chunk - chunk_mean.unsqueeze(1)
         # In place where no derivative reads it: memory that is fresh costs more than the square.
-        chunk_variance = (centered.square() if centered.requires_grad else centered.square_()).mean(0)
-        seen += len(chunk)
+        chunk_variance = (centered.square() if centered.requires_grad else centered.square_()).mean(1)
+        seen += chunk.shape[1]
         if mean is None or variance is None:
             mean, variance = chunk_mean, chunk_variance
         else:
-            apart, share = chunk_mean - mean, len(chunk) / seen
+            apart, share = chunk_mean - mean, chunk.shape[1] / seen
             mean = mean + share * apart
             variance = variance + share * (chunk_variance - variance) + share * (1 - share) * apart * apart
     if mean is None or variance is None:
@@ -90,10 +103,21 @@ def moments_of_samples(chunks: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
     return mean, variance
 
 
-def moments_of_domains(domains: Iterable[Iterable[Tensor]]) -> tuple[Tensor, Tensor]:
-    """Return mean and population variance over each domain's rows [K, ...]; each domain is an iterable of chunks."""
-    means, variances = zip(*map(moments_of_samples, domains), strict=True)
-    return torch.stack(means), torch.stack(variances)
+def moments_of_domains(samples: Tensor, sizes: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """Return mean and population variance [K, ...] over each domain's rows of samples [N, ...]."""
+    blocks = equal_domains(sizes, len(samples))
+    return joined(moments_of_samples([by_domain(samples[rows], of)]) for of, (rows,) in blocks)
+
+
+def by_domain(rows: Tensor, domains: slice) -> Tensor:
+    """Return rows [K·n, ...] of domains of equal size as [K, n, ...]."""
+    return rows.unflatten(0, (domains.stop - domains.start, -1))
+
+
+def joined(moments: Iterable[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    """Return the moments of some domains and of the following ones as those of all."""
+    means, variances = zip(*moments, strict=True)
+    return (means[0], variances[0]) if len(means) == 1 else (torch.cat(means), torch.cat(variances))
 
 
 def moments_over_ranks(own: GradientMoments, ranks: Ranks) -> GradientMoments:

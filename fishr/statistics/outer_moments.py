@@ -4,13 +4,14 @@
 place p for each token, a convolution those of its output.
 """
 
-from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
 import torch
 from attrs import frozen
 from torch import Tensor
+
+from fishr.statistics.merge import by_domain, equal_domains
 
 # Places up to which products over pairs of places take less time than gradients of single samples (on a CPU).
 FEW_PLACES = 8
@@ -28,13 +29,16 @@ class _OuterMoments(torch.autograd.Function):
     def forward(ctx: Any, deltas: Tensor, inputs: Tensor, sizes: tuple[int, ...]) -> tuple[Tensor, Tensor]:
         mean, variance = deltas.new_empty(2, len(sizes), deltas.shape[2], inputs.shape[2]).unbind()
         pairs = _Pairs.of(deltas)
-        for k, rows in pairs.chunks(deltas, inputs, sizes):
-            delta, z, old = deltas[rows], inputs[rows], float(rows.start > sum(sizes[:k]))
-            mean[k].addmm_(_flat(delta).T, _flat(z), beta=old)
-            variance[k].addmm_(_flat(pairs(delta)).T, _flat(pairs.weighted(z)), beta=old)
-        for k, size in enumerate(sizes):
-            variance[k].div_(size).addcmul_(mean[k].div_(size), mean[k], value=-1)
-        ctx.sizes = sizes
+        for domains, chunks in equal_domains(sizes, pairs.samples(deltas, inputs)):
+            old = 0.0
+            for rows in chunks:
+                delta, z = by_domain(deltas[rows], domains), by_domain(inputs[rows], domains)
+                mean[domains].baddbmm_(_flat(delta).mT, _flat(z), beta=old)
+                variance[domains].baddbmm_(_flat(pairs(delta)).mT, _flat(pairs.weighted(z)), beta=old)
+                old = 1.0
+            size = sizes[domains.start]
+            variance[domains].div_(size).addcmul_(mean[domains].div_(size), mean[domains], value=-1)
+        ctx.sizes, ctx.pairs = sizes, pairs
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(deltas, inputs, mean)
         return mean, variance
@@ -48,27 +52,26 @@ class _OuterMoments(torch.autograd.Function):
             plain = partial(_plain, sizes=ctx.sizes)
             by_mean = torch.zeros_like(mean) if by_mean is None else by_mean
             return *torch.func.vjp(plain, deltas, inputs)[1]((by_mean, by_variance)), None
-        by_deltas, by_inputs, pairs = deltas.new_empty(deltas.shape), inputs.new_empty(inputs.shape), _Pairs.of(deltas)
-        known, to_mean, to_squares = -1, mean.new_empty(mean.shape[1:]), mean.new_empty(mean.shape[1:])
-        for k, rows in pairs.chunks(deltas, inputs, ctx.sizes):
-            if k > known:
-                known = k
-                torch.div(by_variance[k], ctx.sizes[k], out=to_squares)
-                torch.mul(to_squares, mean[k], out=to_mean).mul_(-2)
-                if by_mean is not None:
-                    to_mean.add_(by_mean[k], alpha=1 / ctx.sizes[k])
-            delta, z = deltas[rows], inputs[rows]
-            by_delta, by_z = by_deltas[rows], by_inputs[rows]
-            torch.mm(_flat(z), to_mean.T, out=_flat(by_delta))
-            torch.mm(_flat(delta), to_mean, out=_flat(by_z))
-            pairs.add_(by_delta, _flat(pairs.weighted(z)) @ to_squares.T, delta)
-            pairs.add_(by_z, _flat(pairs.weighted(delta)) @ to_squares, z)
+        by_deltas, by_inputs, pairs = deltas.new_empty(deltas.shape), inputs.new_empty(inputs.shape), ctx.pairs
+        for domains, chunks in equal_domains(ctx.sizes, pairs.samples(deltas, inputs)):
+            size = ctx.sizes[domains.start]
+            to_squares = by_variance[domains] / size
+            to_mean = (to_squares * mean[domains]).mul_(-2)
+            if by_mean is not None:
+                to_mean.add_(by_mean[domains], alpha=1 / size)
+            for rows in chunks:
+                delta, z = by_domain(deltas[rows], domains), by_domain(inputs[rows], domains)
+                by_delta, by_z = by_domain(by_deltas[rows], domains), by_domain(by_inputs[rows], domains)
+                torch.bmm(_flat(z), to_mean.mT, out=_flat(by_delta))
+                torch.bmm(_flat(delta), to_mean, out=_flat(by_z))
+                pairs.add_(by_delta, _flat(pairs.weighted(z)) @ to_squares.mT, delta)
+                pairs.add_(by_z, _flat(pairs.weighted(delta)) @ to_squares, z)
         return by_deltas, by_inputs, None
 
 
 @frozen(eq=False)
 class _Pairs:
-    """Pairs of places p ≤ q, and how often each is in the sum over all p and q."""
+    """Pairs of places p ≤ q, and how often each is in the sum over all p and q; rows are [K, n, places, width]."""
 
     first: Tensor
     second: Tensor
@@ -80,28 +83,24 @@ class _Pairs:
         return _Pairs(first, second, (2.0 - (first == second).to(deltas.dtype)).unsqueeze(1))
 
     def __call__(self, rows: Tensor) -> Tensor:
-        return rows[:, self.first] * rows[:, self.second]
+        return rows[:, :, self.first] * rows[:, :, self.second]
 
     def weighted(self, rows: Tensor) -> Tensor:
         return self(rows).mul_(self.times)
 
     def add_(self, total: Tensor, by_pairs: Tensor, rows: Tensor) -> None:
         """Add the gradient by rows, from that by their pairs."""
-        by_pairs = by_pairs.view(len(rows), -1, rows.shape[2])
-        total.index_add_(1, self.first, by_pairs * rows[:, self.second])
-        total.index_add_(1, self.second, by_pairs * rows[:, self.first])
+        by_pairs = by_pairs.unflatten(1, (rows.shape[1], -1))
+        total.index_add_(2, self.first, by_pairs * rows[:, :, self.second])
+        total.index_add_(2, self.second, by_pairs * rows[:, :, self.first])
 
-    def chunks(self, deltas: Tensor, inputs: Tensor, sizes: tuple[int, ...]) -> Iterator[tuple[int, slice]]:
-        """Yield domains and rows of them."""
-        step, start = max(1, _ELEMENTS // (len(self.first) * (deltas.shape[2] + inputs.shape[2]))), 0
-        for k, size in enumerate(sizes):
-            for first in range(start, start + size, step):
-                yield k, slice(first, min(first + step, start + size))
-            start += size
+    def samples(self, deltas: Tensor, inputs: Tensor) -> int:
+        """Return how many samples are computed at a time."""
+        return max(1, _ELEMENTS // (len(self.first) * (deltas.shape[2] + inputs.shape[2])))
 
 
 def _flat(rows: Tensor) -> Tensor:
-    return rows.flatten(0, 1)
+    return rows.flatten(1, 2)
 
 
 def _plain(deltas: Tensor, inputs: Tensor, sizes: tuple[int, ...]) -> tuple[Tensor, Tensor]:

@@ -12,7 +12,7 @@ from torch.testing import assert_close
 
 from fishr.errors import InputError
 from fishr.statistics import merge_moments
-from fishr.statistics.merge import moments_of_samples
+from fishr.statistics.merge import equal_domains, moments_of_domains, moments_of_samples
 from fishr.types import GradientMoments, Layout
 
 LAYOUT = Layout(("weight",), ((3,),))
@@ -70,12 +70,34 @@ def test_gradients_flow_through_the_parts_and_skip_what_is_empty() -> None:
 
 
 def test_samples_in_chunks_are_the_samples() -> None:
-    samples = torch.randn(7, 2, 3, dtype=FLOAT64)
-    mean, variance = moments_of_samples([samples[:1], samples[1:5], samples[5:]])
-    assert_close(mean, samples.mean(0), **EXACT)
-    assert_close(variance, samples.var(0, unbiased=False), **EXACT)
+    samples = torch.randn(2, 7, 2, 3, dtype=FLOAT64)
+    mean, variance = moments_of_samples([samples[:, :1], samples[:, 1:5], samples[:, 5:]])
+    assert_close(mean, samples.mean(1), **EXACT)
+    assert_close(variance, samples.var(1, unbiased=False), **EXACT)
     with pytest.raises(InputError, match="no chunk"):
         moments_of_samples([])
+
+
+@given(sizes=st.lists(st.integers(1, 4), min_size=1, max_size=6), step=st.integers(1, 10))
+def test_blocks_hold_domains_of_one_size_and_at_most_so_many_samples(sizes: list[int], step: int) -> None:
+    rows, domains = list[int](), list[int]()
+    for of, chunks in equal_domains(sizes, step):
+        domains += range(len(sizes))[of]
+        assert len(set(sizes[of])) == 1
+        assert len(chunks) == 1 or of.stop == of.start + 1
+        assert all(chunk.stop - chunk.start <= step for chunk in chunks)
+        assert sum(chunk.stop - chunk.start for chunk in chunks) == sum(sizes[of])
+        rows += [row for chunk in chunks for row in range(sum(sizes))[chunk]]
+    assert (rows, domains) == ([*range(sum(sizes))], [*range(len(sizes))])
+
+
+@given(sizes=st.lists(st.integers(1, 3), min_size=1, max_size=5))
+def test_moments_of_domains_are_those_of_their_rows(sizes: list[int]) -> None:
+    samples = torch.randn(sum(sizes), 2, dtype=FLOAT64)
+    mean, variance = moments_of_domains(samples, sizes)
+    domains = samples.split(sizes)
+    assert_close(mean, torch.stack([rows.mean(0) for rows in domains]), **EXACT)
+    assert_close(variance, torch.stack([rows.var(0, unbiased=False) for rows in domains]), **EXACT)
 
 
 def test_what_does_not_belong_together_is_refused() -> None:
