@@ -54,6 +54,13 @@ def check_writable(path: Path) -> None:
         raise InputError(f"{path}: cannot be created, since {above} {why}; choose another place")
 
 
+def check_file_writable(path: Path) -> None:
+    """Refuse a file that cannot be created or whose folder does not exist, before any work is done for it."""
+    if not path.parent.is_dir():
+        raise InputError(f"{path}: its folder does not exist; make it, or choose another place")
+    check_writable(path)
+
+
 def access_message(error: OSError) -> str:
     """Return what the operating system refused, on one line: path, reason and remedy."""
     names = [one_line(os.fsdecode(name)) for name in (error.filename, error.filename2) if isinstance(name, str | bytes)]

@@ -13,6 +13,7 @@ from fishr.data.caches.encoding import Tree, layout_of, layout_tree
 from fishr.data.caches.hdf5 import save_tree
 from fishr.diagnostics.uncertainty import Quantity
 from fishr.errors import InputError
+from fishr.paths import check_file_writable
 
 KIND = "fishr-analysis"
 
@@ -48,8 +49,7 @@ def may_replace(path: Path, source: dict[str, str], settings: Settings, *, repla
     Raises:
         InputError: another analysis or another file is there, or the folder does not exist.
     """
-    if not path.parent.is_dir():
-        raise InputError(f"{path}: its folder does not exist; make it, or choose another place with -o")
+    check_file_writable(path)
     if not path.exists():
         return False
     try:

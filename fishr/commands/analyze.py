@@ -9,6 +9,7 @@ import click
 from fishr.commands.analyze_statistics import analyze_statistics
 from fishr.commands.shared import COUNT, PATH, SEED, about, loading, run_options, steps_shown
 from fishr.errors import InputError
+from fishr.paths import check_file_writable
 
 if TYPE_CHECKING:
     from fishr.analysis import Analysis, History, Subject
@@ -113,6 +114,8 @@ def analyze(
     settings = Settings(samples=samples, seed=seed, network=network, rank=rank, tolerance=tolerance)
     if out is not None and second is not None:
         raise InputError("--out: got it with two subjects, each of which has its own result; drop one of them")
+    if out is not None:
+        check_file_writable(out)
     subjects = [open_subject(path, **source) for path in paths]
     histories = [history for path in paths if (history := load_history(path)) is not None]
     results = [out or (p / "analysis.h5" if p.is_dir() else p.with_suffix(".analysis.h5")) for p in paths]

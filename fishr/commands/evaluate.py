@@ -56,11 +56,11 @@ def evaluate(
     with loading():
         from fishr.commands.score_tables import class_tables, result_table
         from fishr.files import fill_atomically, json_text
-        from fishr.inference.prediction_files import check_new
+        from fishr.inference.prediction_files import check_new_file
         from fishr.inference.scoring import Bootstrap, result_object, score_run
 
     if out is not None:
-        check_new(out)
+        check_new_file(out)
     on, bootstrap = list(dict.fromkeys(_source(one, data_dir) for one in sources)), Bootstrap(resamples, seed)
     with progress_bar(f"{run}: interrupted; nothing was written", unit="sample", unit_scale=True) as bar:
 
@@ -82,7 +82,7 @@ def evaluate(
     found = result_object(run, step, results, bootstrap)
     if out is not None:
         content = json_text(found, indent=2).encode() + b"\n"
-        fill_atomically(out, lambda file: file.write(content), lambda partial: check_new(out))
+        fill_atomically(out, lambda file: file.write(content), lambda partial: check_new_file(out))
     if style == "json":
         click.echo(json_text(found))
         return

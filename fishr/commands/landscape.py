@@ -10,6 +10,7 @@ import click
 
 from fishr.commands.shared import COUNT, PATH, SEED, about, loading, progress_bar, repeatable_option, run_options
 from fishr.errors import InputError
+from fishr.paths import check_file_writable
 
 if TYPE_CHECKING:
     from fishr.landscape.surface import Surface
@@ -76,8 +77,7 @@ def landscape(
     options = Options(directions, _points(grid, directions), span, moved, seed, of, lines, animate)
     name = f"landscape-{directions}.h5"
     path = out or (subject / name if subject.is_dir() else subject.with_suffix(f".{name}"))
-    if not path.parent.is_dir():
-        raise InputError(f"{path}: its folder does not exist; make it first")
+    check_file_writable(path)
     check_pictures(path)
     chosen: Any = "all" if domains in ((), ("all",)) else domains
     opened = partial(open_subject, domains=chosen, **source)

@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from fishr.commands.shared import FILE, PATH, about, device_option, loading, plugin_option, progress_bar
-from fishr.errors import RunFailed
+from fishr.errors import InputError, RunFailed
 
 
 @click.command(**about("Classify images with a run's model.", "predict runs/pacs photos -o predictions.csv"))
@@ -17,7 +17,7 @@ from fishr.errors import RunFailed
     "--as",
     "form",
     type=click.Choice(["csv", "parquet"]),
-    help="Format of the file (default: parquet if its name ends so, else csv).",
+    help="Format of the file (default: as its name ends).",
 )
 @device_option
 @plugin_option
@@ -29,10 +29,12 @@ def predict(run: Path, images: tuple[Path, ...], out: Path, form: Any, device: s
     """
     with loading():
         from fishr.inference import image_files, load_model, write_predictions
-        from fishr.inference.prediction_files import check_new
+        from fishr.inference.prediction_files import check_new_file
 
-    check_new(out)
-    form = form or ("parquet" if out.suffix == ".parquet" else "csv")
+    check_new_file(out)
+    if form is None and out.suffix not in (".csv", ".parquet"):
+        raise InputError(f"{out}: got a name that ends in neither .csv nor .parquet; rename it, or add --as csv")
+    form = form or out.suffix[1:]
     model = load_model(run, device=device, plugins=plugins)
     total = sum(1 for _ in image_files(images))
     with progress_bar(f"{out}: interrupted; nothing was written", total=total, unit="image") as bar:

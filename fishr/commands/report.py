@@ -15,7 +15,7 @@ from fishr.commands.shared import (
     progress_bar,
 )
 from fishr.errors import InputError
-from fishr.paths import check_writable
+from fishr.paths import check_file_writable
 
 if TYPE_CHECKING:
     from fishr.reports import Page, RunData
@@ -106,9 +106,7 @@ def _check(path: Path) -> None:
     """Refuse a path that cannot be written or has something other than a report, and a missing package, before work."""
     from fishr.reports.page import GENERATOR, chart_scripts
 
-    if not path.parent.is_dir():
-        raise InputError(f"{path}: its folder does not exist; make it first")
-    check_writable(path)
+    check_file_writable(path)
     if path.exists() and (not path.is_file() or GENERATOR not in path.read_bytes()[:1000].decode(errors="replace")):
         raise InputError(f"{path}: exists already and is not a report; choose another place with -o")
     chart_scripts()

@@ -41,6 +41,8 @@ from fishr.errors import one_line
 T = TypeVar("T")
 # Problems of one table or array that are listed: finding the nearest name of each takes time.
 _MOST = 20
+# Keys from which a table without any known one is taken for another object's.
+_FOREIGN = 3
 
 
 def structure(
@@ -66,6 +68,12 @@ def structure(
         >>> structure({"penalty": {"kind": "Fishr", "ema": 0.95}, "schedule": 1000}, Scaled).schedule
         Constant(value=1000.0)
     """
+    if attrs.has(target) and isinstance(table, Mapping) and _FOREIGN <= len(table) <= _MOST:  # pyright: ignore[reportUnnecessaryIsInstance]
+        known = settings(target)
+        if not table.keys() & known.keys():
+            raise flaw(
+                f"got {listed(table)}, which are the keys of something else; {target.__name__} takes {listed(known)}"
+            )
     try:
         return _converter(families, None if plugins is None else tuple(plugins)).structure(table, target)
     except Exception as error:

@@ -14,7 +14,7 @@ from fishr.errors import InputError, one_line
 from fishr.files import write_atomically
 from fishr.inference.model_card import model_card
 from fishr.inference.named_weights import NamedWeights, named_weights, plain_featurizer
-from fishr.inference.prediction_files import check_new
+from fishr.inference.prediction_files import check_new_file
 from fishr.inference.trained_model import TrainedModel
 
 Form = Literal["safetensors", "pt", "torchscript", "export"]
@@ -45,8 +45,8 @@ def export_model(model: TrainedModel, run: Path, path: Path, form: Form = "safet
     card = path.with_suffix(".md")
     if card == path:
         raise InputError(f"{path}: got a name that ends in .md, as the model's card does; choose another suffix")
-    check_new(path)
-    check_new(card)
+    check_new_file(path)
+    check_new_file(card)
     weights = named_weights(model) if form in ("safetensors", "pt") else None
     content = _program(model, form) if weights is None else _weights(model, weights, form)
     text = model_card(model, run, path, form, weights)

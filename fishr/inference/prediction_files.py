@@ -14,7 +14,7 @@ from fishr.errors import InputError
 from fishr.files import fill_atomically, present
 from fishr.inference.prediction import Predictions, image_files, predict
 from fishr.inference.trained_model import TrainedModel
-from fishr.paths import check_writable
+from fishr.paths import check_file_writable, check_writable
 
 Style = Literal["csv", "parquet"]
 _LISTED = 10
@@ -53,7 +53,7 @@ def write_predictions(
         InputError: The file exists, there is no image, none can be read, or pyarrow is not installed.
         RunFailed: The file could not be written.
     """
-    check_new(path)
+    check_new_file(path)
     write = {"csv": _write_csv, "parquet": _write_parquet}[style]
     first, counts = list[Unreadable](), {"images": 0, "unreadable": 0}
 
@@ -79,6 +79,12 @@ def check_new(path: Path) -> None:
     if present(path):
         raise InputError(f"{path}: exists already; choose another name")
     check_writable(path)
+
+
+def check_new_file(path: Path) -> None:
+    """Refuse what ``check_new`` does, and a file whose folder does not exist."""
+    check_new(path)
+    check_file_writable(path)
 
 
 def _write_csv(file: BinaryIO, model: TrainedModel, names: list[str], batches: Iterator[Predictions]) -> None:

@@ -21,7 +21,8 @@ _BUSY = "another process is training in it; wait for it to end, or choose anothe
 def check_absent(folder: Path) -> None:
     """Refuse a folder that exists."""
     if present(folder):
-        raise InputError(f"{folder}: exists already; resume it with --resume {folder}, or choose another name")
+        resume = f"resume it with --resume {folder}, or " if (folder / CONFIGURATION).is_file() else ""
+        raise InputError(f"{folder}: exists already; {resume}choose another name")
 
 
 @contextmanager
@@ -81,7 +82,10 @@ def checkpoint_of(folder: Path) -> Path:
     except (OSError, ValueError, KeyError, TypeError):
         raise InputError(f"{folder}: no {CHECKPOINT} yet; resume the run until it has made one") from None
     if not (folder / JOB).is_file():
-        raise InputError(f"{folder}: no {CHECKPOINT}, though its run has ended; put it back, or train again elsewhere")
+        ended = failed or ", though its run has ended"
+        raise InputError(
+            f"{folder}: no {CHECKPOINT}{ended}; {'' if failed else 'put it back, or '}train again elsewhere"
+        )
     raise InputError(
         f'{folder}: its weights were not kept{failed}; set keep = "weights" in the plan of its sweep, '
         "remove this folder and run the sweep again"

@@ -1,5 +1,6 @@
 """Input that cannot be used: one line on stderr, exit code 2, nothing created and nothing changed."""
 
+import json
 import os
 import shutil
 from pathlib import Path
@@ -33,11 +34,17 @@ def _configurations(home):
         "nan.toml": text.replace("l2 = 0.00110794568", "l2 = nan"),
         "twice.toml": f"steps = 3\n{text}",
         "empty.toml": "",
+        "plan.toml": 'datasets = ["PACS"]\nalgorithms = ["ERM"]\ntest_envs = "single"\n',
     }
     for name, content in files.items():
         (home / name).write_text(content)
     (home / "latin.toml").write_bytes(text.replace("colored-digits", "café").encode("latin-1"))
     (home / "directory.toml").mkdir()
+
+
+def _fail(folder):
+    (folder / "checkpoint.pt").unlink()
+    (folder / "result.json").write_text(json.dumps({"status": "failed", "message": "step 2: risk is nan"}))
 
 
 def _runs(home, finished):
@@ -49,6 +56,7 @@ def _runs(home, finished):
 
     checkpoint = (finished / "checkpoint.pt").read_bytes()
     changed("finished", lambda folder: None, unfinished=False)
+    changed("failed", _fail, unfinished=False)
     changed("corrupt-config", lambda folder: (folder / "config.toml").write_bytes(b"steps = \x00"))
     changed("cut-config", lambda folder: (folder / "config.toml").write_text('name = "colored-digits"\n'))
     changed("cut-checkpoint", lambda folder: (folder / "checkpoint.pt").write_bytes(checkpoint[:-2000]))
@@ -117,7 +125,7 @@ REFUSED = {
     "set of another type": (_set("steps=12.0"), "steps: got 12.0 (a decimal number), expected a whole number"),
     "set of an unknown key": (_set("optimiser.lr=1"), 'optimiser: unknown key; did you mean "optimizer"?'),
     "existing --out": (["train", "--out", "finished"], "finished: exists already; resume it with --resume finished"),
-    "--out of others' folder": (["train", "--out", "notes"], "notes: exists already"),
+    "--out of others' folder": (["train", "--out", "notes"], "notes: exists already; choose another name"),
     "--out is a file": (["train", "--out", "syntax.toml"], "syntax.toml: exists already"),
     "--out below a file": (["train", "--out", "syntax.toml/new"], "could not be made (File exists)"),
     "resume of nothing": (["train", "--resume", "none"], "none: not a run folder, it has no config.toml"),
@@ -144,6 +152,10 @@ REFUSED = {
         ["evaluate", "no-checkpoint"],
         "no-checkpoint: no checkpoint.pt, though",
     ),
+    "evaluate, failed early": (
+        ["evaluate", "failed"],
+        "failed: no checkpoint.pt, and its run failed (step 2: risk is nan); train",
+    ),
     "evaluate, cut short": (["evaluate", "cut-checkpoint"], "not a readable checkpoint (damaged, cut"),
     "evaluate, code": (["evaluate", "code-checkpoint"], "not a readable checkpoint"),
     "evaluate, other weights": (["evaluate", "wider"], "head.weight: got"),
@@ -156,6 +168,10 @@ REFUSED = {
         "IRM: got domains of (1, 1) samples, expected at least 2 in each for half batches",
     ),
     "no such device": (_train("--device", "tpu"), "device: got 'tpu', expected auto"),
+    "a plan as a run": (
+        _train("plan.toml"),
+        'plan.toml: got "datasets", "algorithms", "test_envs", which are the keys of something else; Experiment takes',
+    ),
     "plugin not named": (_set(PLUGIN.replace("NAME", "other_plugin")), "a file alone never runs code"),
     "plugin fails": (
         _set(PLUGIN.replace("NAME", "broken_plugin"), "--plugin", "broken_plugin"),

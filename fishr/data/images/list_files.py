@@ -135,11 +135,15 @@ def _entries(path: Path, columns: Sequence[str]) -> Iterator[tuple[str, Any]]:
 
 
 def _csv_entries(path: Path, text: str, columns: Sequence[str]) -> Iterator[tuple[str, dict[str, Any]]]:
-    rows = csv.DictReader(StringIO(text, newline=""), strict=True)
+    header = text.splitlines()[0] if text else ""
+    # Spreadsheets write semicolons where the comma is in decimal numbers.
+    separator = next((each for each in ",;\t" if each in header), ",")
+    rows = csv.DictReader(StringIO(text, newline=""), strict=True, delimiter=separator)
     try:
-        missing = [key for key in columns if key not in (rows.fieldnames or ())]
+        rows.fieldnames = [name.strip() for name in rows.fieldnames or ()]
+        header = list(rows.fieldnames)
+        missing = [key for key in columns if key not in header]
         if missing:
-            header = rows.fieldnames or ()
             got = ",".join(header[:_SHOWN]) + (",…" if len(header) > _SHOWN else "") or "nothing"
             lacking = ", ".join(name + near(name, header) for name in missing)
             raise InputError(
@@ -149,7 +153,8 @@ def _csv_entries(path: Path, text: str, columns: Sequence[str]) -> Iterator[tupl
         for row in rows:
             if None in row:
                 raise InputError(
-                    f"{path}: line {rows.line_num}: got more values than the header has names; quote values with commas"
+                    f"{path}: line {rows.line_num}: got more values than the header has names; quote values with a "
+                    f"{separator!r} in them"
                 )
             yield f"line {rows.line_num}", row
     except csv.Error as error:

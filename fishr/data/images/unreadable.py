@@ -62,10 +62,10 @@ def check_readable(paths: Sequence[Path]) -> None:
     if found:
         shown = ", ".join(f"{each.path} ({each.reason})" for each in found[:_LISTED])
         more = f", … and {len(found) - _LISTED} more" if len(found) > _LISTED else ""
-        raise InputError(
-            f"{len(found)} of {len(paths)} images cannot be read: {shown}{more}; delete or replace them, or run "
-            "`fishr data verify`"
-        )
+        remedy = "delete or replace them, or run `fishr data verify`"
+        if all("\\" in each.path.name for each in found):
+            remedy = "write / instead of \\ in their paths"
+        raise InputError(f"{len(found)} of {len(paths)} images cannot be read: {shown}{more}; {remedy}")
 
 
 def _problem(path: Path, full: bool) -> str:

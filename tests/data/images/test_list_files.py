@@ -76,6 +76,11 @@ def test_paths_may_be_absolute_and_rows_keep_their_order(folder, tmp_path):
         ("a.txt", "x", "a.txt: got a list called 'a.txt'; give a .csv, .json or .jsonl"),
         ("a.csv", b"\xff\xfe", "a.csv: got bytes that are no UTF-8 at 0; save it as UTF-8"),
         ("a.csv", HEADER + "n,ill,1.png\n", "a.csv: got the class 'ill' alone"),
+        (
+            "a.csv",
+            HEADER + "n,ill,w\\1.png\nn,well,w\\2.png\n",
+            r"2 of 2 images .*; write / instead of \\ in their paths",
+        ),
         ("a.csv", HEADER + "n,ill,1.png\nn,well,2.png\n", r"2 of 2 images cannot be read: .*1\.png \(No such file"),
     ],
 )
@@ -84,6 +89,17 @@ def test_what_is_no_list_is_refused_with_its_line(tmp_path, name, text, reason):
     with pytest.raises(InputError, match=reason) as caught:
         ImageList(name, size=8)(0, tmp_path)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("separator", [", ", ";", "\t"])
+def test_a_list_may_be_written_by_a_spreadsheet(folder, separator):
+    path = _write(folder.parent / "all.csv", _entries(folder))
+    path.write_text(path.read_text().replace(",", separator).replace("\n", "\r\n"))
+    made = ImageList("all.csv", size=8)(0, folder.parent)
+    laid = ImageFolders("animals", size=8)(0, folder.parent)
+    assert made.class_names == laid.class_names
+    for one, other in zip(made.domains, laid.domains, strict=True):
+        assert (one.name, one.labels.tolist()) == (other.name, other.labels.tolist())
 
 
 def test_an_environment_that_is_not_listed(folder):
