@@ -290,6 +290,8 @@ class Problem:
             outputs: C; None: likewise.
             seed: of the first weights of penalties that train some of their own.
         """
+        if isinstance(domains, bool) or not isinstance(domains, int) or domains < 1:  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise InputError(f"domains: got {domains!r}, expected the number of training domains")
         layout = Layout.of(head, layers)
         first = next(p for p in head.parameters() if p.requires_grad)
         dtype = torch.promote_types(first.dtype, torch.float32)

@@ -113,11 +113,7 @@ class CrossEntropy:
             _check_probabilities(torch.func.debug_unwrap(labels))
             return
         if labels.ndim != 1 or labels.dtype != torch.int64:
-            raise InputError(
-                f"cross-entropy: got labels of shape {tuple(labels.shape)} and type {labels.dtype}, expected "
-                f"[{len(labels)}] and torch.int64, or probabilities [{len(labels)}, {outputs}]; for other numbers use "
-                "SquaredError()"
-            )
+            raise _neither(labels, len(labels), outputs)
         values = torch.func.debug_unwrap(labels)
         lowest, highest = bounds(values if self.ignore_index is None else values[values != self.ignore_index])
         if lowest >= 0 and highest < outputs:
@@ -153,13 +149,24 @@ class CrossEntropy:
             )
         soft = labels.is_floating_point() and labels.shape == logits.shape
         if not soft and (labels.shape != logits.shape[:1] or labels.dtype != torch.int64):
-            raise InputError(
-                f"cross-entropy: got labels of shape {tuple(labels.shape)} and type {labels.dtype}, expected "
-                f"[{len(logits)}] and torch.int64, or probabilities {list(logits.shape)}"
-            )
+            raise _neither(labels, *logits.shape)
         check_number_of_weights("class_weights", self.class_weights, logits.shape[1])
         if can_be_read(labels):
             self.check_labels(labels, logits.shape[1])
+
+
+def _neither(labels: Tensor, samples: int, outputs: int) -> InputError:
+    """Return the error of labels that are neither class indices nor probabilities."""
+    if labels.shape == (samples,):
+        remedy = "for other numbers use SquaredError()" if labels.is_floating_point() else "use labels.long()"
+    elif labels.shape == (samples, outputs):
+        remedy = "use labels.float() if each row has a single 1, else BinaryCrossEntropy()"
+    else:
+        remedy = "use labels.flatten()" if labels.shape == (samples, 1) else "give a label for each sample"
+    return InputError(
+        f"cross-entropy: got labels of shape {tuple(labels.shape)} and type {labels.dtype}, expected [{samples}] and "
+        f"torch.int64, or probabilities [{samples}, {outputs}]; {remedy}"
+    )
 
 
 def _check_probabilities(labels: Tensor) -> None:

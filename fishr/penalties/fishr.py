@@ -7,6 +7,7 @@ from attrs import evolve, field, frozen
 from attrs.validators import in_
 from torch import Tensor
 
+from fishr.checks import number
 from fishr.errors import InputError
 from fishr.observation import Observation
 from fishr.penalties.moving_average import Average, Gain, MovingAverage
@@ -67,7 +68,7 @@ class Fishr:
     """
 
     statistic: Statistic = field(default="variance", validator=in_(get_args(Statistic)))
-    ema: float = 0.0
+    ema: float = field(default=0.0, validator=number(below=1.0))
     gain: Gain = "unit_gradient"
     over_parameters: Reduction = field(default="mean", validator=in_(get_args(Reduction)))
     over_domains: Reduction = field(default="mean", validator=in_(get_args(Reduction)))
@@ -76,8 +77,6 @@ class Fishr:
     least_domains: ClassVar[int] = 2
 
     def __attrs_post_init__(self) -> None:
-        if not 0 <= self.ema < 1:
-            raise InputError(f"ema: got {self.ema}, expected at least 0 and below 1")
         MovingAverage(self.ema, self.gain)
         if self.statistic == "covariance" and self.ema:
             raise InputError(f'ema: got {self.ema} with statistic "covariance", expected 0; no covariance is stored')

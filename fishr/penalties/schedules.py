@@ -1,6 +1,6 @@
 """Schedules: functions of the step that return the weight of a term, or a factor of the learning rate."""
 
-from math import cos, pi, prod
+from math import cos, isfinite, pi, prod
 from typing import Protocol
 
 from attrs import field, frozen
@@ -24,7 +24,11 @@ class Schedule(Protocol):
 
 def as_schedule(value: Schedule | float) -> Schedule:
     """Return a schedule as it is, a number as a constant one."""
-    return value if callable(value) else Constant(float(value))
+    if callable(value):
+        return value
+    if isinstance(value, str) or not isfinite(value):
+        raise InputError(f"schedule: got {value!r}, expected a finite number, or a function of the step")
+    return Constant(float(value))
 
 
 def _check_steps(_: object, attribute: object, steps: int) -> None:

@@ -90,6 +90,38 @@ LIBRARY = {
         lambda: step(labels=LABELS + 1),
         "cross-entropy: got labels from 1 to 2, expected whole numbers from 0 to 1, .*; if they start at 1, subtract 1",
     ),
+    "labels of another type": (
+        lambda: step(labels=LABELS.int()),
+        r"cross-entropy: got labels of shape \(6,\) and type torch\.int32, .*; use labels\.long\(\)",
+    ),
+    "one-hot labels": (
+        lambda: step(labels=nn.functional.one_hot(LABELS)),
+        r"cross-entropy: got labels of shape \(6, 2\) and type torch\.int64, .*; use labels\.float\(\) if each row",
+    ),
+    "labels in a column": (
+        lambda: step(labels=LABELS[:, None]),
+        r"cross-entropy: got labels of shape \(6, 1\) .*; use labels\.flatten\(\)",
+    ),
+    "a weight in words": (
+        lambda: fishr.Scaled(PENALTY, "10"),
+        "schedule: got '10', expected a finite number, or a function of the step",
+    ),
+    "a weight that is no number": (
+        lambda: fishr.Scaled(PENALTY, float("nan")),
+        "schedule: got nan, expected a finite number, or a function of the step",
+    ),
+    "a decay in words": (
+        lambda: fishr.Fishr(ema="0.9"),
+        r"ema: got '0\.9', expected a number of at least 0\.0 and less than 1\.0",
+    ),
+    "a problem of no domain": (
+        lambda: fishr.Problem.of(HEAD, domains=0),
+        "domains: got 0, expected the number of training domains",
+    ),
+    "the names of the domains": (
+        lambda: fishr.Problem.of(HEAD, domains=("art", "photo")),
+        r"domains: got \('art', 'photo'\), expected the number of training domains",
+    ),
     "a module of a function": (
         lambda: fishr.PenaltyModule(lambda seen: seen.losses.mean()),
         r"penalty: got <function .*, expected a penalty \(with init and a call\); wrap a function in Stateless",
