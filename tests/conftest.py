@@ -1,5 +1,6 @@
 """What several tests share."""
 
+import ctypes
 import gc
 import os
 import signal
@@ -12,13 +13,10 @@ import pytest
 import torch
 from forking import ForkedPopen, StartedServer
 
-# PR_CAPBSET_DROP of CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH, by which the superuser passes over permissions.
-OBEYING = """
-import ctypes, os, sys
-if any(ctypes.CDLL(None).prctl(24, capability, 0, 0, 0) for capability in (1, 2)):
-    sys.exit("the capabilities cannot be dropped")
-os.execvp(sys.argv[1], sys.argv[1:])
-"""
+# CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH, by which the superuser passes over permissions.
+PASSING = 1 << 1 | 1 << 2
+# From prctl.h and securebits.h.
+GET_SECUREBITS, SET_SECUREBITS, NO_SETUID_FIXUP = 27, 28, 1 << 2
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -114,15 +112,21 @@ def seeded() -> None:
     torch.manual_seed(0)
 
 
-@pytest.fixture(scope="session")
-def unprivileged() -> list[str]:
-    """What to put before a command so that file permissions hold for it, for the superuser too.
-
-    The command keeps its user, since another one could not reach an interpreter in the superuser's home folder.
-    """
+@pytest.fixture
+def unprivileged() -> Iterator[None]:
+    """File permissions hold for this thread and those that it starts, for the superuser too."""
     if os.geteuid() != 0:
-        return []
-    prefix = [sys.executable, "-c", OBEYING]
-    if sys.platform != "linux" or subprocess.run([*prefix, "true"], check=False, capture_output=True).returncode:
+        yield
+        return
+    if sys.platform != "linux":
         pytest.skip("this superuser cannot give up the right to pass over permissions")
-    return prefix
+    # From capability.h: version 3, this thread; effective, permitted and inheritable capabilities, in two halves.
+    libc, header, words = ctypes.CDLL(None), (ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)()
+    bits, held = libc.prctl(GET_SECUREBITS), libc.capget(header, words) or words[0]
+    # Without the first, access(2) would look at the permitted capabilities in place of the effective ones.
+    words[0] = held & ~PASSING
+    if libc.prctl(SET_SECUREBITS, bits | NO_SETUID_FIXUP) or libc.capset(header, words):
+        pytest.skip("this superuser cannot give up the right to pass over permissions")
+    yield
+    words[0] = held
+    assert libc.capset(header, words) == libc.prctl(SET_SECUREBITS, bits) == 0

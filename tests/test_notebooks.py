@@ -1,6 +1,7 @@
 """The notebooks of the documentation run, and their kept outputs are those of the code."""
 
 import re
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,8 @@ def test_kept_outputs_are_whole_and_small() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_a_notebook_runs_and_prints_what_is_kept(path: Path) -> None:
+def test_a_notebook_runs_and_prints_what_is_kept(path: Path, forked: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("jupyter_client.launcher.Popen", subprocess.Popen)
     assert _outline(executed(path)) == _outline(nbformat.read(path, as_version=4)), (
         "run python docs/notebooks/execute.py and read the text again"
     )

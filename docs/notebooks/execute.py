@@ -13,7 +13,8 @@ def executed(path: Path) -> nbformat.NotebookNode:
     notebook = nbformat.read(path, as_version=4)
     # Cells call the command of this environment.
     os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    NotebookClient(notebook, timeout=600, record_timing=False, coalesce_streams=True).execute()
+    options = {"extra_arguments": ["--matplotlib=inline"], "record_timing": False, "coalesce_streams": True}
+    NotebookClient(notebook, timeout=600, **options).execute()
     notebook.metadata.language_info = {"name": "python"}
     return notebook
 

@@ -124,10 +124,10 @@ def call(home):
 
 @pytest.fixture
 def cli(home):
-    """Call a command through cli.py, in an interpreter of its own, behind a prefix such as ``unprivileged``."""
+    """Call a command through cli.py, in an interpreter of its own."""
 
-    def run(*arguments, prefix=()):
-        command = [*prefix, sys.executable, str(ROOT / "cli.py"), *map(str, arguments)]
+    def run(*arguments):
+        command = [sys.executable, str(ROOT / "cli.py"), *map(str, arguments)]
         done = subprocess.run(command, capture_output=True, text=True, cwd=home, timeout=120)
         return Said(done.returncode, done.stdout, done.stderr)
 
