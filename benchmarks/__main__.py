@@ -39,7 +39,7 @@ _BESIDE_DOMAINBED = ("methods", "image_cache", "commands")
 def main() -> int:
     """Print the tables; 1 if two ways of computing the same thing disagree."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="small sizes, two rounds: does it run, not how fast")
+    parser.add_argument("--quick", action="store_true", help="small sizes, one round: does it run, not how fast")
     parser.add_argument("--only", choices=TABLES, help="one table instead of all")
     parser.add_argument(
         "--domainbed", type=Path, metavar="PATH", help="a checkout, whose updates, loaders and jobs are timed too"

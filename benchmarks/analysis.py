@@ -79,7 +79,7 @@ def table(quick: bool) -> Table:
     """
     widths, sizes = ((8, 6, 3), (60, 40, 60)) if quick else ((64, 32, 10), (599, 599, 599))
     digits, pair = (make_problem(widths, domains, torch.float64) for domains in (sizes, sizes[:2]))
-    hidden, inputs, four = (50, 40), 8, (30, 20)
+    hidden, inputs, four = (20, 16), 8, (30, 20)
     if not quick:
         hidden, inputs, four = (390, 390), 128, (3250, 3250, 497, 497)
     head = make_problem((*hidden, 1), four, torch.float64)

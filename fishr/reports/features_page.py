@@ -19,8 +19,9 @@ from fishr.reports.page import Block, Cell, Chart, Facts, Listing, Page, Section
 from fishr.reports.sample_pictures import sample_pictures
 from fishr.training.experiment import Experiment
 
-# Points of the scatter in all, and slices that they are read in: rows of a class often follow each other.
-_POINTS, _SLICES = 1500, 25
+# Points of the scatter in all. A domain of more rows than the second is read in slices, since rows of a class often
+# follow each other; a smaller one is read at once, since each reading checks the file again.
+_POINTS, _SMALL, _SLICES = 1500, 4000, 25
 # More classes make no column each.
 _COLUMNS = 12
 
@@ -126,15 +127,17 @@ def _drawn(cache: FeatureCache) -> tuple[list[str], list[int], Tensor]:
     domains, classes, parts = list[str](), list[int](), list[Tensor]()
     for index, section in enumerate(cache.sections):
         wanted = min(section.rows, max(_SLICES, _POINTS // len(cache.sections)))
-        length = -(-wanted // _SLICES)
-        starts = np.unique(np.linspace(0, max(section.rows - length, 0), min(_SLICES, section.rows)).astype(int))
-        taken = 0
-        for start, end in zip(starts, [*starts[1:], section.rows], strict=True):
-            rows = cache.domain(index, int(start), int(min(start + length, end)))
+        if section.rows <= _SMALL:
+            chosen, whole = np.linspace(0, section.rows - 1, wanted).astype(int), cache.domain(index)
+            read = [{name: whole[name][chosen] for name in ("labels", "features")}]
+        else:
+            length = -(-wanted // _SLICES)
+            starts = np.linspace(0, section.rows - length, _SLICES).astype(int)
+            read = [cache.domain(index, start, start + length) for start in starts.tolist()]
+        for rows in read:
             classes += rows["labels"].tolist()
             parts.append(torch.from_numpy(rows["features"]))
-            taken += len(rows["labels"])
-        domains += [section.name] * taken
+        domains += [section.name] * sum(len(rows["labels"]) for rows in read)
     return domains, classes, torch.cat(parts) if parts else torch.zeros(0, 1)
 
 

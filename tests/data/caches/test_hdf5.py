@@ -180,7 +180,7 @@ print(detected)
 
 
 @pytest.mark.slow
-def test_a_flipped_bit_is_noticed_or_harmless(file):
+def test_a_flipped_bit_is_noticed_or_harmless(file, forked):
     """In a process of its own: HDF5 is C, and may crash or read for ever on what it does not expect."""
     done = subprocess.run(
         [sys.executable, "-c", FLIPS, file, "1", "120"], capture_output=True, text=True, check=False, timeout=60
