@@ -9,8 +9,8 @@ from fishr.commands import cli
 
 _HEAD = """# Commands
 
-`fishr COMMAND --help` prints the same. `python cli.py` in a clone runs the same commands. Input that cannot be used
-ends a command with exit code 2 and one line on the standard error stream, a run that fails with exit code 1.
+Every command and option. `fishr COMMAND --help` prints the same. `python cli.py` in a clone runs the same commands.
+A command ends with one line on standard error and exit code 2 if its input cannot be used, and exit code 1 if it fails.
 """
 
 

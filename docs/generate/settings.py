@@ -28,21 +28,22 @@ from fishr.training import Experiment
 _INTRODUCTIONS = {
     "experiment": """# Keys of an experiment
 
-The tables of a TOML file for `fishr train`. `fishr config show colored-digits` prints a whole file, `fishr config
-validate run.toml` checks one, and `fishr config schema` prints a JSON schema for editors. None means that the key is
-left out. Tables with a `kind` are on the page [Kinds](kinds.md).
+For people who write a TOML file for `fishr train`: every key with its meaning, type and default. `fishr config show
+colored-digits` prints a whole file, `fishr config validate run.toml` checks one, and `fishr config schema` prints a
+JSON schema for editors. TOML has no word for None: leave the key out. Tables with a `kind` are on the page
+[Kinds](kinds.md).
 """,
     "plan": """# Keys of a plan
 
-The tables of a TOML file for `fishr sweep`; [The benchmark](../benchmark.md) explains them by examples. `fishr config
-schema plan` prints a JSON schema for editors. None means that the key is left out. Tables with a `kind` are on the
-page [Kinds](kinds.md).
+For people who write a plan for `fishr sweep`: every key with its meaning, type and default.
+[The benchmark](../benchmark.md) has examples. `fishr config schema plan` prints a JSON schema for editors. TOML has no
+word for None: leave the key out. Tables with a `kind` are on the page [Kinds](kinds.md).
 """,
     "kinds": """# Kinds
 
-Where a key takes a table with a `kind`, the kind is one of the names below, or `"module:Name"` for a class of your own
-with `--plugin module`. The other keys of the table are those of the kind. [A method of your own](../own-methods.md) has
-examples.
+For people who write a configuration. A table with a `kind` belongs to a family, such as Loss; `kind` is one of its
+names below, or `"module:Name"` for a class of your own with `--plugin module`. The other keys of the table are those
+of the kind. [A method of your own](../own-methods.md) has examples.
 """,
 }
 
@@ -66,8 +67,10 @@ def pages() -> dict[str, str]:
         if page != "kinds":
             text[page] += _record(cls, places, page, 2)
     shown = set[type[Any]]()
+    listed = dict[tuple[Any, ...], str]()
     for family, kinds in families.items():
-        text["kinds"] += _family(family, kinds, places)
+        name = family.protocol.__name__
+        text["kinds"] += _family(family, kinds, listed.setdefault(tuple(kinds), name))
         for cls in kinds:
             if cls not in shown:
                 text["kinds"] += _record(cls, places, "kinds", 3)
@@ -98,7 +101,7 @@ def _parts(declared: Any) -> Iterator[Any]:
                 yield from _parts(part)
 
 
-def _family(family: Family, kinds: list[type[Any]], places: dict[Any, str]) -> str:
+def _family(family: Family, kinds: list[type[Any]], listed: str) -> str:
     name = family.protocol.__name__
     notes = [_markdown(_summary(family.protocol))]
     if family.implied:
@@ -108,7 +111,10 @@ def _family(family: Family, kinds: list[type[Any]], places: dict[Any, str]) -> s
     if family.switch:
         notes.append("`false` is `{}`, `true` is `{}`.".format(*family.switch))
     if family.function is not None:
-        notes.append(f"One of your own may be a plain function `f({', '.join(family.function)})`.")
+        notes.append(f"Your own may be a plain function `f({', '.join(family.function)})`.")
+    if kinds and listed != name:
+        notes.append(f"Its kinds are those of the [family {listed}](#family-{listed.lower()}).")
+        kinds = []
     rows = "".join(f"| [`{cls.__name__}`](#{cls.__name__.lower()}) | {_cell(_summary(cls))} |\n" for cls in kinds)
     table = f"\n| kind | |\n|---|---|\n{rows}" if rows else ""
     return f"\n## Family: {name}\n\n{' '.join(notes)}\n{table}"

@@ -34,7 +34,7 @@ class NumPyData:
 
     Args:
         path: The .npz or the folder; relative to ``data_dir``, or to the folder "data" if that is None.
-        inputs, labels, domains: Names of the three arrays, in a folder of the files without .npy.
+        inputs, labels, domains: Name of the array; in a folder, of the file without .npy.
         environments: Names of the domains to use, in this order; None: all, numbers by value, texts sorted.
         samples: Largest number of samples of each environment, the first ones; None: all.
         classes: C, if labels are numbers; None: the largest label plus one, if the smallest is 0.

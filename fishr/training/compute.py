@@ -25,7 +25,7 @@ class Compute:
     Weights, head, losses and gradient statistics are float32 or wider in every precision.
 
     Args:
-        precision: of the featurizer's passes. ``"fp32"``; ``"tf32"`` multiplies matrices with 10 bits of mantissa on a
+        precision: precision of the featurizer. ``"fp32"``; ``"tf32"`` multiplies matrices with 10 bits of mantissa on a
             GPU that can; ``"bf16"`` and ``"fp16"`` run under autocast. With ``"fp16"`` an adaptive scale multiplies
             the gradient that enters the featurizer and divides the result; losses and penalties are never scaled.
         micro_batches: number of parts in which a batch passes through the featurizer, so that only one part's

@@ -25,21 +25,23 @@ def _powers(record: object, attribute: Any, value: tuple[float, ...]) -> None:
 
 @frozen
 class OwnMethod:
-    """A custom method, as a plan describes it: ERM, or the methods that it combines, with parts of its own."""
+    """A custom method of a plan: ERM, or the methods that it combines, with further parts."""
 
-    penalty: Penalty | None = None  # a penalty of its own, whose weight and warm-up are drawn
+    penalty: Penalty | None = None  # penalty, whose weight and warm-up are drawn
     weight: float = field(default=1.0, validator=number())  # default weight of the penalty after the warm-up
     # lowest and highest power of ten of a drawn weight
     weight_powers: tuple[float, float] = field(default=(-1.0, 5.0), validator=_powers)
     warm_up: int = 500  # default number of updates of the warm-up
-    warm_up_powers: tuple[float, float] = field(default=(0.0, 4.0), validator=_powers)  # powers of ten of it
+    warm_up_powers: tuple[float, float] = field(
+        default=(0.0, 4.0), validator=_powers
+    )  # lowest and highest power of ten of a drawn warm-up
     before: float = field(default=0.0, validator=number())  # weight during the warm-up
     lr_schedule: Schedule | None = None  # factor of the learning rate; None: that of the settings
-    lr_factors: dict[str, Schedule] | None = None  # factors of layers, likewise
+    lr_factors: dict[str, Schedule] | None = None  # factors of layers; None: those of the settings
     combines: tuple[str, ...] = ()  # built-in methods, each with its draws
     transform: BatchTransform | None = None  # None: that of the settings
-    descent: Descent | None = None  # likewise
-    average: WeightAverage | None = None  # likewise
+    descent: Descent | None = None  # None: that of the settings
+    average: WeightAverage | None = None  # None: that of the settings
 
     def __attrs_post_init__(self) -> None:
         unknown = [name for name in self.combines if name not in METHODS]

@@ -55,7 +55,7 @@ class OwnData:
     evaluate_every: int = field(default=300, validator=whole(1))  # steps between evaluations
     data: DataSet | None = None  # any data set instead of a path; needs ``settings.featurizer``
     source: EnvironmentSource | None = (
-        None  # source of environments instead of both, such as images in any columns; its size stays
+        None  # source of environments instead of both, such as images in any columns; its size is kept
     )
 
     def __attrs_post_init__(self) -> None:
@@ -85,7 +85,7 @@ class Settings:
     )  # steps between evaluations; None: the benchmark's
     samples: int | None = field(
         default=None, validator=optional(whole(2))
-    )  # most samples of each environment; None: all
+    )  # largest number of samples of each environment; None: all
     image_size: int = field(default=_IMAGE_SIZE, validator=whole(8))  # side of an input, pixels
     # size and normalization of images; None: those of a backbone of timm at ``image_size``, else ImageNet's
     preprocessing: Preprocessing | None = None
@@ -93,29 +93,29 @@ class Settings:
     # network: torchvision's "resnet18" or "resnet50", any other name of timm; None: the protocol's
     backbone: str | None = None
     weights: str = "imagenet"  # weights of the backbone: "imagenet" for the published ones, "random", or a file
-    # hyper-parameters that are fixed, not drawn; each method takes those it has
+    # fixed values of hyper-parameters that are then not drawn; a method uses those that it has
     hparams: dict[str, Value] = Factory(dict[str, Value])
     # seed of Colored and Rotated MNIST; None: the run's
     data_seed: int | None = field(default=None, validator=optional(whole(0)))
     holdout_fraction: float = field(
         default=0.2, validator=number(0.0, below=1.0, above=True)
-    )  # share of each environment
-    # by data set, a file of ``fishr sweep features`` to train heads on
+    )  # share of each environment that is held out
+    # file of ``fishr sweep features`` by data set, on which heads are trained
     features: dict[str, str] = Factory(dict[str, str])
     # layer of the network whose outputs these files have; the layers above it train too. None: features
     features_at: str | None = None
-    images: dict[str, str] = Factory(dict[str, str])  # by data set, a file of ``fishr cache images``
+    images: dict[str, str] = Factory(dict[str, str])  # file of ``fishr cache images`` by data set
     own: dict[str, OwnData] = Factory(dict[str, OwnData])  # custom data sets by name
     methods: dict[str, OwnMethod] = Factory(dict[str, OwnMethod])  # custom methods by name
     featurizer: Featurizer | None = None  # network; None: the protocol's
     head: Head | None = None  # head; None: a linear one, initialized as torch does
     loss: Loss | None = None  # per-sample loss; None: cross-entropy
-    optimizer: Optimizer | None = None  # optimizer; None: Adam. The drawn lr and weight_decay replace its own
+    optimizer: Optimizer | None = None  # optimizer; None: Adam. It gets the drawn lr and weight_decay
     lr_schedule: Schedule | None = None  # factor of the drawn learning rate, as in ``Experiment``
     lr_factors: dict[str, Schedule] | None = None  # factors of the learning rates of layers
-    transform: BatchTransform | None = None  # of all methods, none of which may have one of its own
-    descent: Descent | None = None  # likewise
-    average: WeightAverage | None = None  # likewise
+    transform: BatchTransform | None = None  # transform of all methods; none of them may have its own
+    descent: Descent | None = None  # descent, as above
+    average: WeightAverage | None = None  # average of weights, as above
 
     def __attrs_post_init__(self) -> None:
         for name in (*(n for n in self.own if n in BENCHMARKS), *(n for n in self.methods if n in METHODS)):
