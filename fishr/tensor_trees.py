@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from fishr.errors import InputError
 
 _RESUME = "resume with the configuration that the checkpoint was made with"
+# Its operators on lists of tensors, one call for all of them, are named as if they were private.
+each: Any = torch
 PLAIN = (bool, int, float, str, type(None))
 
 

@@ -3,6 +3,7 @@
 from attrs import field, frozen
 from torch import Tensor
 
+from fishr.averages.sma import between
 from fishr.checks import number, whole
 
 
@@ -41,7 +42,7 @@ class EMA:
         """Return the average after ``step`` updates."""
         if step <= self.start:
             return weights
-        return {name: state[name].lerp(weight, 1 - self.decay) for name, weight in weights.items()}
+        return between(state, weights, 1 - self.decay)
 
     def weights(self, state: dict[str, Tensor], weights: dict[str, Tensor]) -> dict[str, Tensor]:
         """Return the average."""

@@ -5,6 +5,13 @@ from torch import Tensor
 
 from fishr.averages.weight_average import Through
 from fishr.checks import whole
+from fishr.tensor_trees import each
+
+
+def between(start: dict[str, Tensor], end: dict[str, Tensor], share: float) -> dict[str, Tensor]:
+    """Return start + share · (end − start), by the names of the end."""
+    found = each._foreach_lerp([start[name] for name in end], [*end.values()], share)
+    return dict(zip(end, found, strict=True))
 
 
 @frozen(eq=False)
@@ -19,7 +26,7 @@ class Mean:
         if not self.count:
             return Mean(count, weights)
         total = self.count + count
-        return Mean(total, {name: self.weights[name].lerp(weight, count / total) for name, weight in weights.items()})
+        return Mean(total, between(self.weights, weights, count / total))
 
 
 @frozen

@@ -123,15 +123,18 @@ class Minibatch:
         seeds = [None if images is None or isinstance(d.inputs, Tensor) else _seeds(self.size, images) for d in domains]
         shares = [ranks.share(indices) for indices in drawn]
         sizes = tuple(map(len, shares))
+        # One copy to the device, which waits for none of its work.
+        device = domains[0].labels.device
+        rows = torch.cat(shares).to(device, non_blocking=device.type == "cuda").split(sizes)
         # One buffer if all inputs are read from files and stay on the CPU.
         first, out = domains[0].inputs, None
-        if all(not isinstance(d.inputs, Tensor) and d.labels.device.type == "cpu" for d in domains):
+        if all(not isinstance(d.inputs, Tensor) and device.type == "cpu" for d in domains):
             out = torch.empty(sum(sizes), *first.shape[1:], dtype=first.dtype)
         outs = (None,) * len(domains) if out is None else out.split(sizes)
-        parts = zip(domains, shares, seeds, outs, strict=True)
+        seeds = [own and ranks.share(own) for own in seeds]
         return Drawn(
-            inputs=tuple(_inputs(domain, share, own and ranks.share(own), part) for domain, share, own, part in parts),
-            labels=torch.cat([d.labels[own.to(d.labels.device)] for d, own in zip(domains, shares, strict=True)]),
+            inputs=tuple(map(_inputs, domains, rows, shares, seeds, outs)),
+            labels=torch.cat([domain.labels[own] for domain, own in zip(domains, rows, strict=True)]),
             sizes=sizes,
             out=out,
         )
@@ -187,9 +190,12 @@ def _seeds(count: int, generator: torch.Generator) -> list[int]:
     return torch.randint(2**62, (count,), generator=generator).tolist()
 
 
-def _inputs(domain: Domain, indices: Tensor, seeds: list[int] | None, out: Tensor | None) -> Tensor | Reading:
+def _inputs(
+    domain: Domain, rows: Tensor, indices: Tensor, seeds: list[int] | None, out: Tensor | None
+) -> Tensor | Reading:
+    """Return the inputs of indices, which ``rows`` are on the device of the domain."""
     if isinstance(domain.inputs, Tensor):
-        return domain.inputs.index_select(0, indices.to(domain.inputs.device))
+        return domain.inputs.index_select(0, rows)
     return begin_reading(domain.inputs, indices.tolist(), seeds, domain.labels.device, out)
 
 

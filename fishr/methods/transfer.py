@@ -15,8 +15,8 @@ from fishr.methods.ranges import Range, choice, power, uniform
 from fishr.methods.sagnet import head_of
 from fishr.observation import Observation
 from fishr.statistics.pure_forward import twin
-from fishr.training.optimizers import SGD
 from fishr.training.owned import Owned
+from fishr.training.sgd import SGD
 
 State = dict[str, Owned]
 

@@ -16,8 +16,8 @@ from fishr.observation import Observation
 from fishr.penalties.combinators import Total
 from fishr.penalties.penalty import require_present
 from fishr.training.objective import Objective
-from fishr.training.optimizers import SGD
 from fishr.training.owned import Owned
+from fishr.training.sgd import SGD
 from fishr.types import Problem
 
 _UPDATES, _OPTIMIZER = 30, SGD(lr=0.1)

@@ -143,7 +143,9 @@ def load_weights(module: nn.Module, given: Mapping[str, Tensor], source: str, re
 
 def misfits(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> Iterator[tuple[str, object, object]]:
     """Yield each name whose shapes differ, with the given shape and the own one; "none" where a name is absent."""
-    for name in dict.fromkeys([*own, *given]):
-        got, expected = (tuple(part[name].shape) if name in part else "none" for part in (given, own))
+    theirs, ours = ({name: tensor.shape for name, tensor in part.items()} for part in (given, own))
+    # Together first: each step asks.
+    for name in dict.fromkeys([*ours, *theirs]) if theirs != ours else ():
+        got, expected = (tuple(part[name]) if name in part else "none" for part in (theirs, ours))
         if got != expected:
             yield name, got, expected

@@ -11,9 +11,10 @@ from .layers_above import LayersAbove
 from .loop import Evaluated, Event, Finished, Started, Stepped, train
 from .model import Model, build_model, place
 from .objective import Loss, Objective
-from .optimizers import SGD, Adam, AdamW, Optimizer, OptimizerState
+from .optimizers import Adam, AdamW, Optimizer, OptimizerState
 from .owned import Owned
 from .runs import run
+from .sgd import SGD
 from .state import TrainingState, first_state, initial_state
 from .step import NotFinite, StepRecord, TermRecord, advance
 

@@ -27,7 +27,8 @@ from fishr.training.head_program import (
 )
 from fishr.training.learning_rates import StepOptimizer
 from fishr.training.loop import Started
-from fishr.training.optimizers import SGD, Adam, AdamW
+from fishr.training.optimizers import Adam, AdamW
+from fishr.training.sgd import SGD
 from fishr.training.state import TrainingState
 from fishr.training.step import NotFinite, StepRecord
 from fishr.transforms.mixup import Mixup

@@ -7,7 +7,7 @@ from attrs import field, frozen
 from torch import Tensor
 
 from fishr.checks import number, one_of
-from fishr.training.optimizers import Gradients, Moments, OptimizerState, Parameters, on_copies
+from fishr.training.optimizers import Gradients, Moments, Moved, OptimizerState, Parameters, of_given
 
 Form = Literal["paper", "domainbed"]
 
@@ -54,12 +54,12 @@ class LARS:
     ) -> tuple[Parameters, OptimizerState]:
         """Return new weights and the next state; where a gradient is None, weights and buffer are unchanged."""
 
-        def step(weights: list[Tensor], given: list[Tensor], moments: Moments, counts: list[int]) -> None:
-            for weight, gradient, buffer in zip(weights, given, moments["momentum"], strict=True):
-                buffer.mul_(self.momentum).add_(self._direction(weight, gradient))
-                weight.sub_(buffer, alpha=self.lr)
+        def step(weights: list[Tensor], given: list[Tensor], moments: Moments, counts: list[int]) -> Moved:
+            slopes = map(self._direction, weights, given)
+            buffers = [(b * self.momentum).add_(s) for b, s in zip(moments["momentum"], slopes, strict=True)]
+            return [w.sub(b, alpha=self.lr) for w, b in zip(weights, buffers, strict=True)], {"momentum": buffers}
 
-        return on_copies(step, gradients, state, parameters)
+        return of_given(step, gradients, state, parameters)
 
     def _direction(self, weight: Tensor, gradient: Tensor) -> Tensor:
         """Return λd."""

@@ -9,6 +9,7 @@ from attrs import evolve, frozen
 from torch import Tensor, nn
 
 from fishr.checks import returned
+from fishr.compilation import lazy
 from fishr.data.domains import Domains
 from fishr.errors import InputError
 from fishr.losses import outputs_of
@@ -22,12 +23,12 @@ _INITIALIZATION = 0  # stream of the experiment's seed
 _ROUNDING = 0.01  # of a mean or deviation: (pixel - 127) / 128 is as good as a half
 
 
-@frozen(eq=False)
+@frozen(eq=False, slots=False)
 class Model:
     """A featurizer and a head, built once and reused by every step.
 
     The modules hold no state between steps: ``place`` puts a state's numbers into them. They are built in train mode,
-    and each decides on its own mode.
+    and each decides on its own mode. No parameter is added or replaced.
     """
 
     featurizer: nn.Module  # [N, ...] to features [N, F]
@@ -38,15 +39,23 @@ class Model:
 
     def both(self) -> nn.ModuleDict:
         """Return featurizer and head as one module; a parameter shared between them counts once."""
-        return nn.ModuleDict({"featurizer": self.featurizer, "head": self.head})
+        return self._both
 
     def parameters(self) -> dict[str, nn.Parameter]:
         """Return parameters by name, the featurizer's as "featurizer.…" and the head's as "head.…"."""
-        return dict(self.both().named_parameters())
+        return self._parameters
 
     def buffers(self) -> dict[str, Tensor]:
-        """Return buffers by name, as the parameters."""
-        return dict(self.both().named_buffers())
+        """Return buffers by name, as the parameters; a forward pass may replace them."""
+        return dict(self._both.named_buffers())
+
+    @lazy
+    def _both(self) -> nn.ModuleDict:
+        return nn.ModuleDict({"featurizer": self.featurizer, "head": self.head})
+
+    @lazy
+    def _parameters(self) -> dict[str, nn.Parameter]:
+        return dict(self._both.named_parameters())
 
 
 def build_model(experiment: Experiment, domains: Domains) -> Model:

@@ -1,11 +1,12 @@
 """Optimizers as pure functions: ``init(parameters)`` and ``update(gradients, state, parameters)``.
 
-They are torch's own functional Adam, AdamW and SGD on copies, so that the results have the bits of ``torch.optim`` and
-the arguments do not change.
+Those of the library have the arithmetic of ``torch.optim``, to the bit, in calls for all parameters together that write
+new tensors; or with ``fused`` torch's kernels on copies.
 """
 
 import inspect
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Protocol, cast
 
 import torch
@@ -13,18 +14,17 @@ from attrs import field, frozen
 from torch import Tensor
 from torch.nn.utils import get_total_norm
 from torch.optim.adam import adam
-from torch.optim.adamw import adamw
-from torch.optim.sgd import sgd
 
 from fishr.checks import number
 from fishr.errors import InputError
-from fishr.tensor_trees import require_tree
+from fishr.tensor_trees import each, require_tree
 
 Parameters = tuple[Tensor, ...]
 Gradients = tuple[Tensor | None, ...]
 Moments = dict[str, list[Tensor]]
-# Changes weights and moments in place, of gradients and counts of earlier updates.
-Step = Callable[[list[Tensor], list[Tensor], Moments, list[int]], None]
+Moved = tuple[list[Tensor], Moments]
+# From weights, gradients, moments and counts of earlier updates to new weights and moments.
+Step = Callable[[list[Tensor], list[Tensor], Moments, list[int]], Moved]
 
 
 @frozen(eq=False)
@@ -118,11 +118,12 @@ class Adam:
         self, gradients: Gradients, state: OptimizerState, parameters: Parameters
     ) -> tuple[Parameters, OptimizerState]:
         """Return new weights and the next state; where a gradient is None, weights and moments are unchanged."""
-        return on_copies(self.in_place, gradients, state, parameters)
+        step = on_copies(self.in_place) if self.fused else partial(_adam, self, False)
+        return of_given(step, gradients, state, parameters)
 
     def in_place(self, weights: list[Tensor], given: list[Tensor], moments: Moments, counts: list[int]) -> None:
-        """Change weights and moments by gradients, after so many updates."""
-        _adam_in_place(self, adam, weights, given, moments, counts)
+        """Change weights and moments by gradients, after so many updates, by torch's fused kernel."""
+        _fused_adam(self, False, weights, given, moments, counts)
 
 
 @frozen
@@ -161,11 +162,12 @@ class AdamW:
         self, gradients: Gradients, state: OptimizerState, parameters: Parameters
     ) -> tuple[Parameters, OptimizerState]:
         """Return new weights and the next state, as ``Adam.update``."""
-        return on_copies(self.in_place, gradients, state, parameters)
+        step = on_copies(self.in_place) if self.fused else partial(_adam, self, True)
+        return of_given(step, gradients, state, parameters)
 
     def in_place(self, weights: list[Tensor], given: list[Tensor], moments: Moments, counts: list[int]) -> None:
-        """Change weights and moments by gradients, after so many updates."""
-        _adam_in_place(self, adamw, weights, given, moments, counts)
+        """Change weights and moments by gradients, after so many updates, by torch's fused kernel."""
+        _fused_adam(self, True, weights, given, moments, counts)
 
 
 def _zero_moments(parameters: Parameters) -> OptimizerState:
@@ -173,23 +175,47 @@ def _zero_moments(parameters: Parameters) -> OptimizerState:
     return OptimizerState((0,) * len(parameters), {"first": zeros, "second": zeros})
 
 
-def _adam_in_place(
+def _adam(
     optimizer: Adam | AdamW,
-    kernel: Callable[..., None],
+    decoupled: bool,
+    weights: list[Tensor],
+    given: list[Tensor],
+    moments: Moments,
+    counts: list[int],
+) -> Moved:
+    (one, two), lr, decay = optimizer.betas, optimizer.lr, optimizer.weight_decay
+    if decay and decoupled:
+        weights = each._foreach_mul(weights, 1 - lr * decay)
+    elif decay:
+        given = each._foreach_add(given, weights, alpha=decay)
+    first = each._foreach_lerp(moments["first"], given, 1 - one)
+    second = each._foreach_mul(moments["second"], two)
+    each._foreach_addcmul_(second, given, given, 1 - two)
+    # One buffer: √v, √v̂, √v̂ + eps.
+    root = each._foreach_sqrt(second)
+    each._foreach_div_(root, [(1 - two ** (count + 1)) ** 0.5 for count in counts])
+    each._foreach_add_(root, optimizer.eps)
+    steps = [-(lr / (1 - one ** (count + 1))) for count in counts]
+    return each._foreach_addcdiv(weights, first, root, steps), {"first": first, "second": second}
+
+
+def _fused_adam(
+    optimizer: Adam | AdamW,
+    decoupled: bool,
     weights: list[Tensor],
     given: list[Tensor],
     moments: Moments,
     counts: list[int],
 ) -> None:
-    # The fused kernel reads the counts where the weights are.
-    device = weights[0].device if optimizer.fused and weights else None
-    kernel(
+    # The kernel reads the counts where the weights are.
+    steps = torch.tensor(counts, dtype=torch.float32, device=weights[0].device) if weights else torch.empty(0)
+    adam(
         weights,
         given,
         moments["first"],
         moments["second"],
         [],
-        [*torch.tensor(counts, dtype=torch.float32, device=device).unbind()],
+        [*steps.unbind()],
         amsgrad=False,
         beta1=optimizer.betas[0],
         beta2=optimizer.betas[1],
@@ -197,94 +223,54 @@ def _adam_in_place(
         weight_decay=optimizer.weight_decay,
         eps=optimizer.eps,
         maximize=False,
-        fused=optimizer.fused or None,
+        fused=True,
+        decoupled_weight_decay=decoupled,
     )
 
 
-@frozen
-class SGD:
-    """Gradient descent with torch's arithmetic: b ← momentum·b + g, w ← w − lr·b.
+def on_copies(kernel: Callable[[list[Tensor], list[Tensor], Moments, list[int]], None]) -> Step:
+    """Return the step of a kernel that changes weights and moments in place."""
 
-    Args:
-        lr: learning rate.
-        momentum: decay of the buffer b; 0 keeps none.
-        weight_decay: adds ``weight_decay · w`` to the gradient.
-        fused: use torch's fused kernel, which is faster on a GPU and rounds differently.
-        nesterov: step by g + momentum·b instead of b; None: no.
+    def step(weights: list[Tensor], given: list[Tensor], moments: Moments, counts: list[int]) -> Moved:
+        weights = [weight.clone() for weight in weights]
+        moments = {name: [moment.clone() for moment in each] for name, each in moments.items()}
+        kernel(weights, given, moments, counts)
+        return weights, moments
 
-    Raises:
-        InputError: a number outside its range, or ``nesterov`` without momentum.
-
-    Example:
-        >>> optimizer, weights = SGD(lr=0.5), (torch.tensor([1.0]),)
-        >>> optimizer.update((torch.tensor([1.0]),), optimizer.init(weights), weights)[0]
-        (tensor([0.5000]),)
-    """
-
-    lr: float = field(validator=number(above=True))
-    momentum: float = field(default=0.0, validator=number(below=1.0))
-    weight_decay: float = field(default=0.0, validator=number())
-    fused: bool = False
-    nesterov: bool | None = None
-
-    def __attrs_post_init__(self) -> None:
-        if self.nesterov and not self.momentum:
-            raise InputError("nesterov: got true without momentum, expected a momentum greater than 0; set momentum")
-
-    def init(self, parameters: Parameters) -> OptimizerState:
-        """Return a zero buffer, or none without momentum."""
-        moments = {"momentum": tuple(torch.zeros_like(p) for p in parameters)} if self.momentum else {}
-        return OptimizerState((0,) * len(parameters), moments)
-
-    def update(
-        self, gradients: Gradients, state: OptimizerState, parameters: Parameters
-    ) -> tuple[Parameters, OptimizerState]:
-        """Return new weights and the next state, as ``Adam.update``."""
-        return on_copies(self.in_place, gradients, state, parameters)
-
-    def in_place(self, weights: list[Tensor], given: list[Tensor], moments: Moments, counts: list[int]) -> None:
-        """Change weights and moments by gradients, after so many updates."""
-        # A zero buffer becomes the first gradient, with which torch.optim begins.
-        buffers: list[Tensor | None] = [*moments.get("momentum", [None] * len(weights))]
-        sgd(
-            weights,
-            given,
-            buffers,
-            weight_decay=self.weight_decay,
-            momentum=self.momentum,
-            lr=self.lr,
-            dampening=0.0,
-            nesterov=bool(self.nesterov),
-            maximize=False,
-            fused=self.fused or None,
-        )
+    return step
 
 
 @torch.no_grad()
-def on_copies(
+def of_given(
     step: Step, gradients: Gradients, state: OptimizerState, parameters: Parameters
 ) -> tuple[Parameters, OptimizerState]:
-    """Apply a kernel that works in place to copies of the weights and moments that have a gradient."""
+    """Apply a step to the weights and moments that have a gradient."""
     taken = [index for index, gradient in enumerate(gradients) if gradient is not None]
+    if not taken:
+        return parameters, state
 
-    def copies(tensors: Parameters) -> list[Tensor]:
-        return [tensors[index].detach().clone() for index in taken]
+    def of(tensors: Parameters) -> list[Tensor]:
+        return [tensors[index] for index in taken]
 
     def merged(tensors: Parameters, new: list[Tensor]) -> Parameters:
         replaced = dict(zip(taken, new, strict=True))
         return tuple(replaced.get(index, tensor) for index, tensor in enumerate(tensors))
 
-    weights, moments = copies(parameters), {name: copies(tensors) for name, tensors in state.moments.items()}
+    moments = {name: of(tensors) for name, tensors in state.moments.items()}
     given = [gradient for gradient in gradients if gradient is not None]
-    step(weights, given, moments, [state.steps[index] for index in taken])
-    counts = tuple(count + (index in taken) for index, count in enumerate(state.steps))
-    after = {name: merged(tensors, moments[name]) for name, tensors in state.moments.items()}
+    weights, new = step(of(parameters), given, moments, [state.steps[index] for index in taken])
+    counts = tuple(count + (gradient is not None) for count, gradient in zip(state.steps, gradients, strict=True))
+    after = {name: merged(tensors, new[name]) for name, tensors in state.moments.items()}
     return merged(parameters, weights), OptimizerState(counts, after)
 
 
 def clipped(gradients: Gradients, most: float) -> Gradients:
     """Return gradients times min(1, most / (‖g‖ + 1e-6)), to the bits of ``torch.nn.utils.clip_grad_norm_``."""
-    norm = get_total_norm([gradient for gradient in gradients if gradient is not None])
+    given = [gradient for gradient in gradients if gradient is not None]
+    if not given:
+        return gradients
+    norm = get_total_norm(given)
     # As in torch, on the device: asking whether the norm is too large would wait for it.
     scale = (most / (norm + 1e-6)).clamp(max=1.0)
-    return tuple(None if gradient is None else gradient * scale for gradient in gradients)
+    limited = iter(each._foreach_mul(given, scale))
+    return tuple(None if gradient is None else next(limited) for gradient in gradients)

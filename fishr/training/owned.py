@@ -33,7 +33,7 @@ class Owned:
     optimizer's state do not change, whatever the other terms of the loss are.
 
     Example:
-        >>> from fishr.training.optimizers import SGD
+        >>> from fishr.training.sgd import SGD
         >>> problem = Problem.of(nn.Linear(3, 2), domains=2, seed=1)
         >>> build, optimizer = lambda: nn.Linear(3, 1), SGD(lr=0.5)
         >>> state = Owned.of(build, optimizer, problem, "critic")

@@ -128,17 +128,12 @@ def advance(
     if experiment.descent is None:
         measured = gradients(weights)
         usable = None if state.scale is None else _all_finite(measured.gradients.values())
-        # Reading the numbers waits for the device, so it comes after all of its work is queued.
-        record = _record(state.step, gradients.seen)
         if usable is None or usable:
             weights, memory = optimizer.update(measured.gradients, memory, weights)
     else:
         made = experiment.descent(gradients, optimizer, weights, memory, descent)
         weights, memory, descent, measured = made.weights, made.memory, made.state, made.measured
-        record = _record(state.step, gradients.seen)
-        _require_terms(experiment, record)
         require_tree(descent, "descent state")
-    record = evolve(record, lr=optimizer.changed_rates)
     require_tree(measured.penalty, "penalty state")
     parameters = state.parameters | weights
     average = state.average
@@ -160,6 +155,10 @@ def advance(
         average=average,
         descent=descent,
     )
+    # Reading the numbers waits for the device, so it comes after all of its work is queued.
+    record = evolve(_record(state.step, gradients.seen), lr=optimizer.changed_rates)
+    if experiment.descent is not None:
+        _require_terms(experiment, record)
     return after, record
 
 

@@ -35,7 +35,8 @@ from fishr.protocols import colored_digits, recipes
 from fishr.training.experiment import Experiment
 from fishr.training.frozen_features import Frozen
 from fishr.training.lars import LARS
-from fishr.training.optimizers import SGD, AdamW
+from fishr.training.optimizers import AdamW
+from fishr.training.sgd import SGD
 from fishr.transforms import Mixup
 
 

@@ -14,7 +14,8 @@ from fishr.penalties import ERM, Fishr, Scaled, StepSchedule, Total, VREx
 from fishr.tensor_trees import named_tensors
 from fishr.training.experiment import Experiment
 from fishr.training.objective import Objective
-from fishr.training.optimizers import SGD, Adam
+from fishr.training.optimizers import Adam
+from fishr.training.sgd import SGD
 
 
 @attrs.frozen

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from fishr.errors import InputError
 from fishr.training.model import build_model
-from fishr.training.optimizers import SGD, clipped
+from fishr.training.optimizers import clipped
+from fishr.training.sgd import SGD
 from fishr.training.state import first_state
 from fishr.training.step import advance
 

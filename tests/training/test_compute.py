@@ -14,7 +14,7 @@ from fishr.models.featurizers import MNISTCNN
 from fishr.training.compute import FIRST, LEAST, Compute, FourierConvolutions, GradientScale, products
 from fishr.training.model import build_model
 from fishr.training.objective import Objective
-from fishr.training.optimizers import SGD
+from fishr.training.sgd import SGD
 from fishr.training.state import first_state
 from fishr.training.step import NotFinite, advance
 

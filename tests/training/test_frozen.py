@@ -9,8 +9,9 @@ from fishr.models.featurizers import MLP
 from fishr.training.frozen_features import Frozen
 from fishr.training.loop import Stepped, train
 from fishr.training.model import build_model
-from fishr.training.optimizers import SGD, Adam
+from fishr.training.optimizers import Adam
 from fishr.training.runs import run
+from fishr.training.sgd import SGD
 
 
 @pytest.fixture

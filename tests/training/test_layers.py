@@ -25,7 +25,7 @@ from fishr.training.head_statistics import head_statistics
 from fishr.training.loop import Stepped, train
 from fishr.training.model import build_model
 from fishr.training.objective import Objective
-from fishr.training.optimizers import SGD
+from fishr.training.sgd import SGD
 from fishr.training.state import first_state
 from fishr.training.step import advance
 from fishr.types import DomainBatch, chained

@@ -24,8 +24,9 @@ from fishr.training.compute import Compute
 from fishr.training.experiment import Experiment
 from fishr.training.learning_rates import StepOptimizer, by_layer
 from fishr.training.loop import Started, Stepped, train
-from fishr.training.optimizers import SGD, Adam, AdamW, OptimizerState
+from fishr.training.optimizers import Adam, AdamW, OptimizerState
 from fishr.training.runs import run
+from fishr.training.sgd import SGD
 from fishr.training.state import initial_state
 
 OPTIMIZERS = [

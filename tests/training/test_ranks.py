@@ -19,7 +19,7 @@ from fishr.training.experiment import Experiment
 from fishr.training.loop import Evaluated, Finished, Started, Stepped, refuse_split_batch_norm, train
 from fishr.training.model import Model
 from fishr.training.objective import Objective
-from fishr.training.optimizers import SGD
+from fishr.training.sgd import SGD
 
 pytestmark = pytest.mark.slow
 

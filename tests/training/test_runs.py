@@ -10,8 +10,8 @@ from fishr.errors import InputError, RunFailed
 from fishr.penalties import Scaled, Total
 from fishr.training.checkpoints import load
 from fishr.training.loop import Finished, Started, Stepped
-from fishr.training.optimizers import SGD
 from fishr.training.runs import run
+from fishr.training.sgd import SGD
 from fishr.training.step import NotFinite
 
 TEXT = 'name = "a run"\n'

@@ -13,7 +13,8 @@ from fishr.penalties import Fishr, Scaled, StepSchedule, Total, VREx
 from fishr.training.compute import Compute
 from fishr.training.model import Model, build_model
 from fishr.training.objective import Objective
-from fishr.training.optimizers import SGD, Adam
+from fishr.training.optimizers import Adam
+from fishr.training.sgd import SGD
 from fishr.training.state import first_state, initial_state
 from fishr.training.step import NotFinite, advance
 from fishr.types import Problem
