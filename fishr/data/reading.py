@@ -95,6 +95,7 @@ def _in_tasks(
     return tuple(tasks)
 
 
+@torch.inference_mode()
 def _make(inputs: LazyInputs, rows: Sequence[int], seeds: Sequence[int] | None, out: Tensor) -> Tensor:
     return inputs.finish(inputs.read(rows, seeds), rows, seeds, out)
 

@@ -1,6 +1,7 @@
 """Color jitter of a batch of images, each with its own draw, and normalization, on the model's device."""
 
 from collections.abc import Sequence
+from operator import mul
 
 import torch
 from torch import Tensor
@@ -22,29 +23,35 @@ def jitter_colors(
     if images.device.type == "cpu":
         # One image stays in a processor's cache from one change to the next.
         for image, values, drawn in zip(images, made, augmentations, strict=True):
-            _jitter(values.copy_(image), drawn).mul_(scale).add_(shift)
+            factor, offset = _jitter(values.copy_(image), drawn)
+            values.mul_(scale * factor).add_(torch.add(shift, scale, alpha=offset))
         return made
     return made.copy_(jitter_together(images, augmentations)).mul_(scale).add_(shift)
 
 
-def _jitter(values: Tensor, drawn: DrawnAugmentation) -> Tensor:
-    """Jitter the colors of one image, from 0 to 255, in place."""
+def _jitter(values: Tensor, drawn: DrawnAugmentation) -> tuple[float, float]:
+    """Jitter the colors of one image in place; return factor and offset that lead from the values to 0 to 255."""
+    # Brightness and contrast change these two numbers. A blend with a factor of at most 1 stays in range.
+    scale, offset, planes = 1.0, 0.0, values.unbind()
     for kind, factor in drawn.jitters:
         if kind == "hue":
-            _turn(values, torch.tensor(factor))
+            _turn(planes, *_thirds(factor))
             continue
         if kind == "brightness":
-            values.mul_(factor)
-            if factor <= 1:
-                continue
+            offset *= factor
         elif kind == "contrast":
-            gray = (values.mean((1, 2)) * torch.tensor(LUMA)).sum().mul_(1 - factor)
-            values.mul_(factor).add_(gray)
+            gray = sum(map(mul, values.mean((1, 2)).tolist(), LUMA)) * scale + offset * sum(LUMA)
+            offset = offset * factor + gray * (1 - factor)
         else:
-            gray = _gray(values).mul_(1 - factor)
-            values.mul_(factor).add_(gray)
-        values.clamp_(0, 255)
-    return values.copy_(_gray(values)) if drawn.gray else values
+            values.add_(_gray(planes, (1 - factor) / factor))
+            offset *= factor + (1 - factor) * sum(LUMA)
+        scale *= factor
+        if factor > 1:
+            values.clamp_(-offset / scale, (255 - offset) / scale)
+    if drawn.gray:
+        values.copy_(_gray(planes))
+        offset *= sum(LUMA)
+    return scale, offset
 
 
 def jitter_together(images: Tensor, augmentations: Sequence[DrawnAugmentation]) -> Tensor:
@@ -54,29 +61,31 @@ def jitter_together(images: Tensor, augmentations: Sequence[DrawnAugmentation]) 
     # adjacent, so that hues turn in few runs.
     order = sorted(range(len(augmentations)), key=lambda row: _order(augmentations[row]))
     place, augmentations = torch.tensor(order, device=images.device), [augmentations[row] for row in order]
-    values = images.index_select(0, place).float()
-    angles = torch.tensor([dict(drawn.jitters)["hue"] for drawn in augmentations], device=images.device)
+    values = images.index_select(0, place).to(torch.float32, memory_format=torch.contiguous_format)
+    turns = torch.tensor(
+        [_thirds(dict(drawn.jitters)["hue"])[1] for drawn in augmentations], device=images.device
+    ).view(-1, 1, 1)
     blends = [[jitter for jitter in drawn.jitters if jitter[0] != "hue"] for drawn in augmentations]
     rounds = list(zip(*blends, strict=True))
-    runs = _runs([_order(drawn)[:2] for drawn in augmentations])
+    runs = _runs([_order(drawn)[1:3] for drawn in augmentations])
     for number in range(len(rounds) + 1):
-        for start, stop, (_, position) in runs:
+        for start, stop, (position, thirds) in runs:
             if position == number:
-                _turn(values[start:stop], angles[start:stop].view(-1, 1, 1))
+                _turn(values[start:stop].unbind(1), thirds, turns[start:stop])
         if number < len(rounds):
             _blend(values, rounds[number])
     gray = sum(drawn.gray for drawn in augmentations)
-    values[:gray] = _gray(values[:gray])
+    values[:gray] = _gray(values[:gray].split(1, 1))
     return torch.empty_like(values).index_copy_(0, place, values)
 
 
-def _order(drawn: DrawnAugmentation) -> tuple[bool, int, tuple[str, ...]]:
-    """Sort key: gray images first, then the position of the hue."""
+def _order(drawn: DrawnAugmentation) -> tuple[bool, int, int, tuple[str, ...]]:
+    """Sort key: gray images first, then the position of the hue and its thirds."""
     names = tuple(name for name, _ in drawn.jitters)
-    return not drawn.gray, names.index("hue"), names
+    return not drawn.gray, names.index("hue"), _thirds(dict(drawn.jitters)["hue"])[0], names
 
 
-def _runs(keys: Sequence[tuple[bool, int]]) -> list[tuple[int, int, tuple[bool, int]]]:
+def _runs(keys: Sequence[tuple[int, int]]) -> list[tuple[int, int, tuple[int, int]]]:
     """Start and stop of each run of equal keys."""
     starts = [row for row in range(len(keys)) if row == 0 or keys[row] != keys[row - 1]]
     return [(start, stop, keys[start]) for start, stop in zip(starts, [*starts[1:], len(keys)], strict=True)]
@@ -89,7 +98,7 @@ def _blend(values: Tensor, jitters: Sequence[tuple[str, float]]) -> None:
     factor, own, mean = torch.tensor(table, device=values.device).view(-1, 3, 1, 1, 1).unbind(1)
     others = list[Tensor]()
     if "saturation" in kinds:
-        others.append(_gray(values).mul_(own))
+        others.append(_gray(values.split(1, 1)).mul_(own))
     if "contrast" in kinds:
         channels = values.mean((2, 3))
         others.append((channels * torch.tensor(LUMA, device=values.device)).sum(1).view(-1, 1, 1, 1) * mean)
@@ -99,28 +108,33 @@ def _blend(values: Tensor, jitters: Sequence[tuple[str, float]]) -> None:
     values.clamp_(0, 255)
 
 
-def _gray(values: Tensor) -> Tensor:
-    red, green, blue = values.split(1, -3)
-    gray, part = red * LUMA[0], green * LUMA[1]
-    return gray.add_(part).add_(torch.mul(blue, LUMA[2], out=part))
+def _gray(planes: Sequence[Tensor], factor: float = 1.0) -> Tensor:
+    """Return the gray image of red, green and blue, times a factor."""
+    red, green, blue = planes
+    return (red * (LUMA[0] * factor)).add_(green, alpha=LUMA[1] * factor).add_(blue, alpha=LUMA[2] * factor)
 
 
-def _turn(values: Tensor, angles: Tensor) -> None:
-    """Change the hue in place, by at most a third of the circle."""
-    # On a circle of length 6 with red at 0, green at 2 and blue at 4, a color of largest channel M, smallest m and
-    # chroma C = M − m has the hue (M − R + G + B − 2m) / C from red, toward green if G ≥ B. A channel is m − C +
-    # C · min(max(d, 1), 2), where d is the distance of the hue from the opposite of the channel, plus or minus 3.
-    red, green, blue = values.unbind(-3)
-    largest, smallest = torch.maximum(red, green), torch.minimum(red, green)
-    torch.maximum(largest, blue, out=largest)
-    torch.minimum(smallest, blue, out=smallest)
-    hue = green + blue
-    # From here on, the channels hold what comes next.
-    hue.sub_(smallest, alpha=2).sub_(red).add_(largest).copysign_(green.sub_(blue))
-    chroma = largest.sub_(smallest)
-    # Without color, the numerator is 0 too.
-    hue.div_(torch.clamp(chroma, min=1e-30, out=blue)).add_(angles * 6)
-    below = smallest.sub_(chroma)
-    places = torch.tensor((0.0, 2.0, -2.0), device=values.device).view(3, 1, 1)
-    torch.sub(hue.unsqueeze(-3), places, out=values).abs_().sub_(3).abs_().clamp_(1, 2)
-    values.mul_(chroma.unsqueeze(-3)).add_(below.unsqueeze(-3))
+def _thirds(hue: float) -> tuple[int, float]:
+    """Return a part of the circle as thirds, and the rest in sixths, from -1 to 1."""
+    return round(3 * hue), 6 * hue - 2 * round(3 * hue)
+
+
+def _turn(planes: Sequence[Tensor], thirds: int, rest: float | Tensor) -> None:
+    """Change the hue in place, by a number of thirds and at most a sixth of the circle, the unit of ``rest``."""
+    # A third moves each channel to the next. Let l ≤ m ≤ h be the channels of a pixel in order. A turn by r sixths,
+    # from red toward green, makes of red: m + (2 − |r|) (red − m) + r (blue − green), but at least l and at most h.
+    red, green, blue = [*planes[-thirds:], *planes[:-thirds]]
+    high, low = torch.maximum(red, green), torch.minimum(red, green)
+    middle = torch.clamp(blue, low, high)
+    torch.maximum(high, blue, out=high)
+    torch.minimum(low, blue, out=low)
+    turned = list[Tensor]()
+    for before, own, after in ((blue, red, green), (red, green, blue), (green, blue, red)):
+        made = torch.lerp(middle, own, 2 - abs(rest))
+        if isinstance(rest, Tensor):
+            made.add_((before - after).mul_(rest))
+        else:
+            made.add_(before, alpha=rest).sub_(after, alpha=rest)
+        turned.append(made)
+    for plane, made in zip(planes, turned, strict=True):
+        torch.clamp(made, low, high, out=plane)

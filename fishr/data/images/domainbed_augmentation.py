@@ -1,7 +1,7 @@
 """DomainBed's augmentation of an image: drawn from a seed, applied with Pillow or, up to its colors, with torch."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from random import Random
 from typing import TYPE_CHECKING, Any
@@ -67,14 +67,15 @@ def augment(image: "Image", drawn: DrawnAugmentation, preprocessing: Preprocessi
     return transforms.rgb_to_grayscale(made, 3) if drawn.gray else made  # pyright: ignore[reportReturnType]
 
 
-def crop(images: Sequence[Tensor] | Tensor, augmentations: Sequence[DrawnAugmentation], size: int) -> Tensor:
-    """Crop, resize and mirror uint8 images as torchvision's resized_crop and hflip do; return [n, 3, size, size]."""
-    made = torch.empty(len(images), 3, size, size, dtype=torch.uint8)
-    for row, (image, drawn) in enumerate(zip(images, augmentations, strict=True)):
-        cut = image[:, drawn.top : drawn.top + drawn.height, drawn.left : drawn.left + drawn.width]
-        resized = F.interpolate(cut.unsqueeze(0), (size, size), mode="bilinear", antialias=True)
-        made[row : row + 1] = resized.flip(3) if drawn.mirrored else resized
-    return made
+def crop(images: Iterable[tuple[Tensor, DrawnAugmentation]], size: int) -> Tensor:
+    """Crop, resize and mirror uint8 images [height, width, 3] as torchvision does; return [n, 3, size, size]."""
+    made = list[Tensor]()
+    for image, drawn in images:
+        cut = image[None, drawn.top : drawn.top + drawn.height, drawn.left : drawn.left + drawn.width]
+        # Channels that are last in memory are resized without a copy.
+        resized = F.interpolate(cut.permute(0, 3, 1, 2), (size, size), mode="bilinear", antialias=True)
+        made.append(resized.flip(3) if drawn.mirrored else resized)
+    return torch.cat(made)
 
 
 def _draw_crop(uniform: Callable[[], float], width: int, height: int) -> tuple[int, int, int, int]:

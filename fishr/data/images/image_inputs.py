@@ -1,7 +1,7 @@
 """Images of one environment as network inputs, read when a batch needs them."""
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
@@ -24,6 +24,9 @@ from fishr.data.images.listed_images import portable
 from fishr.data.images.preprocessing import Preprocessing
 from fishr.data.reading import unfinished
 from fishr.errors import InputError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 # "held" is the former name of "device_cache".
 Prepare = Literal["reader", "device", "device_cache", "held"]
@@ -129,7 +132,9 @@ class ImageInputs:
         if isinstance(self.images, DeviceImages) and (seeds is None or (in_steps and self._has_tensor_crop)):
             return self.images.batch(chosen, None if seeds is None else self._drawn(seeds))
         if seeds is not None and in_steps:
-            return torch.cat([self._crop(row, seed) for row, seed in zip(chosen, seeds, strict=True)])
+            if self._has_tensor_crop:
+                return crop(map(self._whole, chosen, seeds), self.size)
+            return pixels([self._crop(row, seed) for row, seed in zip(chosen, seeds, strict=True)], self.size)
         if seeds is None:
             made = pixels([self._resized(row) for row in chosen], self.size)
         else:
@@ -159,15 +164,17 @@ class ImageInputs:
         # A cache has this size, or was refused.
         return image if isinstance(image, np.ndarray) else np.asarray(self.preprocessing.resized(image))
 
-    def _crop(self, row: int, seed: int) -> Tensor:
+    def _whole(self, row: int, seed: int) -> tuple[Tensor, DrawnAugmentation]:
+        """Return an image [height, width, 3] and its augmentation."""
         image = self.images.read(row)
-        if not self._has_tensor_crop:
-            whole = as_image(image)
-            drawn = evolve(draw_augmentation(seed, *whole.size), jitters=(), gray=False)
-            return pixels([augment(whole, drawn, self.preprocessing)], self.size)
         # torch warns of Pillow's memory, which is not writable.
-        whole = torch.from_numpy(image if isinstance(image, np.ndarray) else np.array(image)).permute(2, 0, 1)
-        return crop([whole], [draw_augmentation(seed, whole.shape[2], whole.shape[1])], self.size)
+        whole = torch.from_numpy(image if isinstance(image, np.ndarray) else np.array(image))
+        return whole, draw_augmentation(seed, whole.shape[1], whole.shape[0])
+
+    def _crop(self, row: int, seed: int) -> "Image":
+        whole = as_image(self.images.read(row))
+        drawn = evolve(draw_augmentation(seed, *whole.size), jitters=(), gray=False)
+        return augment(whole, drawn, self.preprocessing)
 
     def _seeds(self, rows: Sequence[int], seeds: Sequence[int] | None) -> Sequence[int] | None:
         """Return the seed of each row's augmentation; None: no augmentation."""

@@ -74,6 +74,6 @@ class DeviceImages:
         size = self.pixels.shape[1]
         if drawn is not None and self.pixels.device.type == "cpu":
             # A crop is read in place, without a copy of the whole image.
-            return crop([self.pixels[row].permute(2, 0, 1) for row in rows], drawn, size)
+            return crop(((self.pixels[row], one) for row, one in zip(rows, drawn, strict=True)), size)
         whole = self.pixels.index_select(0, torch.tensor(rows, device=self.pixels.device)).permute(0, 3, 1, 2)
         return whole if drawn is None else crop_together(whole, drawn, size)

@@ -181,7 +181,7 @@ def test_threads_and_pickles(file):
 
 
 def _sum(rows):
-    return int(rows.read(4).sum()), rows._open[0] == os.getpid()
+    return int(rows.read(4).sum()), rows._open.process == os.getpid()
 
 
 def test_a_fork_opens_its_own(file):
@@ -196,6 +196,33 @@ def test_a_fork_opens_its_own(file):
     process.join(60)
     assert process.exitcode == 0
     assert _sum(rows) == (expected, True)
+
+
+@pytest.mark.slow
+def test_an_interpreter_ends_quietly_with_its_file_open(file):
+    script = f"""
+from pathlib import Path
+from fishr.data.caches.image_cache import CachedImages, open_images
+path = Path({str(file)!r})
+rows = CachedImages(path, open_images(path).key, 0, ())
+print(rows.read(3).shape)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, timeout=120, check=True, text=True)
+    assert (done.stdout, done.stderr) == (f"({SIZE}, {SIZE}, 3)\n", "")
+
+
+def test_a_row_that_was_checked_is_not_read_by_h5py_again(tmp_path, monkeypatch):
+    """h5py keeps all threads waiting. Rows of 4 KiB and more have a chunk of the file each."""
+    monkeypatch.setattr(sys.modules[__name__], "SIZE", 40)
+    path = tmp_path / "large.h5"
+    assert write(path, provenance={**PROVENANCE, "size": SIZE})
+    rows, order = CachedImages(path, open_images(path).key, 0, ()), [*range(0, ROWS[0], 7)]
+    first = np.stack([rows.read(row) for row in order])
+    monkeypatch.setattr(h5py.Dataset, "__getitem__", None)
+    again = [rows.read(row) for row in order]
+    assert np.array_equal(first, np.stack(again))
+    assert np.array_equal(first, pixels(0, 0, ROWS[0])[order])
+    assert all(row.flags.writeable and row.dtype == np.uint8 for row in again)
 
 
 def test_the_file_is_opened_once(file, monkeypatch):

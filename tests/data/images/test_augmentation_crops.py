@@ -15,6 +15,10 @@ def _pixels(image):
     return torch.from_numpy(np.array(image)).permute(2, 0, 1)
 
 
+def _crop(images, drawn, size):
+    return crop(((image.permute(1, 2, 0), one) for image, one in zip(images, drawn, strict=True)), size)
+
+
 def _geometry(drawn):
     """The crop and the mirror alone."""
     box = (drawn.top, drawn.left, drawn.height, drawn.width)
@@ -26,7 +30,7 @@ def test_each_crop_is_torchvisions_and_pillows(noise, width, height, size):
     """To the bit torchvision's of 8-bit tensors, and within one level Pillow's; of images that shrink and that grow."""
     images = [noise(seed, width, height) for seed in SEEDS]
     drawn = [draw_augmentation(seed, width, height) for seed in SEEDS]
-    made = crop([_pixels(image) for image in images], drawn, size)
+    made = _crop([_pixels(image) for image in images], drawn, size)
     assert (made.shape, made.dtype) == ((len(drawn), 3, size, size), torch.uint8)
     for cut, image, one in zip(made, images, drawn, strict=True):
         theirs = F.resized_crop(_pixels(image), one.top, one.left, one.height, one.width, [size, size], antialias=True)
@@ -40,7 +44,7 @@ def test_a_batch_at_once_rounds_like_one_by_one(noise):
     images = torch.stack([_pixels(noise(seed, 40, 40)) for seed in SEEDS])
     drawn = [draw_augmentation(seed, 40, 40) for seed in SEEDS]
     whole = DrawnAugmentation(0, 0, 40, 40, mirrored=False, jitters=(), gray=False)
-    together, each = crop_together(images, [whole, *drawn[1:]], 40), crop(images, [whole, *drawn[1:]], 40)
+    together, each = crop_together(images, [whole, *drawn[1:]], 40), _crop(images, [whole, *drawn[1:]], 40)
     assert torch.equal(together[0], images[0])
     difference = (together.int() - each.int()).abs()
     assert difference.max() <= 1
@@ -63,7 +67,7 @@ def test_pixels_beyond_the_crop_do_not_show():
     image[:, :, 2:6, 3:8] = 0
     inside = DrawnAugmentation(2, 3, 4, 5, mirrored=True, jitters=(), gray=False)
     assert not crop_together(image, [inside], 8).any()
-    assert not crop(image, [inside], 8).any()
+    assert not _crop(image, [inside], 8).any()
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
@@ -72,4 +76,4 @@ def test_on_a_device_as_on_the_cpu(noise):
     drawn = [draw_augmentation(seed, 40, 40) for seed in SEEDS]
     there = crop_together(images.cuda(), drawn, 40)
     assert there.is_cuda
-    assert (there.cpu().int() - crop(images, drawn, 40).int()).abs().max() <= 1
+    assert (there.cpu().int() - _crop(images, drawn, 40).int()).abs().max() <= 1

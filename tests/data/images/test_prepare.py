@@ -85,7 +85,8 @@ def test_augmented_inputs_are_the_readers_to_rounding(files, prepared):
     assert _levels(made, expected).mean() < LEVELS
     drawn = [draw_augmentation(seed, SIZE, SIZE) for seed in SEEDS]
     whole = torch.cat([prepared.plain().read([row]) for row in range(6)])
-    assert torch.equal(made, jitter_colors(crop(whole, drawn, SIZE), drawn, Preprocessing(SIZE)))
+    crops = crop(zip(whole.permute(0, 2, 3, 1), drawn, strict=True), SIZE)
+    assert torch.equal(made, jitter_colors(crops, drawn, Preprocessing(SIZE)))
     others = _inputs(prepared, range(6), [seed + 1 for seed in SEEDS])
     assert _levels(others, expected).mean() > 10 * LEVELS
 
