@@ -98,6 +98,7 @@ def plan_landscape(subject: Subject, options: Options, second: Subject | None = 
         Frames(tuple(s.step for s in frames), _unevaluated(len(frames), *shape)) if frames else None,
         dict(subject.source) | ({} if second is None else {"second": second.source["key"]}),
         json.dumps(asdict(options) | {"domains": subject.domains}, sort_keys=True),
+        subject.every,
     )
     work = sum(len(labels) for _, labels in samples) * (len(axes[1]) if len(axes) == 2 else 1)
     return Plan(surface, tuple(grids), max(1, _PART // work) if linear else 1)

@@ -67,7 +67,8 @@ def _from_run(
 ) -> Subject:
     experiment = load_configuration(folder / CONFIGURATION, Experiment, (), plugins)
     model, state, data = open_run(experiment, folder, data_dir, device)
-    indices = _chosen([domain.name for domain, _ in data.by_split], wanted, folder)
+    names = [domain.name for domain, _ in data.by_split]
+    indices = _chosen(names, wanted, folder)
     chosen, splits = zip(*(data.by_split[index] for index in indices), strict=True)
     chosen = [domain.labeled(experiment.loss) for domain in chosen]
     place(model, state.parameters, state.buffers)
@@ -84,6 +85,7 @@ def _from_run(
         network=Network(model.featurizer, tuple(domain.inputs for domain in chosen)),
         trajectory=tuple(Snapshot(state.step, state.parameters) for state in kept),
         source={"path": str(folder), "kind": "run", "key": digest_of(checkpoint_of(folder)), "step": str(state.step)},
+        every=tuple(names),
     )
 
 
@@ -105,6 +107,7 @@ def from_cache(path: Path, device: torch.device, wanted: Names, plugins: tuple[s
             "key": cache.key,
             "step": str(cache.provenance.get("step", "unknown")),
         },
+        every=tuple(section.name for section in cache.sections),
     )
 
 

@@ -38,6 +38,7 @@ class Surface:
         frames: around earlier checkpoints, or None.
         source: of the weights and data.
         settings: options as JSON; with the source they determine the content.
+        every: names of all domains of the source, which decide the colors in figures; by default those of ``domains``.
 
     Raises:
         InputError: the scores do not fit the axes, domains and directions.
@@ -61,6 +62,7 @@ class Surface:
     frames: Frames | None = None
     source: Mapping[str, str] = Factory(dict[str, str])
     settings: str = "{}"
+    every: tuple[str, ...] = Factory(lambda self: self.domains, takes_self=True)
 
     def __attrs_post_init__(self) -> None:
         last = len(self.axes[1]) if self.plane else len(self.directions.vectors)

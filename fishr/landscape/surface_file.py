@@ -84,6 +84,7 @@ def surface_tree(surface: Surface) -> Tree:
         "route": surface.route,
         "source": dict(surface.source),
         "settings": surface.settings,
+        "every": surface.every,
     }
     if surface.plane:
         tree |= {"ycoordinates": _array(surface.axes[1]), "ydirection": vectors[1]}
@@ -112,6 +113,8 @@ def _surface(tree: Any) -> Surface:
         frames and Frames(tuple(frames["steps"].tolist()), Scores(*(torch.from_numpy(frames[n]) for n in _SCORES))),
         tree["source"],
         tree["settings"],
+        # Files of earlier versions lack it.
+        tree.get("every", tuple(domain["name"] for domain in domains)),
     )
 
 

@@ -26,7 +26,7 @@ from fishr.plots.landscape_planes import (
     panels_of,
     title_of,
 )
-from fishr.plots.style import color_of, heading, legend, line_of, literal, quiet, save, with_split
+from fishr.plots.style import color_of, heading, legend, line_of, literal, places_of, quiet, save, with_split
 
 _NAMES = ("contours", "inconsistency", "")
 # Beyond this ratio a linear axis flattens the valley.
@@ -105,10 +105,10 @@ def line_figure(surface: Surface) -> Figure:
     """Draw risk and accuracy of each domain along random directions: the mean, and a band from lowest to highest."""
     count = len(surface.directions.vectors)
     figure, left, right = _panels(f"{title_of(surface)}, along {count} random direction{'s' if count > 1 else ''}")
-    xs, losses = surface.axes[0].numpy(), surface.scores.losses.numpy()
+    xs, losses, places = surface.axes[0].numpy(), surface.scores.losses.numpy(), places_of(surface.every)
     for axes, values in ((left, losses), (right, 100 * surface.scores.accuracies.numpy())):
-        for index, (name, split, lines) in enumerate(zip(surface.domains, surface.splits, values, strict=True)):
-            color, label = color_of(index), with_split(name, split)
+        for name, split, lines in zip(surface.domains, surface.splits, values, strict=True):
+            color, label = color_of(places[name]), with_split(name, split)
             axes.fill_between(xs, lines.min(1), lines.max(1), color=color, alpha=0.13, linewidth=0)
             axes.plot(xs, lines.mean(1), _style(split, xs), label=label, color=color, linewidth=1.6)
         axes.axvline(0, color="gray", linewidth=0.8, linestyle=":")
@@ -122,10 +122,10 @@ def interpolation_figure(surface: Surface) -> Figure:
     """Draw risk and accuracy of each domain between two runs, with the chord and the barrier above it."""
     start, end = map(literal, surface.directions.labels)
     figure, left, right = _panels(f"risk between {start} (0) and {end} (1)")
-    xs, losses = surface.axes[0].numpy(), surface.scores.losses[..., 0]
+    xs, losses, places = surface.axes[0].numpy(), surface.scores.losses[..., 0], places_of(surface.every)
     each = zip(surface.domains, surface.splits, losses.numpy(), barrier(losses).value.tolist(), strict=True)
     for index, (name, split, risks, height) in enumerate(each):
-        color, label = color_of(index), f"{with_split(name, split)}: barrier {height:.3g}"
+        color, label = color_of(places[name]), f"{with_split(name, split)}: barrier {height:.3g}"
         left.plot(xs, risks, _style(split, xs), label=label, color=color, linewidth=1.6)
         chord = risks[0] + xs * (risks[-1] - risks[0])
         left.plot(xs, chord, ":", color=color, linewidth=1.0)

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from fishr.analysis.landscape_evaluation import training_inconsistency
 from fishr.diagnostics.quantities.risk_grids import connected_region
 from fishr.landscape.surface import Surface
-from fishr.plots.style import color_of, heading, line_of, literal, with_split
+from fishr.plots.style import color_of, heading, line_of, literal, places_of, with_split
 
 Array = NDArray[np.float64]
 
@@ -94,10 +94,9 @@ def level_set_figure(surface: Surface, epsilon: float) -> Figure:
     figure = Figure(figsize=(9, 5), layout="constrained")
     axes = figure.subplots()
     xs, ys = (axis.numpy() for axis in surface.axes)
-    handles, reached = list[Any](), list[tuple[float, float]]()
-    each = zip(surface.domains, surface.splits, surface.scores.losses, strict=True)
-    for index, (name, split, risks) in enumerate(each):
-        color, line, start = color_of(index), line_of(split), risks[surface.center]
+    handles, reached, places = list[Any](), list[tuple[float, float]](), places_of(surface.every)
+    for name, split, risks in zip(surface.domains, surface.splits, surface.scores.losses, strict=True):
+        color, line, start = color_of(places[name]), line_of(split), risks[surface.center]
         close = (risks - start).abs() <= epsilon
         region = connected_region(close, surface.center) if close[surface.center] else close
         reached += [(float(xs[i]), float(ys[j])) for i, j in region.nonzero().tolist()]

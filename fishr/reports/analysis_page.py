@@ -54,7 +54,9 @@ def analysis_page(path: Path) -> Page:
         return Page(analysis.name, f"an analysis of {analysis.source['path']}", analysis_sections(analysis))
     if kind == SURFACE:
         surface = load_surface(file)
-        return Page(file.stem, f"a landscape of {surface.source.get('path', 'a run')}", [landscape_section([surface])])
+        films = [film for film in [file.with_suffix(".gif")] if film.is_file()]
+        section = landscape_section([surface], films)
+        return Page(file.stem, f"a landscape of {surface.source.get('path', 'a run')}", [section])
     if (history := load_history(file)) is None:
         raise InputError(f"{path}: {kind}, expected an analysis, a landscape, statistics or features")
     return Page(history.name, "statistics recorded while training", [history_section([history])])

@@ -18,6 +18,12 @@ Number = float | int | None
 Scale = Literal["linear", "log", "symlog"]
 # More points on a line than a wide screen has pixels only enlarge the file.
 _POINTS = 600
+# Characters of a name in a legend.
+_LONGEST = 36
+# Lines of a logarithmic axis between the powers of ten are faint.
+DECADES: Mapping[str, Any] = {
+    "gridOpacity": {"condition": {"test": "test(/^.?[01]e/, format(datum.value, '.0e'))", "value": 1}, "value": 0.25}
+}
 ZOOM: Mapping[str, Any] = {
     "name": "zoom",
     "select": {"type": "interval", "zoom": "wheel![event.ctrlKey || event.metaKey || event.shiftKey]"},
@@ -73,7 +79,7 @@ def curve_chart(
         x_title: Title of the axis.
         y_title: Likewise.
         scale: Of the y axis; "log" leaves out what is not positive.
-        percent: Values are shares, shown in percent from 0 to 100.
+        percent: Values are shares, shown in percent from 0, and to 100 if one is above a half.
 
     Example:
         >>> chart = curve_chart("accuracy", [0, 10], [Curve("photo", [0.5, 0.75]), Curve("sketch", [0.25, None])])
@@ -87,10 +93,13 @@ def curve_chart(
     every = math.ceil(len(x) / _POINTS)
     chosen = sorted({*range(0, len(x), every), len(x) - 1})
     columns = {f"c{index}": _drawable([curve.values[i] for i in chosen], scale) for index, curve in enumerate(curves)}
-    form, y_axis = ".1%" if percent else ".4g", _y_axis(y_title, scale, percent)
+    highest = max((v for column in columns.values() for v in column if v is not None and math.isfinite(v)), default=1.0)
+    form, y_axis = ".1%" if percent else ".4g", _y_axis(y_title, scale, percent, highest)
     styles, drawn = sorted({curve.style for curve in curves}), list(dict.fromkeys(c.name for c in curves))
-    color = {"scale": {"domain": list(dict.fromkeys([*names, *drawn]))}, "legend": {"title": None, "values": drawn}}
-    dashes = {"scale": {"domain": styles, "range": [[1, 0], [5, 3], [1, 3]][: len(styles)]}, "legend": {"title": None}}
+    scale_of = {"domain": list(dict.fromkeys([*names, *drawn]))}
+    color = {"scale": scale_of, "legend": {**legend(drawn), "values": drawn}}
+    ranges, shades = [[1, 0], [5, 3], [1, 3]], {**legend(styles), "symbolStrokeColor": "gray"}
+    dashes = {"scale": {"domain": styles, "range": ranges[: len(styles)]}, "legend": shades}
     layers = list[dict[str, Any]]()
     for index, curve in enumerate(curves):
         encoding = {
@@ -157,10 +166,10 @@ def point_chart(
     known = [[value for value in column if value is not None] for column in (xs, ys)]
     ends = max(min(one, default=1.0) for one in known), min(max(one, default=1.0) for one in known)
     x, y = (
-        {"field": f, "type": "quantitative", "title": name, **_y_axis(name, "log", percent=False)}
+        {"field": f, "type": "quantitative", "title": name, **_y_axis(name, "log")}
         for f, name in (("x", x_title), ("y", y_title))
     )
-    color = {"field": "name", "type": "nominal", "scale": {"domain": list(groups)}, "legend": {"title": None}}
+    color = {"field": "name", "type": "nominal", "scale": {"domain": list(groups)}, "legend": legend([*groups])}
     tooltip = [
         {"field": "name", "title": "domain"},
         *(
@@ -197,13 +206,29 @@ def _readout(x_title: str, labels: Mapping[str, str], form: str) -> dict[str, An
     }
 
 
-def _y_axis(title: str, scale: Scale, percent: bool) -> dict[str, Any]:
+def legend(names: Sequence[str]) -> dict[str, Any]:
+    """Return a legend without a title, in as many columns as its names have room for."""
+    width = 7 * min(_LONGEST, max(map(len, names), default=1)) + 36
+    # Not the width of the chart, which depends on the labels of its axis and so on the size of the legend.
+    columns = {"signal": f"max(1, floor((containerSize()[0] - 60) / {width}))"}
+    return {"title": None, "columns": columns, "labelLimit": 0, "labelExpr": elided(_LONGEST)}
+
+
+def elided(longest: int) -> str:
+    """Return an expression of a label without the middle of a long name, whose end often tells it from others."""
+    half = longest // 2
+    cut = f"slice(datum.label, 0, {half}) + '…' + slice(datum.label, -{half})"
+    return f"length(datum.label) > {longest} ? {cut} : datum.label"
+
+
+def _y_axis(title: str, scale: Scale, percent: bool = False, highest: float = 1.0) -> dict[str, Any]:
     if percent:
-        return {"title": title or None, "scale": {"domain": [0, 1]}, "axis": {"format": "%"}}
+        ends = {"domain": [0, 1]} if highest > 0.5 else {"zero": True}
+        return {"title": title or None, "scale": ends, "axis": {"format": "~%"}}
     if scale == "linear":
         return {"title": title or None, "scale": {"zero": False}}
     constant = {"constant": 1e-4} if scale == "symlog" else {}
-    axis = {"format": ".2~g", "tickCount": 6}
+    axis = {"format": ".2~g", "tickCount": 6, **DECADES}
     return {"title": title or None, "scale": {"type": scale, **constant}, "axis": axis}
 
 

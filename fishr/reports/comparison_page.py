@@ -42,12 +42,13 @@ def side_by_side(first: Page, second: Page) -> Page:
     return Page(f"{first.title} and {second.title}", f"{first.subtitle}; {second.subtitle}", sections)
 
 
-def comparison_page(first: Run, second: Run) -> Page:
+def comparison_page(first: Run, second: Run, plugins: Sequence[str] = ()) -> Page:
     """Return the page of two runs: what both have in common tables and charts, the rest in two columns.
 
     Args:
         first: Folder and experiment of a run, and its data and results as for ``run_page``.
         second: Likewise.
+        plugins: Modules that their configurations name.
 
     Raises:
         InputError: Records of a run are damaged.
@@ -61,7 +62,7 @@ def comparison_page(first: Run, second: Run) -> Page:
     together = [_results(records), curve_section(records), _settings(records)]
     together += [history_section(histories)] if histories else []
     together += _headlines(records)
-    pages = [evolve(run_page(*run), title=name) for name, run in zip(names, runs, strict=True)]
+    pages = [evolve(run_page(*run, plugins), title=name) for name, run in zip(names, runs, strict=True)]
     both = side_by_side(pages[0], pages[1])
     shown = {section.title for section in together} | {"Objective and settings"}
     rest = [section for section in both.sections if section.title not in shown]

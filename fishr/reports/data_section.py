@@ -14,6 +14,7 @@ from fishr.reports.matrix_chart import matrix_chart
 from fishr.reports.page import Block, Cell, Section, Table, Text
 from fishr.reports.sample_pictures import sample_pictures
 from fishr.training.experiment import Experiment
+from fishr.training.run_folder import checkpoint_of
 
 # More classes make no column each, and no legible matrix.
 _COLUMNS, _MATRIX, _PAIRS = 12, 40, 15
@@ -35,7 +36,7 @@ def load_run_data(
     device: str = "cpu",
     progress: Callable[[int, int], object] = lambda done, total: None,
 ) -> RunData:
-    """Return the data of a run, and the results of its last weights, as far as data and weights are at hand.
+    """Return the data of a run, and the results of its last weights, as far as data and checkpoint are there.
 
     Args:
         folder: The run folder.
@@ -43,6 +44,9 @@ def load_run_data(
         data_dir: Folder of its data.
         device: "cpu", "cuda", "cuda:1", "mps" or "auto".
         progress: Called with the number of samples done, and of all.
+
+    Raises:
+        InputError: The checkpoint is damaged, or does not fit the data.
 
     Example:
         >>> from fishr.protocols import colored_digits
@@ -57,9 +61,10 @@ def load_run_data(
     except InputError as error:
         return RunData(None, message=str(error))
     try:
-        return RunData(domains, score_run(experiment, folder, (), data_dir, device, progress=progress)[1])
+        checkpoint_of(folder)
     except InputError as error:
         return RunData(domains, message=str(error))
+    return RunData(domains, score_run(experiment, folder, (), data_dir, device, progress=progress)[1])
 
 
 def data_section(known: RunData) -> Section:

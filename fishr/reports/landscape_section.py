@@ -1,31 +1,53 @@
 """The section of landscapes: each domain's risk on a plane or a line through weight space."""
 
+import base64
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from fishr.landscape.surface import Surface
 from fishr.reports.charts import Curve, csv_data, curve_chart
-from fishr.reports.page import Block, Chart, Section, Text
+from fishr.reports.page import Block, Chart, Picture, Section, Text
 
 _LEVELS = 12
 # Beyond this ratio, levels are spaced by ratio.
 _LOGARITHMIC = 8.0
+_FILM = 2_000_000  # bytes
+_WHERE = {
+    "random": "in two random directions",
+    "line": "along random lines",
+    "pca": "on the plane of the checkpoints' first two principal components; the line is the run's path",
+    "checkpoints": "on the plane through three checkpoints",
+    "eigen": "along the two eigenvectors of a domain's Hessian with the largest eigenvalues",
+    "gradients": "on the plane of two domains' gradients",
+    "interpolation": "on the line to the weights of another run",
+}
 
 
-def landscape_section(surfaces: Sequence[Surface]) -> Section:
-    """Return charts of the risk of each domain, on levels that a surface's domains share."""
+def landscape_section(surfaces: Sequence[Surface], films: Sequence[Path] = ()) -> Section:
+    """Return charts of the risk of each domain, on levels that a surface's domains share, and films as pictures."""
     blocks = list[Block]()
     for surface in surfaces:
-        directions, step = surface.directions, surface.source.get("step")
+        step = surface.source.get("step")
         at = f" of step {step}" if step else ""
-        blocks.append(
-            Text(f"Risks around the weights{at}, in {directions.kind} directions: {', '.join(directions.names)}.")
-        )
+        blocks.append(Text(f"Risks around the weights{at} {_WHERE[surface.directions.kind]}."))
         blocks += _plane(surface) if surface.plane else [_line(surface)]
-    return Section("Landscapes", blocks)
+    return Section("Landscapes", [*blocks, *map(_film, films)])
+
+
+def _film(path: Path) -> Block:
+    content = path.read_bytes()
+    if len(content) > _FILM:
+        return Text(
+            f"The film {path.name} is too large for a page ({len(content) / 1e6:.1f} MB); open the file itself."
+        )
+    url = f"data:image/gif;base64,{base64.b64encode(content).decode()}"
+    return Picture(
+        f"{path.stem}: the same plane around each checkpoint", url, "risks of all domains over the checkpoints"
+    )
 
 
 def _line(surface: Surface) -> Chart:
@@ -40,7 +62,8 @@ def _line(surface: Surface) -> Chart:
     lowest, highest = float(surface.risks.nan_to_num(math.inf).min()), float(surface.risks.nan_to_num(-math.inf).max())
     scale = "log" if highest > 20 * lowest > 0 else "linear"
     title = "Risk between two runs" if interpolation else f"Risk, mean over {len(surface.directions.vectors)} lines"
-    return curve_chart(title, surface.axes[0].tolist(), curves, x_title=x_title, y_title="loss", scale=scale)
+    at, names = surface.axes[0].tolist(), surface.every
+    return curve_chart(title, at, curves, names=names, x_title=x_title, y_title="loss", scale=scale)
 
 
 def _plane(surface: Surface) -> list[Chart]:
@@ -87,7 +110,6 @@ def _contours(title: str, surface: Surface, risks: Any, levels: list[float]) -> 
         }
         for f, name in zip("xy", names, strict=True)
     )
-    here = {"values": [{"x": 0, "y": 0}]}
     spec = {
         "width": "container",
         "height": 300,
@@ -99,18 +121,7 @@ def _contours(title: str, surface: Surface, risks: Any, levels: list[float]) -> 
                 "mark": "rect",
                 "encoding": {"color": color, "tooltip": tooltip, **corners},
             },
-            {
-                "data": here,
-                "mark": {
-                    "type": "point",
-                    "shape": "cross",
-                    "size": 90,
-                    "filled": True,
-                    "color": "#fff",
-                    "stroke": "#000",
-                    "opacity": 1,
-                },
-            },
+            *_known_weights(surface),
         ],
     }
     at = float(risks[surface.center])
@@ -120,6 +131,43 @@ def _contours(title: str, surface: Surface, risks: Any, levels: list[float]) -> 
         f"{at:.3g} at the weights, {np.nanmin(risks):.3g} to {np.nanmax(risks):.3g} on the plane",
         many=True,
     )
+
+
+def _known_weights(surface: Surface) -> list[dict[str, Any]]:
+    """Return layers of the surface's own weights, a cross, and of others: a path, points, or lines to gradients."""
+    kind, labels = surface.directions.kind, surface.directions.labels
+    points = [{"x": x, "y": y, "name": n} for (x, y), n in zip(surface.directions.points.tolist(), labels, strict=True)]
+    dots = {
+        "data": {"values": points},
+        "mark": {"type": "circle", "size": 24, "color": "#000", "stroke": "#fff", "clip": True},
+    }
+    layers = list[dict[str, Any]]()
+    # Black within white is seen on all colors.
+    strokes = {"color": "#fff", "strokeWidth": 2.6}, {"color": "#000", "strokeWidth": 1.2}
+    if kind == "pca":
+        ordered = {"values": [point | {"n": n} for n, point in enumerate(points)]}
+        order = {"order": {"field": "n", "type": "quantitative"}}
+        layers = [{"data": ordered, "mark": {"type": "line", "clip": True, **s}, "encoding": order} for s in strokes]
+        # The names of all points of a path would cover it.
+        points = points[:1]
+    if kind == "gradients":
+        ends = {"x2": {"datum": 0}, "y2": {"datum": 0}}
+        layers = [{"data": {"values": points}, "mark": {"type": "rule", **s}, "encoding": ends} for s in strokes]
+    if points:
+        name = {"type": "text", "dy": -9, "color": "#fff", "stroke": "#000", "strokeWidth": 3, "strokeJoin": "round"}
+        plain = name | {"stroke": None, "strokeWidth": 0}
+        text = {"text": {"field": "name"}}
+        layers += [dots, *({"data": {"values": points}, "mark": one, "encoding": text} for one in (name, plain))]
+    cross = {
+        "type": "point",
+        "shape": "cross",
+        "size": 90,
+        "filled": True,
+        "color": "#fff",
+        "stroke": "#000",
+        "opacity": 1,
+    }
+    return [*layers, {"data": {"values": [{"x": 0, "y": 0}]}, "mark": cross}]
 
 
 def _edges(axis: Any) -> tuple[Any, Any]:

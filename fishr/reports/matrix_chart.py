@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from fishr.reports.charts import Number, csv_data
+from fishr.reports.charts import Number, csv_data, elided
 from fishr.reports.page import Chart
 
 Kind = Literal["share", "distance", "cosine"]
@@ -24,7 +24,7 @@ def matrix_chart(
     y_title: str = "",
     counts: Sequence[Sequence[int]] | None = None,
 ) -> Chart:
-    """Return a heat map with a number in each cell, if there are few, and under the pointer.
+    """Return a heat map with a number in each cell, if there are few, or a legend, and a number under the pointer.
 
     Args:
         title: Heading of the chart.
@@ -52,12 +52,17 @@ def matrix_chart(
     r, c, v, n = zip(*known, strict=True) if known else ((), (), (), ())
     scale, light = _colors(kind, v)
     form = ".1%" if kind == "share" else ".2f" if kind == "cosine" else ".3g"
-    legend = {
-        "title": None,
-        "format": ".0%" if kind == "share" else ".2~g",
-        "gradientLength": 180,
-        "direction": "horizontal",
-    }
+    legible = len(columns) <= _LEGIBLE
+    legend = (
+        None
+        if legible
+        else {
+            "title": None,
+            "format": ".0%" if kind == "share" else ".2~g",
+            "gradientLength": 180,
+            "direction": "horizontal",
+        }
+    )
     tooltip: list[dict[str, Any]] = [
         {"field": "r", "type": "nominal", "title": y_title or "row"},
         {"field": "c", "type": "nominal", "title": x_title or "column"},
@@ -67,17 +72,21 @@ def matrix_chart(
         tooltip.append({"field": "n", "type": "quantitative", "title": "samples", "format": ",d"})
     color = {"field": "v", "type": "quantitative", "scale": scale, "legend": legend}
     layers: list[dict[str, Any]] = [{"mark": "rect", "encoding": {"color": color, "tooltip": tooltip}}]
-    if len(columns) <= _LEGIBLE:
+    if legible:
         number = {"field": "v", "type": "quantitative", "format": ".0%" if kind == "share" else form}
+        size = {"expr": f"min(11, width / {2.5 * len(columns)})"}
         shade = {"condition": {"test": light, "value": "#111"}, "value": "#fff"}
-        layers.append({"mark": {"type": "text", "tooltip": False}, "encoding": {"text": number, "color": shade}})
-    axis = {"labelLimit": 110, "grid": False, "domain": False, "ticks": False}
+        layers.append(
+            {"mark": {"type": "text", "tooltip": False, "fontSize": size}, "encoding": {"text": number, "color": shade}}
+        )
+    axis = {"labelLimit": 130, "labelExpr": elided(18), "grid": False, "domain": False, "ticks": False}
+    angle = 0 if sum(map(len, columns)) <= 24 else -40 if len(columns) < 6 else -90
     spec = {
         "width": "container",
         "height": max(120, min(34 * len(rows), 420)),
         "data": csv_data({"r": r, "c": c, "v": v} | ({"n": n} if counts else {})),
         "encoding": {
-            "x": _side("c", x_title, columns, axis | {"labelAngle": -40 if sum(map(len, columns)) > 24 else 0}),
+            "x": _side("c", x_title, columns, axis | {"labelAngle": angle}),
             "y": _side("r", y_title, rows, axis),
         },
         "layer": layers,

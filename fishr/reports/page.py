@@ -128,11 +128,12 @@ class Section:
 
 @frozen
 class Page:
-    """A report: a title, a line below it, and sections."""
+    """A report: a title, a line below it, sections, and a text that the file keeps of its subject."""
 
     title: str
     subtitle: str
     sections: Sequence[Section]
+    source: str = ""
 
 
 def page_html(page: Page) -> str:

@@ -4,9 +4,6 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
-from typing import Any
-
-import attrs
 
 from fishr.analysis import load_analysis, load_history
 from fishr.landscape.surface_file import load_surface
@@ -14,24 +11,25 @@ from fishr.reports.analysis_page import analysis_sections, history_section
 from fishr.reports.data_section import RunData, class_section, data_section
 from fishr.reports.landscape_section import landscape_section
 from fishr.reports.learning_curves import curve_section
-from fishr.reports.page import Block, Cell, Facts, Listing, Page, Section, Table, Text
+from fishr.reports.page import Block, Cell, Facts, Page, Section, Table, Text
 from fishr.reports.run_record import RunRecord, read_run
+from fishr.reports.setting_section import setting_section
 from fishr.training.evaluation import DomainScore
 from fishr.training.experiment import Experiment
-from fishr.training.explanation import run_outline
 from fishr.training.run_folder import AVERAGE, JOINED
 
 
-def run_page(folder: Path, experiment: Experiment, known: RunData | None = None) -> Page:
+def run_page(folder: Path, experiment: Experiment, known: RunData | None = None, plugins: Sequence[str] = ()) -> Page:
     """Return the page of a run folder, with the analysis, landscapes and statistics that are in it.
 
     Args:
         folder: The run folder.
         experiment: Its experiment.
         known: Data of the run, and results of its last weights; None leaves out what needs them.
+        plugins: Modules that its configuration names.
 
     Raises:
-        InputError: Its records are damaged.
+        InputError: Its records or its checkpoint are damaged.
 
     Example:
         >>> import tempfile
@@ -53,8 +51,12 @@ def run_page(folder: Path, experiment: Experiment, known: RunData | None = None)
     sections = [result_section(record, known), *data[:1], curve_section([record]), *data[1:]]
     sections += [history_section([history])] if history else []
     sections += analysis_sections(load_analysis(analysis)) if analysis.is_file() else []
-    sections += [landscape_section([load_surface(path) for path in sorted(folder.glob("landscape-*.h5"))])]
-    return Page(record.name, _subtitle(record), [one for one in [*sections, setting_section(record)] if one.blocks])
+    landscapes = sorted(folder.glob("landscape-*.h5"))
+    films = [film for path in landscapes if (film := path.with_suffix(".gif")).is_file()]
+    sections += [landscape_section([load_surface(path) for path in landscapes], films)]
+    return Page(
+        record.name, _subtitle(record), [one for one in [*sections, setting_section(record, plugins)] if one.blocks]
+    )
 
 
 def result_section(record: RunRecord, known: RunData | None = None) -> Section:
@@ -79,29 +81,6 @@ def fact_of_worst(scores: Sequence[DomainScore]) -> str:
     """Return the name of the worst domain, and its accuracy or loss."""
     worst = min(scores, key=_goodness)
     return f"{worst.title}: " + (f"loss {worst.loss:.4g}" if math.isnan(worst.accuracy) else worst.percentage)
-
-
-def setting_section(record: RunRecord) -> Section:
-    result, experiment = record.result, record.experiment
-    kinds = ("data", "featurizer", "head", "loss", "optimizer", "batches")
-    parts = {name: _brief(getattr(experiment, name)) for name in kinds}
-    facts = {"steps": f"{experiment.steps}", "seed": f"{experiment.seed}"}
-    if result:
-        facts |= {"device": str(result.get("device")), "time": f"{result.get('seconds', math.nan):.4g} s"}
-        facts |= {name: str(value) for name, value in result.get("versions", {}).items()}
-    return Section(
-        "Objective and settings",
-        [Listing(run_outline(experiment)), Facts(parts), Facts(facts), Listing(record.text, "config.toml")],
-    )
-
-
-def _brief(part: Any) -> str:
-    """Return a part of a configuration with the settings that are not the defaults."""
-    if not attrs.has(type(part)):
-        return getattr(part, "__name__", repr(part))
-    fields = [(one.name, getattr(part, one.name), one.default) for one in attrs.fields(type(part)) if one.init]
-    shown = ", ".join(f"{name}={_brief(value)}" for name, value, default in fields if repr(value) != repr(default))
-    return f"{type(part).__name__}({shown})" if shown else type(part).__name__
 
 
 def _subtitle(record: RunRecord) -> str:

@@ -271,7 +271,7 @@ def reported(call):
     from bs4 import BeautifulSoup
 
     def make(*arguments):
-        said = call("report", *arguments, "-o", "report.html")
+        said = call("report", *arguments, "-o", "report.html", "--replace")
         assert said.code == 0, said
         text = Path("report.html").read_text()
         assert len(text) < 5e6

@@ -112,6 +112,7 @@ def test_lines(runs, call):
     surface = load_surface(Path("one/landscape-line.h5"))
     assert surface.scores.losses.shape == (1, 5, 3)
     assert surface.domains == ("gray",)
+    assert surface.every == ("flip 0.2", "flip 0.1", "reversed", "gray")
     assert Path("one/landscape-line.png").is_file()
 
 

@@ -191,6 +191,11 @@ def _garbage(name):
         ("train", "--resume", f"{name}-result"),
         ("sweep", "status", f"{name}-sweep"),
         ("sweep", "collect", f"{name}-sweep"),
+        ("report", f"{name}.h5"),
+        ("report", f"{name}-checkpoint"),
+        *(("report", f"{name}-{part}", "--no-data") for part in ("config", "result", "sweep")),
+        # A run that has just begun has no metrics.
+        *([] if name == "empty" else [("report", f"{name}-metrics", "--no-data")]),
     ]
 
 
@@ -200,7 +205,7 @@ def test_files_that_hold_something_else(refuses, world, name):
     content = GARBAGE[name]
     for extension in ("toml", "h5", "npz", "csv", "json", "jsonl", "zip"):
         Path(f"{name}.{extension}").write_bytes(content)
-    for file in ("config.toml", "checkpoint.pt", "result.json"):
+    for file in ("config.toml", "checkpoint.pt", "result.json", "metrics.jsonl"):
         folder = Path(f"{name}-{file.split('.')[0]}")
         shutil.copytree("run", folder)
         (folder / file).write_bytes(content)

@@ -14,6 +14,7 @@ import vl_convert
 from bs4 import BeautifulSoup
 from PIL import Image
 
+import fishr
 from fishr.analysis import headlines, load_analysis
 from fishr.landscape.surface_file import load_surface
 from fishr.reports import Page, Section, Table, write_page
@@ -73,6 +74,14 @@ def test_the_page_of_a_run_has_its_scores_curves_and_objective(finished, reporte
 
     settings = page.select_one("#objective-and-settings")
     assert "loss at step 4 = " in settings.pre.text
+    assert "Adam minimizes the mean BinaryCrossEntropy over domains, plus the penalty fishr" in settings.text
+    (terms,) = tables(settings)
+    assert [name for name, _ in terms] == ["risk", "fishr"]
+    assert "the variance of the head's per-sample gradients" in terms[1][1]
+    model = fishr.load_model(finished)
+    every, head = (f"{sum(p.numel() for p in part.parameters()):,}" for part in (model, model.head))
+    facts = {one.dt.text: one.dd.text for one in settings.select("dl div")}
+    assert (facts["parameters"], facts["trained"], facts["of the head"]) == (every, every, head)
     # Settings that are the defaults are left to the configuration.
     rate = tomllib.loads((finished / "config.toml").read_text())["optimizer"]["lr"]
     assert f"Adam(lr={rate})" in settings.text
@@ -263,14 +272,19 @@ def test_mean_weights_have_the_scores_that_they_get_now(finished, home, call, re
 def test_a_report_replaces_a_report_and_nothing_else(finished, call, refused, home):
     assert call("report", finished).code == call("report", finished).code == 0
     assert (finished / "report.html").is_file()
+    shutil.copytree(finished, home / "other")
+    refused(home, ["report", "other", "--no-data"], "other/report.html: a report of something else; add --replace")
+    assert call("report", "other", "--no-data", "--replace").code == call("report", "other", "--no-data").code == 0
     (home / "notes.html").write_text("<p>mine</p>")
     refused(home, ["report", "finished", "-o", "notes.html"], "notes.html: exists already and is not a report")
     refused(home, ["report", "finished", "-o", "finished"], "finished: exists already and is not a report")
     refused(home, ["report", "finished", "-o", "nowhere/at/all.html"], "nowhere")
     (home / "mine.txt").write_text("mine")
     refused(home, ["report", "mine.txt"], "mine.txt")
-    refused(home, ["report", "nowhere"], "nowhere: not a run folder")
-    (finished / "metrics.jsonl").write_text("{")
+    refused(home, ["report", "nowhere"], "nowhere: nothing is there")
+    (home / "empty").mkdir()
+    refused(home, ["report", "empty"], "empty: not a run folder")
+    (finished / "metrics.jsonl").write_text("{\n")
     refused(home, ["report", "finished"], "metrics.jsonl")
 
 

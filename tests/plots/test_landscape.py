@@ -1,9 +1,13 @@
 """Pictures of landscapes: what is drawn is what the file holds, whatever the file holds."""
 
+from functools import partial
+
+import attrs
 import numpy as np
 import pytest
 import torch
 from matplotlib.colors import LogNorm
+from matplotlib.lines import Line2D
 from matplotlib.text import Text
 from PIL import Image
 
@@ -21,6 +25,7 @@ from fishr.landscape import (
 )
 from fishr.plots.landscape import check_pictures, interpolation_figure, line_figure, picture_of, save_landscape_figures
 from fishr.plots.landscape_planes import contour_figure, level_set_figure, levels_of
+from fishr.plots.style import COLORS
 
 WEIGHTS = {"weight": torch.tensor([[3.0, 4.0], [1.0, 0.0]])}
 NAMES, SPLITS = ("photo", "sketch", "art", "cartoon", "quickdraw"), ("training", "training", "evaluation")
@@ -286,3 +291,21 @@ def test_pictures_of_others_are_not_overwritten(tmp_path):
         check_pictures(tmp_path / "a.h5")
     (tmp_path / "a.h5").write_bytes(b"")
     check_pictures(tmp_path / "a.h5")
+
+
+@pytest.mark.parametrize(
+    ("figure", "surface"),
+    [
+        (line_figure, _lines()),
+        (interpolation_figure, _between([[1.0, 2.0, 1.0]])),
+        (partial(level_set_figure, epsilon=0.1), _bowls(2)),
+    ],
+)
+def test_some_domains_have_the_colors_of_all(figure, surface):
+    def colors(every):
+        lines = figure(attrs.evolve(surface, every=every)).findobj(Line2D)
+        return {line.get_color() for line in lines} & set(COLORS[:6])
+
+    count = len(surface.domains)
+    assert colors(surface.domains) == set(COLORS[:count])
+    assert colors(("first", *surface.domains)) == set(COLORS[1 : count + 1])

@@ -40,6 +40,19 @@ def test_each_curve_is_a_line_over_the_places_where_it_has_a_value():
     assert shown == ["step", "a (training)", "b (evaluation)"]
 
 
+@pytest.mark.parametrize(("highest", "ends"), [(0.9, {"domain": [0, 1]}), (0.02, {"zero": True})])
+def test_shares_begin_at_zero_and_small_ones_fill_the_chart(highest, ends):
+    chart = curve_chart("accuracy", [0, 1], [Curve("a", [0.01, highest]), Curve("b", [math.nan, None])], percent=True)
+    assert chart.spec["layer"][0]["encoding"]["y"]["scale"] == ends
+
+
+def test_long_names_keep_their_ends_in_legends():
+    names = [f"a hospital in a country that is far away, department {number}" for number in range(12)]
+    chart = curve_chart("risk", [0, 1], [Curve(name, [1.0, 2.0]) for name in names])
+    svg = vl_convert.vegalite_to_svg(dict(chart.spec, width=400))
+    assert all(f"department {number}<" in svg for number in range(12))
+
+
 @pytest.mark.parametrize(("scale", "kept"), [("linear", 3), ("log", 1), ("symlog", 3)])
 def test_a_logarithmic_axis_leaves_out_what_it_cannot_show(scale, kept):
     chart = curve_chart("risk", [0, 1, 2], [Curve("a", [-1.0, 0.0, 1.0])], scale=scale)

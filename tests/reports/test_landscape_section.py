@@ -29,6 +29,51 @@ def test_each_risk_of_a_plane_is_at_its_coordinates_on_levels_that_domains_share
     assert found == {(-1.5, -3): 1, (-1.5, -1): 2, (-0.5, -3): 3, (-0.5, -1): 4, (1.5, -3): 5, (1.5, -1): 6}
 
 
+def known_weights(kind, points, labels):
+    """What a chart draws above the risks of a plane, by the kind of its marks."""
+    axes, vector = (torch.tensor([-1.0, 0.0, 1.0]),) * 2, {"w": torch.ones(2)}
+    directions = Directions(kind, (vector, vector), ("x", "y"), None, torch.as_tensor(points).double(), labels)
+    losses = torch.zeros(1, 3, 3)
+    surface = Surface(directions, axes, ("photo",), ("training",), Scores(losses, losses), ("w",), "")
+    chart = landscape_section([surface]).blocks[1]
+    svg = vl_convert.vegalite_to_svg(dict(chart.spec, width=300))
+    found = re.findall('aria-roledescription="([^"]*)"', svg)
+    return {name: found.count(name) for name in ("line mark", "circle", "rule mark", "text mark", "point")}
+
+
+def test_a_plane_shows_the_weights_that_it_goes_through():
+    points, labels = [[-0.8, -0.5], [-0.4, 0.2], [0.0, 0.0]], ("step 0", "step 10", "step 20")
+    assert known_weights("pca", points, labels) == {
+        "line mark": 2,
+        "circle": 3,
+        "rule mark": 0,
+        "text mark": 2,
+        "point": 1,
+    }
+    assert known_weights("checkpoints", points, labels)["text mark"] == 6
+    assert known_weights("gradients", points[:2], ("a", "b"))["rule mark"] == 4
+    assert known_weights("random", torch.zeros(0, 2), ())["circle"] == 0
+
+
+def test_a_film_is_a_picture_unless_it_is_large(tmp_path):
+    small, large = tmp_path / "small.gif", tmp_path / "large.gif"
+    small.write_bytes(b"GIF89a")
+    large.write_bytes(bytes(2_000_001))
+    picture, text = landscape_section([], [small, large]).blocks
+    assert picture.url == "data:image/gif;base64,R0lGODlh"
+    assert "large.gif is too large for a page (2.0 MB)" in text.text
+
+
+def test_some_domains_have_the_colors_of_all():
+    losses = torch.zeros(1, 2, 1)
+    line = Directions("line", ({"w": torch.ones(2)},), ("a",), seed=0)
+    axis, every = torch.tensor([0.0, 1.0]), ("photo", "art", "sketch")
+    surface = Surface(line, (axis,), ("art",), ("training",), Scores(losses, losses), ("w",), "", every=every)
+    color = landscape_section([surface]).blocks[1].spec["layer"][0]["encoding"]["color"]
+    assert tuple(color["scale"]["domain"]) == every
+    assert color["legend"]["values"] == ["art"]
+
+
 @pytest.mark.parametrize(
     ("kind", "title"), [("line", "Risk, mean over 2 lines"), ("interpolation", "Risk between two runs")]
 )

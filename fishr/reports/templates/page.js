@@ -18,8 +18,8 @@
     const labels = { labelColor: quiet, titleColor: text, labelFontSize: 12, titleFontSize: 12, titleFontWeight: "normal" };
     return {
       background: "transparent", font: "system-ui, sans-serif",
-      axis: { ...labels, gridColor: line, domainColor: line, tickColor: line, labelOverlap: true },
-      legend: { ...labels, orient: "bottom", direction: "horizontal", labelLimit: 260, layout: { bottom: { anchor: "start", direction: "vertical" } }, columns: { signal: "max(1, floor(width / 190))" } },
+      axis: { ...labels, gridColor: line, domainColor: line, tickColor: line, labelOverlap: true, labelSeparation: 4 },
+      legend: { ...labels, orient: "bottom", direction: "horizontal", labelLimit: 260, layout: { bottom: { anchor: "start", direction: "vertical" } }, columns: { signal: "max(1, floor(containerSize()[0] / 190))" } },
       header: labels, view: { stroke: null }, range: { category: palettes[theme] },
       text: { color: text }, rule: { color: quiet }, line: { strokeWidth: 1.8 },
     };
