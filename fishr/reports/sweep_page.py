@@ -1,6 +1,7 @@
 """The page of a sweep: progress, tables of all selections, accuracies by test domain, every job, failures."""
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from fishr.sweeps.folder import JOBS, PLAN, planned_keys
 from fishr.sweeps.progress import FailedJob, Progress, progress
 
 # The end of the log of thousands of failures would be the largest part of a page.
-_FAILURES = 100
+_FAILURES = 30
 _HOUR = 3600
 
 
@@ -138,7 +139,9 @@ def _hyper_parameters(folder: Path) -> dict[JobKey, dict[str, Any]]:
 
 
 def _failure_section(failures: Sequence[FailedJob]) -> Section:
-    blocks: list[Block] = [
+    causes = Counter(one.failure.message for one in failures).most_common()
+    blocks: list[Block] = [Table(("message", "failed jobs"), causes, ("", ",d"))]
+    blocks += [
         Listing(
             "\n".join(one.failure.log) or "nothing was logged",
             f"{one.key}: {one.failure.message} (tried {one.failure.tries}×)",

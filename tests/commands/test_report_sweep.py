@@ -64,6 +64,7 @@ def test_progress_tables_and_failures(sweep, reported):
     assert training[0][1:4] == [f"{mean:.1f} ± 1.8" for mean in expected]
     assert "No number yet: CORAL." in section.text
     assert "leave-one-domain-out validation: no job has two test environments." in section.text
+    assert tables(page.select_one("#failures")) == [[["out of memory", "1"]]]
     failure = page.select_one("#failures details")
     assert "ColoredMNIST Fishr test 2 draw 1 trial 1: out of memory (tried 2×)" in failure.summary.text
     assert failure.pre.text.splitlines() == ["first line", "<b>CUDA</b> error"]
