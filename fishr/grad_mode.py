@@ -1,7 +1,8 @@
-"""Leave ``torch.inference_mode``, in which torch computes no gradients."""
+"""Modes of torch that change how gradients are computed: inference mode and ``torch.func.vmap``."""
 
 from collections.abc import Generator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,3 +22,10 @@ def outside_inference_mode() -> Generator[None]:
 def ordinary(tensor: Tensor) -> Tensor:
     """Return the tensor, or a copy that autograd accepts if it was made in inference mode."""
     return tensor.clone() if not torch.compiler.is_compiling() and tensor.is_inference() else tensor
+
+
+def under_vmap() -> bool:
+    """Return whether ``torch.func.vmap`` maps the code, for example over several heads."""
+    functions: Any = torch._C._functorch  # pyright: ignore
+    level = functions.peek_interpreter_stack()
+    return level is not None and level.key() == functions.TransformType.Vmap

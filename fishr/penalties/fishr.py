@@ -9,6 +9,7 @@ from torch import Tensor
 
 from fishr.checks import number
 from fishr.errors import InputError
+from fishr.grad_mode import under_vmap
 from fishr.observation import Observation
 from fishr.penalties.moving_average import Average, Gain, MovingAverage
 from fishr.penalties.penalty import require_present
@@ -111,8 +112,9 @@ class Fishr:
             return distance * seen.domains / (divisor(products.mean()) if scale_free else 1), state
         average, present = MovingAverage(self.ema, self.gain), seen.present
         divisors = average.divisors(state, present) if isinstance(state, Average) else (1.0,)
-        # The compiler fuses the plain steps itself.
-        if torch.compiler.is_compiling() or not seen.closed_form or len(set(divisors)) > 1:
+        # The compiler fuses the plain steps itself; for several heads at once they take as long as the pass below.
+        plain = torch.compiler.is_compiling() or under_vmap()
+        if plain or not seen.closed_form or len(set(divisors)) > 1:
             moments = seen.moments
             statistic = moments.unbiased_variance if self.unbiased else getattr(moments, self.statistic)
             if isinstance(state, Average):

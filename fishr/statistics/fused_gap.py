@@ -13,7 +13,7 @@ from math import prod
 from typing import Any
 
 import torch
-from attrs import evolve, field, frozen
+from attrs import field, frozen
 from torch import Tensor
 
 from fishr.checks import number
@@ -22,7 +22,7 @@ from fishr.errors import InputError
 from fishr.ranks import ALONE, Ranks, add_over_ranks, counts_of_ranks, domains_of_ranks, sum_over_ranks
 from fishr.row_checks import check_sizes
 from fishr.statistics.distances import distance_to_mean, divisor
-from fishr.statistics.gap_samples import Samples, batched_over_heads
+from fishr.statistics.gap_samples import Samples
 from fishr.statistics.linear_head import linear_moments
 from fishr.statistics.merge import moments_over_ranks, with_missing
 
@@ -186,7 +186,11 @@ def _sums(
 
 def _shrinkage(value: Tensor, rule: GapRule, samples: Samples) -> Tensor:
     """Return s, with ∂(scale-free distance)/∂v̂ ∝ v̂ − (1 + s) · mean v̂: the norm of the mean depends on v̂ too."""
-    return samples.of_domains(value / (rule.scale * samples.domains))
+    return value / (rule.scale * len(samples.sizes))
+
+
+def _square(statistic: Tensor) -> Tensor:
+    return torch.dot(statistic.flatten(), statistic.flatten())
 
 
 class _LinearGap(torch.autograd.Function):
@@ -197,7 +201,7 @@ class _LinearGap(torch.autograd.Function):
         """Return the distance, keep·v̂ or nothing, the divisor, and ∂/∂v̂ and Σ β δz if the whole weight is a block."""
         deltas, features = samples.by_domain(deltas), samples.by_domain(features)
         alpha, beta = samples.weights(rule.gain, rule.unbiased, features)
-        value = square = features.new_zeros(() if samples.heads == 1 else samples.heads)
+        value = square = features.new_zeros(())
         remembered = features.new_empty(0 if memory is None else memory.shape)
         kept_gap = kept_mean = kept_center = features.new_empty(0)
         for block in _blocks(deltas, features, rule):
@@ -205,11 +209,11 @@ class _LinearGap(torch.autograd.Function):
             if memory is not None:
                 gap.add_(block.of(memory), alpha=rule.memory_gain)
                 torch.mul(gap, rule.keep, out=block.of(remembered))
-            center = samples.mean(gap)
+            center = gap.mean(0)
             gap.sub_(center)
-            value = value + samples.squares(gap)
+            value = value + _square(gap)
             if rule.scale_free:
-                square = square + samples.squares(center if samples.heads == 1 else center[:: samples.domains])
+                square = square + _square(center)
             if not block.bias and tuple(gap.shape[1:]) == block.whole:
                 kept_gap, kept_mean = gap, kept_mean if mean is None else mean
                 kept_center = center if rule.scale_free else kept_center
@@ -227,7 +231,13 @@ class _LinearGap(torch.autograd.Function):
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[Any, ...], *inputs: Any) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
-        return batched_over_heads(_LinearGap.apply, _ROWS["cpu"], info.batch_size, in_dims, inputs)
+        """Several heads, one after the other; a penalty takes plain steps instead."""
+        heads = list[tuple[Tensor, ...]]()
+        for head in range(info.batch_size):
+            pairs = zip(inputs, in_dims, strict=False)
+            own = (x if dim is None else x.select(dim, head) for x, dim in pairs)
+            heads.append(_LinearGap.apply(*own))  # pyright: ignore
+        return tuple(map(torch.stack, zip(*heads, strict=True))), (0,) * len(heads[0])
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
@@ -260,14 +270,14 @@ def _backward(
     to_deltas, to_features = samples.by_domain(out[0]), None if out[1] is None else samples.by_domain(out[1])
     alpha, beta = samples.weights(rule.gain, rule.unbiased, features)
     # ∂value/∂v̂ = 2·gap; v̂ contains α δ²z², hence another 2, and the square of Σ β δz, hence one again.
-    weight = samples.of_domains(4 * rule.scale * gradient / square)
+    weight = 4 * rule.scale * gradient / square
     to_squares, to_means = weight * alpha, -rule.gain * weight * beta
     for block in _blocks(deltas, features, rule):
         if kept_gap.numel() and not block.bias:
             gap, through_mean = kept_gap, kept_mean * kept_gap if rule.centered else None
         else:
             gap, mean = _sums(block, rule, samples, alpha, beta, remembered)
-            center = samples.mean(gap)
+            center = gap.mean(0)
             gap.sub_(center * (1 + _shrinkage(value, rule, samples)) if rule.scale_free else center)
             through_mean = None if mean is None else mean.mul_(gap)
         for domains, rows in block.chunks:
@@ -293,13 +303,6 @@ def _differentiable_backward(
     deltas: Tensor, features: Tensor, memory: Tensor | None, rule: GapRule, samples: Samples, gradient: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Return the same gradients through plain differentiable steps, for second derivatives."""
-
-    if samples.heads > 1:
-        one = evolve(samples, sizes=samples.sizes[: samples.domains], totals=samples.totals[: samples.domains], heads=1)
-        memories = (None,) * samples.heads if memory is None else memory.chunk(samples.heads)
-        heads = zip(deltas.chunk(samples.heads), features.chunk(samples.heads), memories, gradient, strict=True)
-        found = [_differentiable_backward(d, z, own, rule, one, slope) for d, z, own, slope in heads]
-        return torch.cat([by_deltas for by_deltas, _ in found]), torch.cat([by_features for _, by_features in found])
 
     def value(deltas: Tensor, features: Tensor) -> Tensor:
         own = linear_moments(deltas, features, tuple(filter(None, samples.sizes)), rule.bias)

@@ -144,33 +144,6 @@ def test_torch_func_goes_through(rule_name: str) -> None:
     assert_close(torch.func.vmap(torch.func.grad(fused, 1), (0, None))(many, features), by_expected, **EXACT)
 
 
-@pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
-@pytest.mark.parametrize(("at_once", "sizes"), [(1, (2, 5, 3)), (2, (2, 5, 3)), (2, (4, 4)), (9, (4, 4))])
-def test_several_heads_at_once(
-    rule: GapRule, at_once: int, sizes: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    found, _, memory = tensors(sizes, rule)
-    heads, rows = 3, sum(sizes)
-    deltas, features = (torch.randn(heads, rows, width, dtype=FLOAT64) for width in (found.shape[1], 4))
-    memories = None if memory is None else torch.rand(heads, *memory.shape, dtype=FLOAT64)
-    deltas.requires_grad_()
-    monkeypatch.setitem(fused_gap._ROWS, "cpu", at_once * features[0].numel())
-    taken = (deltas, features) if memories is None else (deltas, features, memories)
-    value, *smoothed = torch.func.vmap(
-        lambda d, z, m=None: tuple(x for x in linear_gap(d, z, sizes, rule, m) if x is not None)
-    )(*taken)
-    upstream = torch.randn(heads, dtype=FLOAT64)
-    (by_deltas,) = torch.autograd.grad(value, deltas, upstream)
-    for head in range(heads):
-        delta = deltas[head].detach().requires_grad_()
-        own = None if memories is None else memories[head]
-        expected, statistic = plain(delta, features[head], sizes, rule, own)
-        assert_close(value[head], expected, **EXACT)
-        assert_close(by_deltas[head], torch.autograd.grad(expected, delta, upstream[head])[0], **EXACT)
-        if memories is not None:
-            assert_close(smoothed[0][head], statistic.detach(), **EXACT)
-
-
 def test_each_head_has_its_own_memory_under_vmap() -> None:
     rule, sizes = RULES["with memory"], (2, 3)
     deltas, features, _ = tensors(sizes, rule)

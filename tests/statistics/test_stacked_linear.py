@@ -1,0 +1,44 @@
+"""Moments of sequences of linear layers, against the route of any head."""
+
+import pytest
+import torch
+from torch import nn
+from torch.testing import assert_close
+
+from fishr.losses import CrossEntropy
+from fishr.statistics import distance_to_mean, gradient_moments
+from fishr.statistics.stacked_linear import is_linear_stack, stacked_linear_moments
+
+SIZES = (2, 4)
+
+
+def network(seed: int) -> nn.Sequential:
+    torch.manual_seed(seed)
+    layers = (nn.Linear(3, 5, bias=False), nn.Tanh(), nn.Linear(5, 4), nn.ReLU(), nn.Linear(4, 3))
+    return nn.Sequential(*layers).double()
+
+
+def samples() -> tuple[torch.Tensor, torch.Tensor]:
+    return torch.randn(6, 3, dtype=torch.float64), torch.tensor([0, 1, 2, 2, 1, 1])
+
+
+def test_moments_and_gradients_are_those_of_torch_func() -> None:
+    head, (features, labels), found = network(0), samples(), []
+    for moments in (
+        stacked_linear_moments(head, features, labels, SIZES, CrossEntropy()),
+        gradient_moments(head, features, labels, SIZES, route="functional"),
+    ):
+        gap = distance_to_mean(moments.variance) + moments.mean.square().sum()
+        found.append((moments.mean, moments.variance, moments.layout, torch.autograd.grad(gap, [*head.parameters()])))
+    assert_close(found[0][:2], found[1][:2])
+    assert found[0][2] == found[1][2]
+    assert_close(found[0][3], found[1][3])
+
+
+@pytest.mark.parametrize("last", [nn.BatchNorm1d(3), nn.Softmax(dim=0), nn.Linear(3, 3).requires_grad_(False)])
+def test_other_layers_are_no_stack(last: nn.Module) -> None:
+    assert is_linear_stack(network(0))
+    assert not is_linear_stack(nn.Sequential(*network(0), last))
+    hooked = network(0)
+    hooked[0].register_forward_hook(lambda *_: None)
+    assert not is_linear_stack(hooked)
