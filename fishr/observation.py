@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from fishr.checks import check_type
 from fishr.compilation import lazy, traceable
 from fishr.errors import InputError
+from fishr.grad_mode import under_vmap
 from fishr.losses import CrossEntropy, Loss, loss_deltas, per_sample_losses
 from fishr.mixed_samples import features_of, mixes_samples, refuse_mixed_samples
 from fishr.observed_samples import ObservedSamples
@@ -28,6 +29,7 @@ from fishr.statistics.moments import (
     resolve_route,
 )
 from fishr.statistics.pure_forward import check_features, checked_rows, twin
+from fishr.statistics.stacked_linear import is_linear_stack, stacked_linear_moments
 from fishr.statistics.twice_differentiable import double_backward_kernels
 from fishr.tensor_trees import each_tensor
 from fishr.types import HEAD, DomainBatch, GradientMoments, Layout, chained
@@ -73,6 +75,8 @@ class Observation(ObservedSamples):
         graph: whether quantities have a graph to the modules' parameters.
         seed: of ``generator``; the same on all ranks, another one at each step.
         lr_factor: of the learning rates of networks that penalties train themselves.
+        weights: [N], of the samples in means of losses and in moments, with mean 1 in each domain; None: 1. Samples of
+            weight 0 fill a batch.
 
     Raises:
         InputError: the head is no module, or the batch no ``DomainBatch``. When read: no sample of a rank has a label.
@@ -89,6 +93,7 @@ class Observation(ObservedSamples):
     graph: bool = True
     seed: int | None = None
     lr_factor: float = 1.0
+    weights: Tensor | None = None
 
     def __attrs_post_init__(self) -> None:
         check_type("head", self.head, nn.Module, "call observe(featurizer, head, batch)")
@@ -160,8 +165,9 @@ class Observation(ObservedSamples):
 
     @_quantity
     def losses(self) -> Tensor:
-        """[N], the loss of each sample."""
-        return per_sample_losses(self.loss, self.logits, self.labels)
+        """[N], the loss of each sample, times its weight."""
+        losses = per_sample_losses(self.loss, self.logits, self.labels)
+        return losses if self.weights is None else losses * self.weights
 
     @_quantity
     def domain_losses(self) -> Tensor:
@@ -183,7 +189,13 @@ class Observation(ObservedSamples):
             return moments_over_ranks(with_missing(self.own.moments, self.own_sizes), self.ranks)
         if self.closed_form:
             with torch.autocast(self.features.device.type, enabled=False):
-                return linear_moments(self.deltas, self.features, self.sizes, bias=has_bias(self.head))
+                bias = has_bias(self.head)
+                return linear_moments(self.deltas, self.features, self.sizes, bias, self.weights)
+        if self.layers == HEAD and under_vmap() and is_linear_stack(self.head):
+            given = self.features, self.labels, self.sizes, self.loss, self.weights
+            return stacked_linear_moments(self.head, *given)
+        if self.weights is not None:
+            raise InputError("moments: got weights of samples, expected a linear head; leave them out")
         if (shared := self._shared_moments()) is not None:
             return shared
         module, inputs = self.module_before, self._inputs_of_module

@@ -57,6 +57,7 @@ class EQRM(Memoryless):
     burn_in: float = field(default=0.0, validator=number())
     form: Literal["domainbed", "paper"] = field(default="domainbed", validator=one_of("domainbed", "paper"))
     compares_domains: ClassVar[bool] = True
+    takes_weights: ClassVar[bool] = True
     per_head: ClassVar[tuple[str, ...]] = ("quantile",)
 
     def __call__(self, seen: Observation, state: tuple[()], step: int) -> tuple[Tensor, tuple[()]]:

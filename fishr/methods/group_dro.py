@@ -44,6 +44,7 @@ class GroupDRO:
     eta: float = field(default=1e-2, validator=number())
     per_head: ClassVar[tuple[str, ...]] = ("eta",)
     compares_domains: ClassVar[bool] = True
+    takes_weights: ClassVar[bool] = True
 
     def init(self, problem: Problem) -> Tensor:
         """Return log q = 0 of all domains, [K]."""

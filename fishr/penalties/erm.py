@@ -1,6 +1,6 @@
 """ERM: the empirical risk, a mean of losses."""
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from attrs import field, frozen
 from attrs.validators import in_
@@ -29,6 +29,7 @@ class ERM(Memoryless):
         torch.Size([])
     """
 
+    takes_weights: ClassVar[bool] = True
     over: Literal["domains", "samples"] = field(default="domains", validator=in_(("domains", "samples")))
 
     def __call__(self, seen: Observation, state: tuple[()], step: int) -> tuple[Tensor, tuple[()]]:

@@ -77,6 +77,14 @@ class Fishr:
     distance: Distance = field(default="squared", validator=in_(get_args(Distance)))
     least_domains: ClassVar[int] = 2
 
+    @property
+    def per_head(self) -> tuple[str, ...]:
+        return ("ema",) if self.ema else ()
+
+    @property
+    def takes_weights(self) -> bool:
+        return self.statistic != "covariance" and not self.unbiased
+
     def __attrs_post_init__(self) -> None:
         MovingAverage(self.ema, self.gain)
         if self.statistic == "covariance" and self.ema:
@@ -92,7 +100,7 @@ class Fishr:
     def __call__(self, seen: Observation, state: Average | tuple[()], step: int) -> tuple[Tensor, Average | tuple[()]]:
         """Return the penalty, 0-dim, (loss/parameter)⁴ or without unit, and the next state."""
         require_present(seen, "Fishr", self.least_domains)
-        if isinstance(state, Average) != bool(self.ema):
+        if isinstance(state, Average) != (isinstance(self.ema, Tensor) or self.ema > 0):
             raise InputError(
                 f"Fishr: got {kind(state)} as its state, expected that of this penalty; begin with "
                 "state = penalty.init(fishr.Problem.of(head, domains))"

@@ -84,7 +84,8 @@ class MovingAverage:
     gain: Gain = "unit_gradient"
 
     def __attrs_post_init__(self) -> None:
-        if not 0 <= self.decay < 1:
+        # A tensor is the decay of one head of several under vmap, in float64.
+        if not isinstance(self.decay, Tensor) and not 0 <= self.decay < 1:
             raise InputError(f"decay: got {self.decay}, expected at least 0 and below 1")
         if self.gain not in get_args(Gain):
             raise InputError(f"gain: got {self.gain!r}, expected one of {', '.join(map(repr, get_args(Gain)))}")
@@ -108,7 +109,8 @@ class MovingAverage:
         present = tuple(range(len(state.value))) if present is None else present
         fits = len(value) == len(present) and max(present) < len(state.value)
         self.check(state, (len(state.value) if fits else len(value), *value.shape[1:]))
-        average = torch.lerp(value, state.rows(present), self.decay)
+        decay = self.decay.to(value.dtype) if isinstance(self.decay, Tensor) else self.decay
+        average = torch.lerp(value, state.rows(present), decay)
         divisors = self.divisors(state, present)
         divisor = divisors[0] if len(divisors) == 1 else average.new_tensor(divisors).unsqueeze(1)
         return average / divisor, state.updated(average.detach(), present)

@@ -35,6 +35,7 @@ class VREx(Memoryless):
 
     form: Literal["variance", "pairwise"] = field(default="variance", validator=in_(("variance", "pairwise")))
     least_domains: ClassVar[int] = 2
+    takes_weights: ClassVar[bool] = True
 
     def __call__(self, seen: Observation, state: tuple[()], step: int) -> tuple[Tensor, tuple[()]]:
         """Return the penalty, 0-dim, in the loss's unit squared."""

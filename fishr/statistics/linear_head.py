@@ -27,7 +27,9 @@ def has_bias(head: nn.Module) -> bool:
     return getattr(head, "bias", None) is not None
 
 
-def linear_moments(deltas: Tensor, features: Tensor, sizes: tuple[int, ...], bias: bool = True) -> GradientMoments:
+def linear_moments(
+    deltas: Tensor, features: Tensor, sizes: tuple[int, ...], bias: bool = True, weights: Tensor | None = None
+) -> GradientMoments:
     """Return per-domain moments of δ ⊗ z and δ.
 
     mean = DᵀZ/n and variance = (D∘D)ᵀ(Z∘Z)/n − mean². The subtraction loses digits where a domain's mean gradient is
@@ -38,6 +40,7 @@ def linear_moments(deltas: Tensor, features: Tensor, sizes: tuple[int, ...], bia
         features: [N, F], inputs of the head.
         sizes: samples of each domain.
         bias: the head has a bias.
+        weights: [N], of the samples in the means, with mean 1 in each domain; None: 1.
 
     Returns:
         Moments with columns weight [C, F], then bias [C]; differentiable by both tensors, under ``torch.func`` too.
@@ -53,8 +56,9 @@ def linear_moments(deltas: Tensor, features: Tensor, sizes: tuple[int, ...], bia
     sizes = check_sizes(sizes, len(features))
     firsts: list[Tensor] = []
     seconds: list[Tensor] = []
-    for delta, z in zip(deltas.split(sizes), features.split(sizes), strict=True):
-        squared = delta * delta
+    weighted = deltas if weights is None else deltas * weights.unsqueeze(1)
+    for delta, own, z in zip(deltas.split(sizes), weighted.split(sizes), features.split(sizes), strict=True):
+        squared, delta = own * delta, own
         first, second = delta.T @ z, squared.T @ (z * z)
         firsts.append(torch.cat([first.flatten(), delta.sum(0)]) if bias else first.flatten())
         seconds.append(torch.cat([second.flatten(), squared.sum(0)]) if bias else second.flatten())

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from fishr.compilation import uncompiled
 from fishr.errors import InputError
-from fishr.grad_mode import ordinary, outside_inference_mode, under_vmap
+from fishr.grad_mode import ordinary, outside_inference_mode
 from fishr.losses import CrossEntropy, Loss, labeled_rows
 from fishr.row_checks import check_batch, check_rows, check_sizes
 from fishr.statistics.backpack_limits import NoFormula, refuse_unsupported
@@ -18,7 +18,6 @@ from fishr.statistics.functional_moments import (
 )
 from fishr.statistics.linear_head import has_bias, is_plain_linear, linear_deltas, linear_gram, linear_moments
 from fishr.statistics.pure_forward import check_features, is_compiled, refuse_module
-from fishr.statistics.stacked_linear import is_linear_stack, stacked_linear_moments
 from fishr.statistics.twice_differentiable import has_recurrence
 from fishr.types import GradientMoments, Layout
 
@@ -91,8 +90,6 @@ def gradient_moments(
         if chosen == "closed_form":
             deltas = linear_deltas(head, features, labels, loss)
             return linear_moments(deltas.to(dtype), features.to(dtype), sizes, bias=has_bias(head))
-        if chosen == "backpack" and under_vmap() and is_linear_stack(head):
-            return stacked_linear_moments(head, features, labels, sizes, loss)
         if chosen == "backpack":
             # Here, because importing BackPACK takes longer than a closed form.
             from fishr.statistics.backpack_moments import backpack_moments

@@ -26,9 +26,14 @@ def is_linear_stack(head: nn.Module) -> TypeGuard[nn.Sequential]:
 
 
 def stacked_linear_moments(
-    head: nn.Sequential, features: Tensor, labels: Tensor, sizes: tuple[int, ...], loss: Loss
+    head: nn.Sequential,
+    features: Tensor,
+    labels: Tensor,
+    sizes: tuple[int, ...],
+    loss: Loss,
+    weights: Tensor | None = None,
 ) -> GradientMoments:
-    """Return per-domain moments of the per-sample gradients, on features [N, F]."""
+    """Return per-domain moments of the per-sample gradients, on features [N, F]; see ``linear_moments``."""
     layers = [layer for layer in head if type(layer) is nn.Linear]
 
     def total(shifts: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
@@ -44,6 +49,7 @@ def stacked_linear_moments(
 
     differentiate: Any = torch.func.grad(total, has_aux=True)
     deltas, read = differentiate([features.new_zeros(len(features), layer.out_features) for layer in layers])
-    own = [linear_moments(d, z, sizes, has_bias(layer)) for d, z, layer in zip(deltas, read, layers, strict=True)]
+    parts = zip(deltas, read, layers, strict=True)
+    own = [linear_moments(delta, z, sizes, has_bias(layer), weights) for delta, z, layer in parts]
     mean, variance = (torch.cat([getattr(one, name) for one in own], 1) for name in ("mean", "variance"))
     return GradientMoments(tuple(sizes), mean, variance, Layout.of(head))

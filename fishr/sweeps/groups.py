@@ -23,10 +23,8 @@ def groups_of(jobs: Sequence[Job], conditions: Conditions, workers: int) -> tupl
     most = max(1, min(MOST.get(resolve_device(conditions.device).type, 1), ceil(len(jobs) / max(1, workers))))
     found = list[tuple[Job, ...]]()
     for members in alike.values():
-        # Next to each other where one optimizer updates them.
-        ordered = sorted(members, key=_optimizer)
-        size = ceil(len(ordered) / ceil(len(ordered) / most))
-        found += [tuple(ordered[start : start + size]) for start in range(0, len(ordered), size)]
+        size = ceil(len(members) / ceil(len(members) / most))
+        found += [tuple(members[start : start + size]) for start in range(0, len(members), size)]
     return tuple(found)
 
 
@@ -37,10 +35,6 @@ def _in_common(job: Job, conditions: Conditions) -> Hashable:
         return None
     settings = shared_settings(job.experiment())
     return None if settings is None else (job.dataset, features, len(job.test_envs), repr(settings))
-
-
-def _optimizer(job: Job) -> tuple[int, int]:
-    return (job.hparams_seed, job.trial_seed if job.hparams_seed else 0)
 
 
 def attempt_together(jobs: Sequence[Job], conditions: Conditions) -> Iterator[tuple[Job, Outcome]]:

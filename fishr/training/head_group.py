@@ -10,6 +10,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 from functools import partial
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -23,14 +24,15 @@ from fishr.seeding import named_generator
 from fishr.training.evaluation import DomainScore, averaged, evaluate
 from fishr.training.head_members import (
     Member,
+    Samples,
     Stack,
     moments_of_heads,
     of_heads,
     shared_settings,
-    updated,
     weights_of_heads,
 )
 from fishr.training.head_program import (
+    Batch,
     Gradients,
     Program,
     numbers,
@@ -38,9 +40,9 @@ from fishr.training.head_program import (
     step_record,
 )
 from fishr.training.head_scores import score_heads
+from fishr.training.head_updates import updated
 from fishr.training.loop import Started, StepFunctions
 from fishr.training.optimizers import OptimizerState
-from fishr.training.prefetch import step_seed
 from fishr.training.state import TrainingState
 from fishr.training.step import NotFinite, StepRecord, advance
 from fishr.types import DomainBatch
@@ -101,8 +103,9 @@ class HeadGroup:
         return after, record
 
     def _advance_alone(self, head: Member, state: TrainingState) -> tuple[TrainingState, StepRecord]:
-        rows, sizes = head.draw()
-        table = self._table(head)
+        first = accumulate(head.counts, initial=0)
+        rows = torch.cat([own + start for own, start in zip(head.draw(), first, strict=False)])
+        table, sizes = self._table(head), (head.size,) * len(head.counts)
         batch = DomainBatch(table[head.rows[rows]], head.labels[rows].to(table.device), sizes)
         return advance(head.started.model, head.experiment, evolve(state, generator=head.generator.get_state()), batch)
 
@@ -116,7 +119,7 @@ class HeadGroup:
             return
         if self._stack is None or self._stack.heads != heads or self._stack.step != head.state.step:
             self._stack = Stack.of(heads)
-        batch = self._batch(heads)
+        batch = self._batch(self._stack.samples)
         generators = [head.generator.get_state() for head in heads]
         try:
             gradients = self._gradients(program, batch, self._stack)
@@ -139,10 +142,10 @@ class HeadGroup:
         rest = head.rest()
         return tuple(other for other in waiting if other.rest() == rest), zero
 
-    def _gradients(self, program: Program, batch: tuple[Tensor, Tensor, tuple[int, ...]], stack: Stack) -> Gradients:
+    def _gradients(self, program: Program, batch: Batch, stack: Stack) -> Gradients:
         objectives = [head.experiment.objective for head in stack.heads]
         numbers_of = [(*outer_weights(each, stack.step), *numbers(each)) for each in objectives]
-        given = torch.tensor(numbers_of, device=batch[0].device)
+        given = torch.tensor(numbers_of, dtype=torch.float64, device=batch.inputs.device)
         if program.tried:
             return program.gradients(stack.weights, batch, given, stack.penalty, stack.step)
         with warnings.catch_warnings():
@@ -158,7 +161,7 @@ class HeadGroup:
         """Return the state after the step of each head, without its average, and its record; or its failure."""
         heads = stack.heads
         made = updated(heads, gradients, stack)
-        self._stack = Stack(heads, stack.step + 1, made.weights, made.moments, gradients.penalty)
+        self._stack = Stack(heads, stack.step + 1, made.weights, made.moments, gradients.penalty, stack.samples)
         own_weights, own_moments = weights_of_heads(made.weights), moments_of_heads(made.moments, len(heads))
         own_penalty = of_heads(gradients.penalty, len(heads))
         found = list[tuple[TrainingState, StepRecord] | NotFinite]()
@@ -174,16 +177,10 @@ class HeadGroup:
             found.append((after, record))
         return found
 
-    def _batch(self, heads: Sequence[Member]) -> tuple[Tensor, Tensor, tuple[int, ...]]:
-        """Return inputs [H, N, ...] and labels [H, N] of a batch of each head; the generators advance."""
-        drawn = [head.draw() for head in heads]
-        seeds = [step_seed(head.generator) for head in heads]
-        sizes = drawn[0][1]
-        rows = torch.cat([head.rows[own] for head, (own, _) in zip(heads, drawn, strict=True)])
-        labels = torch.stack([head.labels[own] for head, (own, _) in zip(heads, drawn, strict=True)])
-        table = self._table(heads[0])
-        labels = labels.to(table.device)
-        inputs = table.index_select(0, rows.to(table.device)).unflatten(0, (len(heads), -1))
+    def _batch(self, samples: Samples) -> Batch:
+        """Return a batch of each head, transformed and with dropout; the generators advance."""
+        inputs, labels, seeds = samples.batches()
+        heads, sizes = samples.heads, samples.sizes
         if heads[0].experiment.transform is not None:
             outputs, made = heads[0].started.model.outputs, list[DomainBatch]()
             for head, own, other, seed in zip(heads, inputs, labels, seeds, strict=True):
@@ -191,9 +188,8 @@ class HeadGroup:
                 made.append(transform(DomainBatch(own, other, sizes), named_generator(seed, "transform"), outputs))
             inputs, labels = (torch.stack(each) for each in zip(*((b.inputs, b.labels) for b in made), strict=True))
             sizes = made[0].sizes
-        for head, own, seed in zip(heads, inputs, seeds, strict=True):
-            head.drop(own, seed)
-        return inputs, labels, sizes
+        samples.drop(inputs, seeds)
+        return Batch(inputs, labels, sizes, samples.weights)
 
     def _evaluate(self, run: int, *given: Any, **options: Any) -> tuple[DomainScore, ...]:
         """See ``evaluate``."""

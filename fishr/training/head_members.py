@@ -1,7 +1,7 @@
-"""One run of a group of heads, the states of several as one tree, and their updates."""
+"""One run of a group of heads, the states of several as one tree, and their batches."""
 
 from collections.abc import Hashable, Sequence
-from itertools import chain
+from math import ceil
 from typing import Any
 
 import torch
@@ -11,28 +11,30 @@ from torch import Tensor
 from fishr.data.batches import Minibatch
 from fishr.data.shared_rows import rows_of
 from fishr.models.featurizers import FeatureDropout, dropout_factors
-from fishr.seeding import seeded
+from fishr.models.heads import LinearHead, MLPHead
 from fishr.tensor_trees import leaves
 from fishr.training.compute import Compute
 from fishr.training.evaluation import DomainScore
-from fishr.training.experiment import MODEL, Experiment
+from fishr.training.experiment import Experiment
 from fishr.training.head_program import (
-    Gradients,
     filled,
+    inner,
     numbers,
     outer_weights,
     tensors_of,
     with_numbers,
     without_weights,
 )
-from fishr.training.learning_rates import StepOptimizer
 from fishr.training.loop import Started
 from fishr.training.optimizers import Adam, AdamW
+from fishr.training.prefetch import step_seed
 from fishr.training.sgd import SGD
 from fishr.training.state import TrainingState
 from fishr.training.step import NotFinite, StepRecord
 from fishr.transforms.mixup import Mixup
 from fishr.types import HEAD
+
+_STEP = 8  # batches are filled to a multiple of it
 
 
 def shared_settings(experiment: Experiment) -> Experiment | None:
@@ -60,10 +62,23 @@ def shared_settings(experiment: Experiment) -> Experiment | None:
         featurizer=FeatureDropout() if isinstance(experiment.featurizer, FeatureDropout) else experiment.featurizer,
         objective=evolve(with_numbers(objective, [1.0] * len(numbers(objective))), fresh_optimizer_at=None),
         optimizer=evolve(optimizer, lr=1.0, weight_decay=0.0),
+        batches=evolve(experiment.batches, size=_most(experiment)),
         transform=Mixup() if isinstance(transform, Mixup) else transform,
         average=None,
         checkpoint_every=1,
     )
+
+
+def _most(experiment: Experiment) -> int:
+    """Return the size of a domain in a batch, with samples of weight 0 where the objective takes weights."""
+    batches: Any = experiment.batches
+    objective = experiment.objective
+    records = [objective.risk, *(inner(term) for term in objective.penalty.terms.values())]
+    weighted = all(getattr(record, "takes_weights", False) for record in records) and experiment.transform is None
+    if not weighted or type(experiment.head) not in (LinearHead, MLPHead) or batches.size == 1:
+        return batches.size
+    # Not that of the largest head of a group, which may differ when a sweep is resumed.
+    return ceil(batches.size / _STEP) * _STEP
 
 
 @define(eq=False)
@@ -76,9 +91,7 @@ class Member:
     rows: Tensor
     labels: Tensor
     counts: list[int]  # samples of each training domain
-    optimizer: str
     generator: torch.Generator = field(factory=torch.Generator)
-    _noise: torch.Generator = field(factory=torch.Generator)
     made: "tuple[TrainingState, StepRecord] | NotFinite | None" = None  # from ``state``
     scores: tuple[DomainScore, ...] | None = None  # of ``state``
 
@@ -88,7 +101,7 @@ class Member:
         rows = torch.cat([rows_of(domain).rows for domain in domains]).cpu()
         labels = torch.cat([domain.labels for domain in domains]).cpu()
         counts = [len(domain.labels) for domain in domains]
-        return cls(started, started.state, rows, labels, counts, repr(started.experiment.optimizer))
+        return cls(started, started.state, rows, labels, counts)
 
     @property
     def experiment(self) -> Experiment:
@@ -103,21 +116,17 @@ class Member:
         found = ((path, leaf) for path, leaf in leaves(self.state.penalty) if not isinstance(leaf, Tensor))
         return self.state.step, tuple(found)
 
-    def update(self) -> Hashable:
-        """Return what heads have in common that one optimizer updates."""
-        experiment, state = self.experiment, self.state
-        rates = tuple(experiment.learning_rates(state.step).items())
-        return self.optimizer, rates, StepOptimizer(experiment, state.step).fresh, state.optimizer.steps
-
-    def draw(self) -> tuple[Tensor, tuple[int, ...]]:
-        """Return the samples of the next batch and their number in each domain; the generator advances."""
+    def draw(self) -> list[Tensor]:
+        """Return the samples of the next batch, of each domain; the generator advances."""
         batches: Any = self.experiment.batches
         self.generator.set_state(self.state.generator)
-        drawn, start = batches.indices(self.counts, self.generator), 0
-        for indices, count in zip(drawn, self.counts, strict=True):
-            indices += start
-            start += count
-        return torch.cat(drawn), tuple(map(len, drawn))
+        return batches.indices(self.counts, self.generator)
+
+    @property
+    def size(self) -> int:
+        """Return the samples of each domain in a batch."""
+        batches: Any = self.experiment.batches
+        return batches.size
 
     @property
     def dropout(self) -> float:
@@ -125,13 +134,70 @@ class Member:
         featurizer = self.experiment.featurizer
         return featurizer.rate if isinstance(featurizer, FeatureDropout) else 0.0
 
-    def drop(self, inputs: Tensor, seed: int) -> None:
-        """Apply dropout of features in place, with the draws of a step's seed."""
-        if self.dropout and inputs.device.type == "cpu":
-            inputs *= dropout_factors(inputs, self.dropout, self._noise.manual_seed(seed))
-        elif self.dropout:
-            with seeded(seed, inputs.device):
-                inputs.copy_(self.started.model.featurizer(inputs).view_as(inputs))
+
+@frozen(eq=False)
+class Samples:
+    """The training samples of some heads, one head after the other, and how a batch of each is drawn."""
+
+    heads: tuple[Member, ...]
+    table: Tensor
+    rows: Tensor  # of the table
+    labels: Tensor
+    starts: Tensor  # the first sample of each drawn one's domain, on the CPU
+    sizes: tuple[int, ...]  # of the domains in a batch, those of the head with the most
+    places: Tensor | None  # of the drawn samples in batches [H · N], on the CPU; None: heads draw as many
+    weights: Tensor | None  # [H, N] of samples in means, 0 of those that fill a batch
+
+    @classmethod
+    def of(cls, heads: tuple[Member, ...]) -> "Samples":
+        table, first = rows_of(heads[0].started.domains.training[0]).table, 0
+        most = _most(heads[0].experiment)
+        starts, places, weights = list[Tensor](), list[Tensor](), list[Tensor]()
+        for h, head in enumerate(heads):
+            domains, size = len(head.counts), head.size
+            for k, samples in enumerate(head.counts):
+                starts.append(torch.full((size,), first))
+                places.append(torch.arange(size) + (h * domains + k) * most)
+                first += samples
+            real = torch.arange(most) < size
+            weights.append((real * (most / size)).repeat(domains))
+        padded = any(head.size != most for head in heads)
+        return cls(
+            heads,
+            table,
+            torch.cat([head.rows for head in heads]).to(table.device),
+            torch.cat([head.labels for head in heads]).to(table.device),
+            torch.cat(starts),
+            (most,) * len(heads[0].counts),
+            torch.cat(places) if padded else None,
+            torch.stack(weights).to(table.device) if padded else None,
+        )
+
+    def batches(self) -> tuple[Tensor, Tensor, list[int]]:
+        """Return inputs [H, N, ...] and labels of a batch of each head, and the seeds of their steps."""
+        heads, drawn, seeds = self.heads, list[Tensor](), list[int]()
+        for head in heads:
+            drawn += head.draw()
+            seeds.append(step_seed(head.generator))
+        chosen = torch.cat(drawn).add_(self.starts)
+        if self.places is not None:
+            chosen = chosen.new_zeros(len(heads) * sum(self.sizes)).index_copy_(0, self.places, chosen)
+        chosen = chosen.to(self.table.device)
+        inputs = self.table.index_select(0, self.rows[chosen]).unflatten(0, (len(heads), -1))
+        return inputs, self.labels[chosen].unflatten(0, (len(heads), -1)), seeds
+
+    def drop(self, inputs: Tensor, seeds: Sequence[int]) -> None:
+        """Apply dropout of features in place, with the draws of a step's seed of each head."""
+        heads, noise = self.heads, torch.Generator(inputs.device)
+        # On a CPU head by head, which its cache holds.
+        alone = inputs.device.type == "cpu" or self.places is not None
+        parts = [slice(h, h + 1) for h in range(len(heads))] if alone else [slice(0, len(heads))]
+        for part in parts:
+            rates = [head.dropout for head in heads[part]]
+            if any(rates):
+                generators = (noise.manual_seed(seed) for seed in seeds[part])
+                own = inputs[part].unflatten(1, (len(self.sizes), -1))[:, :, : heads[part][0].size]
+                own *= dropout_factors(own, rates, generators)
 
 
 @frozen(eq=False)
@@ -143,6 +209,7 @@ class Stack:
     weights: dict[str, Tensor]
     moments: dict[str, tuple[Tensor, ...]]
     penalty: Any
+    samples: Samples
 
     @classmethod
     def of(cls, heads: tuple[Member, ...]) -> "Stack":
@@ -153,55 +220,8 @@ class Stack:
             for name in states[0].optimizer.moments
         }
         tensors = zip(*(tensors_of(state.penalty) for state in states), strict=True)
-        return cls(heads, states[0].step, weights, moments, filled(states[0].penalty, [*map(torch.stack, tensors)]))
-
-
-@frozen(eq=False)
-class Updated:
-    """Weights and states of the optimizers after an update of some heads, with the learning rates that changed."""
-
-    weights: dict[str, Tensor]  # [H, ...]
-    moments: dict[str, tuple[Tensor, ...]]
-    steps: list[tuple[int, ...]]  # of each head
-    rates: list[dict[str, float] | None]
-
-
-@torch.no_grad()
-def updated(heads: Sequence[Member], gradients: Gradients, stack: Stack) -> Updated:
-    """Return the update of all heads; those of one optimizer that follow each other are updated in one call."""
-    weights = {name: weight.clone() for name, weight in stack.weights.items()}
-    moments = {name: tuple(moment.clone() for moment in each) for name, each in stack.moments.items()}
-    slopes = [
-        (index, slope.contiguous()) for index, slope in enumerate(gradients.by_name.values()) if slope is not None
-    ]
-    after, start, kinds = Updated(weights, moments, [], []), 0, [head.update() for head in heads]
-    while start < len(heads):
-        stop = next((h for h in range(start, len(heads)) if kinds[h] != kinds[start]), len(heads))
-        part, first = slice(start, stop), heads[start]
-        step = StepOptimizer(first.experiment, stack.step)
-        # At a rate of 0 the optimizer's state goes on as at any other.
-        rate = first.experiment.learning_rates(stack.step).get(MODEL)
-        optimizer: Any = evolve(first.experiment.optimizer, fused=True, **({"lr": rate} if rate else {}))
-        counts = list(first.state.optimizer.steps)
-        if step.fresh:
-            counts = [0] * len(counts)
-            for moment in chain.from_iterable(moments.values()):
-                moment[part] = 0
-        targets = [*weights.values()] if rate != 0 else [weight.clone() for weight in weights.values()]
-        # Head by head: a bit of a long tensor depends on its place, and short ones stay in the cache.
-        own = [index for index, _ in slopes for _ in heads[part]]
-        optimizer.in_place(
-            [weight for index, _ in slopes for weight in targets[index][part].unbind()],
-            [slope for _, whole in slopes for slope in whole[part].unbind()],
-            {name: [m for index, _ in slopes for m in each[index][part].unbind()] for name, each in moments.items()},
-            [counts[index] for index in own],
-        )
-        for index, _ in slopes:
-            counts[index] += 1
-        after.steps.extend([tuple(counts)] * (stop - start))
-        after.rates.extend([step.changed_rates] * (stop - start))
-        start = stop
-    return after
+        penalty = filled(states[0].penalty, [*map(torch.stack, tensors)])
+        return cls(heads, states[0].step, weights, moments, penalty, Samples.of(heads))
 
 
 def of_heads(tree: Any, heads: int) -> list[Any]:

@@ -12,7 +12,7 @@ from torch._functorch.eager_transforms import enable_inplace_requires_grad
 from torch.func import functional_call, vmap
 
 from fishr.models.featurizers import FeatureDropout
-from fishr.observation import observe
+from fishr.observation import Observation
 from fishr.penalties.combinators import Scaled, Total, weight_at
 from fishr.penalties.schedules import Constant
 from fishr.statistics.linear_head import has_bias
@@ -22,6 +22,8 @@ from fishr.training.model import Model
 from fishr.training.objective import Objective
 from fishr.training.step import StepRecord, TermRecord, require_finite
 from fishr.types import DomainBatch
+
+_MOMENTS = {"cpu": 1 << 24, "cuda": 1 << 25}  # numbers, of all heads and domains, in one of a dozen tensors
 
 
 def without_weights(objective: Objective, zero: Sequence[bool] | None = None) -> Objective:
@@ -40,7 +42,7 @@ def without_weights(objective: Objective, zero: Sequence[bool] | None = None) ->
 
 def numbers(objective: Objective) -> tuple[float, ...]:
     """Return the fields of risk and penalties, listed in ``per_head``, that heads of a program may differ in."""
-    records = (objective.risk, *(_inner(term) for term in objective.penalty.terms.values()))
+    records = (objective.risk, *(inner(term) for term in objective.penalty.terms.values()))
     return tuple(getattr(record, name) for record in records for name in _per_head(record))
 
 
@@ -63,7 +65,8 @@ def with_numbers(objective: Objective, given: Iterable[Any]) -> Objective:
     return evolve(objective, risk=risk, penalty=Total(**terms))
 
 
-def _inner(term: Any) -> Any:
+def inner(term: Any) -> Any:
+    """Return the penalty of a term, without its schedule."""
     return term.penalty if isinstance(term, Scaled) else term
 
 
@@ -78,6 +81,21 @@ def outer_weights(objective: Objective, step: int) -> tuple[float, ...]:
 
 
 @frozen(eq=False)
+class Batch:
+    """A batch of each of H heads."""
+
+    inputs: Tensor  # [H, N, ...]
+    labels: Tensor
+    sizes: tuple[int, ...]
+    weights: Tensor | None  # [H, N], see ``Observation``
+
+    def part(self, heads: slice) -> "Batch":
+        """Return the batches of some heads."""
+        weights = None if self.weights is None else self.weights[heads]
+        return Batch(self.inputs[heads], self.labels[heads], self.sizes, weights)
+
+
+@frozen(eq=False)
 class Gradients:
     """Of H heads at a step."""
 
@@ -85,6 +103,21 @@ class Gradients:
     parts: list[list[float]]  # of each head: loss, risk, l2 and each penalty's weighted value
     domain_losses: list[list[float]]
     penalty: Any  # the objective's state, of tensors [H, ...]
+
+
+def joined(parts: Sequence[Gradients]) -> Gradients:
+    """Return the gradients of the heads of several parts."""
+    by_name: dict[str, Tensor | None] = {}
+    for name in parts[0].by_name:
+        slopes = [slope for part in parts if (slope := part.by_name[name]) is not None]
+        by_name[name] = torch.cat(slopes) if slopes else None
+    tensors = zip(*(tensors_of(part.penalty) for part in parts), strict=True)
+    return Gradients(
+        by_name,
+        [each for part in parts for each in part.parts],
+        [each for part in parts for each in part.domain_losses],
+        filled(parts[0].penalty, [*map(torch.cat, tensors)]),
+    )
 
 
 class Program(nn.Module):
@@ -100,45 +133,77 @@ class Program(nn.Module):
             if type(layer) is nn.Linear:
                 layer.forward = partial(_linear, layer)
         self.objective = without_weights(experiment.objective, zero)
-        self.tried = False
+        self.tried, self.reads_moments = False, True
 
     def gradients(
         self,
         weights: dict[str, Tensor],
-        batch: tuple[Tensor, Tensor, tuple[int, ...]],
+        batch: Batch,
         given: Tensor,
         state: Any,
         step: int,
     ) -> Gradients:
         """Return the gradients of heads with parameters [H, ...], on a batch of each, with weights and numbers."""
-        *rows, sizes = batch
+        heads, some = len(given), self._at_once(weights, batch)
+        if some < heads:
+            parts = [slice(first, first + some) for first in range(0, heads, some)]
+            return joined(
+                [
+                    self.gradients(
+                        {name: weight[part] for name, weight in weights.items()},
+                        batch.part(part),
+                        given[part],
+                        each_tensor(lambda tensor, part=part: tensor[part], state),
+                        step,
+                    )
+                    for part in parts
+                ]
+            )
         tree = list[Any]()  # the next state, whose tensors are those of one head
 
-        def losses(weights: dict[str, Tensor], inputs: Tensor, labels: Tensor, given: Tensor, *known: Tensor) -> Any:
+        def losses(
+            weights: dict[str, Tensor],
+            inputs: Tensor,
+            labels: Tensor,
+            shares: Tensor | None,
+            given: Tensor,
+            *known: Tensor,
+        ) -> Any:
             # Within vmap a tensor of several heads does not say that it has a graph, as trained parameters do.
             with enable_inplace_requires_grad(True):
                 own = {name: weight.requires_grad_() for name, weight in weights.items()}
-            arguments = (DomainBatch(inputs, labels, sizes), given, filled(state, known), step)
+            arguments = (DomainBatch(inputs, labels, batch.sizes), shares, given, filled(state, known), step)
             total, parts, domain_losses, after = functional_call(self, own, arguments)
             tree.append(after)
             return total, parts, domain_losses, tensors_of(after)
 
         # Differentiated outside of vmap: one graph of the products of all heads, without second derivatives.
         leaf = {name: weight.detach().requires_grad_() for name, weight in weights.items()}
-        total, parts, domain_losses, after = vmap(losses)(leaf, *rows, given, *tensors_of(state))
+        tensors = (leaf, batch.inputs, batch.labels, batch.weights, given, *tensors_of(state))
+        axes = tuple(None if each is None else 0 for each in tensors)
+        total, parts, domain_losses, after = vmap(losses, axes)(*tensors)
         found = torch.autograd.grad(total.sum(), tuple(leaf.values()), allow_unused=True)
         by_name: dict[str, Tensor | None] = dict(zip(leaf, found, strict=True))
         after = [tensor.detach() for tensor in after]
         return Gradients(by_name, parts.tolist(), domain_losses.tolist(), filled(tree[0], after))
 
-    def forward(self, batch: DomainBatch, given: Tensor, state: Any, step: int) -> Any:
+    def _at_once(self, weights: dict[str, Tensor], batch: Batch) -> int:
+        """Return of how many heads moments are computed at once, which are much larger than all else."""
+        if not self.reads_moments:
+            return len(batch.inputs)
+        size = sum(weight[0].numel() for weight in weights.values()) * len(batch.sizes)
+        return max(1, _MOMENTS.get(batch.inputs.device.type, _MOMENTS["cuda"]) // size)
+
+    def forward(self, batch: DomainBatch, weights: Tensor | None, given: Tensor, state: Any, step: int) -> Any:
         """Return the loss, its parts, the domains' losses and the next state, of one head."""
         experiment = self.experiment
         # Without a seed: an objective that draws cannot be that of several heads.
-        seen = observe(self.featurizer, self.head, batch, experiment.loss, experiment.route or "auto")
-        inner = given[len(self.objective.penalty.terms) :]
-        objective = with_numbers(self.objective, inner) if len(inner) else self.objective
+        route = experiment.route or "auto"
+        seen = Observation(self.featurizer, self.head, batch, experiment.loss, route, weights=weights)
+        own = given[len(self.objective.penalty.terms) :]
+        objective = with_numbers(self.objective, own) if len(own) else self.objective
         loss, after = objective.evaluate(seen, self.parameters(), state, step)
+        self.reads_moments = "moments" in vars(seen)
         terms = [given[index] * term.value for index, term in enumerate(loss.terms.values())]
         total = loss.total
         if not self.objective.rescale:

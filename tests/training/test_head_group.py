@@ -14,7 +14,7 @@ from fishr.methods import METHODS
 from fishr.models import MLP, FeatureDropout, LinearHead, MLPHead
 from fishr.penalties import ERM, Fishr, Scaled, Stateless, Total
 from fishr.penalties.schedules import StepSchedule
-from fishr.training import SGD, Adam, Experiment, Finished, NotFinite, Objective, Stepped, train
+from fishr.training import SGD, Adam, Experiment, Finished, NotFinite, Objective, Stepped, head_program, train
 from fishr.training.head_group import HeadGroup, shared_settings
 from fishr.training.head_program import numbers, with_numbers
 from fishr.transforms import Mixup
@@ -67,7 +67,7 @@ def run_of_method(name, index, head=LINEAR):
     hparams |= {key: 2 for key in hparams if key.endswith(("anneal_iters", "burnin_iters"))}
     hparams |= {"lr": 0.01, "weight_decay": 0.0, "batch_size": 8}
     objective = method.objective_for(hparams, 3)
-    objective = with_numbers(objective, [number * (1 + 0.1 * index) for number in numbers(objective)])
+    objective = with_numbers(objective, [number * (1 - 0.1 * index) for number in numbers(objective)])
     schedule = StepSchedule(at=1 + index, before=0.0, after=1.0 + index)
     terms = {
         key: Scaled(term.penalty, schedule) if isinstance(term, Scaled) else term
@@ -269,3 +269,42 @@ def test_a_group_has_all_but_what_each_run_has_of_its_own(name):
 def test_other_settings_are_no_part_of_a_group():
     for changes in ({"clip_norm": 1.0}, {"batches": Minibatch(9)}, {"objective": Objective(risk=ERM("samples"))}):
         assert shared_settings(run_of(0, **changes)) != shared_settings(run_of(0))
+
+
+@pytest.mark.parametrize("name", ["ERM", "Fishr", "VREx", "GroupDRO", "EQRM"])
+@pytest.mark.parametrize("head", [LINEAR, NETWORK])
+def test_batches_of_unequal_size_are_filled(name, head):
+    experiments, group = [run_of_method(name, index, head) for index in range(3)], HeadGroup()
+    sizes, rates = (9, 16, 12), (0.0, 0.5, 0.25)
+    experiments = [
+        attrs.evolve(one, batches=Minibatch(size, replace=True), featurizer=FeatureDropout(rate))
+        for one, size, rate in zip(experiments, sizes, rates, strict=True)
+    ]
+    assert len({repr(shared_settings(experiment)) for experiment in experiments}) == 1
+    three = together(experiments, group=group)
+    for events, experiment in zip(three, experiments, strict=True):
+        check(events, alone(experiment))
+    assert (False,) * len(experiments[0].objective.penalty.terms) in programs(group)
+    check(three[0], *together(experiments[:1]), tolerance=0.0)
+
+
+@pytest.mark.parametrize("head", [LINEAR, NETWORK])
+def test_each_head_has_its_moving_average(head, monkeypatch):
+    decays = (0.9, 0.95, 0.99)
+    experiments = [
+        run_of(index, head=head, objective=Objective(penalty=Total(fishr=Scaled(Fishr(ema=decay), 2.0))))
+        for index, decay in enumerate(decays)
+    ]
+    assert len({repr(shared_settings(experiment)) for experiment in experiments}) == 1
+    group = HeadGroup()
+    three = together(experiments, group=group)
+    for events, experiment in zip(three, experiments, strict=True):
+        check(events, alone(experiment))
+    assert (False,) in programs(group)
+    # Two heads, then the third: as many as the memory for moments holds.
+    numbers = 3 * sum(weight.numel() for weight in three[0][-1].state.parameters.values())
+    monkeypatch.setitem(head_program._MOMENTS, "cpu", 2 * numbers)
+    for events, expected in zip(together(experiments), three, strict=True):
+        check(events, expected, tolerance=0.0)
+    none = run_of(0, head=head, objective=Objective(penalty=Total(fishr=Scaled(Fishr(), 2.0))))
+    assert shared_settings(none) != shared_settings(experiments[0])
