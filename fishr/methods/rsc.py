@@ -1,9 +1,10 @@
 """RSC: a risk of features without those that the prediction depends on most."""
 
+from typing import Any, ClassVar
+
 import torch
 from attrs import field, frozen
 from torch import Tensor
-from torch.nn.functional import one_hot
 
 from fishr.checks import number
 from fishr.losses import per_sample_losses
@@ -45,23 +46,35 @@ class RSC(Memoryless):
 
     features: float = field(default=1 / 3, validator=number(below=1.0))
     samples: float = field(default=1 / 3, validator=number(below=1.0))
+    per_head: ClassVar[tuple[str, ...]] = ("features", "samples")
 
     def __call__(self, seen: Observation, state: tuple[()], step: int) -> tuple[Tensor, tuple[()]]:
         """Return the risk, 0-dim, in the loss's unit."""
         require_classes(seen, "RSC")
-        whole = seen.features.detach().requires_grad_()
-        with torch.enable_grad():
-            logits = head_logits(seen, whole)
-            labels = one_hot(seen.labels, logits.shape[1]).to(logits.dtype)
-            (by_features,) = torch.autograd.grad((logits * labels).sum(), whole)
+        whole, labels = seen.features.detach(), seen.labels.unsqueeze(1)
+
+        def of_labels(features: Tensor) -> tuple[Tensor, Tensor]:
+            logits = head_logits(seen, features)
+            return logits.gather(1, labels).sum(), logits
+
+        differentiate: Any = torch.func.grad(of_labels, has_aux=True)
         with torch.no_grad():
+            by_features, logits = differentiate(whole)
             slopes = by_features.flatten(1)
-            kept = slopes < slopes.quantile(1 - self.features, dim=1, keepdim=True)
+            kept = slopes < _quantile(slopes, 1 - self.features)
             masked = head_logits(seen, whole * kept.view_as(whole))
-            fall = ((logits.softmax(1) - masked.softmax(1)) * labels).sum(1)
-            kept = kept | (fall < fall.quantile(1 - self.samples)).unsqueeze(1)
+            fall = (logits.softmax(1) - masked.softmax(1)).gather(1, labels).squeeze(1)
+            kept = kept | (fall < _quantile(fall, 1 - self.samples)).unsqueeze(1)
         logits = head_logits(seen, seen.features * kept.view_as(whole))
         return per_sample_losses(seen.loss, logits, seen.labels).mean(), state
+
+
+def _quantile(values: Tensor, share: Any) -> Tensor:
+    """Return the quantile over the last axis, [..., 1], as ``torch.quantile``, which vmap does not take."""
+    place = torch.as_tensor(share, dtype=values.dtype, device=values.device) * (values.shape[-1] - 1)
+    ordered, below = values.sort(-1).values, place.floor()
+    low, high = (ordered.index_select(-1, index.long().view(1)) for index in (below, place.ceil()))
+    return torch.lerp(low, high, place - below)
 
 
 METHODS = {

@@ -224,10 +224,7 @@ class _Dropout(nn.Dropout):
 
 
 def dropout_factors(like: Tensor, rates: Sequence[float], generators: Iterable[torch.Generator | None]) -> Tensor:
-    """Return 0 for what dropout drops of a tensor [H, ...], and for the rest numbers that make the means 1.
-
-    Each of the H has a rate, and the draws of a generator.
-    """
+    """Return 0 for what dropout drops of a tensor [H, ...], with a rate and draws for each of H, else 1/(1 − rate)."""
     # 16 bits for each element instead of torch's 64 take a fifth of the time.
     wide = torch.promote_types(like.dtype, torch.float32)
     dropped = [min(round(rate * 2**16), 2**16 - 1) for rate in rates]

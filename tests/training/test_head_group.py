@@ -27,7 +27,7 @@ ELSEWHERE = (
 )
 OF_LINEAR_HEADS = ("CMA", "HGP", "Hutchinson")
 # ... and those whose objective draws, or trains parameters of its own: with full weights they are no program.
-ALONE = ("ADRMX", "CDANN", "DANN", "RSC", "SelfReg", "MTL", "URM", "CausIRL_CORAL", "CausIRL_MMD", "RDM")
+ALONE = ("ADRMX", "CDANN", "DANN", "SelfReg", "MTL", "URM", "CausIRL_CORAL", "CausIRL_MMD", "RDM")
 
 
 def environments():
