@@ -31,7 +31,7 @@ from fishr.statistics.moments import (
 from fishr.statistics.pure_forward import check_features, checked_rows, twin
 from fishr.statistics.stacked_linear import is_linear_stack, stacked_linear_moments
 from fishr.statistics.twice_differentiable import double_backward_kernels
-from fishr.tensor_trees import each_tensor
+from fishr.tensor_trees import copies, each_tensor
 from fishr.types import HEAD, DomainBatch, GradientMoments, Layout, chained
 
 if TYPE_CHECKING:
@@ -293,7 +293,8 @@ class Observation(ObservedSamples):
     def _buffers_before(self) -> dict[str, Tensor]:
         """Buffers of the module on first reading."""
         module = self.module if isinstance(self.featurizer, nn.Module) else self.head
-        return {name: buffer.clone() for name, buffer in module.named_buffers()}
+        buffers = dict(module.named_buffers())
+        return dict(zip(buffers, copies(buffers.values()), strict=True))
 
     @property
     def _layers(self) -> tuple[str, ...] | None:

@@ -4,7 +4,7 @@ Every state of a run is such a tree, and so are a model's inputs. On disk a reco
 the file holds only plain containers; a template of the same structure brings the records back.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, cast
 
 import attrs
@@ -25,6 +25,16 @@ def each_tensor(function: Callable[[Tensor], Any], tree: Any) -> Any:
         return function(tree)
     children = _children(tree)
     return tree if children is None else _rebuilt(tree, {k: each_tensor(function, c) for k, c in children.items()})
+
+
+def copies(tensors: Iterable[Tensor]) -> list[Tensor]:
+    """Return copies without a graph; on a GPU one kernel copies all tensors of a type."""
+    given = [tensor.detach() for tensor in tensors]
+    copied = [torch.empty_like(tensor) for tensor in given]
+    for dtype in {tensor.dtype for tensor in given}:
+        pairs = [pair for pair in zip(copied, given, strict=True) if pair[0].dtype == dtype]
+        each._foreach_copy_(*map(list, zip(*pairs, strict=True)))
+    return copied
 
 
 def to_device(tree: Any, device: torch.device | str) -> Any:

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fishr.errors import InputError
-from fishr.tensor_trees import each_tensor, joined_rows, named_tensors, plain, require_tree, restored, to_device
+from fishr.tensor_trees import copies, each_tensor, joined_rows, named_tensors, plain, require_tree, restored, to_device
 
 
 @attrs.frozen(eq=False)
@@ -183,3 +183,14 @@ def test_what_is_no_state_is_refused_by_name(tree, message):
     with pytest.raises(InputError, match=message) as caught:
         require_tree(tree, "state")
     assert "\n" not in str(caught.value)
+
+
+def test_copies_have_the_numbers_types_and_layout_of_the_tensors_and_neither_their_memory_nor_a_graph() -> None:
+    images = torch.randn(2, 3, 4, 4, requires_grad=True).to(memory_format=torch.channels_last)
+    given = [images, torch.tensor(3), torch.randn(5, dtype=torch.float64), torch.empty(0), torch.randn(4, 3).T]
+    found = copies(tensor for tensor in given)
+    for tensor, copied in zip(given, found, strict=True):
+        assert torch.equal(copied, tensor)
+        assert (copied.dtype, copied.stride(), copied.requires_grad) == (tensor.dtype, tensor.stride(), False)
+        assert not copied.numel() or copied.data_ptr() != tensor.data_ptr()
+    assert copies([]) == []

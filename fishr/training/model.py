@@ -16,6 +16,7 @@ from fishr.losses import outputs_of
 from fishr.models.featurizers import Featurizer, published_preprocessing
 from fishr.models.weight_files import misfits
 from fishr.seeding import numbered_generator
+from fishr.tensor_trees import copies
 from fishr.training.experiment import Experiment
 from fishr.training.signature import Signature
 
@@ -144,8 +145,8 @@ def place(model: Model, parameters: dict[str, Tensor], buffers: dict[str, Tensor
     _check_fit(own_buffers, buffers, "buffer")
     for name, parameter in own_parameters.items():
         parameter.data = parameters[name]
-    for name, buffer in own_buffers.items():
-        buffer.data = buffers[name].clone()
+    for buffer, copied in zip(own_buffers.values(), copies(buffers[name] for name in own_buffers), strict=True):
+        buffer.data = copied
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from torch.optim.adam import adam
 
 from fishr.checks import number
 from fishr.errors import InputError
-from fishr.tensor_trees import each, require_tree
+from fishr.tensor_trees import copies, each, require_tree
 
 Parameters = tuple[Tensor, ...]
 Gradients = tuple[Tensor | None, ...]
@@ -232,8 +232,7 @@ def on_copies(kernel: Callable[[list[Tensor], list[Tensor], Moments, list[int]],
     """Return the step of a kernel that changes weights and moments in place."""
 
     def step(weights: list[Tensor], given: list[Tensor], moments: Moments, counts: list[int]) -> Moved:
-        weights = [weight.clone() for weight in weights]
-        moments = {name: [moment.clone() for moment in each] for name, each in moments.items()}
+        weights, moments = copies(weights), {name: copies(moment) for name, moment in moments.items()}
         kernel(weights, given, moments, counts)
         return weights, moments
 

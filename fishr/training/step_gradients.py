@@ -17,6 +17,7 @@ from fishr.observation import Observation, observe
 from fishr.ranks import Ranks, mean_over_ranks
 from fishr.seeding import named_generator, seeded
 from fishr.statistics.twice_differentiable import double_backward_kernels
+from fishr.tensor_trees import copies
 from fishr.training.compute import Compute, products
 from fishr.training.experiment import Experiment
 from fishr.training.model import Model, place
@@ -108,7 +109,8 @@ class StepGradients:
         # The optimizer needs the memory.
         del seen, features, vjp
         by_name = dict(zip(trainable, mean_over_ranks(gradients, ranks), strict=True))
-        buffers = {name: buffer.detach().clone() for name, buffer in model.buffers().items()}
+        buffers = model.buffers()
+        buffers = dict(zip(buffers, copies(buffers.values()), strict=True))
         self.seen.append(Seen(loss, domain_losses, part if risk is None else "risk"))
         return Measured(loss.total.detach(), by_name, buffers, penalty, None if risk is None else remembered)
 
