@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from fishr.data.sources.downloading import Progress
 
 SHOWN = 3
+_COLUMNS = 12  # classes that a table shows one by one
 HUB = "hf:"
 folder_option = click.option("--data-dir", type=PATH, default=Path("data"), help="Folder of data sets.")
 
@@ -188,9 +189,10 @@ def _show_domains(file: str, data_dir: Path, style: str, plugins: tuple[str, ...
 
     experiment = find_experiment(file, (), plugins)
     domains = experiment.data(experiment.seed, data_dir)
-    names = domains.class_names or tuple(map(str, range(domains.classes)))
+    columns = domains.label_columns
+    names = () if columns is not None else domains.class_names or tuple(map(str, range(domains.classes)))
     rows = [
-        (one.name, one.environment, split, len(one.labels), one.labels.bincount(minlength=domains.classes).tolist())
+        (one.name, one.environment, split, len(one.labels), one.class_counts(len(names)).tolist() if names else [])
         for one, split in domains.by_split
     ]
     kind, header = type(experiment.data).__name__, ("domain", "environment", "split", "samples")
@@ -201,7 +203,11 @@ def _show_domains(file: str, data_dir: Path, style: str, plugins: tuple[str, ...
         ]
         click.echo(json_text({"data": kind, "input": list(domains.shape), "domains": entries}))
         return
-    click.echo(f"{file}: {kind}, inputs {' × '.join(map(str, domains.shape))}, {len(names)} classes")
+    labels = f"{len(names)} classes" if names else f"{columns} number{'s' * (columns != 1)} a sample"
+    click.echo(f"{file}: {kind}, inputs {' × '.join(map(str, domains.shape))}, {labels}")
+    if len(names) > _COLUMNS:
+        names = ("classes", "fewest of a class", "most of a class")
+        rows = [(*row[:4], [sum(map(bool, row[4])), min(filter(None, row[4]), default=0), max(row[4])]) for row in rows]
     click.echo(tabulate([(*row[:4], *row[4]) for row in rows], (*header, *names), disable_numparse=[0, 1]))
 
 

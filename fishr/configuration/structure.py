@@ -132,6 +132,9 @@ class _Hooks:
         for one in sorted(members, key=lambda one: one is not type(value)):
             with suppress(Exception):
                 return self.convert.structure(value, one)
+        for one in filter(is_array, members):
+            if isinstance(value, list):  # the problem of an item
+                return self.convert.structure(value, one)
         raise unexpected(value, expected(declared, self.families))
 
     def entries(self, declared: Any) -> Callable[[Any, Any], object]:

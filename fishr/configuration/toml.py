@@ -166,7 +166,11 @@ def _value(text: str, path: str) -> Any:
     if list(parsed) == ["value"]:
         return parsed["value"]
     if text[0] in "\"'[{":
-        raise flaw(f"{text_value(text)} starts like a TOML value and is none; check quotes and brackets", path)
+        raise flaw(
+            f"{text_value(text)} starts like a TOML value and is none; check quotes and brackets, and "
+            "in a shell write the whole override in single quotes",
+            path,
+        )
     return text
 
 

@@ -100,6 +100,10 @@ class Domain:
         """The name in tables and figures, with that of the environment."""
         return self.name if self.environment is None else f"{self.name} ({self.environment})"
 
+    def class_counts(self, classes: int) -> Tensor:
+        """Return the number of samples of each class, [C], without those that have no label."""
+        return self.labels[self.labels >= 0].bincount(minlength=classes)
+
     def part(self, indices: Sequence[int], name: str | None = None) -> "Domain":
         """Return the domain of some samples, in the given order.
 

@@ -116,7 +116,12 @@ def _of_experiment(
         inputs, labels = domain.inputs, domain.labels
         if isinstance(inputs, ImageInputs):
             inputs = ImageInputs(inputs.images, _preprocessing(path, model), augment=False, rows=inputs.rows)
-        if names is not None:
+        if names is not None and labels.ndim == 2:
+            # Soft labels, or several of a sample.
+            numbers = _class_numbers(path, set(names), model)
+            order = torch.tensor([numbers[name] for name in names])
+            labels = labels.new_zeros(len(labels), model.classes).index_copy(1, order, labels)
+        elif names is not None and not labels.is_floating_point():
             numbers = _class_numbers(path, {names[label] for label in labels.unique() if label >= 0}, model)
             own = torch.tensor([numbers.get(name, -1) for name in names])
             labels = torch.where(labels < 0, labels, own[labels.clamp(min=0)])

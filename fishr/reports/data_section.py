@@ -5,7 +5,6 @@ from pathlib import Path
 
 import torch
 from attrs import frozen
-from torch import Tensor
 
 from fishr.data.domains import Domains
 from fishr.errors import InputError
@@ -81,7 +80,7 @@ def data_section(known: RunData) -> Section:
         head += ["classes", "fewest of a class", "most of a class"]
     for domain, split in domains.by_split:
         row: list[Cell] = [domain.title, split, len(domain.labels)]
-        counts = _counts(domain.labels, domains.classes) if domains.label_columns is None else torch.zeros(0)
+        counts = domain.class_counts(domains.classes) if domains.label_columns is None else torch.zeros(0)
         if each:
             row += counts.tolist()
         elif domains.label_columns is None:
@@ -90,10 +89,6 @@ def data_section(known: RunData) -> Section:
     caption = f"Samples of each domain; an input has the shape {' × '.join(map(str, domains.shape))}."
     table = Table(head, rows, ["", "", *[",d"] * (len(head) - 2)], caption)
     return Section("Data", [table, *sample_pictures(domains)])
-
-
-def _counts(labels: Tensor, classes: int) -> Tensor:
-    return labels[labels >= 0].bincount(minlength=classes)
 
 
 def class_section(known: RunData) -> Section:

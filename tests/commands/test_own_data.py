@@ -153,6 +153,88 @@ def test_info_shows_the_domains_of_an_experiment(own, call):
     assert lines[3].split()[:4] == ["env1_in", "home", "training", "7"]
 
 
+MARKED = """
+import torch
+
+from fishr.data import Domain, Environments
+
+
+def marked(labels, classes, names=None):
+    return Environments(tuple(Domain(name, torch.rand(6, 3), labels) for name in "abc"), classes, names)
+
+
+def soft(seed, data_dir):
+    return marked(torch.full((6, 2), 0.5), 2, ("well", "ill"))
+
+
+def several(seed, data_dir):
+    return marked(torch.ones(6, 3), 3)
+
+
+def number(seed, data_dir):
+    return marked(torch.rand(6), 1)
+
+
+def unlabeled(seed, data_dir):
+    return marked(torch.tensor([0, 1, -1, 1, 0, -1]), 2)
+
+
+def many(seed, data_dir):
+    return marked(torch.arange(6) * 3, 20)
+"""
+
+
+@pytest.mark.parametrize(
+    ("kind", "shown", "words"),
+    [
+        ("soft", "2 numbers a sample", 4),
+        ("several", "3 numbers a sample", 4),
+        ("number", "1 number a sample", 4),
+        ("unlabeled", "2 classes", 6),
+        ("many", "20 classes", 13),
+    ],
+)
+def test_info_takes_labels_of_every_kind(call, home, kind, shown, words):
+    (home / "marked.py").write_text(MARKED)
+    (home / "marked.toml").write_text(held_out(f'source = {{kind = "marked:{kind}"}}'))
+    said = call("data", "info", "marked.toml", "--plugin", "marked")
+    assert (said.code, said.err) == (0, "")
+    first, header, _, row, *_ = said.out.splitlines()
+    assert first == f"marked.toml: HeldOut, inputs 3, {shown}"
+    assert len(header.split()) == words
+    assert row.split()[:4] == ["env1_in", "b", "training", "5"]
+
+
+SOFT = """
+import torch
+
+from fishr.data import Domain, Environments
+
+
+def mild(seed, data_dir, names=("ill", "well")):
+    share = torch.arange(12.0) / 12
+    labels = torch.stack([share if name == "ill" else 1 - share for name in names], 1)
+    domains = (Domain(name, share[:, None].repeat(1, 3), labels) for name in "abc")
+    return Environments(tuple(domains), 2, names)
+
+
+def turned(seed, data_dir):
+    return mild(seed, data_dir, ("well", "ill"))
+"""
+
+
+def test_soft_labels_are_scored_by_the_names_of_their_columns(call, home):
+    (home / "soft.py").write_text(SOFT)
+    for name in ("mild", "turned"):
+        (home / f"{name}.toml").write_text(held_out(f'source = {{kind = "soft:{name}"}}'))
+    assert call("train", "mild.toml", "--out", "run", "--plugin", "soft").code == 0
+    on = [("evaluate", "run", "--on", f"{name}.toml", "--format", "json") for name in ("mild", "turned")]
+    said = [call(*arguments, "--plugin", "soft") for arguments in on]
+    assert [one.code for one in said] == [0, 0], said
+    mild, turned = ([domain["loss"] for domain in json.loads(one.out)["domains"]] for one in said)
+    assert mild == turned
+
+
 @pytest.mark.parametrize(
     ("arguments", "part"),
     [

@@ -51,6 +51,7 @@ def test_a_job_that_diverges_is_done(world, call, in_process):
         ({"algorithms": "['Fisher']"}, "Fisher"),
         ({"test_envs": "[[4]]"}, "test environment: got 4"),
         ({"test_envs": "'pairs'"}, "test_envs"),
+        ({"test_envs": "[0]"}, "test_envs[0]: got 0 (a whole number), expected an array"),
         ({"draws": "0"}, "draws: got 0"),
         ({"settings.stepps": "3"}, "settings.stepps"),
         ({"settings.features.PACS": "'absent.h5'"}, "absent.h5: no such file"),
