@@ -34,14 +34,14 @@ def numbers(pattern: str, text: str) -> list[tuple[float, ...]]:
 
 
 def images(root: Path, environments: tuple[str, ...], classes: tuple[str, ...]) -> None:
-    """Five random images of each class in each environment."""
+    """Three random images of each class in each environment."""
     import numpy as np
     from PIL import Image
 
     random = np.random.default_rng(0)
     for folder in (root / environment / name for environment in environments for name in classes):
         folder.mkdir(parents=True)
-        for index in range(5):
+        for index in range(3):
             Image.fromarray(random.integers(0, 256, (40, 40, 3), np.uint8)).save(folder / f"{index}.jpg")
 
 

@@ -80,7 +80,7 @@ def _png_size(path):
     return struct.unpack(">II", content[16:24])
 
 
-def test_analyze_through_the_entry_point(cli, runs):
+def test_analyze_through_the_entry_point(forked, cli, runs):
     before = set(runs.rglob("*"))
     said = cli("analyze", "mine")
     assert said.code == 0, said.err

@@ -33,7 +33,7 @@ def test_a_table_of_all_ways(call, animals):
 
 
 @pytest.mark.slow
-def test_json_through_cli(cli, animals):
+def test_json_through_cli(forked, cli, animals):
     """As a process of its own, which is told how many threads to take."""
     said = cli("bench", "data", "data/animals", *SMALL, "--workers", 2, "--rows", 3, "--format", "json")
     assert (said.code, said.err) == (0, "")

@@ -68,7 +68,7 @@ def test_a_finished_run_that_keeps_can_be_asked_again(call, home, short, snapsho
 def test_killed_in_earnest_it_ends_in_the_same_file(call, home, monkeypatch, forked):
     monkeypatch.syspath_prepend(ROOT)
     killing = importlib.import_module("benchmarks.kill_and_resume")
-    small = ("--set", "featurizer.widths=[8]", "--set", "data.copies=1", "--record-statistics", "every=1,samples=20")
+    small = ("--set", "featurizer.widths=[8]", "--set", "data.copies=1", "--record-statistics", "every=4,samples=20")
     options = (*killing.VARIANTS["minibatches and moving average"], *small)
     assert call("train", *options, "--out", "untouched").code == 0
     assert killing.killed(home / "killed", options, moment=0.3) is not None
