@@ -10,7 +10,15 @@ from torch import Tensor
 from fishr.compilation import traceable
 from fishr.errors import InputError
 from fishr.observation import Observation
-from fishr.penalties.penalty import Memoryless, Penalty, check_penalty, compares_domains, least_domains, require_present
+from fishr.penalties.penalty import (
+    Memoryless,
+    Penalty,
+    check_penalty,
+    compares_domains,
+    least_domains,
+    require_present,
+    value_and_state,
+)
 from fishr.penalties.schedules import Schedule, as_schedule
 from fishr.types import Problem
 
@@ -90,13 +98,13 @@ class Scaled:
         if weight or has_memory(state):
             require_present(seen, type(self.penalty).__name__, self.least_domains)
         if weight:
-            value, state = self.penalty(seen, state, step)
+            value, state = value_and_state(self.penalty, seen, state, step)
             return weight * value, state
         if has_memory(state):
             # Outside no_grad: features and logits are shared with other terms, which need their graph.
             view = seen.detached()
             with torch.no_grad():
-                _, state = self.penalty(view, state, step)
+                _, state = value_and_state(self.penalty, view, state, step)
         return torch.zeros((), device=seen.batch.labels.device), state
 
 
@@ -162,7 +170,7 @@ class Total:
             weight = weight_at(penalty, step)
             if weight or has_memory(state[name]):
                 require_present(seen, name, least_domains(penalty))
-            value, states[name] = penalty(seen, state[name], step)
+            value, states[name] = value_and_state(penalty, seen, state[name], step)
             if value.ndim:
                 raise InputError(f"{name}: got a value of shape {tuple(value.shape)}, expected a single number (0-dim)")
             terms[name] = Term(value, weight)

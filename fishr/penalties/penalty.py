@@ -1,11 +1,12 @@
 """The penalty protocol."""
 
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, cast, runtime_checkable
 
 from torch import Tensor
 
 from fishr.errors import InputError
 from fishr.observation import Observation
+from fishr.row_checks import kind
 from fishr.types import HEAD, Problem
 
 
@@ -95,6 +96,19 @@ def require_present(seen: Observation, name: str, least: int) -> None:
             f"{name}: got a batch with samples of {len(seen.present)} of {seen.batch.domains} domains, expected at "
             f"least {least} to compare; draw samples of more domains into each batch, or skip the penalty in this step"
         )
+
+
+def value_and_state(penalty: Penalty, seen: Observation, state: Any, step: int) -> tuple[Tensor, Any]:
+    """Return a penalty's value and next state; refuse a result of another form."""
+    found: Any = penalty(seen, state, step)
+    pair = isinstance(found, tuple) and len(cast(tuple[Any, ...], found)) == 2
+    if not pair or not isinstance(found[0], Tensor):
+        got = f"{kind(found[0])} as the value" if pair else kind(found)
+        raise InputError(
+            f"{type(penalty).__name__}: got {got} from its call, expected a tensor of one number and the next state; "
+            "return value, state"
+        )
+    return found
 
 
 def problem_of(seen: Observation, seed: int = 0) -> Problem:

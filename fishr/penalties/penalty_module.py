@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from fishr.errors import InputError
 from fishr.observation import Observation
-from fishr.penalties.penalty import Penalty, check_penalty, problem_of
+from fishr.penalties.penalty import Penalty, check_penalty, problem_of, value_and_state
 from fishr.penalties.saved_state import load_state, state_dict
 from fishr.row_checks import kind
 from fishr.tensor_trees import to_device
@@ -60,7 +60,7 @@ class PenaltyModule(nn.Module):
             self.state = self.penalty.init(problem) if saved is None else load_state(self.penalty, problem, saved)
             self._saved = None
         state = to_device(self.state, seen.labels.device)
-        value, self.state = self.penalty(seen, state, self.step)
+        value, self.state = value_and_state(self.penalty, seen, state, self.step)
         self.step += 1
         return value
 

@@ -13,7 +13,7 @@ from fishr.errors import InputError
 from fishr.observation import Observation
 from fishr.penalties.combinators import Term, Total, has_memory, initial_states, weight_at
 from fishr.penalties.erm import ERM
-from fishr.penalties.penalty import Risk, compares_domains
+from fishr.penalties.penalty import Risk, compares_domains, value_and_state
 from fishr.types import Problem
 
 # All of an objective, or for a descent that measures domains one by one: all but the penalties that compare domains,
@@ -99,7 +99,7 @@ class Objective:
         if part == "between":
             risk = torch.zeros((), device=seen.batch.labels.device)
         else:
-            risk, remembered = self.risk(seen, state.get("risk", ()), step)
+            risk, remembered = value_and_state(self.risk, seen, state.get("risk", ()), step)
             state = state | {"risk": remembered} if "risk" in state else state
         chosen = self.penalty
         if part != "whole":

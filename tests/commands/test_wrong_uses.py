@@ -21,6 +21,15 @@ def seen(labels=LABELS, sizes=(2, 4), **options):
     return fishr.observe(nn.Identity(), HEAD, DomainBatch(INPUTS, labels, sizes), **options)
 
 
+def alone(seen, state, step):
+    return seen.losses.mean()
+
+
+def outcome(call):
+    """Return a penalty without memory that is called as a function."""
+    return type("Own", (), {"init": lambda self, problem: (), "__call__": lambda self, *arguments: call(*arguments)})()
+
+
 def step(state=None, **options):
     return PENALTY(seen(**options), state or PENALTY.init(PROBLEM), step=0)
 
@@ -101,6 +110,18 @@ LIBRARY = {
     "labels in a column": (
         lambda: step(labels=LABELS[:, None]),
         r"cross-entropy: got labels of shape \(6, 1\) .*; use labels\.flatten\(\)",
+    ),
+    "a value without the state": (
+        lambda: fishr.Total(mine=outcome(alone))(seen(), {"mine": ()}, step=0),
+        r"Own: got a torch\.Tensor from its call, expected a tensor of one number and the next state; return value, st",
+    ),
+    "a number for a tensor": (
+        lambda: fishr.Scaled(outcome(lambda seen, state, step: (0.5, state)), 2.0)(seen(), (), step=0),
+        r"Own: got a builtins\.float as the value from its call, expected a tensor of one number and the next state",
+    ),
+    "a function of no tensor": (
+        lambda: fishr.Total(mine=fishr.Stateless(lambda seen: 0.5))(seen(), {"mine": ()}, step=0),
+        r"Stateless: got a builtins\.float as the value from its call, expected a tensor of one number",
     ),
     "a weight in words": (
         lambda: fishr.Scaled(PENALTY, "10"),
