@@ -143,10 +143,14 @@ def serve(control: socket.socket) -> tuple[Any, list[int]]:
             if pid == 0:
                 while os.getppid() == middle:
                     time.sleep(0.001)
+                *request, new_session = pickle.loads(message)
+                if new_session:
+                    os.setsid()
+                # Not before: who starts a process may ask for its group at once, and interrupt the group later.
+                os.write(writing, str(os.getpid()).encode())
                 for fd in (reading, writing, control.detach()):
                     os.close(fd)
-                return pickle.loads(message), fds
-            os.write(writing, str(pid).encode())
+                return request, fds
             os._exit(0)
         # Its child belongs to the test's process from now on.
         os.waitpid(middle, 0)
@@ -155,13 +159,11 @@ def serve(control: socket.socket) -> tuple[Any, list[int]]:
             os.close(fd)
 
 
-def become(run: Run, where: str, environment: dict[str, str], new_session: bool, streams: list[int]) -> None:
+def become(run: Run, where: str, environment: dict[str, str], streams: list[int]) -> None:
     """Be a Python that was started with this command, in this folder, with these variables and streams."""
     for own, fd in enumerate(streams):
         os.dup2(fd, own)
     os.closerange(3, max(streams) + 1)
-    if new_session:
-        os.setsid()
     os.chdir(where)
     os.environ.clear()
     os.environ.update(environment)

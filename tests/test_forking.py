@@ -42,6 +42,12 @@ def test_they_are_what_an_interpreter_starts(command, tmp_path, monkeypatch, req
     assert fresh[0] == 3
 
 
+def test_one_that_leads_its_session_leads_it_when_its_pid_is_known(forked):
+    for _ in range(5):
+        with subprocess.Popen([sys.executable, "-c", ""], start_new_session=True) as process:
+            assert os.getpgid(process.pid) == os.getsid(process.pid) == process.pid
+
+
 def test_signals_and_errors_end_them(forked):
     def ended(text, number=None):
         with subprocess.Popen([sys.executable, "-c", text], stdout=-1, stderr=-1, text=True) as process:
