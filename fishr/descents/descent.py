@@ -24,6 +24,8 @@ class Measured:
         buffers: Of the model, after the forward pass.
         penalty: State of the objective, after this evaluation.
         risk: State of a risk that was measured in its place.
+        hessian_product: From v to H·v by name, once, with H the Hessian of ``loss`` at these weights; None where it was
+            not asked for.
     """
 
     loss: Tensor
@@ -31,6 +33,7 @@ class Measured:
     buffers: dict[str, Tensor]
     penalty: Any
     risk: Any = None
+    hessian_product: Callable[[dict[str, Tensor | None]], dict[str, Tensor | None]] | None = None
 
 
 class Gradients(Protocol):
@@ -47,6 +50,10 @@ class Gradients(Protocol):
         risk: A risk, or a function like its call, measured in place of the whole objective, whose states stay.
             Gradients are None where its value has no graph.
         state: Of ``risk``.
+        twice: Keep the graph of the gradients, for ``Measured.hessian_product``.
+
+    Raises:
+        InputError: ``twice``, where the step runs in micro-batches.
     """
 
     @property
@@ -70,6 +77,7 @@ class Gradients(Protocol):
         after: Measured | None = None,
         risk: RiskCall | None = None,
         state: Any = (),
+        twice: bool = False,
     ) -> Measured:
         """Return the objective and its gradients."""
         ...
@@ -81,16 +89,6 @@ class Gradients(Protocol):
 
         The measurement that is returned has the buffers of ``after`` and the next states of these penalties. A descent
         by domain calls this for each update, or the step is refused where the objective has such penalties.
-        """
-        ...
-
-    def hessian_product(
-        self, weights: Weights, domains: tuple[int, ...], vectors: dict[str, Tensor | None]
-    ) -> dict[str, Tensor | None]:
-        """Return H·v by name, with H the Hessian of the objective on some of the domains; buffers do not move.
-
-        Raises:
-            InputError: The step runs in micro-batches.
         """
         ...
 

@@ -27,7 +27,12 @@ def of_each_domain(gradients: Gradients, weights: Weights) -> tuple[Stacked, Mea
         measured = gradients(weights, (domain,), measured)
         found.append(measured.gradients)
     assert measured is not None
-    return {name: _stacked([one[name] for one in found]) for name in weights}, measured
+    return stacked(found), measured
+
+
+def stacked(found: list[dict[str, Tensor | None]]) -> Stacked:
+    """Return the gradients of the domains by name, [K, ...]."""
+    return {name: _stacked([one[name] for one in found]) for name in found[0]}
 
 
 def _stacked(found: list[Tensor | None]) -> Tensor | None:

@@ -84,13 +84,14 @@ class MLDG(OneUpdate):
                 'domains; set test_domains lower, or form = "domainbed"'
             )
         first = tuple(sorted(training))
-        here = gradients(weights, first)
+        here = gradients(weights, first, twice=True)
         inner: Weights = {
             name: weight if (given := here.gradients[name]) is None else weight - self.inner_lr * given
             for name, weight in weights.items()
         }
         there = gradients(inner, tuple(sorted(test)), here)
-        products = gradients.hessian_product(weights, first, there.gradients)
+        assert here.hessian_product is not None
+        products = here.hessian_product(there.gradients)
         total = plus(plus(here.gradients, there.gradients, self.beta), products, -self.beta * self.inner_lr)
         return total, evolve(there, buffers=here.buffers)
 

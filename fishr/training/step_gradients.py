@@ -67,6 +67,7 @@ class StepGradients:
         risk: RiskCall | None = None,
         state: Any = (),
         part: Part | None = None,
+        twice: bool = False,
     ) -> Measured:
         remembered, part = state, part or ("whole" if domains is None else "alone")
         model, experiment, state, ranks = self.model, self.experiment, self.state, self.ranks
@@ -75,16 +76,23 @@ class StepGradients:
         place(model, state.parameters | weights, buffers)
         trainable = {name: p for name, p in model.parameters().items() if p.requires_grad}
         parameters = tuple(trainable.values())
-        inputs = returned("inputs of batches", batch.inputs, Tensor)
+        inputs, compute = returned("inputs of batches", batch.inputs, Tensor), experiment.compute
+        if twice and compute.micro_batches > 1:
+            raise InputError(
+                f"descent: got {type(experiment.descent).__name__}, which takes second derivatives through the whole "
+                f"network, with {compute.micro_batches} micro-batches, expected 1; set compute.micro_batches = 1"
+            )
         with seeded(seed, inputs.device):
             features = vjp = None
+            if twice:
+                with double_backward_kernels(model.featurizer), compute.products(), compute.autocast(inputs.device):
+                    # Compiled functions have no second derivative.
+                    features = _wide(_passed(model.featurizer, inputs.clone(), batch.sizes, experiment.passes))
             # Moments of the featurizer's layers share its graph, if it is computed as they are.
-            if experiment.layers == HEAD or experiment.compute != Compute() or experiment.passes is not None:
+            elif experiment.layers == HEAD or compute != Compute() or experiment.passes is not None:
                 # They read the inputs again, which the forward pass may overwrite.
                 inputs = inputs if experiment.layers == HEAD else inputs.clone()
-                features, vjp = featurize(
-                    model, experiment.compute, inputs, parameters, seed, batch.sizes, experiment.passes
-                )
+                features, vjp = featurize(model, compute, inputs, parameters, seed, batch.sizes, experiment.passes)
             seen = self._observed(batch, features)
             with products("ieee"):
                 # The head's forward pass, once for all that reads its logits.
@@ -94,10 +102,14 @@ class StepGradients:
                 else:
                     value, remembered = risk(seen, remembered, state.step)
                     loss = Loss(value, value, torch.zeros_like(value), {}, not value.requires_grad)
-                wanted = parameters if features is None or not features.requires_grad else (*parameters, features)
+                wanted = parameters
+                if vjp is not None and features is not None and features.requires_grad:
+                    wanted = (*parameters, features)
                 found: Gradients = (None,) * len(wanted)
                 if not loss.rests:
-                    found = cast(Gradients, torch.autograd.grad(loss.total, wanted, allow_unused=True))
+                    found = cast(
+                        Gradients, torch.autograd.grad(loss.total, wanted, allow_unused=True, create_graph=twice)
+                    )
             gradients, by_features = found[: len(parameters)], found[len(parameters) :]
             if vjp is not None and by_features and by_features[0] is not None:
                 scale = 1.0 if state.scale is None else state.scale.value
@@ -108,11 +120,14 @@ class StepGradients:
             domain_losses = domain_losses.new_full((batch.domains,), math.nan).index_copy(0, rows, domain_losses)
         # The optimizer needs the memory.
         del seen, features, vjp
+        hessian_product = partial(self._hessian_product, weights, buffers, gradients) if twice else None
+        gradients = tuple(None if gradient is None else gradient.detach() for gradient in gradients)
         by_name = dict(zip(trainable, mean_over_ranks(gradients, ranks), strict=True))
         buffers = model.buffers()
         buffers = dict(zip(buffers, copies(buffers.values()), strict=True))
         self.seen.append(Seen(loss, domain_losses, part if risk is None else "risk"))
-        return Measured(loss.total.detach(), by_name, buffers, penalty, None if risk is None else remembered)
+        remembered = None if risk is None else remembered
+        return Measured(loss.total.detach(), by_name, buffers, penalty, remembered, hessian_product)
 
     def compared(
         self, gradients: dict[str, Tensor | None], weights: Weights, after: Measured
@@ -134,38 +149,22 @@ class StepGradients:
             model.head(_wide(features))
         return {name: buffer.clone() for name, buffer in model.buffers().items() if name in before}
 
-    def hessian_product(
-        self, weights: Weights, domains: tuple[int, ...], vectors: dict[str, Tensor | None]
+    def _hessian_product(
+        self, weights: Weights, buffers: Weights, slopes: Gradients, vectors: dict[str, Tensor | None]
     ) -> dict[str, Tensor | None]:
-        model, experiment, state = self.model, self.experiment, self.state
-        if experiment.compute.micro_batches > 1:
-            raise InputError(
-                f"descent: got {type(experiment.descent).__name__}, which takes second derivatives through the whole "
-                f"network, with {experiment.compute.micro_batches} micro-batches, expected 1; set "
-                "compute.micro_batches = 1"
-            )
-        batch = _of_domains(self.batch, domains)
-        place(model, state.parameters | weights, state.buffers)
-        trainable = {name: p for name, p in model.parameters().items() if p.requires_grad}
-        parameters = tuple(trainable.values())
-        inputs = batch.inputs.clone()
-        with seeded(self._seed(domains), inputs.device), double_backward_kernels(model.featurizer):
-            with experiment.compute.products(), experiment.compute.autocast(inputs.device):
-                # Compiled functions have no second derivative.
-                features = _wide(_passed(model.featurizer, inputs, batch.sizes, experiment.passes))
+        # The graph reads the weights, in whose place another measurement may have put its own.
+        place(self.model, self.state.parameters | weights, buffers)
+        trainable = {name: p for name, p in self.model.parameters().items() if p.requires_grad}
+        pairs = [
+            (g, v)
+            for g, name in zip(slopes, trainable, strict=True)
+            if (v := vectors[name]) is not None and g is not None
+        ]
+        second: Gradients = (None,) * len(trainable)
+        if terms := [(g * v).sum() for g, v in pairs if g.requires_grad]:
             with products("ieee"):
-                seen = self._observed(batch, features)
-                loss, _ = experiment.objective.evaluate(seen, parameters, state.penalty, state.step, "alone")
-                first: Sequence[Tensor | None] = torch.autograd.grad(
-                    loss.total, parameters, allow_unused=True, create_graph=True
-                )
-                slopes: dict[str, Tensor | None] = dict(zip(trainable, first, strict=True))
-                pairs = [(g, v) for name, g in slopes.items() if g is not None and (v := vectors[name]) is not None]
-                terms = [(g * v).sum() for g, v in pairs if g.requires_grad]
-                products_of = torch.stack([loss.total.new_zeros(()), *terms]).sum()
-                second: Gradients = (None,) * len(parameters)
-                if products_of.requires_grad:
-                    second = cast(Gradients, torch.autograd.grad(products_of, parameters, allow_unused=True))
+                total = torch.stack(terms).sum()
+                second = cast(Gradients, torch.autograd.grad(total, [*trainable.values()], allow_unused=True))
         return dict(zip(trainable, mean_over_ranks(second, self.ranks), strict=True))
 
     def _seed(self, domains: tuple[int, ...] | None) -> int:
