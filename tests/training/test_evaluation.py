@@ -4,8 +4,9 @@ import attrs
 import pytest
 import torch
 
+from fishr.data import Domain
 from fishr.models.featurizers import MNISTCNN
-from fishr.training.evaluation import evaluate
+from fishr.training.evaluation import evaluate, score_domain
 from fishr.training.model import build_model
 from fishr.training.state import first_state
 
@@ -63,3 +64,39 @@ def test_networks_of_small_images_are_scored_by_fourier_transforms(plain):
     for one, other in zip(fast, slow, strict=True):
         assert one.loss == pytest.approx(other.loss, rel=1e-6)
         assert one.accuracy == other.accuracy
+
+
+class Images:
+    """Images that are read when they are needed."""
+
+    def __init__(self, values):
+        self.values, self.shape, self.dtype = values, values.shape, values.dtype
+
+    def __len__(self):
+        return len(self.values)
+
+    def read(self, rows, seeds=None):
+        return self.values[list(rows)]
+
+    def finish(self, read, rows, seeds=None, out=None):
+        return read if out is None else out.copy_(read)
+
+
+def test_images_of_files_pass_with_channels_last(plain):
+    """The same scores; tensors keep their layout."""
+    _, model, _ = _start(plain)
+    layouts, network = (
+        [],
+        torch.nn.Sequential(torch.nn.Conv2d(2, 6, 3), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten()),
+    )
+    network[0].register_forward_pre_hook(lambda _, args: layouts.append(args[0].is_contiguous()))
+    both = attrs.evolve(model, featurizer=network)
+    values, labels = torch.randn(9, 2, 14, 14), torch.arange(9) % 2
+    with torch.no_grad():
+        read, held = (
+            score_domain(both, plain, Domain("art", inputs, labels), "evaluation")
+            for inputs in (Images(values), values)
+        )
+    assert layouts == [False, True]
+    assert read.loss == pytest.approx(held.loss, rel=1e-6)
+    assert attrs.evolve(read, loss=0.0) == attrs.evolve(held, loss=0.0)
