@@ -1,4 +1,4 @@
-"""Configurations: TOML to frozen objects and back, strictly; no class here mirrors another."""
+"""Configurations: TOML to frozen objects and back, with strict checks."""
 
 from fishr.configuration.problems import ConfigurationError, Problem
 from fishr.configuration.schema import schema

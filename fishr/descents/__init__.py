@@ -1,4 +1,4 @@
-"""Descents: what a step does with gradients, between the objective and the optimizer."""
+"""Descents: updates from one or several gradients, between the objective and the optimizer."""
 
 import lazy_loader
 

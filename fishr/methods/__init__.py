@@ -1,4 +1,4 @@
-"""Methods that papers compare: one file each, with its mathematics, its hyper-parameters and its experiment."""
+"""Published methods: one file each, with mathematics, hyper-parameters and experiment."""
 
 import lazy_loader
 

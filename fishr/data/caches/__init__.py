@@ -1,4 +1,4 @@
-"""HDF5 files of ours: the only package that knows h5py. The format is described in docs/format.md."""
+"""HDF5 caches of features, activations, gradients and images; docs/format.md describes the files."""
 
 import lazy_loader
 
