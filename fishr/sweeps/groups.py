@@ -12,7 +12,7 @@ from fishr.training.compute import resolve_device
 from fishr.training.head_group import HeadGroup, shared_settings
 from fishr.training.loop import Started, Stepped
 
-MOST = {"cpu": 24, "cuda": 128}  # heads of a group; more save little
+MOST = {"cpu": 48, "cuda": 128}  # heads of a group; more save little
 
 
 def groups_of(jobs: Sequence[Job], conditions: Conditions, workers: int) -> tuple[tuple[Job, ...], ...]:
