@@ -48,7 +48,10 @@ def chosen_job(
             name = "RECIPE or FILE" if isinstance(one, click.Argument) else max(one.opts, key=len)
             if benchmark is None:
                 raise InputError(f"{name}: got it without --benchmark; name a data set with it, or drop {name}")
-            raise InputError(f"{name}: got it together with --benchmark, whose job decides it; drop one of them")
+            more = (
+                ", and repeat --test-env for each environment" if isinstance(one, click.Argument) and test_envs else ""
+            )
+            raise InputError(f"{name}: got it together with --benchmark, whose job decides it; drop one of them{more}")
     if benchmark is None:
         return None
     from fishr.configuration import apply_overrides, structure

@@ -34,6 +34,7 @@ from fishr.configuration.problems import (
     one_of,
     quoted,
     suggestion,
+    text_value,
     unexpected,
 )
 from fishr.errors import one_line
@@ -227,7 +228,11 @@ def _located(error: Exception, cls: Any) -> list[Problem]:
 
 
 def _unknown(key: object, cls: type[Any]) -> Problem:
-    hint = suggestion(key, settings(cls)) or f", {cls.__name__} takes {listed(settings(cls)) or 'none'}"
+    within = [name for name, one in settings(cls).items() if is_record(one.type) and key in settings(one.type)]
+    if within:
+        hint = f"; did you mean {text_value(f'{within[0]}.{key}')}?"
+    else:
+        hint = suggestion(key, settings(cls)) or f", {cls.__name__} takes {listed(settings(cls)) or 'none'}"
     renamed = [name for name, one in settings(cls).items() if one.metadata.get("formerly") == key]
     hint = f", it is now {renamed[0]}" if renamed else hint
     return Problem(

@@ -139,6 +139,8 @@ def test_collect_reads_it(call, world):
         (("--benchmark", "PACS", "--test-env", 0), "--algorithm: got none, expected one of "),
         (("--algorithm", "ERM"), "--algorithm: got it without --benchmark; name a data set with it, or drop"),
         (("colored-digits", *JOB), "RECIPE or FILE: got it together with --benchmark"),
+        ((*JOB, "1"), "drop one of them, and repeat --test-env for each environment"),
+        ((*JOB, "--set", "image_size=32"), 'image_size: unknown key; did you mean "settings.image_size"?'),
         (("--seed", 1, *JOB), "--seed: got it together with --benchmark, whose job decides it"),
         ((*JOB, "--set", "settings.stepz=3"), "did you mean"),
     ],

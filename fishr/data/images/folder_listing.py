@@ -19,7 +19,7 @@ _SYSTEM = {"__macosx", "@eadir", "#recycle", "@recycle", "$recycle.bin", "system
 def list_folder(root: Path, names: Sequence[str] | None = None) -> tuple[Listed, ...]:
     """Return the images below a folder, by environment: of these names, or of all."""
     if not root.is_dir():
-        raise InputError(f"{root}: no such folder; run `fishr data download`, or put images there as {LAYOUT}")
+        raise InputError(f"{root}: no such folder; run `fishr data download NAME`, or put images there as {LAYOUT}")
     folders = _environments(root)
     if not folders:
         got = "its images are directly in it" if _has_images(root) else "it has no images"

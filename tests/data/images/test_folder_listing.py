@@ -111,7 +111,9 @@ def _reason(folder, **options):
 
 def test_a_missing_folder_says_how_to_get_it(tmp_path):
     reason = _reason(tmp_path / "PACS")
-    assert reason.startswith(f"{tmp_path / 'PACS'}: no such folder; run `fishr data download`, or put images there as")
+    assert reason.startswith(
+        f"{tmp_path / 'PACS'}: no such folder; run `fishr data download NAME`, or put images there as"
+    )
     assert reason.endswith("as ENVIRONMENT/CLASS/IMAGE")
 
 
