@@ -124,8 +124,9 @@ def test_nothing_at_all_can_be_drawn(draw):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["A", "An algorithm with a long name (sweep)"])
-@pytest.mark.parametrize("count", [1, 2, 5])
+@pytest.mark.parametrize(
+    ("count", "name"), [(1, "A"), *((count, "An algorithm with a long name (sweep)") for count in (1, 2, 5))]
+)
 def test_no_texts_overlap(draw, count, name):
     columns = tuple(f"Data set {index}" for index in range(count))
     rows = {f"{name} {index}": [[0.5 + 0.01 * index, 0.6]] * count for index in range(6)}

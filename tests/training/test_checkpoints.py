@@ -125,14 +125,14 @@ def _leaves(tree):
 
 
 @pytest.mark.slow
-def test_each_flipped_bit_is_noticed_or_harmless(tmp_path, monkeypatch):
-    """Of all entries, names, sizes and paddings; with the state of a generator of 16 bytes, for the time it takes."""
+def test_flipped_bits_of_each_byte_are_noticed_or_harmless(tmp_path, monkeypatch):
+    """Two bits of each, of all entries, names, sizes and paddings; with the state of a generator of 16 bytes."""
     monkeypatch.setitem(checkpoints._EXPECTED, "generator", (lambda value: True, ""))
     path = tmp_path / "checkpoint.pt"
     torch.save(TINY, path)
     content, noticed = bytearray(path.read_bytes()), 0
     for place in range(len(content)):
-        for bit in range(8):
+        for bit in (place % 8, (place + 5) % 8):
             content[place] ^= 1 << bit
             path.write_bytes(content)
             content[place] ^= 1 << bit
@@ -143,7 +143,7 @@ def test_each_flipped_bit_is_noticed_or_harmless(tmp_path, monkeypatch):
                 continue
             assert _leaves(found) == _leaves(TINY), (place, bit)
     # More than half of the file is content, the rest is paddings and dates.
-    assert noticed > 4 * len(content)
+    assert noticed > len(content)
 
 
 def test_flipped_bits_of_a_whole_state_are_noticed_or_harmless(trained, template, tmp_path, same):

@@ -29,7 +29,7 @@ for event in run(experiment, Path(sys.argv[1]), experiment_text="", resume=Path(
 
 
 @pytest.mark.slow
-def test_a_killed_process_leaves_a_folder_that_resumes(tmp_path, same):
+def test_a_killed_process_leaves_a_folder_that_resumes(tmp_path, same, forked):
     """SIGKILL in earnest, twice, then the files against a run that was cut by hand at a later step."""
     folder = tmp_path / "run"
     root = Path(__file__).resolve().parents[2]
