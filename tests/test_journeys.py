@@ -19,7 +19,7 @@ from torchvision.transforms import Compose, Resize, ToTensor
 
 example, data = sys.argv[1:]
 torch.manual_seed(0)
-network = timm.create_model("resnet18", num_classes=7)
+network = timm.create_model("test_resnet", num_classes=7)
 head, network.fc = network.fc, nn.Identity()
 transform = Compose([Resize((32, 32)), ToTensor()])
 data_sets = [ImageFolder(str(path), transform) for path in sorted(Path(data).iterdir())]
@@ -44,11 +44,14 @@ def in_lightning(folder: Path, pacs: Path) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("command", "checkpoint", "weights"),
-    [(own_loop, "checkpoint.pt", "own_images.pt"), (in_lightning, "kept.ckpt", "weights.pt")],
+    ("command", "checkpoint", "weights", "name"),
+    [
+        (own_loop, "checkpoint.pt", "own_images.pt", "resnet18"),
+        (in_lightning, "kept.ckpt", "weights.pt", "test_resnet"),
+    ],
 )
 def test_a_killed_loop_continues_bit_for_bit_and_leaves_weights_for_timm(
-    command: Callable[[Path, Path], list[str]], checkpoint: str, weights: str, pacs: Path, tmp_path: Path
+    command: Callable[[Path, Path], list[str]], checkpoint: str, weights: str, name: str, pacs: Path, tmp_path: Path
 ) -> None:
     script, *arguments = command(tmp_path, pacs)
     killed = tmp_path / "killed"
@@ -58,7 +61,7 @@ def test_a_killed_loop_continues_bit_for_bit_and_leaves_weights_for_timm(
     run_each(Path(script), [("whole", arguments), ("killed", arguments)], tmp_path)
     one, other = (torch.load(tmp_path / folder / weights) for folder in ("whole", "killed"))
     assert one.keys() == other.keys()
-    assert all(torch.equal(one[name], other[name]) for name in one)
-    network = timm.create_model("resnet18", num_classes=7)
+    assert all(torch.equal(one[key], other[key]) for key in one)
+    network = timm.create_model(name, num_classes=7)
     network.load_state_dict(other)
     assert network.eval()(torch.zeros(1, 3, 32, 32)).isfinite().all()

@@ -28,7 +28,7 @@ size = 32
 
 [featurizer]
 kind = "TimmBackbone"
-name = "resnet18"
+name = "test_resnet"
 pretrained = false
 
 [head]
@@ -70,7 +70,7 @@ def test_from_a_folder_of_images_to_predictions_and_weights_for_timm(call, home,
 
     exported = call("export", "killed", "-o", "weights.safetensors")
     assert exported.code == 0, exported
-    network = timm.create_model("resnet18", num_classes=7).eval()
+    network = timm.create_model("test_resnet", num_classes=7).eval()
     network.load_state_dict(load_file("weights.safetensors"))
 
     photos = pacs / "PACS-mini" / "photo" / "dog"

@@ -144,7 +144,7 @@ def test_the_run_is_the_same_with_and_without(experiment, tmp_path, bits):
     assert files - {path.name for path in (tmp_path / "without").iterdir()} == {STATISTICS, ARTIFACTS, "checkpoints"}
 
 
-@pytest.mark.parametrize("step", [1, 2, 3, 4, 5, 6, 7])
+@pytest.mark.parametrize("step", [1, 2, 5, 7])
 def test_killed_and_resumed_it_ends_in_the_same_arrays(everything, tmp_path, step):
     list(_run(everything, tmp_path / "untouched"))
     _cut(everything, tmp_path / "cut", step)
