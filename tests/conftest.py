@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from forking import ForkedPopen, StartedServer
+from forking import ForkedPopen, started_server
 
 # CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH, by which the superuser passes over permissions.
 PASSING = 1 << 1 | 1 << 2
@@ -91,18 +91,11 @@ def one_thread() -> None:
     torch.set_num_threads(1)
 
 
-@pytest.fixture(scope="session")
-def fork_server(one_thread: None, width: None, signals: None) -> Iterator[StartedServer]:
-    server = StartedServer()
-    yield server
-    server.close()
-
-
 @pytest.fixture
-def forked(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+def forked(monkeypatch: pytest.MonkeyPatch) -> None:
     """Python processes that the test starts are forked from one that has imported torch: `forking` says how."""
     if sys.platform == "linux":
-        monkeypatch.setattr(ForkedPopen, "server", request.getfixturevalue("fork_server"), raising=False)
+        monkeypatch.setattr(ForkedPopen, "server", started_server(), raising=False)
         monkeypatch.setattr(subprocess, "Popen", ForkedPopen)
 
 

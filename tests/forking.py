@@ -23,16 +23,18 @@ import threading
 import time
 import warnings
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar, NoReturn
 
 import torch
 from attrs import astuple, frozen
 
-# The last is loaded by torch's first gradient, with all of sympy.
+# What tests of ranks import too. The last is loaded by torch's first gradient, with all of sympy.
 LOADED = (
-    *("fishr.analysis.report", "fishr.commands", "fishr.data.digits", "fishr.plots.run", "fishr.sweeps.execution"),
-    *("fishr.training.runs", "sklearn.datasets", "torch.fx.experimental.symbolic_shapes"),
+    *("fishr.analysis.report", "fishr.commands", "fishr.data.digits", "fishr.plots.run", "fishr.statistics.fused_gap"),
+    *("fishr.sweeps.execution", "fishr.training.runs", "hypothesis", "pytest", "sklearn.datasets"),
+    "torch.fx.experimental.symbolic_shapes",
 )
 # From prctl.h: orphans below become children of this process.
 SUBREAPER = 36
@@ -128,6 +130,14 @@ class StartedServer(Server):
     def close(self) -> None:
         self.socket.close()
         self.process.wait()
+
+
+@cache
+def started_server() -> StartedServer:
+    """One for all processes of the tests' process."""
+    server = StartedServer()
+    atexit.register(server.close)
+    return server
 
 
 def serve(control: socket.socket) -> tuple[Any, list[int]]:

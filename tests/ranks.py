@@ -1,34 +1,32 @@
 """Run a function in several processes that talk through gloo, as the ranks of one run."""
 
 import importlib.util
-import multiprocessing
 import os
 import pickle
+import subprocess
 import sys
 import tempfile
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
+from forking import ForkedPopen, started_server
 
 from fishr.ranks import Ranks
 
-# The last is loaded by torch's first gradient, with all of sympy.
-LOADED = [
-    *("__main__", "fishr.statistics.fused_gap", "fishr.training.runs", "hypothesis", "pytest", "sklearn.datasets"),
-    "torch.fx.experimental.symbolic_shapes",
-]
+HERE = Path(__file__).parent
 
 
 def on_ranks(count: int, function: Callable[..., Any], *args: Any, seconds: float = 300.0) -> list[Any]:
     """What a function returns on each rank.
 
-    The processes are forked from a server that has loaded what most tests import, and no test, so that they begin at
+    The processes are forked from one that has loaded what most tests import, and no test, so that they begin at
     once and without the threads of this process.
 
     Args:
@@ -43,22 +41,25 @@ def on_ranks(count: int, function: Callable[..., Any], *args: Any, seconds: floa
     Raises:
         AssertionError: a rank raised an error, ended without returning or was killed; with all their tracebacks.
     """
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(LOADED)
+    popen = subprocess.Popen
+    if sys.platform == "linux":
+        popen, ForkedPopen.server = ForkedPopen, started_server()
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(HERE), str(HERE.parent)])}
     with tempfile.TemporaryDirectory() as folder:
         where = (function.__module__, function.__code__.co_filename, function.__qualname__)
         # Pickled here: as an argument of a process a tensor would be shared memory, not a copy.
-        shared = (count, folder, where, pickle.dumps(args), seconds)
-        processes = [context.Process(target=_be_rank, args=(number, *shared), daemon=True) for number in range(count)]
-        for process in processes:
-            process.start()
+        Path(folder, "call").write_bytes(pickle.dumps((count, where, pickle.dumps(args), seconds)))
+        program = "import sys, ranks; ranks.be_rank(int(sys.argv[1]), sys.argv[2])"
+        commands = [[sys.executable, "-c", program, str(number), folder] for number in range(count)]
+        processes = [popen(command, env=environment) for command in commands]
         deadline, outcomes = time.monotonic() + seconds, list[Any]()
         for number, process in enumerate(processes):
-            process.join(max(0.0, deadline - time.monotonic()))
-            late = process.is_alive()
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(max(0.0, deadline - time.monotonic()))
+            late = process.returncode is None
             process.kill()
-            process.join()
-            ended = f"took longer than {seconds:g} s" if late else f"ended with exit code {process.exitcode}"
+            code = process.wait()
+            ended = f"took longer than {seconds:g} s" if late else f"ended with exit code {code}"
             file = Path(folder, str(number))
             outcomes.append(pickle.loads(file.read_bytes()) if file.exists() else (None, f"{ended}, without returning"))
     failed = [f"rank {number}: {error}" for number, (_, error) in enumerate(outcomes) if error]
@@ -66,7 +67,9 @@ def on_ranks(count: int, function: Callable[..., Any], *args: Any, seconds: floa
     return [value for value, _ in outcomes]
 
 
-def _be_rank(number: int, count: int, folder: str, where: tuple[str, str, str], call: bytes, seconds: float) -> None:
+def be_rank(number: int, folder: str) -> None:
+    """Call the function on one rank and keep what it returns in the folder."""
+    count, where, call, seconds = pickle.loads(Path(folder, "call").read_bytes())
     os.environ["GLOO_SOCKET_IFNAME"] = "lo0" if sys.platform == "darwin" else "lo"
     torch.set_num_threads(1)
     torch.manual_seed(number)
