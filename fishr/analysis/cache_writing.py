@@ -95,7 +95,7 @@ def cache_features(
     featured: Featured,
     path: Path,
     dtype: Literal["float32", "float16"] = "float32",
-    progress: Callable[[int], object] = lambda rows: None,
+    progress: Callable[[int, int], object] = lambda done, total: None,
 ) -> bool:
     """Write a feature cache and return True; return False if it exists already. A killed run resumes."""
     provenance, part_rows = featured.provenance | {"dtype": dtype}, rows_a_part(featured.rows(0, 0, 1))
@@ -103,7 +103,10 @@ def cache_features(
 
 
 def cache_gradients(
-    featured: Featured, path: Path, per_sample: bool = False, progress: Callable[[int], object] = lambda rows: None
+    featured: Featured,
+    path: Path,
+    per_sample: bool = False,
+    progress: Callable[[int, int], object] = lambda done, total: None,
 ) -> bool:
     """Write a gradient cache and return True; return False if it exists already. A killed run resumes."""
     layout = Layout.of(featured.head)

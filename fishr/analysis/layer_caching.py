@@ -63,7 +63,7 @@ def cache_layer(
     outputs: LayerOutputs,
     path: Path,
     dtype: Literal["float32", "float16"] = "float32",
-    progress: Callable[[int], object] = lambda rows: None,
+    progress: Callable[[int, int], object] = lambda done, total: None,
 ) -> bool:
     """Write an activation cache and return True; return False if it exists already. A killed run resumes."""
     return write_activations(

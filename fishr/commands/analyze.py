@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fishr.commands.analyze_statistics import analyze_statistics
-from fishr.commands.shared import COUNT, PATH, SEED, about, loading, run_options, steps_shown
+from fishr.commands.progress import steps_shown
+from fishr.commands.shared import COUNT, PATH, SEED, about, loading, run_options
 from fishr.errors import InputError
 from fishr.paths import check_file_writable
 

@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from fishr.commands.shared import PATH, SEED, about, choice_option, given_options, loading, progress_bar, run_options
+from fishr.commands.progress import progress_bar
+from fishr.commands.shared import PATH, SEED, about, choice_option, given_options, loading, run_options
 from fishr.errors import InputError
 
 if TYPE_CHECKING:
@@ -68,11 +69,14 @@ def average(
         if len(found) > 2 or soup == "greedy":
             raise InputError(f"--alpha: got {len(found)} runs and a {soup} soup, expected RUN or START END alone")
         made = wise_ft(found[-1], alpha, found[0] if len(found) == 2 else None, plugins)
-    elif soup == "uniform":
-        made = uniform_soup(found, plugins)
     else:
-        with progress_bar(f"{out}: interrupted; nothing was written", total=2 * len(found) - 1, unit="model") as bar:
-            made = greedy_soup(found, data_dir, device, plugins, bar.update)
+        uniform = soup == "uniform"
+        total = len(found) if uniform else 2 * len(found) - 1
+        with progress_bar(f"{out}: interrupted; nothing was written", total=total, unit="model") as bar:
+            if uniform:
+                made = uniform_soup(found, plugins, bar.update)
+            else:
+                made = greedy_soup(found, data_dir, device, plugins, bar.update)
     write_average(made, out)
     entries = [{**attrs.asdict(one), "run": str(one.run)} for one in made.ingredients]
     click.echo(json_text({"form": made.form, "folder": str(out), "runs": entries}) if style == "json" else _table(made))

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from fishr.commands.progress import progress_bar
 from fishr.commands.shared import (
     COUNT,
     FILE,
@@ -78,7 +79,10 @@ def data(
     # Relative paths of a configuration would start at the data folder.
     chosen = (ImageList if is_list else ImageFolders)(str(place.absolute()), size=size, samples=rows)
     cached = None if cache is None else str(cache.absolute())
-    entries = _entries(measure(ways_of(chosen, data_dir, where, cached), batch, rounds))
+    with progress_bar(f"{source}: interrupted", unit="turn") as bar:
+        ways = ways_of(chosen, data_dir, where, cached)
+        bar.total = (1 + rounds) * len(ways)
+        entries = _entries(measure(ways, batch, rounds, bar.update))
     if style == "json":
         settings = {"source": source, "size": size, "batch": batch, "threads": threads}
         click.echo(json_text(settings | {"device": str(where), "ways": entries}))

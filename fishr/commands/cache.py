@@ -3,11 +3,13 @@
 import os
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from fishr.commands.progress import parts_bar
 from fishr.commands.shared import (
     COUNT,
     FILE,
@@ -24,13 +26,12 @@ from fishr.commands.shared import (
     load_run,
     loading,
     plugin_option,
-    progress_bar,
     repeatable_option,
 )
 from fishr.errors import InputError
 
 if TYPE_CHECKING:
-    from fishr.data.caches import Description, Section
+    from fishr.data.caches import Description
     from fishr.data.images.preprocessing import Interpolation
     from fishr.training import Experiment
 
@@ -77,11 +78,11 @@ def features(source: str, out: Path, dtype: Any, at: str | None, style: str, **o
     experiment, folder, reading = _source(source, **options)
     if at is not None:
         outputs = layer_outputs(experiment, at, folder, **reading)
-        with writing(out, style, outputs.sections) as progress:
+        with writing(out, style) as progress:
             cache_layer(outputs, out, dtype, progress)
         return
     featured = featured_experiment(experiment, folder, **reading)
-    with writing(out, style, featured.sections) as progress:
+    with writing(out, style) as progress:
         cache_features(featured, out, dtype, progress)
 
 
@@ -109,7 +110,7 @@ def gradients(source: str, out: Path, per_sample: bool, style: str, **options: A
     else:
         experiment, folder, reading = _source(source, **options)
         featured = featured_experiment(experiment, folder, **reading)
-    with writing(out, style, featured.sections) as progress:
+    with writing(out, style) as progress:
         cache_gradients(featured, out, per_sample, progress)
 
 
@@ -174,7 +175,8 @@ def verify(file: Path) -> None:
     """Read every byte of a file of any kind, and compare it with what was written."""
     from fishr.data.caches import describe, verify
 
-    problems = verify(file)
+    with parts_bar("part", f"{file}: interrupted") as progress:
+        problems = verify(file, progress)
     if problems:
         raise InputError(f"{file}: damaged ({'; '.join(problems)}); make it again")
     click.echo(f"{file}: every byte of its {len(describe(file).elements)} data sets is as it was written")
@@ -194,15 +196,14 @@ def merge(files: tuple[Path, ...], out: Path, style: str) -> None:
 
 
 @contextmanager
-def writing(out: Path, style: str, sections: "tuple[Section, ...]" = ()) -> Generator[Callable[[int], object]]:
+def writing(out: Path, style: str) -> Generator[Callable[[int, int], object]]:
     """Show a bar while a file is written, then print what it holds; an interruption prints how to resume."""
     from fishr.data.caches import describe
     from fishr.files import json_text
 
-    existed, total = out.exists(), sum(section.rows for section in sections) or None
-    message = f"{out}: interrupted; the same command resumes it"
-    with progress_bar(message, total=total, unit="row", unit_scale=True) as bar:
-        yield bar.update
+    existed = out.exists()
+    with parts_bar("row", f"{out}: interrupted; the same command resumes it") as progress:
+        yield partial(progress, "")
     description = describe(out)
     if style == "json":
         found = _as_object(out, description) | {"written": not existed}

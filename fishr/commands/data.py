@@ -1,14 +1,12 @@
 """``fishr data``."""
 
 import os
-import time
-from collections.abc import Generator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from fishr.commands.progress import bar_class, parts_bar
 from fishr.commands.shared import (
     FILE,
     PATH,
@@ -18,7 +16,6 @@ from fishr.commands.shared import (
     format_option,
     loading,
     plugin_option,
-    progress_bar,
     repeatable_option,
 )
 from fishr.errors import InputError, RunFailed
@@ -26,7 +23,6 @@ from fishr.errors import InputError, RunFailed
 if TYPE_CHECKING:
     from fishr.data.data_catalog import Entry
     from fishr.data.sources import Contents
-    from fishr.data.sources.downloading import Progress
 
 SHOWN = 3
 _COLUMNS = 12  # classes that a table shows one by one
@@ -120,12 +116,14 @@ def download(name: str, data_dir: Path, archives: tuple[Path, ...], duplicates: 
     if MIRROR in found.origin:
         if archives or duplicates:
             raise InputError(f"{name}: --archive and --duplicates are for data sets of images; {found.by_hand} instead")
-        for path in download_mnist(data_dir, _note):
+        with parts_bar("B", f"{name}: interrupted; the same command resumes the download") as progress:
+            paths = download_mnist(data_dir, _note, progress)
+        for path in paths:
             click.echo(path)
         return
     if found.folder is None:
         raise InputError(f"{found.kind}: there is nothing to download; it needs {found.needs}")
-    with _bar("B", f"{name}: interrupted; the same command resumes the download") as progress:
+    with parts_bar("B", f"{name}: interrupted; the same command resumes the download") as progress:
         installed = install(IMAGE_SETS[found.kind], data_dir, archives, duplicates, progress=progress, report=_note)
     for path, digest in installed.sums:
         click.echo(f"{digest}  {path}")
@@ -166,7 +164,7 @@ def verify(source: str, data_dir: Path, plugins: tuple[str, ...]) -> None:
         if found.folder is None:
             raise InputError(f"{found.kind}: it has no images to verify; give the path of a folder or list")
         expected, place = IMAGE_SETS[found.kind], found.folder
-    with _bar("image", f"{source}: interrupted") as progress:
+    with parts_bar("image", f"{source}: interrupted") as progress:
         verified = verify_images(place, expected, lambda done, total: progress("reading", done, total), data_dir)
     if verified.unreadable:
         for each in verified.unreadable:
@@ -215,7 +213,7 @@ def _download_table(name: str, data_dir: Path) -> None:
     from fishr.data.sources.hub_tables import download_table
 
     try:
-        folder, new = download_table(name, data_dir)
+        folder, new = download_table(name, data_dir, bar_class())
     except KeyboardInterrupt:
         raise RunFailed(f"{HUB}{name}: interrupted; the same command resumes the download") from None
     click.echo(folder if new else f"{folder}: exists already")
@@ -224,27 +222,6 @@ def _download_table(name: str, data_dir: Path) -> None:
 
 def _note(line: str) -> None:
     click.echo(f"note: {line}")
-
-
-@contextmanager
-def _bar(unit: str, interrupted: str) -> "Generator[Progress]":
-    """Show a bar of what is done at the moment; an interruption raises a message."""
-    current = ""
-    with progress_bar(interrupted, unit=unit, unit_scale=unit == "B") as bar:
-
-        def update(what: str, done: int, total: int | None) -> None:
-            nonlocal current
-            if what != current:
-                current = what
-                bar.set_description_str(what, refresh=False)
-                # Rate and time left are those of this file, while the time until the bar appears has passed.
-                now = time.time()
-                bar.delay -= now - bar.start_t
-                bar.start_t, bar.n, bar.last_print_n = now, 0, 0
-            bar.total = total
-            bar.update(done - bar.n)
-
-        yield update
 
 
 def _text(found: "Entry", contents: "tuple[Contents, ...]", problem: str) -> str:

@@ -1,11 +1,13 @@
 """``fishr evaluate``."""
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from fishr.commands.shared import PATH, SEED, about, find_images, load_run, loading, progress_bar, run_options
+from fishr.commands.progress import parts_bar
+from fishr.commands.shared import PATH, SEED, about, find_images, load_run, loading, run_options
 from fishr.errors import InputError
 
 if TYPE_CHECKING:
@@ -62,12 +64,7 @@ def evaluate(
     if out is not None:
         check_new_file(out)
     on, bootstrap = list(dict.fromkeys(_source(one, data_dir) for one in sources)), Bootstrap(resamples, seed)
-    with progress_bar(f"{run}: interrupted; nothing was written", unit="sample", unit_scale=True) as bar:
-
-        def show(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
-
+    with parts_bar("sample", f"{run}: interrupted; nothing was written") as progress:
         step, results = score_run(
             load_run(run, plugins),
             run,
@@ -77,7 +74,7 @@ def evaluate(
             plugins=plugins,
             columns=_columns(columns, on),
             bootstrap=bootstrap,
-            progress=show,
+            progress=partial(progress, ""),
         )
     found = result_object(run, step, results, bootstrap)
     if out is not None:

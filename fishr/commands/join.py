@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 
+from fishr.commands.progress import steps_shown
 from fishr.commands.shared import PATH, about, data_dir_option, loading, plugin_option
 
 
@@ -29,5 +30,6 @@ def join(run: Path, out: Path, below: Path | None, data_dir: Path | None, plugin
     with loading():
         from fishr.inference import join_layers
 
-    signature = join_layers(run, out, below, data_dir, plugins)
+    with steps_shown(f"{out}: interrupted; nothing was written", 4, "part") as show:
+        signature = join_layers(run, out, below, data_dir, plugins, show)
     click.echo(f"whole network: {out} (inputs {' × '.join(map(str, signature.shape))}, {signature.classes} classes)")

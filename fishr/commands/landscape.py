@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fishr.commands.shared import COUNT, PATH, SEED, about, loading, progress_bar, repeatable_option, run_options
+from fishr.commands.progress import parts_bar, progress_bar
+from fishr.commands.shared import COUNT, PATH, SEED, about, loading, repeatable_option, run_options
 from fishr.errors import InputError
 from fishr.paths import check_file_writable
 
@@ -87,7 +88,8 @@ def landscape(
             for done, total in evaluate_plan(plan, path):
                 bar.total = total
                 bar.update(done - bar.n)
-    files = [path, *save_landscape_figures(path, epsilon)]
+    with parts_bar("picture", f"{path}: interrupted; the same command draws its figures") as progress:
+        files = [path, *save_landscape_figures(path, epsilon, partial(progress, "film"))]
     found = _object(load_surface(path), epsilon, files)
     click.echo(json_text(found) if style == "json" else _text(found))
 

@@ -5,7 +5,8 @@ from typing import Any
 
 import click
 
-from fishr.commands.shared import FILE, PATH, about, device_option, loading, plugin_option, progress_bar
+from fishr.commands.progress import progress_bar
+from fishr.commands.shared import FILE, PATH, about, device_option, loading, plugin_option
 from fishr.errors import InputError, RunFailed
 
 

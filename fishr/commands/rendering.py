@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from tabulate import tabulate
 
-from fishr.commands.shared import note, progress_bar
+from fishr.commands.progress import note, progress_bar
 from fishr.errors import RunFailed
 
 if TYPE_CHECKING:

@@ -1,21 +1,14 @@
 """``fishr report``."""
 
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from fishr.commands.shared import (
-    PATH,
-    about,
-    data_dir_option,
-    device_option,
-    load_run,
-    loading,
-    plugin_option,
-    progress_bar,
-)
+from fishr.commands.progress import parts_bar
+from fishr.commands.shared import PATH, about, data_dir_option, device_option, load_run, loading, plugin_option
 from fishr.errors import InputError
 from fishr.paths import check_file_writable
 
@@ -71,13 +64,8 @@ def report(
     def known(folder: Path, experiment: "Experiment") -> "RunData | None":
         if no_data:
             return None
-        with progress_bar(f"{folder}: interrupted; nothing was written", unit="sample", unit_scale=True) as bar:
-
-            def show(done: int, total: int) -> None:
-                bar.total = total
-                bar.update(done - bar.n)
-
-            return load_run_data(folder, experiment, data_dir, device, show)
+        with parts_bar("sample", f"{folder}: interrupted; nothing was written") as progress:
+            return load_run_data(folder, experiment, data_dir, device, partial(progress, ""))
 
     subjects = [subject] if second is None else [subject, second]
     if missing := [one for one in subjects if not one.exists() and not _has_figures(one)]:
@@ -96,7 +84,8 @@ def report(
 
         def page_of(one: Path) -> "Page":
             if one in sweeps:
-                return sweep_page(one)
+                with parts_bar("job", f"{one}: interrupted; nothing was written") as progress:
+                    return sweep_page(one, partial(progress, ""))
             if one in features:
                 return features_page(one, data_dir, pictures=not no_data, plugins=plugins)
             return analysis_page(one) if one in files else run_page(*runs[one], plugins)

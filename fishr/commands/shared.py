@@ -1,7 +1,6 @@
 """Options that several commands share, and the experiments and images that arguments name."""
 
 import gc
-import sys
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
@@ -11,18 +10,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 from click.core import ParameterSource
 
-from fishr.errors import InputError, RunFailed, one_line
+from fishr.errors import InputError, one_line
 from fishr.paths import DATA, typed_path
 
 if TYPE_CHECKING:
-    from tqdm import tqdm
-
     from fishr.data.images.image_environments import ImageSource
     from fishr.training import Experiment
 
-# Seconds until a bar appears, and between lines where there is no terminal.
-_DELAY, _LINE = 2.0, 10.0
-_FORMAT = "{desc}: {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}{postfix}]"
 Command = TypeVar("Command", bound=Callable[..., Any])
 # Sections of options in a command's help, by the names of parameters.
 _SECTIONS = {
@@ -151,60 +145,6 @@ def loading() -> Generator[None]:
     finally:
         if was_enabled:
             gc.enable()
-
-
-class _Lines:
-    """A file that makes lines of what tqdm draws over and over."""
-
-    def write(self, text: str) -> None:
-        if line := text.strip():
-            click.echo(line, err=True)
-
-    def flush(self) -> None:
-        """Do nothing: each line is written at once."""
-
-
-@contextmanager
-def progress_bar(interrupted: str, **options: Any) -> "Generator[tqdm[Any]]":
-    """Show progress with rate and time left on stderr; an interruption raises a message.
-
-    A terminal has a bar after two seconds, elsewhere there is a line every ten.
-    """
-    from tqdm import tqdm
-
-    if sys.stderr.isatty():
-        shown: dict[str, Any] = {"delay": _DELAY}
-    else:
-        shown = {"delay": _LINE, "mininterval": _LINE, "file": _Lines(), "bar_format": _FORMAT, "leave": False}
-    # No thread that draws between updates.
-    tqdm.monitor_interval = 0
-    try:
-        with tqdm(miniters=0, **shown, **options) as bar:
-            yield bar
-    except KeyboardInterrupt:
-        raise RunFailed(interrupted) from None
-
-
-def note(bar: "tqdm[Any]", text: str) -> None:
-    """Print lines above a bar."""
-    bar.clear()
-    click.echo(text, err=True)
-
-
-@contextmanager
-def steps_shown(interrupted: str, total: int) -> "Generator[Callable[[str], None]]":
-    """Give a function that is called with the name of the step at work, ``total`` names in turn, once or many times."""
-    current, done = "", -1
-    with progress_bar(interrupted, total=total, unit="quantity") as bar:
-
-        def show(name: str) -> None:
-            nonlocal current, done
-            if name != current:
-                current, done = name, done + 1
-                bar.set_description_str(name, refresh=False)
-            bar.update(min(done, total) - bar.n)
-
-        yield show
 
 
 def given_parameters() -> list[click.Parameter]:

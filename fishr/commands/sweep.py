@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from fishr.commands.progress import progress_bar
 from fishr.commands.shared import (
     COUNT,
     PATH,
@@ -20,7 +21,6 @@ from fishr.commands.shared import (
     log_option,
     options,
     plugin_option,
-    progress_bar,
     set_option,
 )
 from fishr.commands.sweep_average import average

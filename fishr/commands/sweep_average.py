@@ -5,7 +5,8 @@ from typing import Any
 
 import click
 
-from fishr.commands.shared import PATH, about, choice_option, loading, progress_bar, run_options
+from fishr.commands.progress import progress_bar
+from fishr.commands.shared import PATH, about, choice_option, loading, run_options
 
 
 @click.command(**about("Average the draws of each method.", "sweep average runs/sweep --out runs/soups"))

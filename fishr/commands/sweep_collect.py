@@ -1,12 +1,14 @@
 """``fishr sweep collect``."""
 
 import os
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from fishr.commands.shared import PATH, about, choice_option, progress_bar
+from fishr.commands.progress import parts_bar
+from fishr.commands.shared import PATH, about, choice_option
 from fishr.errors import InputError
 from fishr.files import present
 from fishr.paths import check_writable
@@ -57,8 +59,8 @@ def collect(
     from fishr.sweeps.folder import is_sweep, planned_keys
 
     named = dict(zip(_names(folders), folders, strict=True))
-    with progress_bar("interrupted", unit="job") as bar:
-        sweeps = {name: read_records(folder, progress=bar.update) for name, folder in named.items()}
+    with parts_bar("job", "interrupted") as progress:
+        sweeps = {name: read_records(folder, progress=partial(progress, name)) for name, folder in named.items()}
     # A folder of DomainBed has no plan.
     planned = {name: planned_keys(folder) if is_sweep(folder) else None for name, folder in named.items()}
     tables = _tables(sweeps, planned, list(SELECTIONS) if selection == "all" else [selection])

@@ -55,9 +55,9 @@ def features(
     at = made.settings.features_at
     if at is not None:
         outputs = layer_outputs(experiment, at, data_dir=data_dir, device=device)
-        with writing(out, style, outputs.sections) as progress:
+        with writing(out, style) as progress:
             cache_layer(outputs, out, dtype, progress)
         return
     featured = featured_experiment(experiment, data_dir=data_dir, device=device)
-    with writing(out, style, featured.sections) as progress:
+    with writing(out, style) as progress:
         cache_features(featured, out, dtype, progress)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 from tabulate import tabulate
 
-from fishr.commands.shared import note, progress_bar
+from fishr.commands.progress import note, progress_bar
 
 if TYPE_CHECKING:
     from fishr.sweeps.estimates import Estimate

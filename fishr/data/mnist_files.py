@@ -111,12 +111,16 @@ def _content(path: Path) -> bytes:
         raise InputError(f"{path}: cannot be read ({reason(error)}); check the file") from None
 
 
-def download_mnist(data_dir: Path, report: Callable[[str], object] = lambda line: None) -> tuple[Path, ...]:
+def download_mnist(
+    data_dir: Path,
+    report: Callable[[str], object] = lambda line: None,
+    progress: Callable[[str, int, int | None], object] = lambda name, done, total: None,
+) -> tuple[Path, ...]:
     """Download MNIST's four .gz files to ``data_dir/MNIST/raw``, the layout of torchvision.
 
     A correct file that exists is kept. A new one is written under another name, resumed after an interruption, checked
     against its MD5 sum, and then renamed. If the first of torchvision's mirrors fails, the second is tried; ``report``
-    is called with a line on each.
+    is called with a line on each, and ``progress`` with a file's name, the bytes received, and of all if known.
 
     Raises:
         InputError: A file of that name exists but is not MNIST's, or the folder cannot be written.
@@ -150,7 +154,7 @@ def download_mnist(data_dir: Path, report: Callable[[str], object] = lambda line
             path = folder / name
 
             def get(mirror: str, path: Path = path) -> None:
-                download(mirror + path.name, path, partial(check, mirror), otherwise=by_hand)
+                download(mirror + path.name, path, partial(check, mirror), progress, otherwise=by_hand)
 
             from_first(MIRRORS, get, lambda line, name=name: report(f"{name}: {line}"))
     return tuple(folder / name for name in MD5)

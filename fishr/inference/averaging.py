@@ -1,6 +1,6 @@
 """Means of the weights of several runs, as a folder that is used like a run's: uniform soups, DiWA and WiSE-FT."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -40,13 +40,16 @@ class Averaged:
     ingredients: tuple[Ingredient, ...]  # in the order in which they were considered
 
 
-def uniform_soup(runs: Sequence[Path], plugins: Sequence[str] = ()) -> Averaged:
+def uniform_soup(
+    runs: Sequence[Path], plugins: Sequence[str] = (), progress: Callable[[int], object] = lambda models: None
+) -> Averaged:
     """Return the mean of the last weights of runs, as uniform soups and DiWA take it; no data are read.
 
     Args:
         runs: Two or more run folders of one architecture whose networks began at the same weights. Heads that are one
             linear layer may begin at different ones. Of a run that averages its weights, the averaged ones count.
         plugins: Modules that the configurations of the runs name.
+        progress: Called with 1 after each run.
 
     Raises:
         InputError: Fewer runs than two, one twice, other names or shapes of weights, other inputs or classes, or other
@@ -60,8 +63,13 @@ def uniform_soup(runs: Sequence[Path], plugins: Sequence[str] = ()) -> Averaged:
 
     Source: Wortsman et al., Model soups, ICML 2022; Ramé et al., DiWA, NeurIPS 2022.
     """
-    first = first_run(runs, plugins)
-    mean = average_weights(saved.weights for saved in fitting_runs(runs, plugins))
+
+    def weights() -> Iterator[dict[str, Tensor]]:
+        for saved in fitting_runs(runs, plugins):
+            yield saved.weights
+            progress(1)
+
+    first, mean = first_run(runs, plugins), average_weights(weights())
     return Averaged("uniform soup", first, mean, tuple(Ingredient(run, 1 / len(runs)) for run in runs))
 
 

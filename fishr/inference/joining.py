@@ -1,6 +1,6 @@
 """A run on cached outputs and the layers that computed them, as one network in a folder that is used like a run's."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -38,6 +38,7 @@ def join_layers(
     below: Path | None = None,
     data_dir: Path | None = None,
     plugins: Iterable[str] = (),
+    progress: Callable[[str], object] = lambda part: None,
 ) -> Signature:
     """Write a run on cached outputs as the whole network, on the data that the outputs were computed from.
 
@@ -52,6 +53,7 @@ def join_layers(
             published ones.
         data_dir: Folder of the file and of the data, which are opened for the shape of an input and the classes.
         plugins: Modules that the configurations name.
+        progress: Called with the name of each of four parts of the work at its beginning.
 
     Returns:
         Inputs and classes of the network.
@@ -68,17 +70,21 @@ def join_layers(
     """
     check_new(out)
     named = tuple(plugins)
+    progress("run")
     saved = read_run(run, named)
     cache, at = _cache(saved.experiment, data_dir, run)
     text = cache.provenance.get("experiment")
     if not isinstance(text, str):
         raise InputError(f"{cache.path}: does not name the experiment of its network; make it anew")
     source = structure(parse_toml(text), Experiment, named)
+    progress("network below")
     network = _network(source, cache, below, data_dir, named)
     experiment = _whole(saved.experiment, source, at)
+    progress("data")
     signature = Signature.of(experiment.data(experiment.seed, data_dir))
     plain = evolve(experiment, compute=evolve(experiment.compute, compile=False))
     model = build_modules(plain, signature.shape, signature.outputs(experiment.loss), torch.device("cpu"))
+    progress("whole network")
     given = {name: _value(name, saved, network) for name in (*model.parameters(), *model.buffers())}
     if beyond := sorted(saved.weights.keys() - given.keys()):
         raise InputError(

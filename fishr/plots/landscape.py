@@ -1,5 +1,6 @@
 """The figures of a landscape, from its file: those of a plane, of lines, and the film over checkpoints."""
 
+from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
 from typing import cast
@@ -33,7 +34,9 @@ _NAMES = ("contours", "inconsistency", "")
 _LOGARITHMIC = 20.0
 
 
-def save_landscape_figures(path: Path, epsilon: float = 0.1) -> list[Path]:
+def save_landscape_figures(
+    path: Path, epsilon: float = 0.1, progress: Callable[[int, int], object] = lambda done, total: None
+) -> list[Path]:
     """Draw the figures of a surface file beside it, ``FILE-contours.png`` or ``FILE.png``; earlier ones are replaced.
 
     For a plane: contours of each domain on shared levels, the level sets R_e = R_e* ± ε of all domains, and a GIF of
@@ -41,6 +44,7 @@ def save_landscape_figures(path: Path, epsilon: float = 0.1) -> list[Path]:
 
     Args:
         epsilon: ε of the level sets, loss.
+        progress: Called with the number of pictures of the film that are drawn, and of all.
 
     Raises:
         InputError: the file has no surface.
@@ -58,7 +62,7 @@ def save_landscape_figures(path: Path, epsilon: float = 0.1) -> list[Path]:
             figures["inconsistency"] = level_set_figure(surface, epsilon)
     drawn = [save(figure, picture_of(path, name)) for name, figure in figures.items()]
     if surface.frames is not None:
-        drawn.append(save_film(surface, surface.frames, path.with_suffix(".gif")))
+        drawn.append(save_film(surface, surface.frames, path.with_suffix(".gif"), progress))
     return drawn
 
 
@@ -75,7 +79,9 @@ def picture_of(path: Path, name: str) -> Path:
     return path.with_name(f"{path.stem}-{name}.png") if name else path.with_suffix(".png")
 
 
-def save_film(surface: Surface, frames: Frames, path: Path) -> Path:
+def save_film(
+    surface: Surface, frames: Frames, path: Path, progress: Callable[[int, int], object] = lambda done, total: None
+) -> Path:
     """Write an animated GIF, whole or not at all: the same levels in each frame."""
     losses = frames.scores.losses.numpy()
     levels = levels_of(losses)
@@ -83,7 +89,7 @@ def save_film(surface: Surface, frames: Frames, path: Path) -> Path:
     figure.set_dpi(90)
     canvas = FigureCanvasAgg(figure)
     pictures = list[Image.Image]()
-    for step, frame in zip(frames.steps, losses, strict=True):
+    for done, (step, frame) in enumerate(zip(frames.steps, losses, strict=True), 1):
         for axes, risks, name in zip(panels, frame, surface.domains, strict=True):
             axes.clear()
             filled = draw_contours(axes, surface, risks, levels)
@@ -94,6 +100,7 @@ def save_film(surface: Surface, frames: Frames, path: Path) -> Path:
         heading(figure, f"risk after {step} steps")
         canvas.draw()
         pictures.append(Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB"))
+        progress(done, len(losses))
     # The film pauses on its last frame.
     durations, film = [250] * (len(pictures) - 1) + [1500], BytesIO()
     pictures[0].save(film, "GIF", save_all=True, append_images=pictures[1:], duration=durations, loop=0)
@@ -105,7 +112,8 @@ def line_figure(surface: Surface) -> Figure:
     """Draw risk and accuracy of each domain along random directions: the mean, and a band from lowest to highest."""
     count = len(surface.directions.vectors)
     figure, left, right = _panels(f"{title_of(surface)}, along {count} random direction{'s' if count > 1 else ''}")
-    xs, losses, places = surface.axes[0].numpy(), surface.scores.losses.numpy(), places_of(surface.every)
+    xs, losses = surface.axes[0].numpy(), surface.scores.losses.numpy()
+    places = places_of((*surface.every, *surface.domains))
     for axes, values in ((left, losses), (right, 100 * surface.scores.accuracies.numpy())):
         for name, split, lines in zip(surface.domains, surface.splits, values, strict=True):
             color, label = color_of(places[name]), with_split(name, split)
@@ -122,7 +130,8 @@ def interpolation_figure(surface: Surface) -> Figure:
     """Draw risk and accuracy of each domain between two runs, with the chord and the barrier above it."""
     start, end = map(literal, surface.directions.labels)
     figure, left, right = _panels(f"risk between {start} (0) and {end} (1)")
-    xs, losses, places = surface.axes[0].numpy(), surface.scores.losses[..., 0], places_of(surface.every)
+    xs, losses = surface.axes[0].numpy(), surface.scores.losses[..., 0]
+    places = places_of((*surface.every, *surface.domains))
     each = zip(surface.domains, surface.splits, losses.numpy(), barrier(losses).value.tolist(), strict=True)
     for index, (name, split, risks, height) in enumerate(each):
         color, label = color_of(places[name]), f"{with_split(name, split)}: barrier {height:.3g}"

@@ -94,7 +94,7 @@ def level_set_figure(surface: Surface, epsilon: float) -> Figure:
     figure = Figure(figsize=(9, 5), layout="constrained")
     axes = figure.subplots()
     xs, ys = (axis.numpy() for axis in surface.axes)
-    handles, reached, places = list[Any](), list[tuple[float, float]](), places_of(surface.every)
+    handles, reached, places = list[Any](), list[tuple[float, float]](), places_of((*surface.every, *surface.domains))
     for name, split, risks in zip(surface.domains, surface.splits, surface.scores.losses, strict=True):
         color, line, start = color_of(places[name]), line_of(split), risks[surface.center]
         close = (risks - start).abs() <= epsilon

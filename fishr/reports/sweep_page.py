@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +22,12 @@ _FAILURES = 30
 _HOUR = 3600
 
 
-def sweep_page(folder: Path) -> Page:
+def sweep_page(folder: Path, seen: Callable[[int, int], object] = lambda done, total: None) -> Page:
     """Return the page of a sweep folder, which may still be running.
 
     Args:
         folder: With its plan.toml and jobs/.
+        seen: Called with the number of jobs whose records are read, and of all that have some.
 
     Raises:
         InputError: No sweep is there, or its plan or records are damaged.
@@ -41,7 +42,7 @@ def sweep_page(folder: Path) -> Page:
     found = progress(folder, keys)
     sections = [_progress_section(found)]
     if any(path.stat().st_size for path in (folder / JOBS).glob(f"*/{RESULTS}")):
-        sections += _result_sections(folder, read_records(folder), keys)
+        sections += _result_sections(folder, read_records(folder, progress=seen), keys)
     sections += [_failure_section(found.failures)] if found.failures else []
     plan = Section("Plan", [Listing((folder / PLAN).read_text(), PLAN)])
     total = found.total

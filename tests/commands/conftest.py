@@ -88,7 +88,7 @@ def _call(*arguments, drawn=False):
 @pytest.fixture(autouse=True)
 def without_progress(monkeypatch):
     """No line of progress in this process, however slow the machine is."""
-    monkeypatch.setattr("fishr.commands.shared._LINE", float("inf"))
+    monkeypatch.setattr("fishr.commands.progress._LINE", float("inf"))
 
 
 @pytest.fixture

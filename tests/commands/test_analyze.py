@@ -350,7 +350,7 @@ def test_the_whole_network(forked, cli, home, made):
 
 def test_a_long_analysis_is_announced_and_shows_where_it_is(call, runs, monkeypatch):
     monkeypatch.setattr("fishr.analysis.report.expected_seconds", lambda *arguments: 200.0)
-    monkeypatch.setattr("fishr.commands.shared._LINE", 0.0)
+    monkeypatch.setattr("fishr.commands.progress._LINE", 0.0)
     said = call("analyze", "mine", "--samples", "20", "--network")
     assert said.code == 0, said.err
     begun, announced, *lines = said.err.splitlines()

@@ -285,7 +285,7 @@ class Terminal(io.StringIO):
 
 def test_a_terminal_shows_bars(archive, pacs, monkeypatch):
     """What is worked on, and how far it is; elsewhere nothing is shown."""
-    monkeypatch.setattr("fishr.commands.shared._DELAY", 0.0)
+    monkeypatch.setattr("fishr.commands.progress._DELAY", 0.0)
     shown = Terminal()
     for arguments in (["verify", "PACS"], ["download", "PACS", "--data-dir", "other", "--archive", str(archive)]):
         with redirect_stderr(shown), pytest.raises(SystemExit):

@@ -22,6 +22,10 @@ def accuracy(test, draw, trial, algorithm):
 
 @pytest.fixture
 def sweep(home):
+    return make_sweep(home)
+
+
+def make_sweep(home):
     """Twelve finished jobs of ERM, eleven of Fishr, one that failed, and twelve of CORAL that have not begun."""
     plan = Plan(("ColoredMNIST",), ("ERM", "Fishr", "CORAL"), draws=2, trials=2, settings=Settings())
     folder = home / "sweep"

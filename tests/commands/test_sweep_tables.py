@@ -30,8 +30,8 @@ class Terminal(StringIO):
 @pytest.fixture
 def at_once(monkeypatch):
     """Progress without waiting, in place of some seconds."""
-    monkeypatch.setattr("fishr.commands.shared._DELAY", 0.0)
-    monkeypatch.setattr("fishr.commands.shared._LINE", 0.0)
+    monkeypatch.setattr("fishr.commands.progress._DELAY", 0.0)
+    monkeypatch.setattr("fishr.commands.progress._LINE", 0.0)
 
 
 WRONG = [

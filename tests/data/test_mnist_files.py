@@ -182,8 +182,10 @@ def test_the_second_mirror_serves_if_the_first_fails(tmp_path: Path, stand_in, m
 
 
 def test_four_files_arrive_whole_in_torchvisions_layout(tmp_path: Path, stand_in):
-    paths = download_mnist(tmp_path / "new")
+    seen = dict[str, tuple[int, int | None]]()
+    paths = download_mnist(tmp_path / "new", progress=lambda name, done, total: seen.update({name: (done, total)}))
     assert [path.name for path in paths] == list(CONTENT)
+    assert {name: done for name, (done, _) in seen.items()} == {name: len(c) for name, c in CONTENT.items()}
     for path in paths:
         assert path.parent == tmp_path / "new" / "MNIST" / "raw"
         assert path.read_bytes() == CONTENT[path.name]

@@ -98,7 +98,7 @@ def write_activations(
     layer: Mapping[str, Any],
     sections: Sequence[Section],
     compute: Callable[[int, int, int], Mapping[str, Array]],
-    progress: Callable[[int], object] = lambda rows: None,
+    progress: Callable[[int, int], object] = lambda done, total: None,
 ) -> bool:
     """Write an activation cache in parts and return True; return False if it exists already. A killed run resumes."""
     # `compute` maps (domain, start, stop) to activations [n, *shape], labels [n] and ids [n] of these rows.

@@ -1,5 +1,6 @@
 """Describe what a file of ours holds, and verify every byte of it."""
 
+from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -75,8 +76,12 @@ def describe(path: Path) -> Description:
         return Description(header, key, provenance, sections, elements, path.stat().st_size)
 
 
-def verify(path: Path) -> tuple[str, ...]:
+def verify(path: Path, progress: Callable[[str, int, int], object] = lambda what, done, total: None) -> tuple[str, ...]:
     """Read every byte of a file, a few MiB at a time, compare it with its hash, and check the values.
+
+    Args:
+        path: The file.
+        progress: Called with "bytes", then "values", the parts of the file that are checked, and all.
 
     Returns:
         A line for each data set that is damaged.
@@ -86,19 +91,27 @@ def verify(path: Path) -> tuple[str, ...]:
             gradients or labels are impossible.
     """
     with opened(path, None) as file:
-        kind = header_of(file).kind
-        problems = tuple(problem for dataset in _datasets(file) if (problem := _problem(dataset)))
+        kind, datasets, done = header_of(file).kind, _datasets(file), 0
+        total = sum(len(_parts(dataset)) for dataset in datasets)
+
+        def read() -> None:
+            nonlocal done
+            done += 1
+            progress("bytes", done, total)
+
+        problems = tuple(problem for dataset in datasets if (problem := _problem(dataset, read)))
     if not problems and kind in SECTIONED:
-        _check_values(path, kind)
+        _check_values(path, kind, progress)
     return problems
 
 
-def _check_values(path: Path, kind: str) -> None:
+def _check_values(path: Path, kind: str, progress: Callable[[str, int, int], object]) -> None:
     """Check labels, shapes and floats as readers of the file do."""
     if kind == "fishr-images":
         images = open_images(path)
         for index in range(len(images.sections)):
             images.domain(index)
+            progress("values", index + 1, len(images.sections))
         return
     openers = {
         "fishr-features": open_features,
@@ -108,10 +121,13 @@ def _check_values(path: Path, kind: str) -> None:
     cache = openers[kind](path)
     if isinstance(cache, GradientCache):
         cache.moments()
+    parts = list[tuple[int, int, int]]()
     for index, section in enumerate(cache.sections):
         rows = rows_a_part(cache.domain(index, stop=1))
-        for start in range(0, section.rows, rows):
-            cache.domain(index, start, start + rows)
+        parts += [(index, start, start + rows) for start in range(0, section.rows, rows)]
+    for done, part in enumerate(parts, 1):
+        cache.domain(*part)
+        progress("values", done, len(parts))
 
 
 def _datasets(group: h5py.Group) -> list[h5py.Dataset]:
@@ -122,9 +138,9 @@ def _datasets(group: h5py.Group) -> list[h5py.Dataset]:
     return found
 
 
-def _problem(dataset: h5py.Dataset) -> str:
+def _problem(dataset: h5py.Dataset, read: Callable[[], object]) -> str:
     try:
-        if _hash(dataset) == attribute(dataset, HASH):
+        if _hash(dataset, read) == attribute(dataset, HASH):
             return ""
         return f"{dataset.name}: its bytes are not those that were written"
     except Damaged as error:
@@ -133,9 +149,15 @@ def _problem(dataset: h5py.Dataset) -> str:
         return f"{dataset.name}: {reason(error)}"
 
 
-def _hash(dataset: h5py.Dataset) -> str:
-    digest, count = sha256(), len(dataset) if dataset.ndim else 1
-    rows = max(1, _BYTES * count // max(1, dataset.nbytes))
-    for start in range(0, count, rows):
-        digest.update(np.ascontiguousarray(read_rows(dataset, start, start + rows)).data)
+def _parts(dataset: h5py.Dataset) -> range:
+    """Return the first row of each part of a data set that is read at once."""
+    count = len(dataset) if dataset.ndim else 1
+    return range(0, count, max(1, _BYTES * count // max(1, dataset.nbytes)))
+
+
+def _hash(dataset: h5py.Dataset, read: Callable[[], object]) -> str:
+    digest, parts = sha256(), _parts(dataset)
+    for start in parts:
+        digest.update(np.ascontiguousarray(read_rows(dataset, start, start + parts.step)).data)
+        read()
     return digest.hexdigest()

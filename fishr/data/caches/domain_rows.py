@@ -63,7 +63,7 @@ def write_domains(
     compute: Callable[[int, int, int], Mapping[str, Any]],
     columns: tuple[str, ...],
     part_rows: int,
-    progress: Callable[[int], object] = lambda rows: None,
+    progress: Callable[[int, int], object] = lambda done, total: None,
     summary: Callable[[Iterator[Tree]], Mapping[str, Any]] | None = None,
     more: Mapping[str, Any] | None = None,
 ) -> bool:
@@ -84,11 +84,12 @@ def write_domains(
                 check_fit(path, read_element(file, "provenance"), provenance)
             parts.remove()
             return False
-        done = set(parts.done)
+        done, passed, total = set(parts.done), 0, sum(section.rows for section in sections)
         for number, (domain, start, stop) in enumerate(blocks):
             if number not in done:
                 parts.write(number, {"settings": json.dumps(settings), "rows": compute(domain, start, stop)})
-            progress(stop - start)
+            passed += stop - start
+            progress(passed, total)
 
         def rows(domain: int) -> Iterator[Tree]:
             numbers = (number for number, (of, _, _) in enumerate(blocks) if of == domain)

@@ -82,7 +82,7 @@ def write_features(
     sections: Sequence[Section],
     compute: Callable[[int, int, int], Mapping[str, Array]],
     part_rows: int,
-    progress: Callable[[int], object] = lambda rows: None,
+    progress: Callable[[int, int], object] = lambda done, total: None,
 ) -> bool:
     """Write a feature cache in parts and return True; return False if it exists already. A killed run resumes."""
     # `compute` maps (domain, start, stop) to features [n, F], labels [n], logits [n, C] and ids [n] of these rows.
@@ -96,7 +96,7 @@ def write_features(
 
 
 def merge_features(
-    paths: Sequence[Path], out: Path, progress: Callable[[int], object] = lambda rows: None
+    paths: Sequence[Path], out: Path, progress: Callable[[int, int], object] = lambda done, total: None
 ) -> FeatureCache:
     """Merge the domains of several files that one featurizer made of the same data, with the key of one whole file.
 

@@ -92,7 +92,7 @@ def write_images(
     paths: Sequence[tuple[str, ...]],
     labels: Sequence[Array],
     compute: Callable[[int, int, int], Array],
-    progress: Callable[[int], object] = lambda rows: None,
+    progress: Callable[[int, int], object] = lambda done, total: None,
 ) -> bool:
     """Write an image cache in parts and return True; return False if it exists already. A killed run resumes."""
     # `compute` maps (domain, start, stop) to images [n, size, size, 3] uint8.

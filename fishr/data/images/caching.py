@@ -30,7 +30,7 @@ def cache_images(
     out: Path,
     preprocessing: Preprocessing,
     workers: int,
-    progress: Callable[[int], object] = lambda images: None,
+    progress: Callable[[int, int], object] = lambda done, total: None,
     data_dir: Path | None = None,
 ) -> bool:
     """Write all images of a folder or list into one file, resized; a killed run resumes where it stopped.
@@ -39,7 +39,7 @@ def cache_images(
         source: A folder of ENVIRONMENT/CLASS/IMAGE, or a .csv, .json or .jsonl as :class:`ImageList` reads it; or a
             data set of images, such as an ``ImageList`` with columns of its own or ``HuggingFaceImages``.
         preprocessing: Size and interpolation of the images; they are kept unnormalized.
-        progress: Called with the number of images of each part that is written.
+        progress: Called with the number of images written, and of all.
         data_dir: Data folder of a data set.
 
     Returns:

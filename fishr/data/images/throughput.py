@@ -2,7 +2,7 @@
 
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from math import ceil
 from pathlib import Path
 from statistics import quantiles
@@ -66,18 +66,25 @@ def ways_of(
     return ways
 
 
-def measure(ways: Mapping[Way, tuple[Domain, ...]], batch: int, rounds: int) -> tuple[Speed, ...]:
-    """Measure each way in turns, A B C A B C …, with batches read ahead as in training."""
+def measure(
+    ways: Mapping[Way, tuple[Domain, ...]],
+    batch: int,
+    rounds: int,
+    progress: Callable[[int], object] = lambda turns: None,
+) -> tuple[Speed, ...]:
+    """Measure each way in turns, A B C A B C …, after one to begin with, with batches read ahead as in training."""
     counts = dict[Way, int]()
     for way, domains in ways.items():
         seconds = [_turn(domains, batch, 1, seed=0) for _ in range(2)][1]
         # At least as many as are read ahead, so that a turn is more than its start.
         counts[way] = min(_MOST_BATCHES, max(AHEAD, ceil(_TURN_SECONDS / seconds)))
+        progress(1)
     found: dict[Way, list[float]] = {way: [] for way in ways}
     for number in range(rounds):
         for way, domains in ways.items():
             images = counts[way] * batch * len(domains)
             found[way].append(images / _turn(domains, batch, counts[way], seed=number))
+            progress(1)
     return tuple(Speed(way, tuple(values)) for way, values in found.items())
 
 

@@ -84,12 +84,13 @@ class _Run:
     settings: Mapping[str, Any]
 
 
-def read_records(*folders: Path, progress: Callable[[int], object] = lambda jobs: None) -> Records:
+def read_records(*folders: Path, progress: Callable[[int, int], object] = lambda done, total: None) -> Records:
     """Return the records of one sweep, unfinished runs too, from folders of DomainBed or of this package."""
     runs = dict[JobKey, _Run]()
-    for path in (path for folder in folders for path in _result_files(folder)):
+    paths = [path for folder in folders for path in _result_files(folder)]
+    for done, path in enumerate(paths, 1):
         run = _read_run(path)
-        progress(1)
+        progress(done, len(paths))
         if not run.records:
             continue
         key = run.records[0].key

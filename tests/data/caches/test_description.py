@@ -35,7 +35,10 @@ def test_a_file_is_described_without_its_arrays(file):
 def test_a_whole_file_has_no_problem(file, monkeypatch):
     assert verify(file) == ()
     monkeypatch.setattr("fishr.data.caches.description._BYTES", 100)
-    assert verify(file) == ()
+    calls = list[tuple[str, int, int]]()
+    assert verify(file, lambda *call: calls.append(call)) == ()
+    assert calls == [("bytes", done, len(calls)) for done in range(1, len(calls) + 1)]
+    assert len(calls) > len(describe(file).elements)
 
 
 @pytest.mark.parametrize("name", ["array", "half", "indices"])

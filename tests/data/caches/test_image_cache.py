@@ -123,7 +123,7 @@ features.PART_BYTES = 1
 from test_image_cache import write
 from pathlib import Path
 told = []
-write(Path({str(path)!r}), progress=lambda n: told.append(n) or len(told) < 2 or os.kill(os.getpid(), 9))
+write(Path({str(path)!r}), progress=lambda *n: told.append(n) or len(told) < 2 or os.kill(os.getpid(), 9))
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, timeout=120, check=False)
     assert done.returncode == -signal.SIGKILL, done.stderr

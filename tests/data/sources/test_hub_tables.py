@@ -4,11 +4,14 @@ import hashlib
 import json
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from io import StringIO
 from pathlib import Path
 from threading import Thread
+from typing import Any
 
 import huggingface_hub
 import pytest
+from tqdm import tqdm
 
 from fishr.data.sources.hub_tables import download_table
 from fishr.errors import InputError, RunFailed
@@ -88,6 +91,19 @@ def test_a_failed_download_leaves_no_data_set_and_resumes(hub, tmp_path: Path, m
     assert not (tmp_path / "huggingface" / "zoo" / "animals").exists()
     monkeypatch.setattr(hub, "broken", "")
     assert download_table("zoo/animals", tmp_path)[1]
+
+
+def test_the_bars_of_the_client_are_those_that_are_given(hub, tmp_path: Path):
+    made = list[Any]()
+
+    class Bars(tqdm):
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            super().__init__(*arguments, **options | {"disable": False, "file": StringIO()})
+            made.append(self)
+
+    download_table("zoo/animals", tmp_path, Bars)
+    # Of files; newer clients count bytes as well.
+    assert any((bar.n, bar.total) == (len(FILES), len(FILES)) for bar in made)
 
 
 @pytest.mark.parametrize("name", ["animals", "zoo/", "../animals", "zoo/../x", "https://host/zoo/animals", ""])
