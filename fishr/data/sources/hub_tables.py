@@ -14,10 +14,8 @@ if TYPE_CHECKING:
 
 
 def download_table(name: str, data_dir: Path, bars: "type[tqdm[Any]] | None" = None) -> tuple[Path, bool]:
-    """Return ``data_dir/huggingface/OWNER/NAME`` of a hub data set, and whether it was downloaded now or kept.
-
-    ``bars`` are those that the hub's client draws; None: its own.
-    """
+    """Return ``data_dir/huggingface/OWNER/NAME`` of a hub data set, and whether it was downloaded now or kept."""
+    # The hub's client draws the bars; None: its own.
     # The hub's own settings hold, such as the token of a gated data set and HF_ENDPOINT of a mirror.
     if not is_hub_name(name):
         raise InputError(f"hf:{name}: no name of a hub data set, expected hf:OWNER/NAME, such as hf:flwrlabs/pacs")
