@@ -202,7 +202,7 @@ def writing(out: Path, style: str) -> Generator[Callable[[int, int], object]]:
     from fishr.files import json_text
 
     existed = out.exists()
-    with parts_bar("row", f"{out}: interrupted; the same command resumes it") as progress:
+    with parts_bar("row", f"{out}: interrupted; the same command resumes it", many=True) as progress:
         yield partial(progress, "")
     description = describe(out)
     if style == "json":

@@ -116,14 +116,14 @@ def download(name: str, data_dir: Path, archives: tuple[Path, ...], duplicates: 
     if MIRROR in found.origin:
         if archives or duplicates:
             raise InputError(f"{name}: --archive and --duplicates are for data sets of images; {found.by_hand} instead")
-        with parts_bar("B", f"{name}: interrupted; the same command resumes the download") as progress:
+        with parts_bar("B", f"{name}: interrupted; the same command resumes the download", many=True) as progress:
             paths = download_mnist(data_dir, _note, progress)
         for path in paths:
             click.echo(path)
         return
     if found.folder is None:
         raise InputError(f"{found.kind}: there is nothing to download; it needs {found.needs}")
-    with parts_bar("B", f"{name}: interrupted; the same command resumes the download") as progress:
+    with parts_bar("B", f"{name}: interrupted; the same command resumes the download", many=True) as progress:
         installed = install(IMAGE_SETS[found.kind], data_dir, archives, duplicates, progress=progress, report=_note)
     for path, digest in installed.sums:
         click.echo(f"{digest}  {path}")

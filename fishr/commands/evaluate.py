@@ -64,7 +64,7 @@ def evaluate(
     if out is not None:
         check_new_file(out)
     on, bootstrap = list(dict.fromkeys(_source(one, data_dir) for one in sources)), Bootstrap(resamples, seed)
-    with parts_bar("sample", f"{run}: interrupted; nothing was written") as progress:
+    with parts_bar("sample", f"{run}: interrupted; nothing was written", many=True) as progress:
         step, results = score_run(
             load_run(run, plugins),
             run,

@@ -83,10 +83,10 @@ def steps_shown(interrupted: str, total: int, unit: str = "quantity") -> "Genera
 
 
 @contextmanager
-def parts_bar(unit: str, interrupted: str) -> "Generator[Progress]":
+def parts_bar(unit: str, interrupted: str, *, many: bool = False) -> "Generator[Progress]":
     """Show a bar for each part of the work in turn: a function of its name, what is done of it, and all."""
     current = ""
-    with progress_bar(interrupted, unit=unit, unit_scale=unit == "B") as bar:
+    with progress_bar(interrupted, unit=unit, unit_scale=many) as bar:
 
         def update(what: str, done: int, total: int | None) -> None:
             nonlocal current

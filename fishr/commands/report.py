@@ -64,7 +64,7 @@ def report(
     def known(folder: Path, experiment: "Experiment") -> "RunData | None":
         if no_data:
             return None
-        with parts_bar("sample", f"{folder}: interrupted; nothing was written") as progress:
+        with parts_bar("sample", f"{folder}: interrupted; nothing was written", many=True) as progress:
             return load_run_data(folder, experiment, data_dir, device, partial(progress, ""))
 
     subjects = [subject] if second is None else [subject, second]

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fishr.commands import main, shared
+from fishr.commands import main, progress
 from fishr.data.caches import load_tree, open_features, open_gradients
 from fishr.data.caches.hdf5 import save_tree, sole_writer
 
@@ -214,7 +214,7 @@ def test_a_bar_on_a_terminal(home, monkeypatch, capfd):
     master, slave = pty.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 140, 0, 0))
     # A bar appears after two seconds, which the command may not take.
-    monkeypatch.setattr(shared, "_DELAY", 0.0)
+    monkeypatch.setattr(progress, "_DELAY", 0.0)
     with os.fdopen(slave, "w") as terminal, monkeypatch.context() as patch:
         patch.setattr(sys, "stderr", terminal)
         with pytest.raises(SystemExit) as done:
