@@ -290,3 +290,20 @@ def test_draws_depend_on_the_seed_of_the_step_and_the_name_alone() -> None:
     assert len({tuple(draws(seed, name)) for seed in (3, 4, 34) for name in ("mine", "4 mine", "yours")}) == 9
     with pytest.raises(InputError, match=r"generator: got an observation without a seed.*observe\(\.\.\., seed=step\)"):
         observe(nn.Identity(), linear(), batch()).generator("mine")
+
+
+def test_samples_of_weight_0_are_in_no_mean_and_no_moments() -> None:
+    head, features, labels = (
+        nn.Linear(3, 2).double(),
+        torch.randn(6, 3, dtype=FLOAT64),
+        torch.tensor([0, 1, 1, 0, 0, 1]),
+    )
+    # Domains of one and three samples.
+    weights, fewer = torch.tensor([2.0, 0.0, 4 / 3, 4 / 3, 4 / 3, 0.0], dtype=FLOAT64), [0, 2, 3, 4]
+    seen = Observation(nn.Identity(), head, DomainBatch(features, labels, (2, 4)), weights=weights)
+    expected = observe(nn.Identity(), head, DomainBatch(features[fewer], labels[fewer], (1, 3)))
+    assert_close(seen.domain_losses, expected.domain_losses, **EXACT)
+    assert_close(seen.moments.variance, expected.moments.variance, **EXACT)
+    other = Observation(nn.Identity(), nn.Sequential(head), seen.batch, weights=weights)
+    with pytest.raises(InputError, match="weights of samples"):
+        _ = other.moments

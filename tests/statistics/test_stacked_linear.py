@@ -35,6 +35,15 @@ def test_moments_and_gradients_are_those_of_torch_func() -> None:
     assert_close(found[0][3], found[1][3])
 
 
+def test_samples_of_weight_0_change_nothing() -> None:
+    head, (features, labels) = network(0), samples()
+    # Two domains of one and three samples, and of three and one that fill them.
+    weights, fewer = torch.tensor([2.0, 0.0, 4 / 3, 4 / 3, 4 / 3, 0.0], dtype=torch.float64), [0, 2, 3, 4]
+    moments = stacked_linear_moments(head, features, labels, SIZES, CrossEntropy(), weights)
+    expected = stacked_linear_moments(head, features[fewer], labels[fewer], (1, 3), CrossEntropy())
+    assert_close((moments.mean, moments.variance), (expected.mean, expected.variance))
+
+
 @pytest.mark.parametrize("last", [nn.BatchNorm1d(3), nn.Softmax(dim=0), nn.Linear(3, 3).requires_grad_(False)])
 def test_other_layers_are_no_stack(last: nn.Module) -> None:
     assert is_linear_stack(network(0))
