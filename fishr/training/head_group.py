@@ -54,7 +54,7 @@ class HeadGroup:
     def __init__(self) -> None:
         self._heads = dict[int, Member]()
         self._programs = dict[tuple[bool, ...], Program | None]()  # None: these weights are those of no program
-        self._stack: Stack | None = None
+        self._stacks = dict[tuple[bool, ...], Stack]()  # of the last step, likewise by the weights that are 0
         self._scores_alone = False
 
     def functions(self, run: int) -> StepFunctions:
@@ -77,7 +77,7 @@ class HeadGroup:
     def leave(self, run: int) -> None:
         """Forget a run that has ended."""
         self._heads.pop(run, None)
-        self._stack = None
+        self._stacks.clear()
 
     def _advance(self, run: int, *given: Any) -> tuple[TrainingState, StepRecord]:
         """See ``advance``."""
@@ -85,7 +85,8 @@ class HeadGroup:
         if head is None:
             return advance(*given)
         if head.state.parameters is not state.parameters:
-            head.made = self._stack = None
+            head.made = None
+            self._stacks.clear()
         if head.made is None:
             head.state = state
             self._compute(head)
@@ -117,23 +118,27 @@ class HeadGroup:
         program = self._programs[zero]
         if program is None:
             return
-        if self._stack is None or self._stack.heads != heads or self._stack.step != head.state.step:
-            self._stack = Stack.of(heads)
-        batch = self._batch(self._stack.samples)
+        stack = self._stacks.get(zero)
+        if stack is None or stack.heads != heads or stack.step != head.state.step:
+            stack = Stack.of(heads)
+        batch = self._batch(stack.samples)
         generators = [head.generator.get_state() for head in heads]
         try:
-            gradients = self._gradients(program, batch, self._stack)
+            gradients = self._gradients(program, batch, stack)
         # An objective that draws, that trains its own parameters or that a person wrote: each head alone can do it.
         except Exception as error:
             self._programs[zero] = None
             self._say("the steps", error)
             return
-        for other, made in zip(heads, self._step(gradients, self._stack, generators), strict=True):
-            other.made = made
+        self._stacks = {key: one for key, one in self._stacks.items() if one.step >= stack.step}
+        self._stacks[zero], made = self._step(gradients, stack, generators)
+        for other, own in zip(heads, made, strict=True):
+            other.made = own
 
     def _as_far(self, head: Member) -> tuple[tuple[Member, ...], tuple[bool, ...]]:
         """Return all that one program can compute with a head, and which of its weights are 0."""
-        stack, zero = self._stack, head.zero()
+        zero = head.zero()
+        stack = self._stacks.get(zero)
         # Heads that made the last step together have states that differ in tensors alone.
         last = stack.heads if stack is not None and stack.step == head.state.step else ()
         if head in last and all(other.made is None and other.zero() == zero for other in last):
@@ -157,11 +162,11 @@ class HeadGroup:
 
     def _step(
         self, gradients: Gradients, stack: Stack, generators: Sequence[Tensor]
-    ) -> list[tuple[TrainingState, StepRecord] | NotFinite]:
-        """Return the state after the step of each head, without its average, and its record; or its failure."""
+    ) -> tuple[Stack, list[tuple[TrainingState, StepRecord] | NotFinite]]:
+        """Return all heads after the step; and of each its state, without its average, and record, or its failure."""
         heads = stack.heads
         made = updated(heads, gradients, stack)
-        self._stack = Stack(heads, stack.step + 1, made.weights, made.moments, gradients.penalty, stack.samples)
+        following = Stack(heads, stack.step + 1, made.weights, made.moments, gradients.penalty, stack.samples)
         own_weights, own_moments = weights_of_heads(made.weights), moments_of_heads(made.moments, len(heads))
         own_penalty = of_heads(gradients.penalty, len(heads))
         found = list[tuple[TrainingState, StepRecord] | NotFinite]()
@@ -175,7 +180,7 @@ class HeadGroup:
             memory = OptimizerState(made.steps[h], own_moments[h])
             after = TrainingState(stack.step + 1, own_weights[h], {}, memory, own_penalty[h], generators[h])
             found.append((after, record))
-        return found
+        return following, found
 
     def _batch(self, samples: Samples) -> Batch:
         """Return a batch of each head, transformed and with dropout; the generators advance."""
