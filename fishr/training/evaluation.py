@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from attrs import asdict, evolve, frozen
-from torch import Tensor
+from torch import Tensor, nn
 
 from fishr.data.domains import Domain, Domains, Split
 from fishr.data.reading import chunks
@@ -15,7 +15,7 @@ from fishr.losses import accuracy_name, per_sample_losses, shares_correct
 from fishr.ranks import ALONE, Ranks, add_over_ranks
 from fishr.tensor_trees import require_tree
 from fishr.training.checkpoints import load
-from fishr.training.compute import FourierConvolutions, resolve_device
+from fishr.training.compute import IMAGES, FourierConvolutions, resolve_device
 from fishr.training.experiment import Experiment
 from fishr.training.model import Model, build_model, evaluating, place
 from fishr.training.run_folder import CONFIGURATION, checkpoint_of
@@ -146,7 +146,7 @@ def score_domain(
         if last:
             inputs = inputs.contiguous(memory_format=torch.channels_last)
         with experiment.compute.products(), experiment.compute.autocast(device), FourierConvolutions():
-            features = model.featurizer(inputs)
+            features = _features(model.featurizer, inputs)
         logits = model.head(features.to(weights))
         see(logits)
         losses = per_sample_losses(experiment.loss, logits, labels)
@@ -155,6 +155,14 @@ def score_domain(
     mean = add_over_ranks(total, ranks).cpu() / samples
     named = None if name == "accuracy" else name
     return DomainScore(domain.name, split, float(mean[0]), float(mean[1]), samples, domain.environment, named)
+
+
+def _features(featurizer: nn.Module, inputs: Tensor) -> Tensor:
+    """Return features, on a CPU of few images at a time where the featurizer convolves them."""
+    few = inputs.device.type == "cpu" and inputs.ndim == 4 and len(inputs) >= 2 * IMAGES
+    if not few or not any(isinstance(module, nn.Conv2d) for module in featurizer.modules()):
+        return featurizer(inputs)
+    return torch.cat([*map(featurizer, inputs.tensor_split(len(inputs) // IMAGES))])
 
 
 def score_checkpoint(
