@@ -29,7 +29,6 @@ from fishr.statistics.moments import (
     resolve_route,
 )
 from fishr.statistics.pure_forward import check_features, checked_rows, twin
-from fishr.statistics.stacked_linear import is_linear_stack, stacked_linear_moments
 from fishr.statistics.twice_differentiable import double_backward_kernels
 from fishr.tensor_trees import copies, each_tensor
 from fishr.types import HEAD, DomainBatch, GradientMoments, Layout, chained
@@ -191,9 +190,13 @@ class Observation(ObservedSamples):
             with torch.autocast(self.features.device.type, enabled=False):
                 bias = has_bias(self.head)
                 return linear_moments(self.deltas, self.features, self.sizes, bias, self.weights)
-        if self.layers == HEAD and under_vmap() and is_linear_stack(self.head):
-            given = self.features, self.labels, self.sizes, self.loss, self.weights
-            return stacked_linear_moments(self.head, *given)
+        if self.layers == HEAD and under_vmap():
+            # Here, because groups of heads alone need it.
+            from fishr.statistics.stacked_linear import is_linear_stack, stacked_linear_moments
+
+            if is_linear_stack(self.head):
+                given = self.features, self.labels, self.sizes, self.loss, self.weights
+                return stacked_linear_moments(self.head, *given)
         if self.weights is not None:
             raise InputError("moments: got weights of samples, expected a linear head; leave them out")
         if (shared := self._shared_moments()) is not None:
