@@ -34,4 +34,11 @@ class Samples:
         factors = [n / (n - 1) if unbiased else 1.0 for n in self.totals]
         alpha = [gain * factor / n for factor, n in zip(factors, self.totals, strict=True)]
         beta = [factor**0.5 / n for factor, n in zip(factors, self.totals, strict=True)]
-        return like.new_tensor(alpha)[:, None, None], like.new_tensor(beta)[:, None, None]
+        return _column(alpha, like), _column(beta, like)
+
+
+def _column(values: list[float], like: Tensor) -> Tensor:
+    """Return [K, 1, 1]; equal values are filled in, because a copy from the host makes a GPU wait."""
+    if len(set(values)) == 1:
+        return like.new_full((len(values), 1, 1), values[0])
+    return like.new_tensor(values)[:, None, None]

@@ -207,15 +207,17 @@ def _fused_adam(
     moments: Moments,
     counts: list[int],
 ) -> None:
-    # The kernel reads the counts where the weights are.
-    steps = torch.tensor(counts, dtype=torch.float32, device=weights[0].device) if weights else torch.empty(0)
+    # The kernel reads the counts where the weights are. Equal ones are filled in, because a copy makes a GPU wait.
+    where = weights[0].device if weights else None
+    same = len(set(counts)) == 1
+    steps = torch.full((len(counts),), float(counts[0]), device=where) if same else torch.tensor(counts, device=where)
     adam(
         weights,
         given,
         moments["first"],
         moments["second"],
         [],
-        [*steps.unbind()],
+        [*steps.float().unbind()],
         amsgrad=False,
         beta1=optimizer.betas[0],
         beta2=optimizer.betas[1],
