@@ -15,8 +15,8 @@ from fishr.statistics.merge import by_domain, equal_domains
 
 # Places up to which products over pairs of places take less time than gradients of single samples (on a CPU).
 FEW_PLACES = 8
-# Elements of the products of pairs that exist at a time.
-_ELEMENTS = 1 << 20
+# Elements of the products of pairs that exist at a time: few for a CPU's cache, many for few kernels.
+_ELEMENTS = {"cpu": 1 << 20, "cuda": 1 << 26}
 
 
 def outer_moments(deltas: Tensor, inputs: Tensor, sizes: tuple[int, ...]) -> tuple[Tensor, Tensor]:
@@ -96,7 +96,8 @@ class _Pairs:
 
     def samples(self, deltas: Tensor, inputs: Tensor) -> int:
         """Return how many samples are computed at a time."""
-        return max(1, _ELEMENTS // (len(self.first) * (deltas.shape[2] + inputs.shape[2])))
+        elements = _ELEMENTS.get(deltas.device.type, _ELEMENTS["cuda"])
+        return max(1, elements // (len(self.first) * (deltas.shape[2] + inputs.shape[2])))
 
 
 def _flat(rows: Tensor) -> Tensor:

@@ -159,7 +159,7 @@ def test_neither_chunk_boundaries_nor_ways_to_the_gradients_change_anything(
     monkeypatch.setattr(backpack_moments, "_CHANNELS", 3)
     monkeypatch.setattr(backpack_moments, "FEW_PLACES", few)
     monkeypatch.setitem(layer_gradients._MANY_PLACES, "cpu", 20)
-    monkeypatch.setattr(outer_moments, "_ELEMENTS", elements)
+    monkeypatch.setitem(outer_moments._ELEMENTS, "cpu", elements)
     monkeypatch.setattr(functional_moments, "_CHUNK", elements)
     for route in ROUTES:
         found = gradient_moments(net, inputs, labels, sizes, route=route)

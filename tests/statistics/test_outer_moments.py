@@ -29,7 +29,7 @@ def by_sample(deltas: Tensor, inputs: Tensor) -> tuple[Tensor, Tensor]:
 def test_moments_and_gradients_are_those_of_single_samples(
     places: int, elements: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(outer_moments, "_ELEMENTS", elements)
+    monkeypatch.setitem(outer_moments._ELEMENTS, "cpu", elements)
     given = factors(places)
     found, expected = outer_moments.outer_moments(*given, SIZES), by_sample(*given)
     assert_close(found, expected, **EXACT)
@@ -48,7 +48,7 @@ def test_second_derivatives_are_there() -> None:
 
 
 def test_memory_does_not_grow_by_samples_times_parameters(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(outer_moments, "_ELEMENTS", 1)
+    monkeypatch.setitem(outer_moments._ELEMENTS, "cpu", 1)
 
     def step(samples: int) -> None:
         deltas, inputs = torch.randn(samples, 2, 50, requires_grad=True), torch.randn(samples, 2, 40)
