@@ -35,7 +35,8 @@ def _jitter(values: Tensor, drawn: DrawnAugmentation) -> tuple[float, float]:
     scale, offset, planes = 1.0, 0.0, values.unbind()
     for kind, factor in drawn.jitters:
         if kind == "hue":
-            _turn(planes, *_thirds(factor))
+            thirds, rest = _thirds(factor)
+            _turn([*planes[-thirds:], *planes[:-thirds]], rest, planes)
             continue
         if kind == "brightness":
             offset *= factor
@@ -57,38 +58,31 @@ def _jitter(values: Tensor, drawn: DrawnAugmentation) -> tuple[float, float]:
 def jitter_together(images: Tensor, augmentations: Sequence[DrawnAugmentation]) -> Tensor:
     """Jitter the colors of uint8 images, at least one, with few kernels; return float32 from 0 to 255."""
     # Brightness, contrast and saturation are three rounds of one blend of the whole batch; the hue turns before the
-    # round given by the image's order. So each image has four changes instead of four of each. Images of one order are
-    # adjacent, so that hues turn in few runs.
-    order = sorted(range(len(augmentations)), key=lambda row: _order(augmentations[row]))
-    place, augmentations = torch.tensor(order, device=images.device), [augmentations[row] for row in order]
+    # round given by the image's order. So each image has four changes instead of four of each. Images whose hue turns
+    # before the same round are adjacent.
+    turning = [[name for name, _ in drawn.jitters].index("hue") for drawn in augmentations]
+    order = sorted(range(len(augmentations)), key=turning.__getitem__)
+    device, augmentations = images.device, [augmentations[row] for row in order]
+    place = torch.tensor(order, device=device)
+    thirds, turns = zip(*(_thirds(dict(drawn.jitters)["hue"]) for drawn in augmentations), strict=True)
+    sources = (torch.arange(3) - torch.tensor(thirds)[:, None]).remainder(3).view(-1, 3, 1, 1).to(device)
+    rest = torch.tensor(turns, device=device).view(-1, 1, 1)
     values = images.index_select(0, place).to(torch.float32, memory_format=torch.contiguous_format)
-    turns = torch.tensor(
-        [_thirds(dict(drawn.jitters)["hue"])[1] for drawn in augmentations], device=images.device
-    ).view(-1, 1, 1)
     blends = [[jitter for jitter in drawn.jitters if jitter[0] != "hue"] for drawn in augmentations]
-    rounds = list(zip(*blends, strict=True))
-    runs = _runs([_order(drawn)[1:3] for drawn in augmentations])
-    for number in range(len(rounds) + 1):
-        for start, stop, (position, thirds) in runs:
-            if position == number:
-                _turn(values[start:stop].unbind(1), thirds, turns[start:stop])
-        if number < len(rounds):
-            _blend(values, rounds[number])
-    gray = sum(drawn.gray for drawn in augmentations)
-    values[:gray] = _gray(values[:gray].split(1, 1))
+    start = 0
+    for number, jitters in enumerate([*zip(*blends, strict=True), None]):
+        stop = start + turning.count(number)
+        if stop > start:
+            part = values[start:stop]
+            turned = part.take_along_dim(sources[start:stop], 1)
+            _turn(turned.unbind(1), rest[start:stop], part.unbind(1))
+        if jitters is not None:
+            _blend(values, jitters)
+        start = stop
+    if gray := [row for row, drawn in enumerate(augmentations) if drawn.gray]:
+        rows = torch.tensor(gray, device=device)
+        values[rows] = _gray(values[rows].split(1, 1))
     return torch.empty_like(values).index_copy_(0, place, values)
-
-
-def _order(drawn: DrawnAugmentation) -> tuple[bool, int, int, tuple[str, ...]]:
-    """Sort key: gray images first, then the position of the hue and its thirds."""
-    names = tuple(name for name, _ in drawn.jitters)
-    return not drawn.gray, names.index("hue"), _thirds(dict(drawn.jitters)["hue"])[0], names
-
-
-def _runs(keys: Sequence[tuple[int, int]]) -> list[tuple[int, int, tuple[int, int]]]:
-    """Start and stop of each run of equal keys."""
-    starts = [row for row in range(len(keys)) if row == 0 or keys[row] != keys[row - 1]]
-    return [(start, stop, keys[start]) for start, stop in zip(starts, [*starts[1:], len(keys)], strict=True)]
 
 
 def _blend(values: Tensor, jitters: Sequence[tuple[str, float]]) -> None:
@@ -115,26 +109,26 @@ def _gray(planes: Sequence[Tensor], factor: float = 1.0) -> Tensor:
 
 
 def _thirds(hue: float) -> tuple[int, float]:
-    """Return a part of the circle as thirds, and the rest in sixths, from -1 to 1."""
+    """Return a turn as thirds of the circle, which move each channel to the next, and the rest in sixths, -1 to 1."""
     return round(3 * hue), 6 * hue - 2 * round(3 * hue)
 
 
-def _turn(planes: Sequence[Tensor], thirds: int, rest: float | Tensor) -> None:
-    """Change the hue in place, by a number of thirds and at most a sixth of the circle, the unit of ``rest``."""
-    # A third moves each channel to the next. Let l ≤ m ≤ h be the channels of a pixel in order. A turn by r sixths,
-    # from red toward green, makes of red: m + (2 − |r|) (red − m) + r (blue − green), but at least l and at most h.
-    red, green, blue = [*planes[-thirds:], *planes[:-thirds]]
+def _turn(planes: Sequence[Tensor], rest: float | Tensor, out: Sequence[Tensor]) -> None:
+    """Turn the hue of red, green and blue, already moved by thirds, by ``rest`` sixths; ``out`` may be the same."""
+    # Let l ≤ m ≤ h be the channels of a pixel in order. A turn by r from -1 to 1, from red toward green, makes of red:
+    # m + (2 − |r|) (red − m) + r (blue − green), but at least l and at most h.
+    red, green, blue = planes
     high, low = torch.maximum(red, green), torch.minimum(red, green)
     middle = torch.clamp(blue, low, high)
     torch.maximum(high, blue, out=high)
     torch.minimum(low, blue, out=low)
-    turned = list[Tensor]()
+    weight, turned = 2 - abs(rest), list[Tensor]()
     for before, own, after in ((blue, red, green), (red, green, blue), (green, blue, red)):
-        made = torch.lerp(middle, own, 2 - abs(rest))
+        made = torch.lerp(middle, own, weight)
         if isinstance(rest, Tensor):
             made.add_((before - after).mul_(rest))
         else:
             made.add_(before, alpha=rest).sub_(after, alpha=rest)
         turned.append(made)
-    for plane, made in zip(planes, turned, strict=True):
+    for plane, made in zip(out, turned, strict=True):
         torch.clamp(made, low, high, out=plane)
