@@ -14,7 +14,7 @@ from fishr.inference.trained_model import TrainedModel
 from fishr.losses import outputs_of
 from fishr.training.evaluation import DomainScore, score_of
 from fishr.training.explanation import run_outline
-from fishr.training.run_folder import AVERAGE, CONFIGURATION, METRICS, RESULT
+from fishr.training.run_folder import AVERAGE, CONFIGURATION, METRICS, RESULT, read_metrics
 
 
 def model_card(model: TrainedModel, run: Path, path: Path, form: str, weights: NamedWeights | None) -> str:
@@ -106,9 +106,8 @@ def _scores(run: Path, step: int) -> list[DomainScore]:
     """Return the scores of the weights after ``step`` updates, if they were evaluated."""
     found = list[Any]()
     if (run / METRICS).is_file():
-        for line in (run / METRICS).read_text().splitlines():
-            entry = json.loads(line) if '"scores"' in line else {}
-            if entry.get("step") == step:
+        for entry in read_metrics(run):
+            if entry["step"] == step and "scores" in entry:
                 found = entry["scores"]
     return [score_of(entry) for entry in found]
 

@@ -11,7 +11,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from fishr.errors import InputError
 from fishr.plots.style import color_of, heading, legend, line_of, literal, logarithmic, quiet, save, with_split
+from fishr.training.run_folder import METRICS, read_metrics
 
 FIGURE = "figure.png"
 
@@ -23,11 +25,14 @@ def save_run_figure(folder: Path) -> Path:
     domain. Training domains are dashed. A risk that is not the mean of the domains' risks is black.
 
     Raises:
+        InputError: the metrics are damaged.
         RunFailed: the figure could not be written.
     """
-    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    lines = read_metrics(folder)
     steps = [line for line in lines if "loss" in line]
     evaluations = [line for line in lines if "scores" in line]
+    if not evaluations:
+        raise InputError(f"{folder / METRICS}: got no evaluation of a finished run; put back the file, or train again")
     name = json.loads((folder / "result.json").read_text())["name"]
     averaged = "average" in tomllib.loads((folder / "config.toml").read_bytes().decode())
     # A domain has one color in all panels; penalties take the colors after the domains'.

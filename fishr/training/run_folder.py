@@ -92,6 +92,15 @@ def checkpoint_of(folder: Path) -> Path:
     )
 
 
+def read_metrics(folder: Path) -> list[dict[str, Any]]:
+    """Return the entries of a run's metrics without a last line that is not finished."""
+    path = folder / METRICS
+    try:
+        return [json.loads(line) for line in path.read_text().split("\n")[:-1]]
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path}: not what fishr wrote; put back the file, or train again") from error
+
+
 class LineFile:
     """A file of lines that grows at its end, cut to ``position`` bytes when it is opened."""
 

@@ -65,6 +65,8 @@ def _runs(home, finished):
     changed("code-checkpoint", lambda folder: torch.save(_Code(), folder / "checkpoint.pt"))
     changed("wider", lambda folder: _reshape(folder))
     changed("no-metrics", lambda folder: (folder / "metrics.jsonl").unlink())
+    changed("foreign-metrics", lambda folder: (folder / "metrics.jsonl").write_bytes(b"\xff{}\n"), unfinished=False)
+    changed("empty-metrics", lambda folder: (folder / "metrics.jsonl").write_bytes(b""), unfinished=False)
     changed("cut-metrics", lambda folder: (folder / "metrics.jsonl").write_bytes(b"{}\n"))
     changed("no-result", lambda folder: (folder / "result.json").write_text("[3]"), unfinished=False)
     changed("no-checkpoint", lambda folder: (folder / "checkpoint.pt").unlink(), unfinished=False)
@@ -142,6 +144,8 @@ REFUSED = {
     "resume, other weights": (["train", "--resume", "wider"], "head.weight: got"),
     "resume, no metrics": (["train", "--resume", "no-metrics"], "metrics.jsonl: has 0 bytes, expected at least"),
     "resume, metrics cut short": (["train", "--resume", "cut-metrics"], "metrics.jsonl: has 3 bytes"),
+    "finished, foreign metrics": (["train", "--resume", "foreign-metrics"], "metrics.jsonl: not what fishr wrote"),
+    "finished, empty metrics": (["train", "--resume", "empty-metrics"], "metrics.jsonl: got no evaluation of a fin"),
     "resume, foreign result": (["train", "--resume", "no-result"], "not a result that fishr wrote"),
     "resume, finished without weights": (
         ["train", "--resume", "no-checkpoint"],
