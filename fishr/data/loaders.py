@@ -34,7 +34,8 @@ def batches(loaders: Sequence[Iterable[Any]] | Mapping[str, Iterable[Any]]) -> I
     """
     given: Any = loaders
     if not isinstance(given, Mapping | Sequence) or not given:
-        raise InputError(f"batches: got {kind(given)}, expected a list or dict of loaders, one for each domain")
+        got = f"{kind(given)} of none" if isinstance(given, Mapping | Sequence) else kind(given)
+        raise InputError(f"batches: got {got}, expected a list or dict of loaders, one for each domain")
     named = dict(loaders) if isinstance(loaders, Mapping) else {str(k): loader for k, loader in enumerate(loaders)}
     return _joined(named)
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from fishr.observation import Observation, observe
 from fishr.penalties.combinators import Total, has_memory, weight_at
-from fishr.penalties.penalty import Penalty, problem_of
+from fishr.penalties.penalty import Penalty, check_penalty, problem_of
 from fishr.ranks import ALONE
 from fishr.types import DomainBatch, Problem
 
@@ -97,6 +97,7 @@ def explain(penalty: Penalty, step: int = 0, seen: Observation | None = None) ->
         ------  ------------------  --------------------------------  ------------  --------------------
         fishr   0                   deltas, features, domains, sizes  no            21
     """
+    check_penalty("explain", penalty)
     seen = seen or _example()
     problem = problem_of(seen)
     terms = penalty.terms if isinstance(penalty, Total) else {type(penalty).__name__: penalty}

@@ -171,6 +171,14 @@ LIBRARY = {
         lambda: next(fishr.batches(DataLoader(LABELS))),
         "batches: got a .*DataLoader, expected a list or dict of loaders, one for each domain",
     ),
+    "no loaders": (
+        lambda: next(fishr.batches([])),
+        r"batches: got a builtins\.list of none, expected a list or dict of loaders, one for each domain",
+    ),
+    "a function to explain": (
+        lambda: fishr.explain(lambda seen: seen.losses.mean()),
+        r"explain: got <function .*, expected a penalty \(with init and a call\); wrap a function in Stateless",
+    ),
     "a loader that has ended": (
         lambda: next(fishr.batches({"art": iter(()), "photo": [(INPUTS, LABELS)]})),
         "loader art: got no batch, expected at least one in every pass; give a DataLoader, not an iterator",

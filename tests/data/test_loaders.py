@@ -105,7 +105,7 @@ def pair(*shape: int) -> tuple[Tensor, Tensor]:
 @pytest.mark.parametrize(
     ("loaders", "message"),
     [
-        ([], "^batches: got a builtins.list, expected a list or dict of loaders"),
+        ([], "^batches: got a builtins.list of none, expected a list or dict of loaders"),
         (DataLoader(numbered(0, 3)), "^batches: got a .*DataLoader, expected a list or dict of loaders, one for each"),
         ({"art": [pair(1, 2)], "photo": []}, "^loader photo: got no batch, expected at least one in every pass"),
         ([[pair(1, 2)], iter([pair(1, 2)])], "^loader 1: got no batch"),
