@@ -27,7 +27,7 @@ def killing(monkeypatch):
 
 def test_killed_and_resumed_to_the_same_results(killing, tmp_path):
     """The scheduler dies at the beginning, and once more after one of its workers; none is left behind."""
-    plan, folder = killing.write_plan(tmp_path, draws=1, steps=80), tmp_path / "sweep"
+    plan, folder = killing.write_plan(tmp_path, draws=1, steps=50), tmp_path / "sweep"
     moments = ((0, "scheduler"), (2, "worker"))
     for jobs, victim in moments:
         enough = partial(lambda jobs: killing.done(folder) >= jobs, jobs)

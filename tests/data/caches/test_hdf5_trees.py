@@ -102,7 +102,7 @@ def test_what_is_there_gives_way_only_when_asked(file, tree):
 
 
 @pytest.mark.slow
-def test_a_second_writer_is_told(file, tree):
+def test_a_second_writer_is_told(file, tree, forked):
     before = file.read_bytes()
     program = (
         "import sys, pathlib\nfrom fishr.data.caches.hdf5 import save_tree\nfrom fishr.errors import InputError\n"
