@@ -88,7 +88,7 @@ def _results(records: Sequence[RunRecord]) -> Section:
     head = ("domain", *shares, "second − first", *losses, "split")
     table = Table(head, rows, ("", ".1%", ".1%", "+.1f", ".4f", ".4f", ""), "The difference is in percentage points.")
     worst = {f"worst domain, {record.name}": fact_of_worst(record.scores) for record in records if record.scores}
-    return Section("Result", [Facts(worst), table] if rows else [Text("Neither run has evaluated its weights yet.")])
+    return Section("Result", [Facts(worst), table] if rows else [Text("Neither run has evaluated its weights.")])
 
 
 def _settings(records: Sequence[RunRecord]) -> Section:

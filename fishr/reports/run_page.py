@@ -62,19 +62,20 @@ def run_page(folder: Path, experiment: Experiment, known: RunData | None = None,
 def result_section(record: RunRecord, known: RunData | None = None) -> Section:
     # Mean weights of several runs, for example, have no scores of their own.
     scores = record.scores or tuple(one.score for one in (known.results if known else ()))
+    failed = record.result.get("status") == "failed"
+    blocks: list[Block] = [Text(f"The run failed: {record.result.get('message')}.")] if failed else []
     if not scores:
-        return Section("Result", [Text("The run has not evaluated its weights yet.")])
-    blocks: list[Block] = [Text(record.result["message"])] if record.result.get("status") == "failed" else []
-    worst = scores.index(min(scores, key=_goodness))
-    facts = {"worst domain": fact_of_worst(scores)}
+        return Section("Result", [*blocks, Text("The run has not evaluated its weights.")])
+    worst = [scores.index(min(scores, key=_goodness))] if len(scores) > 1 else []
+    facts = {"worst domain": fact_of_worst(scores)} if worst else {}
     for split in ("training", "evaluation"):
         of = [score for score in scores if score.split == split and not math.isnan(score.accuracy)]
         if of:
             facts[f"mean {record.metric}, {split}"] = f"{fmean(score.accuracy for score in of):.1%}"
     rows: list[tuple[Cell, ...]] = [(s.title, s.accuracy, s.loss, s.split, s.samples) for s in scores]
     head = ("domain", record.metric, "loss", "split", "samples")
-    caption = f"{_weights(record)} on each domain; the worst one stands out."
-    return Section("Result", [*blocks, Facts(facts), Table(head, rows, ("", ".1%", ".4f", "", ",d"), caption, [worst])])
+    caption = f"{_weights(record)} on each domain{'; the worst one stands out' if worst else ''}."
+    return Section("Result", [*blocks, Facts(facts), Table(head, rows, ("", ".1%", ".4f", "", ",d"), caption, worst)])
 
 
 def fact_of_worst(scores: Sequence[DomainScore]) -> str:
@@ -88,7 +89,8 @@ def _subtitle(record: RunRecord) -> str:
         if (record.folder / name).is_file():
             return f"{record.experiment.name}: {made}"
     done = record.steps[-1]["step"] + 1 if record.steps else record.experiment.steps
-    return f"{record.experiment.name}: a run of {done} steps, {record.result.get('status', 'not finished')}"
+    steps = f"{done:,} step{'' if done == 1 else 's'}"
+    return f"{record.experiment.name}: a run of {steps}, {record.result.get('status', 'not finished')}"
 
 
 def _weights(record: RunRecord) -> str:

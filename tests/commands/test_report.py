@@ -269,6 +269,16 @@ def test_mean_weights_have_the_scores_that_they_get_now(finished, home, call, re
     assert "not evaluated" in reported("mean", "--no-data").select_one("#result").text
 
 
+def test_a_run_that_failed_says_why(finished, reported):
+    (finished / "metrics.jsonl").write_text("")
+    (finished / "result.json").write_text('{"status": "failed", "message": "step 1: risk is nan"}')
+    page = reported(finished, "--no-data")
+    assert [one.text for one in page.select("#result p")] == [
+        "The run failed: step 1: risk is nan.",
+        "The run has not evaluated its weights.",
+    ]
+
+
 def test_a_report_replaces_a_report_and_nothing_else(finished, call, refused, home):
     assert call("report", finished).code == call("report", finished).code == 0
     assert (finished / "report.html").is_file()
