@@ -136,7 +136,7 @@ def test_classes_are_shown_on_demand(call, world):
         (("--on", "list.csv", "--columns", "file"), "--columns: got 'file', expected PATH,LABEL or PATH,LABEL,DOMAIN"),
         (("--on", "photos", "--columns", "a,b"), "--columns: got it without a list of images"),
         (("--on", "photos", "--on", "bad.csv"), "bad.csv: got the class 'owl', which the run does not know"),
-        (("--on", "run.toml"), "data/animals: no such folder; run `fishr data download`"),
+        (("--on", "run.toml"), "data/animals: no such folder; run `fishr data download NAME`"),
         (("--on", "notes.txt"), "notes.txt: got a list called 'notes.txt'"),
         (("--resamples", "-1"), "Invalid value for '--resamples'"),
     ],
