@@ -60,7 +60,7 @@ def test_threads_are_left_as_they_are(call, animals):
 @pytest.mark.parametrize(
     ("arguments", "part"),
     [
-        (["plants"], "plants: no such folder; run `fishr data download`"),
+        (["plants"], "plants: no such folder; run `fishr data download NAME`"),
         (["plants.csv"], "plants.csv: no such file"),
         (["data/animals", "--cache", "nowhere.h5"], "nowhere.h5: no such file"),
         (["animals"], "animals: nothing is there, but data/animals is; a path on the command line starts at the"),

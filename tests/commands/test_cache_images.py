@@ -52,7 +52,7 @@ def test_what_may_not_be_meant_is_one_line(call, animals):
 @pytest.mark.parametrize(
     ("arguments", "part"),
     [
-        (["plants", "-o", "new.h5"], "plants: no such folder; run `fishr data download`"),
+        (["plants", "-o", "new.h5"], "plants: no such folder; run `fishr data download NAME`"),
         (["animals", "-o", "new.h5"], "animals: nothing is there, but data/animals is"),
         (["plants.csv", "-o", "new.h5"], "plants.csv: no such file"),
         (["data/animals", "-o", "new.h5", "--size", "0"], "0 is not in the range x>=1"),

@@ -147,7 +147,7 @@ def test_bad_input_is_one_line_and_no_rank_waits(home, short):
     (home / "there").mkdir()
     code, _, err = torchrun(home, "train", *short, "--out", "there")
     assert code != 0
-    assert errors(err) == ["Error: there: exists already; resume it with --resume there, or choose another name"]
+    assert errors(err) == ["Error: there: exists already; choose another name"]
     code, _, err = torchrun(home, "train", *short, "--set", "steps=0", "--out", "new")
     assert code != 0
     assert len(errors(err)) == 1
