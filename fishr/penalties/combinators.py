@@ -98,13 +98,13 @@ class Scaled:
         if weight or has_memory(state):
             require_present(seen, type(self.penalty).__name__, self.least_domains)
         if weight:
-            value, state = value_and_state(self.penalty, seen, state, step)
+            value, state = value_and_state(self.penalty, self.penalty(seen, state, step))
             return weight * value, state
         if has_memory(state):
             # Outside no_grad: features and logits are shared with other terms, which need their graph.
             view = seen.detached()
             with torch.no_grad():
-                _, state = value_and_state(self.penalty, view, state, step)
+                _, state = value_and_state(self.penalty, self.penalty(view, state, step))
         return torch.zeros((), device=seen.batch.labels.device), state
 
 
@@ -170,7 +170,7 @@ class Total:
             weight = weight_at(penalty, step)
             if weight or has_memory(state[name]):
                 require_present(seen, name, least_domains(penalty))
-            value, states[name] = value_and_state(penalty, seen, state[name], step)
+            value, states[name] = value_and_state(penalty, penalty(seen, state[name], step))
             if value.ndim:
                 raise InputError(f"{name}: got a value of shape {tuple(value.shape)}, expected a single number (0-dim)")
             terms[name] = Term(value, weight)

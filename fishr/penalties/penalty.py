@@ -98,9 +98,8 @@ def require_present(seen: Observation, name: str, least: int) -> None:
         )
 
 
-def value_and_state(penalty: Penalty, seen: Observation, state: Any, step: int) -> tuple[Tensor, Any]:
-    """Return a penalty's value and next state; refuse a result of another form."""
-    found: Any = penalty(seen, state, step)
+def value_and_state(penalty: Penalty, found: Any) -> tuple[Tensor, Any]:
+    """Return the value and the next state that a penalty's call returned; refuse a result of another form."""
     pair = isinstance(found, tuple) and len(cast(tuple[Any, ...], found)) == 2
     if not pair or not isinstance(found[0], Tensor):
         got = f"{kind(found[0])} as the value" if pair else kind(found)

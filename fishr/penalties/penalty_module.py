@@ -60,7 +60,7 @@ class PenaltyModule(nn.Module):
             self.state = self.penalty.init(problem) if saved is None else load_state(self.penalty, problem, saved)
             self._saved = None
         state = to_device(self.state, seen.labels.device)
-        value, self.state = value_and_state(self.penalty, seen, state, self.step)
+        value, self.state = value_and_state(self.penalty, self.penalty(seen, state, self.step))
         self.step += 1
         return value
 

@@ -99,7 +99,7 @@ class Objective:
         if part == "between":
             risk = torch.zeros((), device=seen.batch.labels.device)
         else:
-            risk, remembered = value_and_state(self.risk, seen, state.get("risk", ()), step)
+            risk, remembered = value_and_state(self.risk, self.risk(seen, state.get("risk", ()), step))
             state = state | {"risk": remembered} if "risk" in state else state
         chosen = self.penalty
         if part != "whole":
