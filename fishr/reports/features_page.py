@@ -14,7 +14,7 @@ from fishr.data.caches import describe, open_features
 from fishr.data.caches.domain_rows import read_columns
 from fishr.data.caches.feature_cache import KIND, FeatureCache
 from fishr.errors import InputError
-from fishr.reports.charts import ZOOM, csv_data
+from fishr.reports.charts import ZOOM, csv_data, legend
 from fishr.reports.page import Block, Cell, Chart, Facts, Listing, Page, Section, Table, Text
 from fishr.reports.sample_pictures import sample_pictures
 from fishr.training.experiment import Experiment
@@ -143,7 +143,10 @@ def _drawn(cache: FeatureCache) -> tuple[list[str], list[int], Tensor]:
 
 def _scatter_chart(title: str, columns: dict[str, Sequence[object]], color: str, other: str, text: str) -> Chart:
     """Return the points in colors by one column, of all or one of the values of the other."""
-    values, others = (sorted({str(value) for value in columns[name]}, key=_natural) for name in (color, other))
+    # Domains in the order of the file, so that they have the colors of the run's other charts.
+    orders = {"domain": list(dict.fromkeys(map(str, columns["domain"])))}
+    orders["class"] = sorted({str(value) for value in columns["class"]}, key=_natural)
+    values, others = orders[color], orders[other]
     axis = {"type": "quantitative", "scale": {"zero": False}}
     spec = {
         "width": "container",
@@ -162,7 +165,7 @@ def _scatter_chart(title: str, columns: dict[str, Sequence[object]], color: str,
         "encoding": {
             "x": {"field": "x", "title": "first component", **axis},
             "y": {"field": "y", "title": "second component", **axis},
-            "color": {"field": color, "type": "nominal", "scale": {"domain": values}, "title": None},
+            "color": {"field": color, "type": "nominal", "scale": {"domain": values}, "legend": legend(values)},
             "tooltip": [{"field": "domain"}, {"field": "class"}],
         },
     }
