@@ -317,7 +317,7 @@ class Rateless:
     [
         ({"lr_schedule": -0.1}, "lr_schedule: got -0.1 at step 0, expected a finite number of at least 0"),
         ({"lr_schedule": lambda step: "1"}, "lr_schedule: got '1' at step 0"),
-        ({"lr_factors": {"head": float("inf")}}, "lr_factors.head: got inf at step 0"),
+        ({"lr_factors": {"head": float("inf")}}, "got inf, expected a finite number"),
         ({"lr_schedule": LinearSchedule(1.0, -1.0, 4)}, "lr_schedule: got -0.5 at step 3"),
         (
             {"lr_factors": {"heed": 0.1}},
