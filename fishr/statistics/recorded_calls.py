@@ -12,7 +12,6 @@ from torch.utils.hooks import RemovableHandle
 
 from fishr.errors import InputError
 from fishr.statistics.backpack_limits import no_formula
-from fishr.statistics.group_normalization import FusedGroupNorm
 from fishr.types import Layout
 
 
@@ -34,7 +33,6 @@ class Recording:
     calls: dict[str, Call] = field(factory=dict[str, Call])
     again: list[nn.Module] = field(factory=list[nn.Module])
     _handles: list[RemovableHandle] = field(factory=list[RemovableHandle])
-    _norms: FusedGroupNorm = field(factory=FusedGroupNorm)
 
     @property
     def layers(self) -> tuple[str, ...]:
@@ -45,15 +43,12 @@ class Recording:
         return all(name in self.calls for name in self.layers)
 
     def __enter__(self) -> None:
-        # Because the moments differentiate the pass twice.
-        self._norms.__enter__()
         # Before all other hooks, to see what the layer itself computes.
         for name in self.layers:
             layer = self.module.get_submodule(name)
             self._handles.append(layer.register_forward_hook(partial(self._keep, name), prepend=True, with_kwargs=True))
 
     def __exit__(self, *_: object) -> None:
-        self._norms.__exit__(None, None, None)
         while self._handles:
             self._handles.pop().remove()
 
