@@ -51,7 +51,7 @@ def test_long_names_keep_their_ends_in_legends():
     names = [f"a hospital in a country that is far away, department {number}" for number in range(12)]
     chart = curve_chart("risk", [0, 1], [Curve(name, [1.0, 2.0]) for name in names])
     svg = vl_convert.vegalite_to_svg(dict(chart.spec, width=400))
-    assert all(f"department {number}<" in svg for number in range(12))
+    assert all(f"…{name[-18:]}<" in svg for name in names)
 
 
 @pytest.mark.parametrize(("scale", "kept"), [("linear", 3), ("log", 1), ("symlog", 3)])
