@@ -12,11 +12,16 @@ from pathlib import Path
 import pytest
 import torch
 from forking import ForkedPopen, started_server
+from hypothesis import HealthCheck, settings
 
 # CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH, by which the superuser passes over permissions.
 PASSING = 1 << 1 | 1 << 2
 # From prctl.h and securebits.h.
 GET_SECUREBITS, SET_SECUREBITS, NO_SETUID_FIXUP = 27, 28, 1 << 2
+
+# No test depends on the machine's speed.
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -29,7 +29,7 @@ def step(featurizer: nn.Module, used: nn.Module, head: nn.Module, batch: DomainB
     return value.detach(), derivatives(value, featurizer, head), state["gap"].value, state["gap"].updates
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(
     st.lists(st.integers(0, 2), min_size=2, max_size=9).filter(lambda ids: len(set(ids)) > 1),
     st.integers(1, 12),

@@ -134,7 +134,7 @@ def test_a_transform_trains_with_every_penalty_and_descent(transform: str, tmp_p
 TERMS: dict[str, Penalty] = {"fishr": Fishr(ema=0.9), "vrex": VREx(), "sd": SD(), "coral": CORAL(), "irm": IRM()}
 
 
-@settings(deadline=None, max_examples=6)
+@settings(max_examples=6)
 @given(st.permutations(list(TERMS)), st.sampled_from([None, SAM(), ANDMask(0.5), IGA(0.1)]))
 def test_the_order_of_terms_is_nothing_but_rounding(order: list[str], descent: Any) -> None:
     def after(names: list[str]) -> dict[str, Tensor]:
@@ -164,7 +164,7 @@ OF_DOMAINS = sorted(TERMS.keys() - {"sd"})
 IDENTITIES = [SAM(0.0), SAGM(0.0, 0.0), ANDMask(0.0), GGAL(0.0), IGA(0.0)]
 
 
-@settings(deadline=None, max_examples=12)
+@settings(max_examples=12)
 @given(st.sampled_from(IDENTITIES), st.sampled_from([*OF_DOMAINS, None]), st.booleans())
 def test_a_descent_without_its_own_part_is_the_plain_step(descent: Any, term: str | None, rescale: bool) -> None:
     penalty = Total(**{term: Scaled(TERMS[term], 2.0)} if term else {})

@@ -7,7 +7,7 @@ import attrs
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from fishr.errors import InputError
@@ -59,7 +59,6 @@ def _equal(one, other):
     return one == other
 
 
-@settings(deadline=None)
 @given(trees)
 def test_a_tree_survives_the_file(tree):
     buffer = io.BytesIO()
@@ -69,7 +68,6 @@ def test_a_tree_survives_the_file(tree):
     assert _equal(restored(read, tree, "tree"), tree)
 
 
-@settings(deadline=None)
 @given(trees)
 def test_moving_to_the_own_device_changes_nothing(tree):
     assert _equal(to_device(tree, torch.device("cpu")), tree)

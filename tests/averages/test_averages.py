@@ -10,7 +10,7 @@ import pytest
 import slow_steps as steps
 import torch
 from attrs import frozen
-from hypothesis import given, settings
+from hypothesis import given
 from ranks import on_ranks
 from torch import Tensor, nn
 from torch.testing import assert_close
@@ -37,7 +37,6 @@ values = st.floats(-1e6, 1e6, width=32)
 AVERAGES = st.builds(EMA, st.floats(0, 1, exclude_max=True), st.integers(0, 4)) | st.builds(SMA, st.integers(0, 4))
 
 
-@settings(deadline=None)
 @given(AVERAGES, st.lists(values, min_size=1, max_size=3), st.integers(1, 9))
 def test_the_average_of_constant_weights_is_these_weights(average: Any, constant: list[float], steps: int) -> None:
     weights = {"w": torch.tensor(constant)}
@@ -47,7 +46,6 @@ def test_the_average_of_constant_weights_is_these_weights(average: Any, constant
     assert torch.equal(average.weights(state, weights)["w"], weights["w"])
 
 
-@settings(deadline=None)
 @given(st.integers(0, 5), st.lists(values, min_size=2, max_size=9), st.floats(0, 0.99))
 def test_averages_are_their_formulas(start: int, path: list[float], decay: float) -> None:
     """After t updates: the mean of w_start … w_t; Σ (1 − γ) γ^(t − i) w_i from the weights after ``start`` updates."""

@@ -17,7 +17,7 @@ models = st.integers(1, 4).flatmap(
 )
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(models, st.data())
 def test_the_mean_is_the_sum_by_hand(points: list[list[float]], data: st.DataObject) -> None:
     shares = data.draw(st.lists(st.floats(0.01, 9), min_size=len(points), max_size=len(points)))
@@ -34,7 +34,7 @@ def test_the_mean_is_the_sum_by_hand(points: list[list[float]], data: st.DataObj
     assert_close(average_weights(order)["w"], average_weights(weights)["w"], rtol=1e-7, atol=1e-9)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(st.lists(numbers, min_size=1, max_size=4), st.integers(1, 60))
 def test_the_mean_of_equal_weights_is_these_weights(point: list[float], count: int) -> None:
     weights = {"w": torch.tensor(point)}

@@ -7,7 +7,7 @@ import attrs
 import hypothesis.strategies as st
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from torch import Tensor
 from torch.testing import assert_close
 
@@ -49,7 +49,6 @@ def slow(losses: list[float], segments: list[list[float]], swad: SWAD) -> float:
     return sum(segments[-1]) / len(segments[-1])
 
 
-@settings(deadline=None)
 @given(
     st.lists(
         st.tuples(st.integers(1, 40), st.lists(st.floats(-5, 5), min_size=1, max_size=3)), min_size=1, max_size=14

@@ -239,7 +239,7 @@ parts: dict[str, st.SearchStrategy[Any]] = {
 
 @pytest.mark.slow
 @given(st.fixed_dictionaries(parts), penalties, st.dictionaries(st.sampled_from("abc"), scaled | penalties, max_size=2))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_any_member_of_any_family_reads_back_as_itself(chosen: dict[str, Any], risk: Any, terms: dict[str, Any]):
     first = colored_digits()
     objective = attrs.evolve(first.objective, risk=risk, penalty=Total(**terms))

@@ -29,7 +29,7 @@ def test_shapes_names_and_ranges():
     assert domains.classes == 2
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(seed=st.integers(0, 2**32))
 def test_every_image_is_used_once(seed):
     domains = ColoredDigits()(seed, None)
@@ -54,7 +54,7 @@ def test_labels_belong_to_their_images():
         assert [known[image] for image in images_of(domain)] == domain.labels.tolist()
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(seed=st.integers(0, 2**32))
 def test_colours_agree_with_labels_as_often_as_the_flips_say(seed):
     domains = ColoredDigits()(seed, None)
@@ -90,7 +90,7 @@ def test_wrong_probabilities_are_refused_at_once():
         ColoredDigits(test_flip=9)
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(seed=st.integers(0, 2**32), copies=st.integers(2, 5), flips=st.sampled_from([(0.2, 0.1), (0.3, 0.2, 0.1)]))
 def test_each_training_image_makes_several_samples_in_one_domain(seed, copies, flips):
     data = ColoredDigits(flips=flips, training_images=200, copies=copies)(seed, None)

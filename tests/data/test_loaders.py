@@ -21,7 +21,7 @@ def numbered(domain: int, samples: int) -> TensorDataset:
     return TensorDataset(torch.stack([torch.full_like(places, domain), places], 1), torch.full((samples,), domain))
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.lists(st.tuples(st.integers(1, 9), st.integers(1, 4)), min_size=1, max_size=3), st.integers(1, 12))
 def test_each_domain_goes_round_by_itself(shapes: list[tuple[int, int]], steps: int) -> None:
     loaders = [DataLoader(numbered(k, n), batch_size=size) for k, (n, size) in enumerate(shapes)]

@@ -32,7 +32,7 @@ def drawn(count, kind, seed=0):
 
 @pytest.mark.parametrize("as_file", [False, True])
 @pytest.mark.parametrize("kind", ["gray", "color", "row"])
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(data=st.data())
 def test_each_domain_has_its_samples_in_their_order(tmp_path_factory, as_file, kind, data):
     count = data.draw(st.integers(4, 12))

@@ -61,7 +61,7 @@ def test_probabilities_are_those_of_one_image_at_a_time(model, folder):
 
 
 @pytest.mark.slow
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(st.integers(1, 30))
 def test_no_batch_size_changes_which_images_are_predicted(model, folder, batch):
     whole = next(predict(model, image_files([folder]), batch=24))

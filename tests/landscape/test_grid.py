@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from fishr.errors import InputError
@@ -11,7 +11,6 @@ from fishr.landscape import Directions, axis, grid_axes, random_lines
 LENGTHS = st.floats(0, 1e3, allow_nan=False).map(lambda x: 0.0 if x < 1e-3 else x)
 
 
-@settings(deadline=None)
 @given(low=LENGTHS.map(lambda x: -x), high=LENGTHS, points=st.integers(2, 60))
 def test_an_axis_covers_its_range_in_even_steps_with_zero_on_it(low, high, points):
     if low == high:

@@ -40,7 +40,7 @@ def test_equal_to_direct_evaluation(oracle, case, bias, count):
     _check(linear_scores(plane, samples, XS, ys, case.loss), expected)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(
     rows=st.integers(1, 6),
     classes=st.integers(2, 5),

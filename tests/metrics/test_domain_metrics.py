@@ -87,7 +87,7 @@ def test_resamples_are_the_same_in_blocks(monkeypatch):
 
 
 @given(st.integers(0, 1000), st.integers(2, 5), st.integers(1, 30), st.booleans())
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 def test_the_order_of_samples_and_of_classes_does_not_matter(seed, classes, samples, rounded):
     scores, truth = drawn(seed, samples, classes, rounded)
     one = classification(scores, truth, resamples=0)
@@ -101,7 +101,7 @@ def test_the_order_of_samples_and_of_classes_does_not_matter(seed, classes, samp
 
 
 @given(st.integers(2, 5), st.integers(1, 4))
-@settings(deadline=None, max_examples=10)
+@settings(max_examples=10)
 def test_a_perfect_predictor_scores_one_and_a_constant_one_as_by_chance(classes, each):
     truth = np.repeat(np.arange(classes), each)
     perfect = classification(np.eye(classes)[truth], truth, resamples=20)

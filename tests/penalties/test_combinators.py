@@ -104,7 +104,7 @@ def test_a_total_of_one_is_itself(name: str) -> None:
 
 
 @pytest.mark.slow
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.permutations(list(PENALTIES)), st.integers(1, 4))
 def test_a_total_is_the_sum_in_any_order_and_nested(names: list[str], cut: int) -> None:
     model = Model()

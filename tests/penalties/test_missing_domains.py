@@ -121,7 +121,7 @@ steps = st.lists(
 
 
 @pytest.mark.slow
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(steps, st.integers(0, 1000), st.sampled_from(list(HEADS)), st.sampled_from(["auto", "backpack", "functional"]))
 def test_every_penalty_is_the_oracles_over_any_domains(
     steps: list[list[int]], seed: int, head: str, route: str
@@ -159,7 +159,7 @@ def agrees_with_the_oracle(steps: list[list[int]], seed: int, head: str, route: 
 
 
 @pytest.mark.slow
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(steps, st.integers(0, 1000), st.sampled_from(list(HEADS)))
 def test_float32_agrees_with_the_oracle_in_float64(steps: list[list[int]], seed: int, head: str) -> None:
     model, single, memory = Model(head), Model(head, torch.float32), dict[str, dict[int, Tensor]]()
@@ -180,7 +180,7 @@ def test_float32_agrees_with_the_oracle_in_float64(steps: list[list[int]], seed:
 
 
 @pytest.mark.slow
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.data(), st.lists(st.integers(0, 3), min_size=3, max_size=8).filter(lambda ids: len(set(ids)) > 1))
 def test_interleaving_changes_no_bit_and_another_order_rounding_alone(data: st.DataObject, ids: list[int]) -> None:
     model, (inputs, labels, domains) = Model("linear"), draw(ids, 5)

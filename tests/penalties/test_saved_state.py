@@ -10,7 +10,7 @@ import safetensors.torch
 import torch
 import torch.distributed.checkpoint as dcp
 from attrs import frozen
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.testing import assert_close
@@ -169,7 +169,6 @@ class Grows:
 
 
 @pytest.mark.slow
-@settings(deadline=None)
 @given(trees)
 def test_any_tree_survives_as_tensors_alone(tree: Any) -> None:
     saved = fishr.state_dict(tree, flat=True)

@@ -6,7 +6,7 @@ from io import StringIO
 
 import pytest
 import vl_convert
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from fishr.errors import InputError
@@ -18,7 +18,6 @@ def marks(chart, kind):
     return vl_convert.vegalite_to_svg(dict(chart.spec, width=400)).count(f'aria-roledescription="{kind}"')
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(st.tuples(st.floats(width=32), st.text(st.characters(codec="utf-8", exclude_characters="\r\0")))))
 def test_data_are_read_back_to_five_digits(rows):
     columns = {"x": [number for number, _ in rows], "name": [name for _, name in rows]}

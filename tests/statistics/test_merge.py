@@ -25,7 +25,7 @@ def moments(*domains: Tensor) -> GradientMoments:
     return GradientMoments(tuple(map(len, domains)), mean, variance, LAYOUT)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.data())
 def test_any_split_in_any_order_merges_to_the_whole(data: st.DataObject) -> None:
     """Each sample of two domains goes to one of four parts; a part may get none of a domain's, or none at all."""

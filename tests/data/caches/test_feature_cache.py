@@ -78,7 +78,7 @@ def test_every_row_comes_back(path, part_rows):
 
 
 @pytest.mark.slow
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(st.integers(0, 2), st.integers(0, 200), st.none() | st.integers(0, 200))
 def test_slices_are_those_of_the_whole(tmp_path, index, start, stop):
     path = tmp_path / "features.h5"

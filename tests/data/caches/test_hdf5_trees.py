@@ -54,7 +54,7 @@ def test_back_to_the_same_bits(file, tree, same):
 
 
 @pytest.mark.slow
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(TREES)
 def test_any_tree_comes_back(tmp_path, same, tree):
     save_tree(tmp_path / "any.h5", KIND, tree, replace=True)

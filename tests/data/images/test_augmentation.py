@@ -135,7 +135,7 @@ def test_a_step_draws_the_same_on_any_number_of_ranks(files):
 
 
 @given(st.sampled_from(KINDS), st.integers(0, 2**63 - 1), st.integers(1, 40), st.integers(1, 40), st.integers(1, 20))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_the_result_is_a_function_of_image_and_seed_with_the_inputs_size(kind, seed, width, height, size):
     colors = np.random.default_rng(width).integers(0, 256, (height, width, 3), np.uint8)
     image, preprocessing = Image.fromarray(colors), Preprocessing(size)

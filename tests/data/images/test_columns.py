@@ -136,7 +136,7 @@ NAMES = st.text(st.characters(codec="utf-8", exclude_categories=["C", "Z"], excl
 
 
 @pytest.mark.slow
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(names=st.lists(NAMES, min_size=5, max_size=5, unique=True), order=st.permutations(range(5)))
 def test_names_and_order_of_columns_and_other_columns_do_not_matter(tmp_path_factory, names, order):
     image, label, domain, split, other = names

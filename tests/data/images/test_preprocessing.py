@@ -51,7 +51,7 @@ channels = st.tuples(*[st.floats(0.05, 1.0)] * 3)
 
 
 @given(channels, channels, st.integers(1, 12))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_the_formula_in_float64(mean, std, size):
     pixels = torch.arange(256).byte().repeat(3 * size * size)[: 3 * size * size].view(1, 3, size, size)
     center, scale = (torch.tensor(each, dtype=torch.float64).view(3, 1, 1) for each in (mean, std))

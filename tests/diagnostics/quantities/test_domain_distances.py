@@ -56,7 +56,7 @@ def test_equal_domains_are_at_no_distance(head: str) -> None:
 
 
 @pytest.mark.slow
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(factor=st.floats(0.1, 10.0))
 def test_a_loss_in_other_units_scales_distances_and_leaves_scale_free_ones(factor: float) -> None:
     case = dense("linear", "cross-entropy", (4, 4))

@@ -35,7 +35,7 @@ def flood(risks: Tensor, center: tuple[int, ...], epsilon: float) -> Tensor:
     return found
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     shape=st.sampled_from([(7,), (4, 5), (6, 3), (1, 4), (2, 3, 3)]),
     domains=st.integers(1, 3),
