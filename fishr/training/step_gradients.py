@@ -66,8 +66,8 @@ class StepGradients:
         after: Measured | None = None,
         risk: RiskCall | None = None,
         state: Any = (),
-        part: Part | None = None,
         twice: bool = False,
+        part: Part | None = None,
     ) -> Measured:
         remembered, part = state, part or ("whole" if domains is None else "alone")
         model, experiment, state, ranks = self.model, self.experiment, self.state, self.ranks
