@@ -15,9 +15,6 @@ from fishr.errors import InputError
 Precision = Literal["fp32", "tf32", "bf16", "fp16"]
 _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 FIRST, LEAST = 2.0**16, 2.0**-10
-# Images of a pass without gradients on a CPU. With fewer, Fourier transforms do not pay; of more, activations leave the
-# cache: a pass of 640 of DomainBed's digits takes 1.8 times as long an image.
-IMAGES = 128
 _GROWTH_AFTER = 2000
 
 
@@ -100,7 +97,7 @@ def _suits_fourier(
     groups: int,
 ) -> bool:
     # With fewer images or channels, transforming the weights takes what the multiplications save.
-    many = len(inputs) >= IMAGES and weight.shape[1] >= 16
+    many = len(inputs) >= 128 and weight.shape[1] >= 16
     plain = (*weight.shape[2:], *stride, *dilation, groups) == (3, 3, 1, 1, 1, 1, 1)
     usual = inputs.dtype == torch.float32 and inputs.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
     if not (many and plain and usual) or isinstance(padding, str):

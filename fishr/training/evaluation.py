@@ -15,11 +15,14 @@ from fishr.losses import accuracy_name, per_sample_losses, shares_correct
 from fishr.ranks import ALONE, Ranks, add_over_ranks
 from fishr.tensor_trees import require_tree
 from fishr.training.checkpoints import load
-from fishr.training.compute import IMAGES, FourierConvolutions, resolve_device
+from fishr.training.compute import FourierConvolutions, resolve_device
 from fishr.training.experiment import Experiment
 from fishr.training.model import Model, build_model, evaluating, place
 from fishr.training.run_folder import CONFIGURATION, checkpoint_of
 from fishr.training.state import TrainingState, first_state, moving_weights, state_to, with_weights
+
+# Images of a pass on a CPU: with fewer, threads and Fourier transforms do not pay; of more, activations leave the cache.
+_IMAGES = 256
 
 
 @frozen
@@ -159,10 +162,10 @@ def score_domain(
 
 def _features(featurizer: nn.Module, inputs: Tensor) -> Tensor:
     """Return features, on a CPU of few images at a time where the featurizer convolves them."""
-    few = inputs.device.type == "cpu" and inputs.ndim == 4 and len(inputs) >= 2 * IMAGES
-    if not few or not any(isinstance(module, nn.Conv2d) for module in featurizer.modules()):
+    several = inputs.device.type == "cpu" and inputs.ndim == 4 and len(inputs) >= 2 * _IMAGES
+    if not several or not any(isinstance(module, nn.Conv2d) for module in featurizer.modules()):
         return featurizer(inputs)
-    return torch.cat([*map(featurizer, inputs.tensor_split(len(inputs) // IMAGES))])
+    return torch.cat([*map(featurizer, inputs.tensor_split(len(inputs) // _IMAGES))])
 
 
 def score_checkpoint(

@@ -103,15 +103,15 @@ def test_images_of_files_pass_with_channels_last(plain):
     assert attrs.evolve(read, loss=0.0) == attrs.evolve(held, loss=0.0)
 
 
-@pytest.mark.parametrize(("featurizer", "sizes"), [(MNISTCNN(), [150, 150]), (None, [300])], ids=["CNN", "MLP"])
+@pytest.mark.parametrize(("featurizer", "sizes"), [(MNISTCNN(), [300, 300]), (None, [600])], ids=["CNN", "MLP"])
 @torch.no_grad()
 def test_convolutions_pass_few_images_at_once_with_the_same_bits(plain, monkeypatch, featurizer, sizes):
     experiment, seen = attrs.evolve(plain, featurizer=featurizer or plain.featurizer), []
     domains, model, _ = _start(experiment)
-    domain = domains.training[0].part([*range(100)] * 3)
+    domain = domains.training[0].part([*range(100)] * 6)
     model.featurizer.register_forward_pre_hook(lambda module, given: seen.append(len(given[0])))
     score = score_domain(model, experiment, domain, "training")
     assert seen == sizes
-    monkeypatch.setattr(evaluation, "IMAGES", 1000)
+    monkeypatch.setattr(evaluation, "_IMAGES", 1000)
     assert score_domain(model, experiment, domain, "training") == score
-    assert seen == [*sizes, 300]
+    assert seen == [*sizes, 600]
