@@ -21,7 +21,7 @@ from fishr.training.model import Model, build_model, evaluating, place
 from fishr.training.run_folder import CONFIGURATION, checkpoint_of
 from fishr.training.state import TrainingState, first_state, moving_weights, state_to, with_weights
 
-# Images of a pass on a CPU: with fewer, threads and Fourier transforms do not pay; of more, activations leave the cache.
+# Images of a pass on a CPU: with fewer, two threads and Fourier transforms do not pay; more leave the cache.
 _IMAGES = 256
 
 
