@@ -90,7 +90,7 @@ def test_inputs_are_left_as_they_were(pure, make, bits):
 @pytest.mark.parametrize(("kind", "kernel"), [(Adam, "adam"), (AdamW, "adamw"), (SGD, "sgd")])
 @pytest.mark.parametrize("fused", [False, True])
 def test_fused_is_one_kernel_and_else_parameters_are_updated_together(kind, kernel, fused):
-    """Results do not show which kernel ran, because on a CPU both may give the same bits."""
+    """Check the operators that run: on a CPU the results may be the same."""
     optimizer, weights = kind(lr=0.1, fused=fused), _weights()
     gradients, state = _gradients(5, weights), optimizer.init(weights)
     with Operators() as seen:
