@@ -79,6 +79,7 @@ from .statistics import (
     per_sample_gradients,
     scale_free_distance,
 )
+from .statistics.domain_moments import GradientMoments
 from .training import (
     SGD,
     Adam,
@@ -94,7 +95,7 @@ from .training import (
     joined,
     train,
 )
-from .types import DomainBatch, GradientMoments, Layout, Problem
+from .types import DomainBatch, Layout, Problem
 
 __version__: str
 

@@ -17,6 +17,7 @@ from fishr.mixed_samples import features_of, mixes_samples, refuse_mixed_samples
 from fishr.observed_samples import ObservedSamples
 from fishr.ranks import ALONE, Ranks, given_or_alone, sum_over_ranks
 from fishr.seeding import named_generator
+from fishr.statistics.domain_moments import GradientMoments
 from fishr.statistics.linear_head import has_bias, is_plain_linear, linear_moments
 from fishr.statistics.merge import moments_over_ranks, with_missing
 from fishr.statistics.moments import (
@@ -31,7 +32,7 @@ from fishr.statistics.moments import (
 from fishr.statistics.pure_forward import check_features, checked_rows, twin
 from fishr.statistics.twice_differentiable import double_backward_kernels
 from fishr.tensor_trees import copies, each_tensor
-from fishr.types import HEAD, DomainBatch, GradientMoments, Layout, chained
+from fishr.types import HEAD, DomainBatch, Layout, chained
 
 if TYPE_CHECKING:
     from fishr.statistics.recorded_calls import Recording

@@ -13,8 +13,9 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 from fishr.losses import Loss
 from fishr.statistics.distances import distance_to_mean
+from fishr.statistics.domain_moments import GradientMoments
 from fishr.statistics.moments import Route
-from fishr.types import GradientMoments, Layout
+from fishr.types import Layout
 
 FLOAT64 = torch.float64
 EXACT = {"atol": 1e-10, "rtol": 1e-10}

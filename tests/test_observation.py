@@ -14,7 +14,8 @@ from fishr.errors import InputError
 from fishr.losses import CrossEntropy
 from fishr.observation import Observation, observe
 from fishr.ranks import ALONE, Ranks
-from fishr.types import HEAD, DomainBatch, GradientMoments
+from fishr.statistics.domain_moments import GradientMoments
+from fishr.types import HEAD, DomainBatch
 
 QUANTITIES = ("features", "logits", "losses", "domain_losses", "deltas", "moments", "gram")
 

@@ -11,7 +11,7 @@ from torch import nn
 from torch.testing import assert_close
 
 from fishr.errors import InputError
-from fishr.types import DomainBatch, GradientMoments, Layout, Problem
+from fishr.types import DomainBatch, Layout, Problem
 
 
 @given(st.lists(st.integers(1, 5), min_size=1, max_size=5))
@@ -163,24 +163,6 @@ def test_names_that_are_no_trainable_layers_are_refused(layers: tuple[str, ...],
 def test_layout_of_nothing_is_refused() -> None:
     with pytest.raises(InputError, match="ReLU has no parameter"):
         Layout.of(nn.ReLU())
-
-
-def test_moments_are_related_as_their_names_say() -> None:
-    samples = torch.randn(3, 4, dtype=FLOAT64, requires_grad=True)
-    moments = GradientMoments(
-        (3,), samples.mean(0)[None], samples.var(0, unbiased=False)[None], Layout(("w",), ((4,),))
-    )
-    assert_close(moments.second_moment[0], samples.square().mean(0))
-    assert_close(moments.unbiased_variance[0], samples.var(0))
-    assert moments.second_moment.requires_grad
-    assert not moments.detach().variance.requires_grad
-    assert moments.detach().layout is moments.layout
-
-
-def test_the_unbiased_variance_of_one_sample_is_refused() -> None:
-    moments = GradientMoments((3, 1), torch.zeros(2, 1), torch.zeros(2, 1), Layout(("w",), ((1,),)))
-    with pytest.raises(InputError, match=r"got \(3, 1\), expected at least 2 samples"):
-        moments.unbiased_variance  # noqa: B018
 
 
 @pytest.mark.parametrize(

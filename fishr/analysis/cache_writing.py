@@ -19,6 +19,7 @@ from fishr.data.caches.encoding import Tree, layout_tree
 from fishr.data.caches.feature_cache import open_features, write_features
 from fishr.losses import Loss, loss_deltas, outputs_of
 from fishr.models.frozen import in_blocks
+from fishr.statistics.domain_moments import GradientMoments
 from fishr.statistics.functional_moments import per_sample_gradients
 from fishr.statistics.linear_head import is_plain_linear
 from fishr.statistics.merge import merge_moments
@@ -26,7 +27,7 @@ from fishr.statistics.moments import gradient_moments
 from fishr.training.compute import resolve_device
 from fishr.training.experiment import Experiment
 from fishr.training.frozen_features import domain_features
-from fishr.types import GradientMoments, Layout
+from fishr.types import Layout
 
 Rows = dict[str, NDArray[Any]]
 _GRADIENT_BYTES = 1 << 26

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fishr.data.domains import Domain, Domains
-from fishr.data.value_checks import check_finite
 from fishr.errors import InputError, reason
 from fishr.paths import in_data_folder
+from fishr.row_checks import check_finite
 
 Array = Tensor | NDArray[Any]
 LARGEST_LABEL = 2**53

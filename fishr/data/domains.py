@@ -8,9 +8,9 @@ import torch
 from attrs import evolve, frozen
 from torch import Tensor
 
-from fishr.data.value_checks import check_classes
 from fishr.errors import InputError
 from fishr.losses import Loss, labeled_in_domains, labeled_rows
+from fishr.row_checks import check_classes
 
 
 @runtime_checkable

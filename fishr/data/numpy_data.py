@@ -16,9 +16,9 @@ from fishr.checks import distinct_names, near, whole
 from fishr.data.arrays import counted_classes, float_inputs, whole_labels
 from fishr.data.domains import Domain
 from fishr.data.environments import Environments
-from fishr.data.value_checks import check_classes, check_finite
 from fishr.errors import InputError, reason
 from fishr.paths import in_data_folder
+from fishr.row_checks import check_classes, check_finite
 
 Array = NDArray[Any]
 _ROWS_A_CHECK = 4096

@@ -18,10 +18,10 @@ from fishr.data.images.list_files import LIST_EXTENSIONS, Columns, list_file
 from fishr.data.images.listed_images import Listed
 from fishr.data.images.preprocessing import Preprocessing
 from fishr.data.images.unreadable import check_readable
-from fishr.data.value_checks import check_classes
 from fishr.errors import InputError
 from fishr.inference.trained_model import TrainedModel
 from fishr.losses import check_labels
+from fishr.row_checks import check_classes
 from fishr.training.experiment import Experiment
 
 CACHE_EXTENSIONS = (".h5", ".hdf5")

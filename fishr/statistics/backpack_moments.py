@@ -35,6 +35,7 @@ from fishr.statistics.backpack_limits import (
     refuse_unsupported,
 )
 from fishr.statistics.chunked_moments import Chunking, chunked_moments
+from fishr.statistics.domain_moments import GradientMoments
 from fishr.statistics.layer_gradients import (
     convolution_gradients,
     embedding_gradients,
@@ -50,7 +51,7 @@ from fishr.statistics.outer_moments import FEW_PLACES, outer_moments
 from fishr.statistics.pure_forward import checked_rows, eagerly, twin
 from fishr.statistics.recorded_calls import Recording
 from fishr.statistics.twice_differentiable import double_backward_kernels
-from fishr.types import GradientMoments, Layout
+from fishr.types import Layout
 
 SAVEFIELD = "domain_moments"
 # Elements of per-sample gradients, and of the patches they are made from, that exist at a time: a CPU then reuses

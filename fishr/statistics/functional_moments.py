@@ -13,10 +13,11 @@ from fishr.grad_mode import ordinary, outside_inference_mode
 from fishr.losses import Loss, per_sample_losses
 from fishr.row_checks import check_rows
 from fishr.statistics.chunked_moments import Chunking, chunked_moments
+from fishr.statistics.domain_moments import GradientMoments
 from fishr.statistics.merge import moments_of_domains
 from fishr.statistics.pure_forward import pure_forward, refuse_module, twin
 from fishr.statistics.twice_differentiable import has_recurrence
-from fishr.types import GradientMoments, Layout
+from fishr.types import Layout
 
 # Elements of per-sample gradients that exist at a time (64 MiB in float32).
 _CHUNK = 1 << 24

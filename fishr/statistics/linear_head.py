@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from fishr.losses import Loss, loss_deltas
 from fishr.row_checks import check_sizes
-from fishr.types import GradientMoments, Layout
+from fishr.statistics.domain_moments import GradientMoments
+from fishr.types import Layout
 
 
 def is_plain_linear(head: nn.Module) -> TypeGuard[nn.Linear]:

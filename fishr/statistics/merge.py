@@ -12,7 +12,7 @@ from torch import Tensor
 
 from fishr.errors import InputError
 from fishr.ranks import Ranks, counts_of_ranks, sum_over_ranks
-from fishr.types import GradientMoments
+from fishr.statistics.domain_moments import GradientMoments
 
 
 def merge_moments(*parts: GradientMoments) -> GradientMoments:

@@ -11,6 +11,7 @@ from fishr.grad_mode import ordinary, outside_inference_mode
 from fishr.losses import CrossEntropy, Loss, labeled_rows
 from fishr.row_checks import check_batch, check_rows, check_sizes
 from fishr.statistics.backpack_limits import NoFormula, refuse_unsupported
+from fishr.statistics.domain_moments import GradientMoments
 from fishr.statistics.functional_moments import (
     functional_moments,
     per_sample_gradients,
@@ -19,7 +20,7 @@ from fishr.statistics.functional_moments import (
 from fishr.statistics.linear_head import has_bias, is_plain_linear, linear_deltas, linear_gram, linear_moments
 from fishr.statistics.pure_forward import check_features, is_compiled, refuse_module
 from fishr.statistics.twice_differentiable import has_recurrence
-from fishr.types import GradientMoments, Layout
+from fishr.types import Layout
 
 if TYPE_CHECKING:
     from fishr.statistics.recorded_calls import Recording

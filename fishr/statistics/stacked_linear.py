@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from fishr.losses import Loss, per_sample_losses
+from fishr.statistics.domain_moments import GradientMoments
 from fishr.statistics.linear_head import has_bias, linear_moments
-from fishr.types import GradientMoments, Layout
+from fishr.types import Layout
 
 _FUNCTIONS = (nn.ReLU, nn.GELU, nn.SiLU, nn.Tanh, nn.ELU, nn.LeakyReLU, nn.Identity)
 

@@ -12,8 +12,9 @@ from torch.testing import assert_close
 
 from fishr.errors import InputError
 from fishr.statistics import merge_moments
+from fishr.statistics.domain_moments import GradientMoments
 from fishr.statistics.merge import equal_domains, moments_of_domains, moments_of_samples
-from fishr.types import GradientMoments, Layout
+from fishr.types import Layout
 
 LAYOUT = Layout(("weight",), ((3,),))
 

@@ -29,9 +29,9 @@ from fishr.data.caches.hdf5 import opened, write_whole
 from fishr.data.caches.provenance import cache_key, check_fit
 from fishr.data.caches.unfinished import Parts
 from fishr.data.domains import Split
-from fishr.data.value_checks import check_classes, check_finite
 from fishr.errors import InputError
 from fishr.files import present
+from fishr.row_checks import check_classes, check_finite
 
 PART_BYTES = 1 << 24
 _REMEDY = "make it again"

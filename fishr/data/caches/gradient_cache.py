@@ -21,9 +21,10 @@ from fishr.data.caches.domain_rows import (
 from fishr.data.caches.encoding import Array, layout_of, read_element
 from fishr.data.caches.hdf5 import opened
 from fishr.errors import InputError
+from fishr.statistics.domain_moments import GradientMoments
 from fishr.statistics.linear_head import linear_moments
 from fishr.statistics.merge import merge_moments
-from fishr.types import GradientMoments, Layout
+from fishr.types import Layout
 
 KIND = "fishr-gradients"
 FORMS = ("factors", "moments", "per-sample")
