@@ -120,6 +120,5 @@ METHODS = {
         _objective,
         _changes,
         _ranges,
-        passes="domain",
     )
 }

@@ -57,8 +57,8 @@ def test_explain_names_them() -> None:
 
 def test_methods_pass_as_in_domainbed_where_batch_normalization_is_trained() -> None:
     """Descents by domain measure domains one by one in any case."""
-    alone = {"CORAL", "MMD", "CausIRL_CORAL", "CausIRL_MMD", "GroupDRO", "EQRM", "RDM", "Mixup", "MTL"}
-    for name in (*alone, "ERM", "Fishr", "IRM", "ANDMask"):
+    alone = {"CORAL", "MMD", "CausIRL_CORAL", "CausIRL_MMD", "GroupDRO", "EQRM", "Mixup", "MTL"}
+    for name in (*alone, "ERM", "Fishr", "IRM", "RDM", "ANDMask"):
         for protocol in ("domainbed-2021", "domainbed-2024"):
             job = Job("PACS", name, (0,), 0, 0, Settings(protocol=protocol))
             assert (job.experiment().passes == "domain") == (name in alone and protocol == "domainbed-2024")

@@ -10,7 +10,7 @@ from fishr.methods.ranges import Range, Value, choice, fixed, power, whole
 
 def hyperparameters(dataset: str, own: Mapping[str, Range], hparams_seed: int, trial_seed: int) -> dict[str, Value]:
     """Return the hyper-parameters of one run, each drawn first by a generator seeded with its name."""
-    ranges = {**_shared(dataset), **own}
+    ranges = {**shared_ranges(dataset), **own}
     if hparams_seed == 0:
         return {name: one.default for name, one in ranges.items()}
     seed = seed_hash(hparams_seed, trial_seed)
@@ -19,7 +19,8 @@ def hyperparameters(dataset: str, own: Mapping[str, Range], hparams_seed: int, t
     return {name: getattr(value, "item", lambda value=value: value)() for name, value in drawn.items()}
 
 
-def _shared(dataset: str) -> dict[str, Range]:
+def shared_ranges(dataset: str) -> dict[str, Range]:
+    """Return the hyper-parameters that all methods have."""
     shared = {
         "data_augmentation": fixed(True),
         "class_balanced": fixed(False),
