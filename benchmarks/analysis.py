@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from benchmarks.table import Cell, Number, Table, Verdict
 from benchmarks.ways import Disagreement
-from fishr.data.caches.domain_rows import write_records
+from fishr.data.caches.domain_writing import write_records
 from fishr.data.caches.encoding import Tree
 from fishr.diagnostics import inconsistency_second_order_pairs, measure, measure_network, top_eigenvalues
 from fishr.diagnostics.operators import quiet

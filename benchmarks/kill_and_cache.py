@@ -38,10 +38,10 @@ def start(kind: str, folder: Path) -> "subprocess.Popen[str]":
 
 def write(kind: str, folder: Path) -> None:
     """What the process does: the command that a person would give, with small parts."""
-    import fishr.data.caches.domain_rows as features
+    import fishr.data.caches.domain_writing as writing
     from fishr.commands import main
 
-    features.PART_BYTES = _PART_BYTES
+    writing.PART_BYTES = _PART_BYTES
     run, small = folder / "run", ("--set", "data.training_images=1000")
     path = str(file_of(kind, folder))
     if kind == "statistics":

@@ -14,7 +14,8 @@ from fishr.analysis.cache_source import cache_source
 from fishr.analysis.cached_heads import head_of
 from fishr.configuration import unstructure
 from fishr.configuration.toml import toml_text
-from fishr.data.caches.domain_rows import Section, rows_a_part, write_domains
+from fishr.data.caches.domain_rows import Section
+from fishr.data.caches.domain_writing import rows_a_part, write_domains
 from fishr.data.caches.encoding import Tree, layout_tree
 from fishr.data.caches.feature_cache import open_features, write_features
 from fishr.losses import Loss, loss_deltas, outputs_of

@@ -10,7 +10,7 @@ import torch
 from attrs import asdict
 
 import fishr
-from fishr.data.caches.domain_rows import write_records
+from fishr.data.caches.domain_writing import write_records
 from fishr.data.caches.encoding import Tree, layout_tree
 from fishr.data.caches.unfinished import Parts
 from fishr.errors import InputError

@@ -78,7 +78,7 @@ def test_neither_chunks_nor_parts_change_a_bit(run_folder, experiment, path, mon
     cache_features(featured_experiment(experiment, run_folder), path)
     whole = open_features(path)
     # The smallest parts there are.
-    monkeypatch.setattr("fishr.data.caches.domain_rows.PART_BYTES", 1)
+    monkeypatch.setattr("fishr.data.caches.domain_writing.PART_BYTES", 1)
     other = path.with_name("other.h5")
     cache_features(featured_experiment(experiment, run_folder, chunk=7), other)
     for index in range(4):
@@ -156,7 +156,7 @@ def test_gradients_are_those_of_one_sample_after_the_other(small, path, tmp_path
     # Several parts, and several passes within each.
     monkeypatch.setattr("fishr.analysis.cache_writing._MOMENT_ROWS", 20)
     monkeypatch.setattr("fishr.analysis.cache_writing._GRADIENT_BYTES", 4000)
-    monkeypatch.setattr("fishr.data.caches.domain_rows.PART_BYTES", 1)
+    monkeypatch.setattr("fishr.data.caches.domain_writing.PART_BYTES", 1)
     assert cache_gradients(featured, path, per_sample)
     assert not cache_gradients(featured, path, per_sample)
     cache = open_gradients(path)

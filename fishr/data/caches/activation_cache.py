@@ -9,17 +9,14 @@ from attrs import frozen
 
 from fishr.data.caches.domain_rows import (
     Section,
-    as_stored,
     check_columns,
     read_columns,
     read_mapping,
     read_origin,
     read_sections,
-    rows_a_part,
-    stored_type,
     whole_number,
-    write_domains,
 )
+from fishr.data.caches.domain_writing import Compute, as_stored, rows_a_part, stored_type, write_domains
 from fishr.data.caches.encoding import Array, Damaged
 from fishr.data.caches.hdf5 import opened
 from fishr.data.caches.stored_rows import StoredRows
@@ -97,16 +94,13 @@ def write_activations(
     provenance: Mapping[str, Any],
     layer: Mapping[str, Any],
     sections: Sequence[Section],
-    compute: Callable[[int, int, int], Mapping[str, Array]],
+    compute: Compute,
     progress: Callable[[int, int], object] = lambda done, total: None,
 ) -> bool:
     """Write an activation cache in parts and return True; return False if it exists already. A killed run resumes."""
     # `compute` maps (domain, start, stop) to activations [n, *shape], labels [n] and ids [n] of these rows.
     dtype = stored_type(path, provenance)
     types = {"activations": dtype, "labels": np.int64, "ids": np.int64}
-
-    def rows(domain: int, start: int, stop: int) -> dict[str, Array]:
-        return as_stored(path, sections[domain].name, compute(domain, start, stop), types, start)
-
+    rows = as_stored(path, sections, compute, types)
     part = rows_a_part({"activations": np.empty((1, *layer["shape"].tolist()), dtype)})
     return write_domains(path, KIND, provenance, layer, sections, rows, COLUMNS, part, progress)

@@ -10,7 +10,8 @@ import numpy as np
 from attrs import frozen
 
 from fishr.data.caches.activation_cache import open_activations
-from fishr.data.caches.domain_rows import Section, read_sections, rows_a_part
+from fishr.data.caches.domain_rows import Section, read_sections
+from fishr.data.caches.domain_writing import rows_a_part
 from fishr.data.caches.encoding import HASH, TYPE, Damaged, attribute, entry, read_element, read_rows
 from fishr.data.caches.feature_cache import open_features
 from fishr.data.caches.gradient_cache import GradientCache, open_gradients

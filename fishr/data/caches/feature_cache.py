@@ -9,17 +9,14 @@ from attrs import frozen
 
 from fishr.data.caches.domain_rows import (
     Section,
-    as_stored,
     check_columns,
     read_columns,
     read_mapping,
     read_origin,
     read_sections,
-    rows_a_part,
-    stored_type,
     whole_number,
-    write_domains,
 )
+from fishr.data.caches.domain_writing import Compute, as_stored, rows_a_part, stored_type, write_domains
 from fishr.data.caches.encoding import Array
 from fishr.data.caches.hdf5 import opened
 from fishr.data.caches.provenance import check_fit
@@ -80,7 +77,7 @@ def write_features(
     provenance: Mapping[str, Any],
     head: Mapping[str, Any],
     sections: Sequence[Section],
-    compute: Callable[[int, int, int], Mapping[str, Array]],
+    compute: Compute,
     part_rows: int,
     progress: Callable[[int, int], object] = lambda done, total: None,
 ) -> bool:
@@ -88,10 +85,7 @@ def write_features(
     # `compute` maps (domain, start, stop) to features [n, F], labels [n], logits [n, C] and ids [n] of these rows.
     dtype = stored_type(path, provenance)
     types = {"features": dtype, "labels": np.int64, "logits": np.float32, "ids": np.int64}
-
-    def rows(domain: int, start: int, stop: int) -> dict[str, Array]:
-        return as_stored(path, sections[domain].name, compute(domain, start, stop), types, start)
-
+    rows = as_stored(path, sections, compute, types)
     return write_domains(path, KIND, provenance, head, sections, rows, COLUMNS, part_rows, progress)
 
 

@@ -7,16 +7,8 @@ from typing import Any, cast
 import numpy as np
 from attrs import frozen
 
-from fishr.data.caches.domain_rows import (
-    Section,
-    check_columns,
-    read_columns,
-    read_origin,
-    read_sections,
-    rows_a_part,
-    whole_number,
-    write_domains,
-)
+from fishr.data.caches.domain_rows import Section, check_columns, read_columns, read_origin, read_sections, whole_number
+from fishr.data.caches.domain_writing import rows_a_part, write_domains
 from fishr.data.caches.encoding import Array, Damaged, entry, read_element
 from fishr.data.caches.hdf5 import opened
 from fishr.data.caches.stored_rows import StoredRows

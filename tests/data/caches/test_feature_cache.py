@@ -7,7 +7,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fishr.data.caches import Section, load_tree, merge_features, open_features
-from fishr.data.caches.domain_rows import rows_a_part
+from fishr.data.caches.domain_writing import rows_a_part
 from fishr.data.caches.feature_cache import write_features
 from fishr.data.caches.hdf5 import save_tree
 from fishr.data.caches.provenance import cache_key

@@ -7,7 +7,7 @@ from cases import oracle_moments
 from torch import nn
 
 from fishr.data.caches import Section, open_gradients
-from fishr.data.caches.domain_rows import write_domains
+from fishr.data.caches.domain_writing import write_domains
 from fishr.data.caches.hdf5 import save_tree
 from fishr.errors import InputError
 from fishr.losses import CrossEntropy, loss_deltas

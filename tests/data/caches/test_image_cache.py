@@ -41,7 +41,7 @@ def write(path, compute=pixels, provenance=PROVENANCE, **more):
 
 @pytest.fixture(autouse=True)
 def small_parts(monkeypatch):
-    monkeypatch.setattr("fishr.data.caches.domain_rows.PART_BYTES", 1)
+    monkeypatch.setattr("fishr.data.caches.domain_writing.PART_BYTES", 1)
 
 
 @pytest.fixture
@@ -118,8 +118,8 @@ def test_killed_in_earnest_it_goes_on(tmp_path):
     script = f"""
 import os, signal, sys
 sys.path.insert(0, {str(Path(__file__).parent)!r})
-import fishr.data.caches.domain_rows as features
-features.PART_BYTES = 1
+import fishr.data.caches.domain_writing as writing
+writing.PART_BYTES = 1
 from test_image_cache import write
 from pathlib import Path
 told = []
