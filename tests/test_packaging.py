@@ -30,7 +30,8 @@ def test_nobody_is_told_to_install_a_package_called_fishr() -> None:
 
 def test_every_extra_that_is_named_exists() -> None:
     extras = PROJECT["optional-dependencies"]
-    named = {(path, name) for path in FILES for name in re.findall(r"-e '\.\[([a-z]+)\]'", path.read_text())}
+    naming = re.compile(r"(?:-e '\.\[|from_extra\(\")([a-z]+)")
+    named = {(path, name) for path in FILES for name in naming.findall(path.read_text())}
     assert {name for _, name in named} == set(extras)
     for path, name in named:
         assert name in extras, path

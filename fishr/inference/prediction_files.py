@@ -11,6 +11,7 @@ from attrs import frozen
 from fishr.data.images.listed_images import portable
 from fishr.data.images.unreadable import Unreadable
 from fishr.errors import InputError
+from fishr.extras import from_extra
 from fishr.files import fill_atomically, present
 from fishr.inference.prediction import Predictions, image_files, predict
 from fishr.inference.trained_model import TrainedModel
@@ -98,7 +99,8 @@ def _write_csv(file: BinaryIO, model: TrainedModel, names: list[str], batches: I
 
 
 def _write_parquet(file: BinaryIO, model: TrainedModel, names: list[str], batches: Iterator[Predictions]) -> None:
-    arrow, parquet = _pyarrow()
+    packages = ("pyarrow", "pyarrow.parquet")
+    arrow, parquet = (from_extra("parquet", package, "parquet", ", or write CSV") for package in packages)
     texts = [("path", arrow.string()), ("class", arrow.string())]
     schema = arrow.schema([*texts, *((name, arrow.float32()) for name in names)])
     with parquet.ParquetWriter(file, schema) as writer:
@@ -114,14 +116,3 @@ def _write_parquet(file: BinaryIO, model: TrainedModel, names: list[str], batche
                 pending, rows = list[Any](), 0
         if pending:
             writer.write_table(arrow.Table.from_batches(pending))
-
-
-def _pyarrow() -> tuple[Any, Any]:
-    try:
-        import pyarrow
-        from pyarrow import parquet
-    except ImportError:
-        raise InputError(
-            "parquet: pyarrow is not installed; run pip install -e '.[parquet]' in your checkout of fishr, or write CSV"
-        ) from None
-    return pyarrow, parquet

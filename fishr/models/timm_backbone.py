@@ -12,6 +12,7 @@ from torch import nn
 from fishr.checks import layer_names, number, one_of
 from fishr.data.images.preprocessing import Preprocessing
 from fishr.errors import InputError
+from fishr.extras import from_extra
 from fishr.models.featurizers import image_channels
 from fishr.models.frozen import freeze_layers, freeze_norm
 from fishr.models.initialization import seeded_by
@@ -189,13 +190,7 @@ def _published_file(name: str) -> Path:
 
 
 def _timm() -> Any:
-    try:
-        import timm
-    except ImportError:
-        raise InputError(
-            "TimmBackbone: timm is not installed; run pip install -e '.[timm]' in your checkout of fishr"
-        ) from None
-    return timm
+    return from_extra("timm", "timm", "TimmBackbone")
 
 
 def _line(error: Exception) -> str:

@@ -1,6 +1,5 @@
 """A report as plain records, and its one HTML file: text, tables that sort, charts, pictures, no network."""
 
-import importlib
 import json
 import math
 import re
@@ -11,7 +10,7 @@ from typing import Any, ClassVar
 
 from attrs import frozen
 
-from fishr.errors import InputError
+from fishr.extras import from_extra
 from fishr.files import write_atomically
 
 GENERATOR = '<meta name="generator" content="fishr report">'
@@ -166,13 +165,7 @@ def _shown(cell: Cell, form: str) -> tuple[Cell, str]:
 @cache
 def chart_scripts() -> str:
     """Return Vega, Vega-Lite and Vega-Embed as one script."""
-    try:
-        scripts: Any = importlib.import_module("vl_convert")
-    except ImportError as error:
-        raise InputError(
-            "report: vl-convert-python is not installed; run pip install -e '.[report]' in your checkout of fishr"
-        ) from error
-    return scripts.javascript_bundle().replace("</script", "<\\/script")
+    return from_extra("report", "vl_convert", "report").javascript_bundle().replace("</script", "<\\/script")
 
 
 def write_page(page: Page, path: Path | str) -> None:

@@ -1,6 +1,5 @@
 """The jobs of a sweep as tasks of a Ray cluster."""
 
-import importlib
 import socket
 import tempfile
 from collections.abc import Generator, Iterable, Mapping
@@ -12,6 +11,7 @@ import attrs
 
 from fishr.configuration import structure, unstructure
 from fishr.errors import InputError, reason
+from fishr.extras import from_extra
 from fishr.protocols.domainbed.job import Job
 from fishr.sweeps.execution import Conditions, SweepEvent, settle
 from fishr.sweeps.groups import attempt_together, groups_of
@@ -65,12 +65,7 @@ def _task(
 @contextmanager
 def _joined(address: str) -> Generator[Any]:
     """Return Ray, connected to a cluster while the context lasts; tasks that still run then are ended."""
-    try:
-        ray: Any = importlib.import_module("ray")
-    except ImportError as error:
-        raise InputError(
-            "--ray: Ray is not installed; run pip install -e '.[ray]' in your checkout of fishr, or leave --ray out"
-        ) from error
+    ray = from_extra("ray", "ray", "--ray", ", or leave --ray out")
     if address not in (LOCAL, RUNNING):
         _check_answers(address)
     dashboard = {"include_dashboard": False} if address == LOCAL else {}

@@ -1,6 +1,5 @@
 """The sbatch script of a sweep: an array of tasks, each of which works on one part of it."""
 
-import importlib
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
@@ -8,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from fishr.errors import InputError
+from fishr.extras import from_extra
 from fishr.files import write_atomically
 
 FOLDER, SCRIPT = "slurm", "array.sh"
@@ -32,12 +32,7 @@ def array_script(folder: Path, tasks: int, options: Mapping[str, Value], argumen
     """Return the script of an array of tasks, each of which works on one part of a sweep."""
     given = shlex.join([*_program(), "sweep", "resume", str(folder.absolute())])
     command = f'{given} --part "$SLURM_ARRAY_TASK_ID"/{tasks} {shlex.join(arguments)}'.rstrip()
-    try:
-        slurm: Any = importlib.import_module("submitit.slurm.slurm")
-    except ImportError as error:
-        raise InputError(
-            "--slurm: submitit is not installed; run pip install -e '.[slurm]' in your checkout of fishr"
-        ) from error
+    slurm = from_extra("slurm", "submitit.slurm.slurm", "--slurm")
 
     class Writer(slurm.SlurmExecutor):
         """Writes scripts on machines without Slurm, too."""

@@ -61,6 +61,6 @@ def test_without_the_scripts_of_the_charts_an_error_says_what_to_install(monkeyp
 
     page.chart_scripts.cache_clear()
     monkeypatch.setitem(sys.modules, "vl_convert", None)
-    with pytest.raises(InputError, match=r"vl-convert-python is not installed; run pip install -e '\.\[report\]'"):
+    with pytest.raises(InputError, match=r"vl_convert is not installed; run pip install -e '\.\[report\]'"):
         write_page(Page("a run", "", []), tmp_path / "report.html")
     assert not list(tmp_path.iterdir())

@@ -3,7 +3,6 @@
 import re
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +12,7 @@ from fishr.checks import near
 from fishr.data.images.decoding import decode
 from fishr.data.images.listed_images import Listed, checked_name, chosen_environments
 from fishr.errors import InputError, reason
+from fishr.extras import from_extra
 from fishr.paths import DATA, in_data_folder
 
 if TYPE_CHECKING:
@@ -139,13 +139,7 @@ def open_table(path: Path, config: str | None = None) -> dict[str, Any]:
 
 def datasets_package() -> Any:
     """Return the package ``datasets`` of Hugging Face, which loads for a second and is an extra."""
-    try:
-        return import_module("datasets")
-    except ImportError:
-        raise InputError(
-            "datasets is not installed, which reads tables of images; run pip install -e '.[hf]' in your checkout of "
-            "fishr"
-        ) from None
+    return from_extra("hf", "datasets", "tables of images")
 
 
 def _names(path: Path, split: str, table: Any, column: str, whole: bool) -> list[str] | list[str | None]:

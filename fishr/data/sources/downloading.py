@@ -6,13 +6,13 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from email.message import Message
 from http.client import HTTPException
-from importlib import import_module
 from pathlib import Path
 from typing import BinaryIO
 
 from attrs import frozen
 
-from fishr.errors import InputError, RunFailed, reason
+from fishr.errors import RunFailed, reason
+from fishr.extras import from_extra
 from fishr.files import present, sync_folder, write_atomically
 from fishr.locks import beside, locked, open_own
 from fishr.paths import is_device_failure
@@ -102,13 +102,7 @@ def sole_downloader(path: Path) -> AbstractContextManager[None]:
 
 def _receive_from_drive(url: str, part: Path, progress: Callable[[int, int | None], object], otherwise: str) -> None:
     """Download with gdown, which answers Drive's questions before large files and resumes."""
-    try:
-        gdown = import_module("gdown")
-    except ImportError:
-        raise InputError(
-            f"{url}: Google Drive needs gdown, which is not installed; run pip install -e '.[download]' in your "
-            f"checkout of fishr, or {otherwise}"
-        ) from None
+    gdown = from_extra("download", "gdown", url, f", or {otherwise}")
     try:
         gdown.download(url=url, output=str(part), quiet=True, resume=True, progress=progress, timeout=SECONDS)
     except (gdown.exceptions.DownloadError, OSError) as error:
