@@ -64,7 +64,7 @@ def comparison_page(first: Run, second: Run, plugins: Sequence[str] = ()) -> Pag
     together += _headlines(records)
     pages = [evolve(run_page(*run, plugins), title=name) for name, run in zip(names, runs, strict=True)]
     both = side_by_side(pages[0], pages[1])
-    shown = {section.title for section in together} | {"Objective and settings"}
+    shown = {section.title for section in together} | {"Settings"}
     rest = [section for section in both.sections if section.title not in shown]
     return evolve(both, sections=[section for section in [*together, *rest] if section.blocks])
 

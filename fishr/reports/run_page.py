@@ -13,7 +13,7 @@ from fishr.reports.landscape_section import landscape_section
 from fishr.reports.learning_curves import curve_section
 from fishr.reports.page import Block, Cell, Facts, Page, Section, Table, Text
 from fishr.reports.run_record import RunRecord, read_run
-from fishr.reports.setting_section import setting_section
+from fishr.reports.setting_section import model_section, setting_section
 from fishr.training.evaluation import DomainScore
 from fishr.training.experiment import Experiment
 from fishr.training.run_folder import AVERAGE, JOINED
@@ -43,7 +43,7 @@ def run_page(folder: Path, experiment: Experiment, known: RunData | None = None,
         ...     _ = list(run(experiment, folder, experiment_text=dumps(experiment)))
         ...     page = run_page(folder, experiment)
         >>> page.title, [section.title for section in page.sections]
-        ('first', ['Result', 'Learning curves', 'Objective and settings'])
+        ('first', ['Result', 'Learning curves', 'Objective and model', 'Settings'])
     """
     record = read_run(folder, experiment)
     data = [] if known is None else [data_section(known), class_section(known)]
@@ -54,9 +54,8 @@ def run_page(folder: Path, experiment: Experiment, known: RunData | None = None,
     landscapes = sorted(folder.glob("landscape-*.h5"))
     films = [film for path in landscapes if (film := path.with_suffix(".gif")).is_file()]
     sections += [landscape_section([load_surface(path) for path in landscapes], films)]
-    return Page(
-        record.name, _subtitle(record), [one for one in [*sections, setting_section(record, plugins)] if one.blocks]
-    )
+    sections += [model_section(experiment, folder, plugins), setting_section(record)]
+    return Page(record.name, _subtitle(record), [one for one in sections if one.blocks])
 
 
 def result_section(record: RunRecord, known: RunData | None = None) -> Section:

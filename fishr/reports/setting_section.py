@@ -1,7 +1,8 @@
-"""The section of a run's objective, in words and as a formula, of its model and of all other settings."""
+"""Sections of a run's objective, in words and as a formula, with its model, and of all other settings."""
 
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import attrs
@@ -17,24 +18,20 @@ from fishr.training.run_folder import CHECKPOINT
 _PARTS = ("data", "featurizer", "head", "loss", "optimizer", "batches")
 
 
-def setting_section(record: RunRecord, plugins: Sequence[str] = ()) -> Section:
+def model_section(experiment: Experiment, folder: Path, plugins: Sequence[str] = ()) -> Section:
+    meanings = Table(("part", "meaning"), [(name, _meaning(part)) for name, part in _terms(experiment).items()])
+    parts = {name: _brief(getattr(experiment, name)) for name in _PARTS}
+    blocks = [Text(_in_words(experiment)), Listing(run_outline(experiment)), meanings]
+    return Section("Objective and model", [*blocks, Facts(parts | _sizes(folder, plugins))])
+
+
+def setting_section(record: RunRecord) -> Section:
     result, experiment = record.result, record.experiment
     facts = {"steps": f"{experiment.steps}", "seed": f"{experiment.seed}"}
     if result:
         facts |= {"device": str(result.get("device")), "time": f"{result.get('seconds', math.nan):.4g} s"}
         facts |= {name: str(value) for name, value in result.get("versions", {}).items()}
-    meanings = Table(("part", "meaning"), [(name, _meaning(part)) for name, part in _terms(experiment).items()])
-    return Section(
-        "Objective and settings",
-        [
-            Text(_in_words(experiment)),
-            Listing(run_outline(experiment)),
-            meanings,
-            Facts({name: _brief(getattr(experiment, name)) for name in _PARTS} | _sizes(record, plugins)),
-            Facts(facts),
-            Listing(record.text, "config.toml"),
-        ],
-    )
+    return Section("Settings", [Facts(facts), Listing(record.text, "config.toml")])
 
 
 def _in_words(experiment: Experiment) -> str:
@@ -65,13 +62,17 @@ def _name(part: Any) -> str:
     return getattr(part.function if isinstance(part, Stateless) else part, "__name__", type(part).__name__)
 
 
-def _sizes(record: RunRecord, plugins: Sequence[str]) -> dict[str, str]:
+def _sizes(folder: Path, plugins: Sequence[str]) -> dict[str, str]:
     """Return the numbers of parameters of the model, if the run has a checkpoint yet."""
-    if not (record.folder / CHECKPOINT).exists():
+    if not (folder / CHECKPOINT).exists():
         return {}
-    model = load_model(record.folder, plugins=plugins)
+    model = load_model(folder, plugins=plugins)
     every, trained = list(model.parameters()), [p for p in model.parameters() if p.requires_grad]
-    counts = {"parameters": every, "trained": trained, "of the head": list(model.head.parameters())}
+    counts = {
+        "parameters": every,
+        "trained parameters": trained,
+        "parameters of the head": list(model.head.parameters()),
+    }
     return {name: f"{sum(p.numel() for p in found):,}" for name, found in counts.items()}
 
 

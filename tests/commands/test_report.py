@@ -72,20 +72,20 @@ def test_the_page_of_a_run_has_its_scores_curves_and_objective(finished, reporte
     terms = [line["terms"]["fishr"] for line in steps]
     assert penalties == pytest.approx([term["value"] / term["weight"] for term in terms], rel=1e-4)
 
-    settings = page.select_one("#objective-and-settings")
-    assert "loss at step 4 = " in settings.pre.text
-    assert "Adam minimizes the mean BinaryCrossEntropy over domains, plus the penalty fishr" in settings.text
-    (terms,) = tables(settings)
+    objective, settings = (page.select_one(name) for name in ("#objective-and-model", "#settings"))
+    assert "loss at step 4 = " in objective.pre.text
+    assert "Adam minimizes the mean BinaryCrossEntropy over domains, plus the penalty fishr" in objective.text
+    (terms,) = tables(objective)
     assert [name for name, _ in terms] == ["risk", "fishr"]
     assert "the variance of the head's per-sample gradients" in terms[1][1]
     model = fishr.load_model(finished)
     every, head = (f"{sum(p.numel() for p in part.parameters()):,}" for part in (model, model.head))
-    facts = {one.dt.text: one.dd.text for one in settings.select("dl div")}
-    assert (facts["parameters"], facts["trained"], facts["of the head"]) == (every, every, head)
+    facts = {one.dt.text: one.dd.text for one in objective.select("dl div")}
+    assert (facts["parameters"], facts["trained parameters"], facts["parameters of the head"]) == (every, every, head)
     # Settings that are the defaults are left to the configuration.
     rate = tomllib.loads((finished / "config.toml").read_text())["optimizer"]["lr"]
-    assert f"Adam(lr={rate})" in settings.text
-    assert settings.select("pre")[-1].text == (finished / "config.toml").read_text()
+    assert f"Adam(lr={rate})" in objective.text
+    assert settings.pre.text == (finished / "config.toml").read_text()
 
 
 @pytest.fixture(scope="module")
@@ -222,6 +222,15 @@ def test_two_runs_share_tables_and_charts(measured, other_once, reported):
     assert settings["steps"] == ["7", "9"]
     assert settings["objective.penalty.fishr.penalty.kind"] == ["Fishr", "–"]
     assert "seed" not in settings
+    for column, words in zip(
+        page.select("#objective-and-model .columns > div"),
+        ("over domains, plus the penalty fishr", "over domains"),
+        strict=True,
+    ):
+        assert f"Adam minimizes the mean BinaryCrossEntropy {words}" in column.p.text
+        facts = {one.dt.text: one.dd.text for one in column.select("dl div")}
+        model = fishr.load_model(measured if column.h3.text == "measured" else other_once)
+        assert facts["trained parameters"] == f"{sum(p.numel() for p in model.parameters()):,}"
     # Of the same data, once; the model's mistakes twice; of one run alone, in a column of its own.
     assert not page.select("#data .columns")
     assert [one.h3.text for one in page.select("#classes .columns > div")] == ["measured", "erm"]
