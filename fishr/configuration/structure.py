@@ -1,17 +1,15 @@
 """Tables to frozen objects, strictly: nothing is coerced, dropped or guessed."""
 
-import math
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from functools import lru_cache, partial
-from pathlib import Path
-from typing import Any, Literal, TypeVar, cast, get_args, get_origin
+from typing import Any, TypeVar, cast, get_args
 
 import attrs
 import cattrs
-from cattrs.errors import AttributeValidationNote, BaseValidationError, ForbiddenExtraKeysError, IterableValidationNote
 from cattrs.gen import make_dict_structure_fn, mapping_structure_factory, override
 
+from fishr.configuration.cattrs_problems import MOST, complaint, problems_of
 from fishr.configuration.declared_types import (
     SCALARS,
     alternatives,
@@ -33,15 +31,11 @@ from fishr.configuration.problems import (
     listed,
     one_of,
     quoted,
-    suggestion,
-    text_value,
     unexpected,
 )
-from fishr.errors import one_line
+from fishr.configuration.scalars import read_scalar, unsupported
 
 T = TypeVar("T")
-# Problems of one table or array that are listed: finding the nearest name of each takes time.
-_MOST = 20
 # Keys from which a table without any known one is taken for another object's.
 _FOREIGN = 3
 
@@ -69,7 +63,7 @@ def structure(
         >>> structure({"penalty": {"kind": "Fishr", "ema": 0.95}, "schedule": 1000}, Scaled).schedule
         Constant(value=1000.0)
     """
-    if attrs.has(target) and isinstance(table, Mapping) and _FOREIGN <= len(table) <= _MOST:  # pyright: ignore[reportUnnecessaryIsInstance]
+    if attrs.has(target) and isinstance(table, Mapping) and _FOREIGN <= len(table) <= MOST:  # pyright: ignore[reportUnnecessaryIsInstance]
         known = settings(target)
         if not table.keys() & known.keys():
             raise flaw(
@@ -79,7 +73,7 @@ def structure(
         return _converter(families, None if plugins is None else tuple(plugins)).structure(table, target)
     except Exception as error:
         try:
-            raise ConfigurationError(_problems(error, target)) from error
+            raise ConfigurationError(problems_of(error, target)) from error
         except RecursionError:
             raise flaw("tables are nested too deeply to be read") from None
 
@@ -126,7 +120,7 @@ class _Hooks:
     def union(self, value: object, declared: Any) -> object:
         members = alternatives(declared)
         if sum(map(is_record, members)) > 1:
-            raise _unsupported(declared)
+            raise unsupported(declared)
         if len(members) == 1:
             return None if value is None else self.convert.structure(value, members[0])
         # Its own type first, since a whole number fits a float too.
@@ -175,7 +169,7 @@ class _Hooks:
                 with suppress(AttributeError):
                     one.validator(alone, one, found)
             except Exception as error:
-                problem = _complaint(cls, error)
+                problem = complaint(cls, error)
                 raise flaw(problem.message, "" if problem.path == one.name else problem.path) from error
         return found
 
@@ -196,88 +190,5 @@ class _Hooks:
             return self.convert.structure(table, found)
         if table:
             unknown = f"unknown key, the function {found.__qualname__} takes none"
-            raise ConfigurationError(Problem(quoted(key), unknown) for key in list(table)[:_MOST])
+            raise ConfigurationError(Problem(quoted(key), unknown) for key in list(table)[:MOST])
         return family.exported(family.wrapper)(found) if family.wrapper else found
-
-
-def _problems(error: Exception, cls: Any) -> list[Problem]:
-    """Return the problems that an exception of cattrs reports, each with its path."""
-    if isinstance(error, ConfigurationError):
-        return list(error.problems)
-    if isinstance(error, ForbiddenExtraKeysError):
-        keys = sorted(error.extra_fields, key=lambda key: (len(str(key)), str(key)))
-        more = [Problem("", f"{len(keys) - _MOST:,} more unknown keys")] if len(keys) > _MOST else []
-        return [*(_unknown(key, error.cl) for key in keys[:_MOST]), *more]
-    if not isinstance(error, BaseValidationError):
-        return [_complaint(cls, error)]
-    parts = sorted(error.exceptions, key=lambda part: not isinstance(part, ForbiddenExtraKeysError))
-    found = [problem for part in parts[:_MOST] for problem in _located(part, error.cl)]
-    return found + ([Problem("", "the entries after these are not listed")] if len(parts) > _MOST else [])
-
-
-def _located(error: Exception, cls: Any) -> list[Problem]:
-    """Return the problems of a part of a table under its key or index."""
-    found = _problems(error, cls)
-    for note in getattr(error, "__notes__", ()):
-        if isinstance(note, AttributeValidationNote):
-            return [problem.under(str(attrs.fields_dict(cls)[note.name].alias)) for problem in found]
-        if isinstance(note, IterableValidationNote):
-            step = f"[{note.index}]" if is_array(cls) else quoted(str(note.index))
-            return [problem.under(step) for problem in found]
-    return found
-
-
-def _unknown(key: object, cls: type[Any]) -> Problem:
-    within = [name for name, one in settings(cls).items() if is_record(one.type) and key in settings(one.type)]
-    if within:
-        hint = f"; did you mean {text_value(f'{within[0]}.{key}')}?"
-    else:
-        hint = suggestion(key, settings(cls)) or f", {cls.__name__} takes {listed(settings(cls)) or 'none'}"
-    renamed = [name for name, one in settings(cls).items() if one.metadata.get("formerly") == key]
-    hint = f", it is now {renamed[0]}" if renamed else hint
-    return Problem(
-        quoted(str(key)), "unknown key" + (f", this table is always a {cls.__name__}" if key == KIND else hint)
-    )
-
-
-def _complaint(cls: Any, error: Exception) -> Problem:
-    """Return the problem of a refusal by a class; anything else that a class of the library raises is a fault of it."""
-    ours = getattr(cls, "__module__", "").startswith("fishr.") and not isinstance(error, ValueError | TypeError)
-    if isinstance(error, RecursionError) or ours:
-        raise error
-    # Some validators put objects behind their message.
-    message = one_line(error.args[0] if error.args and isinstance(error.args[0], str) else str(error))
-    name, colon, rest = message.partition(": ")
-    if colon and attrs.has(cls) and name in attrs.fields_dict(cls):
-        return Problem(name, rest)
-    return Problem("", message or type(error).__name__)
-
-
-def read_scalar(value: object, declared: Any) -> Any:
-    """Return a scalar as it is; of numbers and paths, as the declared type."""
-    if get_origin(declared) is Literal:
-        if any(type(value) is type(known) and value == known for known in get_args(declared)):
-            return value
-        raise unexpected(value, one_of(get_args(declared)) + suggestion(value, get_args(declared)))
-    if declared not in SCALARS:
-        raise _unsupported(declared)
-    got, held = cast(Any, value), {float: (int, float), Path: (str,)}.get(declared, (declared,))
-    if (
-        not isinstance(value, held)
-        or isinstance(value, bool) is not (declared is bool)
-        or (declared is Path and not got)
-    ):
-        raise unexpected(value, SCALARS[declared])
-    if declared is int and not -(2**63) <= got < 2**63:
-        raise unexpected(value, "a whole number of at most 64 bits")
-    if declared is float and not isinstance(value, float) and abs(got) >= 2**1024:
-        raise unexpected(value, "a number that is at most about 1.8e308")
-    if declared is float and not math.isfinite(got):
-        raise unexpected(value, "a finite number")
-    if held == (str,) and ("\0" in got or any("\ud800" <= character <= "\udfff" for character in got)):
-        raise unexpected(value, "text without NUL characters" if "\0" in got else "text that UTF-8 can encode")
-    return declared(got) if declared in (float, Path) else value
-
-
-def _unsupported(declared: Any) -> ConfigurationError:
-    return flaw(f"a field of type {one_line(str(declared))} cannot be written in a file")

@@ -19,7 +19,8 @@ from fishr.configuration.declared_types import (
 )
 from fishr.configuration.families import FAMILIES, KIND, Family, plugin_name
 from fishr.configuration.problems import ConfigurationError, Problem, described, flaw, quoted, unexpected
-from fishr.configuration.structure import read_scalar, structure
+from fishr.configuration.scalars import read_scalar
+from fishr.configuration.structure import structure
 
 
 def unstructure(obj: object, families: tuple[Family, ...] = FAMILIES) -> dict[str, Any]:

@@ -1,49 +1,38 @@
 """A run on disk: configuration, metrics, checkpoint and result in one folder, resumable after any kill."""
 
 import json
-import platform
 import shutil
 import time
 from collections.abc import Generator
 from contextlib import ExitStack, contextmanager, nullcontext
-from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
-import attrs
-import numpy as np
 import torch
 
-import fishr
 from fishr.checks import returned
 from fishr.data.domains import Domains
 from fishr.errors import InputError
-from fishr.files import json_text, present, remove_leftovers, write_atomically
-from fishr.ranks import ALONE, RankLost, Ranks
-from fishr.training.artifacts import SNAPSHOTS, Artifacts, Recording, keep_snapshot, load_artifacts, snapshot_path
-from fishr.training.checkpoints import Checkpoint, load, save
+from fishr.files import present, remove_leftovers
+from fishr.ranks import ALONE, Ranks
+from fishr.training.artifacts import Artifacts, load_artifacts
+from fishr.training.checkpoints import Checkpoint, load
 from fishr.training.compute import resolve_device
-from fishr.training.evaluation import averaged_weights, score_entries, score_of
+from fishr.training.evaluation import score_of
 from fishr.training.experiment import Experiment
+from fishr.training.journal import Journal
 from fishr.training.launch import agreed, from_first
-from fishr.training.loop import Evaluated, Event, Finished, Started, StepFunctions, Stepped, train
+from fishr.training.loop import Event, Finished, StepFunctions, train
 from fishr.training.model import Model, build_model
 from fishr.training.run_folder import (
     CHECKPOINT,
     METRICS,
     RESULT,
-    LineFile,
     check_absent,
     checkpoint_of,
     existing_folder,
     new_folder,
 )
-from fishr.training.signature import Signature
 from fishr.training.state import TrainingState, first_state, state_to
-from fishr.training.step import NotFinite, step_entry
-
-if TYPE_CHECKING:
-    from fishr.training.recorder import Recorder
 
 
 def run(
@@ -127,11 +116,13 @@ def run(
         if isinstance(start, Finished):
             # A run that was killed between its result and its end left its records.
             if ranks.number == 0 and kept.statistics:
-                _recorder(folder, experiment, text, kept.statistics).clear()
+                from fishr.training.recorder import Recorder
+
+                Recorder(folder, experiment, text, kept.statistics, 0).clear()
             yield start
             return
         assert start is not None
-        journal = _Journal(folder, text, kept, start, where, ranks, checkpoint_seconds) if ranks.number == 0 else None
+        journal = Journal(folder, text, kept, start, where, ranks, checkpoint_seconds) if ranks.number == 0 else None
         with nullcontext() if journal is None else journal.open():
             begun = time.monotonic()
             for event in train(experiment, None, str(where), start.state, domains, ranks, model, by):
@@ -149,118 +140,6 @@ def _removed_if_refused(folder: Path) -> Generator[None]:
         if not metrics.exists() or metrics.stat().st_size == 0:
             shutil.rmtree(folder)
         raise
-
-
-class _Journal:
-    """Writes the events of a run into its folder."""
-
-    def __init__(
-        self, folder: Path, text: str, keep: Artifacts, start: Checkpoint, on: torch.device, ranks: Ranks, rest: float
-    ) -> None:
-        self._folder, self._device, self._ranks = folder, on, ranks
-        self._text, self._keep, self._clock = text, keep, time.monotonic()
-        self._rest, self._saved = 0.0 if keep.checkpoints else rest, self._clock
-        self._start = self._last = start
-        self._recorder: Recorder | None = None
-
-    @contextmanager
-    def open(self) -> Generator[None]:
-        """Open the files that events are written to; leave a result or a checkpoint where the run ends early."""
-        with LineFile(self._folder / METRICS, self._start.position) as self._metrics, ExitStack() as self._files:
-            try:
-                yield
-            except NotFinite as failure:
-                self._write_result(status="failed", message=str(failure), step=failure.step, term=failure.term)
-                raise
-            except (RankLost, GeneratorExit):
-                # Nothing of this rank's work is to be lost with another.
-                if not self._ranks.alone:
-                    self._checkpoint()
-                raise
-
-    def write(self, event: Event, seconds: float) -> Event:
-        """Write an event that took so long to compute, and return it with that time."""
-        if isinstance(event, Started):
-            self._experiment = event.experiment
-            self._names = [domain.name for domain in event.domains.training]
-            self._signature, self._model = Signature.of(event.domains), event.model
-            # After a kill the checkpoint that the run resumes from may have no snapshot yet.
-            if self._keep.checkpoints and event.state.step:
-                keep_snapshot(self._folder / CHECKPOINT, event.state.step)
-            elif self._keep.checkpoints:
-                (self._folder / SNAPSHOTS).mkdir(exist_ok=True)
-                self._save(snapshot_path(self._folder, 0), Checkpoint(event.state, self._text))
-            if self._keep.statistics:
-                recorder = _recorder(
-                    self._folder, event.experiment, self._text, self._keep.statistics, event.state.step
-                )
-                self._recorder = self._files.enter_context(recorder)
-                recorder.begin(event)
-        elif isinstance(event, Stepped):
-            self._metrics.append(json_text(step_entry(event.record, self._names)))
-            state, done = event.state, event.state.step
-            self._last = Checkpoint(state, self._text, self._metrics.position, self._seconds)
-            rested = time.monotonic() - self._saved >= self._rest
-            if done == self._experiment.steps or (rested and done % self._experiment.checkpoint_every == 0):
-                self._checkpoint()
-                if self._keep.checkpoints:
-                    keep_snapshot(self._folder / CHECKPOINT, done)
-            if self._recorder:
-                self._recorder.record(state)
-            return attrs.evolve(event, seconds=seconds)
-        elif isinstance(event, Evaluated):
-            self._metrics.append(json_text({"step": event.step, "scores": score_entries(event.scores)}))
-        else:
-            # An average may have read the last scores. The position stays: a resumed run writes these again.
-            if hasattr(self._experiment.average, "evaluated"):
-                self._last = attrs.evolve(self._last, state=event.state)
-                self._checkpoint()
-            self._metrics.sync()
-            if self._recorder:
-                self._recorder.assemble()
-            self._write_result(status="finished", scores=score_entries(event.scores))
-            # Only now: killed before, the run resumes from its last step and assembles them again.
-            if self._recorder:
-                self._recorder.clear()
-        return event
-
-    @property
-    def _seconds(self) -> float:
-        return self._start.seconds + time.monotonic() - self._clock
-
-    def _checkpoint(self) -> None:
-        self._saved = time.monotonic()
-        self._metrics.sync()
-        self._save(self._folder / CHECKPOINT, self._last)
-
-    def _save(self, path: Path, made: Checkpoint) -> None:
-        averaged = averaged_weights(self._model, self._experiment, made.state)
-        save(path, made.state, made.experiment_text, made.position, made.seconds, self._signature, averaged)
-
-    def _write_result(self, **outcome: Any) -> None:
-        result = {
-            "name": self._experiment.name,
-            "seed": self._experiment.seed,
-            "steps": self._experiment.steps,
-            "device": str(self._device),
-            "ranks": self._ranks.count,
-            "seconds": round(self._seconds, 3),
-            "versions": {
-                "python": platform.python_version(),
-                "torch": str(torch.__version__),
-                "fishr": fishr.__version__,
-                "numpy": np.__version__,
-                "backpack-for-pytorch": version("backpack-for-pytorch"),
-            },
-        }
-        write_atomically(self._folder / RESULT, (json_text(result | outcome, indent=2) + "\n").encode())
-
-
-def _recorder(folder: Path, experiment: Experiment, text: str, recording: Recording, started_at: int = 0) -> "Recorder":
-    # Here, because HDF5 takes long to load and most runs record nothing.
-    from fishr.training.recorder import Recorder
-
-    return Recorder(folder, experiment, text, recording, started_at)
 
 
 def _last_checkpoint(folder: Path, text: str, initial: TrainingState, steps: int) -> Checkpoint:

@@ -42,11 +42,11 @@ precision = "bf16"
 
 @pytest.mark.slow
 def test_the_journey(call, home, animals, monkeypatch):
-    from fishr.training import runs
+    from fishr.training import journal
 
     (home / "run.toml").write_text(CONFIGURATION)
     shutil.copytree(animals / "photo", animals / "sketch")
-    save, made = runs.save, []
+    save, made = journal.save, []
 
     def killing(*arguments):
         save(*arguments)
@@ -54,7 +54,7 @@ def test_the_journey(call, home, animals, monkeypatch):
         if len(made) == 2:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(runs, "save", killing)
+    monkeypatch.setattr(journal, "save", killing)
     assert call("train", "run.toml", "--out", "run", "--device", "cpu").code == 1
     assert call("train", "--resume", "run", "--device", "cpu").code == 0
     assert call("train", "run.toml", "--out", "whole", "--device", "cpu").code == 0

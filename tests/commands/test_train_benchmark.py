@@ -84,9 +84,9 @@ def test_it_is_the_job_of_a_sweep(call, world):
 
 
 def test_interrupted_and_resumed_it_is_the_same_job(call, world, monkeypatch):
-    from fishr.training import runs
+    from fishr.training import journal
 
-    real, calls = runs.save, []
+    real, calls = journal.save, []
 
     def stopping(*arguments, **options):
         real(*arguments, **options)
@@ -94,7 +94,7 @@ def test_interrupted_and_resumed_it_is_the_same_job(call, world, monkeypatch):
         if len(calls) == 1:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(runs, "save", stopping)
+    monkeypatch.setattr(journal, "save", stopping)
     said = call(*TRAIN, "--out", "run")
     assert said.code == 1
     assert "run: interrupted; resume it with fishr train --resume run" in said.err

@@ -6,7 +6,7 @@ from fishr.sweeps import execution
 from fishr.sweeps.execution import Conditions, attempt
 from fishr.sweeps.folder import job_folder
 from fishr.sweeps.job_files import open_times, read_times, time_line
-from fishr.training import Stepped, loop, runs
+from fishr.training import Stepped, journal, loop, runs
 
 
 @pytest.fixture
@@ -32,10 +32,11 @@ def clock(monkeypatch):
 
         return timed
 
-    monkeypatch.setattr(runs, "time", Clock)
+    for module in (runs, journal):
+        monkeypatch.setattr(module, "time", Clock)
     monkeypatch.setattr(loop, "advance", taking(loop.advance, lambda model, experiment, state, *_: state.step + 1))
     monkeypatch.setattr(loop, "evaluate", taking(loop.evaluate, lambda *_: 100))
-    monkeypatch.setattr(runs, "save", taking(runs.save, lambda *_: 1000))
+    monkeypatch.setattr(journal, "save", taking(journal.save, lambda *_: 1000))
     return Clock
 
 

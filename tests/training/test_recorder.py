@@ -194,7 +194,7 @@ def test_killed_in_its_last_moments(plain, tmp_path, moment, monkeypatch):
     list(_run(plain, tmp_path / "untouched"))
     with monkeypatch.context() as patch:
         if moment == "assembled":
-            patch.setattr("fishr.training.runs._Journal._write_result", dies)
+            patch.setattr("fishr.training.journal.Journal._write_result", dies)
         else:
             patch.setattr(module.Recorder, "clear", dies)
         with pytest.raises(Killed):
