@@ -15,6 +15,7 @@ import torch
 from attrs import frozen
 from matplotlib.figure import Figure
 from PIL import Image
+from report_pages import browser, opened, reported  # noqa: F401 (fixtures)
 from sweep_world import make_world
 
 from fishr.commands import main
@@ -265,55 +266,49 @@ def moved(call, home, animals):
     return home
 
 
-@pytest.fixture
-def reported(call):
-    """Make a report and return it parsed."""
-    from bs4 import BeautifulSoup
+@pytest.fixture(scope="package")
+def made():
+    """Call a command that must succeed."""
 
-    def make(*arguments):
-        said = call("report", *arguments, "-o", "report.html", "--replace")
+    def called(*arguments):
+        said = _call(*arguments)
         assert said.code == 0, said
-        text = Path("report.html").read_text()
-        assert len(text) < 5e6
-        return BeautifulSoup(text, "html.parser")
+        return said
 
-    return make
+    return called
 
 
-@pytest.fixture(scope="module")
-def browser():
-    sync_api = pytest.importorskip("playwright.sync_api")
-    found = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if found is None:
-        pytest.skip("no Chromium here; install it to test reports in a browser")
-    with sync_api.sync_playwright() as playwright:
-        made = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
-        yield made
-        made.close()
+@pytest.fixture(scope="package")
+def recorded_once(tmp_path_factory, short, short_fishr, made):
+    """Two short runs that recorded statistics; for reading only."""
+    home = tmp_path_factory.mktemp("analyzed")
+    for name, recipe, options in (("erm", "colored-digits-erm", short), ("mine", "colored-digits", short_fishr)):
+        made("train", recipe, *options, "--record-statistics", "every=3", "--out", home / name)
+    return home
+
+
+@pytest.fixture(scope="package")
+def cached_once(tmp_path_factory, recorded_once, made):
+    """The features of the second of them, for reading only."""
+    path = tmp_path_factory.mktemp("cached") / "mine-features.h5"
+    made("cache", "features", recorded_once / "mine", "-o", path)
+    return path
+
+
+@pytest.fixture(scope="package")
+def measured_once(finished_once, tmp_path_factory, made):
+    """A run folder with statistics, an analysis and two landscapes."""
+    folder = tmp_path_factory.mktemp("runs") / "measured"
+    shutil.copytree(finished_once, folder)
+    for command in (
+        ["analyze", folder, "--samples", 20],
+        ["landscape", folder, "--grid", 5],
+        ["landscape", folder, "--directions", "line", "--grid", 5, "--lines", 2],
+    ):
+        made(*command)
+    return folder
 
 
 @pytest.fixture
-def opened(browser, home):
-    """Open a page at a width, and hold it to no errors, no requests and no sideways scrolling."""
-    pages, problems = [], []
-
-    def open_page(path, width, scheme="light"):
-        page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
-        pages.append(page)
-        page.on(
-            "console", lambda message: problems.append(message.text) if message.type in ("error", "warning") else None
-        )
-        page.on("pageerror", lambda error: problems.append(str(error)))
-        page.on(
-            "request",
-            lambda request: None if request.url.startswith(("file:", "data:")) else problems.append(request.url),
-        )
-        page.goto((home / path).as_uri())
-        page.wait_for_function("document.documentElement.dataset.drawn")
-        assert page.evaluate("document.documentElement.scrollWidth") <= width
-        return page
-
-    yield open_page
-    for page in pages:
-        page.close()
-    assert not problems
+def measured(measured_once, home):
+    return Path(shutil.copytree(measured_once, home / "measured").name)

@@ -1,41 +1,20 @@
-"""Reports as a person makes them, parsed; and opened in a browser where there is one."""
+"""Reports as a person makes them, parsed."""
 
 import base64
-import csv
 import json
 import shutil
 import sys
 import tomllib
 from io import BytesIO
-from pathlib import Path
 
 import pytest
-import vl_convert
 from bs4 import BeautifulSoup
 from PIL import Image
+from report_pages import charts, rows, tables
 
 import fishr
 from fishr.analysis import headlines, load_analysis
 from fishr.landscape.surface_file import load_surface
-from fishr.reports import Page, Section, Table, write_page
-
-
-def tables(section):
-    return [
-        [[cell.text for cell in row.select("td")] for row in one.select("tbody tr")] for one in section.select("table")
-    ]
-
-
-def charts(section):
-    """Each chart's specification by its title; all of them compile."""
-    found = {one.figcaption.text: json.loads(one.script.string) for one in section.select(".chart")}
-    for spec in found.values():
-        vl_convert.vegalite_to_vega(spec)
-    return found
-
-
-def rows(spec):
-    return list(csv.DictReader(spec["data"]["values"].splitlines()))
 
 
 def test_the_page_of_a_run_has_its_scores_curves_and_objective(finished, reported):
@@ -86,26 +65,6 @@ def test_the_page_of_a_run_has_its_scores_curves_and_objective(finished, reporte
     rate = tomllib.loads((finished / "config.toml").read_text())["optimizer"]["lr"]
     assert f"Adam(lr={rate})" in objective.text
     assert settings.pre.text == (finished / "config.toml").read_text()
-
-
-@pytest.fixture(scope="module")
-def measured_once(finished_once, tmp_path_factory, call_anywhere):
-    """A run folder with statistics, an analysis and two landscapes."""
-    folder = tmp_path_factory.mktemp("runs") / "measured"
-    shutil.copytree(finished_once, folder)
-    for command in (
-        ["analyze", folder, "--samples", 20],
-        ["landscape", folder, "--grid", 5],
-        ["landscape", folder, "--directions", "line", "--grid", 5, "--lines", 2],
-    ):
-        said = call_anywhere(*command)
-        assert said.code == 0, said
-    return folder
-
-
-@pytest.fixture
-def measured(measured_once, home):
-    return Path(shutil.copytree(measured_once, home / "measured").name)
 
 
 def test_the_page_has_the_data_and_what_the_model_takes_for_what(finished, reported, call):
@@ -188,70 +147,6 @@ def test_a_file_of_measurements_has_a_page_of_its_own(measured, call, name, html
     assert [section["id"] for section in page.select("main > section")] == sections
 
 
-@pytest.fixture(scope="module")
-def other_once(tmp_path_factory, call_anywhere, short):
-    """A run of the same data with another method, more steps and another learning rate."""
-    folder = tmp_path_factory.mktemp("runs") / "erm"
-    changes = ["--set", "steps=9", "--set", "optimizer.lr=0.01"]
-    said = call_anywhere("train", "colored-digits-erm", *short, *changes, "--seed", 3, "--out", folder)
-    assert said.code == 0, said
-    return folder
-
-
-def test_two_runs_share_tables_and_charts(measured, other_once, reported):
-    page = reported(measured, other_once)
-    one, two = (json.loads((folder / "result.json").read_text())["scores"] for folder in (measured, other_once))
-    (table,) = tables(page.select_one("#result"))
-    for row, a, b in zip(table, one, two, strict=True):
-        apart = 100 * (b["accuracy"] - a["accuracy"])
-        assert row[1:4] == [f"{a['accuracy']:.1%}", f"{b['accuracy']:.1%}", f"{apart:+.1f}"]
-
-    curves = charts(page.select_one("#learning-curves"))
-    risks = rows(curves["Risk of each batch"])
-    # The first run has ended when the second makes its last steps.
-    assert [[bool(row[f"c{index}"]) for index in range(4)] for row in risks] == [[True] * 4] * 7 + [
-        [False] * 2 + [True] * 2
-    ] * 2
-    ends = [[bool(row[f"c{index}"]) for index in (0, 4)] for row in rows(curves["Accuracy"])]
-    assert ends == [[True, True]] * 2 + [[True, False], [False, True]]
-    dashes = {layer["encoding"]["strokeDash"]["datum"] for layer in curves["Accuracy"]["layer"][:-1]}
-    assert dashes == {"measured", "erm"}
-
-    (differing,) = tables(page.select_one("#settings-that-differ"))
-    settings = {name: values for name, *values in differing}
-    assert settings["steps"] == ["7", "9"]
-    assert settings["objective.penalty.fishr.penalty.kind"] == ["Fishr", "–"]
-    assert "seed" not in settings
-    for column, words in zip(
-        page.select("#objective-and-model .columns > div"),
-        ("over domains, plus the penalty fishr", "over domains"),
-        strict=True,
-    ):
-        assert f"Adam minimizes the mean BinaryCrossEntropy {words}" in column.p.text
-        facts = {one.dt.text: one.dd.text for one in column.select("dl div")}
-        model = fishr.load_model(measured if column.h3.text == "measured" else other_once)
-        assert facts["trained parameters"] == f"{sum(p.numel() for p in model.parameters()):,}"
-    # Of the same data, once; the model's mistakes twice; of one run alone, in a column of its own.
-    assert not page.select("#data .columns")
-    assert [one.h3.text for one in page.select("#classes .columns > div")] == ["measured", "erm"]
-    assert [one.h3.text for one in page.select("#landscapes .columns > div")] == ["measured"]
-
-
-def test_two_runs_of_one_name_have_their_paths_and_headlines_their_ratio(measured, home, reported):
-    shutil.copytree(measured, home / "other" / "measured")
-    shutil.copy(measured / "analysis.h5", "measured.h5")  # a run is a run whatever file is beside it
-    page = reported(measured, home / "other" / "measured", "--no-data")
-    assert [cell.text for cell in page.select("#headlines th")][1:3] == ["measured", str(home / "other" / "measured")]
-    assert all(row[3] in ("1", "–") for row in tables(page.select_one("#headlines"))[0])
-    assert "All settings are equal." in page.select_one("#settings-that-differ").text
-
-
-def test_two_files_stand_side_by_side(measured, reported):
-    page = reported(measured / "analysis.h5", measured / "landscape-random.h5")
-    assert [one.h3.text for one in page.select("#curvature .columns > div")] == ["measured"]
-    assert page.select_one("#landscapes .columns h3").text == "landscape-random"
-
-
 def test_a_run_that_has_not_ended_has_the_page_of_its_steps_so_far(interrupted, reported):
     page = reported(interrupted)
     assert "not finished" in page.header.text
@@ -314,70 +209,3 @@ def test_a_missing_package_is_noticed_before_the_work(finished, home, refused, m
     monkeypatch.setitem(sys.modules, "vl_convert", None)
     monkeypatch.setattr("fishr.reports.load_run_data", lambda *_: pytest.fail("began"), raising=False)
     refused(home, ["report", "finished"], "pip install -e '.[report]'")
-
-
-@pytest.mark.slow
-def test_a_browser_draws_sorts_and_changes_its_theme(finished, reported, opened):
-    reported(finished)
-    for width in (390, 1440):
-        page = opened("report.html", width)
-        assert [plot.locator(".mark-line path").count() for plot in page.locator("#learning-curves .plot").all()] == [
-            4,
-            4,
-            2,
-            1,
-        ]
-
-        def column(page=page):
-            return page.locator("#result td:nth-child(2)").all_inner_texts()
-
-        head = page.locator("#result th", has_text="accuracy")
-        head.click()
-        assert head.get_attribute("aria-sort") == "ascending"
-        assert column() == sorted(column(), key=lambda text: float(text[:-1]))
-        head.click()
-        assert column() == sorted(column(), key=lambda text: -float(text[:-1]))
-
-        plot = page.locator(".plot").first
-        plot.scroll_into_view_if_needed()
-        plot.hover(position={"x": 200, "y": 150})
-        assert "flip 0.2" in page.locator("#vg-tooltip-element.visible").inner_text()
-
-        before = page.evaluate("getComputedStyle(document.body).backgroundColor")
-        page.locator("#theme").click()
-        page.wait_for_function("document.documentElement.dataset.drawn === 'dark'")
-        assert page.evaluate("getComputedStyle(document.body).backgroundColor") != before
-        assert page.locator(".mark-line path").count() == 11
-    assert opened("report.html", 390, "dark").locator("#theme").inner_text() == "Light"
-
-
-@pytest.mark.slow
-def test_a_browser_sorts_numbers_by_size_and_texts_by_their_numbers(home, opened):
-    rows = [("env 10", 10.0), ("env 9", 9.0), ("env 1", None), ("env 2", 1e-5), ("env 3", 200.0)]
-    write_page(Page("sorted", "", [Section("Table", [Table(("name", "value"), rows)])]), home / "table.html")
-    page = opened("table.html", 390)
-    for head, orders in (
-        ("value", (["2", "9", "10", "3", "1"], ["3", "10", "9", "2", "1"])),
-        ("name", (["1", "2", "3", "9", "10"],)),
-    ):
-        for order in orders:
-            page.locator("th", has_text=head).click()
-            assert page.locator("td:first-child").all_inner_texts() == [f"env {number}" for number in order]
-
-
-MARKS = """plot => {
-  const count = (item) => (item.items ?? []).reduce(
-    (sum, one) => sum + count(one), item.marktype && /marks$/.test(item.name ?? "") ? item.items.length : 0);
-  return count(plot.view.scenegraph().root);
-}"""
-
-
-@pytest.mark.slow
-def test_a_browser_draws_every_chart_of_two_runs(measured, other_once, reported, opened):
-    reported(measured, other_once)
-    for width, columns in ((390, 1), (1440, 2)):
-        page = opened("report.html", width, "dark")
-        for plot in page.locator(".plot").all():
-            assert plot.evaluate(MARKS), plot.get_attribute("aria-label")
-        left, right = (one.bounding_box() for one in page.locator("#classes .columns > div").all())
-        assert (left["y"] == right["y"]) == (columns == 2)

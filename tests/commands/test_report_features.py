@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from commands.test_report import charts, rows, tables
+from report_pages import charts, rows, tables
 
 from fishr.data.caches import open_features
 from fishr.reports.features_page import features_page, principal_components

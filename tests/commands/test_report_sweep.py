@@ -4,7 +4,7 @@ import json
 from itertools import product
 
 import pytest
-from commands.test_report import charts, rows, tables
+from report_pages import charts, rows, tables
 
 from fishr.configuration import dumps
 from fishr.protocols.domainbed.records import JobKey
