@@ -98,6 +98,7 @@ def plan_landscape(subject: Subject, options: Options, second: Subject | None = 
         Frames(tuple(s.step for s in frames), _unevaluated(len(frames), *shape)) if frames else None,
         dict(subject.source) | ({} if second is None else {"second": second.source["key"]}),
         json.dumps(asdict(options) | {"domains": subject.domains}, sort_keys=True),
+        subject.titles,
         subject.every,
     )
     work = sum(len(labels) for _, labels in samples) * (len(axes[1]) if len(axes) == 2 else 1)
@@ -126,7 +127,7 @@ def _samples_of(subject: Subject, options: Options) -> Samples:
 def _directions(
     subject: Subject, options: Options, second: Subject | None, module: nn.Module, samples: Samples, center: Weights
 ) -> Directions:
-    names = subject.domains
+    names, titles = subject.domains, dict(zip(subject.domains, subject.titles, strict=True))
     match options.kind:
         case "random":
             return random_directions(center, options.seed)
@@ -138,13 +139,13 @@ def _directions(
             return chord(center, end, (subject.name, second.name))
         case "eigen":
             (name,) = options.of or names[:1]
-            return eigen_directions(module, *samples[names.index(name)], name, subject.seen.loss)
+            return eigen_directions(module, *samples[names.index(name)], titles[name], subject.seen.loss)
         case "gradients":
             pair = options.of or names[:2]
             if len(pair) != 2:
                 raise InputError(f"gradients: got {len(pair)} domain, expected two to lay a plane through")
             first, other = (samples[names.index(name)] for name in pair)
-            return gradient_directions(module, first, other, (pair[0], pair[1]), subject.seen.loss)
+            return gradient_directions(module, first, other, (titles[pair[0]], titles[pair[1]]), subject.seen.loss)
         case "pca" | "checkpoints":
             return _through_checkpoints(subject, options, center)
 

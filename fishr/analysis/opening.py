@@ -85,7 +85,7 @@ def _from_run(
         network=Network(model.featurizer, tuple(domain.inputs for domain in chosen)),
         trajectory=tuple(Snapshot(state.step, state.parameters) for state in kept),
         source={"path": str(folder), "kind": "run", "key": digest_of(checkpoint_of(folder)), "step": str(state.step)},
-        every=tuple(names),
+        every=tuple(domain.title for domain, _ in data.by_split),
     )
 
 

@@ -49,7 +49,7 @@ class Subject:
         trajectory: kept checkpoints by ascending step; empty where there are none.
         source: path, kind, key (a hash that two equal sources share) and step.
         titles: name of each domain in tables and figures; by default its name.
-        every: names of all domains of the source, which decide the colors in figures; by default those of ``domains``.
+        every: titles of all domains of the source, which decide the colors in figures; by default ``titles``.
 
     Raises:
         InputError: the number of names or splits differs from that of the domains.
@@ -70,7 +70,7 @@ class Subject:
     trajectory: tuple[Snapshot, ...] = ()
     source: dict[str, str] = Factory(dict[str, str])
     titles: tuple[str, ...] = Factory(_names, takes_self=True)
-    every: tuple[str, ...] = Factory(_names, takes_self=True)
+    every: tuple[str, ...] = Factory(lambda self: self.titles, takes_self=True)
 
     def __attrs_post_init__(self) -> None:
         for what, given in (("names", self.domains), ("splits", self.splits), ("titles", self.titles)):

@@ -196,14 +196,18 @@ def _scores_block(analyses: "Sequence[Analysis]", names: Sequence[str]) -> str:
     for domain, split in zip(analyses[0].domains, analyses[0].splits, strict=True):
         if all(domain in analysis.domains for analysis in analyses):
             at = [analysis.domains.index(domain) for analysis in analyses]
-            cells = [_cell(float(a.quantities[n].value[i])) for n in shown for a, i in zip(analyses, at, strict=True)]
+            cells = [_cells(a.quantities[n])[i] for n in shown for a, i in zip(analyses, at, strict=True)]
             rows.append((domain, split, *cells))
     return _table(rows, ("domain", "split", *(f"{quantity}, {name}" for quantity in shown for name in names)))
 
 
 def _cells(quantity: "Quantity") -> list[str]:
     """Return each number of a quantity, row by row."""
+    from fishr.training.evaluation import percentage
+
     values = quantity.value.flatten().tolist()
+    if quantity.name == "accuracy":
+        return list(map(percentage, values))
     error = quantity.error
     errors = [None] * len(values) if error is None else error.expand_as(quantity.value).flatten().tolist()
     return list(map(_cell, values, errors))

@@ -106,7 +106,8 @@ def _object(surface: "Surface", epsilon: float, files: list[Path]) -> dict[str, 
     from fishr.analysis.landscape_evaluation import summary_of, training_inconsistency
 
     directions, summary = surface.directions, summary_of(surface)
-    names, rows = ("name", "split", *summary), zip(surface.domains, surface.splits, *summary.values(), strict=True)
+    names = ("name", "title", "split", *summary)
+    rows = zip(surface.domains, surface.titles, surface.splits, *summary.values(), strict=True)
     return {
         "surface": str(files[0]),
         "figures": [str(path) for path in files[1:]],
@@ -122,11 +123,17 @@ def _object(surface: "Surface", epsilon: float, files: list[Path]) -> dict[str, 
 def _text(found: dict[str, Any]) -> str:
     from tabulate import tabulate
 
-    def cell(value: str | float) -> str:
-        return value if isinstance(value, str) else "–" if isnan(value) else f"{value:.4g}"
+    from fishr.training.evaluation import percentage
 
-    rows = [{name: cell(value) for name, value in domain.items()} for domain in found["domains"]]
-    table = tabulate(rows, {"name": "domain"}, disable_numparse=True)
+    def cell(name: str, value: str | float) -> str:
+        if isinstance(value, str):
+            return value
+        return percentage(value) if name == "accuracy" else "–" if isnan(value) else f"{value:.4g}"
+
+    rows = [
+        {name: cell(name, value) for name, value in domain.items() if name != "name"} for domain in found["domains"]
+    ]
+    table = tabulate(rows, {"title": "domain"}, disable_numparse=True)
     lines = [f"{found['directions']['kind']}: {', '.join(found['directions']['names'])}", "", table, ""]
     if found["inconsistency"] is not None:
         inconsistency, epsilon = found["inconsistency"], found["epsilon"]

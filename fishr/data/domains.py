@@ -98,7 +98,7 @@ class Domain:
     @property
     def title(self) -> str:
         """The name in tables and figures, with that of the environment."""
-        return self.name if self.environment is None else f"{self.name} ({self.environment})"
+        return domain_title(self.name, self.environment)
 
     def class_counts(self, classes: int) -> Tensor:
         """Return the number of samples of each class, [C], without those that have no label."""
@@ -140,6 +140,11 @@ class Domain:
     def to(self, device: torch.device) -> "Domain":
         """Return the domain with its tensors on a device."""
         return evolve(self, inputs=self.inputs.to(device), labels=self.labels.to(device))
+
+
+def domain_title(name: str, environment: str | None) -> str:
+    """Return a domain's name with that of its environment, unless the name begins with it."""
+    return name if environment is None or name.startswith(f"{environment} (") else f"{name} ({environment})"
 
 
 Split = Literal["training", "evaluation"]

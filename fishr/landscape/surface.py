@@ -38,7 +38,8 @@ class Surface:
         frames: around earlier checkpoints, or None.
         source: of the weights and data.
         settings: options as JSON; with the source they determine the content.
-        every: names of all domains of the source, which decide the colors in figures; by default those of ``domains``.
+        titles: name of each domain in tables and figures; by default its name.
+        every: titles of all domains of the source, which decide the colors in figures; by default ``titles``.
 
     Raises:
         InputError: the scores do not fit the axes, domains and directions.
@@ -62,7 +63,8 @@ class Surface:
     frames: Frames | None = None
     source: Mapping[str, str] = Factory(dict[str, str])
     settings: str = "{}"
-    every: tuple[str, ...] = Factory(lambda self: self.domains, takes_self=True)
+    titles: tuple[str, ...] = Factory(lambda self: self.domains, takes_self=True)
+    every: tuple[str, ...] = Factory(lambda self: self.titles, takes_self=True)
 
     def __attrs_post_init__(self) -> None:
         last = len(self.axes[1]) if self.plane else len(self.directions.vectors)
@@ -70,8 +72,9 @@ class Surface:
         for part in (self.scores.losses, self.scores.accuracies):
             if part.shape != expected:
                 raise InputError(f"surface: got scores of shape {tuple(part.shape)}, expected {expected}")
-        if len(self.splits) != len(self.domains):
-            raise InputError(f"surface: got {len(self.splits)} splits for {len(self.domains)} domains")
+        for what, given in (("splits", self.splits), ("titles", self.titles)):
+            if len(given) != len(self.domains):
+                raise InputError(f"surface: got {len(given)} {what} for {len(self.domains)} domains")
 
     @property
     def plane(self) -> bool:

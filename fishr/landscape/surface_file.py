@@ -69,9 +69,15 @@ def surface_tree(surface: Surface) -> Tree:
         "train_acc": _array(100 * accuracy),
         "xdirection": vectors[0],
         "domains": {
-            str(index): {"name": name, "split": split, "loss": _array(loss), "accuracy": _array(accuracy)}
-            for index, (name, split, loss, accuracy) in enumerate(
-                zip(surface.domains, surface.splits, scores.losses, scores.accuracies, strict=True)
+            str(index): {
+                "name": name,
+                "title": title,
+                "split": split,
+                "loss": _array(loss),
+                "accuracy": _array(accuracy),
+            }
+            for index, (name, title, split, loss, accuracy) in enumerate(
+                zip(surface.domains, surface.titles, surface.splits, scores.losses, scores.accuracies, strict=True)
             )
         },
         "directions": {
@@ -102,6 +108,8 @@ def _surface(tree: Any) -> Surface:
     vectors = ({name: torch.from_numpy(vector[str(index)]) for index, name in enumerate(names)} for vector in arrays)
     points, explained = torch.from_numpy(kept["points"]), tuple(kept["explained"].tolist())
     domains = [tree["domains"][str(index)] for index in range(len(tree["domains"]))]
+    # Files of earlier versions lack titles and "every".
+    titles = tuple(domain.get("title", domain["name"]) for domain in domains)
     return Surface(
         Directions(kept["kind"], tuple(vectors), kept["names"], kept["seed"], points, kept["labels"], explained),
         tuple(torch.from_numpy(tree[name]) for name in ("xcoordinates", "ycoordinates") if name in tree),
@@ -113,8 +121,8 @@ def _surface(tree: Any) -> Surface:
         frames and Frames(tuple(frames["steps"].tolist()), Scores(*(torch.from_numpy(frames[n]) for n in _SCORES))),
         tree["source"],
         tree["settings"],
-        # Files of earlier versions lack it.
-        tree.get("every", tuple(domain["name"] for domain in domains)),
+        titles,
+        tree.get("every", titles),
     )
 
 

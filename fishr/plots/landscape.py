@@ -90,7 +90,7 @@ def save_film(
     canvas = FigureCanvasAgg(figure)
     pictures = list[Image.Image]()
     for done, (step, frame) in enumerate(zip(frames.steps, losses, strict=True), 1):
-        for axes, risks, name in zip(panels, frame, surface.domains, strict=True):
+        for axes, risks, name in zip(panels, frame, surface.titles, strict=True):
             axes.clear()
             filled = draw_contours(axes, surface, risks, levels)
             axes.set_title(f"{literal(name)}: {risks[surface.center]:.3g}", fontsize=10, loc="left")
@@ -113,9 +113,9 @@ def line_figure(surface: Surface) -> Figure:
     count = len(surface.directions.vectors)
     figure, left, right = _panels(f"{title_of(surface)}, along {count} random direction{'s' if count > 1 else ''}")
     xs, losses = surface.axes[0].numpy(), surface.scores.losses.numpy()
-    places = places_of((*surface.every, *surface.domains))
+    places = places_of((*surface.every, *surface.titles))
     for axes, values in ((left, losses), (right, 100 * surface.scores.accuracies.numpy())):
-        for name, split, lines in zip(surface.domains, surface.splits, values, strict=True):
+        for name, split, lines in zip(surface.titles, surface.splits, values, strict=True):
             color, label = color_of(places[name]), with_split(name, split)
             axes.fill_between(xs, lines.min(1), lines.max(1), color=color, alpha=0.13, linewidth=0)
             axes.plot(xs, lines.mean(1), _style(split, xs), label=label, color=color, linewidth=1.6)
@@ -131,8 +131,8 @@ def interpolation_figure(surface: Surface) -> Figure:
     start, end = map(literal, surface.directions.labels)
     figure, left, right = _panels(f"risk between {start} (0) and {end} (1)")
     xs, losses = surface.axes[0].numpy(), surface.scores.losses[..., 0]
-    places = places_of((*surface.every, *surface.domains))
-    each = zip(surface.domains, surface.splits, losses.numpy(), barrier(losses).value.tolist(), strict=True)
+    places = places_of((*surface.every, *surface.titles))
+    each = zip(surface.titles, surface.splits, losses.numpy(), barrier(losses).value.tolist(), strict=True)
     for index, (name, split, risks, height) in enumerate(each):
         color, label = color_of(places[name]), f"{with_split(name, split)}: barrier {height:.3g}"
         left.plot(xs, risks, _style(split, xs), label=label, color=color, linewidth=1.6)

@@ -81,7 +81,7 @@ def contour_figure(surface: Surface) -> Figure:
     levels = levels_of(losses)
     figure, panels = panels_of(surface)
     filled = [draw_contours(axes, surface, risks, levels) for axes, risks in zip(panels, losses, strict=True)]
-    for axes, risks, name, split in zip(panels, losses, surface.domains, surface.splits, strict=True):
+    for axes, risks, name, split in zip(panels, losses, surface.titles, surface.splits, strict=True):
         title = f"{with_split(name, split)}\nrisk at ★ {risks[surface.center]:.3g}"
         axes.set_title(title, fontsize=10, loc="left")
         draw_points(axes, surface)
@@ -94,8 +94,8 @@ def level_set_figure(surface: Surface, epsilon: float) -> Figure:
     figure = Figure(figsize=(9, 5), layout="constrained")
     axes = figure.subplots()
     xs, ys = (axis.numpy() for axis in surface.axes)
-    handles, reached, places = list[Any](), list[tuple[float, float]](), places_of((*surface.every, *surface.domains))
-    for name, split, risks in zip(surface.domains, surface.splits, surface.scores.losses, strict=True):
+    handles, reached, places = list[Any](), list[tuple[float, float]](), places_of((*surface.every, *surface.titles))
+    for name, split, risks in zip(surface.titles, surface.splits, surface.scores.losses, strict=True):
         color, line, start = color_of(places[name]), line_of(split), risks[surface.center]
         close = (risks - start).abs() <= epsilon
         region = connected_region(close, surface.center) if close[surface.center] else close

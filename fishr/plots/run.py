@@ -13,6 +13,7 @@ from matplotlib.ticker import MaxNLocator
 
 from fishr.errors import InputError
 from fishr.plots.style import color_of, heading, legend, line_of, literal, logarithmic, quiet, save, with_split
+from fishr.training.evaluation import DomainScore, score_of
 from fishr.training.run_folder import METRICS, read_metrics
 
 FIGURE = "figure.png"
@@ -36,17 +37,17 @@ def save_run_figure(folder: Path) -> Path:
     name = json.loads((folder / "result.json").read_text())["name"]
     averaged = "average" in tomllib.loads((folder / "config.toml").read_bytes().decode())
     # A domain has one color in all panels; penalties take the colors after the domains'.
-    names = [(score["name"], score["split"]) for score in evaluations[0]["scores"]]
+    scores = [score_of(score) for score in evaluations[0]["scores"]]
     penalties = _penalties(steps)
     figure = Figure(figsize=(11, 4))
     first, *middle, last = figure.subplots(1, 3 if penalties else 2, sharex=True)
-    _risks(first, steps, [name for name, split in names if split == "training"])
+    _risks(first, steps, {score.name: score.title for score in scores if score.split == "training"})
     for axes in middle:
         for index, (label, curve) in enumerate(penalties.items()):
-            axes.plot(*zip(*curve, strict=True), label=label, **_style(len(names) + index, steps))
+            axes.plot(*zip(*curve, strict=True), label=label, **_style(len(scores) + index, steps))
         _scaled(axes, [value for curve in penalties.values() for _, value in curve])
         quiet(axes, "penalties without their weights", "step", "")
-    _accuracies(last, evaluations, names, " of the averaged weights" if averaged else "")
+    _accuracies(last, evaluations, scores, " of the averaged weights" if averaged else "")
     heading(figure, literal(name))
     # Margins for the labels that these panels have: to fit them takes longer than all else of the drawing.
     below = 0.55 + 0.22 * legend(figure, fitted=False)
@@ -67,12 +68,12 @@ def _penalties(steps: list[dict[str, Any]]) -> dict[str, list[tuple[int, float]]
     return {label: curve for label, curve in curves.items() if curve}
 
 
-def _risks(axes: Axes, steps: list[dict[str, Any]], domains: list[str]) -> None:
+def _risks(axes: Axes, steps: list[dict[str, Any]], titles: dict[str, str]) -> None:
     at = [line["step"] for line in steps]
-    for index, name in enumerate(domains):
+    for index, (name, title) in enumerate(titles.items()):
         # A domain may be missing from a step's batch.
         curve = [line["domain_losses"].get(name, math.nan) for line in steps]
-        axes.plot(at, curve, line_of("training"), label=with_split(name, "training"), **_style(index, steps))
+        axes.plot(at, curve, line_of("training"), label=with_split(title, "training"), **_style(index, steps))
     # Such as GroupDRO's, which is no mean of the domains' risks.
     risks = [(line["risk"], _mean(line["domain_losses"])) for line in steps]
     if any(abs(risk - mean) > 1e-3 * abs(risk) for risk, mean in risks):
@@ -98,12 +99,12 @@ def _mean(losses: dict[str, float | None]) -> float:
     return fmean(loss for loss in losses.values() if loss is not None)
 
 
-def _accuracies(axes: Axes, evaluations: list[dict[str, Any]], names: list[tuple[str, str]], of: str) -> None:
+def _accuracies(axes: Axes, evaluations: list[dict[str, Any]], domains: list[DomainScore], of: str) -> None:
     at = [line["step"] for line in evaluations]
-    for index, (name, split) in enumerate(names):
+    for index, domain in enumerate(domains):
         shares = [line["scores"][index]["accuracy"] for line in evaluations]
         curve = [math.nan if share is None else 100 * share for share in shares]
-        label, color = with_split(name, split), color_of(index)
-        axes.plot(at, curve, line_of(split), label=label, color=color, marker="o", markersize=2.5, linewidth=1.4)
+        label, color = with_split(domain.title, domain.split), color_of(index)
+        axes.plot(at, curve, line_of(domain.split), label=label, color=color, marker="o", markersize=2.5, linewidth=1.4)
     axes.set_ylim(0, 100)
     quiet(axes, evaluations[-1]["scores"][0].get("accuracy_name", "accuracy") + of, "step", "%")

@@ -19,6 +19,7 @@ from fishr.reports.charts import Curve, aligned, curve_chart, point_chart
 from fishr.reports.landscape_section import landscape_section
 from fishr.reports.matrix_chart import Kind, matrix_chart
 from fishr.reports.page import Block, Chart, Page, Section, Table, Text
+from fishr.training.evaluation import percentage
 
 # Title, quantity over pairs, and for a distance the quantity whose mean makes it scale-free.
 _PAIRS: tuple[tuple[str, str, str | None], ...] = (
@@ -103,7 +104,7 @@ def _headline_table(analysis: Analysis) -> Table:
 
 def _domain_table(analysis: Analysis) -> Table:
     each = {name: q for name, q in (analysis.quantities | analysis.network).items() if q.axes == ("domain",)}
-    rows = [(name, *map(float, q.value), q.unit) for name, q in each.items()]
+    rows = [(name, *map(percentage if name == "accuracy" else float, q.value), q.unit) for name, q in each.items()]
     splits = zip(analysis.domains, analysis.splits, strict=True)
     head = ("each domain", *(f"{name} ({split})" for name, split in splits), "unit")
     return Table(head, rows, ("", *[".4g"] * len(analysis.domains), ""), "Numbers of each domain.")

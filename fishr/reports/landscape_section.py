@@ -57,7 +57,7 @@ def _line(surface: Surface) -> Chart:
     )
     curves = [
         Curve(name, risks.tolist(), split)
-        for name, split, risks in zip(surface.domains, surface.splits, surface.risks, strict=True)
+        for name, split, risks in zip(surface.titles, surface.splits, surface.risks, strict=True)
     ]
     lowest, highest = float(surface.risks.nan_to_num(math.inf).min()), float(surface.risks.nan_to_num(-math.inf).max())
     scale = "log" if highest > 20 * lowest > 0 else "linear"
@@ -71,7 +71,7 @@ def _plane(surface: Surface) -> list[Chart]:
     levels = _levels(losses)
     return [
         _contours(f"{name} ({split})", surface, risks, levels)
-        for name, split, risks in zip(surface.domains, surface.splits, losses, strict=True)
+        for name, split, risks in zip(surface.titles, surface.splits, losses, strict=True)
     ]
 
 

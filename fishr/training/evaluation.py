@@ -9,7 +9,7 @@ import torch
 from attrs import asdict, evolve, frozen
 from torch import Tensor, nn
 
-from fishr.data.domains import Domain, Domains, Split
+from fishr.data.domains import Domain, Domains, Split, domain_title
 from fishr.data.reading import chunks
 from fishr.losses import accuracy_name, per_sample_losses, shares_correct
 from fishr.ranks import ALONE, Ranks, add_over_ranks
@@ -40,14 +40,16 @@ class DomainScore:
     @property
     def percentage(self) -> str:
         """The accuracy as a percentage, a dash for NaN."""
-        return "–" if math.isnan(self.accuracy) else f"{self.accuracy:.1%}"
+        return percentage(self.accuracy)
 
     @property
     def title(self) -> str:
         """Name for tables and figures, with that of the environment."""
-        if self.environment is None or self.name.startswith(f"{self.environment} ("):
-            return self.name
-        return f"{self.name} ({self.environment})"
+        return domain_title(self.name, self.environment)
+
+
+def percentage(share: float) -> str:
+    return "–" if math.isnan(share) else f"{share:.1%}"
 
 
 def score_entries(scores: Sequence[DomainScore]) -> list[dict[str, Any]]:
