@@ -35,7 +35,15 @@ class CacheSource:
 
     @property
     def sections(self) -> tuple[Section, ...]:
-        return tuple(Section(name, split, len(domain.labels)) for name, (domain, split) in self.chosen.items())
+        return tuple(
+            Section(name, split, len(domain.labels), domain.environment)
+            for name, (domain, split) in self.chosen.items()
+        )
+
+    @property
+    def class_names(self) -> dict[str, tuple[str, ...]]:
+        """The entry of a file that names the classes; empty where they have no names."""
+        return {} if self.data.class_names is None else {"class_names": self.data.class_names}
 
     def part(self, index: int, start: int, stop: int) -> Domain:
         """Return samples of a domain that is cached."""

@@ -77,6 +77,7 @@ def featured_experiment(
             "outputs": outputs_of(experiment.loss, source.data.classes),
             "features": experiment.featurizer.features(source.data.shape),
             "parameters": parameters,
+            **source.class_names,
         },
         head=model.head.eval(),
         loss=experiment.loss,

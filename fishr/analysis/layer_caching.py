@@ -53,6 +53,7 @@ def layer_outputs(
         "classes": source.data.classes,
         "below_sha256": weights_digest(below),
         "weights": {name: tensor.numpy(force=True) for name, tensor in above.state_dict().items()},
+        **source.class_names,
     }
     return LayerOutputs(
         source.provenance | {"at": layer["at"]}, layer, source.sections, _Rows(source, below.eval(), chunk)

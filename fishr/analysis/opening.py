@@ -11,6 +11,7 @@ from fishr.analysis.cached_heads import head_of
 from fishr.analysis.subject import Network, Snapshot, Subject
 from fishr.configuration import load as load_configuration
 from fishr.data.caches import FeatureCache, GradientCache, open_features, open_gradients
+from fishr.data.caches.domain_rows import Section
 from fishr.data.caches.hdf5 import read_header
 from fishr.data.domains import Domain
 from fishr.errors import InputError
@@ -99,7 +100,7 @@ def from_cache(path: Path, device: torch.device, wanted: Names, plugins: tuple[s
         name=path.stem,
         head=head.to(device),
         loss=loss,
-        domains=[_domain(section.name, cache.domain(index), device) for index, section in chosen],
+        domains=[_domain(section, cache.domain(index), device) for index, section in chosen],
         splits=tuple(section.split for _, section in chosen),
         source={
             "path": str(path),
@@ -107,7 +108,7 @@ def from_cache(path: Path, device: torch.device, wanted: Names, plugins: tuple[s
             "key": cache.key,
             "step": str(cache.provenance.get("step", "unknown")),
         },
-        every=tuple(section.name for section in cache.sections),
+        every=tuple(section.title for section in cache.sections),
     )
 
 
@@ -126,9 +127,9 @@ def _opened(path: Path) -> FeatureCache | GradientCache:
     return cache
 
 
-def _domain(name: str, rows: dict[str, Any], device: torch.device) -> Domain:
+def _domain(section: Section, rows: dict[str, Any], device: torch.device) -> Domain:
     features, labels = (torch.from_numpy(np.require(rows[key], None, ["C", "W"])) for key in ("features", "labels"))
-    return Domain(name, features.float().to(device), labels.to(device))
+    return Domain(section.name, features.float().to(device), labels.to(device), section.environment)
 
 
 def _chosen(names: list[str], wanted: Names, path: Path) -> list[int]:

@@ -244,7 +244,7 @@ def _as_text(file: Path, description: "Description") -> str:
     lines = [f"{file}: {header.kind}, version {header.version}, {description.bytes / 2**20:.1f} MiB"]
     facts = {"key": description.key, **description.provenance}
     lines += [f"  {name}: {_short(value)}" for name, value in facts.items() if value is not None]
-    domains = [(section.name, section.split, section.rows) for section in description.sections]
+    domains = [(section.title, section.split, section.rows) for section in description.sections]
     elements = [
         (element.name, element.encoding, element.type, "×".join(map(str, element.shape)) or "1")
         for element in description.elements

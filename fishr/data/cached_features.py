@@ -79,6 +79,7 @@ class CachedFeatures:
             training=tuple(domains[name] for name in training),
             evaluation=tuple(domain for name, domain in domains.items() if name not in training),
             classes=cache.classes,
+            class_names=cache.class_names,
         )
 
 
@@ -104,7 +105,8 @@ def _domains(cache: "FeatureCache | ActivationCache") -> Iterator[Domain]:
         else:
             inputs = ActivationInputs(cache.rows(index), cache.shape, range(section.rows), cache.below_sha256)
             labels = cache.labels(index)
-        yield Domain(section.name, inputs, torch.from_numpy(labels.astype(np.int64, copy=False)))
+        labels = torch.from_numpy(labels.astype(np.int64, copy=False))
+        yield Domain(section.name, inputs, labels, section.environment)
 
 
 @frozen

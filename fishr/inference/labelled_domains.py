@@ -77,7 +77,8 @@ def labelled_domains(
 
         if read_header(path).kind == "fishr-features":
             cached = CachedFeatures(str(path.absolute()))(0, None)
-            return _fitting(path, (*cached.training, *cached.evaluation), model)
+            names = None if model.class_names is None else cached.class_names
+            return _fitting(path, _renumbered(path, (*cached.training, *cached.evaluation), names, model), model)
     preprocessing = _preprocessing(path, model)
     listed = list_cache(path, preprocessing) if suffix in CACHE_EXTENSIONS else _listed(path, columns)
     numbers = _class_numbers(path, {name for each in listed for name in each.classes}, model)
@@ -111,22 +112,35 @@ def _of_experiment(
     whole = experiment.data.source if isinstance(experiment.data, HeldOut) else experiment.data
     found = whole(experiment.seed, data_dir)
     domains = found.domains if isinstance(found, Environments) else (*found.training, *found.evaluation)
-    names, chosen = found.class_names, list[Domain]()
-    for domain in domains:
-        inputs, labels = domain.inputs, domain.labels
+    chosen = list[Domain]()
+    for domain in _renumbered(path, domains, found.class_names, model):
+        inputs = domain.inputs
         if isinstance(inputs, ImageInputs):
             inputs = ImageInputs(inputs.images, _preprocessing(path, model), augment=False, rows=inputs.rows)
-        if names is not None and labels.ndim == 2:
+        chosen.append(evolve(domain, inputs=inputs))
+    return _fitting(path, tuple(chosen), model)
+
+
+def _renumbered(
+    path: Path, domains: tuple[Domain, ...], names: tuple[str, ...] | None, model: TrainedModel
+) -> tuple[Domain, ...]:
+    """Return the domains with the model's numbers of their classes, which are matched by name."""
+    if names is None:
+        return domains
+    chosen = list[Domain]()
+    for domain in domains:
+        labels = domain.labels
+        if labels.ndim == 2:
             # Soft labels, or several of a sample.
             numbers = _class_numbers(path, set(names), model)
             order = torch.tensor([numbers[name] for name in names])
             labels = labels.new_zeros(len(labels), model.classes).index_copy(1, order, labels)
-        elif names is not None and not labels.is_floating_point():
+        elif not labels.is_floating_point():
             numbers = _class_numbers(path, {names[label] for label in labels.unique() if label >= 0}, model)
             own = torch.tensor([numbers.get(name, -1) for name in names])
             labels = torch.where(labels < 0, labels, own[labels.clamp(min=0)])
-        chosen.append(evolve(domain, inputs=inputs, labels=labels))
-    return _fitting(path, tuple(chosen), model)
+        chosen.append(evolve(domain, labels=labels))
+    return tuple(chosen)
 
 
 def _listed(path: Path, columns: Columns | None) -> tuple[Listed, ...]:

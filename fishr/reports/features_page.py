@@ -76,15 +76,14 @@ def _content_section(path: Path, cache: FeatureCache) -> Section:
 
 
 def _domain_section(cache: FeatureCache, labels: Sequence[Any]) -> Section:
-    each = cache.classes <= _COLUMNS
-    head = ["domain", "split", "samples"]
-    head += [f"class {k}" for k in range(cache.classes)] if each else ["classes", "fewest of one", "most of one"]
+    each, names = cache.classes <= _COLUMNS, cache.class_names or [f"class {k}" for k in range(cache.classes)]
+    head = ["domain", "split", "samples", *(names if each else ("classes", "fewest of one", "most of one"))]
     rows = list[list[Cell]]()
     for section, found in zip(cache.sections, labels, strict=True):
         counts = np.bincount(found[found >= 0], minlength=cache.classes)
         present = counts[counts > 0]
         summary = [len(present), *(map(int, (present.min(), present.max())) if len(present) else (0, 0))]
-        rows.append([section.name, section.split, section.rows, *(counts.tolist() if each else summary)])
+        rows.append([section.title, section.split, section.rows, *(counts.tolist() if each else summary)])
     return Section("Domains", [Table(head, rows, ["", "", *[",d"] * (len(head) - 2)], "Samples of each domain.")])
 
 
@@ -93,6 +92,7 @@ def _scatter_section(cache: FeatureCache) -> Section:
     if len(features) < 2:
         return Section("Principal components", [Text("Fewer than two samples have no principal components.")])
     points, shares = principal_components(features)
+    names = cache.class_names or tuple(map(str, range(cache.classes)))
     said = (
         f"The two directions of largest variance over {len(features):,} samples, equally many of each domain, hold "
         f"{shares[0]:.1%} and {shares[1]:.1%} of it. Domains that fall apart here differ in style; classes that do are "
@@ -102,7 +102,7 @@ def _scatter_section(cache: FeatureCache) -> Section:
         "x": points[:, 0].tolist(),
         "y": points[:, 1].tolist(),
         "domain": domains,
-        "class": [str(label) for label in classes],
+        "class": [str(label) if label < 0 else names[label] for label in classes],
     }
     charts = [
         _scatter_chart("By domain", columns, "domain", "class", said),
@@ -137,7 +137,7 @@ def _drawn(cache: FeatureCache) -> tuple[list[str], list[int], Tensor]:
         for rows in read:
             classes += rows["labels"].tolist()
             parts.append(torch.from_numpy(rows["features"]))
-        domains += [section.name] * sum(len(rows["labels"]) for rows in read)
+        domains += [section.title] * sum(len(rows["labels"]) for rows in read)
     return domains, classes, torch.cat(parts) if parts else torch.zeros(0, 1)
 
 

@@ -45,7 +45,7 @@ def test_features_of_a_recipe_a_file_and_half_precision(call, home):
     said = call("cache", "features", "mine.toml", "-o", "a.h5", "--dtype", "float16", "--format", "json")
     told = json.loads(said.out)
     assert (told["written"], told["kind"], told["provenance"]["dtype"]) == (True, "fishr-features", "float16")
-    assert told["domains"][0] == {"name": "flip 0.2", "split": "training", "rows": 30}
+    assert told["domains"][0] == {"name": "flip 0.2", "split": "training", "rows": 30, "environment": None}
     assert load_tree(Path("a.h5"), "fishr-features")["domains"]["0"]["features"].dtype == np.float16
     again = call("cache", "features", "colored-digits", *SMALL, "-o", "a.h5", "--dtype", "float16", "--format", "json")
     assert json.loads(again.out) == told | {"written": False}

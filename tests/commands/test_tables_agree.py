@@ -6,6 +6,7 @@ import re
 import numpy as np
 import pytest
 
+import fishr
 from fishr.landscape import load_surface
 from fishr.plots.landscape import line_figure
 
@@ -68,3 +69,17 @@ def test_files_for_machines_keep_names_and_shares(run, call):
     assert (surface.domains[0], surface.titles[0]) == ("env1_in", "env1_in (south wing)")
     figure = line_figure(surface)
     assert figure.legends[0].get_texts()[0].get_text() == "env1_in (south wing) (training)"
+
+
+@pytest.mark.parametrize("at", [(), ("--at", "featurizer.0")])
+def test_a_run_on_features_has_the_names_of_the_data_behind_them(run, call, at):
+    for arguments in (
+        ("cache", "features", run, *at, "-o", "file.h5"),
+        ("train", "run.toml", "--on-features", "file.h5", "--out", "head"),
+    ):
+        assert (done := call(*arguments)).code == 0, done.err
+    assert re.findall(rf"^{TITLE}", done.out, re.M) == re.findall(rf"^{TITLE}", call("evaluate", run).out, re.M)
+    scored = call("evaluate", "head", "--per-class").out
+    assert "→ benign" in scored
+    assert re.search(r"^malignant ", scored, re.M)
+    assert fishr.load_model("head").class_names == ("benign", "malignant")

@@ -10,6 +10,7 @@ from attrs import frozen
 from fishr.data.caches.domain_rows import (
     Section,
     check_columns,
+    class_names_of,
     read_columns,
     read_mapping,
     read_origin,
@@ -35,6 +36,7 @@ class ActivationCache:
         inputs: Shape of an input of the whole network.
         shape: Shape of the layer's output.
         classes: Number of classes.
+        class_names: Name of each class; None where they have none.
         below_sha256: Hash of the weights that the outputs were computed with.
         weights: Parameters and buffers of the layers above, by name.
     """
@@ -46,6 +48,7 @@ class ActivationCache:
     inputs: tuple[int, ...]
     shape: tuple[int, ...]
     classes: int
+    class_names: tuple[str, ...] | None
     below_sha256: str
     weights: dict[str, Array]
     sections: tuple[Section, ...]
@@ -85,8 +88,9 @@ def open_activations(path: Path) -> ActivationCache:
         inputs, shape = (tuple(np.asarray(layer.get(name)).tolist()) for name in ("inputs", "shape"))
         if not all(type(side) is int and side > 0 for side in (*inputs, *shape)) or not shape or not inputs:
             raise Damaged("head/inputs or head/shape is no shape")
+        names = class_names_of(layer, classes)
         check_columns(path, file, sections, {"activations": shape, "labels": (), "ids": ()}, classes)
-        return ActivationCache(path, key, provenance, at, inputs, shape, classes, below, weights, sections)
+        return ActivationCache(path, key, provenance, at, inputs, shape, classes, names, below, weights, sections)
 
 
 def write_activations(

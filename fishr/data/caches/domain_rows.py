@@ -11,7 +11,7 @@ from attrs import frozen
 
 from fishr.data.caches.encoding import Array, Damaged, entry, read_element, read_rows
 from fishr.data.caches.hdf5 import opened
-from fishr.data.domains import Split
+from fishr.data.domains import Split, domain_title
 from fishr.errors import InputError
 from fishr.row_checks import check_classes, check_finite
 
@@ -28,11 +28,18 @@ class Section:
         name: Name of the domain.
         split: "training" or "evaluation".
         rows: n, the number of samples.
+        environment: Name of the environment that the domain is a part of; None: the domain's own name.
     """
 
     name: str
     split: Split
     rows: int
+    environment: str | None = None
+
+    @property
+    def title(self) -> str:
+        """The name in tables and figures, with that of the environment."""
+        return domain_title(self.name, self.environment)
 
 
 def read_origin(file: h5py.File) -> tuple[dict[str, Any], str]:
@@ -58,7 +65,10 @@ def read_sections(file: h5py.File) -> tuple[Section, ...]:
         if not isinstance(name, str) or split not in ("training", "evaluation") or type(rows) is not int or rows < 1:
             got = f"name {name!r}, split {split!r} and {rows!r} rows"
             raise Damaged(f"{group.name}: got {got}, expected text, training or evaluation, and at least 1")
-        found.append(Section(name, split, rows))
+        environment = read_element(group, "environment") if "environment" in group else None
+        if environment is not None and not isinstance(environment, str):
+            raise Damaged(f"{group.name}/environment is {environment!r}, not text")
+        found.append(Section(name, split, rows, environment))
     if not found:
         raise Damaged("it has no domain")
     if numbers != [str(index) for index in range(len(found))] or len({each.name for each in found}) < len(found):
@@ -90,6 +100,14 @@ def read_mapping(file: h5py.File, name: str) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise Damaged(f"/{name} is no mapping")
     return cast(dict[str, Any], found)
+
+
+def class_names_of(tree: Mapping[str, Any], classes: int) -> tuple[str, ...] | None:
+    """Return the names of the classes; None where they have none, and in files of earlier versions."""
+    names = tree.get("class_names")
+    if names is not None and not (isinstance(names, tuple) and len(set(cast(tuple[Any, ...], names))) == classes):
+        raise Damaged(f"head/class_names is {names!r}, not a name for each of {classes} classes")
+    return names
 
 
 def whole_number(tree: Mapping[str, Any], name: str, where: str) -> int:

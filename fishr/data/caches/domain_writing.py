@@ -80,7 +80,8 @@ def write_domains(
             domains = entry(file, "domains")
             for index, section in enumerate(sections):
                 found = {} if summary is None else summary(rows(index))
-                write_tree(domains, {str(index): {"name": section.name, "split": section.split, **found}})
+                named = {} if section.environment is None else {"environment": section.environment}
+                write_tree(domains, {str(index): {"name": section.name, "split": section.split, **named, **found}})
                 if columns:
                     _write_columns(entry(domains, str(index)), columns, section.rows, rows(index))
 

@@ -10,6 +10,7 @@ from attrs import frozen
 from fishr.data.caches.domain_rows import (
     Section,
     check_columns,
+    class_names_of,
     read_columns,
     read_mapping,
     read_origin,
@@ -33,6 +34,7 @@ class FeatureCache:
     Args:
         key: Hash of everything that decides its rows.
         head: The head's description, its number of outputs and its parameters.
+        class_names: Name of each class; None where they have none.
     """
 
     path: Path
@@ -40,6 +42,7 @@ class FeatureCache:
     provenance: dict[str, Any]
     head: dict[str, Any]
     sections: tuple[Section, ...]
+    class_names: tuple[str, ...] | None
 
     @property
     def classes(self) -> int:
@@ -66,10 +69,11 @@ def open_features(path: Path) -> FeatureCache:
     with opened(path, KIND) as file:
         (provenance, key), head, sections = read_origin(file), read_mapping(file, "head"), read_sections(file)
         outputs = whole_number(head, "outputs", "head")
-        shapes = {"features": (head.get("features"),), "labels": (), "logits": (outputs,), "ids": ()}
         # A single output tells two classes apart.
-        check_columns(path, file, sections, shapes, max(2, outputs))
-        return FeatureCache(path, key, provenance, head, sections)
+        classes = max(2, outputs)
+        shapes = {"features": (head.get("features"),), "labels": (), "logits": (outputs,), "ids": ()}
+        check_columns(path, file, sections, shapes, classes)
+        return FeatureCache(path, key, provenance, head, sections, class_names_of(head, classes))
 
 
 def write_features(
