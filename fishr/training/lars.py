@@ -7,7 +7,7 @@ from attrs import field, frozen
 from torch import Tensor
 
 from fishr.checks import number, one_of
-from fishr.training.optimizers import Gradients, Moments, Moved, OptimizerState, Parameters, of_given
+from fishr.training.optimizers import LARGEST, Gradients, Moments, Moved, OptimizerState, Parameters, of_given
 
 Form = Literal["paper", "domainbed"]
 
@@ -39,10 +39,10 @@ class LARS:
     Source: You, Gitman and Ginsburg, Large batch training of convolutional networks, 2017, algorithm 1.
     """
 
-    lr: float = field(validator=number(above=True))
+    lr: float = field(validator=number(below=LARGEST, above=True))
     momentum: float = field(default=0.9, validator=number(below=1.0))
-    weight_decay: float = field(default=0.0, validator=number())
-    trust: float = field(default=1e-3, validator=number(above=True))
+    weight_decay: float = field(default=0.0, validator=number(below=LARGEST))
+    trust: float = field(default=1e-3, validator=number(below=LARGEST, above=True))
     form: Form = field(default="paper", validator=one_of(*get_args(Form)))
 
     def init(self, parameters: Parameters) -> OptimizerState:

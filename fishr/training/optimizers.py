@@ -21,6 +21,7 @@ from fishr.tensor_trees import copies, each, require_tree
 
 Parameters = tuple[Tensor, ...]
 Gradients = tuple[Tensor | None, ...]
+LARGEST = 3.4e38  # of the numbers in float32
 Moments = dict[str, list[Tensor]]
 Moved = tuple[list[Tensor], Moments]
 # From weights, gradients, moments and counts of earlier updates to new weights and moments.
@@ -76,9 +77,12 @@ def _shape(value: object) -> torch.Size | None:
     return value.shape if isinstance(value, Tensor) else None
 
 
-def _betas(record: object, attribute: object, value: tuple[float, float]) -> None:
+def _betas(record: Any, attribute: object, value: tuple[float, float]) -> None:
     if len(value) != 2 or not all(0 <= beta < 1 for beta in value):
         raise InputError(f"betas: got {value}, expected two numbers of at least 0 and less than 1")
+    # The first step is lr / (1 − β₁) times the first moment.
+    if record.lr / (1 - value[0]) >= LARGEST:
+        raise InputError(f"lr: got {record.lr}, expected less than {LARGEST * (1 - value[0]):.3g} with betas = {value}")
 
 
 @frozen
@@ -93,7 +97,7 @@ class Adam:
         fused: use torch's fused kernel, which is faster on a GPU and rounds differently.
 
     Raises:
-        InputError: a number outside its range.
+        InputError: a number outside its range, or a step of ``lr`` beyond float32.
 
     Example:
         >>> optimizer, weights = Adam(lr=0.1), (torch.tensor([1.0]),)
@@ -104,10 +108,10 @@ class Adam:
     Source: Kingma and Ba, Adam: a method for stochastic optimization, ICLR 2015.
     """
 
-    lr: float = field(validator=number(above=True))
+    lr: float = field(validator=number(below=LARGEST, above=True))
     betas: tuple[float, float] = field(default=(0.9, 0.999), validator=_betas)
     eps: float = field(default=1e-8, validator=number())
-    weight_decay: float = field(default=0.0, validator=number())
+    weight_decay: float = field(default=0.0, validator=number(below=LARGEST))
     fused: bool = False
 
     def init(self, parameters: Parameters) -> OptimizerState:
@@ -138,7 +142,7 @@ class AdamW:
         fused: use torch's fused kernel, which is faster on a GPU and rounds differently.
 
     Raises:
-        InputError: a number outside its range.
+        InputError: a number outside its range, or a step of ``lr`` beyond float32.
 
     Example:
         >>> optimizer, weights = AdamW(lr=0.1, weight_decay=0.5), (torch.tensor([1.0]),)
@@ -148,10 +152,10 @@ class AdamW:
     Source: Loshchilov and Hutter, Decoupled weight decay regularization, ICLR 2019.
     """
 
-    lr: float = field(validator=number(above=True))
+    lr: float = field(validator=number(below=LARGEST, above=True))
     betas: tuple[float, float] = field(default=(0.9, 0.999), validator=_betas)
     eps: float = field(default=1e-8, validator=number())
-    weight_decay: float = field(default=1e-2, validator=number())
+    weight_decay: float = field(default=1e-2, validator=number(below=LARGEST))
     fused: bool = False
 
     def init(self, parameters: Parameters) -> OptimizerState:

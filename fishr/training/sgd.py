@@ -8,7 +8,16 @@ from torch.optim.sgd import sgd
 from fishr.checks import number
 from fishr.errors import InputError
 from fishr.tensor_trees import each
-from fishr.training.optimizers import Gradients, Moments, Moved, OptimizerState, Parameters, of_given, on_copies
+from fishr.training.optimizers import (
+    LARGEST,
+    Gradients,
+    Moments,
+    Moved,
+    OptimizerState,
+    Parameters,
+    of_given,
+    on_copies,
+)
 
 
 @frozen
@@ -31,9 +40,9 @@ class SGD:
         (tensor([0.5000]),)
     """
 
-    lr: float = field(validator=number(above=True))
+    lr: float = field(validator=number(below=LARGEST, above=True))
     momentum: float = field(default=0.0, validator=number(below=1.0))
-    weight_decay: float = field(default=0.0, validator=number())
+    weight_decay: float = field(default=0.0, validator=number(below=LARGEST))
     fused: bool = False
     nesterov: bool | None = None
 

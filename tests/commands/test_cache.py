@@ -96,7 +96,7 @@ def test_info_says_what_a_file_holds(call, features):
         assert part in " ".join(said.out.split()) or part in said.out
     told = json.loads(call("cache", "info", "features.h5", "--format", "json").out)
     assert told["provenance"]["weights_sha256"] == cache.provenance["weights_sha256"]
-    assert {"name": "flip 0.1", "split": "training", "rows": 30} in told["domains"]
+    assert {"name": "flip 0.1", "split": "training", "rows": 30, "environment": None} in told["domains"]
     assert [e["shape"] for e in told["elements"] if e["name"] == "/domains/0/logits"] == [[30, 1]]
 
 

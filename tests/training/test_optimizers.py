@@ -1,11 +1,16 @@
 """The pure optimizers against torch.optim, bit for bit."""
 
+from contextlib import suppress
+
 import pytest
 import torch
+from hypothesis import example, given
+from hypothesis import strategies as st
 from naming import stable_name
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from fishr.errors import InputError
+from fishr.training.lars import LARS
 from fishr.training.optimizers import Adam, AdamW
 from fishr.training.sgd import SGD
 
@@ -139,3 +144,27 @@ def test_numbers_out_of_range_are_refused(make, message):
     with pytest.raises(InputError, match=message) as caught:
         make()
     assert "\n" not in str(caught.value)
+
+
+@given(
+    kind=st.sampled_from([Adam, AdamW, SGD, LARS]),
+    lr=st.floats(1e30, 1e300),
+    decay=st.floats(0, 1e300),
+    beta=st.sampled_from([0.0, 0.9, 0.999999]),
+)
+@example(Adam, 1e38, 0.0, 0.9)
+@example(SGD, 1e39, 0.0, 0.0)
+@example(LARS, 1.0, 1e39, 0.0)
+def test_numbers_that_float32_cannot_hold_are_refused_before_an_update(kind, lr, decay, beta):
+    own = {"betas": (beta, 0.999)} if kind in (Adam, AdamW) else {"momentum": beta}
+    weights = (torch.ones(2),)
+    with suppress(InputError):
+        optimizer = kind(lr=lr, weight_decay=decay, **own)
+        optimizer.update(weights, optimizer.init(weights), weights)
+
+
+@pytest.mark.parametrize("make", [Adam, AdamW])
+def test_the_first_step_of_adam_may_be_as_large_as_float32_holds(make):
+    assert make(lr=3.3e37).lr == 3.3e37
+    with pytest.raises(InputError, match=r"lr: got 3\.5e\+37, expected less than 3\.4e\+37 with betas"):
+        make(lr=3.5e37)
