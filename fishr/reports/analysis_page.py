@@ -104,7 +104,9 @@ def _headline_table(analysis: Analysis) -> Table:
 
 def _domain_table(analysis: Analysis) -> Table:
     each = {name: q for name, q in (analysis.quantities | analysis.network).items() if q.axes == ("domain",)}
-    rows = [(name, *map(percentage if name == "accuracy" else float, q.value), q.unit) for name, q in each.items()]
+    rows = [
+        (name, *map(percentage if name == "accuracy" else float, q.value.tolist()), q.unit) for name, q in each.items()
+    ]
     splits = zip(analysis.domains, analysis.splits, strict=True)
     head = ("each domain", *(f"{name} ({split})" for name, split in splits), "unit")
     return Table(head, rows, ("", *[".4g"] * len(analysis.domains), ""), "Numbers of each domain.")
