@@ -214,9 +214,10 @@ def _work(
     with loading():
         from fishr.commands.sweep_tables import follow, progress_table
         from fishr.configuration.families import find_logger
-        from fishr.sweeps.execution import Conditions, check_input
+        from fishr.sweeps.execution import Conditions
         from fishr.sweeps.folder import jobs_left, sweep_folder
         from fishr.sweeps.pool import run_local, slots
+        from fishr.sweeps.preflight import check_input
         from fishr.sweeps.progress import progress
         from fishr.sweeps.ray_cluster import run_on_ray
 
@@ -254,8 +255,8 @@ def _write_slurm(
     folder: Path, plan: "Plan", replace: bool, slurm: str, tasks: int, *, plugins: tuple[str, ...], **working: Any
 ) -> None:
     """Prepare a sweep for a Slurm array, and show the command that submits it."""
-    from fishr.sweeps.execution import check_input
     from fishr.sweeps.folder import jobs_left, sweep_folder
+    from fishr.sweeps.preflight import check_input
     from fishr.sweeps.slurm import array_script, parse_options, write_script
 
     if working["ray"] is not None:

@@ -11,7 +11,7 @@ from fishr.commands.progress import note, progress_bar
 
 if TYPE_CHECKING:
     from fishr.sweeps.estimates import Estimate
-    from fishr.sweeps.execution import SweepEvent
+    from fishr.sweeps.job_events import SweepEvent
     from fishr.sweeps.progress import Progress, Row
 
 _MINUTE, _HOUR, _DAY = 60, 3600, 86400
@@ -19,7 +19,7 @@ _MINUTE, _HOUR, _DAY = 60, 3600, 86400
 
 def follow(events: "Iterable[SweepEvent]", interrupted: str, done: int, jobs: int) -> None:
     """Show the progress of a sweep with ``done`` of its ``jobs`` done before, and a line of whatever went wrong."""
-    from fishr.sweeps.execution import JobDone, JobFailed
+    from fishr.sweeps.job_events import JobDone, JobFailed
 
     failed = 0
     with progress_bar(interrupted, total=jobs, initial=done, unit="job") as bar:
@@ -34,7 +34,7 @@ def follow(events: "Iterable[SweepEvent]", interrupted: str, done: int, jobs: in
 
 
 def _line(event: "SweepEvent", done: int, jobs: int) -> str:
-    from fishr.sweeps.execution import JobDone, JobFailed
+    from fishr.sweeps.job_events import JobDone, JobFailed
 
     if isinstance(event, JobDone):
         outcome = event.outcome

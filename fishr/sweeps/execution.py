@@ -1,13 +1,11 @@
 """One job of a sweep in its folder: from wherever it stopped to its results."""
 
-import ctypes
 import json
 import os
-import platform
 import sys
 import time
 import traceback
-from collections.abc import Generator, Iterable
+from collections.abc import Generator
 from contextlib import ExitStack, closing, contextmanager, nullcontext, redirect_stderr, redirect_stdout
 from functools import lru_cache
 from pathlib import Path
@@ -33,13 +31,11 @@ from fishr.sweeps.job_files import (
     FAILED,
     LOG,
     TIMES,
-    Failure,
     Outcome,
     open_times,
     read_outcome,
     read_times,
     time_line,
-    write_failure,
     write_outcome,
 )
 from fishr.sweeps.job_results import best_validation, common_entries, dump_lines, lines_after_divergence, result_lines
@@ -50,7 +46,6 @@ from fishr.training.experiment import Experiment
 from fishr.training.loop import Event, Finished, StepFunctions, Stepped
 from fishr.training.run_folder import CHECKPOINT, CONFIGURATION, METRICS, RESULT, LineFile, existing_folder, is_in_use
 from fishr.training.runs import run
-from fishr.training.state import initial_state
 from fishr.training.step import NotFinite
 
 RESULTS = "results.jsonl"
@@ -70,72 +65,6 @@ class Conditions:
     together: bool = True  # whether jobs that can be are trained together
     logs: tuple[str, ...] = ()  # words or ``module:Name`` of loggers
     plugins: tuple[str, ...] = ()  # modules that these may be in
-
-
-@frozen
-class JobDone:
-    """A job has its results."""
-
-    job: Job
-    outcome: Outcome
-
-
-@frozen
-class JobRetried:
-    """The process of a job died; another one continues the job from its checkpoint."""
-
-    job: Job
-    message: str
-
-
-@frozen
-class JobFailed:
-    """A job failed; the sweep continues with the others."""
-
-    job: Job
-    failure: Failure
-
-
-SweepEvent = JobDone | JobRetried | JobFailed
-
-
-def settle(job: Job, tries: int, outcome: Outcome, conditions: Conditions) -> JobDone | JobFailed:
-    """Return the event of a job's end; write the failure of one that failed into its folder."""
-    if outcome.message is None:
-        return JobDone(job, outcome)
-    folder = job_folder(conditions.folder, job)
-    # Its process may have died before it wrote which job it was.
-    write_job(folder, job)
-    return JobFailed(job, write_failure(folder, outcome.message, tries))
-
-
-def check_input(jobs: Iterable[Job], data_dir: Path | None = None, device: str = "cpu") -> None:
-    """Refuse bad input at once: build the data and the network of each data set, and the settings of each method."""
-    resolve_device(device)
-    methods, first = dict[tuple[str, str], Job](), dict[str, Job]()
-    for job in jobs:
-        methods.setdefault((job.dataset, job.algorithm), job)
-        first.setdefault(job.dataset, job)
-    for job in methods.values():
-        try:
-            job.experiment()
-        except InputError as error:
-            raise InputError(f"{job.dataset}, {job.algorithm}: {error}") from error
-    for job in first.values():
-        try:
-            experiment = job.experiment()
-            domains = experiment.data(experiment.seed, data_dir)
-            names = job.settings.benchmark(job.dataset).environments
-            count = sum(domain.name.endswith("_out") for domain in domains.evaluation)
-            if count != len(names):
-                raise InputError(f"got {count} environments in the data, expected {len(names)}: {', '.join(names)}")
-            # The network may need a file of weights.
-            initial_state(experiment, domains)
-        except InputError as error:
-            raise InputError(f"{job.dataset}: {error}") from error
-    if platform.libc_ver()[0] == "glibc":
-        # Hand the freed memory to the workers: this process only waits from now on.
-        ctypes.CDLL(None).malloc_trim(0)
 
 
 def attempt(job: Job, conditions: Conditions) -> Outcome:

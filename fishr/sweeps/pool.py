@@ -20,8 +20,9 @@ from attrs import frozen
 from fishr.configuration import unstructure
 from fishr.errors import RunFailed
 from fishr.protocols.domainbed.job import Job
-from fishr.sweeps.execution import Conditions, JobRetried, SweepEvent, settle
+from fishr.sweeps.execution import Conditions
 from fishr.sweeps.groups import groups_of
+from fishr.sweeps.job_events import JobRetried, SweepEvent, settle
 from fishr.sweeps.job_files import Outcome
 from fishr.sweeps.worker import READY
 from fishr.training.compute import resolve_device
@@ -61,7 +62,7 @@ def run_local(
                         index, fields = json.loads(answer)
                         outcome = Outcome(**fields)
                         broken = outcome.broken
-                        yield settle(*given.pop(index), outcome, conditions)
+                        yield settle(*given.pop(index), outcome, conditions.folder)
                     if broken:
                         if worker in idle:
                             idle.remove(worker)
@@ -82,7 +83,7 @@ def run_local(
                                     waiting.appendleft([(job, tries + 1)])
                                     yield JobRetried(job, died)
                                 else:
-                                    yield settle(job, tries, Outcome(message=died), conditions)
+                                    yield settle(job, tries, Outcome(message=died), conditions.folder)
                     elif not given:
                         del busy[worker]
                         idle.append(worker)

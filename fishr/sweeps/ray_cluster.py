@@ -13,8 +13,9 @@ from fishr.configuration import structure, unstructure
 from fishr.errors import InputError, reason
 from fishr.extras import from_extra
 from fishr.protocols.domainbed.job import Job
-from fishr.sweeps.execution import Conditions, SweepEvent, settle
+from fishr.sweeps.execution import Conditions
 from fishr.sweeps.groups import attempt_together, groups_of
+from fishr.sweeps.job_events import SweepEvent, settle
 from fishr.sweeps.job_files import Outcome
 
 LOCAL, RUNNING = "local", "auto"
@@ -48,7 +49,7 @@ def run_on_ray(
                     continue
                 outcomes, tries = [Outcome(message=f"its process died: {_line(error)}")], RETRIES + 1
             for job, outcome in zip(jobs, outcomes, strict=True):
-                yield settle(job, tries, outcome, where)
+                yield settle(job, tries, outcome, where.folder)
 
 
 def _task(

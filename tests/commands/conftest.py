@@ -247,11 +247,12 @@ def world(home):
 @pytest.fixture
 def in_process(monkeypatch):
     """Jobs run in this process: that workers do the same is tested of the pool."""
-    from fishr.sweeps.execution import attempt, settle
+    from fishr.sweeps.execution import attempt
+    from fishr.sweeps.job_events import settle
 
     def run_here(jobs, conditions, slots, plugins=()):
         for job in jobs:
-            yield settle(job, 1, attempt(job, conditions), conditions)
+            yield settle(job, 1, attempt(job, conditions), conditions.folder)
 
     monkeypatch.setattr("fishr.sweeps.pool.run_local", run_here)
 

@@ -9,7 +9,7 @@ import pytest
 from fishr.commands.sweep_tables import duration, estimate_table, failure_text, follow, progress_object, progress_table
 from fishr.protocols.domainbed.job import Job
 from fishr.sweeps.estimates import Estimate, Footprint
-from fishr.sweeps.execution import JobDone, JobFailed, JobRetried
+from fishr.sweeps.job_events import JobDone, JobFailed, JobRetried
 from fishr.sweeps.job_files import Failure, Outcome
 from fishr.sweeps.progress import FailedJob, Progress, Row
 

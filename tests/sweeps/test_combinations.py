@@ -21,9 +21,10 @@ from fishr.protocols.domainbed.job import Job
 from fishr.protocols.domainbed.methods import OwnMethod
 from fishr.protocols.domainbed.records import read_records
 from fishr.protocols.domainbed.settings import Settings
-from fishr.sweeps.execution import Conditions, attempt, check_input
+from fishr.sweeps.execution import Conditions, attempt
 from fishr.sweeps.folder import planned_keys, sweep_folder
 from fishr.sweeps.plan import Plan
+from fishr.sweeps.preflight import check_input
 from fishr.training import Experiment
 from fishr.transforms import Mixup
 

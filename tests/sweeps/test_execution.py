@@ -1,3 +1,5 @@
+"""One job in its folder: results, interruptions, failures."""
+
 import json
 import os
 import shutil
@@ -8,12 +10,11 @@ import pytest
 from attrs import frozen
 
 from fishr.data.cached_features import FeatureEnvironments
-from fishr.errors import InputError
 from fishr.protocols import colored_digits
 from fishr.protocols.domainbed.job import Job
 from fishr.protocols.domainbed.methods import OwnMethod
 from fishr.sweeps import execution
-from fishr.sweeps.execution import Conditions, attempt, check_input
+from fishr.sweeps.execution import Conditions, attempt
 from fishr.sweeps.folder import job_folder
 from fishr.sweeps.job_files import Failure, Outcome, read_failure, read_outcome, write_failure
 from fishr.training import Evaluated, Finished, Stepped, train
@@ -272,31 +273,3 @@ def test_a_method_of_ones_own_trains_wherever_a_single_domain_is_left(plan, cond
     for envs in ((0, 1), (0, 1, 2)):
         job = Job("PACS", "Apart", envs, hparams_seed=0, trial_seed=0, settings=settings)
         assert attempt(job, conditions).done
-
-
-def test_each_data_set_is_built_once(plan, monkeypatch):
-    reads, read = [], FeatureEnvironments.__call__
-    monkeypatch.setattr(FeatureEnvironments, "__call__", lambda *given: reads.append(given[0]) or read(*given))
-    check_input(plan.jobs())
-    assert len(reads) == 1
-    check_input([])
-    assert len(reads) == 1
-
-
-def with_file(plan, path):
-    return attrs.evolve(plan, settings=attrs.evolve(plan.settings, features={"PACS": str(path)}))
-
-
-@pytest.mark.slow
-def test_other_environments_than_the_benchmarks_are_refused(plan, feature_file, tmp_path):
-    for names, count in (("ACP", 3), ("ACPSX", 5)):
-        jobs = with_file(plan, feature_file(tmp_path / f"{names}.h5", names)).jobs()
-        with pytest.raises(InputError, match=f"PACS: got {count} environments in the data, expected 4: A, C, P, S"):
-            check_input(jobs)
-
-
-def test_missing_data_and_devices_are_refused(plan, tmp_path):
-    with pytest.raises(InputError, match=r"PACS: .*no such file"):
-        check_input(with_file(plan, tmp_path / "absent.h5").jobs())
-    with pytest.raises(InputError, match="device: got 'tpu'"):
-        check_input(plan.jobs(), device="tpu")

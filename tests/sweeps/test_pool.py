@@ -9,9 +9,10 @@ import pytest
 from fishr.errors import RunFailed
 from fishr.protocols.domainbed.methods import OwnMethod
 from fishr.sweeps import pool
-from fishr.sweeps.execution import Conditions, JobDone, JobFailed, JobRetried
+from fishr.sweeps.execution import Conditions
 from fishr.sweeps.folder import job_folder
 from fishr.sweeps.groups import attempt_together
+from fishr.sweeps.job_events import JobDone, JobFailed, JobRetried
 from fishr.sweeps.job_files import read_failure
 from fishr.sweeps.pool import run_local, slots, start_worker
 

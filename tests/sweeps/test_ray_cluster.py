@@ -9,8 +9,9 @@ import pytest
 
 from fishr.errors import InputError
 from fishr.sweeps import ray_cluster
-from fishr.sweeps.execution import Conditions, JobDone, JobFailed
+from fishr.sweeps.execution import Conditions
 from fishr.sweeps.folder import job_folder
+from fishr.sweeps.job_events import JobDone, JobFailed
 from fishr.sweeps.ray_cluster import run_on_ray
 
 needs_ray = pytest.mark.skipif(not find_spec("ray"), reason="Ray is not installed: pip install -e '.[ray]'")
