@@ -70,6 +70,8 @@ class Observation(ObservedSamples):
     a label, which a loss may ignore, pass the featurizer, whose batch normalization sees them, and are in nothing else:
     neither in ``features`` and all that follows, nor in ``sizes``; a domain without other samples is missing.
 
+    Fields that are not named here are arguments of ``observe``.
+
     Args:
         given: this rank's features, where they are computed already.
         graph: whether quantities have a graph to the modules' parameters.

@@ -201,6 +201,8 @@ class Problem:
     Args:
         layout: the parameters that gradient statistics are taken by.
         domains: K.
+        dtype: of the first state.
+        device: of the first state.
         features: F of the head's inputs; None: not known.
         outputs: C; None: not known.
         seed: of ``generator``; the same on all ranks.

@@ -1,6 +1,7 @@
 """The rules of the house that no linter knows: names, docstrings, and which of them a package offers."""
 
 import ast
+import re
 from collections import defaultdict
 from pathlib import Path
 
@@ -35,3 +36,19 @@ def test_what_a_package_exports_has_a_docstring(path: Path) -> None:
     summaries = [docstring(node).value.value.splitlines()[0] for node in nodes]
     assert not [line for line in summaries if not line.endswith((".", ":", "?"))]
     assert not [line for line in summaries if line.startswith(("What ", "Whether ", "How "))]
+    if "commands" not in path.parts:
+        refusing = [
+            node.name
+            for node in nodes
+            if refuses(node) and not re.search("Raises:|refuse|as ``", ast.get_docstring(node))
+        ]
+        assert not refusing, "say in Raises what a validator or a raise refuses"
+
+
+def refuses(node: Definition) -> bool:
+    """Return whether a function, or the making or a call of a record, may raise for its arguments."""
+    own = [
+        one for one in node.body if not isinstance(one, Definition) or one.name in ("__attrs_post_init__", "__call__")
+    ]
+    code = "\n".join(map(ast.unparse, own[1:] if isinstance(node, ast.ClassDef) else node.body[1:]))
+    return "validator=" in code or "raise " in code

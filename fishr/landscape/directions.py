@@ -92,7 +92,19 @@ def _drawn(value: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def random_lines(weights: Weights, seed: int, count: int = 5) -> Directions:
-    """Return the same random directions as separate lines, for a mean and a band over directions."""
+    """Return the directions of ``random_directions`` as separate lines, for a mean and a band over directions.
+
+    Args:
+        seed: as for ``random_directions``.
+        count: number of lines.
+
+    Raises:
+        InputError: as for ``random_directions``.
+
+    Example:
+        >>> len(random_lines({"weight": torch.ones(2, 3)}, seed=0, count=4).vectors)
+        4
+    """
     return evolve(random_directions(weights, seed, count), kind="line")
 
 

@@ -24,8 +24,8 @@ class CMA(Memoryless):
     domains present in the batch.
 
     Args:
-        alpha: α, weight of the gradients.
-        beta: β, weight of the Hessians.
+        alpha: α, weight of the gradients, parameter²/loss.
+        beta: β, weight of the Hessians, parameter⁴/loss.
 
     Raises:
         InputError: a weight below 0; when called, fewer than 2 domains, or a head that is not one linear layer.
@@ -48,7 +48,7 @@ class CMA(Memoryless):
     per_head: ClassVar[tuple[str, ...]] = ("alpha", "beta")
 
     def __call__(self, seen: Observation, state: tuple[()], step: int) -> tuple[Tensor, tuple[()]]:
-        """Return the penalty, 0-dim."""
+        """Return the penalty, 0-dim, in the loss's unit."""
         require_linear(seen, "CMA", self.least_domains)
         of_hessians = distance_to_mean_of_products(inner_products(seen))
         return self.alpha * distance_to_mean(seen.moments.mean, "sum") + self.beta * of_hessians, state

@@ -23,8 +23,8 @@ class HGP(Memoryless):
     pass. Sums and K are over the domains present in the batch.
 
     Args:
-        alpha: α, weight of the Hessian-gradient products.
-        beta: β, weight of the gradients.
+        alpha: α, weight of the Hessian-gradient products, parameter⁶/loss³.
+        beta: β, weight of the gradients, parameter²/loss.
 
     Raises:
         InputError: a weight below 0; when called, fewer than 2 domains, or a head that is not one linear layer.
@@ -47,7 +47,7 @@ class HGP(Memoryless):
     per_head: ClassVar[tuple[str, ...]] = ("alpha", "beta")
 
     def __call__(self, seen: Observation, state: tuple[()], step: int) -> tuple[Tensor, tuple[()]]:
-        """Return the penalty, 0-dim."""
+        """Return the penalty, 0-dim, in the loss's unit."""
         require_linear(seen, "HGP", self.least_domains)
         gradients = seen.moments.mean
         center = gradients.mean(0, keepdim=True)

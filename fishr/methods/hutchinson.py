@@ -24,8 +24,8 @@ class Hutchinson(Memoryless):
     300 random probes, each with two backward passes. Sums and K are over the domains present in the batch.
 
     Args:
-        alpha: α, weight of the diagonals.
-        beta: β, weight of the gradients.
+        alpha: α, weight of the diagonals, parameter⁴/loss.
+        beta: β, weight of the gradients, parameter²/loss.
 
     Raises:
         InputError: a weight below 0; when called, fewer than 2 domains, or a head that is not one linear layer.
@@ -48,7 +48,7 @@ class Hutchinson(Memoryless):
     per_head: ClassVar[tuple[str, ...]] = ("alpha", "beta")
 
     def __call__(self, seen: Observation, state: tuple[()], step: int) -> tuple[Tensor, tuple[()]]:
-        """Return the penalty, 0-dim."""
+        """Return the penalty, 0-dim, in the loss's unit."""
         require_linear(seen, "Hutchinson", self.least_domains)
         # Constant means would not change the gradient, because the differences to the mean add up to 0.
         of_diagonals = distance_to_mean(diagonals(seen), "sum")

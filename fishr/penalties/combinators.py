@@ -67,6 +67,10 @@ class Scaled:
         schedule: weight as a function of the step, or a number.
         penalty: the penalty that it multiplies.
 
+    Raises:
+        InputError: no penalty, or a schedule that is neither a finite number nor a function; when called, samples of
+            fewer domains than the penalty compares.
+
     Example:
         >>> from fishr.penalties.fishr import Fishr
         >>> from fishr.penalties.schedules import StepSchedule

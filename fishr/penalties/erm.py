@@ -3,9 +3,9 @@
 from typing import ClassVar, Literal
 
 from attrs import field, frozen
-from attrs.validators import in_
 from torch import Tensor
 
+from fishr.checks import one_of
 from fishr.observation import Observation
 from fishr.penalties.penalty import Memoryless
 
@@ -19,6 +19,9 @@ class ERM(Memoryless):
     Args:
         over: ``"domains"`` (the IRM Colored MNIST script) or ``"samples"`` (pooled, DomainBed).
 
+    Raises:
+        InputError: another mean.
+
     Example:
         >>> import torch
         >>> from fishr.observation import observe
@@ -30,7 +33,7 @@ class ERM(Memoryless):
     """
 
     takes_weights: ClassVar[bool] = True
-    over: Literal["domains", "samples"] = field(default="domains", validator=in_(("domains", "samples")))
+    over: Literal["domains", "samples"] = field(default="domains", validator=one_of("domains", "samples"))
 
     def __call__(self, seen: Observation, state: tuple[()], step: int) -> tuple[Tensor, tuple[()]]:
         """Return the risk, 0-dim, in the loss's unit."""

@@ -34,6 +34,8 @@ class TermExplanation:
     """One term of a penalty at a step.
 
     Args:
+        name: of the term.
+        weight: at the step.
         reads: quantities of the observation that it reads directly.
         graph: whether its value carries gradient.
         state: numbers that it remembers from step to step.

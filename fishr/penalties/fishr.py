@@ -4,10 +4,9 @@ from typing import ClassVar, Literal, get_args
 
 import torch
 from attrs import evolve, field, frozen
-from attrs.validators import in_
 from torch import Tensor
 
-from fishr.checks import number
+from fishr.checks import number, one_of
 from fishr.errors import InputError
 from fishr.grad_mode import under_vmap
 from fishr.observation import Observation
@@ -68,13 +67,13 @@ class Fishr:
         Ramé, Dancette and Cord 2022 (arXiv 2109.02934), equation 4.
     """
 
-    statistic: Statistic = field(default="variance", validator=in_(get_args(Statistic)))
+    statistic: Statistic = field(default="variance", validator=one_of(*get_args(Statistic)))
     ema: float = field(default=0.0, validator=number(below=1.0))
     gain: Gain = "unit_gradient"
-    over_parameters: Reduction = field(default="mean", validator=in_(get_args(Reduction)))
-    over_domains: Reduction = field(default="mean", validator=in_(get_args(Reduction)))
+    over_parameters: Reduction = field(default="mean", validator=one_of(*get_args(Reduction)))
+    over_domains: Reduction = field(default="mean", validator=one_of(*get_args(Reduction)))
     unbiased: bool = False
-    distance: Distance = field(default="squared", validator=in_(get_args(Distance)))
+    distance: Distance = field(default="squared", validator=one_of(*get_args(Distance)))
     least_domains: ClassVar[int] = 2
 
     @property

@@ -4,9 +4,9 @@ from typing import Literal
 
 import torch
 from attrs import field, frozen
-from attrs.validators import in_
 from torch import Tensor
 
+from fishr.checks import one_of
 from fishr.errors import InputError
 from fishr.observation import Observation
 from fishr.penalties.penalty import Memoryless
@@ -22,6 +22,9 @@ class IRM(Memoryless):
         form: ``"squared"`` (IRM's paper), or ``"half_batches"`` (DomainBed): the product of the gradients on the even
             and the odd samples of each domain, an unbiased estimate of the square.
 
+    Raises:
+        InputError: another form; when called, half batches of a domain with a single sample.
+
     Example:
         >>> from fishr.observation import observe
         >>> from fishr.types import DomainBatch
@@ -33,7 +36,7 @@ class IRM(Memoryless):
         Arjovsky et al. 2019 (arXiv 1907.02893), IRMv1.
     """
 
-    form: Literal["squared", "half_batches"] = field(default="squared", validator=in_(("squared", "half_batches")))
+    form: Literal["squared", "half_batches"] = field(default="squared", validator=one_of("squared", "half_batches"))
 
     def __call__(self, seen: Observation, state: tuple[()], step: int) -> tuple[Tensor, tuple[()]]:
         """Return the penalty, 0-dim, in the loss's unit squared; refuse half batches of a single sample."""

@@ -73,6 +73,9 @@ class StepSchedule:
 class LinearSchedule:
     """Linear from ``start`` at step 0 to ``end`` at step ``steps``, then constant.
 
+    Raises:
+        InputError: fewer than 1 step.
+
     Example:
         >>> ramp = LinearSchedule(0.0, 10.0, steps=100)
         >>> ramp(0), ramp(50), ramp(100), ramp(1000)
@@ -91,6 +94,9 @@ class LinearSchedule:
 @frozen
 class CosineSchedule:
     """Half a cosine from ``start`` at step 0 to ``end`` at step ``steps``, then constant.
+
+    Raises:
+        InputError: fewer than 1 step.
 
     Example:
         >>> anneal = CosineSchedule(1.0, 0.0, steps=100)

@@ -3,9 +3,9 @@
 from typing import ClassVar, Literal
 
 from attrs import field, frozen
-from attrs.validators import in_
 from torch import Tensor
 
+from fishr.checks import one_of
 from fishr.observation import Observation
 from fishr.penalties.penalty import Memoryless, require_present
 
@@ -18,6 +18,9 @@ class VREx(Memoryless):
 
     Args:
         form: ``"variance"`` (DomainBed) or ``"pairwise"`` (the IRM Colored MNIST script: (R_1 − R_2)²).
+
+    Raises:
+        InputError: another form; when called, fewer than 2 domains.
 
     Example:
         >>> import torch
@@ -33,7 +36,7 @@ class VREx(Memoryless):
         Krueger et al. 2021 (arXiv 2003.00688), equation 8.
     """
 
-    form: Literal["variance", "pairwise"] = field(default="variance", validator=in_(("variance", "pairwise")))
+    form: Literal["variance", "pairwise"] = field(default="variance", validator=one_of("variance", "pairwise"))
     least_domains: ClassVar[int] = 2
     takes_weights: ClassVar[bool] = True
 

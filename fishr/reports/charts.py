@@ -81,6 +81,9 @@ def curve_chart(
         scale: Of the y axis; "log" leaves out what is not positive.
         percent: Values are shares, shown in percent from 0, and to 100 if one is above a half.
 
+    Raises:
+        InputError: No curve.
+
     Example:
         >>> chart = curve_chart("accuracy", [0, 10], [Curve("photo", [0.5, 0.75]), Curve("sketch", [0.25, None])])
         >>> chart.text

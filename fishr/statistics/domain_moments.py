@@ -23,6 +23,9 @@ class GradientMoments:
         variance: [K, P], population variance, (loss/parameter)²; never clamped.
         layout: the parameter of each column.
 
+    Raises:
+        InputError: when ``unbiased_variance`` is read, a domain with a single sample.
+
     Example:
         >>> layout = Layout(("weight",), ((2,),))
         >>> moments = GradientMoments((4,), torch.tensor([[1.0, 2.0]]), torch.tensor([[3.0, 5.0]]), layout)

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from fishr.errors import InputError
 from fishr.observation import observe
 from fishr.penalties import ERM
 from fishr.types import DomainBatch, Problem
@@ -19,5 +20,5 @@ def test_both_forms_on_uneven_domains() -> None:
 
 
 def test_an_unknown_form_is_refused() -> None:
-    with pytest.raises(ValueError, match="over"):
+    with pytest.raises(InputError, match="over: got 'classes', expected 'domains' or 'samples'"):
         ERM("classes")  # type: ignore[arg-type]

@@ -85,7 +85,7 @@ def inconsistency_second_order_pairs(curvature: Curvature, *, epsilon: float = 0
 def inconsistency_diagonal_proxy(curvature: Curvature, *, epsilon: float = 0.1, ridge: float = 1e-3) -> Estimate:
     """max over A ≠ B of max(|Δ|, |Δ + ε max_i h_B,i/(h_A,i + r)|) of the diagonals, r = ridge·max h_A: a proxy.
 
-    Meaning: inconsistency_second_order along single parameters alone: cheap, and often far too small. Large: the
+    Meaning: the second-order inconsistency along single parameters alone: cheap, and often far too small. Large: the
     domains' diagonal curvatures differ in ratio or their risks differ.
 
     It sees the parameters' own axes alone and can be many times smaller than ``inconsistency_second_order``.

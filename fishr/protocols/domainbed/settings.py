@@ -71,7 +71,16 @@ class OwnData:
 
 @frozen
 class Settings:
-    """Settings that all jobs of a sweep share; every result records them."""
+    """Settings that all jobs of a sweep share; every result records them.
+
+    Raises:
+        InputError: a number or a choice outside its range, a name that is built in already, or parts that exclude each
+            other.
+
+    Example:
+        >>> Settings(steps=100).protocol
+        'domainbed-2021'
+    """
 
     # 2021: torchvision's ImageNet ResNet-50, frozen BatchNorm; 2024: timm's resnet50.ram_in1k, trained
     protocol: Protocol = field(default="domainbed-2021", validator=one_of(*get_args(Protocol)))
