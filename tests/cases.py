@@ -1,6 +1,6 @@
 """One table of heads, losses and domain sizes, and the slow, obvious oracle that fast routes are compared with."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import pytest
@@ -10,6 +10,7 @@ from backpack.custom_module.reduce_tuple import ReduceTuple
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.utils.parametrizations import spectral_norm
+from torch.testing import assert_close
 
 from fishr.losses import Loss
 from fishr.statistics.distances import distance_to_mean
@@ -28,6 +29,17 @@ class MeanOverTokens(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         return tokens.mean(1)
+
+
+class Twice(nn.Module):
+    """A layer that is called twice in a forward pass."""
+
+    def __init__(self, width: int = 3) -> None:
+        super().__init__()
+        self.layer = nn.Linear(width, width)
+
+    def forward(self, features: Tensor) -> Tensor:
+        return self.layer(torch.tanh(self.layer(features)))
 
 
 class InPlace(nn.Module):
@@ -302,3 +314,16 @@ def derivatives(value: Tensor, *modules: nn.Module) -> list[Tensor]:
     parameters = [p for module in modules for p in module.parameters() if p.requires_grad]
     found = torch.autograd.grad(value, parameters, retain_graph=True, allow_unused=True)
     return [torch.zeros_like(p) if g is None else g for g, p in zip(found, parameters, strict=True)]
+
+
+def assert_same_moments(found: Sequence[Tensor], expected: Sequence[Tensor], given: Sequence[Tensor]) -> None:
+    """Compare means and variances, and their gradients by what they were computed from."""
+    assert_close(found, expected, **EXACT)
+    weights = [torch.randn_like(expected[0]) for _ in range(2)]
+    for used in ([0, 1], [0], [1]):  # a moment that nobody reads has no gradient to pull back
+        by_found, by_expected = (
+            torch.autograd.grad([m[i] for i in used], given, [weights[i] for i in used], retain_graph=True)
+            for m in (found, expected)
+        )
+        assert min(g.abs().max() for g in by_expected) > 1e-3
+        assert_close(by_found, by_expected, **EXACT)

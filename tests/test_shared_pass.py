@@ -3,8 +3,8 @@
 import pytest
 import torch
 from attrs import evolve
-from cases import EXACT, FLOAT64, derivatives, oracle_moments
-from torch import Tensor, nn
+from cases import EXACT, FLOAT64, Twice, derivatives, oracle_moments
+from torch import nn
 from torch.testing import assert_close
 
 from fishr.losses import CrossEntropy
@@ -49,22 +49,11 @@ def test_the_moments_without_a_graph_leave_that_of_the_loss() -> None:
     assert all(g.abs().max() > 0 for g in derivatives(loss, featurizer, head))
 
 
-class Twice(nn.Module):
-    """Calls one layer twice, so that BackPACK has no formula."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.layer = nn.Linear(4, 4)
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        return self.layer(torch.tanh(self.layer(inputs)))
-
-
 @pytest.mark.parametrize("reason", ["a layer called twice", "samples without a label", "no graph", "autocast"])
 def test_moments_take_a_pass_of_their_own_where_they_cannot_share(reason: str) -> None:
     featurizer, head = network()
     if reason == "a layer called twice":
-        featurizer = nn.Sequential(featurizer, Twice().to(FLOAT64))
+        featurizer = nn.Sequential(featurizer, Twice(4).to(FLOAT64))
     labels = [0, 1, 2, 0, -100] if reason == "samples without a label" else [0, 1, 2, 0, 1]
     data, loss = of_images(labels), CrossEntropy(ignore_index=-100)
     if reason == "autocast":

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from cases import FLOAT64, HEADS
+from cases import FLOAT64, HEADS, Twice
 from diagnostics.dense import TIGHT, Dense, dense
 from torch import Tensor, nn
 from torch.testing import assert_close
@@ -32,17 +32,6 @@ class Tied(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         return self.last(torch.tanh(self.first(features))) @ self.first.weight
-
-
-class Twice(nn.Module):
-    """A layer that is called two times."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.layer = nn.Linear(3, 3)
-
-    def forward(self, features: Tensor) -> Tensor:
-        return self.layer(torch.tanh(self.layer(features)))
 
 
 @pytest.mark.parametrize(("head", "loss"), LAYERED)

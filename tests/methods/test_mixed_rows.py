@@ -7,6 +7,7 @@ import attrs
 import pytest
 import torch
 from cases import EXACT, FLOAT64
+from cut_runs import resumed
 from torch import Tensor, nn
 from torch.testing import assert_close
 
@@ -172,14 +173,9 @@ def test_a_run_resumes_to_the_same_bits_and_gives_its_model(name: str, tmp_path:
     made = experiment(RUNS[name])
     text = dumps(made)
     *_, whole = events = list(run(made, tmp_path / "whole", experiment_text=text))
-    stopped = run(made, tmp_path / "cut", experiment_text=text)
-    for event in stopped:
-        if getattr(getattr(event, "state", None), "step", None) == 3:
-            break
-    stopped.close()
-    *_, resumed = run(made, tmp_path / "cut", experiment_text=text, resume=True)
-    assert same(resumed.state, whole.state)  # type: ignore[union-attr]
-    assert resumed.scores == whole.scores  # type: ignore[union-attr]
+    last = resumed(made, tmp_path / "cut", text)
+    assert same(last.state, whole.state)  # type: ignore[union-attr]
+    assert last.scores == whole.scores  # type: ignore[union-attr]
     model = load_model(tmp_path / "whole", plugins=(__name__,))
     domain = events[0].domains.training[0]  # type: ignore[union-attr]
     logits = model(domain.inputs)

@@ -21,15 +21,8 @@ def averages(selection, columns, name="averages", **rows):
 
 
 @pytest.fixture
-def draw(tmp_path, monkeypatch):
-    figures = []
-    save = benchmark.save
-
-    def keep(figure, path):
-        figures.append(figure)
-        return save(figure, path)
-
-    monkeypatch.setattr(benchmark, "save", keep)
+def draw(tmp_path, figures_of):
+    figures = figures_of(benchmark)
 
     def drawn(tables):
         path = save_benchmark_figure(tables, tmp_path / "figure.png")

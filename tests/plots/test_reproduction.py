@@ -21,15 +21,8 @@ def _row(method, means, published=None):
 
 
 @pytest.fixture
-def draw_both(tmp_path, monkeypatch):
-    figures = []
-    save = reproduction.save
-
-    def keep(figure, path):
-        figures.append(figure)
-        return save(figure, path)
-
-    monkeypatch.setattr(reproduction, "save", keep)
+def draw_both(tmp_path, figures_of):
+    figures = figures_of(reproduction)
 
     def drawn(rows):
         path = save_reproduction_figure(rows, DATA, DATA(0, None), tmp_path / "figure.png")

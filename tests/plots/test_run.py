@@ -34,16 +34,9 @@ def _evaluation(step):
 
 
 @pytest.fixture
-def draw(tmp_path, monkeypatch):
+def draw(tmp_path, figures_of):
     """The figure of some lines of metrics, saved and returned."""
-    figures = []
-    save = run.save
-
-    def keep(figure, path):
-        figures.append(figure)
-        return save(figure, path)
-
-    monkeypatch.setattr(run, "save", keep)
+    figures = figures_of(run)
 
     def drawn(lines, configuration=""):
         (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line, sort_keys=True) + "\n" for line in lines))

@@ -6,24 +6,13 @@ from math import prod
 import pytest
 import torch
 from backpack.custom_module.reduce_tuple import ReduceTuple
-from cases import EXACT, FLOAT64, MeanOverTokens, derivatives, oracle_moments
+from cases import EXACT, FLOAT64, MeanOverTokens, Twice, derivatives, oracle_moments
 from torch import Tensor, nn
 from torch.testing import assert_close
 
 from fishr.errors import InputError
 from fishr.losses import CrossEntropy
 from fishr.statistics import distance_to_mean, gradient_moments
-
-
-class Twice(nn.Module):
-    """One layer, called twice in a forward pass."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.layer = nn.Linear(3, 3)
-
-    def forward(self, features: Tensor) -> Tensor:
-        return self.layer(torch.tanh(self.layer(features)))
 
 
 class Bare(nn.Module):

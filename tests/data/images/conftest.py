@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from fishr.data.images.image_stores import ImageFiles
+
 ENVIRONMENTS = {"art": ("cat", "dog", "owl"), "photo": ("cat", "dog"), "sketch": ("dog", "owl")}
 
 
@@ -28,6 +30,15 @@ def draw():
         return path
 
     return save
+
+
+@pytest.fixture
+def files(tmp_path, draw):
+    """Six images of one class, of different widths."""
+    names = tuple(f"photo/dog/{number}.png" for number in range(6))
+    for number, name in enumerate(names):
+        draw(tmp_path / name, number, 30 + number, 25)
+    return ImageFiles(tmp_path, names)
 
 
 @pytest.fixture

@@ -16,7 +16,6 @@ from fishr.data.images import DomainBedAugmentation, NoAugmentation, Preprocessi
 from fishr.data.images.augmentation import augmented
 from fishr.data.images.domainbed_augmentation import augment, draw_augmentation
 from fishr.data.images.image_inputs import ImageInputs
-from fishr.data.images.image_stores import ImageFiles
 from fishr.data.reading import begin_reading
 from fishr.errors import InputError
 
@@ -40,14 +39,6 @@ class Shade:
 
 
 KINDS = [DomainBedAugmentation(), RandAugment(), RandAugment(5, 25, crop=False), TrivialAugment(), own, Shade()]
-
-
-@pytest.fixture
-def files(tmp_path, draw):
-    names = tuple(f"photo/dog/{number}.png" for number in range(6))
-    for number, name in enumerate(names):
-        draw(tmp_path / name, number, 30 + number, 25)
-    return ImageFiles(tmp_path, names)
 
 
 def _seeded(transform, seed, image):

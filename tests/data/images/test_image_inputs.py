@@ -16,14 +16,6 @@ SEEDS = [5, 2**61, 5, 9, 0, 77]
 
 
 @pytest.fixture
-def files(tmp_path, draw):
-    names = tuple(f"photo/dog/{number}.png" for number in range(6))
-    for number, name in enumerate(names):
-        draw(tmp_path / name, number, 30 + number, 25)
-    return ImageFiles(tmp_path, names)
-
-
-@pytest.fixture
 def pictures(files):
     return ImageInputs(files, Preprocessing(16))
 
