@@ -18,41 +18,63 @@ def jitter_colors(
     """Jitter the colors of uint8 crops, each in its own order, and normalize them; return float32, in ``out``."""
     made = torch.empty(images.shape, device=images.device) if out is None else out
     mean, std = preprocessing.mean, preprocessing.std
-    numbers = [1 / (255 * s) for s in std], [-m / s for m, s in zip(mean, std, strict=True)]
-    scale, shift = (torch.tensor(each, device=images.device).view(3, 1, 1) for each in numbers)
+    scale, shift = [1 / (255 * s) for s in std], [-m / s for m, s in zip(mean, std, strict=True)]
     if images.device.type == "cpu":
-        # One image stays in a processor's cache from one change to the next.
-        for image, values, drawn in zip(images, made, augmentations, strict=True):
-            factor, offset = _jitter(values.copy_(image), drawn)
-            values.mul_(scale * factor).add_(torch.add(shift, scale, alpha=offset))
+        _jitter_each(images, augmentations, scale, shift, made)
         return made
-    return made.copy_(jitter_together(images, augmentations)).mul_(scale).add_(shift)
+    factor, offset = (torch.tensor(each, device=images.device).view(3, 1, 1) for each in (scale, shift))
+    return made.copy_(jitter_together(images, augmentations)).mul_(factor).add_(offset)
 
 
-def _jitter(values: Tensor, drawn: DrawnAugmentation) -> tuple[float, float]:
-    """Jitter the colors of one image in place; return factor and offset that lead from the values to 0 to 255."""
-    # Brightness and contrast change these two numbers. A blend with a factor of at most 1 stays in range.
-    scale, offset, planes = 1.0, 0.0, values.unbind()
-    for kind, factor in drawn.jitters:
-        if kind == "hue":
-            thirds, rest = _thirds(factor)
-            _turn([*planes[-thirds:], *planes[:-thirds]], rest, planes)
-            continue
-        if kind == "brightness":
-            offset *= factor
-        elif kind == "contrast":
-            gray = sum(map(mul, values.mean((1, 2)).tolist(), LUMA)) * scale + offset * sum(LUMA)
-            offset = offset * factor + gray * (1 - factor)
-        else:
-            values.add_(_gray(planes, (1 - factor) / factor))
-            offset *= factor + (1 - factor) * sum(LUMA)
-        scale *= factor
-        if factor > 1:
-            values.clamp_(-offset / scale, (255 - offset) / scale)
-    if drawn.gray:
-        values.copy_(_gray(planes))
-        offset *= sum(LUMA)
-    return scale, offset
+def _jitter_each(
+    images: Tensor, augmentations: Sequence[DrawnAugmentation], scale: list[float], shift: list[float], out: Tensor
+) -> None:
+    """Jitter the colors of one image after another into ``out``, then scale and shift its channels."""
+    # One image stays in a processor's cache from one change to the next. Each call of torch is one where threads wait
+    # for each other, so one matrix product turns the hue, and another makes gray.
+    pixels, luma, turns = images.shape[2:].numel(), torch.tensor([LUMA]), _turns(augmentations)
+    colors_and_range, gray = torch.empty(5, pixels), torch.empty(1, pixels)
+    colors, high, low = colors_and_range[:3], colors_and_range[3], colors_and_range[4]
+    for image, made, drawn, turn in zip(images.flatten(2), out.view(-1, 3, pixels), augmentations, turns, strict=True):
+        # Brightness and contrast change factor and offset, which lead from the values to 0 to 255. A blend with a
+        # factor of at most 1 stays in range.
+        values, factor, offset = colors.copy_(image), 1.0, 0.0
+        for kind, own in drawn.jitters:
+            if kind == "hue":
+                torch.amax(values, 0, out=high)
+                torch.amin(values, 0, out=low)
+                values = torch.mm(turn, colors_and_range, out=made).clamp_(low, high)
+                continue
+            if kind == "brightness":
+                offset *= own
+            elif kind == "contrast":
+                mean = sum(map(mul, values.sum(1).tolist(), LUMA)) / pixels * factor + offset * sum(LUMA)
+                offset = offset * own + mean * (1 - own)
+            else:
+                values.add_(torch.mm(luma, values, out=gray), alpha=(1 - own) / own)
+                offset *= own + (1 - own) * sum(LUMA)
+            factor *= own
+            if own > 1:
+                values.clamp_(-offset / factor, (255 - offset) / factor)
+        if drawn.gray:
+            values, offset = torch.mm(luma, values, out=gray), offset * sum(LUMA)
+        line = torch.tensor(
+            [[[s * factor] for s in scale], [[s * offset + b] for s, b in zip(scale, shift, strict=True)]]
+        )
+        torch.mul(values, line[0], out=made).add_(line[1])
+
+
+def _turns(augmentations: Sequence[DrawnAugmentation]) -> Tensor:
+    """Return matrices [n, 3, 5] that turn the hue of red, green, blue, their maximum and minimum, as ``_turn``."""
+    # The middle channel is the sum of the three less maximum and minimum.
+    turns = list[list[list[float]]]()
+    for drawn in augmentations:
+        thirds, rest = _thirds(dict(drawn.jitters)["hue"])
+        middle = abs(rest) - 1
+        circle = [1.0, middle - rest, middle + rest] * 2
+        starts = (thirds % 3, (thirds - 1) % 3, (thirds - 2) % 3)
+        turns.append([[*circle[start : start + 3], -middle, -middle] for start in starts])
+    return torch.tensor(turns).view(-1, 3, 5)
 
 
 def jitter_together(images: Tensor, augmentations: Sequence[DrawnAugmentation]) -> Tensor:
@@ -102,10 +124,10 @@ def _blend(values: Tensor, jitters: Sequence[tuple[str, float]]) -> None:
     values.clamp_(0, 255)
 
 
-def _gray(planes: Sequence[Tensor], factor: float = 1.0) -> Tensor:
-    """Return the gray image of red, green and blue, times a factor."""
+def _gray(planes: Sequence[Tensor]) -> Tensor:
+    """Return the gray image of red, green and blue."""
     red, green, blue = planes
-    return (red * (LUMA[0] * factor)).add_(green, alpha=LUMA[1] * factor).add_(blue, alpha=LUMA[2] * factor)
+    return (red * LUMA[0]).add_(green, alpha=LUMA[1]).add_(blue, alpha=LUMA[2])
 
 
 def _thirds(hue: float) -> tuple[int, float]:
@@ -113,7 +135,7 @@ def _thirds(hue: float) -> tuple[int, float]:
     return round(3 * hue), 6 * hue - 2 * round(3 * hue)
 
 
-def _turn(planes: Sequence[Tensor], rest: float | Tensor, out: Sequence[Tensor]) -> None:
+def _turn(planes: Sequence[Tensor], rest: Tensor, out: Sequence[Tensor]) -> None:
     """Turn the hue of red, green and blue, already moved by thirds, by ``rest`` sixths; ``out`` may be the same."""
     # Let l ≤ m ≤ h be the channels of a pixel in order. A turn by r from -1 to 1, from red toward green, makes of red:
     # m + (2 − |r|) (red − m) + r (blue − green), but at least l and at most h.
@@ -124,11 +146,6 @@ def _turn(planes: Sequence[Tensor], rest: float | Tensor, out: Sequence[Tensor])
     torch.minimum(low, blue, out=low)
     weight, turned = 2 - abs(rest), list[Tensor]()
     for before, own, after in ((blue, red, green), (red, green, blue), (green, blue, red)):
-        made = torch.lerp(middle, own, weight)
-        if isinstance(rest, Tensor):
-            made.add_((before - after).mul_(rest))
-        else:
-            made.add_(before, alpha=rest).sub_(after, alpha=rest)
-        turned.append(made)
+        turned.append(torch.lerp(middle, own, weight).add_((before - after).mul_(rest)))
     for plane, made in zip(out, turned, strict=True):
         torch.clamp(made, low, high, out=plane)

@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
 from torchvision.transforms.v2 import functional as F
 
 from fishr.data.images.color_jitter import jitter_colors, jitter_together
@@ -86,6 +87,26 @@ def test_what_becomes_of_an_image_depends_on_no_other():
         assert torch.equal(jitter_colors(images[row : row + 1], drawn[row : row + 1], CLIP)[0], whole[row])
     order = torch.randperm(40)
     assert torch.equal(jitter_colors(images[order], [drawn[row] for row in order], CLIP), whole[order])
+
+
+class Count(TorchDispatchMode):
+    """The number of operators that are called."""
+
+    def __init__(self):
+        super().__init__()
+        self.number = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.number += 1
+        return func(*args, **(kwargs or {}))
+
+
+def test_an_image_takes_few_operators():
+    """Reading threads wait for each other in each."""
+    images, drawn = _batch(64), _drawn(range(64))
+    with Count() as count:
+        jitter_colors(images, drawn, CLIP)
+    assert count.number < 64 * 17
 
 
 def test_together_as_one_by_one():
