@@ -22,7 +22,7 @@ def accumulate(featurizer: Callable[[Any], Tensor], micro_batches: int) -> nn.Mo
 
     Args:
         featurizer: inputs to features, [N, ...]; a module's parameters are those of the result.
-        micro_batches: how many parts of nearly equal size a batch has; one with fewer samples has one a sample.
+        micro_batches: how many parts of nearly equal size a batch has; a batch of fewer samples has a part for each.
 
     Raises:
         InputError: fewer than 1 micro-batch.

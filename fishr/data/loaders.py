@@ -16,9 +16,9 @@ def batches(loaders: Sequence[Iterable[Any]] | Mapping[str, Iterable[Any]]) -> I
     """Yield batches of all domains without end, each of one batch of every loader, in the order of ``loaders``.
 
     A loader that ends starts again by itself, whatever the others do, so that domains may differ in length; take
-    ``itertools.islice(batches(loaders), steps)`` for so many steps. A loader's batch is a pair of inputs and labels, or
-    a dict with the entry "labels" whose other entries are the inputs, as of Hugging Face. Inputs are tensors, or dicts,
-    tuples and lists of them. ``batch.to(device)`` moves a batch.
+    ``itertools.islice(batches(loaders), steps)`` for a number of steps. A loader's batch is a pair of inputs and
+    labels, or a dict with the entry "labels" whose other entries are the inputs, as of Hugging Face. Inputs are
+    tensors, or dicts, tuples and lists of them. ``batch.to(device)`` moves a batch.
 
     Args:
         loaders: of each domain, such as a ``torch.utils.data.DataLoader``; a dict's keys appear in errors.

@@ -40,7 +40,7 @@ def measure(
     Quantities that are too large for their route are NaN, with the reason in the route.
 
     Args:
-        head: in eval mode; everything is taken by its trainable parameters.
+        head: in eval mode; derivatives are by its trainable parameters.
         features: [N, ...] what the head reads, ordered by domain.
         sizes: samples of each domain, summing to N.
         names: of the quantities; by default all of ``NAMES``.

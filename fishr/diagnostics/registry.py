@@ -172,7 +172,15 @@ def grid_diagnostic(
 
 
 def diagnostics(scope: Scope | None = None) -> dict[str, Entry]:
-    """Return all diagnostics by name, or those of one scope, in the order of tables."""
+    """Return all diagnostics by name, or those of one scope, in the order of tables.
+
+    Args:
+        scope: ``"head"``, ``"network"``, or ``"grid"``, the risks on a landscape; None: all.
+
+    Example:
+        >>> list(diagnostics("grid"))
+        ['barrier', 'inconsistency', 'inconsistency_pairs']
+    """
     for module in iter_modules(quantities.__path__):
         import_module(f"{quantities.__name__}.{module.name}")
     sections = list(SECTIONS)

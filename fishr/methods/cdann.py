@@ -29,11 +29,11 @@ class _Conditional(nn.Module):
 
 @frozen
 class CDANN:
-    """R̄ − λ D as ``DANN``, of a discriminator of z + e(y), with e an embedding of classes, which count alike; a risk.
+    """R̄ − λ D as ``DANN``, of a discriminator of z + e(y), with e an embedding of the classes; a risk.
 
-    D = Σ_i w_i · −log p(domain of i | z_i + e(y_i)) + ρ · mean_i ‖∂ Σ / ∂z_i‖², where Σ is the sum of all samples
-    without w. A sample of a class with n samples in the batch has w = 1/(n C). The state is the discriminator with the
-    embedding, which it trains.
+    D = Σ_i w_i ℓ_i + ρ · mean_i ‖∂ Σ_j ℓ_j / ∂z_i‖², with the discriminator's losses ℓ_i = −log p(domain of i | z_i +
+    e(y_i)). A sample of a class with n samples in the batch has w = 1/(n C), so that all classes have the same weight.
+    The state is the discriminator with the embedding, which it trains.
 
     Args:
         weight: λ.

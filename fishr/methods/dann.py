@@ -19,8 +19,8 @@ from fishr.types import Problem
 class DANN:
     """R̄ − λ D, where D is the mean cross-entropy of a discriminator of domains, which minimizes D; a risk.
 
-    D = mean_i −log p(domain of i | z_i) + ρ · mean_i ‖∂ Σ / ∂z_i‖², with R̄ the mean loss of all samples, z the features
-    and p the discriminator's softmax. The state is the discriminator, see ``Owned``.
+    D = mean_i ℓ_i + ρ · mean_i ‖∂ Σ_j ℓ_j / ∂z_i‖², with the discriminator's losses ℓ_i = −log p(domain of i | z_i). R̄
+    is the mean loss of all samples and z the features. The state is the discriminator, see ``Owned``.
 
     Args:
         weight: λ.

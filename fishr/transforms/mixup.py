@@ -21,7 +21,7 @@ class Mixup:
     linear in the labels, its loss is s·ℓ(f, y_i) + (1 − s)·ℓ(f, y_j) exactly.
 
     Args:
-        alpha: α, greater than 0. Of a small one, most mixtures are nearly a sample; 1 draws shares uniformly.
+        alpha: α, greater than 0. If it is small, most mixtures are close to one sample; 1 draws shares uniformly.
 
     Raises:
         InputError: ``alpha`` is not greater than 0. When called: inputs that are no tensor of floating-point numbers,
