@@ -1,4 +1,4 @@
-"""How the numbers of an experiment are computed: device, precision, memory layout, micro-batches and seeds."""
+"""How the numbers of an experiment are computed: device, precision, memory layout and micro-batches."""
 
 from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager, contextmanager, nullcontext

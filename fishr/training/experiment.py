@@ -142,10 +142,8 @@ class Experiment:
         """Return lr · factor · schedule at a step, by layer; nothing where the optimizer's own rate is that of all."""
         if self.lr_schedule is None and self.lr_factors is None:
             return {}
-        lr, whole_model = (
-            lr_of(self.optimizer, "lr_factors" if self.lr_factors else "lr_schedule"),
-            self.lr_factor(step),
-        )
+        lr = lr_of(self.optimizer, "lr_factors" if self.lr_factors else "lr_schedule")
+        whole_model = self.lr_factor(step)
         factors = (self.lr_factors or {}).items()
         layers = {layer: _factor(factor, step, f"lr_factors.{layer}") for layer, factor in factors}
         # In this order, rates are those of torch's LambdaLR on groups of parameters, to the bit.

@@ -84,9 +84,8 @@ def advance(
         experiment: the run.
         state: from ``initial_state`` or the previous step.
         source: the training domains to draw the batch from, a batch, or prefetched batches.
-        ranks: the processes that share the batch; a batch that is given is this one's part, or
-            with a transform all of it. All of them call with
-            the same state, and get the same.
+        ranks: the processes that share the batch; all of them call with the same state, and get the same. A batch
+            that is given is this one's part, or with a transform all of it.
 
     Raises:
         RankLost: another rank is gone.

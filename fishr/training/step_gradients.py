@@ -69,38 +69,24 @@ class StepGradients:
         twice: bool = False,
         part: Part | None = None,
     ) -> Measured:
-        remembered, part = state, part or ("whole" if domains is None else "alone")
-        model, experiment, state, ranks = self.model, self.experiment, self.state, self.ranks
-        buffers, penalty = (state.buffers, state.penalty) if after is None else (after.buffers, after.penalty)
+        model, ranks, part = self.model, self.ranks, part or ("whole" if domains is None else "alone")
+        before = self.state if after is None else after
+        buffers, penalty = before.buffers, before.penalty
         batch, seed = self.batch if domains is None else _of_domains(self.batch, domains), self._seed(domains)
-        place(model, state.parameters | weights, buffers)
+        place(model, self.state.parameters | weights, buffers)
         trainable = {name: p for name, p in model.parameters().items() if p.requires_grad}
         parameters = tuple(trainable.values())
-        inputs, compute = returned("inputs of batches", batch.inputs, Tensor), experiment.compute
-        if twice and compute.micro_batches > 1:
-            raise InputError(
-                f"descent: got {type(experiment.descent).__name__}, which takes second derivatives through the whole "
-                f"network, with {compute.micro_batches} micro-batches, expected 1; set compute.micro_batches = 1"
-            )
-        with seeded(seed, inputs.device):
-            features = vjp = None
-            if twice:
-                with double_backward_kernels(model.featurizer), compute.products(), compute.autocast(inputs.device):
-                    # Compiled functions have no second derivative.
-                    features = _wide(_passed(model.featurizer, inputs.clone(), batch.sizes, experiment.passes))
-            # Moments of the featurizer's layers share its graph, if it is computed as they are.
-            elif experiment.layers == HEAD or compute != Compute() or experiment.passes is not None:
-                # They read the inputs again, which the forward pass may overwrite.
-                inputs = inputs if experiment.layers == HEAD else inputs.clone()
-                features, vjp = featurize(model, compute, inputs, parameters, seed, batch.sizes, experiment.passes)
+        with seeded(seed, batch.labels.device):
+            features, vjp = self._featurized(batch, parameters, seed, twice)
             seen = self._observed(batch, features)
             with products("ieee"):
                 # The head's forward pass, once for all that reads its logits.
                 _ = seen.logits
                 if risk is None:
-                    loss, penalty = experiment.objective.evaluate(seen, parameters, penalty, state.step, part)
+                    objective = self.experiment.objective
+                    loss, penalty = objective.evaluate(seen, parameters, penalty, self.state.step, part)
                 else:
-                    value, remembered = risk(seen, remembered, state.step)
+                    value, state = risk(seen, state, self.state.step)
                     loss = Loss(value, value, torch.zeros_like(value), {}, not value.requires_grad)
                 wanted = parameters
                 if vjp is not None and features is not None and features.requires_grad:
@@ -112,12 +98,9 @@ class StepGradients:
                     )
             gradients, by_features = found[: len(parameters)], found[len(parameters) :]
             if vjp is not None and by_features and by_features[0] is not None:
-                scale = 1.0 if state.scale is None else state.scale.value
+                scale = 1.0 if self.state.scale is None else self.state.scale.value
                 gradients = _added(gradients, vjp(by_features[0], scale))
-        domain_losses = seen.domain_losses.detach()
-        if seen.domains < batch.domains:
-            rows = torch.tensor(seen.present, device=domain_losses.device)
-            domain_losses = domain_losses.new_full((batch.domains,), math.nan).index_copy(0, rows, domain_losses)
+        domain_losses = _of_all_domains(seen, batch.domains)
         # The optimizer needs the memory.
         del seen, features, vjp
         hessian_product = partial(self._hessian_product, weights, buffers, gradients) if twice else None
@@ -126,8 +109,8 @@ class StepGradients:
         buffers = model.buffers()
         buffers = dict(zip(buffers, copies(buffers.values()), strict=True))
         self.seen.append(Seen(loss, domain_losses, part if risk is None else "risk"))
-        remembered = None if risk is None else remembered
-        return Measured(loss.total.detach(), by_name, buffers, penalty, remembered, hessian_product)
+        state = None if risk is None else state
+        return Measured(loss.total.detach(), by_name, buffers, penalty, state, hessian_product)
 
     def compared(
         self, gradients: dict[str, Tensor | None], weights: Weights, after: Measured
@@ -171,12 +154,43 @@ class StepGradients:
         """Return a stream of its own on each rank and for each part of the batch, so that random layers differ."""
         return self.seed + (self.ranks.number << 20) + (0 if domains is None else 1 + domains[0] << 40)
 
+    def _featurized(
+        self, batch: DomainBatch, parameters: tuple[Tensor, ...], seed: int, twice: bool
+    ) -> tuple[Tensor | None, "Vjp | None"]:
+        """Return features, with their vjp where they are a leaf; None where the observation runs the featurizer."""
+        model, compute, passes = self.model, self.experiment.compute, self.experiment.passes
+        inputs = returned("inputs of batches", batch.inputs, Tensor)
+        if twice and compute.micro_batches > 1:
+            raise InputError(
+                f"descent: got {type(self.experiment.descent).__name__}, which takes second derivatives through the "
+                f"whole network, with {compute.micro_batches} micro-batches, expected 1; set compute.micro_batches = 1"
+            )
+        if twice:
+            with double_backward_kernels(model.featurizer), compute.products(), compute.autocast(inputs.device):
+                # Compiled functions have no second derivative.
+                return _wide(_passed(model.featurizer, inputs.clone(), batch.sizes, passes)), None
+        # Moments of the featurizer's layers share its graph, if it is computed as they are.
+        if self.experiment.layers != HEAD and compute == Compute() and passes is None:
+            return None, None
+        # They read the inputs again, which the forward pass may overwrite.
+        inputs = inputs if self.experiment.layers == HEAD else inputs.clone()
+        return featurize(model, compute, inputs, parameters, seed, batch.sizes, passes)
+
     def _observed(self, batch: DomainBatch, features: Tensor | None) -> Observation:
         model, experiment = self.model, self.experiment
         route, layers, factor = experiment.route or "auto", experiment.layers, experiment.lr_factor(self.state.step)
         return observe(
             model.featurizer, model.head, batch, experiment.loss, route, self.ranks, features, layers, self.seed, factor
         )
+
+
+def _of_all_domains(seen: Observation, domains: int) -> Tensor:
+    """Return the mean losses of all domains, [K], NaN of those without samples."""
+    losses = seen.domain_losses.detach()
+    if seen.domains == domains:
+        return losses
+    rows = torch.tensor(seen.present, device=losses.device)
+    return losses.new_full((domains,), math.nan).index_copy(0, rows, losses)
 
 
 def _of_domains(batch: DomainBatch, domains: tuple[int, ...]) -> DomainBatch:
