@@ -213,10 +213,9 @@ def find_image_source(source: str, data_dir: Path | None, plugins: tuple[str, ..
 
 
 def load_run(folder: Path, plugins: tuple[str, ...], overrides: tuple[str, ...] = ()) -> "Experiment":
-    """Return the experiment of a run folder."""
-    from fishr.configuration import load
-    from fishr.training import Experiment
+    """Return the experiment of a run folder; its data need be known only where they are read."""
+    from fishr.configuration.run_file import load_run_file
 
     if not (folder / "config.toml").is_file():
         raise InputError(f"{folder}: not a run folder, it has no config.toml; give the folder that train made")
-    return load(folder / "config.toml", Experiment, overrides, plugins)
+    return load_run_file(folder / "config.toml", overrides, plugins)

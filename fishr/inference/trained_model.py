@@ -8,7 +8,7 @@ import torch
 from attrs import evolve, frozen
 from torch import Tensor, nn
 
-from fishr.configuration import load as load_configuration
+from fishr.configuration.run_file import load_run_file
 from fishr.errors import InputError
 from fishr.inference.derived_signature import derived
 from fishr.losses import Loss, predictions_of
@@ -94,7 +94,7 @@ def load_model(run: Path | str, *, device: str = "cpu", plugins: Iterable[str] =
     Args:
         run: A run folder; also that of a sweep's job that kept its weights.
         device: "cpu", "cuda", "cuda:1", "mps" or "auto".
-        plugins: Modules that the configuration of the run names.
+        plugins: Modules that the configuration of the run names, but for those of its data.
 
     Raises:
         InputError: No such run, no checkpoint yet, a damaged one, or a run of an early version whose shape of inputs is
@@ -147,7 +147,7 @@ def read_run(folder: Path, plugins: Iterable[str] = ()) -> SavedRun:
     """Return what is saved of a run's model; neither the data nor published weights are read."""
     if not (folder / CONFIGURATION).is_file():
         raise InputError(f"{folder}: not a run folder, it has no {CONFIGURATION}; give the folder that train made")
-    experiment = load_configuration(folder / CONFIGURATION, Experiment, (), tuple(plugins))
+    experiment = load_run_file(folder / CONFIGURATION, (), plugins)
     path = checkpoint_of(folder)
     checkpoint = load(path, experiment_text=(folder / CONFIGURATION).read_bytes().decode())
     signature = checkpoint.signature or derived(_bare(experiment), checkpoint.state, path)

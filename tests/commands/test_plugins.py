@@ -4,6 +4,7 @@ import itertools
 import tomllib
 
 import pytest
+import tomli_w
 import torch
 
 pytestmark = pytest.mark.slow
@@ -128,3 +129,43 @@ def test_explain_reads_what_the_function_reads(call, module):
     said = call("explain", "colored-digits-erm", *_of(module, FUNCTION), "--plugin", module)
     assert said.code == 0
     assert said.out.splitlines()[-1].split() == ["mine", "2", "domain_losses", "yes", "none"]
+
+
+DATA = """
+from pathlib import Path
+from fishr.data import HeldOut
+from fishr.data.images import ImageFolders
+
+
+def animals(seed, data_dir):
+    Path("imported").touch()
+    source = ImageFolders(str(Path("photos").absolute()), size=32, augment=False)
+    return HeldOut(source, (0,), holdout_fraction=0.5)(seed, data_dir)
+"""
+
+
+def test_what_reads_no_data_needs_no_plugin_of_data(call, home, moved, module):
+    (home / f"{module}.py").write_text(DATA)
+    settings = tomllib.loads((home / "run.toml").read_text()) | {"data": {"kind": f"{module}:animals"}}
+    (home / "run.toml").write_text(tomli_w.dumps(settings))
+    assert (said := call("train", "run.toml", "--plugin", module, "--out", "mine")).code == 0, said.err
+    (home / "imported").unlink()
+    for arguments in (
+        ("predict", "mine", "photos", "-o", "classes.csv"),
+        ("export", "mine", "-o", "model.pt"),
+        ("evaluate", "mine", "--on", "photos"),
+        ("report", "mine"),
+    ):
+        assert (said := call(*arguments)).code == 0, said.err
+    assert not (home / "imported").exists()
+    page = (home / "mine" / "report.html").read_text()
+    assert f"{module}:animals" in page
+    assert f"pass --plugin {module}" in page, "the page says why class counts are not shown"
+    for arguments in (("evaluate", "mine"), ("analyze", "mine"), ("train", "--resume", "mine")):
+        said = call(*arguments)
+        assert (said.code, said.out) == (2, ""), said
+        assert f"if you trust it, pass --plugin {module}" in said.err
+    # Any other part is needed to build the model.
+    (home / "mine" / "config.toml").write_text(tomli_w.dumps(settings | {"head": {"kind": f"{module}:head"}}))
+    assert (said := call("predict", "mine", "photos", "-o", "again.csv")).code == 2
+    assert "head.kind" in said.err
