@@ -13,12 +13,15 @@ from fishr.commands.shared import (
     about,
     data_dir_option,
     device_option,
-    find_images,
+    find_image_source,
     format_option,
+    given_options,
     image_size_option,
     image_source_argument,
     loading,
+    plugin_option,
 )
+from fishr.errors import InputError
 
 if TYPE_CHECKING:
     from fishr.data.images.throughput import Speed
@@ -40,6 +43,7 @@ def bench() -> None:
 @device_option
 @data_dir_option
 @format_option
+@plugin_option
 def data(
     source: str,
     cache: Path | None,
@@ -51,11 +55,13 @@ def data(
     device: str,
     data_dir: Path | None,
     style: str,
+    plugins: tuple[str, ...],
 ) -> None:
     """Measure how many images a second become inputs of a model, for each way to read them.
 
-    NAME_OR_PATH is a name of `fishr data list`, a folder of ENVIRONMENT/CLASS/IMAGE, or a .csv, .json or .jsonl with
-    environment, class and path of each image. Batches are drawn and read ahead as in training, and the ways take turns.
+    NAME_OR_PATH is a name of `fishr data list`, a folder of ENVIRONMENT/CLASS/IMAGE, a .csv, .json or .jsonl with
+    environment, class and path of each image, or the TOML file of an experiment on images, of which its size is
+    taken too. Batches are drawn and read ahead as in training, and the ways take turns.
     The table has medians and quartiles over the rounds, and the speedup over reading files and augmenting them image by
     image. After the first round, files come from the system's memory, not from the disk.
 
@@ -63,6 +69,7 @@ def data(
     """
     with loading():
         import torch
+        from attrs import evolve
         from tabulate import tabulate
 
         from fishr.data.images import ImageFolders, ImageList
@@ -74,10 +81,14 @@ def data(
     if workers is not None:
         torch.set_num_threads(workers)
     where, threads = resolve_device(device), torch.get_num_threads()
-    place = find_images(source, data_dir)
-    is_list = place.suffix.lower() in LIST_EXTENSIONS
-    # Relative paths of a configuration would start at the data folder.
-    chosen = (ImageList if is_list else ImageFolders)(str(place.absolute()), size=size, samples=rows)
+    chosen: Any = find_image_source(source, data_dir, plugins)
+    if isinstance(chosen, Path):
+        is_list = chosen.suffix.lower() in LIST_EXTENSIONS
+        # Relative paths of a configuration would start at the data folder.
+        chosen = (ImageList if is_list else ImageFolders)(str(chosen.absolute()), size=size)
+    elif given := given_options("size"):
+        raise InputError(f"{given[0]}: got it together with {source}, which has its own size; drop one")
+    chosen, size = evolve(chosen, samples=rows), chosen.size
     cached = None if cache is None else str(cache.absolute())
     with progress_bar(f"{source}: interrupted", unit="turn") as bar:
         ways = ways_of(chosen, data_dir, where, cached)

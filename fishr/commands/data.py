@@ -60,8 +60,8 @@ def list_data(data_dir: Path, style: str) -> None:
 def info(name: str, data_dir: Path, style: str, plugins: tuple[str, ...]) -> None:
     """Show the description of a data set, the layout of its files, and the images that exist.
 
-    NAME_OR_FILE is one of `fishr data list`; or the TOML file of an experiment, whose domains, samples and classes are
-    shown, whatever its data are.
+    NAME_OR_FILE is one of `fishr data list`; a folder ENVIRONMENT/CLASS/IMAGE or a list of images, which are counted;
+    or the TOML file of an experiment, whose domains, samples and classes are shown, whatever its data are.
     """
     if Path(name).suffix == ".toml":
         _show_domains(name, data_dir, style, plugins)
@@ -73,14 +73,20 @@ def info(name: str, data_dir: Path, style: str, plugins: tuple[str, ...]) -> Non
     from fishr.data.sources.verifying import contents_of
     from fishr.files import json_text
 
-    found = entry_of(name, data_dir)
+    try:
+        found = entry_of(name, data_dir)
+    except InputError:
+        if not Path(name).exists():
+            raise
+        _show_images(name, style)
+        return
     contents, problem = (), ""
     if found.folder and found.folder.exists():
         try:
             contents = contents_of(list_images(found.folder))
         except InputError as error:
             problem = str(error)
-    images = {each.environment: dict(each.classes) for each in contents}
+    images = _counts(contents)
     folder = None if found.folder is None else str(found.folder)
     known = {**attrs.asdict(found), "folder": folder, "images": images, "problem": problem or None}
     click.echo(json_text(known) if style == "json" else _text(found, contents, problem))
@@ -176,6 +182,20 @@ def verify(source: str, data_dir: Path, plugins: tuple[str, ...]) -> None:
     for note in verified.notes:
         _note(note)
     click.echo(f"{place if isinstance(place, Path) else source}: all {verified.images} images can be read")
+
+
+def _show_images(place: str, style: str) -> None:
+    """Show the numbers of images of a folder or list."""
+    from fishr.data.images.image_data import list_images
+    from fishr.data.sources.verifying import contents_of
+    from fishr.files import json_text
+
+    contents = contents_of(list_images(Path(place)))
+    click.echo(json_text({"source": place, "images": _counts(contents)}) if style == "json" else _table(contents))
+
+
+def _counts(contents: "tuple[Contents, ...]") -> dict[str, dict[str, int]]:
+    return {each.environment: dict(each.classes) for each in contents}
 
 
 def _show_domains(file: str, data_dir: Path, style: str, plugins: tuple[str, ...]) -> None:

@@ -12,7 +12,7 @@ from fishr.errors import InputError, RunFailed
 
 @click.command(**about("Classify images with a run's model.", "predict runs/pacs photos -o predictions.csv"))
 @click.argument("run", type=PATH, metavar="RUN")
-@click.argument("images", type=PATH, metavar="IMAGES_OR_FOLDER...", nargs=-1, required=True)
+@click.argument("images", type=PATH, metavar="IMAGES...", nargs=-1, required=True)
 @click.option("-o", "--out", type=FILE, required=True, help="File to write; it must not exist.")
 @click.option(
     "--as",
@@ -20,13 +20,17 @@ from fishr.errors import InputError, RunFailed
     type=click.Choice(["csv", "parquet"]),
     help="Format of the file (default: as its name ends).",
 )
+@click.option("--columns", "column", default="path", metavar="PATH", help="Column of the path in a list.")
 @device_option
 @plugin_option
-def predict(run: Path, images: tuple[Path, ...], out: Path, form: Any, device: str, plugins: tuple[str, ...]) -> None:
+def predict(
+    run: Path, images: tuple[Path, ...], out: Path, form: Any, column: str, device: str, plugins: tuple[str, ...]
+) -> None:
     """Write path, predicted class and the probability of each class for images of any size.
 
-    The images get the preprocessing of the run's evaluation images; the run's data are not read. Folders are searched
-    for images at any depth. Files that cannot be read are named at the end, and the exit code is then 1.
+    IMAGES are images, folders, which are searched at any depth, and lists as .csv, .json or .jsonl, whose paths start
+    at the list's folder. They get the preprocessing of the run's evaluation images; the run's data are not read. Files
+    that cannot be read are named at the end, and the exit code is then 1.
     """
     with loading():
         from fishr.inference import image_files, load_model, write_predictions
@@ -37,9 +41,9 @@ def predict(run: Path, images: tuple[Path, ...], out: Path, form: Any, device: s
         raise InputError(f"{out}: got a name that ends in neither .csv nor .parquet; rename it, or add --as csv")
     form = form or out.suffix[1:]
     model = load_model(run, device=device, plugins=plugins)
-    total = sum(1 for _ in image_files(images))
+    total = sum(1 for _ in image_files(images, column))
     with progress_bar(f"{out}: interrupted; nothing was written", total=total, unit="image") as bar:
-        written = write_predictions(model, images, out, form, bar.update)
+        written = write_predictions(model, images, out, form, bar.update, column)
     click.echo(f"predictions: {out} ({written.images} images)")
     if written.unreadable:
         named = ", ".join(f"{one.path} ({one.reason})" for one in written.first)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from fishr.data.images.decoding import cause, pixels
 from fishr.data.images.folder_listing import files_below, is_image
+from fishr.data.images.list_files import LIST_EXTENSIONS, listed_paths
 from fishr.data.images.preprocessing import Preprocessing
 from fishr.data.images.unreadable import Unreadable
 from fishr.errors import InputError
@@ -41,13 +42,17 @@ class Predictions:
     unreadable: tuple[Unreadable, ...] = ()
 
 
-def image_files(sources: Sequence[Path]) -> Iterator[Path]:
-    """Yield the given files, and the images below the given folders, sorted by name.
+def image_files(sources: Sequence[Path], column: str = "path") -> Iterator[Path]:
+    """Yield the given files, the images of lists, and those below the given folders, sorted by name.
 
     Hidden files and those of other programs are skipped; links are followed, but no folder is read twice.
 
+    Args:
+        sources: Images, folders, and lists as .csv, .json or .jsonl.
+        column: Column of the path in lists, or a text with columns in braces, such as "train/{filename}".
+
     Raises:
-        InputError: A path does not exist, or a folder cannot be read.
+        InputError: A path does not exist, a folder cannot be read, or a list is malformed.
 
     Example:
         >>> import tempfile
@@ -60,8 +65,8 @@ def image_files(sources: Sequence[Path]) -> Iterator[Path]:
     for source in sources:
         if not source.is_dir():
             if not source.exists():
-                raise InputError(f"{source}: no such file or folder; give images, or folders of images")
-            yield source
+                raise InputError(f"{source}: no such file or folder; give images, folders or lists of images")
+            yield from listed_paths(source, column) if source.suffix.lower() in LIST_EXTENSIONS else (source,)
             continue
         for inner, files in files_below(str(source), {}):
             yield from (Path(f"{source}{inner}", file) for file in sorted(filter(is_image, files)))

@@ -37,6 +37,7 @@ def write_predictions(
     path: Path,
     style: Style = "csv",
     progress: Callable[[int], object] = lambda images: None,
+    column: str = "path",
 ) -> Written:
     """Write path, class and probabilities of each image: columns "path", "class" and "p_NAME" for each class.
 
@@ -45,10 +46,11 @@ def write_predictions(
 
     Args:
         model: A model of images.
-        sources: Images, and folders of images.
+        sources: Images, and folders or lists of images.
         path: The file to write; it must not exist.
         style: "csv", with 6 significant digits, or "parquet", with float32 probabilities (extra ``parquet``).
         progress: Called with the number of files done since the last call.
+        column: As for ``image_files``.
 
     Raises:
         InputError: The file exists, there is no image, none can be read, or pyarrow is not installed.
@@ -59,7 +61,7 @@ def write_predictions(
     first, counts = list[Unreadable](), {"images": 0, "unreadable": 0}
 
     def batches() -> Iterator[Predictions]:
-        for one in predict(model, image_files(sources)):
+        for one in predict(model, image_files(sources, column)):
             counts["images"] += len(one.paths)
             counts["unreadable"] += len(one.unreadable)
             first.extend(one.unreadable[: _LISTED - len(first)])
@@ -68,7 +70,7 @@ def write_predictions(
         if not counts["images"]:
             some = f"; the first: {first[0].path} ({first[0].reason})" if first else ""
             named = ", ".join(map(str, sources))
-            raise InputError(f"{named}: got no image that can be read{some}; give images, or folders of images")
+            raise InputError(f"{named}: got no image that can be read{some}; give images, folders or lists of images")
 
     names = [f"p_{model.label(index)}" for index in range(model.classes)]
     fill_atomically(path, lambda file: write(file, model, names, batches()), lambda partial: check_new(path))

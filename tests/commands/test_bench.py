@@ -1,7 +1,23 @@
 import json
+import tomllib
 
 import pytest
+import tomli_w
 import torch
+
+PLUGIN = """
+from attrs import frozen
+from fishr.data import HeldOut
+from fishr.data.images import ImageFolders
+
+
+@frozen
+class Ours:
+    source: ImageFolders = ImageFolders("animals", size=8)
+
+    def __call__(self, seed, data_dir):
+        return HeldOut(self.source, (0,))(seed, data_dir)
+"""
 
 
 @pytest.fixture(autouse=True)
@@ -73,3 +89,14 @@ def test_threads_are_left_as_they_are(call, animals):
 )
 def test_refusals(refused, animals, home, arguments, part):
     refused(home, ["bench", "data", *arguments], part)
+
+
+def test_an_experiment_with_a_plugin_is_measured_at_its_own_size(call, refused, home, animals):
+    (home / "bench_data.py").write_text(PLUGIN)
+    settings = tomllib.loads(call("config", "show", "colored-digits-erm").out) | {"data": {"kind": "bench_data:Ours"}}
+    (home / "run.toml").write_text(tomli_w.dumps(settings))
+    options = ("bench", "data", "run.toml", "--batch", 2, "--rounds", 2, "--device", "cpu")
+    said = call(*options, "--plugin", "bench_data")
+    assert said.out.splitlines()[0] == "run.toml: batches of 2 images of 8² of each environment, cpu, 1 threads", said
+    refused(home, options, "if you trust it, pass --plugin bench_data")
+    refused(home, [*options, "--plugin", "bench_data", "--size", 16], "run.toml, which has its own size; drop one")

@@ -158,6 +158,16 @@ def test_info_of_what_is_not_there(call, home, name):
     assert list(home.iterdir()) == []
 
 
+@pytest.mark.parametrize("source", ["scans.csv", "data/animals"])
+def test_info_counts_a_list_or_folder(call, home, animals, source):
+    lines = [f"data/animals/{p.relative_to(animals)},{p.parent.name},{p.parts[-3]}" for p in animals.glob("*/*/*.png")]
+    (home / "scans.csv").write_text("\n".join(["path,class,environment", *sorted(lines)]))
+    said = call("data", "info", source)
+    assert [line.split() for line in said.out.splitlines() if line.startswith("cat")] == [["cat", "2", "2"]]
+    counts = {name: {"cat": 2, "dog": 2} for name in ("art", "photo")}
+    assert json.loads(call("data", "info", source, "--format", "json").out) == {"source": source, "images": counts}
+
+
 def test_info_tells_what_is_wrong(call, home):
     (home / "data" / "PACS").mkdir(parents=True)
     said = call("data", "info", "PACS")

@@ -23,6 +23,22 @@ def test_it_classifies_a_folder_without_the_data(call, moved):
         assert float(row["p_cat"]) + float(row["p_dog"]) == pytest.approx(1, abs=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("name", "text", "options"),
+    [
+        ("scans.csv", "path\nart/cat/0.png\nphoto/dog/5.png\n", ()),
+        ("scans.csv", "kind;of;file\ncat;art;0.png\ndog;photo;5.png\n", ("--columns", "{of}/{kind}/{file}")),
+        ("scans.jsonl", '{"path": "art/cat/0.png"}\n{"path": "photo/dog/5.png", "class": "?"}\n', ()),
+    ],
+)
+def test_it_classifies_the_images_of_a_list_without_classes(call, moved, name, text, options):
+    (moved / "photos" / name).write_text(text)
+    said = call("predict", "run", f"photos/{name}", "photos/art/cat/2.png", "-o", "p.csv", *options)
+    assert (said.code, said.err) == (0, "")
+    expected = [f"photos/{image}" for image in ("art/cat/0.png", "photo/dog/5.png", "art/cat/2.png")]
+    assert [row["path"] for row in rows_of(moved / "p.csv")] == expected
+
+
 @pytest.mark.parametrize("arguments", [("-o", "p.parquet"), ("-o", "p.table", "--as", "parquet")])
 def test_parquet_by_name_or_by_option(call, moved, arguments):
     parquet = pytest.importorskip("pyarrow.parquet")
@@ -45,7 +61,14 @@ def test_files_that_are_no_images_are_named(call, moved):
     ("arguments", "part"),
     [
         (("predict", "run", "nowhere", "-o", "p.csv"), "nowhere: no such file or folder"),
-        (("predict", "run", "data", "-o", "p.csv"), "data: got no image that can be read; give images, or folders"),
+        (
+            ("predict", "run", "data", "-o", "p.csv"),
+            "data: got no image that can be read; give images, folders or lists",
+        ),
+        (
+            ("predict", "run", "photos/list.csv", "-o", "p.csv"),
+            "line 1: got the header file, expected path; it lacks path",
+        ),
         (("predict", "photos", "photos", "-o", "p.csv"), "photos: not a run folder, it has no config.toml"),
         (("predict", "run", "photos", "-o", "run.toml"), "run.toml: exists already; choose another name"),
         (("predict", "run", "photos", "-o", "run.toml/p.csv"), "run.toml/p.csv: cannot be created"),
@@ -58,6 +81,7 @@ def test_files_that_are_no_images_are_named(call, moved):
     ],
 )
 def test_refusals(refused, moved, arguments, part):
+    (moved / "photos" / "list.csv").write_text("file\na.png\n")
     refused(moved, arguments, part)
 
 

@@ -87,7 +87,7 @@ def test_files_are_sorted_below_folders_and_given_files_come_as_given(folder, tm
         own,
         *(tmp_path / "inside" / n for n in ("a.jpg", "b.PNG")),
     ]
-    with pytest.raises(InputError, match=r"nowhere: no such file or folder; give images, or folders of images"):
+    with pytest.raises(InputError, match=r"nowhere: no such file or folder; give images, folders or lists of images"):
         list(image_files([Path("nowhere")]))
 
 

@@ -45,7 +45,7 @@ class Columns:
     split: str | None = None
 
     def __attrs_post_init__(self) -> None:
-        if "" in (self.label, self.domain, self.split, *self._in_path):
+        if "" in (self.label, self.domain, self.split, *self.in_path):
             raise InputError(f"columns: got an empty name in {self}, expected names of columns")
         if set(_BRACED.sub("", self.path)) & set("{}"):
             raise InputError(f'columns: got path = {self.path!r}, expected a column or columns in braces, "a/{{file}}"')
@@ -53,10 +53,11 @@ class Columns:
     @property
     def names(self) -> tuple[str, ...]:
         """Every column that is read, once."""
-        return tuple(dict.fromkeys(filter(None, (self.domain, self.label, self.split, *self._in_path))))
+        return tuple(dict.fromkeys(filter(None, (self.domain, self.label, self.split, *self.in_path))))
 
     @property
-    def _in_path(self) -> list[str]:
+    def in_path(self) -> list[str]:
+        """The columns that make the path."""
         return _BRACED.findall(self.path) if set(self.path) & set("{}") else [self.path]
 
     @classmethod
@@ -69,9 +70,11 @@ class Columns:
 
     def path_in(self, entry: Mapping[str, Any], where: str) -> str:
         """Return the path of an entry's image."""
-        if self.path in self._in_path:
-            return _text(entry, self.path, where)
-        return _BRACED.sub(lambda found: _text(entry, found[1], where), self.path)
+        found = _BRACED.sub(lambda one: _text(entry, one[1], where), self.path)
+        image = _text(entry, self.path, where) if self.path in self.in_path else found
+        if not _is_path(image):
+            raise InputError(f"{where}: got {image!a} as {self.path}, expected text that can be the name of a file")
+        return image
 
 
 def list_file(path: Path, names: Sequence[str] | None = None, columns: Columns | None = None) -> tuple[Listed, ...]:
@@ -81,17 +84,11 @@ def list_file(path: Path, names: Sequence[str] | None = None, columns: Columns |
         columns = evolve(columns, domain=columns.domain or "environment")
     found = dict[str, list[tuple[str, str, str]]]()
     seen = dict[str, str]()
-    for place, entry in _entries(path, columns.names):
+    for place, entry in _objects(path, columns.names):
         where = f"{path}: {place}"
-        if not isinstance(entry, dict):
-            expected = ", ".join(columns.names)
-            raise InputError(f"{where}: got a {_kind(entry)}, expected an object with {expected}")
-        entry = cast(dict[str, Any], entry)
         domain = path.stem if columns.domain is None else _text(entry, columns.domain, where)
         group, image = _text(entry, columns.label, where), columns.path_in(entry, where)
         split = "" if columns.split is None else _text(entry, columns.split, where)
-        if not _is_path(image):
-            raise InputError(f"{where}: got {image!a} as {columns.path}, expected text that can be the name of a file")
         if image in seen:
             raise InputError(f"{where}: {image!r} is listed already in {seen[image]}; list each image once")
         seen[image] = place
@@ -105,6 +102,21 @@ def list_file(path: Path, names: Sequence[str] | None = None, columns: Columns |
         own = None if columns.split is None else splits
         listed.append(Listed(name, ImageFiles(path.parent, images), classes, splits=own))
     return tuple(listed)
+
+
+def listed_paths(path: Path, column: str = "path") -> Iterator[Path]:
+    """Yield the images of a list in order, from one column or from several in braces; it need not have others."""
+    columns = Columns(path=column)
+    for place, entry in _objects(path, columns.in_path):
+        yield path.parent / columns.path_in(entry, f"{path}: {place}")
+
+
+def _objects(path: Path, columns: Sequence[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield each entry with its position in the file; refuse one that is no object."""
+    for place, entry in _entries(path, columns):
+        if not isinstance(entry, dict):
+            raise InputError(f"{path}: {place}: got a {_kind(entry)}, expected an object with {', '.join(columns)}")
+        yield place, cast(dict[str, Any], entry)
 
 
 def _entries(path: Path, columns: Sequence[str]) -> Iterator[tuple[str, Any]]:

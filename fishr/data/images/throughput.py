@@ -12,6 +12,7 @@ from attrs import evolve, frozen
 
 from fishr.data.batches import Drawn, Minibatch
 from fishr.data.domains import Domain
+from fishr.data.images.huggingface_images import HuggingFaceImages
 from fishr.data.images.image_data import ImageFolders, ImageList
 from fishr.data.images.image_inputs import Prepare
 
@@ -48,7 +49,10 @@ class Speed:
 
 
 def ways_of(
-    source: ImageFolders | ImageList, data_dir: Path | None, device: torch.device, cache: str | None = None
+    source: ImageFolders | ImageList | HuggingFaceImages,
+    data_dir: Path | None,
+    device: torch.device,
+    cache: str | None = None,
 ) -> dict[Way, tuple[Domain, ...]]:
     """Return a data set's domains on the device for each way to read them, the two of files and "reader" first."""
     pairs: tuple[tuple[str, Prepare], ...] = (("files", "reader"), ("files", "device"))
