@@ -32,17 +32,17 @@ GRAM_LIMIT = 4096
 _LEAST_RIDGE = 1e-8
 
 
-@diagnostic("1", ("domain",), section="curvature", scopes=("head", "network"))
+@diagnostic("loss", ("domain",), section="curvature", scopes=("head", "network"))
 def takeuchi(curvature: Curvature, *, ridge: float = 1e-3) -> Estimate:
     """tr((H_e + r)⁻¹ C_e) on the range of H_e, with r = ridge·λ_max(H_e).
 
     Meaning: gradient noise measured in units of curvature, an estimate of the effective number of parameters.
     Large: the gap between test and training risk is expected to be large: about this number divided by the samples.
 
-    It is a pure number where C = H, as for a model that is right. Small heads by the eigenvalues of H. For large
-    nonlinear heads the Gauss-Newton matrix replaces H: exactly by the Gram matrix of the Jacobians, if the parameters
-    are of linear layers. Otherwise an estimate: (H + r)x̂ = x by conjugate gradients, on all x together, for random
-    combinations x of the centered gradients with E xxᵀ = C.
+    It counts parameters if the loss is in nats and the model is right, so that C = H. Small heads by the eigenvalues of
+    H. For large nonlinear heads the Gauss-Newton matrix replaces H: exactly by the Gram matrix of the Jacobians, if the
+    parameters are of linear layers. Otherwise an estimate: (H + r)x̂ = x by conjugate gradients, on all x together, for
+    random combinations x of the centered gradients with E xxᵀ = C.
 
     Route: eigh, Gram matrix of the Jacobians, conjugate gradients for random signs. Exact: up to 2048 parameters
     (linear: dimensions of the span of the features), linear layers up to 4096 samples times outputs.
@@ -56,7 +56,7 @@ def takeuchi(curvature: Curvature, *, ridge: float = 1e-3) -> Estimate:
     return together([_of_domain(curvature, domain, ridge) for domain in range(curvature.seen.domains)])
 
 
-@diagnostic("1", ("domain",), section="curvature")
+@diagnostic("loss", ("domain",), section="curvature")
 def takeuchi_diagonal(curvature: Curvature, *, ridge: float = 1e-3) -> Estimate:
     """Σ_i v_e,i/(h_e,i + r) of the diagonals, r = ridge·max h_e: ``takeuchi`` if both matrices were diagonal.
 
