@@ -19,7 +19,8 @@ from fishr.data import Domain, Domains, FullBatch
 from fishr.protocols.domainbed.job import Job
 from fishr.protocols.domainbed.settings import Settings
 from fishr.ranks import Ranks, add_over_ranks
-from fishr.statistics.fused_gap import GapRule, linear_gap
+from fishr.statistics.fused_gap import GapRule, stack_gap
+from fishr.statistics.linear_heads import Factors
 from fishr.training import advance, build_model, first_state
 
 COUNTS = (1, 2, 4)
@@ -128,7 +129,7 @@ def _penalty(sizes: tuple[int, ...], ranks: Ranks) -> Callable[[], float]:
     z, deltas = (rows[:, own.start : own.stop].flatten(0, 1).requires_grad_() for rows in (wide, narrow))
 
     def call() -> float:
-        value, _ = linear_gap(deltas, z, (len(own),) * domains, GapRule(), ranks=ranks)
+        value, _ = stack_gap([Factors(deltas, z, True)], (len(own),) * domains, GapRule(), ranks=ranks)
         torch.autograd.grad(value, [deltas, z])
         return float(value.detach())
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import torch
 from attrs import evolve, frozen
@@ -11,14 +11,21 @@ from torch import Tensor, nn
 from fishr.checks import check_type
 from fishr.compilation import lazy, traceable
 from fishr.errors import InputError
-from fishr.grad_mode import under_vmap
 from fishr.losses import CrossEntropy, Loss, loss_deltas, per_sample_losses
 from fishr.mixed_samples import features_of, mixes_samples, refuse_mixed_samples
 from fishr.observed_samples import ObservedSamples
 from fishr.ranks import ALONE, Ranks, given_or_alone, sum_over_ranks
 from fishr.seeding import named_generator
 from fishr.statistics.domain_moments import GradientMoments
-from fishr.statistics.linear_head import has_bias, is_plain_linear, linear_moments
+from fishr.statistics.linear_heads import (
+    Factors,
+    has_bias,
+    is_plain_linear,
+    linear_moments,
+    stack_factors,
+    stack_inputs,
+    stacked_moments,
+)
 from fishr.statistics.merge import moments_over_ranks, with_missing
 from fishr.statistics.moments import (
     Route,
@@ -112,9 +119,16 @@ class Observation(ObservedSamples):
         return tuple(zip(self.per_domain(self.features), self.per_domain(self.labels), strict=True))
 
     @property
-    def closed_form(self) -> bool:
+    def linear(self) -> bool:
         """True if the gradients are outer products of ``deltas`` and ``features``: those of a linear head."""
-        return self.layers == HEAD and resolve_route(self.head, self.route, self.own.features) == "closed_form"
+        return self.closed_form and is_plain_linear(self.head)
+
+    @lazy
+    def closed_form(self) -> bool:
+        """True if the gradients are outer products of ``factors``: those of linear layers in a row."""
+        if self.layers != HEAD or (torch.compiler.is_compiling() and not is_plain_linear(self.head)):
+            return False
+        return resolve_route(self.head, self.route, self.own.features) == "closed_form"
 
     @property
     def module(self) -> nn.Module:
@@ -156,11 +170,20 @@ class Observation(ObservedSamples):
             features = self.features if whole else self.features.to(self._head_type(self.features))
             if is_plain_linear(self.head) and self._recording is None:
                 return at_least_float32(self.head(features))
+            if self.closed_form:
+                return checked_rows("head", self.head, self._stack[0], len(features))
             self._buffers_before  # noqa: B018 (kept before they move)
             with double_backward_kernels(self.head), self._recording or nullcontext():
                 # A copy, because the first layer may write into it.
                 logits = self.head(features.clone())
             return at_least_float32(checked_rows("head", self.head, logits, len(features)))
+
+    @lazy
+    def _stack(self) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Logits of linear layers in a row, and what each layer reads."""
+        features, head = self.features, cast(nn.Sequential, self.head)
+        with torch.set_grad_enabled(self.graph and torch.is_grad_enabled()):
+            return stack_inputs(head, features)
 
     def _head_type(self, features: Tensor) -> torch.dtype:
         return next((p.dtype for p in self.head.parameters() if p.is_floating_point()), features.dtype)
@@ -184,6 +207,16 @@ class Observation(ObservedSamples):
         """[N, C], δ = ∂ℓ/∂logits of each sample, loss/logit."""
         return loss_deltas(self.loss, self.logits, self.labels)
 
+    @lazy
+    def factors(self) -> tuple[Factors, ...]:
+        """δ and what it reads, of each linear layer of the head, where these make a closed form."""
+        if not isinstance(self.head, nn.Sequential):
+            return (Factors(self.deltas, self.features, has_bias(self.head)),)
+        deltas, (_, inputs) = self.deltas, self._stack
+        graph = self.graph and torch.is_grad_enabled()
+        with torch.set_grad_enabled(graph), torch.autocast(deltas.device.type, enabled=False):
+            return stack_factors(self.head, inputs, deltas)
+
     @_quantity
     def moments(self) -> GradientMoments:
         """Moments of the head's per-sample gradients, [K, P]."""
@@ -191,15 +224,9 @@ class Observation(ObservedSamples):
             return moments_over_ranks(with_missing(self.own.moments, self.own_sizes), self.ranks)
         if self.closed_form:
             with torch.autocast(self.features.device.type, enabled=False):
-                bias = has_bias(self.head)
-                return linear_moments(self.deltas, self.features, self.sizes, bias, self.weights)
-        if self.layers == HEAD and under_vmap():
-            # Here, because groups of heads alone need it.
-            from fishr.statistics.stacked_linear import is_linear_stack, stacked_linear_moments
-
-            if is_linear_stack(self.head):
-                given = self.features, self.labels, self.sizes, self.loss, self.weights
-                return stacked_linear_moments(self.head, *given)
+                if isinstance(self.head, nn.Sequential):
+                    return stacked_moments(self.head, self.factors, self.sizes, self.weights)
+                return linear_moments(*self.factors[0][:2], self.sizes, has_bias(self.head), self.weights)
         if self.weights is not None:
             raise InputError("moments: got weights of samples, expected a linear head; leave them out")
         if (shared := self._shared_moments()) is not None:
@@ -253,7 +280,9 @@ class Observation(ObservedSamples):
             vars(view)["own"] = self.own.detached()
             return view
         known = {"features": self.features, "logits": self.logits, **vars(self)}
-        vars(view).update({name: known[name] for name in ("_buffers_before",) if name in known})
+        vars(view).update({name: known[name] for name in ("_buffers_before", "closed_form") if name in known})
+        if "_stack" in known:
+            vars(view)["_stack"] = each_tensor(torch.detach, known["_stack"])
         for name in ("features", "logits", "losses", "domain_losses", "deltas", "moments", "gram"):
             if name in known:
                 # Where attribute lookup looks first; the record's own fields stay frozen.

@@ -173,14 +173,17 @@ def _convolution(layer: nn.Module, shape: tuple[int, ...]) -> HeadCase:
 HEADS: dict[str, HeadCase] = {
     "linear": HeadCase(lambda c: nn.Linear(3, c), (3,), closed_form=True),
     "linear without bias": HeadCase(lambda c: nn.Linear(3, c, bias=False), (3,), closed_form=True),
-    "linear in a sequence": HeadCase(lambda c: nn.Sequential(nn.Linear(3, c)), (3,)),
-    "two layers": HeadCase(lambda c: nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, c)), (3,)),
+    "linear in a sequence": HeadCase(lambda c: nn.Sequential(nn.Linear(3, c)), (3,), closed_form=True),
+    "two layers": HeadCase(
+        lambda c: nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, c)), (3,), closed_form=True
+    ),
     "in-place activation": HeadCase(
         lambda c: nn.Sequential(nn.Linear(3, 4), nn.ReLU(inplace=True), nn.Linear(4, c)), (3,)
     ),
     "three layers": HeadCase(
         lambda c: nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 4, bias=False), nn.GELU(), nn.Linear(4, c)),
         (3,),
+        closed_form=True,
     ),
     "frozen first layer": HeadCase(_frozen_first, (3,)),
     "tokens": HeadCase(lambda c: nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, c), MeanOverTokens()), (5, 3)),

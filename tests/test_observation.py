@@ -305,6 +305,6 @@ def test_samples_of_weight_0_are_in_no_mean_and_no_moments() -> None:
     expected = observe(nn.Identity(), head, DomainBatch(features[fewer], labels[fewer], (1, 3)))
     assert_close(seen.domain_losses, expected.domain_losses, **EXACT)
     assert_close(seen.moments.variance, expected.moments.variance, **EXACT)
-    other = Observation(nn.Identity(), nn.Sequential(head), seen.batch, weights=weights)
+    other = Observation(nn.Identity(), nn.Sequential(nn.Flatten(), head), seen.batch, weights=weights)
     with pytest.raises(InputError, match="weights of samples"):
         _ = other.moments

@@ -22,7 +22,7 @@ from fishr.losses import Loss, loss_deltas, outputs_of
 from fishr.models.frozen import in_blocks
 from fishr.statistics.domain_moments import GradientMoments
 from fishr.statistics.functional_moments import per_sample_gradients
-from fishr.statistics.linear_head import is_plain_linear
+from fishr.statistics.linear_heads import is_plain_linear
 from fishr.statistics.merge import merge_moments
 from fishr.statistics.moments import gradient_moments
 from fishr.training.compute import resolve_device

@@ -27,7 +27,7 @@ from fishr.landscape.network_surface import network_scores
 from fishr.landscape.plane import Plane, Samples, Scores, Weights, flattened, weights_of
 from fishr.landscape.surface import Frames, Surface
 from fishr.landscape.trajectory import checkpoint_directions, chord, pca_directions
-from fishr.statistics.linear_head import is_plain_linear
+from fishr.statistics.linear_heads import is_plain_linear
 from fishr.statistics.pure_forward import pure_forward, twin
 from fishr.types import chained
 

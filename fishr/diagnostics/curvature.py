@@ -21,8 +21,8 @@ from fishr.losses import CrossEntropy, Loss, check_labels, per_sample_losses
 from fishr.observation import Observation
 from fishr.row_checks import check_batch, whole_numbers
 from fishr.statistics.functional_moments import refuse_batch_statistics
-from fishr.statistics.linear_head import has_bias
-from fishr.statistics.moments import Route, resolve_route
+from fishr.statistics.linear_heads import has_bias, is_plain_linear
+from fishr.statistics.moments import Route
 from fishr.statistics.pure_forward import refuse_module, twin
 from fishr.types import HEAD, DomainBatch, Layout
 
@@ -115,7 +115,7 @@ class Curvature:
     @cached_property
     def linear(self) -> bool:
         """True if the head is one plain linear layer on [N, F], for which everything has a closed form."""
-        return resolve_route(self.seen.head, "auto", self.seen.features) == "closed_form"
+        return is_plain_linear(self.seen.head) and self.seen.features.ndim == 2
 
     @cached_property
     def of_logits(self) -> LogitCurvature:

@@ -11,7 +11,7 @@ from fishr.diagnostics.operator_hessian import OperatorHessian
 from fishr.diagnostics.registry import Scope
 from fishr.diagnostics.uncertainty import Estimation
 from fishr.losses import Loss
-from fishr.statistics.moments import resolve_route
+from fishr.statistics.linear_heads import is_plain_linear
 from fishr.types import Layout
 
 _SAMPLES = 256
@@ -21,7 +21,7 @@ _TOPS, _SHARPNESS, _REST, _ITERATIONS = 12, 90, 20, 20
 
 def by_products(head: nn.Module, features: Tensor) -> bool:
     """Return whether the Hessian of a head is so large that it is known by its products alone."""
-    return Layout.of(head).size > WHOLE_LIMIT and resolve_route(head, "auto", features) != "closed_form"
+    return Layout.of(head).size > WHOLE_LIMIT and not (is_plain_linear(head) and features.ndim == 2)
 
 
 def expected_seconds(

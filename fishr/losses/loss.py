@@ -8,7 +8,7 @@ from torch import Tensor
 
 from fishr.compilation import uncompiled
 from fishr.errors import InputError
-from fishr.grad_mode import ordinary, outside_inference_mode
+from fishr.grad_mode import ordinary, outside_inference_mode, under_vmap
 
 
 @runtime_checkable
@@ -155,8 +155,8 @@ def loss_deltas(loss: Loss, logits: Tensor, labels: Tensor) -> Tensor:
     closed_form = getattr(loss, "deltas", None)
     if closed_form is not None:
         return closed_form(logits, labels)
-    if torch.compiler.is_compiling():
-        # Which traces this, but not torch.autograd.grad.
+    if torch.compiler.is_compiling() or under_vmap():
+        # Which pass this, but not torch.autograd.grad.
         return torch.func.grad(lambda outputs: per_sample_losses(loss, outputs, labels).sum())(logits)
     logits, labels = ordinary(logits), ordinary(labels)
     with torch.enable_grad():

@@ -10,13 +10,13 @@ from fishr.errors import InputError
 from fishr.losses import loss_deltas
 from fishr.observation import Observation
 from fishr.penalties.penalty import require_present
-from fishr.statistics.linear_head import has_bias, linear_moments
+from fishr.statistics.linear_heads import has_bias, linear_moments
 
 
 def require_linear(seen: Observation, name: str, least_domains: int) -> None:
     """Refuse a head without closed form, and a batch with samples of fewer domains."""
     require_present(seen, name, least_domains)
-    if not seen.closed_form:
+    if not seen.linear:
         raise InputError(
             f"{name}: got {type(seen.head).__qualname__} as the head, or other layers than the head's, expected one "
             "torch.nn.Linear, whose Hessian has a closed form"

@@ -13,7 +13,7 @@ from fishr.observation import Observation
 from fishr.penalties.combinators import Scaled, Total
 from fishr.penalties.penalty import Penalty, least_domains
 from fishr.penalties.schedules import StepSchedule
-from fishr.statistics.linear_head import is_plain_linear
+from fishr.statistics.linear_heads import is_plain_linear
 from fishr.statistics.pure_forward import twin
 from fishr.statistics.twice_differentiable import double_backward_kernels
 from fishr.training.objective import Objective

@@ -20,11 +20,13 @@ _SETTINGS = (
     "loss",
     "route",
     "closed_form",
+    "linear",
     "ranks",
     "layers",
     "layout",
     "module",
     "present",
+    "weights",
     "generator",
 )
 

@@ -21,8 +21,7 @@ from fishr.statistics.distances import (
     distance_to_mean_of_products,
     divisor,
 )
-from fishr.statistics.fused_gap import GapRule, linear_gap
-from fishr.statistics.linear_head import has_bias
+from fishr.statistics.fused_gap import GapRule, stack_gap
 from fishr.types import Problem
 
 Statistic = Literal["variance", "second_moment", "covariance"]
@@ -119,8 +118,8 @@ class Fishr:
             return distance * seen.domains / (divisor(products.mean()) if scale_free else 1), state
         average, present = MovingAverage(self.ema, self.gain), seen.present
         divisors = average.divisors(state, present) if isinstance(state, Average) else (1.0,)
-        # The compiler fuses the plain steps itself; for several heads at once they take as long as the pass below.
-        plain = torch.compiler.is_compiling() or under_vmap()
+        # The compiler fuses the plain steps itself; for several linear heads at once they take as long as one pass.
+        plain = torch.compiler.is_compiling() or under_vmap() or seen.weights is not None
         if plain or not seen.closed_form or len(set(divisors)) > 1:
             moments = seen.moments
             statistic = moments.unbiased_variance if self.unbiased else getattr(moments, self.statistic)
@@ -129,21 +128,20 @@ class Fishr:
                 statistic, state = average(statistic, state, present)
             distance = distance_to_mean(statistic, "sum", "sum") * self._scale(*statistic.shape)
             return distance / (divisor(statistic.mean(0).square().sum()) if scale_free else 1), state
-        # A linear head: distance and moving average in one pass that stores no variances.
-        own, bias = seen.own, has_bias(seen.head)
-        parameters = own.deltas.shape[1] * (own.features.shape[1] + bias)
+        # Linear layers: distance and moving average in one pass that stores no variances.
+        factors = seen.own.factors
+        parameters = sum(layer.size for layer in factors)
         rule = GapRule(
             centered=self.statistic == "variance",
             unbiased=self.unbiased,
             scale=self._scale(seen.domains, parameters),
-            bias=bias,
             scale_free=scale_free,
         )
         if not isinstance(state, Average):
-            return linear_gap(own.deltas, own.features, seen.own_sizes, rule, ranks=seen.ranks)[0], state
+            return stack_gap(factors, seen.own_sizes, rule, ranks=seen.ranks)[0], state
         average.check(state, (seen.batch.domains, parameters))
         rule = evolve(rule, gain=(1 - self.ema) / divisors[0], memory_gain=self.ema / divisors[0], keep=divisors[0])
-        value, memory = linear_gap(own.deltas, own.features, seen.own_sizes, rule, state.rows(present), seen.ranks)
+        value, memory = stack_gap(factors, seen.own_sizes, rule, state.rows(present), seen.ranks)
         assert memory is not None
         return value, state.updated(memory, present)
 

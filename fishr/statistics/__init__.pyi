@@ -7,7 +7,7 @@ from .distances import (
     scale_free_distance,
 )
 from .functional_moments import per_sample_gradients
-from .linear_head import linear_moments
+from .linear_heads import linear_moments
 from .merge import merge_moments
 from .moments import gradient_gram, gradient_moments
 

@@ -1,4 +1,4 @@
-"""Distance between the domains' gradient variances of a linear head, storing neither gradients nor variances.
+"""Distance between the domains' gradient variances of linear layers, storing neither gradients nor variances.
 
 The per-sample gradient of a linear layer is the outer product δ ⊗ z, so a domain's moments are two matrix products.
 They are computed for a block of classes and features at a time, added to the distance while in cache, and overwritten
@@ -8,7 +8,7 @@ they are fewer. ``linear_moments`` and ``distance_to_mean`` are the same in plai
 """
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from math import prod
 from typing import Any
 
@@ -23,7 +23,7 @@ from fishr.ranks import ALONE, Ranks, add_over_ranks, counts_of_ranks, domains_o
 from fishr.row_checks import check_sizes
 from fishr.statistics.distances import distance_to_mean, divisor
 from fishr.statistics.gap_samples import Samples
-from fishr.statistics.linear_head import linear_moments
+from fishr.statistics.linear_heads import Factors, linear_moments
 from fishr.statistics.merge import moments_over_ranks, with_missing
 
 # Elements of a block (domains × classes × features), and of the rows (samples × features) read for it at a time:
@@ -39,10 +39,10 @@ _OF_THREAD = threading.local()
 @traceable
 @frozen
 class GapRule:
-    """Settings of ``linear_gap``: scale · Σ_e ‖v̂_e − mean v̂‖² with v̂ = gain·v + memory_gain·memory."""
+    """Settings of ``stack_gap``: scale · Σ_e ‖v̂_e − mean v̂‖² with v̂ = gain·v + memory_gain·memory."""
 
     # v is the variance, divided by n−1 if `unbiased`, or the second moment if not `centered`; `keep` multiplies v̂ in
-    # the next memory; `scale_free` divides by ‖mean v̂‖²; P = C·F + C with `bias`, otherwise C·F.
+    # the next memory; `scale_free` divides by ‖mean v̂‖².
 
     centered: bool = True
     unbiased: bool = False
@@ -50,23 +50,20 @@ class GapRule:
     memory_gain: float = 0.0
     keep: float = field(default=1.0, validator=number(above=True))
     scale: float = 1.0
-    bias: bool = True
     scale_free: bool = False
 
 
-def linear_gap(
-    deltas: Tensor,
-    features: Tensor,
+def stack_gap(
+    factors: Sequence[Factors],
     sizes: tuple[int, ...],
     rule: GapRule,
     memory: Tensor | None = None,
     ranks: Ranks = ALONE,
 ) -> tuple[Tensor, Tensor | None]:
-    """Return the distance (0-dim) of a linear head's gradient statistic to its mean, and the next memory, keep·v̂."""
-    # `deltas` [N, C] and `features` [N, F] are this rank's rows, `memory` [K, P] is the same on all ranks. The value is
-    # that of one process on all samples; the backward pass differentiates the sum of the ranks' objectives. A rank may
-    # have no sample of a domain.
-    sizes = check_sizes(sizes, len(features), least=0)
+    """Return the distance (0-dim) of linear layers' gradient statistic to its mean, and the next memory, keep·v̂."""
+    # `factors` have this rank's rows, `memory` [K, P] is the same on all ranks. The value is that of one process on all
+    # samples; the backward pass differentiates the sum of the ranks' objectives. A rank may have no sample of a domain.
+    sizes = check_sizes(sizes, len(factors[0].inputs), least=0)
     everyone = counts_of_ranks(sizes, ranks)
     totals = tuple(map(sum, zip(*everyone, strict=True)))
     check_sizes(totals, sum(totals))
@@ -75,12 +72,38 @@ def linear_gap(
             f"sizes: got {totals}, expected at least 2 samples in every domain for the unbiased variance; draw more "
             "samples of each, or divide by n (unbiased=False)"
         )
-    with torch.autocast(features.device.type, enabled=False):
-        if not ranks.alone and _gathers(totals, deltas.shape[1], features.shape[1]):
-            deltas, features = (domains_of_ranks(rows, everyone, ranks) for rows in (deltas, features))
-            sizes, ranks = totals, ALONE
-        value, remembered, *_ = _LinearGap.apply(deltas, features, memory, rule, Samples(sizes, totals, ranks))  # pyright: ignore
-    return value, None if memory is None else remembered
+    own = (None,) * len(factors) if memory is None else memory.split([layer.size for layer in factors], 1)
+    with torch.autocast(factors[0].inputs.device.type, enabled=False):
+        parts = [
+            _layer_gap(layer, part, rule, sizes, everyone, ranks) for layer, part in zip(factors, own, strict=True)
+        ]
+    (value, square, _), *others = parts
+    for more, more_square, _ in others:
+        value, square = value + more, square + more_square
+    if rule.scale_free:
+        value = value / divisor(square)
+    remembered = [part[2] for part in parts]
+    if memory is None:
+        return value, None
+    return value, remembered[0] if len(remembered) == 1 else torch.cat(remembered, 1)
+
+
+def _layer_gap(
+    layer: Factors,
+    memory: Tensor | None,
+    rule: GapRule,
+    sizes: tuple[int, ...],
+    everyone: Sequence[tuple[int, ...]],
+    ranks: Ranks,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the distance, if it is scale-free the squared norm to divide it by, and the next memory, of a layer."""
+    deltas, inputs, bias = layer
+    totals = tuple(map(sum, zip(*everyone, strict=True)))
+    if not ranks.alone and _gathers(totals, deltas.shape[1], inputs.shape[1]):
+        deltas, inputs = (domains_of_ranks(rows, everyone, ranks) for rows in (deltas, inputs))
+        sizes, ranks = totals, ALONE
+    value, square, remembered, *_ = _LayerGap.apply(deltas, inputs, memory, rule, bias, Samples(sizes, totals, ranks))  # pyright: ignore
+    return value, square, remembered
 
 
 def _gathers(totals: tuple[int, ...], outputs: int, width: int) -> bool:
@@ -116,7 +139,7 @@ class _Block:
         return self.start > 0
 
 
-def _blocks(deltas: Tensor, features: Tensor, rule: GapRule) -> Iterator[_Block]:
+def _blocks(deltas: Tensor, features: Tensor, rule: GapRule, bias: bool) -> Iterator[_Block]:
     """Yield blocks of the weight, of all classes if they are few, in one buffer; then the bias, whose inputs are 1."""
     (domains, samples, outputs), width = deltas.shape, features.shape[2]
     device, layers = features.device.type, 1 + rule.centered
@@ -141,7 +164,7 @@ def _blocks(deltas: Tensor, features: Tensor, rule: GapRule) -> Iterator[_Block]
             shape = (layers, domains, classes.stop - classes.start, columns.stop - columns.start)
             out = buffer[: prod(shape)].view(shape)
             yield _Block(deltas[:, :, classes], part, squares, chunks, classes, columns, 0, (outputs, width), out)
-    if rule.bias:
+    if bias:
         ones, whole = features.new_ones(1, 1, 1).expand(domains, samples, 1), (outputs, 1)
         # A buffer of its own: the only block of the weight may be kept.
         out = features.new_empty(layers, domains, *whole)
@@ -184,27 +207,22 @@ def _sums(
     return gap, mean
 
 
-def _shrinkage(value: Tensor, rule: GapRule, samples: Samples) -> Tensor:
-    """Return s, with ∂(scale-free distance)/∂v̂ ∝ v̂ − (1 + s) · mean v̂: the norm of the mean depends on v̂ too."""
-    return value / (rule.scale * len(samples.sizes))
-
-
 def _square(statistic: Tensor) -> Tensor:
     return torch.dot(statistic.flatten(), statistic.flatten())
 
 
-class _LinearGap(torch.autograd.Function):
+class _LayerGap(torch.autograd.Function):
     @staticmethod
     def forward(
-        deltas: Tensor, features: Tensor, memory: Tensor | None, rule: GapRule, samples: Samples
+        deltas: Tensor, features: Tensor, memory: Tensor | None, rule: GapRule, bias: bool, samples: Samples
     ) -> tuple[Tensor, ...]:
-        """Return the distance, keep·v̂ or nothing, the divisor, and ∂/∂v̂ and Σ β δz if the whole weight is a block."""
+        """Return the distance, ‖mean v̂‖² or 0, keep·v̂ or nothing; and if the whole weight is a block, what it keeps."""
         deltas, features = samples.by_domain(deltas), samples.by_domain(features)
         alpha, beta = samples.weights(rule.gain, rule.unbiased, features)
         value = square = features.new_zeros(())
         remembered = features.new_empty(0 if memory is None else memory.shape)
         kept_gap = kept_mean = kept_center = features.new_empty(0)
-        for block in _blocks(deltas, features, rule):
+        for block in _blocks(deltas, features, rule, bias):
             gap, mean = _sums(block, rule, samples, alpha, beta)
             if memory is not None:
                 gap.add_(block.of(memory), alpha=rule.memory_gain)
@@ -217,17 +235,13 @@ class _LinearGap(torch.autograd.Function):
             if not block.bias and tuple(gap.shape[1:]) == block.whole:
                 kept_gap, kept_mean = gap, kept_mean if mean is None else mean
                 kept_center = center if rule.scale_free else kept_center
-        square = divisor(square) if rule.scale_free else square + 1
-        value = value * rule.scale / square
-        if rule.scale_free and kept_gap.numel():
-            kept_gap.sub_(kept_center * _shrinkage(value, rule, samples))
-        return value, remembered, square, kept_gap, kept_mean
+        return value * rule.scale, square, remembered, kept_gap, kept_mean, kept_center
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        deltas, features, memory, ctx.rule, ctx.samples = inputs
-        ctx.mark_non_differentiable(*output[1:])
-        ctx.save_for_backward(deltas, features, memory, *output)
+        deltas, features, memory, ctx.rule, ctx.bias, ctx.samples = inputs
+        ctx.mark_non_differentiable(*output[1 + ctx.rule.scale_free :])
+        ctx.save_for_backward(deltas, features, memory, *output[2:])
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[Any, ...], *inputs: Any) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
@@ -236,7 +250,7 @@ class _LinearGap(torch.autograd.Function):
         for head in range(info.batch_size):
             pairs = zip(inputs, in_dims, strict=False)
             own = (x if dim is None else x.select(dim, head) for x, dim in pairs)
-            heads.append(_LinearGap.apply(*own))  # pyright: ignore
+            heads.append(_LayerGap.apply(*own))  # pyright: ignore
         return tuple(map(torch.stack, zip(*heads, strict=True))), (0,) * len(heads[0])
 
     @staticmethod
@@ -245,12 +259,14 @@ class _LinearGap(torch.autograd.Function):
         rule, samples = ctx.rule, ctx.samples
         with torch.autocast(features.device.type, enabled=False):
             if torch.is_grad_enabled():
-                by_rows = _differentiable_backward(deltas, features, memory, rule, samples, gradients[0])
+                by_rows = _differentiable_backward(deltas, features, memory, rule, ctx.bias, samples, gradients[:2])
             else:
-                # The ranks' objectives are summed, and each of them reads the same value.
-                gradient = sum_over_ranks(gradients[0], samples.ranks)
-                by_rows = _backward(deltas, features, before, rule, samples, gradient, ctx.needs_input_grad[1])
-        return *by_rows, None, None, None
+                # The ranks' objectives are summed, and each of them reads the same values.
+                read = gradients[: 1 + rule.scale_free]
+                by_values = tuple(sum_over_ranks(gradient, samples.ranks) for gradient in read)
+                by_features = ctx.needs_input_grad[1]
+                by_rows = _backward(deltas, features, before, rule, ctx.bias, samples, by_values, by_features)
+        return *by_rows, None, None, None, None
 
 
 def _backward(
@@ -258,28 +274,35 @@ def _backward(
     features: Tensor,
     before: list[Tensor],
     rule: GapRule,
+    bias: bool,
     samples: Samples,
-    gradient: Tensor,
+    gradients: tuple[Tensor, ...],
     by_features: bool,
 ) -> tuple[Tensor, Tensor | None]:
     """Return the gradients by deltas [N, C] and, if asked for, by features [N, F]."""
-    value, remembered, square, kept_gap, kept_mean = before
+    remembered, kept_gap, kept_mean, kept_center = before
     # Autograd adds another gradient to one in place unless it is a view, so both have storage of their own.
     out = torch.zeros_like(deltas), torch.empty_like(features) if by_features else None
     deltas, features = samples.by_domain(deltas), samples.by_domain(features)
     to_deltas, to_features = samples.by_domain(out[0]), None if out[1] is None else samples.by_domain(out[1])
     alpha, beta = samples.weights(rule.gain, rule.unbiased, features)
     # ∂value/∂v̂ = 2·gap; v̂ contains α δ²z², hence another 2, and the square of Σ β δz, hence one again.
-    weight = 4 * rule.scale * gradient / square
-    to_squares, to_means = weight * alpha, -rule.gain * weight * beta
-    for block in _blocks(deltas, features, rule):
-        if kept_gap.numel() and not block.bias:
-            gap, through_mean = kept_gap, kept_mean * kept_gap if rule.centered else None
+    weight = 4 * rule.scale * gradients[0]
+    # A scale-free distance has its weight in the gap.
+    outer = 1.0 if rule.scale_free else weight
+    to_squares, to_means = outer * alpha, -rule.gain * outer * beta
+    for block in _blocks(deltas, features, rule, bias):
+        kept = kept_gap.numel() > 0 and not block.bias
+        if kept:
+            gap, mean, center = kept_gap, kept_mean if rule.centered else None, kept_center
         else:
             gap, mean = _sums(block, rule, samples, alpha, beta, remembered)
             center = gap.mean(0)
-            gap.sub_(center * (1 + _shrinkage(value, rule, samples)) if rule.scale_free else center)
-            through_mean = None if mean is None else mean.mul_(gap)
+            gap.sub_(center)
+        if rule.scale_free:
+            # ∂‖mean v̂‖²/∂v̂ = 2·mean/K.
+            gap = (gap * weight).add_(center * (4 / len(samples.sizes) * gradients[1]))
+        through_mean = None if mean is None else (mean * gap if kept else mean.mul_(gap))
         for domains, rows in block.chunks:
             delta, z = block.deltas[domains, rows], block.part[domains, rows]
             a, b = to_squares[domains], to_means[domains]
@@ -300,18 +323,23 @@ def _backward(
 
 
 def _differentiable_backward(
-    deltas: Tensor, features: Tensor, memory: Tensor | None, rule: GapRule, samples: Samples, gradient: Tensor
+    deltas: Tensor,
+    features: Tensor,
+    memory: Tensor | None,
+    rule: GapRule,
+    bias: bool,
+    samples: Samples,
+    gradients: tuple[Tensor, ...],
 ) -> tuple[Tensor, Tensor]:
     """Return the same gradients through plain differentiable steps, for second derivatives."""
 
-    def value(deltas: Tensor, features: Tensor) -> Tensor:
-        own = linear_moments(deltas, features, tuple(filter(None, samples.sizes)), rule.bias)
+    def values(deltas: Tensor, features: Tensor) -> tuple[Tensor, Tensor]:
+        own = linear_moments(deltas, features, tuple(filter(None, samples.sizes)), bias)
         moments = moments_over_ranks(with_missing(own, samples.sizes), samples.ranks)
         centered = moments.unbiased_variance if rule.unbiased else moments.variance
         statistic = rule.gain * (centered if rule.centered else moments.second_moment)
         if memory is not None:
             statistic = statistic + rule.memory_gain * memory
-        value = rule.scale * distance_to_mean(statistic, "sum", "sum")
-        return value / divisor(statistic.mean(0).square().sum()) if rule.scale_free else value
+        return rule.scale * distance_to_mean(statistic, "sum", "sum"), statistic.mean(0).square().sum()
 
-    return torch.func.vjp(value, deltas, features)[1](gradient)
+    return torch.func.vjp(values, deltas, features)[1](gradients)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from fishr.compilation import uncompiled
 from fishr.errors import InputError
 from fishr.grad_mode import ordinary, outside_inference_mode
-from fishr.losses import CrossEntropy, Loss, labeled_rows
+from fishr.losses import CrossEntropy, Loss, labeled_rows, loss_deltas
 from fishr.row_checks import check_batch, check_rows, check_sizes
 from fishr.statistics.backpack_limits import NoFormula, refuse_unsupported
 from fishr.statistics.domain_moments import GradientMoments
@@ -17,7 +17,19 @@ from fishr.statistics.functional_moments import (
     per_sample_gradients,
     refuse_batch_statistics,
 )
-from fishr.statistics.linear_head import has_bias, is_plain_linear, linear_deltas, linear_gram, linear_moments
+from fishr.statistics.linear_heads import (
+    Factors,
+    has_bias,
+    is_linear_stack,
+    is_plain_linear,
+    linear_deltas,
+    linear_gram,
+    linear_moments,
+    stack_factors,
+    stack_inputs,
+    stacked_gram,
+    stacked_moments,
+)
 from fishr.statistics.pure_forward import check_features, is_compiled, refuse_module
 from fishr.statistics.twice_differentiable import has_recurrence
 from fishr.types import Layout
@@ -43,9 +55,9 @@ def gradient_moments(
     """Return mean and variance, in each domain, of the gradients of the per-sample losses by the head's parameters.
 
     Neither ``.grad`` nor the head, its buffers or the features change. All routes return the same numbers: ``"auto"``
-    takes the closed form for a plain linear head, BackPACK for layers with formulas, and ``torch.func``, which is
-    slower, for all others. They compute in float32 or wider, also under autocast. Per-sample gradients exist a chunk
-    at a time, so that memory grows with the samples as that of a plain training step does.
+    takes the closed form for linear layers with activations between them, BackPACK for other layers with formulas, and
+    ``torch.func``, which is slower, for all others. They compute in float32 or wider, also under autocast. Per-sample
+    gradients exist a chunk at a time, so that memory grows with the samples as that of a plain training step does.
 
     Args:
         head: module whose trainable parameters the gradients are taken by, up to a whole network.
@@ -89,6 +101,9 @@ def gradient_moments(
         features, labels = at_least_float32(ordinary(features)), ordinary(labels)
         dtype = accumulate or _sum_type(head, features)
         if chosen == "closed_form":
+            if is_linear_stack(head):
+                own = [Factors(d.to(dtype), z.to(dtype), bias) for d, z, bias in _factors(head, features, labels, loss)]
+                return stacked_moments(head, own, sizes)
             deltas = linear_deltas(head, features, labels, loss)
             return linear_moments(deltas.to(dtype), features.to(dtype), sizes, bias=has_bias(head))
         if chosen == "backpack":
@@ -148,8 +163,8 @@ def gradient_gram(
 ) -> Tensor:
     """Return the Gram matrix of the per-sample gradients, K_nm = g_n · g_m.
 
-    A plain linear head takes the closed form, any other ``torch.func``. Neither the head, its buffers nor the features
-    change.
+    Linear layers with activations between them take the closed form, any other head ``torch.func``. Neither the head,
+    its buffers nor the features change.
 
     Args:
         features: [N, ...] inputs of the head.
@@ -172,6 +187,8 @@ def gradient_gram(
     with torch.autocast(features.device.type, enabled=False):
         features, labels = at_least_float32(ordinary(features)), ordinary(labels)
         if resolve_route(head, route, features, layers) == "closed_form":
+            if is_linear_stack(head):
+                return stacked_gram(_factors(head, features, labels, loss))
             return linear_gram(linear_deltas(head, features, labels, loss), features, bias=has_bias(head))
         gradients = per_sample_gradients(head, features, labels, loss, layers)
         return gradients @ gradients.T
@@ -182,7 +199,7 @@ def resolve_route(
 ) -> Literal["closed_form", "backpack", "functional"]:
     """Return the route for a head on such features; refuse an unknown one, or a closed form that does not apply."""
     whole = layers is None or Layout.of(head, layers) == Layout.of(head)
-    outer_products = whole and is_plain_linear(head) and features.ndim == 2
+    outer_products = whole and features.ndim == 2 and (is_plain_linear(head) or _fits_stack(head, features))
     if route == "auto":
         # BackPACK's formulas for recurrent layers cannot be differentiated again.
         other = "functional" if has_recurrence(head) else "backpack"
@@ -192,9 +209,19 @@ def resolve_route(
     if route == "closed_form" and not outer_products:
         raise InputError(
             f'route: got "closed_form" for a head of {type(head).__qualname__} on features of shape '
-            f'{tuple(features.shape)}, which is for all of a trainable nn.Linear without hooks on [N, F]; use "auto"'
+            f"{tuple(features.shape)}, which is for all of a trainable nn.Linear, or of several in a row with "
+            'activations between them, without hooks on [N, F]; use "auto"'
         )
     return route
+
+
+def _fits_stack(head: nn.Module, features: Tensor) -> bool:
+    return is_linear_stack(head) and {parameter.dtype for parameter in head.parameters()} == {features.dtype}
+
+
+def _factors(head: nn.Sequential, features: Tensor, labels: Tensor, loss: Loss) -> tuple[Factors, ...]:
+    logits, read = stack_inputs(head, features)
+    return stack_factors(head, read, loss_deltas(loss, logits, labels))
 
 
 def _sum_type(head: nn.Module, features: Tensor) -> torch.dtype:

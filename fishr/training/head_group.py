@@ -36,6 +36,7 @@ from fishr.training.head_program import (
     Gradients,
     Program,
     numbers,
+    of_some,
     outer_weights,
     step_record,
 )
@@ -130,6 +131,9 @@ class HeadGroup:
             self._programs[zero] = None
             self._say("the steps", error)
             return
+        if gradients is None:
+            self._programs[zero] = None
+            return
         self._stacks = {key: one for key, one in self._stacks.items() if one.step >= stack.step}
         self._stacks[zero], made = self._step(gradients, stack, generators)
         for other, own in zip(heads, made, strict=True):
@@ -147,18 +151,21 @@ class HeadGroup:
         rest = head.rest()
         return tuple(other for other in waiting if other.rest() == rest), zero
 
-    def _gradients(self, program: Program, batch: Batch, stack: Stack) -> Gradients:
+    def _gradients(self, program: Program, batch: Batch, stack: Stack) -> Gradients | None:
+        """Return the gradients of all heads; None where each head alone takes less time."""
         objectives = [head.experiment.objective for head in stack.heads]
         numbers_of = [(*outer_weights(each, stack.step), *numbers(each)) for each in objectives]
         given = torch.tensor(numbers_of, dtype=torch.float64, device=batch.inputs.device)
-        if program.tried:
-            return program.gradients(stack.weights, batch, given, stack.penalty, stack.step)
-        with warnings.catch_warnings():
-            # A function without a rule for several heads takes them one by one, and warns once.
-            warnings.simplefilter("error")
-            found = program.gradients(stack.weights, batch, given, stack.penalty, stack.step)
-        program.tried = True
-        return found
+        arguments = stack.weights, batch, given, stack.penalty
+        if not program.tried:
+            with warnings.catch_warnings():
+                # A function without a rule for several heads takes them one by one, and warns once.
+                warnings.simplefilter("error")
+                program.gradients(*of_some(slice(1), *arguments), stack.step)
+            program.tried = True
+            if program.slower_than_alone(stack.weights, batch):
+                return None
+        return program.gradients(*arguments, stack.step)
 
     def _step(
         self, gradients: Gradients, stack: Stack, generators: Sequence[Tensor]

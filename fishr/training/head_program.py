@@ -15,7 +15,7 @@ from fishr.models.featurizers import FeatureDropout
 from fishr.observation import Observation
 from fishr.penalties.combinators import Scaled, Total, weight_at
 from fishr.penalties.schedules import Constant
-from fishr.statistics.linear_head import has_bias
+from fishr.statistics.linear_heads import has_bias
 from fishr.tensor_trees import each_tensor, named_tensors
 from fishr.training.experiment import Experiment
 from fishr.training.model import Model
@@ -24,6 +24,8 @@ from fishr.training.step import StepRecord, TermRecord, require_finite
 from fishr.types import DomainBatch
 
 _MOMENTS = {"cpu": 1 << 24, "cuda": 1 << 25}  # numbers, of all heads and domains, in one of a dozen tensors
+# Numbers of one head, in all domains, from which on a CPU takes less time for each head alone, without storing moments.
+_ALONE = 1 << 17
 
 
 def without_weights(objective: Objective, zero: Sequence[bool] | None = None) -> Objective:
@@ -147,18 +149,7 @@ class Program(nn.Module):
         heads, some = len(given), self._at_once(weights, batch)
         if some < heads:
             parts = [slice(first, first + some) for first in range(0, heads, some)]
-            return joined(
-                [
-                    self.gradients(
-                        {name: weight[part] for name, weight in weights.items()},
-                        batch.part(part),
-                        given[part],
-                        each_tensor(lambda tensor, part=part: tensor[part], state),
-                        step,
-                    )
-                    for part in parts
-                ]
-            )
+            return joined([self.gradients(*of_some(part, weights, batch, given, state), step) for part in parts])
         tree = list[Any]()  # the next state, whose tensors are those of one head
 
         def losses(
@@ -187,12 +178,15 @@ class Program(nn.Module):
         after = [tensor.detach() for tensor in after]
         return Gradients(by_name, parts.tolist(), domain_losses.tolist(), filled(tree[0], after))
 
+    def slower_than_alone(self, weights: dict[str, Tensor], batch: Batch) -> bool:
+        """Return whether heads are too large for a group, because they read moments; known once the program ran."""
+        return batch.inputs.device.type == "cpu" and self.reads_moments and _size(weights, batch) >= _ALONE
+
     def _at_once(self, weights: dict[str, Tensor], batch: Batch) -> int:
         """Return of how many heads moments are computed at once, which are much larger than all else."""
         if not self.reads_moments:
             return len(batch.inputs)
-        size = sum(weight[0].numel() for weight in weights.values()) * len(batch.sizes)
-        return max(1, _MOMENTS.get(batch.inputs.device.type, _MOMENTS["cuda"]) // size)
+        return max(1, _MOMENTS.get(batch.inputs.device.type, _MOMENTS["cuda"]) // _size(weights, batch))
 
     def forward(self, batch: DomainBatch, weights: Tensor | None, given: Tensor, state: Any, step: int) -> Any:
         """Return the loss, its parts, the domains' losses and the next state, of one head."""
@@ -211,6 +205,18 @@ class Program(nn.Module):
             for term in terms:
                 total = total + term
         return total, torch.stack([total, loss.risk, loss.l2, *terms]), seen.domain_losses, after
+
+
+def of_some(
+    heads: slice, weights: dict[str, Tensor], batch: Batch, given: Tensor, state: Any
+) -> tuple[dict[str, Tensor], Batch, Tensor, Any]:
+    """Return the arguments of ``Program.gradients`` of some heads."""
+    own = {name: weight[heads] for name, weight in weights.items()}
+    return own, batch.part(heads), given[heads], each_tensor(lambda tensor: tensor[heads], state)
+
+
+def _size(weights: dict[str, Tensor], batch: Batch) -> int:
+    return sum(weight[0].numel() for weight in weights.values()) * len(batch.sizes)
 
 
 def _linear(layer: nn.Linear, input: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from torch.nn import functional
 from fishr.data.domains import Domains
 from fishr.data.shared_rows import rows_of
 from fishr.losses import Loss, accuracy_name, per_sample_losses, shares_correct
-from fishr.statistics.linear_head import is_plain_linear
+from fishr.statistics.linear_heads import is_plain_linear
 from fishr.training.evaluation import DomainScore
 from fishr.training.model import Model, evaluating
 

@@ -82,7 +82,7 @@ def _inconsistency(seen: Observation, epsilon: float) -> Tensor:
     directions = random_directions(center, seed=0)
     plane, ends = Plane(center, *directions.vectors), axis(-1.0, 1.0, _POINTS)
     samples = list(seen.domain_samples)
-    if seen.closed_form:
+    if seen.linear:
         scores = linear_scores(plane, samples, ends, ends, seen.loss)
     else:
         scores = network_scores(seen.head, plane, samples, ends, ends, seen.loss)

@@ -12,7 +12,7 @@ def test_before_and_after_the_warm_up(call):
     header, _, row = after.splitlines()[2:]
     assert header.split("  ")[0] == "term"
     assert row.split()[:2] == ["fishr", "91257.2"]
-    assert "deltas, features, domains, sizes" in row
+    assert "factors, domains, sizes" in row
 
 
 def test_json_says_the_same(call):

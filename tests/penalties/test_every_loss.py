@@ -119,9 +119,9 @@ def test_ignored_samples_are_as_if_they_were_not_in_the_batch() -> None:
     given = observe(lambda x: x, head, every.batch, IGNORED, features=inputs)
     assert torch.equal(given.losses, rest.losses)
     layers = evolve(every, featurizer=nn.Linear(3, 3).double(), layers=("featurizer", "head"))
-    assert torch.equal(
-        layers.moments.mean, evolve(rest, featurizer=layers.featurizer, layers=layers.layers).moments.mean
-    )
+    others = evolve(rest, featurizer=layers.featurizer, layers=layers.layers)
+    # Without labels in the batch the moments do not share the pass of the loss, and take another route.
+    assert_close(layers.moments.mean, others.moments.mean, **EXACT)
 
 
 def test_the_featurizers_batch_normalization_sees_ignored_samples() -> None:

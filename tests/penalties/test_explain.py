@@ -30,10 +30,11 @@ TABLE = [
     (VREx(), nn.Linear(3, 2), {"domain_losses"}, 0),
     (VREx("pairwise"), nn.Linear(3, 2), {"domain_losses", "domains"}, 0),
     (IRM(), nn.Linear(3, 2), {"deltas", "logits", "sizes"}, 0),
-    (Fishr(), nn.Linear(3, 2), {"deltas", "features", "domains", "sizes"}, 0),
-    (Fishr(ema=0.9), nn.Linear(3, 2), {"deltas", "features", "domains", "sizes"}, 2 * LINEAR + 1),
-    (Fishr(), mlp(), {"moments"}, 0),
-    (Fishr(ema=0.9), mlp(), {"moments"}, 2 * MLP + 1),
+    (Fishr(), nn.Linear(3, 2), {"factors", "domains", "sizes"}, 0),
+    (Fishr(ema=0.9), nn.Linear(3, 2), {"factors", "domains", "sizes"}, 2 * LINEAR + 1),
+    (Fishr(), mlp(), {"factors", "domains", "sizes"}, 0),
+    (Fishr(ema=0.9), mlp(), {"factors", "domains", "sizes"}, 2 * MLP + 1),
+    (Fishr(), nn.Sequential(nn.Flatten(), nn.Linear(3, 2)), {"moments"}, 0),
     (Fishr("covariance"), nn.Linear(3, 2), {"gram", "sizes", "domains"}, 0),
     (Stateless(lambda seen: seen.logits.detach().sum()), nn.Linear(3, 2), {"logits"}, 0),
 ]
@@ -53,7 +54,19 @@ def test_what_it_reads_is_all_that_it_reads() -> None:
     """Whatever else is asked for fails, and the value is still the same."""
     for penalty, head, reads, _ in TABLE:
         seen = see(head)
-        allowed = {*reads, "batch", "head", "loss", "route", "closed_form", "ranks", "layers", "layout", "present"}
+        allowed = {
+            *reads,
+            "batch",
+            "head",
+            "loss",
+            "route",
+            "closed_form",
+            "ranks",
+            "layers",
+            "layout",
+            "present",
+            "weights",
+        }
 
         class Only:
             def __getattr__(self, name: str, seen: Observation = seen, allowed: set[str] = allowed) -> object:
@@ -75,7 +88,7 @@ def test_weights_and_graphs_change_with_the_step() -> None:
     assert [t.weight for t in before.terms] == [1.0, 0.0, 0.0, 6.0]
     assert [t.graph for t in before.terms] == [True, False, False, True]
     assert before.terms[1].reads == ()
-    assert set(before.terms[2].reads) == {"deltas", "features", "domains", "sizes"}
+    assert set(before.terms[2].reads) == {"factors", "domains", "sizes"}
     assert [t.weight for t in after.terms] == [1.0, 5.0, 5.0, 6.0]
     assert all(t.graph for t in after.terms)
 

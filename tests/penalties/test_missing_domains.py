@@ -7,6 +7,7 @@ import pytest
 import torch
 from attrs import evolve, frozen
 from cases import EXACT, FLOAT64, derivatives, oracle_gradients
+from gaps import linear_gap
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from ranks import on_ranks
@@ -18,7 +19,7 @@ from fishr.losses import CrossEntropy
 from fishr.observation import Observation, observe
 from fishr.penalties import ERM, IRM, Average, Fishr, MovingAverage, Penalty, Scaled, Stateless, Total, VREx
 from fishr.ranks import ALONE, Ranks, mean_over_ranks
-from fishr.statistics.fused_gap import GapRule, linear_gap
+from fishr.statistics.fused_gap import GapRule
 from fishr.types import DomainBatch, Problem
 
 DOMAINS, GAMMA = 4, 0.7

@@ -7,6 +7,7 @@ import pytest
 import torch
 from attrs import evolve, frozen
 from cases import EXACT, FLOAT64
+from gaps import linear_gap
 from ranks import on_ranks
 from torch import Tensor
 from torch.testing import assert_close
@@ -14,10 +15,17 @@ from torch.testing import assert_close
 from fishr.errors import InputError
 from fishr.ranks import ALONE, Ranks
 from fishr.statistics import distance_to_mean, fused_gap, linear_moments
-from fishr.statistics.fused_gap import GapRule, linear_gap
+from fishr.statistics.fused_gap import GapRule
 
 SIZES = ((4, 4), (2, 5, 3), (7,), (1, 1, 1))
-RULE = GapRule(scale=0.7)
+
+
+@frozen
+class Rule(GapRule):
+    bias: bool = True
+
+
+RULE = Rule(scale=0.7)
 RULES = {
     "variance": RULE,
     "second moment": evolve(RULE, centered=False),
@@ -25,14 +33,14 @@ RULES = {
     "without bias": evolve(RULE, bias=False),
     "with memory": evolve(RULE, gain=0.3, memory_gain=1.7, keep=0.6),
     "unbiased with memory": evolve(RULE, unbiased=True, gain=0.3, memory_gain=1.7),
-    "all at once": GapRule(False, False, gain=2.0, memory_gain=0.5, scale=3.0, bias=False),
+    "all at once": Rule(False, False, gain=2.0, memory_gain=0.5, scale=3.0, bias=False),
     "scale free": evolve(RULE, scale_free=True),
-    "scale free with memory": GapRule(gain=0.3, memory_gain=1.7, keep=0.6, scale=2.0, scale_free=True),
+    "scale free with memory": Rule(gain=0.3, memory_gain=1.7, keep=0.6, scale=2.0, scale_free=True),
 }
 
 
 def plain(
-    deltas: Tensor, features: Tensor, sizes: tuple[int, ...], rule: GapRule, memory: Tensor | None
+    deltas: Tensor, features: Tensor, sizes: tuple[int, ...], rule: Rule, memory: Tensor | None
 ) -> tuple[Tensor, Tensor]:
     """The same in the steps that the rule spells out."""
     moments = linear_moments(deltas, features, sizes, rule.bias)
@@ -49,7 +57,7 @@ def plain(
     return value, rule.keep * statistic.detach()
 
 
-def tensors(sizes: tuple[int, ...], rule: GapRule) -> tuple[Tensor, Tensor, Tensor | None]:
+def tensors(sizes: tuple[int, ...], rule: Rule) -> tuple[Tensor, Tensor, Tensor | None]:
     deltas = torch.randn(sum(sizes), 3, dtype=FLOAT64, requires_grad=True)
     features = torch.randn(sum(sizes), 4, dtype=FLOAT64, requires_grad=True)
     columns = 3 * (4 + rule.bias)
@@ -209,7 +217,7 @@ class Case:
     deltas: Tensor
     features: Tensor
     memory: Tensor | None
-    rule: GapRule
+    rule: Rule
     tiles: str
     gathered: bool
 

@@ -100,8 +100,11 @@ def test_which_route_is_taken() -> None:
     hooked.register_forward_hook(lambda module, inputs, output: 2 * output)
     half = nn.Linear(3, 2)
     half.bias.requires_grad_(False)
-    assert resolve_route(nn.Linear(3, 2), "auto", features) == "closed_form"
-    for head in (hooked, half, nn.Sequential(nn.Linear(3, 2))):
+    layer = nn.Linear(3, 3)
+    in_place, shared, wide = nn.ReLU(inplace=True), nn.Sequential(layer, nn.Tanh(), layer), nn.Linear(3, 2).double()
+    for head in (nn.Linear(3, 2), nn.Sequential(nn.Linear(3, 2)), nn.Sequential(layer, nn.ReLU(), nn.Linear(3, 2))):
+        assert resolve_route(head, "auto", features) == "closed_form"
+    for head in (hooked, half, nn.Sequential(layer, in_place), shared, nn.Sequential(wide)):
         assert resolve_route(head, "auto", features) == "backpack"
         with pytest.raises(InputError, match="closed_form"):
             resolve_route(head, "closed_form", features)

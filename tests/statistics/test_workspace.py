@@ -5,11 +5,12 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 from cases import EXACT, FLOAT64
+from gaps import linear_gap
 from torch import Tensor
 from torch.testing import assert_close
 
 from fishr.statistics import fused_gap
-from fishr.statistics.fused_gap import GapRule, linear_gap, workspace
+from fishr.statistics.fused_gap import GapRule, workspace
 
 
 def test_a_thread_gets_its_own_memory_again() -> None:

@@ -12,7 +12,7 @@ from fishr.data.shared_rows import in_one_table
 from fishr.losses import CrossEntropy
 from fishr.methods import METHODS
 from fishr.models import MLP, FeatureDropout, LinearHead, MLPHead
-from fishr.penalties import ERM, Fishr, Scaled, Stateless, Total
+from fishr.penalties import ERM, Fishr, Scaled, Stateless, Total, VREx
 from fishr.penalties.schedules import StepSchedule
 from fishr.training import SGD, Adam, Experiment, Finished, NotFinite, Objective, Stepped, head_program, train
 from fishr.training.head_group import HeadGroup, shared_settings
@@ -308,3 +308,14 @@ def test_each_head_has_its_moving_average(head, monkeypatch):
         check(events, expected, tolerance=0.0)
     none = run_of(0, head=head, objective=Objective(penalty=Total(fishr=Scaled(Fishr(), 2.0))))
     assert shared_settings(none) != shared_settings(experiments[0])
+
+
+@pytest.mark.parametrize(("penalty", "grouped"), [(Fishr(), False), (VREx(), True)])
+def test_large_heads_whose_moments_are_read_are_computed_alone_on_a_cpu(penalty, grouped, monkeypatch):
+    objective = Objective(penalty=Total(term=Scaled(penalty, 2.0)))
+    experiments = [run_of(index, head=NETWORK, objective=objective) for index in range(2)]
+    monkeypatch.setattr(head_program, "_ALONE", 100)
+    group = HeadGroup()
+    for events, experiment in zip(together(experiments, group=group), experiments, strict=True):
+        check(events, alone(experiment), tolerance=1e-6 if grouped else 0.0)
+    assert bool(programs(group)) is grouped

@@ -22,7 +22,7 @@ from fishr.data.caches.encoding import Array, layout_of, read_element
 from fishr.data.caches.hdf5 import opened
 from fishr.errors import InputError
 from fishr.statistics.domain_moments import GradientMoments
-from fishr.statistics.linear_head import linear_moments
+from fishr.statistics.linear_heads import linear_moments
 from fishr.statistics.merge import merge_moments
 from fishr.types import Layout
 

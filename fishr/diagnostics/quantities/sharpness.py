@@ -18,7 +18,7 @@ from fishr.diagnostics.registry import diagnostic
 from fishr.diagnostics.uncertainty import Estimate, joined_routes
 from fishr.losses import BinaryCrossEntropy, per_sample_losses
 from fishr.observation import Observation
-from fishr.statistics.linear_head import has_bias
+from fishr.statistics.linear_heads import has_bias
 from fishr.statistics.pure_forward import pure_forward
 
 _NODES = (64, 48)

@@ -2,12 +2,13 @@
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.testing import assert_close
 
-from fishr.losses import CrossEntropy
+from fishr.losses import CrossEntropy, loss_deltas
 from fishr.statistics import distance_to_mean, gradient_moments
-from fishr.statistics.stacked_linear import is_linear_stack, stacked_linear_moments
+from fishr.statistics.domain_moments import GradientMoments
+from fishr.statistics.linear_heads import is_linear_stack, stack_factors, stack_inputs, stacked_moments
 
 SIZES = (2, 4)
 
@@ -18,6 +19,14 @@ def network(seed: int) -> nn.Sequential:
     return nn.Sequential(*layers).double()
 
 
+def moments_of(
+    head: nn.Sequential, features: Tensor, labels: Tensor, sizes: tuple[int, ...], weights: Tensor | None = None
+) -> GradientMoments:
+    logits, read = stack_inputs(head, features)
+    factors = stack_factors(head, read, loss_deltas(CrossEntropy(), logits, labels))
+    return stacked_moments(head, factors, sizes, weights)
+
+
 def samples() -> tuple[torch.Tensor, torch.Tensor]:
     return torch.randn(6, 3, dtype=torch.float64), torch.tensor([0, 1, 2, 2, 1, 1])
 
@@ -25,7 +34,7 @@ def samples() -> tuple[torch.Tensor, torch.Tensor]:
 def test_moments_and_gradients_are_those_of_torch_func() -> None:
     head, (features, labels), found = network(0), samples(), []
     for moments in (
-        stacked_linear_moments(head, features, labels, SIZES, CrossEntropy()),
+        moments_of(head, features, labels, SIZES),
         gradient_moments(head, features, labels, SIZES, route="functional"),
     ):
         gap = distance_to_mean(moments.variance) + moments.mean.square().sum()
@@ -39,8 +48,8 @@ def test_samples_of_weight_0_change_nothing() -> None:
     head, (features, labels) = network(0), samples()
     # Two domains of one and three samples, and of three and one that fill them.
     weights, fewer = torch.tensor([2.0, 0.0, 4 / 3, 4 / 3, 4 / 3, 0.0], dtype=torch.float64), [0, 2, 3, 4]
-    moments = stacked_linear_moments(head, features, labels, SIZES, CrossEntropy(), weights)
-    expected = stacked_linear_moments(head, features[fewer], labels[fewer], (1, 3), CrossEntropy())
+    moments = moments_of(head, features, labels, SIZES, weights)
+    expected = moments_of(head, features[fewer], labels[fewer], (1, 3))
     assert_close((moments.mean, moments.variance), (expected.mean, expected.variance))
 
 

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 from fishr.errors import InputError
-from fishr.statistics.linear_head import has_bias, is_plain_linear, linear_gram, linear_moments
+from fishr.statistics.linear_heads import has_bias, is_plain_linear, linear_gram, linear_moments
 
 SIZES = (2, 4)
 
