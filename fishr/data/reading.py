@@ -1,5 +1,6 @@
 """Samples of domains as tensors: indexed from a tensor, or read from files ahead of use by one pool of threads."""
 
+import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -17,6 +18,7 @@ BLOCK = 64
 CPU = torch.device("cpu")
 _CHUNK_BYTES = 1 << 22
 _ROWS_A_TASK = 8
+_SWITCH_SECONDS = 0.001
 
 
 @frozen(eq=False)
@@ -126,6 +128,9 @@ def _compute_alone() -> None:
 def _pool() -> ThreadPoolExecutor:
     """Create threads that each compute alone; teams of their own would compete for the same processors."""
     count = torch.get_num_threads()
+    # A call of torch lets another thread run Python, and often takes its turn back before that thread is awake. The
+    # thread gets its turn for sure once it has waited for this interval of the interpreter, 5 ms by default.
+    sys.setswitchinterval(min(_SWITCH_SECONDS, sys.getswitchinterval()))
     pool = ThreadPoolExecutor(count, "fishr-reading", initializer=_compute_alone)
     started = Barrier(count)
     for task in [pool.submit(started.wait) for _ in range(count)]:

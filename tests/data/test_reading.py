@@ -129,7 +129,7 @@ def test_parts_of_lazy_domains():
 
 
 THREADS = """
-import threading, torch
+import sys, threading, torch
 from fishr.data.reading import _pool
 
 def threads():
@@ -139,6 +139,7 @@ print(threads(), {_pool().submit(threads).result() for _ in range(9)}, threads()
 later = threading.Thread(target=lambda: print(threads()))
 later.start()
 later.join()
+print(sys.getswitchinterval())
 """
 
 
@@ -148,7 +149,7 @@ def test_threads_that_read_compute_by_themselves_and_others_as_before():
     command = [sys.executable, "-c", THREADS]
     environment = os.environ | {"OMP_NUM_THREADS": "2"}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
-    assert done.stdout.splitlines() == ["2 {1} 2", "2"]
+    assert done.stdout.splitlines() == ["2 {1} 2", "2", "0.001"]
 
 
 def test_a_batch_is_made_in_its_output_buffer():
