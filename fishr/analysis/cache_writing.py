@@ -147,14 +147,14 @@ def _moments(featured: Featured, rows: Rows) -> Mapping[str, Any]:
     with torch.no_grad():
         found = [
             gradient_moments(featured.head, z, y, (len(y),), featured.loss, accumulate=torch.float64)
-            for z, y in _micro_batches(featured, rows)
+            for z, y in _bounded_parts(featured, rows)
         ]
     return _as_tree(merge_moments(*found))
 
 
 def _gradients(featured: Featured, rows: Rows) -> Mapping[str, Any]:
     with torch.no_grad():
-        found = [per_sample_gradients(featured.head, z, y, featured.loss) for z, y in _micro_batches(featured, rows)]
+        found = [per_sample_gradients(featured.head, z, y, featured.loss) for z, y in _bounded_parts(featured, rows)]
     gradients = torch.cat(found)
     wide = gradients.double()
     mean, variance = (part.numpy(force=True) for part in (wide.mean(0), wide.var(0, correction=0)))
@@ -179,7 +179,7 @@ def _as_tree(moments: GradientMoments) -> dict[str, Any]:
     return {"count": moments.count[0], "mean": mean, "variance": variance}
 
 
-def _micro_batches(featured: Featured, rows: Rows) -> Iterator[tuple[Tensor, Tensor]]:
+def _bounded_parts(featured: Featured, rows: Rows) -> Iterator[tuple[Tensor, Tensor]]:
     """Split features and labels so that the gradients of each stay within bounds."""
     size = max(1, _GRADIENT_BYTES // (4 * Layout.of(featured.head).size))
     features, labels = _tensors(featured, rows)

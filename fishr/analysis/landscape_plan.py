@@ -88,18 +88,18 @@ def plan_landscape(subject: Subject, options: Options, second: Subject | None = 
     for snapshot in frames:
         grids.append(partial(scores, Plane(_moved(snapshot, options, center), *directions.vectors), snapshot))
     surface = Surface(
-        directions,
-        axes,
-        subject.domains,
-        subject.splits,
-        _unevaluated(*shape),
-        tuple(center),
-        "affine logits of the linear head" if linear else "torch.func.functional_call",
-        Frames(tuple(s.step for s in frames), _unevaluated(len(frames), *shape)) if frames else None,
-        dict(subject.source) | ({} if second is None else {"second": second.source["key"]}),
-        json.dumps(asdict(options) | {"domains": subject.domains}, sort_keys=True),
-        subject.titles,
-        subject.every,
+        directions=directions,
+        axes=axes,
+        domains=subject.domains,
+        splits=subject.splits,
+        scores=_unevaluated(*shape),
+        parameters=tuple(center),
+        route="affine logits of the linear head" if linear else "torch.func.functional_call",
+        frames=Frames(tuple(s.step for s in frames), _unevaluated(len(frames), *shape)) if frames else None,
+        source=dict(subject.source) | ({} if second is None else {"second": second.source["key"]}),
+        settings=json.dumps(asdict(options) | {"domains": subject.domains}, sort_keys=True),
+        titles=subject.titles,
+        every=subject.every,
     )
     work = sum(len(labels) for _, labels in samples) * (len(axes[1]) if len(axes) == 2 else 1)
     return Plan(surface, tuple(grids), max(1, _PART // work) if linear else 1)

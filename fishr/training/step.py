@@ -105,19 +105,7 @@ def advance(
     """
     generator = torch.Generator()
     generator.set_state(state.generator)
-    # Samples of different ranks may be mixed, so that each draws the whole batch.
-    drawing = ranks if experiment.transform is None else ALONE
-    match source:
-        case DomainBatch():
-            batch = source
-        case Prefetch():
-            batch = source(generator)
-        case _:
-            batch = returned("batches", experiment.batches.draw(source, generator, drawing), DomainBatch)
-    seed = step_seed(generator)
-    if experiment.transform is not None:
-        transformed = experiment.transform(batch, named_generator(seed, "transform"), model.outputs)
-        batch = share_of(returned("transform", transformed, DomainBatch), ranks)
+    batch, seed = _drawn(model, experiment, source, generator, ranks)
     gradients = StepGradients(model, experiment, state, batch, ranks, seed)
     weights = {name: state.parameters[name] for name, p in model.parameters().items() if p.requires_grad}
     optimizer, memory, descent = StepOptimizer(experiment, state.step), state.optimizer, state.descent
@@ -135,14 +123,6 @@ def advance(
         require_tree(descent, "descent state")
     require_tree(measured.penalty, "penalty state")
     parameters = state.parameters | weights
-    average = state.average
-    if experiment.average is not None:
-        moved = moving_weights(model, parameters, measured.buffers)
-        average = experiment.average.update(moved, state.average, state.step + 1)
-        passed = getattr(experiment.average, "passed", None)
-        if passed is not None:
-            average = passed(average, state.average, gradients.through)
-        require_tree(average, "average state")
     after = TrainingState(
         step=state.step + 1,
         parameters=parameters,
@@ -151,7 +131,7 @@ def advance(
         penalty=measured.penalty,
         generator=generator.get_state(),
         scale=None if state.scale is None else _next_scale(state.scale, bool(usable), state.step),
-        average=average,
+        average=_next_average(gradients, parameters, measured.buffers),
         descent=descent,
     )
     # Reading the numbers waits for the device, so it comes after all of its work is queued.
@@ -159,6 +139,44 @@ def advance(
     if experiment.descent is not None:
         _require_terms(experiment, record)
     return after, record
+
+
+def _drawn(
+    model: Model,
+    experiment: Experiment,
+    source: tuple[Domain, ...] | DomainBatch | Prefetch,
+    generator: torch.Generator,
+    ranks: Ranks,
+) -> tuple[DomainBatch, int]:
+    """Return this rank's batch, transformed, and the seed of the step, the same on all ranks."""
+    # A transform may mix samples of different ranks, so that each draws the whole batch.
+    drawing = ranks if experiment.transform is None else ALONE
+    match source:
+        case DomainBatch():
+            batch = source
+        case Prefetch():
+            batch = source(generator)
+        case _:
+            batch = returned("batches", experiment.batches.draw(source, generator, drawing), DomainBatch)
+    seed = step_seed(generator)
+    if experiment.transform is not None:
+        transformed = experiment.transform(batch, named_generator(seed, "transform"), model.outputs)
+        batch = share_of(returned("transform", transformed, DomainBatch), ranks)
+    return batch, seed
+
+
+def _next_average(gradients: StepGradients, parameters: dict[str, Tensor], buffers: dict[str, Tensor]) -> Any:
+    """Return the average's state after a step, whose batch it may pass through weights of its own."""
+    average, before = gradients.experiment.average, gradients.state
+    if average is None:
+        return before.average
+    moved = moving_weights(gradients.model, parameters, buffers)
+    state = average.update(moved, before.average, before.step + 1)
+    passed = getattr(average, "passed", None)
+    if passed is not None:
+        state = passed(state, before.average, gradients.through)
+    require_tree(state, "average state")
+    return state
 
 
 def _all_finite(gradients: Iterable[Tensor | None]) -> Tensor:
