@@ -18,7 +18,7 @@ from fishr.ranks import RankLost, Ranks
 from fishr.training.artifacts import SNAPSHOTS, Artifacts, keep_snapshot, snapshot_path
 from fishr.training.checkpoints import Checkpoint, save
 from fishr.training.evaluation import averaged_weights, score_entries
-from fishr.training.loop import Evaluated, Event, Started, Stepped
+from fishr.training.loop import Evaluated, Event, Finished, Started, Stepped
 from fishr.training.run_folder import CHECKPOINT, METRICS, RESULT, LineFile
 from fishr.training.signature import Signature
 from fishr.training.step import NotFinite, step_entry
@@ -56,51 +56,61 @@ class Journal:
 
     def write(self, event: Event, seconds: float) -> Event:
         """Write an event that took so long to compute, and return it with that time."""
-        if isinstance(event, Started):
-            self._experiment = event.experiment
-            self._names = [domain.name for domain in event.domains.training]
-            self._signature, self._model = Signature.of(event.domains), event.model
-            # After a kill the checkpoint that the run resumes from may have no snapshot yet.
-            if self._keep.checkpoints and event.state.step:
-                keep_snapshot(self._folder / CHECKPOINT, event.state.step)
-            elif self._keep.checkpoints:
-                (self._folder / SNAPSHOTS).mkdir(exist_ok=True)
-                self._save(snapshot_path(self._folder, 0), Checkpoint(event.state, self._text))
-            if self._keep.statistics:
-                # Here, because HDF5 takes long to load and most runs record nothing.
-                from fishr.training.recorder import Recorder
-
-                kept, done = self._keep.statistics, event.state.step
-                recorder = Recorder(self._folder, event.experiment, self._text, kept, done)
-                self._recorder = self._files.enter_context(recorder)
-                recorder.begin(event)
-        elif isinstance(event, Stepped):
-            self._metrics.append(json_text(step_entry(event.record, self._names)))
-            state, done = event.state, event.state.step
-            self._last = Checkpoint(state, self._text, self._metrics.position, self._seconds)
-            rested = time.monotonic() - self._saved >= self._rest
-            if done == self._experiment.steps or (rested and done % self._experiment.checkpoint_every == 0):
-                self._checkpoint()
-                if self._keep.checkpoints:
-                    keep_snapshot(self._folder / CHECKPOINT, done)
-            if self._recorder:
-                self._recorder.record(state)
-            return attrs.evolve(event, seconds=seconds)
-        elif isinstance(event, Evaluated):
-            self._metrics.append(json_text({"step": event.step, "scores": score_entries(event.scores)}))
-        else:
-            # An average may have read the last scores. The position stays: a resumed run writes these again.
-            if hasattr(self._experiment.average, "evaluated"):
-                self._last = attrs.evolve(self._last, state=event.state)
-                self._checkpoint()
-            self._metrics.sync()
-            if self._recorder:
-                self._recorder.assemble()
-            self._write_result(status="finished", scores=score_entries(event.scores))
-            # Only now: killed before, the run resumes from its last step and assembles them again.
-            if self._recorder:
-                self._recorder.clear()
+        match event:
+            case Started():
+                self._begin(event)
+            case Stepped():
+                self._step(event)
+                return attrs.evolve(event, seconds=seconds)
+            case Evaluated():
+                self._metrics.append(json_text({"step": event.step, "scores": score_entries(event.scores)}))
+            case Finished():
+                self._finish(event)
         return event
+
+    def _begin(self, event: Started) -> None:
+        self._experiment = event.experiment
+        self._names = [domain.name for domain in event.domains.training]
+        self._signature, self._model = Signature.of(event.domains), event.model
+        # After a kill the checkpoint that the run resumes from may have no snapshot yet.
+        if self._keep.checkpoints and event.state.step:
+            keep_snapshot(self._folder / CHECKPOINT, event.state.step)
+        elif self._keep.checkpoints:
+            (self._folder / SNAPSHOTS).mkdir(exist_ok=True)
+            self._save(snapshot_path(self._folder, 0), Checkpoint(event.state, self._text))
+        if self._keep.statistics:
+            # Here, because HDF5 takes long to load and most runs record nothing.
+            from fishr.training.recorder import Recorder
+
+            kept, done = self._keep.statistics, event.state.step
+            recorder = Recorder(self._folder, event.experiment, self._text, kept, done)
+            self._recorder = self._files.enter_context(recorder)
+            recorder.begin(event)
+
+    def _step(self, event: Stepped) -> None:
+        self._metrics.append(json_text(step_entry(event.record, self._names)))
+        done = event.state.step
+        self._last = Checkpoint(event.state, self._text, self._metrics.position, self._seconds)
+        rested = time.monotonic() - self._saved >= self._rest
+        if done == self._experiment.steps or (rested and done % self._experiment.checkpoint_every == 0):
+            self._checkpoint()
+            if self._keep.checkpoints:
+                keep_snapshot(self._folder / CHECKPOINT, done)
+        if self._recorder:
+            self._recorder.record(event.state)
+
+    def _finish(self, event: Finished) -> None:
+        # An average may have read the last scores. The position stays: a resumed run writes these again.
+        if hasattr(self._experiment.average, "evaluated"):
+            self._last = attrs.evolve(self._last, state=event.state)
+            self._checkpoint()
+        self._metrics.sync()
+        if self._recorder:
+            self._recorder.assemble()
+        self._write_result(status="finished", scores=score_entries(event.scores))
+        # Only now: killed before, the run resumes from its last step and assembles them again.
+        if self._recorder:
+            self._recorder.clear()
 
     @property
     def _seconds(self) -> float:
