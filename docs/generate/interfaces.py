@@ -1,9 +1,12 @@
 """Pages of the packages, a page each with the docstrings of what it exports."""
 
+import ast
 import inspect
 from functools import cache
 from importlib import import_module
+from itertools import pairwise
 from pathlib import Path
+from textwrap import indent
 from typing import Any
 
 import fishr
@@ -44,14 +47,31 @@ def home(package: str, name: str) -> str:
 
 def _page(package: str) -> str:
     homes = {name: home(package, name) for name in import_module(package).__all__}
-    own = ", ".join(name for name, place in homes.items() if place == package)
+    own = [name for name, place in homes.items() if place == package]
+    values = [
+        name for name in own if not getattr(getattr(import_module(package), name), "__module__", "").startswith("fishr")
+    ]
+    members = ", ".join(name for name in own if name not in values)
+    entries = "".join(_value(package, name) for name in values)
     rows = "".join(
         f"| [`{name}`]({_target(place, name)}) | {_summary(getattr(import_module(package), name))} |\n"
         for name, place in homes.items()
         if place != package
     )
     others = f"\n## From other packages\n\n| name | |\n|---|---|\n{rows}" if rows else ""
-    return f"# {package}\n\n```{{eval-rst}}\n.. automodule:: {package}\n   :members: {own}\n```\n{others}"
+    return f"# {package}\n\n```{{eval-rst}}\n.. automodule:: {package}\n   :members: {members}\n{entries}```\n{others}"
+
+
+def _value(package: str, name: str) -> str:
+    """Return the entry of a constant or an alias of types, which autodoc leaves out, with the text below it."""
+    for path in _ROOT.joinpath(*package.split(".")[1:]).glob("*.py"):
+        for node, below in pairwise(ast.parse(path.read_text(encoding="utf-8")).body):
+            targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+            named = any(isinstance(target, ast.Name) and target.id == name for target in targets)
+            if named and isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant):
+                text = indent(inspect.cleandoc(below.value.value), "   ")
+                return f"\n.. py:data:: {name}\n   :module: {package}\n\n{text}\n"
+    raise ValueError(f"{package}.{name}: write a string below it, which says what it is")
 
 
 def _target(place: str, name: str) -> str:

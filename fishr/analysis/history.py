@@ -14,13 +14,13 @@ from fishr.data.caches.unfinished import Parts
 from fishr.errors import InputError
 from fishr.training.recorder import KIND, STATISTICS, stacked
 
-# The curves of a history and their titles.
 CURVES = {
     "variance_distance": "distance of gradient variances, scale-free (Fishr)",
     "hessian_distance": "distance of diagonal Hessians, scale-free",
     "inconsistency": "inconsistency on a plane of random directions, lower bound, loss",
     "cosine": "cosine of variance and diagonal Hessian, mean over domains",
 }
+"""Titles of the curves of a history, by name."""
 
 
 @frozen(eq=False)

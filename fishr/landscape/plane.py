@@ -11,8 +11,9 @@ from fishr.errors import InputError
 from fishr.losses import Loss, per_sample_losses, shares_correct
 
 Weights: TypeAlias = dict[str, Tensor]
-# The module's inputs and the labels of each domain.
+"""Parameters, and possibly buffers, of a module by name; an alias of ``dict[str, Tensor]``."""
 Samples: TypeAlias = Sequence[tuple[Tensor, Tensor]]
+"""Inputs of a module and their labels, for each domain; an alias of ``Sequence[tuple[Tensor, Tensor]]``."""
 
 
 def weights_of(module: nn.Module, buffers: bool = False) -> Weights:

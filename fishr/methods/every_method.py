@@ -17,7 +17,7 @@ def _found() -> Iterator[tuple[str, Method]]:
 
 
 METHODS: Mapping[str, Method] = MappingProxyType(dict(sorted(_found())))
-"""By DomainBed's names where it has them.
+"""All methods of tables, by DomainBed's names where it has them.
 
 Source: the conventions of Gulrajani and Lopez-Paz, ICLR 2021, and of Ramé et al., ICML 2022, section 6.
 """

@@ -13,6 +13,7 @@ Statistic = Callable[
 ]  # how often each sample is in each resample, [N, B], to the METRICS of each, [M, B]
 
 METRICS = ("accuracy", "balanced_accuracy", "macro_f1", "auroc", "calibration_error")
+"""Names of the metrics of a classifier on a domain, in the order of tables."""
 BINS = 15  # of the calibration error
 LEVEL = 0.95  # of the intervals
 _BLOCK = 16  # resamples at a time

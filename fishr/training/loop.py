@@ -59,6 +59,7 @@ class Finished:
 
 
 Event = Started | Stepped | Evaluated | Finished
+"""An event of a run, which ``train`` yields: ``Started``, ``Stepped``, ``Evaluated`` or ``Finished``."""
 
 
 @frozen

@@ -164,7 +164,7 @@ _SETS = (
     *(_spawrious(size, level) for size in ("O2O", "M2M") for level in ("easy", "medium", "hard")),
 )
 IMAGE_SETS: Mapping[str, ImageSet] = MappingProxyType({image_set.name: image_set for image_set in _SETS})
-"""By the names that DomainBed and its records use."""
+"""The image data sets that can be downloaded, by the names that DomainBed and its records use."""
 
 
 def find_image_set(name: str) -> ImageSet:
