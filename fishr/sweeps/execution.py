@@ -9,7 +9,7 @@ from collections.abc import Generator
 from contextlib import ExitStack, closing, contextmanager, nullcontext, redirect_stderr, redirect_stdout
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import attrs
 import torch
@@ -170,9 +170,18 @@ def with_cached_features(experiment: Experiment, shared: torch.device | None = N
     data = experiment.data
     if not (isinstance(data, HeldOut) and isinstance(data.source, FeatureEnvironments)):
         return experiment
+    if shared is not None:
+        return attrs.evolve(experiment, data=lambda seed, data_dir: _split(data, data_dir, shared))
     source = data.source
-    cached = attrs.evolve(data, source=lambda seed, data_dir: _read_features(source, data_dir, shared))
+    cached = attrs.evolve(data, source=lambda seed, data_dir: _read_features(source, data_dir))
     return attrs.evolve(experiment, data=cached)
+
+
+@lru_cache(maxsize=24)
+def _split(data: HeldOut, data_dir: Path | None, shared: torch.device) -> Domains:
+    # Jobs of a group differ in few test environments and seeds of splits.
+    environments = _read_features(cast(FeatureEnvironments, data.source), data_dir, shared)
+    return attrs.evolve(data, source=lambda seed, data_dir: environments)(0, data_dir)
 
 
 @lru_cache(maxsize=2)

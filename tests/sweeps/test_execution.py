@@ -7,6 +7,7 @@ from typing import ClassVar
 
 import attrs
 import pytest
+import torch
 from attrs import frozen
 
 from fishr.data.cached_features import FeatureEnvironments
@@ -231,6 +232,18 @@ def test_only_the_last_feature_files_are_kept(job, feature_file, tmp_path):
         assert sum(len(domain.labels) for domain in experiment.data(0, None).evaluation[-4:]) == 4 * (rows // 5)
     assert execution._read_features.cache_info().currsize == 2
     assert execution.with_cached_features(colored_digits()) == colored_digits()
+
+
+def test_jobs_of_a_group_share_their_splits(job, feature_file, tmp_path):
+    settings = attrs.evolve(job.settings, features={"PACS": str(feature_file(tmp_path / "features.h5", rows=12))})
+    jobs = [attrs.evolve(job, settings=settings, hparams_seed=h, trial_seed=t) for h, t in ((1, 0), (2, 0), (2, 1))]
+    shared = [execution.with_cached_features(one.experiment(), torch.device("cpu")).data(3, None) for one in jobs]
+    assert shared[0] is shared[1]
+    for one, domains in zip(jobs, shared, strict=True):
+        alone = execution.with_cached_features(one.experiment()).data(3, None)
+        for (domain, split), (expected, of_expected) in zip(domains.by_split, alone.by_split, strict=True):
+            assert (domain.name, split) == (expected.name, of_expected)
+            assert torch.equal(domain.inputs.read(range(len(domain.labels))), expected.inputs)
 
 
 def test_the_end_of_a_log_is_kept(tmp_path):

@@ -74,7 +74,7 @@ class Job:
         last = self.steps - 1
         return last // self.evaluate_every + 1 + (last % self.evaluate_every > 0)
 
-    @property
+    @cached_property
     def hparams(self) -> dict[str, Value]:
         """The drawn hyper-parameters, with those that the settings fix."""
         ranges = self.settings.method(self.algorithm).ranges_on(self.dataset)
