@@ -77,8 +77,10 @@ def attempt(job: Job, conditions: Conditions) -> Outcome:
             return end.value
 
 
-def working(job: Job, conditions: Conditions, by: StepFunctions | None = None) -> Generator[Event, None, Outcome]:
-    """Yield the events of a job's run, and return its outcome."""
+def working(
+    job: Job, conditions: Conditions, by: StepFunctions | None = None
+) -> Generator[Event | None, None, Outcome]:
+    """Yield None when a job's folder is written, then the events of its run, and return its outcome."""
     # Without `by`, the job has the process for itself, and all output goes to its log. With it, the job is one of a
     # group: its inputs are rows of the table of all, and it logs how it fails.
     folder = job_folder(conditions.folder, job)
@@ -88,17 +90,18 @@ def working(job: Job, conditions: Conditions, by: StepFunctions | None = None) -
         write_job(folder, job)
         if not (folder / CONFIGURATION).exists():
             write_atomically(folder / CONFIGURATION, text.encode())
+        yield None
         with logged(folder / LOG) if by is None else nullcontext():
             try:
                 return (yield from _run_job(folder, job, text, conditions, by))
             except (InputError, RunFailed) as error:
-                with logged(folder / LOG):
-                    print(error)
+                with (folder / LOG).open("a") as log:
+                    print(error, file=log)
                 raise
             # Whatever went wrong, one job must not end the others; its log has the traceback.
             except Exception as error:
-                with logged(folder / LOG):
-                    traceback.print_exc()
+                with (folder / LOG).open("a") as log:
+                    traceback.print_exc(file=log)
                 return Outcome(message=one_line(f"{type(error).__name__}: {error}"), broken=True)
     except (InputError, RunFailed) as error:
         return Outcome(message=one_line(str(error)))

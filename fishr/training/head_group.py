@@ -8,9 +8,10 @@ several heads, such as one that draws or that trains parameters of its own, is c
 
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import accumulate
+from threading import Lock
 from typing import Any
 
 import torch
@@ -56,11 +57,16 @@ class HeadGroup:
         self._heads = dict[int, Member]()
         self._programs = dict[tuple[bool, ...], Program | None]()  # None: these weights are those of no program
         self._stacks = dict[tuple[bool, ...], Stack]()  # of the last step, likewise by the weights that are 0
-        self._scores_alone = False
+        self._scores_alone, self._lock = False, Lock()
 
     def functions(self, run: int) -> StepFunctions:
-        """Return the functions of a run, by its number in the group."""
-        return StepFunctions(partial(self._advance, run), partial(self._evaluate, run))
+        """Return the functions of a run, by its number in the group; runs may be in several threads."""
+
+        def locked(function: Callable[..., Any], *given: Any, **options: Any) -> Any:
+            with self._lock:
+                return function(run, *given, **options)
+
+        return StepFunctions(partial(locked, self._advance), partial(locked, self._evaluate))
 
     def enter(self, run: int, started: Started) -> None:
         """Take up a run that has started; one with data or modules of another kind trains alone."""
@@ -77,8 +83,9 @@ class HeadGroup:
 
     def leave(self, run: int) -> None:
         """Forget a run that has ended."""
-        self._heads.pop(run, None)
-        self._stacks.clear()
+        with self._lock:
+            self._heads.pop(run, None)
+            self._stacks.clear()
 
     def _advance(self, run: int, *given: Any) -> tuple[TrainingState, StepRecord]:
         """See ``advance``."""

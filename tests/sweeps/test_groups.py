@@ -1,5 +1,7 @@
 """Jobs that are trained together, against each trained alone."""
 
+from threading import current_thread, main_thread
+
 import attrs
 import pytest
 
@@ -65,6 +67,25 @@ def test_jobs_trained_together_have_the_results_of_each(plan, conditions, whole,
             assert outcome == read_outcome(job_folder(conditions.folder, job))
     close(results_of(conditions.folder, plan.jobs()), whole)
     assert programs == [8] * 40
+
+
+def test_jobs_of_a_group_write_at_once_and_start_one_by_one(plan, conditions, monkeypatch):
+    threads = {}
+
+    def recorded(name, function):
+        def call(*given, **options):
+            threads.setdefault(name, []).append(current_thread() is main_thread())
+            return function(*given, **options)
+
+        monkeypatch.setattr(execution, name, call)
+
+    for name in ("write_job", "with_cached_features", "conclude"):
+        recorded(name, getattr(execution, name))
+    jobs = [job for job in plan.jobs() if job.algorithm == "ERM"]
+    assert all(outcome.done for _, outcome in attempt_together(jobs, conditions))
+    # The first of a group does its own.
+    assert threads["write_job"][: len(jobs)].count(True) == threads["conclude"].count(True) == 1
+    assert all(threads["with_cached_features"])
 
 
 def test_a_group_that_is_killed_goes_on_to_the_same_bits(plan, conditions, results_of, tmp_path, monkeypatch):

@@ -146,7 +146,7 @@ class Settings:
     def _check_hparams(self) -> None:
         """Refuse hyper-parameters that no method would take."""
         defaults = dict[str, Value]()
-        for name in (*METHODS, *self.methods):
+        for name in (*METHODS, *self.methods) if self.hparams else ():
             defaults |= hyperparameters("PACS", self.method(name).ranges_on("PACS"), hparams_seed=0, trial_seed=0)
         for name, value in self.hparams.items():
             if name not in defaults or name in _UNUSED:
