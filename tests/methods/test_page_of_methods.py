@@ -105,6 +105,10 @@ def test_defaults_and_draws_are_those_of_the_code(dataset: str) -> None:
         check(of_entry(name, dataset, shared), method.ranges_on(dataset))
 
 
+def test_every_entry_names_its_source() -> None:
+    assert not [name for name, text in ENTRIES.items() if "\n- source: " not in text]
+
+
 def test_the_table_of_differences_has_the_methods_with_a_form_of_the_paper() -> None:
     table = re.search(r"\| method \| in DomainBed's code \|\n\|---\|---\|\n(.*?)\n\n", PAGE, re.DOTALL)[1]
     names = {name for row in table.splitlines() for name in row.split(" | ")[0].strip("| ").split(", ")}
