@@ -97,9 +97,9 @@ def explain(penalty: Penalty, step: int = 0, seen: Observation | None = None) ->
         >>> from fishr.penalties.fishr import Fishr
         >>> from fishr.penalties.schedules import StepSchedule
         >>> print(explain(Total(fishr=Scaled(Fishr(ema=0.9), StepSchedule(at=10, before=0.0, after=5.0)))))
-        term    weight at step 0    reads                             graph kept    numbers remembered
-        ------  ------------------  --------------------------------  ------------  --------------------
-        fishr   0                   deltas, features, domains, sizes  no            21
+        term    weight at step 0    reads                    graph kept    numbers remembered
+        ------  ------------------  -----------------------  ------------  --------------------
+        fishr   0                   factors, domains, sizes  no            21
     """
     check_penalty("explain", penalty)
     seen = seen or _example()

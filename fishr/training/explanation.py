@@ -137,9 +137,9 @@ def explain_objective(experiment: Experiment, step: int = 0, data_dir: Path | No
         >>> print(explain_objective(colored_digits(), step=120))
         loss at step 120 = (risk (mean over domains) + 0.00110795 · Σ‖w‖² + 91257.2 · fishr) / 91257.2
         <BLANKLINE>
-        term    weight at step 120    reads                             graph kept    numbers remembered
-        ------  --------------------  --------------------------------  ------------  --------------------
-        fishr   91257.2               deltas, features, domains, sizes  yes           none
+        term    weight at step 120    reads                    graph kept    numbers remembered
+        ------  --------------------  -----------------------  ------------  --------------------
+        fishr   91257.2               factors, domains, sizes  yes           none
     """
     domains = experiment.data(experiment.seed, data_dir)
     model = build_model(experiment, domains)

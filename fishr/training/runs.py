@@ -75,6 +75,7 @@ def run(
 
     Example:
         >>> import tempfile
+        >>> import attrs
         >>> from fishr.protocols import colored_digits
         >>> experiment = attrs.evolve(colored_digits(), steps=2)
         >>> with tempfile.TemporaryDirectory() as parent:
