@@ -10,10 +10,20 @@ _FLOAT = 4
 
 
 def products(size: Size, device: torch.device) -> Callable[[], None]:
-    """Plain products of the sizes that a step needs, nothing recomputed: the head's three, Σ δz and Σ δ²z² of each
-    domain, and two by δ and two by z on the way back.
+    """Plain products of the sizes that a step needs, nothing recomputed.
+
+    Of each layer: the head's three, Σ δz and Σ δ²z² of each domain, and two by δ and two by z on the way back.
     """
-    domains, n, width, outputs = size.domains, size.samples, size.features, size.classes
+    layers = [_products_of_layer(size.domains, size.samples, *layer, device) for layer in size.layers]
+
+    def step() -> None:
+        for layer in layers:
+            layer()
+
+    return step
+
+
+def _products_of_layer(domains: int, n: int, width: int, outputs: int, device: torch.device) -> Callable[[], None]:
     rows = domains * n
     z, delta = torch.randn(rows, width, device=device), torch.randn(rows, outputs, device=device)
     weight, logits, by_z, by_weight = (torch.randn_like(x) for x in (delta.T @ z, delta, z, delta.T @ z))
@@ -38,6 +48,7 @@ def bytes_moved(size: Size, ema: float) -> int:
 
     The products' own traffic is in their time.
     """
-    rows, head = size.domains * size.samples * size.features, size.classes * size.features
+    rows = size.domains * size.samples * sum(inputs for inputs, _ in size.layers)
+    head = sum(inputs * outputs for inputs, outputs in size.layers)
     memory = 2 * size.domains * head if ema else 0
     return _FLOAT * (3 * rows + 3 * head + memory)

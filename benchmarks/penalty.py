@@ -14,8 +14,9 @@ CASES = (
     (Size(5, 32, 2048, 345), 50.0),
     (Size(3, 8, 2048, 65), None),
     (Size(3, 128, 2048, 65), None),
+    (Size(3, 32, 1280, 7, hidden=256), None),
 )
-QUICK = ((Size(3, 32, 64, 7), 5.0), (Size(5, 32, 64, 45), 50.0))
+QUICK = ((Size(3, 32, 64, 7), 5.0), (Size(5, 32, 64, 45), 50.0), (Size(3, 8, 16, 3, hidden=4), None))
 # The head whose time has a target in floors.
 LARGEST, FLOORS = Size(5, 32, 2048, 345), 2.0
 _FLOOR = "floor"

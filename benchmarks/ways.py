@@ -1,6 +1,8 @@
 """Four ways to the same penalty and its gradients by features and head: two of ours, two that one would write."""
 
 from collections.abc import Callable
+from copy import deepcopy
+from itertools import pairwise
 
 import torch
 from attrs import frozen
@@ -21,15 +23,28 @@ class Disagreement(RuntimeError):
 
 @frozen
 class Size:
-    """A linear head and a batch: K domains of ``samples`` rows, F features, C classes."""
+    """A head and a batch: K domains of ``samples`` rows, F features, C classes, and a hidden layer if it is not 0."""
 
     domains: int
     samples: int
     features: int
     classes: int
+    hidden: int = 0
 
     def __str__(self) -> str:
-        return f"{self.domains * self.samples}×{self.features} → {self.classes} ({self.domains} domains)"
+        widths = " → ".join(str(width) for width in (self.features, self.hidden, self.classes) if width)
+        return f"{self.domains * self.samples}×{widths} ({self.domains} domains)"
+
+    @property
+    def layers(self) -> tuple[tuple[int, int], ...]:
+        """Inputs and outputs of each linear layer."""
+        widths = [width for width in (self.features, self.hidden, self.classes) if width]
+        return tuple(pairwise(widths))
+
+    def head(self) -> nn.Module:
+        """One linear layer, or several with a ReLU after each but the last."""
+        first, *others = (nn.Linear(*layer) for layer in self.layers)
+        return nn.Sequential(first, *(module for layer in others for module in (nn.ReLU(), layer))) if others else first
 
 
 @frozen(eq=False)
@@ -39,14 +54,14 @@ class Problem:
     features: Tensor
     labels: Tensor
     sizes: tuple[int, ...]
-    head: nn.Linear
+    head: nn.Module
     ema: float
     state: object
 
     @property
     def wanted(self) -> tuple[Tensor, ...]:
         """What the penalty is differentiated by."""
-        return self.features, self.head.weight, self.head.bias
+        return self.features, *self.head.parameters()
 
 
 def make_problem(size: Size, ema: float, device: torch.device) -> Problem:
@@ -57,7 +72,7 @@ def make_problem(size: Size, ema: float, device: torch.device) -> Problem:
     before, features = (torch.randn(rows, size.features, generator=generator).to(device) for _ in range(2))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        head = nn.Linear(size.features, size.classes).to(device)
+        head = size.head().to(device)
     sizes, penalty = (size.samples,) * size.domains, fishr.Fishr(ema=ema)
     state = penalty.init(fishr.Problem.of(head, size.domains))
     seen = fishr.observe(nn.Identity(), head, fishr.DomainBatch(before, labels, sizes))
@@ -70,7 +85,7 @@ Way = Callable[[], tuple[Tensor, ...]]
 
 
 def ways(problem: Problem) -> dict[str, Way]:
-    """Functions without arguments that return the penalty and its three gradients."""
+    """Functions without arguments that return the penalty and its gradients by features and parameters."""
     return {
         OURS: lambda: _ours(problem, "auto"),
         EXTENSION: lambda: _ours(problem, "backpack"),
@@ -92,8 +107,8 @@ def check_agreement(found: dict[str, Way]) -> None:
     """
     reference = found[OURS]()
     for name, way in found.items():
-        for what, ours, theirs in zip(("penalty", "features", "weight", "bias"), reference, way(), strict=True):
-            apart = float((ours - theirs).norm() / theirs.norm())
+        for index, (ours, theirs) in enumerate(zip(reference, way(), strict=True)):
+            apart, what = float((ours - theirs).norm() / theirs.norm()), f"gradient {index}" if index else "penalty"
             if not apart < _TOLERANCE:
                 raise Disagreement(f"{name}: {what} differs by {apart:.1e} of its size, expected below {_TOLERANCE:g}")
 
@@ -112,8 +127,10 @@ def _ours(problem: Problem, route: str, distance: str = "squared") -> tuple[Tens
 def _batch_grad(problem: Problem) -> Way:
     """BackPACK as its documentation has it: every per-sample gradient with a graph, then variances of them."""
     # An extended module is a copy on the same parameters, so that the other ways see a plain head.
-    head = nn.Linear(problem.head.in_features, problem.head.out_features, device="meta")
-    head.weight, head.bias = problem.head.weight, problem.head.bias
+    head = deepcopy(problem.head)
+    for own, shared in zip(head.modules(), problem.head.modules(), strict=True):
+        for name, parameter in shared.named_parameters(recurse=False):
+            setattr(own, name, parameter)
     extend(head)
     criterion = extend(nn.CrossEntropyLoss(reduction="sum"))
 
@@ -121,20 +138,21 @@ def _batch_grad(problem: Problem) -> Way:
         loss = criterion(head(problem.features), problem.labels)
         with backpack(BatchGrad()):
             torch.autograd.grad(loss, [problem.features], create_graph=True)
-        gradients = [head.weight.grad_batch, head.bias.grad_batch]
-        del head.weight.grad_batch, head.bias.grad_batch
+        gradients = [parameter.grad_batch for parameter in head.parameters()]
+        for parameter in head.parameters():
+            del parameter.grad_batch
         return _with_gradients(_penalty(gradients, problem), problem)
 
     return step
 
 
 def _vmap(problem: Problem) -> tuple[Tensor, ...]:
-    def loss_of_one(weight: Tensor, bias: Tensor, z: Tensor, label: Tensor) -> Tensor:
-        return nn.functional.cross_entropy(nn.functional.linear(z, weight, bias), label)
+    def loss_of_one(parameters: dict[str, Tensor], z: Tensor, label: Tensor) -> Tensor:
+        return nn.functional.cross_entropy(torch.func.functional_call(problem.head, parameters, (z,)), label)
 
-    gradient = torch.func.vmap(torch.func.grad(loss_of_one, argnums=(0, 1)), in_dims=(None, None, 0, 0))
-    gradients = gradient(problem.head.weight, problem.head.bias, problem.features, problem.labels)
-    return _with_gradients(_penalty(list(gradients), problem), problem)
+    gradient = torch.func.vmap(torch.func.grad(loss_of_one), in_dims=(None, 0, 0))
+    gradients = gradient(dict(problem.head.named_parameters()), problem.features, problem.labels)
+    return _with_gradients(_penalty(list(gradients.values()), problem), problem)
 
 
 def _penalty(gradients: list[Tensor], problem: Problem) -> Tensor:
