@@ -38,7 +38,7 @@ def _measure(rows: int, path: Path) -> tuple[float, float, float]:
     import numpy as np
 
     from fishr.data.caches import Section
-    from fishr.data.caches.domain_rows import rows_a_part
+    from fishr.data.caches.domain_writing import rows_a_part
     from fishr.data.caches.feature_cache import write_features
 
     generator = np.random.default_rng(0)
