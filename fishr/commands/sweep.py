@@ -172,9 +172,9 @@ def status(folder: Path, watch: bool, failed: bool, style: str) -> None:
     from fishr.commands.sweep_tables import failure_text, progress_object, progress_table
     from fishr.files import json_text
     from fishr.sweeps.folder import planned_keys
-    from fishr.sweeps.progress import Seen, progress
+    from fishr.sweeps.progress import FilesRead, progress
 
-    keys, seen, shown = planned_keys(folder), Seen(), ""
+    keys, seen, shown = planned_keys(folder), FilesRead(), ""
     while True:
         found = progress(folder, keys, seen)
         if style == "json":

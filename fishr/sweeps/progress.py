@@ -44,7 +44,7 @@ class FailedJob:
 
 
 @frozen(eq=False)
-class Seen:
+class FilesRead:
     """Cache of files, so that watching a sweep reads none twice: keys by folder name, and outcomes."""
 
     keys: dict[str, JobKey] = field(factory=dict[str, JobKey])
@@ -65,9 +65,9 @@ class Progress:
         return None if self.total.seconds is None else self.total.seconds / max(1, self.total.running)
 
 
-def progress(folder: Path, keys: Iterable[JobKey], seen: Seen | None = None) -> Progress:
+def progress(folder: Path, keys: Iterable[JobKey], seen: FilesRead | None = None) -> Progress:
     """Return the progress of a sweep with these jobs; it may be running."""
-    seen = seen or Seen()
+    seen = seen or FilesRead()
     alive = is_worked_on(folder)
     begun = begun_jobs(folder, seen.keys)
     cells, failures = dict[tuple[str, str], list[_State]](), list[FailedJob]()

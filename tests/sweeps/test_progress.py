@@ -5,7 +5,7 @@ from fishr.errors import InputError
 from fishr.sweeps.execution import Conditions, attempt
 from fishr.sweeps.folder import job_folder, sweep_folder, write_job
 from fishr.sweeps.job_files import Outcome, write_failure
-from fishr.sweeps.progress import FailedJob, Seen, progress
+from fishr.sweeps.progress import FailedJob, FilesRead, progress
 
 
 def keys_of(jobs):
@@ -44,7 +44,7 @@ def test_states_are_read_from_files(tmp_path, plan):
 
 
 def test_what_was_seen_done_is_not_read_again(tmp_path, plan):
-    jobs, seen = plan.jobs(), Seen()
+    jobs, seen = plan.jobs(), FilesRead()
     attempt(jobs[0], Conditions(tmp_path))
     assert progress(tmp_path, keys_of(jobs), seen).total.done == 1
     assert list(seen.outcomes) == [jobs[0].key]
