@@ -16,6 +16,7 @@ from fishr.errors import InputError
 from fishr.files import write_atomically
 from fishr.landscape.surface import Frames, Surface
 from fishr.landscape.surface_file import load_surface
+from fishr.plots.fonts import add_fonts
 from fishr.plots.landscape_planes import (
     Array,
     add_bar,
@@ -98,6 +99,7 @@ def save_film(
             if not pictures and axes is panels[-1]:
                 add_bar(figure, panels, filled, levels)
         heading(figure, f"risk after {step} steps")
+        add_fonts(figure)
         canvas.draw()
         pictures.append(Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB"))
         progress(done, len(losses))

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
 from fishr.files import write_atomically
+from fishr.plots.fonts import add_fonts, drawable
 
 # Okabe and Ito's palette.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -38,7 +39,7 @@ def line_of(split: str) -> Literal["-", "--"]:
 def literal(name: str) -> str:
     r"""Return a text that matplotlib shows as the name is written; all texts with a user's names pass through here."""
     # Else a pair of dollar signs is typeset as a formula, and the legend leaves out a label that begins with "_".
-    escaped = name.replace("$", r"\$")
+    escaped = drawable(name).replace("$", r"\$")
     return f"\u200a{escaped}" if escaped.startswith("_") else escaped
 
 
@@ -96,6 +97,7 @@ def legend(figure: Figure, title: str = "", *, fitted: bool = True) -> int:
 
 def save(figure: Figure, path: Path, **metadata: str) -> Path:
     """Write a figure as PNG, whole or not at all."""
+    add_fonts(figure)
     buffer = BytesIO()
     figure.savefig(buffer, format="png", dpi=130, metadata=metadata)
     write_atomically(path, buffer.getvalue())

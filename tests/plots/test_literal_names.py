@@ -67,7 +67,7 @@ def _densities(domains):
 def plane():
     surface = _bowls(count=5, shape=(4, 4), kind="checkpoints", frames=1)
     directions = attrs.evolve(surface.directions, names=("along $a$", "_b$b$"), labels=("_first", "$t$", "$"))
-    return attrs.evolve(surface, domains=NAMES, directions=directions, source={"path": "runs/$r$_1"})
+    return attrs.evolve(surface, titles=NAMES, directions=directions, source={"path": "runs/$r$_1"})
 
 
 @pytest.mark.slow
@@ -82,12 +82,12 @@ def test_planes(plane, tmp_path, monkeypatch):
 
 
 def test_lines():
-    lines = attrs.evolve(_lines(), domains=("$x^2$", "_left out"))
-    check(line_figure(lines), (), legend=lines.domains)
+    lines = attrs.evolve(_lines(), titles=("$x^2$", "_left out"))
+    check(line_figure(lines), (), legend=lines.titles)
     between = _between([[1.0, 2.0, 1.5], [0.5, 0.5, 0.5]])
     ends = attrs.evolve(between.directions, labels=("$one$", "_other"))
-    between = attrs.evolve(between, domains=("$x^2$", "_left out"), directions=ends)
-    check(interpolation_figure(between), ("$one$", "_other"), legend=between.domains)
+    between = attrs.evolve(between, titles=("$x^2$", "_left out"), directions=ends)
+    check(interpolation_figure(between), ("$one$", "_other"), legend=between.titles)
 
 
 @pytest.fixture
