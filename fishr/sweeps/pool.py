@@ -39,7 +39,7 @@ def run_local(
     empty = deque(slots)
     waiting = deque([(job, 1) for job in group] for group in groups_of(tuple(jobs), conditions, len(empty)))
     idle, ready, busy = deque[Worker](), set[Worker](), dict[Worker, dict[int, tuple[Job, int]]]()
-    unborn = 0  # workers in a row that died before they were ready
+    unborn = 0  # workers in a row that died before they began their group
     with selectors.DefaultSelector() as selector:
         try:
             while waiting or busy:
@@ -49,6 +49,7 @@ def run_local(
                         selector.register(idle[-1].answers, selectors.EVENT_READ, idle[-1])
                     worker = idle.popleft()
                     busy[worker] = dict(enumerate(waiting.popleft()))
+                    ready.discard(worker)
                     worker.send([job for job, _ in busy[worker].values()])
                 for key, _ in selector.select():
                     worker: Worker = key.data

@@ -1,7 +1,8 @@
 """``python -P -m fishr.sweeps.worker``: a process that runs one group of jobs after another, and dies with its parent.
 
 A group is a line of JSON on standard input, a list of jobs. Each job is answered by one line on standard output, its
-index in the list and its outcome; the first line says that the process is ready. The output of jobs goes to their logs.
+index in the list and its outcome; other lines say that the process is ready and that it begins a group. The output of
+jobs goes to their logs.
 """
 
 import ctypes
@@ -45,7 +46,9 @@ def main() -> None:
     conditions = Conditions(folder, data_dir=Path(data_dir) if data_dir else None, **given)
     print(READY, file=answers)
     while True:
-        jobs = [structure(table, Job, plugins) for table in json.loads(lines.get())]
+        line = lines.get()
+        print(READY, file=answers)
+        jobs = [structure(table, Job, plugins) for table in json.loads(line)]
         for job, outcome in attempt_together(jobs, conditions):
             print(json.dumps([jobs.index(job), attrs.asdict(outcome)]), file=answers)
 

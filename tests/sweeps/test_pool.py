@@ -11,7 +11,7 @@ from fishr.protocols.domainbed.methods import OwnMethod
 from fishr.sweeps import pool
 from fishr.sweeps.execution import Conditions
 from fishr.sweeps.folder import job_folder
-from fishr.sweeps.groups import attempt_together
+from fishr.sweeps.groups import attempt_together, groups_of
 from fishr.sweeps.job_events import JobDone, JobFailed, JobRetried
 from fishr.sweeps.job_files import read_failure
 from fishr.sweeps.pool import run_local, slots, start_worker
@@ -145,6 +145,19 @@ def test_workers_that_are_killed_change_nothing(folder, plan, results_of, alive)
     whole = Conditions(folder.with_name("whole"))
     assert all(outcome.done for job in jobs for _, outcome in attempt_together([job], whole))
     assert results_of(folder, jobs) == results_of(whole.folder, jobs)
+
+
+@pytest.mark.slow
+def test_a_worker_that_dies_idle_costs_its_next_group_no_try(folder, plan, alive):
+    first, *_ = groups_of(plan.jobs(), Conditions(folder), workers=1)
+    events = []
+    for event in run_local(plan.jobs(), Conditions(folder), slots(1, workers=1)):
+        events.append(event)
+        if len(events) == len(first):
+            (worker,) = alive()
+            worker.process.kill()
+            worker.process.wait()
+    assert [type(event) for event in events] == [JobDone] * len(plan.jobs())
 
 
 def test_workers_that_cannot_start_end_the_sweep(folder, plan):
