@@ -59,9 +59,10 @@ class Domain:
         labels: [N] int64, the class of each sample, below 0 for one without a class; or floating point: [N], a number
             for each sample, or [N, C] with C ≥ 2, several numbers such as probabilities of classes.
         environment: Name of the environment that the domain is a part of; None: the domain's own name.
+        groups: [N] int64, the group of each sample, such as its patient, which ``HeldOut`` does not divide; None: none.
 
     Raises:
-        InputError: The two differ in length, there is no sample, or an axis or dtype is another one.
+        InputError: They differ in length, there is no sample, or an axis or dtype is another one.
 
     Example:
         >>> Domain("sketch", torch.zeros(3, 2), torch.tensor([0, 1, 1])).inputs.shape
@@ -72,6 +73,7 @@ class Domain:
     inputs: Tensor | LazyInputs
     labels: Tensor
     environment: str | None = None
+    groups: Tensor | None = None
 
     def __attrs_post_init__(self) -> None:
         if not self.name:
@@ -86,6 +88,9 @@ class Domain:
             raise InputError(f"{where}: labels have shape {got}, expected [samples], or [samples, 2 or more]")
         if len(inputs) != len(labels):
             raise InputError(f"{where}: {len(inputs)} inputs but {len(labels)} labels; expected as many of each")
+        if self.groups is not None and self.groups.shape != (len(labels),):
+            got = list(self.groups.shape)
+            raise InputError(f"{where}: groups have shape {got}, expected [{len(labels)}], one for each sample")
         if len(labels) == 0:
             raise InputError(f"{where}: it has no samples; leave the domain out or give it at least one")
         if not inputs.dtype.is_floating_point:
@@ -114,7 +119,8 @@ class Domain:
         """
         chosen = torch.tensor(indices, device=self.labels.device)
         picked = self.inputs[chosen] if isinstance(self.inputs, Tensor) else self.inputs.select(indices)
-        return evolve(self, name=name or self.name, inputs=picked, labels=self.labels[chosen])
+        groups = None if self.groups is None else self.groups[chosen.to(self.groups.device)]
+        return evolve(self, name=name or self.name, inputs=picked, labels=self.labels[chosen], groups=groups)
 
     def labeled(self, loss: Loss) -> "Domain":
         """Return the domain of the samples that have a label for a loss.

@@ -43,6 +43,9 @@ class HeldOut:
     Training domains are "env{i}_in" of the environments that are not tested; evaluation domains are "env{t}_in" of
     those that are, then "env{i}_out" of all, the names in DomainBed's records. Tested environments are never augmented.
 
+    Where the source names groups of samples, such as patients, each group is in one part: shuffled groups are held out
+    as long as they have at most ``holdout_fraction`` of the samples together, and one always is.
+
     Args:
         test: Indices of the environments that are never trained on.
         trial_seed: Seed of the split; environment i is shuffled by ``seed_hash(trial_seed, i)``.
@@ -82,24 +85,38 @@ class HeldOut:
 
     def _halves(self, index: int, domain: Domain) -> tuple[Domain, Domain]:
         try:
-            kept, out = split_indices(len(domain.labels), self.holdout_fraction, seed_hash(self.trial_seed, index))
+            seed = seed_hash(self.trial_seed, index)
+            if domain.groups is None:
+                kept, out = split_indices(len(domain.labels), self.holdout_fraction, seed)
+            else:
+                kept, out = split_groups(domain.groups, self.holdout_fraction, seed)
         except InputError as error:
             raise InputError(f"environment {index} ({domain.name}): {error}") from None
         if index in self.test and not isinstance(domain.inputs, Tensor):
             domain = evolve(domain, inputs=domain.inputs.plain())
-        whole = evolve(domain, environment=domain.name)
+        whole = evolve(domain, environment=domain.name, groups=None)
         return whole.part(kept, f"env{index}_in"), whole.part(out, f"env{index}_out")
 
 
 @frozen
 class AllEnvironments:
-    """Domains that are whole environments, under their own names; feature caches are made of them."""
+    """Domains that are whole environments, under their own names; feature caches are made of them.
+
+    Raises:
+        InputError: When called: the samples of an environment have groups.
+    """
 
     source: EnvironmentSource  # the environments
 
     def __call__(self, seed: int, data_dir: Path | None) -> Domains:
         """Return the environments as training domains."""
         environments = self.source(seed, data_dir)
+        for domain in environments.domains:
+            if domain.groups is not None:
+                raise InputError(
+                    f"{domain.name}: got groups of samples, which files of whole environments do not keep; train "
+                    "without settings.features, or leave the groups out"
+                )
         return Domains(environments.domains, (), environments.classes, environments.class_names)
 
 
@@ -150,3 +167,14 @@ def split_indices(count: int, holdout_fraction: float, seed: int) -> tuple[list[
     indices = list(range(count))
     np.random.RandomState(seed).shuffle(indices)
     return indices[held_out:], indices[:held_out]
+
+
+def split_groups(groups: Tensor, holdout_fraction: float, seed: int) -> tuple[list[int], list[int]]:
+    """Return the indices of the samples to train on and to hold out, each group [N] on one side."""
+    names, sizes = np.unique(groups.numpy(force=True), return_counts=True)
+    if len(names) < 2:
+        raise InputError("groups: all samples are of one group, expected at least 2; leave the groups out")
+    order = np.random.RandomState(seed).permutation(len(names))
+    count = max(1, int(np.searchsorted(sizes[order].cumsum(), holdout_fraction * len(groups), "right")))
+    out = np.isin(groups.numpy(force=True), names[order[:count]])
+    return np.flatnonzero(~out).tolist(), np.flatnonzero(out).tolist()

@@ -38,6 +38,8 @@ class NumPyData:
         environments: Names of the domains to use, in this order; None: all, numbers by value, texts sorted.
         samples: Largest number of samples of each environment, the first ones; None: all.
         classes: C, if labels are numbers; None: the largest label plus one, if the smallest is 0.
+        groups: Name of an array [N] of whole numbers or texts, such as patients, whose samples in a domain ``HeldOut``
+            keeps together; None: none.
 
     Raises:
         InputError: A setting is out of range. When called: a file or array is missing, damaged or of another type or
@@ -66,18 +68,25 @@ class NumPyData:
     environments: tuple[str, ...] | None = field(default=None, validator=distinct_names)
     samples: int | None = field(default=None, validator=optional(whole(1)))
     classes: int | None = field(default=None, validator=optional(whole(2)))
+    groups: str | None = None
 
     def __call__(self, seed: int, data_dir: Path | None) -> Environments:
         """Open the arrays and check them; nothing is random, so ``seed`` is not used."""
         path = in_data_folder(self.path, data_dir)
-        inputs, labels, domains = _arrays(path, (self.inputs, self.labels, self.domains))
-        for name, found in ((self.labels, labels), (self.domains, domains)):
+        named = (self.labels, self.domains, *([] if self.groups is None else [self.groups]))
+        inputs, *others = _arrays(path, (self.inputs, *named))
+        for name, found in zip(named, others, strict=True):
             if found.shape != (len(inputs),):
                 raise InputError(
                     f"{path}: {name} has shape {list(found.shape)}, expected [{len(inputs)}], one for each input"
                 )
         if not len(inputs):
             raise InputError(f"{path}: {self.inputs} has no samples; give at least one of each domain")
+        labels, domains, *groups = others
+        members = None
+        if groups:
+            _names(f"{path}: {self.groups}", groups[0])
+            members = torch.from_numpy(np.unique(groups[0], return_inverse=True)[1])
         numbers, class_names = self._numbered(path, labels)
         names = _names(f"{path}: {self.domains}", domains)
         rows = {name: np.flatnonzero(domains == value)[: self.samples] for name, value in names.items()}
@@ -91,6 +100,7 @@ class NumPyData:
                 name,
                 values.select(rows[name].tolist()) if isinstance(values, MappedInputs) else values[rows[name]],
                 numbers[rows[name]],
+                groups=None if members is None else members[rows[name]],
             )
             for name in self.environments or rows
         )

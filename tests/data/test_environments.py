@@ -14,6 +14,7 @@ from fishr.data.environments import (
     HeldOut,
     check_test_environments,
     seed_hash,
+    split_groups,
     split_indices,
 )
 from fishr.errors import InputError
@@ -180,3 +181,60 @@ def test_every_row_is_in_one_of_the_two(count, fraction, seed):
     kept, held_out = split_indices(count, fraction, seed)
     assert sorted(kept + held_out) == list(range(count))
     assert len(held_out) == int(count * fraction)
+
+
+@given(
+    groups=st.lists(st.integers(-3, 8), min_size=2, max_size=40).filter(lambda found: len(set(found)) > 1),
+    fraction=st.floats(0.01, 0.99),
+    seed=st.integers(0, 2**31 - 1),
+)
+def test_a_group_is_on_one_side_of_the_split(groups, fraction, seed):
+    kept, out = split_groups(torch.tensor(groups), fraction, seed)
+    assert sorted([*kept, *out]) == list(range(len(groups)))
+    assert not {groups[row] for row in kept} & {groups[row] for row in out}
+    assert kept
+    held = {groups[row] for row in out}
+    assert held
+    assert len(out) <= fraction * len(groups) or len(held) == 1
+    assert (kept, out) == split_groups(torch.tensor(groups), fraction, seed)
+
+
+def test_every_group_is_held_out_by_some_trial():
+    groups = torch.arange(40) // 4
+    held = [split_groups(groups, 0.2, seed)[1] for seed in range(40)]
+    assert {len(out) for out in held} == {8}
+    assert {int(groups[row]) for out in held for row in out} == set(range(10))
+
+
+@frozen
+class Patients:
+    """The environments of ``Source``, in which five samples in a row are of one patient."""
+
+    def __call__(self, seed, data_dir):
+        found = Source()(seed, data_dir)
+        domains = [evolve(one, groups=torch.arange(len(one.labels)) // 5) for one in found.domains]
+        return Environments(tuple(domains), classes=2)
+
+
+def test_patients_are_whole_in_each_part():
+    made = HeldOut(Patients(), test=(0,), trial_seed=3)(seed=0, data_dir=None)
+    for index in range(3):
+        parts = [part for part, _ in made.by_split if part.environment == f"e{index}"]
+        patients = [{int(row) // 5 for row in part.inputs[:, 1]} for part in parts]
+        assert set.union(*patients) == set(range(SIZES[index] // 5))
+        assert not set.intersection(*patients)
+        assert sum(len(part.labels) for part in parts) == SIZES[index]
+
+
+def test_groups_that_cannot_be_kept_together_are_refused():
+    with pytest.raises(InputError, match=r"e0: got groups of samples, which files of whole environments do not keep"):
+        AllEnvironments(Patients())(0, None)
+    with pytest.raises(InputError, match="groups: all samples are of one group, expected at least 2"):
+        split_groups(torch.zeros(4), 0.2, 0)
+    with pytest.raises(InputError, match=r"groups have shape \[3\], expected \[4\], one for each sample"):
+        Domain("a", torch.zeros(4, 2), torch.zeros(4).long(), groups=torch.zeros(3))
+
+
+def test_a_part_of_a_domain_has_its_groups():
+    whole = Domain("a", torch.eye(3), torch.tensor([0, 1, 0]), groups=torch.tensor([5, 6, 7]))
+    assert whole.part([2, 0]).groups.tolist() == [7, 5]

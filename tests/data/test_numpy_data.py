@@ -129,3 +129,22 @@ def test_places_that_are_none_and_environments_that_do_not_exist(tmp_path):
     (path / "inputs.npy").write_bytes(whole[:-8])
     with pytest.raises(InputError, match=r"inputs.npy: damaged"):
         NumPyData("data")(0, tmp_path)
+
+
+@pytest.mark.parametrize("as_file", [False, True])
+def test_the_samples_of_a_group_stay_together(tmp_path, as_file):
+    labels, domains, patient = (
+        np.arange(24) % 2,
+        np.arange(24) // 12,
+        np.char.add("p", (np.arange(24) // 3).astype(str)),
+    )
+    arrays = {"inputs": np.arange(24.0)[:, None], "labels": labels, "domains": domains, "patient": patient}
+    source = NumPyData(str(save(tmp_path / "a", as_file, **arrays)), groups="patient")
+    made = HeldOut(source, test=(1,), holdout_fraction=0.3)(0, None)
+    found = {part.name: {int(value) // 3 for value in tensor_of(part.inputs).flatten()} for part, _ in made.by_split}
+    assert sorted(map(len, found.values())) == [1, 1, 3, 3]
+    assert not found["env0_in"] & found["env0_out"]
+    with pytest.raises(InputError, match="doctor is float64, expected whole numbers or texts"):
+        NumPyData(str(save(tmp_path / "b", as_file, **arrays, doctor=np.zeros(24))), groups="doctor")(0, None)
+    with pytest.raises(InputError, match=r"doctor has shape \[3\], expected \[24\]"):
+        NumPyData(str(save(tmp_path / "c", as_file, **arrays, doctor=np.zeros(3, int))), groups="doctor")(0, None)

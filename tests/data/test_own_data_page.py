@@ -46,5 +46,5 @@ def test_the_block_of_a_sweep_is_a_part_of_a_plan():
     assert plan.jobs()[0].experiment().data.source.environments == ("north", "south", "west")
 
 
-def test_there_is_one_block_for_each_kind():
-    assert len(EXPERIMENTS) == 7
+def test_there_is_one_block_for_each_kind_and_one_for_patients():
+    assert len(EXPERIMENTS) == 8

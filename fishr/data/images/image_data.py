@@ -115,7 +115,8 @@ class ImageList:
 
     def __call__(self, seed: int, data_dir: Path | None) -> Environments:
         """Read the list and check its files; nothing is random, so ``seed`` is not used."""
-        return image_environments(self, self.augment, data_dir, self.splits, by_value=True)
+        grouped = self.columns is not None and self.columns.group is not None
+        return image_environments(self, self.augment, data_dir, self.splits, by_value=True, grouped=grouped)
 
     def listed(self, data_dir: Path | None) -> tuple[Path, tuple[Listed, ...]]:
         """Return the path of the list, and its images by environment."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
 
@@ -60,6 +60,7 @@ def image_environments(
     data_dir: Path | None,
     splits: tuple[str, ...] | None = None,
     by_value: bool = False,
+    grouped: bool = False,
 ) -> Environments:
     """List images of a source or its cache, check their files, and number the classes of all splits."""
     preprocessing = data.preprocessing or Preprocessing(data.size)
@@ -78,12 +79,14 @@ def image_environments(
         if rows or splits is None:
             chosen.append((each, [rows[index] for index in taken]))
     check_readable([path for each, rows in chosen for path in each.paths(rows)])
-    domains = list[Domain]()
+    domains, groups = list[Domain](), _listed_values("groups", data, listed, data_dir) if grouped else None
     for each, rows in chosen:
         inputs = ImageInputs(
             each.images, preprocessing, augment, data.augment_evaluation, rows=tuple(rows), prepare=data.prepare
         )
-        domains.append(Domain(each.name, inputs, torch.tensor([classes[each.classes[row]] for row in rows])))
+        labels = torch.tensor([classes[each.classes[row]] for row in rows])
+        own = None if groups is None else _numbered(where, groups, each, rows)
+        domains.append(Domain(each.name, inputs, labels, groups=own))
     return Environments(tuple(domains), len(classes), names)
 
 
@@ -93,12 +96,7 @@ def _rows_of(
     """Return the rows of each environment that are in some splits, or all."""
     if splits is None:
         return [list(range(len(each.classes))) for each in listed]
-    # A cache keeps no splits, so its source is read for them.
-    source = listed if data.cache is None else data.listed(data_dir)[1]
-    found = dict[tuple[str, str], str]()
-    for each in source:
-        for name, split in zip(each.images.names, each.splits or (), strict=each.splits is not None):
-            found[each.name, portable(name)] = split
+    found = _listed_values("splits", data, listed, data_dir)
     known = sorted(set(found.values()))
     for split in splits:
         if split not in known:
@@ -108,6 +106,30 @@ def _rows_of(
         [row for row, name in enumerate(each.images.names) if found.get((each.name, portable(name))) in splits]
         for each in listed
     ]
+
+
+def _listed_values(
+    which: Literal["splits", "groups"], data: ImageSource, listed: Sequence[Listed], data_dir: Path | None
+) -> dict[tuple[str, str], str]:
+    """Return the split or group of each image, by environment and name."""
+    # A cache keeps neither, so its source is read for them.
+    source = listed if data.cache is None else data.listed(data_dir)[1]
+    found = dict[tuple[str, str], str]()
+    for each in source:
+        values: tuple[str, ...] | None = getattr(each, which)
+        for name, value in zip(each.images.names, values or (), strict=values is not None):
+            found[each.name, portable(name)] = value
+    return found
+
+
+def _numbered(where: Path, groups: dict[tuple[str, str], str], each: Listed, rows: Sequence[int]) -> torch.Tensor:
+    """Return the number of the group of each row of an environment."""
+    names = [portable(each.images.names[row]) for row in rows]
+    if unknown := [name for name in names if (each.name, name) not in groups]:
+        raise InputError(f"{where}: its image {unknown[0]} has no group in the list; make the file again")
+    own = [groups[each.name, name] for name in names]
+    numbers = {group: number for number, group in enumerate(sorted(set(own)))}
+    return torch.tensor([numbers[group] for group in own])
 
 
 def list_cache(path: Path, preprocessing: Preprocessing, names: Sequence[str] | None = None) -> tuple[Listed, ...]:

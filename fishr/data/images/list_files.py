@@ -30,6 +30,7 @@ class Columns:
         label: Column of the class, a name or a whole number.
         domain: Column of the domain, a name or a whole number; None: all images are of one, named as the file.
         split: Column of the split, from which ``splits`` of a data set choose; None: no splits.
+        group: Column of the group, such as a patient, whose images in a domain ``HeldOut`` keeps together; None: none.
 
     Raises:
         InputError: A name is empty, or the path has a brace without its other.
@@ -43,9 +44,10 @@ class Columns:
     label: str = "class"
     domain: str | None = None
     split: str | None = None
+    group: str | None = None
 
     def __attrs_post_init__(self) -> None:
-        if "" in (self.label, self.domain, self.split, *self.in_path):
+        if "" in (self.label, self.domain, self.split, self.group, *self.in_path):
             raise InputError(f"columns: got an empty name in {self}, expected names of columns")
         if set(_BRACED.sub("", self.path)) & set("{}"):
             raise InputError(f'columns: got path = {self.path!r}, expected a column or columns in braces, "a/{{file}}"')
@@ -53,7 +55,7 @@ class Columns:
     @property
     def names(self) -> tuple[str, ...]:
         """Every column that is read, once."""
-        return tuple(dict.fromkeys(filter(None, (self.domain, self.label, self.split, *self.in_path))))
+        return tuple(dict.fromkeys(filter(None, (self.domain, self.label, self.split, self.group, *self.in_path))))
 
     @property
     def in_path(self) -> list[str]:
@@ -82,25 +84,26 @@ def list_file(path: Path, names: Sequence[str] | None = None, columns: Columns |
     if columns is None:
         columns = Columns.of(path)
         columns = evolve(columns, domain=columns.domain or "environment")
-    found = dict[str, list[tuple[str, str, str]]]()
+    found = dict[str, list[tuple[str, str, str, str]]]()
     seen = dict[str, str]()
     for place, entry in _objects(path, columns.names):
         where = f"{path}: {place}"
         domain = path.stem if columns.domain is None else _text(entry, columns.domain, where)
-        group, image = _text(entry, columns.label, where), columns.path_in(entry, where)
-        split = "" if columns.split is None else _text(entry, columns.split, where)
+        label, image = _text(entry, columns.label, where), columns.path_in(entry, where)
+        split, group = ("" if one is None else _text(entry, one, where) for one in (columns.split, columns.group))
         if image in seen:
             raise InputError(f"{where}: {image!r} is listed already in {seen[image]}; list each image once")
         seen[image] = place
-        name, class_name = (checked_name(where, each) for each in (domain, group))
-        found.setdefault(name, []).append((image, class_name, split))
+        name, class_name = (checked_name(where, each) for each in (domain, label))
+        found.setdefault(name, []).append((image, class_name, split, group))
     if not found:
         raise InputError(f"{path}: it lists no image; give {', '.join(columns.names)} of each")
     listed = list[Listed]()
     for name in chosen_environments(path, list(found), names):
-        images, classes, splits = zip(*found[name], strict=True)
-        own = None if columns.split is None else splits
-        listed.append(Listed(name, ImageFiles(path.parent, images), classes, splits=own))
+        images, classes, splits, groups = zip(*found[name], strict=True)
+        own = {} if columns.split is None else {"splits": splits}
+        own |= {} if columns.group is None else {"groups": groups}
+        listed.append(Listed(name, ImageFiles(path.parent, images), classes, **own))
     return tuple(listed)
 
 

@@ -15,13 +15,14 @@ IMAGE_EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".t
 
 @frozen(eq=False)
 class Listed:
-    """Images of one environment, unread, with the class name and the split of each and the names of skipped files."""
+    """Images of one environment, unread, with class name, split and group of each, and the names of skipped files."""
 
     name: str
     images: Images
     classes: tuple[str, ...]
     skipped: tuple[str, ...] = ()
     splits: tuple[str, ...] | None = None
+    groups: tuple[str, ...] | None = None
 
     def paths(self, rows: Sequence[int] | None = None) -> list[Path]:
         """Return the paths of all images, or of some; none if they are not in files."""

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fishr.configuration import ConfigurationError, structure, unstructure
-from fishr.data import ImageList, PublishedSplits
+from fishr.data import HeldOut, ImageList, PublishedSplits
 from fishr.data.images import Columns, Preprocessing, cache_images
 from fishr.data.images.list_files import list_file
 from fishr.errors import InputError
@@ -153,3 +153,26 @@ def test_names_and_order_of_columns_and_other_columns_do_not_matter(tmp_path_fac
     for number, each in enumerate(found):
         assert each.images.names == (f"{number}.png", f"{number + 3}.png")
         assert each.classes == (f"c{number % 2}", f"c{(number + 3) % 2}")
+
+
+@pytest.mark.parametrize("cached", [False, True])
+def test_the_images_of_a_patient_stay_together(folder, tmp_path, cached):
+    """Also those of a cache, which keeps no patients: they are read from the list."""
+    rows = ["file,y,site,patient"]
+    for number, path in enumerate(sorted(folder.glob("*/*/*"))):
+        rows.append(f"{path},{path.parent.name},{path.parts[-3]},p{number % 3}")
+    (tmp_path / "list.csv").write_text("\n".join(rows))
+    columns = Columns("file", "y", "site", group="patient")
+    source = ImageList(str(tmp_path / "list.csv"), size=8, augment=False, columns=columns)
+    if cached:
+        cache_images(source, tmp_path / "images.h5", Preprocessing(8), 1)
+        source = attrs.evolve(source, cache=str(tmp_path / "images.h5"))
+    patients = {row["file"]: row["patient"] for row in csv.DictReader(rows)}
+    made = HeldOut(source, test=(0,), holdout_fraction=0.4)(0, None)
+    for site in {part.environment for part, _ in made.by_split}:
+        names = [one.inputs.images.names for one, _ in made.by_split if one.environment == site]
+        taken = [one.inputs.rows for one, _ in made.by_split if one.environment == site]
+        first, second = ({patients[n[row]] for row in rows} for n, rows in zip(names, taken, strict=True))
+        assert first
+        assert second
+        assert not first & second
