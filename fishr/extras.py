@@ -11,7 +11,11 @@ def from_extra(extra: str, module: str, use: str, otherwise: str = "") -> Any:
     try:
         return import_module(module)
     except ImportError as error:
-        package = module.partition(".")[0]
-        raise InputError(
-            f"{use}: {package} is not installed; run pip install -e '.[{extra}]' in your checkout of fishr{otherwise}"
-        ) from error
+        raise not_installed(extra, module.partition(".")[0], use, otherwise) from error
+
+
+def not_installed(extra: str, package: str, use: str, otherwise: str = "") -> InputError:
+    """Return the refusal of a use whose package is missing."""
+    return InputError(
+        f"{use}: {package} is not installed; run pip install -e '.[{extra}]' in your checkout of fishr{otherwise}"
+    )

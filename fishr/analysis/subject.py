@@ -32,10 +32,6 @@ class Snapshot:
     parameters: dict[str, Tensor]  # by name, "featurizer.…" and "head.…"
 
 
-def _names(subject: "Subject") -> tuple[str, ...]:
-    return subject.domains
-
-
 @frozen(eq=False)
 class Subject:
     """A head on the features of K domains, opened for analysis; ``from_domains`` makes one of your own.
@@ -69,7 +65,7 @@ class Subject:
     network: Network | None = None
     trajectory: tuple[Snapshot, ...] = ()
     source: dict[str, str] = Factory(dict[str, str])
-    titles: tuple[str, ...] = Factory(_names, takes_self=True)
+    titles: tuple[str, ...] = Factory(lambda self: self.domains, takes_self=True)
     every: tuple[str, ...] = Factory(lambda self: self.titles, takes_self=True)
 
     def __attrs_post_init__(self) -> None:

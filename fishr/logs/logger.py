@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from attrs import frozen
 
-from fishr.errors import InputError
+from fishr.extras import not_installed
 
 
 @frozen
@@ -79,6 +79,4 @@ def flat(settings: Mapping[str, Any], below: str = "") -> dict[str, str | float]
 def require(package: str) -> None:
     """Refuse a log whose package is not installed."""
     if find_spec(package) is None:
-        raise InputError(
-            f"--log: {package} is not installed; run pip install -e '.[{package}]' in your checkout of fishr"
-        )
+        raise not_installed(package, package, "--log")
