@@ -84,6 +84,11 @@ def test_files_of_wandb(twice, monkeypatch):
     folder = twice(WandB(), pause=1)
     files = sorted((folder / "wandb").glob("offline-run-*/*.wandb"))
     assert len({path.name for path in files}) == 1
+    # Its service may still write after an attempt has ended.
+    until = time.monotonic() + 60
+    while not all(any(record.HasField("exit") for record in _records(path)) for path in files):
+        assert time.monotonic() < until
+        time.sleep(0.1)
     records = [record for path in files for record in _records(path)]
     rows = [
         {item.key or "/".join(item.nested_key): json.loads(item.value_json) for item in record.history.item}
