@@ -68,6 +68,8 @@ def _records(path):
     content, at, whole = path.read_bytes(), 7, b""
     while at + 7 <= len(content):
         _, length, kind = struct.unpack("<IHB", content[at : at + 7])
+        if at + 7 + length > len(content):  # not written to its end yet
+            return
         whole += content[at + 7 : at + 7 + length]
         at += 7 + length
         if at % 32768 > 32768 - 7:
