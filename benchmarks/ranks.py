@@ -19,7 +19,8 @@ from fishr.data import Domain, Domains, FullBatch
 from fishr.protocols.domainbed.job import Job
 from fishr.protocols.domainbed.settings import Settings
 from fishr.ranks import Ranks, add_over_ranks
-from fishr.statistics.fused_gap import GapRule, stack_gap
+from fishr.statistics.fused_gap import stack_gap
+from fishr.statistics.gap_blocks import GapRule
 from fishr.statistics.linear_heads import Factors
 from fishr.training import advance, build_model, first_state
 

@@ -3,7 +3,8 @@
 from torch import Tensor
 
 from fishr.ranks import ALONE, Ranks
-from fishr.statistics.fused_gap import GapRule, stack_gap
+from fishr.statistics.fused_gap import stack_gap
+from fishr.statistics.gap_blocks import GapRule
 from fishr.statistics.linear_heads import Factors
 
 

@@ -21,7 +21,8 @@ from fishr.statistics.distances import (
     distance_to_mean_of_products,
     divisor,
 )
-from fishr.statistics.fused_gap import GapRule, stack_gap
+from fishr.statistics.fused_gap import stack_gap
+from fishr.statistics.gap_blocks import GapRule
 from fishr.types import Problem
 
 Statistic = Literal["variance", "second_moment", "covariance"]

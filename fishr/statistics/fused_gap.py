@@ -7,50 +7,19 @@ Factors that differ by domain multiply the rows, which are few. Of several ranks
 they are fewer. ``linear_moments`` and ``distance_to_mean`` are the same in plain steps.
 """
 
-import threading
-from collections.abc import Iterator, Sequence
-from math import prod
+from collections.abc import Sequence
 from typing import Any
 
 import torch
-from attrs import field, frozen
 from torch import Tensor
 
-from fishr.checks import number
-from fishr.compilation import traceable
 from fishr.errors import InputError
 from fishr.ranks import ALONE, Ranks, add_over_ranks, counts_of_ranks, domains_of_ranks, sum_over_ranks
 from fishr.row_checks import check_sizes
 from fishr.statistics.distances import distance_to_mean, divisor
-from fishr.statistics.gap_samples import Samples
+from fishr.statistics.gap_blocks import Block, GapRule, Samples, blocks
 from fishr.statistics.linear_heads import Factors, linear_moments
 from fishr.statistics.merge import moments_over_ranks, with_missing
-
-# Elements of a block (domains × classes × features), and of the rows (samples × features) read for it at a time:
-# measured best on a CPU; a GPU wants few large kernels.
-_BLOCK = {"cpu": 1 << 20, "cuda": 1 << 26}
-_ROWS = {"cpu": 1 << 19, "cuda": 1 << 26}
-# Least classes and features of a block: reading its inputs must cost little beside its products.
-_SIDE = 128
-# Memory for intermediate results that a thread uses again in its next call.
-_OF_THREAD = threading.local()
-
-
-@traceable
-@frozen
-class GapRule:
-    """Settings of ``stack_gap``: scale · Σ_e ‖v̂_e − mean v̂‖² with v̂ = gain·v + memory_gain·memory."""
-
-    # v is the variance, divided by n−1 if `unbiased`, or the second moment if not `centered`; `keep` multiplies v̂ in
-    # the next memory; `scale_free` divides by ‖mean v̂‖².
-
-    centered: bool = True
-    unbiased: bool = False
-    gain: float = 1.0
-    memory_gain: float = 0.0
-    keep: float = field(default=1.0, validator=number(above=True))
-    scale: float = 1.0
-    scale_free: bool = False
 
 
 def stack_gap(
@@ -73,37 +42,22 @@ def stack_gap(
             "samples of each, or divide by n (unbiased=False)"
         )
     own = (None,) * len(factors) if memory is None else memory.split([layer.size for layer in factors], 1)
-    with torch.autocast(factors[0].inputs.device.type, enabled=False):
-        parts = [
-            _layer_gap(layer, part, rule, sizes, everyone, ranks) for layer, part in zip(factors, own, strict=True)
-        ]
-    (value, square, _), *others = parts
-    for more, more_square, _ in others:
-        value, square = value + more, square + more_square
+    value = square = factors[0].inputs.new_zeros(())
+    remembered, samples = list[Tensor](), Samples(sizes, totals, ranks)
+    with torch.autocast(square.device.type, enabled=False):
+        for (deltas, inputs, bias), part in zip(factors, own, strict=True):
+            rows, of_layer = (deltas, inputs), samples
+            if not ranks.alone and _gathers(totals, deltas.shape[1], inputs.shape[1]):
+                rows = tuple(domains_of_ranks(each, everyone, ranks) for each in rows)
+                of_layer = Samples(totals, totals, ALONE)
+            found = _LayerGap.apply(*rows, part, rule, bias, of_layer)  # pyright: ignore
+            value, square = value + found[0], square + found[1]
+            remembered.append(found[2])
     if rule.scale_free:
         value = value / divisor(square)
-    remembered = [part[2] for part in parts]
     if memory is None:
         return value, None
     return value, remembered[0] if len(remembered) == 1 else torch.cat(remembered, 1)
-
-
-def _layer_gap(
-    layer: Factors,
-    memory: Tensor | None,
-    rule: GapRule,
-    sizes: tuple[int, ...],
-    everyone: Sequence[tuple[int, ...]],
-    ranks: Ranks,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the distance, if it is scale-free the squared norm to divide it by, and the next memory, of a layer."""
-    deltas, inputs, bias = layer
-    totals = tuple(map(sum, zip(*everyone, strict=True)))
-    if not ranks.alone and _gathers(totals, deltas.shape[1], inputs.shape[1]):
-        deltas, inputs = (domains_of_ranks(rows, everyone, ranks) for rows in (deltas, inputs))
-        sizes, ranks = totals, ALONE
-    value, square, remembered, *_ = _LayerGap.apply(deltas, inputs, memory, rule, bias, Samples(sizes, totals, ranks))  # pyright: ignore
-    return value, square, remembered
 
 
 def _gathers(totals: tuple[int, ...], outputs: int, width: int) -> bool:
@@ -111,83 +65,8 @@ def _gathers(totals: tuple[int, ...], outputs: int, width: int) -> bool:
     return sum(totals) * (outputs + width) < 2 * len(totals) * outputs * width
 
 
-@traceable
-@frozen(eq=False)
-class _Block:
-    """Some classes' δ [K, n, c], features z [K, n, f], their place in [K, P], and an output buffer [·, K, c, f]."""
-
-    # `squares` is z², or None where `chunks` reads some rows of one domain at a time.
-
-    deltas: Tensor
-    part: Tensor
-    squares: Tensor | None
-    chunks: list[tuple[slice, slice]]
-    classes: slice
-    features: slice
-    start: int
-    whole: tuple[int, int]
-    out: Tensor
-
-    def of(self, statistic: Tensor) -> Tensor:
-        """Return this block's entries [K, c, f] of a statistic [K, P]."""
-        outputs, width = self.whole
-        entries = statistic[:, self.start : self.start + outputs * width].unflatten(1, self.whole)
-        return entries[:, self.classes, self.features]
-
-    @property
-    def bias(self) -> bool:
-        return self.start > 0
-
-
-def _blocks(deltas: Tensor, features: Tensor, rule: GapRule, bias: bool) -> Iterator[_Block]:
-    """Yield blocks of the weight, of all classes if they are few, in one buffer; then the bias, whose inputs are 1."""
-    (domains, samples, outputs), width = deltas.shape, features.shape[2]
-    device, layers = features.device.type, 1 + rule.centered
-    rows = _ROWS.get(device, _ROWS["cuda"])
-    area = _BLOCK.get(device, _BLOCK["cuda"]) // domains
-    across = min(width, max(_SIDE, area // outputs))
-    step = min(outputs, max(_SIDE, area // across))
-    everything = [(slice(0, domains), slice(0, samples))]
-    elements = layers * domains * step * across
-    # The only block of a weight is kept for the backward pass.
-    buffer = features.new_empty(elements) if (step, across) == (outputs, width) else workspace(features, elements)
-    for left in range(0, width, across):
-        columns = slice(left, min(left + across, width))
-        part = features[:, :, columns]
-        squares, chunks = part * part if part.numel() <= rows else None, everything
-        if squares is None:
-            some = max(1, rows // part.shape[2])
-            starts = range(0, samples, some)
-            chunks = [(slice(k, k + 1), slice(start, start + some)) for k in range(domains) for start in starts]
-        for top in range(0, outputs, step):
-            classes = slice(top, min(top + step, outputs))
-            shape = (layers, domains, classes.stop - classes.start, columns.stop - columns.start)
-            out = buffer[: prod(shape)].view(shape)
-            yield _Block(deltas[:, :, classes], part, squares, chunks, classes, columns, 0, (outputs, width), out)
-    if bias:
-        ones, whole = features.new_ones(1, 1, 1).expand(domains, samples, 1), (outputs, 1)
-        # A buffer of its own: the only block of the weight may be kept.
-        out = features.new_empty(layers, domains, *whole)
-        yield _Block(deltas, ones, ones, everything, slice(0, outputs), slice(0, 1), outputs * width, whole, out)
-
-
-def workspace(like: Tensor, elements: int) -> Tensor:
-    """Return uninitialized memory [elements] of a tensor's type and device, until the thread's next call."""
-    # On a CPU the system clears each fresh page before its first use, which takes longer than a product writes it; a
-    # GPU has an allocator that keeps what is freed.
-    if type(like) is not Tensor or like.device.type != "cpu":
-        return like.new_empty(elements)
-    held: dict[torch.dtype, Tensor] = vars(_OF_THREAD).setdefault("held", {})
-    known = held.get(like.dtype)
-    if known is None or len(known) < elements:
-        # One of inference mode could not be written outside of it.
-        with torch.inference_mode(False):
-            known = held[like.dtype] = torch.empty(elements, dtype=like.dtype)
-    return known[:elements]
-
-
 def _sums(
-    block: _Block, rule: GapRule, samples: Samples, alpha: Tensor, beta: Tensor, remembered: Tensor | None = None
+    block: Block, rule: GapRule, samples: Samples, alpha: Tensor, beta: Tensor, remembered: Tensor | None = None
 ) -> tuple[Tensor, Tensor | None]:
     """Return gain·v [K, c, f], or v̂ if remembered, and Σ β δz (None if v does not need it), in the block's buffer."""
     gap, mean = block.out[0], block.out[1] if rule.centered else None
@@ -222,7 +101,7 @@ class _LayerGap(torch.autograd.Function):
         value = square = features.new_zeros(())
         remembered = features.new_empty(0 if memory is None else memory.shape)
         kept_gap = kept_mean = kept_center = features.new_empty(0)
-        for block in _blocks(deltas, features, rule, bias):
+        for block in blocks(deltas, features, rule, bias):
             gap, mean = _sums(block, rule, samples, alpha, beta)
             if memory is not None:
                 gap.add_(block.of(memory), alpha=rule.memory_gain)
@@ -291,7 +170,7 @@ def _backward(
     # A scale-free distance has its weight in the gap.
     outer = 1.0 if rule.scale_free else weight
     to_squares, to_means = outer * alpha, -rule.gain * outer * beta
-    for block in _blocks(deltas, features, rule, bias):
+    for block in blocks(deltas, features, rule, bias):
         kept = kept_gap.numel() > 0 and not block.bias
         if kept:
             gap, mean, center = kept_gap, kept_mean if rule.centered else None, kept_center

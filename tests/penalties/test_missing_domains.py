@@ -19,7 +19,7 @@ from fishr.losses import CrossEntropy
 from fishr.observation import Observation, observe
 from fishr.penalties import ERM, IRM, Average, Fishr, MovingAverage, Penalty, Scaled, Stateless, Total, VREx
 from fishr.ranks import ALONE, Ranks, mean_over_ranks
-from fishr.statistics.fused_gap import GapRule
+from fishr.statistics.gap_blocks import GapRule
 from fishr.types import DomainBatch, Problem
 
 DOMAINS, GAMMA = 4, 0.7

@@ -14,8 +14,8 @@ from torch.testing import assert_close
 
 from fishr.errors import InputError
 from fishr.ranks import ALONE, Ranks
-from fishr.statistics import distance_to_mean, fused_gap, linear_moments
-from fishr.statistics.fused_gap import GapRule
+from fishr.statistics import distance_to_mean, fused_gap, gap_blocks, linear_moments
+from fishr.statistics.gap_blocks import GapRule
 
 SIZES = ((4, 4), (2, 5, 3), (7,), (1, 1, 1))
 
@@ -70,15 +70,15 @@ TILES = {"whole": (1 << 21, 1 << 18, 128), "smallest": (1, 1, 1), "uneven": (1, 
 
 
 def set_tiles(name: str) -> None:
-    block, rows, fused_gap._SIDE = TILES[name]
-    fused_gap._BLOCK, fused_gap._ROWS = ({"cpu": size, "cuda": size} for size in (block, rows))
+    block, rows, gap_blocks._SIDE = TILES[name]
+    gap_blocks._BLOCK, gap_blocks._ROWS = ({"cpu": size, "cuda": size} for size in (block, rows))
 
 
 @pytest.fixture(autouse=True)
 def tiles_as_they_were() -> Iterator[None]:
-    before = fused_gap._BLOCK, fused_gap._ROWS, fused_gap._SIDE
+    before = gap_blocks._BLOCK, gap_blocks._ROWS, gap_blocks._SIDE
     yield
-    fused_gap._BLOCK, fused_gap._ROWS, fused_gap._SIDE = before
+    gap_blocks._BLOCK, gap_blocks._ROWS, gap_blocks._SIDE = before
 
 
 @pytest.mark.parametrize("tiles", TILES)

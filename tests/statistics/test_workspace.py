@@ -9,8 +9,8 @@ from gaps import linear_gap
 from torch import Tensor
 from torch.testing import assert_close
 
-from fishr.statistics import fused_gap
-from fishr.statistics.fused_gap import GapRule, workspace
+from fishr.statistics import gap_blocks
+from fishr.statistics.gap_blocks import GapRule, workspace
 
 
 def test_a_thread_gets_its_own_memory_again() -> None:
@@ -41,8 +41,8 @@ def step(deltas: Tensor, features: Tensor) -> list[Tensor]:
 
 def test_a_distance_in_blocks_is_the_same_beside_others(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two graphs at a time, other threads, and inference mode before."""
-    monkeypatch.setitem(fused_gap._BLOCK, "cpu", 16)
-    monkeypatch.setattr(fused_gap, "_SIDE", 2)
+    monkeypatch.setitem(gap_blocks._BLOCK, "cpu", 16)
+    monkeypatch.setattr(gap_blocks, "_SIDE", 2)
     problems = [(torch.randn(7, 5, dtype=FLOAT64), torch.randn(7, 6, dtype=FLOAT64)) for _ in range(6)]
     with torch.inference_mode():
         linear_gap(*problems[0], (3, 4), GapRule())
