@@ -25,6 +25,7 @@ from fishr.data.shared_rows import in_one_table
 from fishr.errors import InputError, RunFailed, one_line
 from fishr.files import write_atomically
 from fishr.logs import with_logs
+from fishr.paths import in_data_folder
 from fishr.protocols.domainbed.job import Job
 from fishr.sweeps.folder import job_folder, write_job
 from fishr.sweeps.job_files import (
@@ -173,23 +174,43 @@ def with_cached_features(experiment: Experiment, shared: torch.device | None = N
     data = experiment.data
     if not (isinstance(data, HeldOut) and isinstance(data.source, FeatureEnvironments)):
         return experiment
-    if shared is not None:
-        return attrs.evolve(experiment, data=lambda seed, data_dir: _split(data, data_dir, shared))
     source = data.source
-    cached = attrs.evolve(data, source=lambda seed, data_dir: _read_features(source, data_dir))
+    if shared is not None:
+        return attrs.evolve(
+            experiment, data=lambda seed, data_dir: _split(data, data_dir, shared, _file(source, data_dir))
+        )
+    cached = attrs.evolve(
+        data, source=lambda seed, data_dir: _read_features(source, data_dir, None, _file(source, data_dir))
+    )
     return attrs.evolve(experiment, data=cached)
 
 
+File = tuple[Path, int, int] | None
+
+
+def _file(source: FeatureEnvironments, data_dir: Path | None) -> File:
+    """Return what tells a file from others and from itself before a change: path, time and size; None: no file."""
+    path = in_data_folder(source.path, data_dir).absolute()
+    try:
+        known = path.stat()
+    except OSError:
+        return None
+    return path, known.st_mtime_ns, known.st_size
+
+
 @lru_cache(maxsize=24)
-def _split(data: HeldOut, data_dir: Path | None, shared: torch.device) -> Domains:
+def _split(data: HeldOut, data_dir: Path | None, shared: torch.device, file: File) -> Domains:
     # Jobs of a group differ in few test environments and seeds of splits.
-    environments = _read_features(cast(FeatureEnvironments, data.source), data_dir, shared)
+    environments = _read_features(cast(FeatureEnvironments, data.source), data_dir, shared, file)
     return attrs.evolve(data, source=lambda seed, data_dir: environments)(0, data_dir)
 
 
 @lru_cache(maxsize=2)
 def _read_features(
-    source: FeatureEnvironments, data_dir: Path | None, shared: torch.device | None = None
+    source: FeatureEnvironments,
+    data_dir: Path | None,
+    shared: torch.device | None,
+    file: File,  # part of the key: another file under the same name is read again
 ) -> Environments:
     # Reading the file costs a job more than its training; no seed changes it.
     environments = source(0, data_dir)

@@ -24,7 +24,8 @@ def test_json_has_what_a_program_wants(call, animals, home):
     assert [each["written"] for each in told] == [True, False]
     assert told[0] | {"written": False} == told[1]
     assert told[0]["provenance"]["classes"] == ["cat", "dog"]
-    assert told[0]["domains"] == [{"name": name, "split": "training", "rows": 4} for name in ("art", "photo")]
+    common = {"split": "training", "rows": 4, "environment": None}
+    assert told[0]["domains"] == [{"name": name, **common} for name in ("art", "photo")]
     assert len(told[0]["key"]) == 64
     assert told[0]["bytes"] == (home / "a.h5").stat().st_size
 

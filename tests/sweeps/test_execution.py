@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from pathlib import Path
 from typing import ClassVar
 
 import attrs
@@ -244,6 +245,22 @@ def test_jobs_of_a_group_share_their_splits(job, feature_file, tmp_path):
         for (domain, split), (expected, of_expected) in zip(domains.by_split, alone.by_split, strict=True):
             assert (domain.name, split) == (expected.name, of_expected)
             assert torch.equal(domain.inputs.read(range(len(domain.labels))), expected.inputs)
+
+
+@pytest.mark.parametrize("shared", [None, torch.device("cpu")])
+def test_another_file_under_the_same_name_is_read(job, feature_file, tmp_path, monkeypatch, shared):
+    settings = attrs.evolve(job.settings, features={"PACS": "features.h5"})
+    rows = list[int]()
+    # In another folder of the same relative name, and in place of the first one.
+    for folder, count in (("one", 12), ("two", 16), ("two", 20)):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        monkeypatch.chdir(tmp_path / folder)
+        (tmp_path / folder / "features.h5").unlink(missing_ok=True)
+        feature_file(tmp_path / folder / "features.h5", rows=count)
+        experiment = execution.with_cached_features(attrs.evolve(job, settings=settings).experiment(), shared)
+        domains = experiment.data(3, Path())
+        rows.append(sum(len(domain.labels) for domain, _ in domains.by_split))
+    assert rows == [4 * 12, 4 * 16, 4 * 20]
 
 
 def test_the_end_of_a_log_is_kept(tmp_path):
