@@ -167,20 +167,21 @@ def _backward(
     alpha, beta = samples.weights(rule.gain, rule.unbiased, features)
     # ∂value/∂v̂ = 2·gap; v̂ contains α δ²z², hence another 2, and the square of Σ β δz, hence one again.
     weight = 4 * rule.scale * gradients[0]
-    # A scale-free distance has its weight in the gap.
-    outer = 1.0 if rule.scale_free else weight
-    to_squares, to_means = outer * alpha, -rule.gain * outer * beta
+    to_squares, to_means = weight * alpha, -rule.gain * weight * beta
+    shift = None
+    if rule.scale_free:
+        # ∂‖mean v̂‖²/∂v̂ = 2·mean/K, in units of the weight, without which both gradients are 0.
+        shift = torch.where(weight == 0, 0.0, 4 / len(samples.sizes) * gradients[1] / weight)
     for block in blocks(deltas, features, rule, bias):
         kept = kept_gap.numel() > 0 and not block.bias
         if kept:
-            gap, mean, center = kept_gap, kept_mean if rule.centered else None, kept_center
+            gap, mean = kept_gap, kept_mean if rule.centered else None
+            if shift is not None:
+                gap = torch.addcmul(gap, kept_center, shift)
         else:
             gap, mean = _sums(block, rule, samples, alpha, beta, remembered)
             center = gap.mean(0)
-            gap.sub_(center)
-        if rule.scale_free:
-            # ∂‖mean v̂‖²/∂v̂ = 2·mean/K.
-            gap = (gap * weight).add_(center * (4 / len(samples.sizes) * gradients[1]))
+            gap.sub_(center if shift is None else center * (1 - shift))
         through_mean = None if mean is None else (mean * gap if kept else mean.mul_(gap))
         for domains, rows in block.chunks:
             delta, z = block.deltas[domains, rows], block.part[domains, rows]
