@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from attrs import evolve
 from cases import EXACT, FLOAT64, HEADS, Featurizer, Tracking, derivatives, oracle_gradients, oracle_moments
 from ranks import on_ranks
 from torch import Tensor, nn
@@ -13,6 +14,7 @@ from torch.testing import assert_close
 from fishr.errors import InputError
 from fishr.losses import CrossEntropy
 from fishr.observation import Observation, observe
+from fishr.penalties import Fishr
 from fishr.ranks import ALONE, Ranks
 from fishr.statistics.domain_moments import GradientMoments
 from fishr.types import HEAD, DomainBatch
@@ -299,12 +301,15 @@ def test_samples_of_weight_0_are_in_no_mean_and_no_moments() -> None:
         torch.randn(6, 3, dtype=FLOAT64),
         torch.tensor([0, 1, 1, 0, 0, 1]),
     )
+    stack = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2)).double()
     # Domains of one and three samples.
     weights, fewer = torch.tensor([2.0, 0.0, 4 / 3, 4 / 3, 4 / 3, 0.0], dtype=FLOAT64), [0, 2, 3, 4]
     seen = Observation(nn.Identity(), head, DomainBatch(features, labels, (2, 4)), weights=weights)
     expected = observe(nn.Identity(), head, DomainBatch(features[fewer], labels[fewer], (1, 3)))
     assert_close(seen.domain_losses, expected.domain_losses, **EXACT)
     assert_close(seen.moments.variance, expected.moments.variance, **EXACT)
+    for of_weights, of_fewer in ((seen, expected), (evolve(seen, head=stack), evolve(expected, head=stack))):
+        assert_close(Fishr()(of_weights, (), 0)[0], Fishr()(of_fewer, (), 0)[0], **EXACT)
     other = Observation(nn.Identity(), nn.Sequential(nn.Flatten(), head), seen.batch, weights=weights)
     with pytest.raises(InputError, match="weights of samples"):
         _ = other.moments
