@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from fishr.errors import InputError
+from fishr.matrix_products import batched_matmul, matmul_into
 from fishr.ranks import ALONE, Ranks, add_over_ranks, counts_of_ranks, domains_of_ranks, sum_over_ranks
 from fishr.row_checks import check_sizes
 from fishr.statistics.distances import distance_to_mean, divisor
@@ -72,12 +73,12 @@ def _sums(
     gap, mean = block.out[0], block.out[1] if rule.centered else None
     known = remembered is not None and remembered.numel() > 0
     for domains, rows in block.chunks:
-        delta, z, first = block.deltas[domains, rows], block.part[domains, rows], float(rows.start > 0)
+        delta, z, more = block.deltas[domains, rows], block.part[domains, rows], rows.start > 0
         if not known:
             squares = z * z if block.squares is None else block.squares
-            gap[domains].baddbmm_((delta * delta).mul_(alpha[domains]).mT, squares, beta=first)
+            matmul_into(gap[domains], (delta * delta).mul_(alpha[domains]).mT, squares, more)
         if mean is not None:
-            mean[domains].baddbmm_((delta * beta[domains]).mT, z, beta=first)
+            matmul_into(mean[domains], (delta * beta[domains]).mT, z, more)
     add_over_ranks(block.out[int(known) :], samples.ranks)
     if remembered is not None and known:
         torch.mul(block.of(remembered), 1 / rule.keep, out=gap)
@@ -120,6 +121,8 @@ class _LayerGap(torch.autograd.Function):
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
         deltas, features, memory, ctx.rule, ctx.bias, ctx.samples = inputs
         ctx.mark_non_differentiable(*output[1 + ctx.rule.scale_free :])
+        # Otherwise autograd fills zeros of the size of what is kept.
+        ctx.set_materialize_grads(False)
         ctx.save_for_backward(deltas, features, memory, *output[2:])
 
     @staticmethod
@@ -133,15 +136,15 @@ class _LayerGap(torch.autograd.Function):
         return tuple(map(torch.stack, zip(*heads, strict=True))), (0,) * len(heads[0])
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
         deltas, features, memory, *before = ctx.saved_tensors
         rule, samples = ctx.rule, ctx.samples
+        read = tuple(deltas.new_zeros(()) if each is None else each for each in gradients[: 1 + rule.scale_free])
         with torch.autocast(features.device.type, enabled=False):
             if torch.is_grad_enabled():
-                by_rows = _differentiable_backward(deltas, features, memory, rule, ctx.bias, samples, gradients[:2])
+                by_rows = _differentiable_backward(deltas, features, memory, rule, ctx.bias, samples, read)
             else:
                 # The ranks' objectives are summed, and each of them reads the same values.
-                read = gradients[: 1 + rule.scale_free]
                 by_values = tuple(sum_over_ranks(gradient, samples.ranks) for gradient in read)
                 by_features = ctx.needs_input_grad[1]
                 by_rows = _backward(deltas, features, before, rule, ctx.bias, samples, by_values, by_features)
@@ -187,16 +190,16 @@ def _backward(
             delta, z = block.deltas[domains, rows], block.part[domains, rows]
             a, b = to_squares[domains], to_means[domains]
             squares = z * z if block.squares is None else block.squares
-            to_delta = torch.bmm(squares, gap[domains].mT).mul_(delta).mul_(a)
+            to_delta = batched_matmul(squares, gap[domains].mT).mul_(delta).mul_(a)
             if through_mean is not None:
-                to_delta.addcmul_(torch.bmm(z, through_mean[domains].mT), b)
+                to_delta.addcmul_(batched_matmul(z, through_mean[domains].mT), b)
             to_deltas[domains, rows, block.classes] += to_delta
             if to_features is not None and not block.bias:
                 to_z = to_features[domains, rows, block.features]
-                through = torch.bmm((delta * delta).mul_(a), gap[domains])
+                through = batched_matmul((delta * delta).mul_(a), gap[domains])
                 torch.mul(through, z, out=to_z) if block.classes.start == 0 else to_z.addcmul_(through, z)
                 if through_mean is not None:
-                    to_z.baddbmm_(delta * b, through_mean[domains])
+                    matmul_into(to_z, delta * b, through_mean[domains], True)
     if len(set(samples.sizes)) == 1:
         return out
     return samples.by_sample(to_deltas), None if to_features is None else samples.by_sample(to_features)
@@ -222,4 +225,5 @@ def _differentiable_backward(
             statistic = statistic + rule.memory_gain * memory
         return rule.scale * distance_to_mean(statistic, "sum", "sum"), statistic.mean(0).square().sum()
 
-    return torch.func.vjp(values, deltas, features)[1](gradients)
+    by_both = (*gradients, torch.zeros_like(gradients[0]))[:2]
+    return torch.func.vjp(values, deltas, features)[1](by_both)

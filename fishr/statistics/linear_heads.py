@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from fishr.losses import Loss, loss_deltas
+from fishr.matrix_products import matmul
 from fishr.row_checks import check_sizes
 from fishr.statistics.domain_moments import GradientMoments
 from fishr.types import Layout
@@ -64,7 +65,7 @@ def linear_moments(
     weighted = deltas if weights is None else deltas * weights.unsqueeze(1)
     for delta, own, z in zip(deltas.split(sizes), weighted.split(sizes), features.split(sizes), strict=True):
         squared, delta = own * delta, own
-        first, second = delta.T @ z, squared.T @ (z * z)
+        first, second = matmul(delta.T, z), matmul(squared.T, z * z)
         firsts.append(torch.cat([first.flatten(), delta.sum(0)]) if bias else first.flatten())
         seconds.append(torch.cat([second.flatten(), squared.sum(0)]) if bias else second.flatten())
     counts = features.new_tensor(sizes).unsqueeze(1)
@@ -78,7 +79,7 @@ def linear_moments(
 
 def linear_gram(deltas: Tensor, features: Tensor, bias: bool = True) -> Tensor:
     """Return the Gram matrix [N, N] of a linear head's per-sample gradients: (δ_n·δ_m)(z_n·z_m + 1)."""
-    return (deltas @ deltas.T) * (features @ features.T + float(bias))
+    return matmul(deltas, deltas.T) * (matmul(features, features.T) + float(bias))
 
 
 def linear_deltas(head: nn.Module, features: Tensor, labels: Tensor, loss: Loss) -> Tensor:
@@ -132,7 +133,7 @@ def stack_factors(head: nn.Sequential, inputs: Sequence[Tensor], deltas: Tensor)
             continue
         found.append(Factors(deltas, z, has_bias(layer)))
         if z is not inputs[0]:
-            deltas = deltas @ layer.weight
+            deltas = matmul(deltas, layer.weight)
     return tuple(reversed(found))
 
 

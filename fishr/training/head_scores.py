@@ -5,11 +5,11 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
-from torch.nn import functional
 
 from fishr.data.domains import Domains
 from fishr.data.shared_rows import rows_of
 from fishr.losses import Loss, accuracy_name, per_sample_losses, shares_correct
+from fishr.matrix_products import linear, multiplied
 from fishr.statistics.linear_heads import is_plain_linear
 from fishr.training.evaluation import DomainScore
 from fishr.training.model import Model, evaluating
@@ -56,7 +56,7 @@ def _logits_of_linear_heads(model: Model, stacked: dict[str, Tensor]) -> Callabl
 
     def run(inputs: Tensor) -> Tensor:
         features = model.featurizer(inputs).to(parts[0].dtype)
-        wide = [functional.linear(features, *block).unflatten(1, (_TOGETHER, -1)) for block in blocks]
+        wide = [linear(features, *block).unflatten(1, (_TOGETHER, -1)) for block in blocks]
         return torch.cat(wide, 1)[:, :heads].transpose(0, 1)
 
     return run
@@ -65,7 +65,7 @@ def _logits_of_linear_heads(model: Model, stacked: dict[str, Tensor]) -> Callabl
 class _Whole(nn.Module):
     def __init__(self, model: Model) -> None:
         super().__init__()
-        self.featurizer, self.head = model.featurizer, model.head
+        self.featurizer, self.head = model.featurizer, multiplied(model.head, linear)
 
     def forward(self, inputs: Tensor) -> Tensor:
         return self.head(self.featurizer(inputs))
