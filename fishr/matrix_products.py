@@ -39,8 +39,8 @@ def multiplied(module: nn.Module, linear: Callable[..., Tensor]) -> nn.Module:
     return made
 
 
-def _called(layer: nn.Linear, linear: Callable[..., Tensor], inputs: Tensor) -> Tensor:
-    return linear(inputs, layer.weight, layer.bias)
+def _called(layer: nn.Linear, linear: Callable[..., Tensor], input: Tensor) -> Tensor:
+    return linear(input, layer.weight, layer.bias)
 
 
 def matmul_into(out: Tensor, left: Tensor, right: Tensor, add: bool) -> None:
@@ -64,7 +64,12 @@ def batched_matmul(left: Tensor, right: Tensor) -> Tensor:
 
 
 def _of_two(left: Tensor, right: Tensor) -> Tensor:
-    return torch.ops.mkldnn._linear_pointwise(left, right.mT, None, "none", [], "")
+    return torch.ops.mkldnn._linear_pointwise(_dense(left), _dense(right).mT, None, "none", [], "")
+
+
+def _dense(matrix: Tensor) -> Tensor:
+    # For rows that are parts of longer ones oneDNN has reference code alone, a thousand times as slow.
+    return matrix if matrix.is_contiguous() or matrix.mT.is_contiguous() else matrix.contiguous()
 
 
 def _faster(left: Tensor, right: Tensor) -> bool:
@@ -97,11 +102,11 @@ class _Product(torch.autograd.Function):
         ctx.save_for_forward(*inputs)
 
     @staticmethod
-    def vmap(info: Any, in_dims: tuple[int | None, int | None], left: Tensor, right: Tensor) -> tuple[Tensor, int]:
+    def vmap(info: Any, in_dims: tuple[Any, ...], *inputs: Any) -> tuple[Tensor, int]:
         heads = info.batch_size
         every = [
             each.expand(heads, *each.shape) if dim is None else each.movedim(dim, 0)
-            for each, dim in zip((left, right), in_dims, strict=True)
+            for each, dim in zip(inputs, in_dims, strict=True)
         ]
         if every[0].ndim == 3:
             return _Product.apply(*every), 0  # pyright: ignore[reportReturnType]

@@ -107,6 +107,23 @@ def test_strides_and_no_rows(used: list[int]) -> None:
     assert matmul(left[:0], right.T).shape == (0, 200)
 
 
+def test_parts_of_longer_rows_are_copied(monkeypatch: pytest.MonkeyPatch) -> None:
+    """oneDNN multiplies them by its reference code, a thousand times as slowly."""
+    rows, given = torch.randn(3, 40, 500), list[Tensor]()
+    plain = torch.ops.mkldnn._linear_pointwise
+
+    def seen(left: Tensor, right: Tensor, *rest: Any) -> Tensor:
+        given.extend((left, right))
+        return plain(left, right, *rest)
+
+    monkeypatch.setattr(torch.ops.mkldnn, "_linear_pointwise", seen)
+    left, right = rows[:, 2:34, 50:250], rows[:, 4:36, 100:400]
+    close(batched_matmul(left.mT, right), left.mT @ right)
+    close(batched_matmul(right.mT, right), right.mT @ right)
+    assert len(given) == 12
+    assert all(matrix.is_contiguous() or matrix.mT.is_contiguous() for matrix in given)
+
+
 def test_plain_operator_elsewhere(used: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
     left, right = drawn((96, 300), (300, 200))
     matmul(left[:2], right[:, :2])
