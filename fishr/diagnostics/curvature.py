@@ -20,10 +20,9 @@ from fishr.grad_mode import ordinary
 from fishr.losses import CrossEntropy, Loss, check_labels, per_sample_losses
 from fishr.observation import Observation
 from fishr.row_checks import check_batch, whole_numbers
-from fishr.statistics.functional_moments import refuse_batch_statistics
 from fishr.statistics.linear_heads import has_bias, is_plain_linear
 from fishr.statistics.moments import Route
-from fishr.statistics.pure_forward import refuse_module, twin
+from fishr.statistics.pure_forward import refuse_batch_statistics, refuse_module, twin
 from fishr.types import HEAD, DomainBatch, Layout
 
 T = TypeVar("T")

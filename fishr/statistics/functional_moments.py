@@ -8,14 +8,13 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from fishr.errors import InputError
 from fishr.grad_mode import ordinary, outside_inference_mode
 from fishr.losses import Loss, per_sample_losses
 from fishr.row_checks import check_rows
 from fishr.statistics.chunked_moments import Chunking, chunked_moments
 from fishr.statistics.domain_moments import GradientMoments
 from fishr.statistics.merge import moments_of_domains
-from fishr.statistics.pure_forward import pure_forward, refuse_module, twin
+from fishr.statistics.pure_forward import pure_forward, refuse_batch_statistics, refuse_module, twin
 from fishr.statistics.twice_differentiable import has_recurrence
 from fishr.types import Layout
 
@@ -117,18 +116,3 @@ def _gradients(
             # vmap refuses branches on values, and buffers written per sample.
             gradients = one_by_one()
     return torch.cat([gradients[name].reshape(len(features), -1) for name in chosen], 1)
-
-
-def refuse_batch_statistics(head: nn.Module) -> None:
-    """Refuse batch norm that computes batch statistics: they mix the samples, so that none has its own gradient."""
-    for name, module in head.named_modules():
-        if not isinstance(module, nn.modules.batchnorm._BatchNorm):  # pyright: ignore[reportPrivateUsage]
-            continue
-        if module.training or module.running_mean is None:
-            parameters = [f"{name}.{short}" if name else short for short, _ in module.named_parameters(recurse=False)]
-            of = f" (parameters {', '.join(parameters)})" if parameters else ""
-            raise InputError(
-                f"head layer {name or 'itself'!r} of {type(module).__module__}.{type(module).__qualname__}{of}: "
-                "batch statistics mix the samples, so that none has a gradient of its own; "
-                "give the layer running statistics and put it in eval mode"
-            )

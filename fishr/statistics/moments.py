@@ -12,11 +12,6 @@ from fishr.losses import CrossEntropy, Loss, labeled_rows, loss_deltas
 from fishr.row_checks import check_batch, check_rows, check_sizes
 from fishr.statistics.backpack_limits import NoFormula, refuse_unsupported
 from fishr.statistics.domain_moments import GradientMoments
-from fishr.statistics.functional_moments import (
-    functional_moments,
-    per_sample_gradients,
-    refuse_batch_statistics,
-)
 from fishr.statistics.linear_heads import (
     Factors,
     has_bias,
@@ -30,7 +25,7 @@ from fishr.statistics.linear_heads import (
     stacked_gram,
     stacked_moments,
 )
-from fishr.statistics.pure_forward import check_features, is_compiled, refuse_module
+from fishr.statistics.pure_forward import check_features, is_compiled, refuse_batch_statistics, refuse_module
 from fishr.statistics.twice_differentiable import has_recurrence
 from fishr.types import Layout
 
@@ -115,6 +110,8 @@ def gradient_moments(
             except NoFormula:
                 if route != "auto":
                     raise
+        from fishr.statistics.functional_moments import functional_moments
+
         return functional_moments(head, features, labels, sizes, loss, dtype, layers)
 
 
@@ -190,6 +187,8 @@ def gradient_gram(
             if is_linear_stack(head):
                 return stacked_gram(_factors(head, features, labels, loss))
             return linear_gram(linear_deltas(head, features, labels, loss), features, bias=has_bias(head))
+        from fishr.statistics.functional_moments import per_sample_gradients
+
         gradients = per_sample_gradients(head, features, labels, loss, layers)
         return gradients @ gradients.T
 

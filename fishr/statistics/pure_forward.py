@@ -105,6 +105,21 @@ def refuse_module(module: nn.Module) -> None:
             )
 
 
+def refuse_batch_statistics(head: nn.Module) -> None:
+    """Refuse batch norm that computes batch statistics: they mix the samples, so that none has its own gradient."""
+    for name, module in head.named_modules():
+        if not isinstance(module, nn.modules.batchnorm._BatchNorm):  # pyright: ignore[reportPrivateUsage]
+            continue
+        if module.training or module.running_mean is None:
+            parameters = [f"{name}.{short}" if name else short for short, _ in module.named_parameters(recurse=False)]
+            of = f" (parameters {', '.join(parameters)})" if parameters else ""
+            raise InputError(
+                f"head layer {name or 'itself'!r} of {type(module).__module__}.{type(module).__qualname__}{of}: "
+                "batch statistics mix the samples, so that none has a gradient of its own; "
+                "give the layer running statistics and put it in eval mode"
+            )
+
+
 def is_compiled(module: nn.Module) -> bool:
     """Return whether a part of the module is compiled."""
     return any(hasattr(part, "_orig_mod") for part in module.modules())
