@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-# Multiplications of a matrix product from which on oneDNN is faster in spite of the calls.
-_LEAST = 1 << 19
+# Multiplications of a matrix product from which on oneDNN is faster though it takes one call for each of several.
+_LEAST = 1 << 22
 
 
 def matmul(left: Tensor, right: Tensor) -> Tensor:

@@ -22,6 +22,7 @@ def used(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     if not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
         pytest.skip("this torch has no oneDNN")
     monkeypatch.setattr(matrix_products, "_mkl_is_narrow", lambda: True)
+    monkeypatch.setattr(matrix_products, "_LEAST", 1 << 19)
     calls, plain = list[int](), matrix_products._of_two  # pyright: ignore[reportPrivateUsage]
 
     def counted(left: Tensor, right: Tensor) -> Tensor:
