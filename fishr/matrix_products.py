@@ -1,7 +1,6 @@
-"""Matrix products of float32 on a CPU by oneDNN, where that takes half the time of MKL, torch's default.
+"""Matrix products in float32 by oneDNN on CPUs where it takes half the time of MKL, which torch uses by default.
 
-On processors of AMD, MKL does not use AVX-512, and oneDNN does. A value of oneDNN's does not depend on the number of
-rows, columns or threads, so heads have the same bits alone and in a group.
+These are processors of AMD with AVX-512, which oneDNN uses there and MKL does not.
 """
 
 from collections.abc import Callable
