@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from itertools import product
+from typing import Any
 
 import pytest
 import torch
@@ -11,11 +12,14 @@ from gaps import linear_gap
 from ranks import on_ranks
 from torch import Tensor
 from torch.testing import assert_close
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from fishr.errors import InputError
 from fishr.ranks import ALONE, Ranks
 from fishr.statistics import distance_to_mean, fused_gap, gap_blocks, linear_moments
+from fishr.statistics.fused_gap import stack_gap
 from fishr.statistics.gap_blocks import GapRule
+from fishr.statistics.linear_heads import Factors
 
 SIZES = ((4, 4), (2, 5, 3), (7,), (1, 1, 1))
 
@@ -276,3 +280,28 @@ def unbiased(ranks: Ranks) -> float:
 @pytest.mark.slow
 def test_domains_may_have_one_sample_a_rank() -> None:
     assert on_ranks(2, unbiased) == [0.0, 0.0]
+
+
+class _Zeros(TorchDispatchMode):
+    """Collects the sizes of tensors that are filled with zeros."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sizes = list[int]()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if "zero" in str(func):
+            self.sizes.append(result.numel())
+        return result
+
+
+@pytest.mark.parametrize("scale_free", [False, True])
+def test_the_backward_pass_is_given_no_zeros_of_the_size_of_what_is_kept(scale_free: bool) -> None:
+    deltas, features = torch.randn(8, 40, requires_grad=True), torch.randn(8, 50)
+    memory = torch.rand(2, 40 * 51)
+    rule = GapRule(gain=0.5, memory_gain=0.5, scale_free=scale_free)
+    value, _ = stack_gap((Factors(deltas, features, True),), (4, 4), rule, memory)
+    with _Zeros() as zeros:
+        torch.autograd.grad(value, deltas)
+    assert max(zeros.sizes) <= deltas.numel()
