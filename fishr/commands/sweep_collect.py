@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 @click.option("--figure", type=PATH, metavar="FILE.png", help="New file of a figure.")
 @click.option("--published", is_flag=True, help="Add published averages, with their sources.")
 @click.option("--worst", is_flag=True, help="Add the worst environment's accuracy beside the average.")
+@click.option("--over", metavar="METHOD", help="Add differences from this method's average, with standard errors.")
 def collect(
     folders: tuple[Path, ...],
     selection: str,
@@ -43,6 +44,7 @@ def collect(
     figure: Path | None,
     published: bool,
     worst: bool,
+    over: str | None,
 ) -> None:
     """Make DomainBed's tables of a sweep, which may still be running, with its selection of hyper-parameters.
 
@@ -51,6 +53,7 @@ def collect(
     """
     _check_new(out, figure)
     from fishr.files import write_atomically
+    from fishr.protocols.domainbed.differences import difference_note, with_differences
     from fishr.protocols.domainbed.published import published_notes, with_published
     from fishr.protocols.domainbed.records import read_records
     from fishr.protocols.domainbed.rendering import gap_lines, render, shortened
@@ -65,6 +68,9 @@ def collect(
     planned = {name: planned_keys(folder) if is_sweep(folder) else None for name, folder in named.items()}
     tables = _tables(sweeps, planned, list(SELECTIONS) if selection == "all" else [selection])
     notes = [f"{name}: protocol {read.protocol}, {len(read.keys)} jobs" for name, read in sweeps.items()]
+    if over is not None:
+        tables = with_differences(tables, over)
+        notes.append(difference_note(over))
     gaps = gap_lines([table for table in tables if table.name != AVERAGES])
     if published:
         tables = [with_published(table) for table in tables]

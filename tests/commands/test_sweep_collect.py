@@ -156,6 +156,20 @@ def test_json_is_one_object(call, upstream):
     assert made["notes"][0] == "upstream: protocol upstream, 48 jobs"
 
 
+def test_differences_from_a_method(call, upstream):
+    said = call("sweep", "collect", upstream, "--selection", "oracle", "--over", "ERM", "--worst")
+    for title in ("ColoredMNIST, test-domain validation (oracle)", "Averages, test-domain validation (oracle)"):
+        head, erm, coral = rows(said.out, title)
+        assert head[-1] == "Over ERM"
+        assert coral[len(erm) :] == ["+5.0 +/- 0.0"]
+    assert said.out.splitlines()[-1].startswith("Over ERM: mean over trials of the difference from the average of ERM")
+    said = call("sweep", "collect", upstream, "--selection", "oracle", "--over", "CORAL", "--as", "csv")
+    lines = [line for line in csv.DictReader(StringIO(said.out)) if line["column"] == "Over CORAL"]
+    assert [(line["algorithm"], float(line["mean"]), line["trials"]) for line in lines] == [
+        ("ERM", pytest.approx(-5), "2")
+    ] * 2
+
+
 @pytest.mark.parametrize(("form", "mark"), [("markdown", "| 57.5 ± 1.8 |"), ("latex", r"& 57.5 $\pm$ 1.8 &")])
 def test_files(call, upstream, home, form, mark):
     said = call("sweep", "collect", upstream, "--as", form, "--out", "tables", "--figure", "made.png", drawn=True)
@@ -187,6 +201,7 @@ def test_a_figures_name_is_not_among_the_tables(call, upstream):
         (["ours", "--figure", "made.pdf"], "--figure: got made.pdf, expected a name that ends in .png"),
         (["ours", "--out", "new.png", "--figure", "new.png"], "--figure: got new.png, which --out is too"),
         (["ours", "--selection", "best"], "best"),
+        (["ours", "--over", "CORAL"], "--over: got CORAL, expected one of ERM, Fishr"),
         ([], "FOLDER"),
     ],
 )

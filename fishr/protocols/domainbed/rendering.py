@@ -23,13 +23,14 @@ def render(tables: Sequence[Table], form: str = "text", worst: bool = False, not
     return FORMS[form](tables, worst, notes)
 
 
-def cell_text(cell: Cell | None, plus_minus: str = "+/-") -> str:
-    """Return a cell as DomainBed prints it: percent, one decimal; X without a trial."""
+def cell_text(cell: Cell | None, plus_minus: str = "+/-", sign: str = "-") -> str:
+    """Return a cell as DomainBed prints it: percent, one decimal; X without a trial; sign "+" shows every sign."""
     if cell is None:
         return ""
     if cell.mean is None:
         return "X"
-    return f"{cell.mean:.1f}" + ("" if cell.standard_error is None else f" {plus_minus} {cell.standard_error:.1f}")
+    error = "" if cell.standard_error is None else f" {plus_minus} {cell.standard_error:.1f}"
+    return f"{cell.mean:{sign}.1f}{error}"
 
 
 def gap_lines(tables: Sequence[Table], lines: int = 20) -> list[str]:
@@ -100,6 +101,10 @@ def _csv(tables: Sequence[Table], worst: bool, notes: Sequence[str]) -> str:
                     writer.writerow((*named, column, *numbers))
             for column, value in _summaries(table, row, worst):
                 writer.writerow((*named, column, value, None, None, None))
+            if (difference := row.difference) is not None:
+                writer.writerow(
+                    (*named, _over(table), difference.mean, difference.standard_error, difference.trials, None)
+                )
     return out.getvalue().rstrip("\n")
 
 
@@ -122,6 +127,10 @@ def _title(table: Table) -> str:
     return f"{'Averages' if table.name == AVERAGES else table.name}, {TITLES[table.selection]}"
 
 
+def _over(table: Table) -> str:
+    return f"Over {table.reference}"
+
+
 def _summaries(table: Table, row: Row, worst: bool) -> list[tuple[str, float | None]]:
     # The worst data set of a table of averages would say nothing.
     least = [(_WORST, row.worst)] if worst and table.name != AVERAGES else []
@@ -131,11 +140,13 @@ def _summaries(table: Table, row: Row, worst: bool) -> list[tuple[str, float | N
 def _texts(table: Table, worst: bool, plus_minus: str, escape: Callable[[str], str]) -> list[list[str]]:
     """Return the head and the rows of a table as texts; names are escaped."""
     extra = [_AVERAGE, _WORST] if worst and table.name != AVERAGES else [_AVERAGE]
+    extra += [escape(_over(table))] if table.reference else []
     rows = [
         [
             escape(row.label),
             *(cell_text(cell, plus_minus) for cell in row.cells),
             *(_summary_text(row, value) for _, value in _summaries(table, row, worst)),
+            *([cell_text(row.difference, plus_minus, sign="+")] if table.reference else []),
         ]
         for row in table.rows
     ]

@@ -35,6 +35,7 @@ class Row:
     worst: float | None = None  # least of the cells' means, percent
     source: str = ""  # of the results, where a table has several
     protocol: str = ""
+    difference: Cell | None = None  # of the average from that of the table's reference, percentage points
 
     @property
     def label(self) -> str:
@@ -50,6 +51,7 @@ class Table:
     columns: tuple[str, ...]  # test environments, or data sets
     rows: tuple[Row, ...]
     lacks_pairs: bool = False  # no job has two test environments, which leave-one-out needs
+    reference: str = ""  # method that rows have their difference from
 
 
 def cell_of(
