@@ -13,19 +13,9 @@ _Place = tuple[str, str, str, str]
 
 
 def with_differences(tables: Sequence[Table], algorithm: str) -> list[Table]:
-    """Return tables whose rows have the difference of their average from that of a method, as mean over trials.
-
-    d = mean over trials t of (a_t − b_t), with the standard error √(Σ (a_t − b_t − d)² / (n (n − 1))), in percentage
-    points. Both methods of a trial share splits and seeds, so most of the variance between trials cancels. A trial
-    counts if no cell of either row lacks it; a single one has no error. Of several sweeps, a row is compared with the
-    method's row of its own sweep, or else with the only one.
-
-    Args:
-        tables: of data sets, and of averages over those of the same selection.
-
-    Raises:
-        InputError: no table has a row of this method.
-    """
+    """Return tables whose rows have the mean over trials of the difference of their average from that of a method."""
+    # Methods of one trial share splits and seeds, so most of the variance between trials cancels. A trial counts if no
+    # cell of either row lacks it. Of several sweeps, a row is compared within its own, or else with the only row.
     names = sorted({row.algorithm for table in tables for row in table.rows})
     if algorithm not in names:
         raise InputError(f"--over: got {algorithm}, expected one of {', '.join(names)}")
