@@ -4,20 +4,14 @@ import json
 import os
 import platform
 import selectors
-import signal
-import subprocess
 import sys
-import tempfile
 from collections import deque
-from collections.abc import Generator, Iterable, Mapping, Sequence
-from contextlib import suppress
-from typing import IO
+from collections.abc import Generator, Iterable, Iterator, Mapping
+from typing import Any
 
-import attrs
 import torch
-from attrs import frozen
+from attrs import field, frozen
 
-from fishr.configuration import unstructure
 from fishr.errors import RunFailed
 from fishr.protocols.domainbed.job import Job
 from fishr.sweeps.execution import Conditions
@@ -25,124 +19,117 @@ from fishr.sweeps.groups import groups_of
 from fishr.sweeps.job_events import JobRetried, SweepEvent, settle
 from fishr.sweeps.job_files import Outcome
 from fishr.sweeps.worker import READY
+from fishr.sweeps.worker_process import Worker, start_worker
 from fishr.training.compute import resolve_device
 
 TRIES = 2
-UNBORN = 3
+UNBORN = 3  # workers in a row that die before they begin their group
+
+
+# A job, and how often it was tried with this time.
+_Try = tuple[Job, int]
 
 
 def run_local(
     jobs: Iterable[Job], conditions: Conditions, slots: Iterable[Mapping[str, str]], plugins: tuple[str, ...] = ()
 ) -> Generator[SweepEvent]:
     """Yield the ends of jobs that run in worker processes, which end with this one or with the generator."""
-    # The jobs that a worker takes along when it dies are run once more, each alone.
-    empty = deque(slots)
-    waiting = deque([(job, 1) for job in group] for group in groups_of(tuple(jobs), conditions, len(empty)))
-    idle, ready, busy = deque[Worker](), set[Worker](), dict[Worker, dict[int, tuple[Job, int]]]()
-    unborn = 0  # workers in a row that died before they began their group
-    with selectors.DefaultSelector() as selector:
+    environments = deque(slots)
+    groups = groups_of(tuple(jobs), conditions, len(environments))
+    pool = _Pool(conditions, plugins, environments, deque([(job, 1) for job in group] for group in groups))
+    with pool.selector:
         try:
-            while waiting or busy:
-                while waiting and (idle or empty):
-                    if not idle:
-                        idle.append(start_worker(conditions, empty.popleft(), plugins))
-                        selector.register(idle[-1].answers, selectors.EVENT_READ, idle[-1])
-                    worker = idle.popleft()
-                    busy[worker] = dict(enumerate(waiting.popleft()))
-                    ready.discard(worker)
-                    worker.send([job for job, _ in busy[worker].values()])
-                for key, _ in selector.select():
-                    worker: Worker = key.data
-                    answer = worker.answer()
-                    if answer == READY:
-                        ready.add(worker)
-                        unborn = 0
-                        continue
-                    given, broken = busy.get(worker, {}), not answer
-                    if answer:
-                        index, fields = json.loads(answer)
-                        outcome = Outcome(**fields)
-                        broken = outcome.broken
-                        yield settle(*given.pop(index), outcome, conditions.folder)
-                    if broken:
-                        if worker in idle:
-                            idle.remove(worker)
-                        selector.unregister(worker.answers)
-                        died = worker.end()
-                        empty.append(worker.environment)
-                        busy.pop(worker, None)
-                        if answer:
-                            waiting.extendleft([pair] for pair in reversed(given.values()))
-                        elif given and worker not in ready:
-                            unborn += 1
-                            if unborn == UNBORN:
-                                raise RunFailed(f"{conditions.folder}: no worker could be started: {died}")
-                            waiting.appendleft([*given.values()])
-                        else:
-                            for job, tries in reversed(given.values()):
-                                if tries < TRIES:
-                                    waiting.appendleft([(job, tries + 1)])
-                                    yield JobRetried(job, died)
-                                else:
-                                    yield settle(job, tries, Outcome(message=died), conditions.folder)
-                    elif not given:
-                        del busy[worker]
-                        idle.append(worker)
+            while pool.waiting or pool.busy:
+                pool.hand_out()
+                for worker in pool.answering():
+                    yield from pool.events(worker)
         finally:
-            for key in list(selector.get_map().values()):
-                key.data.end()
+            pool.end()
 
 
 @frozen(eq=False)
-class Worker:
-    """A process that runs groups of jobs until ``end``."""
+class _Pool:
+    """Workers, and the groups of jobs that wait for them."""
 
-    process: subprocess.Popen[bytes]
-    jobs: IO[bytes]
-    answers: IO[bytes]
-    errors: IO[bytes]  # what it prints outside of jobs
-    environment: Mapping[str, str]  # variables beside its parent's
+    conditions: Conditions
+    plugins: tuple[str, ...]
+    environments: deque[Mapping[str, str]]  # of workers to be started
+    waiting: deque[list[_Try]]
+    idle: deque[Worker] = field(factory=deque)
+    busy: dict[Worker, dict[int, _Try]] = field(factory=dict)  # jobs without an answer, by their index in the group
+    begun: set[Worker] = field(factory=set)  # workers that began their group
+    unborn: list[str] = field(factory=list)  # how workers in a row died before they began
+    selector: selectors.DefaultSelector = field(factory=selectors.DefaultSelector)
 
-    def send(self, jobs: Sequence[Job]) -> None:
-        """Have it run a group of jobs; ``answer`` notices if it has died."""
-        with suppress(BrokenPipeError):
-            self.jobs.write(json.dumps([unstructure(job) for job in jobs]).encode() + b"\n")
+    def hand_out(self) -> None:
+        """Give groups to workers, as long as there are both."""
+        while self.waiting and (self.idle or self.environments):
+            worker = self.idle.popleft() if self.idle else self._start()
+            self.busy[worker] = dict(enumerate(self.waiting.popleft()))
+            self.begun.discard(worker)
+            worker.send([job for job, _ in self.busy[worker].values()])
 
-    def answer(self) -> str:
-        """Return its next line; empty when it has died."""
-        line = self.answers.readline()
-        return line.decode().strip() if line.endswith(b"\n") else ""
+    def answering(self) -> list[Worker]:
+        """Wait for workers that answer or have died."""
+        return [key.data for key, _ in self.selector.select()]
 
-    def end(self) -> str:
-        """Kill it if it lives; return how it died, and the last line that it printed outside of jobs."""
-        self.process.kill()
-        code = self.process.wait()
-        self.jobs.close()
-        self.answers.close()
-        with self.errors:
-            self.errors.seek(0)
-            printed = self.errors.read().decode(errors="replace").split("\n")
-        last = next((f": {line.strip()}" for line in reversed(printed) if line.strip()), "")
-        died = f"died of {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
-        return f"its process {died}{last}"
+    def events(self, worker: Worker) -> Iterator[SweepEvent]:
+        """Read the answer of a worker, and yield what it says."""
+        answer = worker.answer()
+        if answer == READY:
+            self.begun.add(worker)
+            self.unborn.clear()
+        elif answer:
+            yield from self._one_ended(worker, *json.loads(answer))
+        else:
+            yield from self._lost(worker)
 
+    def end(self) -> None:
+        """End all workers."""
+        for key in list(self.selector.get_map().values()):
+            key.data.end()
 
-def start_worker(conditions: Conditions, environment: Mapping[str, str], plugins: tuple[str, ...]) -> Worker:
-    """Start a worker; its first answer says that it is ready."""
-    given = attrs.asdict(conditions) | {"parent": os.getpid(), "plugins": plugins}
-    errors = tempfile.TemporaryFile()  # noqa: SIM115 (the worker's, until its end)
-    process = subprocess.Popen(
-        # -P: no file in the working directory stands in for a module.
-        [sys.executable, "-P", "-m", "fishr.sweeps.worker", json.dumps(given, default=str)],
-        bufsize=0,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=errors,
-        env=os.environ | environment,
-    )
-    assert process.stdin is not None
-    assert process.stdout is not None
-    return Worker(process, process.stdin, process.stdout, errors, environment)
+    def _start(self) -> Worker:
+        worker = start_worker(self.conditions, self.environments.popleft(), self.plugins)
+        self.selector.register(worker.answers, selectors.EVENT_READ, worker)
+        return worker
+
+    def _end(self, worker: Worker) -> str:
+        """End a worker, so that another one can be started in its place; return how it died."""
+        if worker in self.idle:
+            self.idle.remove(worker)
+        self.busy.pop(worker, None)
+        self.selector.unregister(worker.answers)
+        died = worker.end()
+        self.environments.append(worker.environment)
+        return died
+
+    def _one_ended(self, worker: Worker, index: int, fields: dict[str, Any]) -> Iterator[SweepEvent]:
+        outcome, rest = Outcome(**fields), self.busy[worker]
+        yield settle(*rest.pop(index), outcome, self.conditions.folder)
+        if outcome.broken:
+            self._end(worker)
+            self.waiting.extendleft([each] for each in reversed(rest.values()))
+        elif not rest:
+            del self.busy[worker]
+            self.idle.append(worker)
+
+    def _lost(self, worker: Worker) -> Iterator[SweepEvent]:
+        rest = self.busy.get(worker, {})
+        died = self._end(worker)
+        if rest and worker not in self.begun:
+            self.unborn.append(died)
+            if len(self.unborn) == UNBORN:
+                raise RunFailed(f"{self.conditions.folder}: no worker could be started: {died}")
+            self.waiting.appendleft([*rest.values()])
+            return
+        # The jobs that a worker takes along when it dies are run once more, each alone.
+        for job, tries in reversed(rest.values()):
+            if tries < TRIES:
+                self.waiting.appendleft([(job, tries + 1)])
+                yield JobRetried(job, died)
+            else:
+                yield settle(job, tries, Outcome(message=died), self.conditions.folder)
 
 
 def slots(
