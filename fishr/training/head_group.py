@@ -120,12 +120,13 @@ class HeadGroup:
 
     def _compute(self, head: Member) -> None:
         """Make the step of a head, and of all others that are as far."""
-        heads, zero = self._as_far(head)
+        zero = head.zero()
         if zero not in self._programs:
             self._programs[zero] = Program(head.started.model, head.experiment, zero)
         program = self._programs[zero]
         if program is None:
             return
+        heads = self._as_far(head, zero)
         stack = self._stacks.get(zero)
         if stack is None or stack.heads != heads or stack.step != head.state.step:
             stack = Stack.of(heads)
@@ -146,17 +147,16 @@ class HeadGroup:
         for other, own in zip(heads, made, strict=True):
             other.made = own
 
-    def _as_far(self, head: Member) -> tuple[tuple[Member, ...], tuple[bool, ...]]:
-        """Return all that one program can compute with a head, and which of its weights are 0."""
-        zero = head.zero()
+    def _as_far(self, head: Member, zero: tuple[bool, ...]) -> tuple[Member, ...]:
+        """Return all that one program can compute with a head, whose weights are 0 where said."""
         stack = self._stacks.get(zero)
         # Heads that made the last step together have states that differ in tensors alone.
         last = stack.heads if stack is not None and stack.step == head.state.step else ()
         if head in last and all(other.made is None and other.zero() == zero for other in last):
-            return last, zero
+            return last
         waiting = [other for other in self._heads.values() if other.made is None and other.zero() == zero]
         rest = head.rest()
-        return tuple(other for other in waiting if other.rest() == rest), zero
+        return tuple(other for other in waiting if other.rest() == rest)
 
     def _gradients(self, program: Program, batch: Batch, stack: Stack) -> Gradients | None:
         """Return the gradients of all heads; None where each head alone takes less time."""
