@@ -8,7 +8,7 @@ import click
 
 from fishr.commands.analyze_statistics import analyze_statistics
 from fishr.commands.progress import steps_shown
-from fishr.commands.shared import COUNT, PATH, SEED, about, loading, run_options
+from fishr.commands.shared import COUNT, PATH, SEED, about, each_once, loading, run_options
 from fishr.errors import InputError
 from fishr.paths import check_file_writable
 
@@ -108,7 +108,7 @@ def analyze(
         from fishr.diagnostics import diagnostics
         from fishr.plots.analysis import check_figures, save_analysis_figures
 
-    paths = [subject] if second is None else [subject, second]
+    paths = each_once("SECOND", [subject, second])
     if any(map(is_statistics, paths)):
         analyze_statistics(paths, figures, style, replace=replace)
         return

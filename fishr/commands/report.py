@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING
 import click
 
 from fishr.commands.progress import parts_bar
-from fishr.commands.shared import PATH, about, data_dir_option, device_option, load_run, loading, plugin_option
+from fishr.commands.shared import (
+    PATH,
+    about,
+    data_dir_option,
+    device_option,
+    each_once,
+    load_run,
+    loading,
+    plugin_option,
+)
 from fishr.errors import InputError
 from fishr.paths import check_file_writable
 
@@ -67,7 +76,7 @@ def report(
         with parts_bar("sample", f"{folder}: interrupted; nothing was written", many=True) as progress:
             return load_run_data(folder, experiment, data_dir, device, partial(progress, ""))
 
-    subjects = [subject] if second is None else [subject, second]
+    subjects = each_once("SECOND", [subject, second])
     if missing := [one for one in subjects if not one.exists() and not _has_figures(one)]:
         raise InputError(f"{missing[0]}: nothing is there; give a run folder, a sweep folder or a file of measurements")
     files = {one for one in subjects if one.is_file() or _has_figures(one)}

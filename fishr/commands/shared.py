@@ -1,6 +1,7 @@
 """Options that several commands share, and the experiments and images that arguments name."""
 
 import gc
+import os
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
@@ -118,6 +119,15 @@ class _Sectioned(click.Command):
 def about(summary: str, example: str, cls: type[click.Command] = _Sectioned) -> dict[str, Any]:
     """Return a command's line in the list of commands, the example below its help, and its class."""
     return {"short_help": summary, "epilog": f"Example: fishr {example}", "cls": cls}
+
+
+def each_once(name: str, paths: Sequence[Path | None]) -> list[Path]:
+    """Return the paths that are given, each of another place."""
+    given = [path for path in paths if path is not None]
+    # Path.resolve raises an error of its own for links that lead round in a circle.
+    if len({os.path.realpath(path) for path in given}) < len(given):
+        raise InputError(f"{name}: got one twice, expected each once")
+    return given
 
 
 def options(*several: Callable[[Any], Any]) -> Callable[[Command], Command]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from fishr.commands.progress import parts_bar
-from fishr.commands.shared import PATH, about, choice_option
+from fishr.commands.shared import PATH, about, choice_option, each_once
 from fishr.errors import InputError
 from fishr.files import present
 from fishr.paths import check_writable
@@ -109,11 +109,7 @@ def _check_new(out: Path | None, figure: Path | None) -> None:
 
 def _names(folders: tuple[Path, ...]) -> list[str]:
     """Return short names that distinguish the folders."""
-    # Path.resolve raises an error of its own for links that lead round in a circle.
-    places = [Path(os.path.realpath(folder)) for folder in folders]
-    if len(set(places)) < len(folders):
-        raise InputError("FOLDER: got one twice, expected each once")
-    names = [place.name for place in places]
+    names = [Path(os.path.realpath(folder)).name for folder in each_once("FOLDER", folders)]
     return names if len(set(names)) == len(names) else [str(folder) for folder in folders]
 
 

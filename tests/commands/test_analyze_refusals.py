@@ -54,6 +54,7 @@ REFUSED = {
     "another kind of file": (["surface.h5"], "surface.h5"),
     "statistics cut short": (["cut-statistics"], "statistics.h5"),
     "the second is missing": (["mine", "none"], "none: no such run or file"),
+    "one twice": (["mine", "figures/../mine"], "SECOND: got one twice, expected each once"),
     "network of a cache": (["mine-features.h5", "--network"], "got a cache, which holds features alone"),
     "-o with two": (["mine", "erm", "-o", "both.h5"], "--out: got it with two subjects"),
     "-o is the cache": (["mine-features.h5", "-o", "mine-features.h5"], "no analysis replaces it"),

@@ -196,6 +196,7 @@ def test_a_report_replaces_a_report_and_nothing_else(finished, call, refused, ho
     (home / "mine.txt").write_text("mine")
     refused(home, ["report", "mine.txt"], "mine.txt")
     refused(home, ["report", "nowhere"], "nowhere: nothing is there")
+    refused(home, ["report", "finished", "finished"], "SECOND: got one twice, expected each once")
     (home / "empty").mkdir()
     refused(home, ["report", "empty"], "empty: not a run folder")
     (finished / "metrics.jsonl").write_text("{\n")
