@@ -15,10 +15,11 @@ from fishr.ranks import Ranks
 
 # Elements of a block (domains × classes × features), and of the rows (samples × features) read for it at a time:
 # measured best on a CPU; a GPU wants few large kernels.
-_BLOCK = {"cpu": 1 << 20, "cuda": 1 << 26}
+_BLOCK = {"cpu": 5 << 18, "cuda": 1 << 26}
 _ROWS = {"cpu": 1 << 19, "cuda": 1 << 26}
 # Least classes and features of a block: reading its inputs must cost little beside its products.
 _SIDE = 128
+_LINE = 16
 # Memory for intermediate results that a thread uses again in its next call.
 _OF_THREAD = threading.local()
 
@@ -109,8 +110,8 @@ def blocks(deltas: Tensor, features: Tensor, rule: GapRule, bias: bool) -> Itera
     device, layers = features.device.type, 1 + rule.centered
     rows = _ROWS.get(device, _ROWS["cuda"])
     area = _BLOCK.get(device, _BLOCK["cuda"]) // domains
-    across = min(width, max(_SIDE, area // outputs))
-    step = min(outputs, max(_SIDE, area // across))
+    across = _evenly(width, max(_SIDE, area // outputs))
+    step = _evenly(outputs, max(_SIDE, area // across))
     everything = [(slice(0, domains), slice(0, samples))]
     elements = layers * domains * step * across
     # The only block of a weight is kept for the backward pass.
@@ -133,6 +134,12 @@ def blocks(deltas: Tensor, features: Tensor, rule: GapRule, bias: bool) -> Itera
         # A buffer of its own: the only block of the weight may be kept.
         out = features.new_empty(layers, domains, *whole)
         yield Block(deltas, ones, ones, everything, slice(0, outputs), slice(0, 1), outputs * width, whole, out)
+
+
+def _evenly(whole: int, most: int) -> int:
+    """Return the size of the fewest parts of about one size, of whole lines of a CPU's cache."""
+    parts = -(-whole // most)
+    return whole if parts == 1 else _LINE * -(-whole // (_LINE * parts))
 
 
 def workspace(like: Tensor, elements: int) -> Tensor:

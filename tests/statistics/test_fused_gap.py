@@ -9,6 +9,8 @@ import torch
 from attrs import evolve, frozen
 from cases import EXACT, FLOAT64
 from gaps import linear_gap
+from hypothesis import given
+from hypothesis import strategies as st
 from ranks import on_ranks
 from torch import Tensor
 from torch.testing import assert_close
@@ -76,13 +78,24 @@ TILES = {"whole": (1 << 21, 1 << 18, 128), "smallest": (1, 1, 1), "uneven": (1, 
 def set_tiles(name: str) -> None:
     block, rows, gap_blocks._SIDE = TILES[name]
     gap_blocks._BLOCK, gap_blocks._ROWS = ({"cpu": size, "cuda": size} for size in (block, rows))
+    gap_blocks._LINE = 1
 
 
 @pytest.fixture(autouse=True)
 def tiles_as_they_were() -> Iterator[None]:
-    before = gap_blocks._BLOCK, gap_blocks._ROWS, gap_blocks._SIDE
+    before = gap_blocks._BLOCK, gap_blocks._ROWS, gap_blocks._SIDE, gap_blocks._LINE
     yield
-    gap_blocks._BLOCK, gap_blocks._ROWS, gap_blocks._SIDE = before
+    gap_blocks._BLOCK, gap_blocks._ROWS, gap_blocks._SIDE, gap_blocks._LINE = before
+
+
+@given(st.integers(1, 9000), st.integers(128, 3000))
+def test_parts_are_the_fewest_and_of_about_one_size(whole: int, most: int) -> None:
+    size = gap_blocks._evenly(whole, most)
+    parts = [min(size, whole - start) for start in range(0, whole, size)]
+    assert len(parts) <= -(-whole // most)
+    assert max(parts) - min(parts) < gap_blocks._LINE * len(parts)
+    assert max(parts) < most + gap_blocks._LINE
+    assert size == whole or size % gap_blocks._LINE == 0
 
 
 @pytest.mark.parametrize("tiles", TILES)

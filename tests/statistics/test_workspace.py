@@ -43,6 +43,7 @@ def test_a_distance_in_blocks_is_the_same_beside_others(monkeypatch: pytest.Monk
     """Two graphs at a time, other threads, and inference mode before."""
     monkeypatch.setitem(gap_blocks._BLOCK, "cpu", 16)
     monkeypatch.setattr(gap_blocks, "_SIDE", 2)
+    monkeypatch.setattr(gap_blocks, "_LINE", 1)
     problems = [(torch.randn(7, 5, dtype=FLOAT64), torch.randn(7, 6, dtype=FLOAT64)) for _ in range(6)]
     with torch.inference_mode():
         linear_gap(*problems[0], (3, 4), GapRule())
