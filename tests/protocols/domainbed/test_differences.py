@@ -75,6 +75,8 @@ def test_a_trial_that_a_cell_lacks_does_not_count():
     assert (made["PACS", "Fishr"].mean, made["PACS", "Fishr"].trials) == (pytest.approx(5), 2)
     assert made["PACS", "IRM"] == Cell(pytest.approx(10), None, 1)
     assert made["PACS", "VREx"] == Cell()
+    against_few = differences([Table("PACS", "training", ("0", "1"), (fishr, one))], "IRM")
+    assert against_few["PACS", "Fishr"] == Cell(pytest.approx(-10), None, 1)
 
 
 def test_rows_are_compared_within_their_sweep_or_else_with_the_only_row():
