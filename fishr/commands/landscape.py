@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fishr.commands.progress import parts_bar, progress_bar
-from fishr.commands.shared import COUNT, PATH, SEED, about, loading, repeatable_option, run_options
+from fishr.commands.shared import COUNT, PATH, SEED, about, each_once, loading, repeatable_option, run_options
 from fishr.errors import InputError
 from fishr.paths import check_file_writable
 
@@ -73,6 +73,7 @@ def landscape(
 
     if not 0 <= epsilon < float("inf"):
         raise InputError(f"--epsilon: got {epsilon}, expected a number of at least 0")
+    each_once("SECOND", [subject, second])
     directions: Any = kind or ("random" if second is None else "interpolation")
     moved: Any = parameters or ("all" if directions == "interpolation" else "head")
     options = Options(directions, _points(grid, directions), span, moved, seed, of, lines, animate)

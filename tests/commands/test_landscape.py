@@ -173,6 +173,7 @@ def _refusals(name):
         "span": (["one", "--span", "-1"], "span: got -1.0, expected a positive number"),
         "epsilon": (["one", "--epsilon", "-1"], "--epsilon: got -1.0"),
         "domain": (["one", "--domains", "cartoon"], "got domain 'cartoon', expected some of: flip 0.2"),
+        "one twice": (["one", "one"], "SECOND: got one twice, expected each once"),
         "one run": (["one", "--directions", "interpolation"], "expected two runs for interpolation"),
         "two runs": (["one", "two", "--directions", "pca"], "expected two runs for interpolation"),
         "heads of other features": (["one", "two", "--parameters", "head"], "the features of domain 'flip 0.2' differ"),
