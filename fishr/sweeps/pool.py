@@ -25,8 +25,7 @@ from fishr.training.compute import resolve_device
 TRIES = 2
 UNBORN = 3  # workers in a row that die before they begin their group
 
-
-# A job, and how often it was tried with this time.
+# A job and the number of the try.
 _Try = tuple[Job, int]
 
 
@@ -58,7 +57,7 @@ class _Pool:
     idle: deque[Worker] = field(factory=deque)
     busy: dict[Worker, dict[int, _Try]] = field(factory=dict)  # jobs without an answer, by their index in the group
     begun: set[Worker] = field(factory=set)  # workers that began their group
-    unborn: list[str] = field(factory=list)  # how workers in a row died before they began
+    unborn: list[str] = field(factory=list)  # how the last workers died, if none of them began its group
     selector: selectors.DefaultSelector = field(factory=selectors.DefaultSelector)
 
     def hand_out(self) -> None:
