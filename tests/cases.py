@@ -185,6 +185,12 @@ HEADS: dict[str, HeadCase] = {
         (3,),
         closed_form=True,
     ),
+    "identities": HeadCase(
+        lambda c: nn.Sequential(nn.Identity(), nn.Linear(3, 4), nn.Identity(), nn.Linear(4, c), nn.Identity()),
+        (3,),
+        closed_form=True,
+    ),
+    "activation first": HeadCase(lambda c: nn.Sequential(nn.Tanh(), nn.Linear(3, c)), (3,), closed_form=True),
     "frozen first layer": HeadCase(_frozen_first, (3,)),
     "tokens": HeadCase(lambda c: nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, c), MeanOverTokens()), (5, 3)),
     "conv1d": _convolution(nn.Conv1d(2, 4, 3, stride=2, padding=1, groups=2), (2, 5)),

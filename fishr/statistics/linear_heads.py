@@ -127,12 +127,14 @@ def stack_factors(head: nn.Sequential, inputs: Sequence[Tensor], deltas: Tensor)
     """Return the factors of each linear layer, from those of the logits: δ = ∂ℓ/∂logits."""
     found = list[Factors]()
     differentiate: Any = torch.func.vjp
-    for layer, z in zip(reversed(head), reversed(inputs), strict=True):
+    first = next(place for place, layer in enumerate(head) if type(layer) is nn.Linear)
+    for place in reversed(range(first, len(head))):
+        layer, z = head[place], inputs[place]
         if type(layer) is not nn.Linear:
             deltas = differentiate(layer, z)[1](deltas)[0]
             continue
         found.append(Factors(deltas, z, has_bias(layer)))
-        if z is not inputs[0]:
+        if place > first:
             deltas = matmul(deltas, layer.weight)
     return tuple(reversed(found))
 

@@ -1,7 +1,11 @@
 """Moments of sequences of linear layers, against the route of any head."""
 
+from itertools import count, pairwise
+
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.testing import assert_close
 
@@ -42,6 +46,22 @@ def test_moments_and_gradients_are_those_of_torch_func() -> None:
     assert_close(found[0][:2], found[1][:2])
     assert found[0][2] == found[1][2]
     assert_close(found[0][3], found[1][3])
+
+
+FUNCTIONS = (nn.ReLU, nn.GELU, nn.SiLU, nn.Tanh, nn.ELU, nn.LeakyReLU, nn.Identity)
+
+
+@given(st.lists(st.sampled_from([nn.Linear, *FUNCTIONS]), max_size=5), st.integers(0, 5))
+def test_layers_may_come_in_any_order(kinds: list[type[nn.Module]], place: int) -> None:
+    torch.manual_seed(0)
+    kinds.insert(place, nn.Linear)
+    widths = pairwise(count(3))  # layers of different widths
+    head = nn.Sequential(*(kind(*next(widths)) if kind is nn.Linear else kind() for kind in kinds)).double()
+    (features, labels), found = samples(), []
+    for route in ("closed_form", "functional"):
+        moments = gradient_moments(head, features, labels, SIZES, route=route)  # type: ignore[arg-type]
+        found.append((moments.mean, moments.variance, torch.autograd.grad(moments.variance.sum(), head.parameters())))
+    assert_close(found[0], found[1])
 
 
 def test_samples_of_weight_0_change_nothing() -> None:
