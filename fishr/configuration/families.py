@@ -39,7 +39,7 @@ class Family:
 
     protocol: type[Any]
     modules: tuple[str, ...]
-    implied: str = ""  # kind of a table that names none
+    implied: str | None = None  # kind of a table that names none
     number: str = ""  # kind of a plain number
     wrapper: str = ""  # class of one field that makes a member of a plain function
     arguments: tuple[str, ...] = ()  # of that function

@@ -183,7 +183,7 @@ class _Hooks:
             return family.exported(family.switch[value])()
         table = dict(self.table(value, declared))
         kind = table.pop(KIND, family.implied)
-        if not kind:
+        if kind is None:
             raise flaw(f"missing, expected {one_of(family.kinds)}", KIND)
         found = family.find(kind, self.plugins)
         if isinstance(found, type):

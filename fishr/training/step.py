@@ -61,7 +61,8 @@ class NotFinite(RunFailed):
     """A part of the loss, or a parameter, is infinite or not a number."""
 
     def __init__(self, step: int, term: str, value: float) -> None:
-        super().__init__(f"step {step}: {term} is {value}, expected a finite number; try a smaller learning rate")
+        advice = "try a smaller learning rate" if step else "check the inputs and the weights of the penalties"
+        super().__init__(f"step {step}: {term} is {value}, expected a finite number; {advice}")
         self.step = step
         self.term = term
         self.value = value

@@ -262,6 +262,8 @@ FISHR = "objective.penalty.fishr"
         (f"{FISHR}.kind=mine:Penalty", "a file alone never runs code"),
         ("optimizer.lr=0", "optimizer.lr: got 0.0, expected a number greater than 0.0"),
         ("optimizer.kind=Sgd", 'optimizer.kind: got "Sgd" (a string), expected one of "Adam", "AdamW", "LARS", "SGD"'),
+        ("optimizer.kind=0", "optimizer.kind: got 0 (a whole number), expected one of"),
+        ("optimizer.kind=''", 'optimizer.kind: got "" (a string), expected one of'),
         ("optimizer.betas=[0.9]", "optimizer.betas: got an array of length 1, expected one of length 2"),
         ("optimizer={kind='SGD', lr=1, nesterov=true}", "nesterov: got true without momentum"),
         ("lr_schedule.kind=Cosine", 'lr_schedule.kind: got "Cosine" (a string), expected one of'),

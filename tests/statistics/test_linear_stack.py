@@ -60,7 +60,9 @@ def test_layers_may_come_in_any_order(kinds: list[type[nn.Module]], place: int) 
     (features, labels), found = samples(), []
     for route in ("closed_form", "functional"):
         moments = gradient_moments(head, features, labels, SIZES, route=route)  # type: ignore[arg-type]
-        found.append((moments.mean, moments.variance, torch.autograd.grad(moments.variance.sum(), head.parameters())))
+        found.append(
+            (moments.mean, moments.variance, torch.autograd.grad(moments.variance.sum(), [*head.parameters()]))
+        )
     assert_close(found[0], found[1])
 
 
