@@ -81,7 +81,7 @@ def _column(values: list[float], like: Tensor) -> Tensor:
 class Block:
     """Some classes' δ [K, n, c], features z [K, n, f], their place in [K, P], and an output buffer [·, K, c, f]."""
 
-    # `squares` is z², or None where `chunks` reads some rows of one domain at a time.
+    # `squares` is z², or None where `chunks` has several parts.
 
     deltas: Tensor
     part: Tensor
@@ -121,9 +121,7 @@ def blocks(deltas: Tensor, features: Tensor, rule: GapRule, bias: bool) -> Itera
         part = features[:, :, columns]
         squares, chunks = part * part if part.numel() <= rows else None, everything
         if squares is None:
-            some = max(1, rows // part.shape[2])
-            starts = range(0, samples, some)
-            chunks = [(slice(k, k + 1), slice(start, start + some)) for k in range(domains) for start in starts]
+            chunks = _chunks(domains, samples, max(1, rows // part.shape[2]))
         for top in range(0, outputs, step):
             classes = slice(top, min(top + step, outputs))
             shape = (layers, domains, classes.stop - classes.start, columns.stop - columns.start)
@@ -134,6 +132,15 @@ def blocks(deltas: Tensor, features: Tensor, rule: GapRule, bias: bool) -> Itera
         # A buffer of its own: the only block of the weight may be kept.
         out = features.new_empty(layers, domains, *whole)
         yield Block(deltas, ones, ones, everything, slice(0, outputs), slice(0, 1), outputs * width, whole, out)
+
+
+def _chunks(domains: int, samples: int, rows: int) -> list[tuple[slice, slice]]:
+    """Return parts of [K, n] of at most so many rows: some whole domains, or some rows of one domain."""
+    if rows >= samples:
+        some = rows // samples
+        return [(slice(k, min(k + some, domains)), slice(0, samples)) for k in range(0, domains, some)]
+    parts = [slice(n, min(n + rows, samples)) for n in range(0, samples, rows)]
+    return [(slice(k, k + 1), part) for k in range(domains) for part in parts]
 
 
 def _evenly(whole: int, most: int) -> int:

@@ -71,8 +71,15 @@ def tensors(sizes: tuple[int, ...], rule: Rule) -> tuple[Tensor, Tensor, Tensor 
 
 
 # Elements of a block, of the rows read at a time, and classes and features at least. Blocks of everything; of one entry
-# with one row; of two classes and features, with one left; of some features with all classes, and rows of one domain.
-TILES = {"whole": (1 << 21, 1 << 18, 128), "smallest": (1, 1, 1), "uneven": (1, 1 << 18, 2), "tall": (3 * 3 * 3, 8, 1)}
+# with one row; of two classes and features, with one left; of some features with all classes, and rows of one domain;
+# of everything, with the rows of some domains.
+TILES = {
+    "whole": (1 << 21, 1 << 18, 128),
+    "smallest": (1, 1, 1),
+    "uneven": (1, 1 << 18, 2),
+    "tall": (3 * 3 * 3, 8, 1),
+    "domains": (1 << 21, 48, 128),
+}
 
 
 def set_tiles(name: str) -> None:
@@ -96,6 +103,17 @@ def test_parts_are_the_fewest_and_of_about_one_size(whole: int, most: int) -> No
     assert max(parts) - min(parts) < gap_blocks._LINE * len(parts)
     assert max(parts) < most + gap_blocks._LINE
     assert size == whole or size % gap_blocks._LINE == 0
+
+
+@given(st.integers(1, 9), st.integers(1, 9), st.integers(1, 40))
+def test_chunks_hold_each_sample_once(domains: int, samples: int, rows: int) -> None:
+    seen = torch.zeros(domains, samples)
+    for some, part in gap_blocks._chunks(domains, samples, rows):
+        chunk = seen[some, part]
+        chunk += 1
+        assert 0 < chunk.numel() <= rows
+        assert part == slice(0, samples) or len(chunk) == 1
+    assert (seen == 1).all()
 
 
 @pytest.mark.parametrize("tiles", TILES)
