@@ -32,7 +32,7 @@ TABLES = (
 )
 # A whole run is the command line's business, a penalty alone that of people's own loops, where the allocator is as it
 # comes.
-_OF_WHOLE_RUNS = ("step", "whole_network", "profile", "image_cache")
+_OF_WHOLE_RUNS = ("step", "whole_network", "methods", "profile", "image_cache")
 _BESIDE_DOMAINBED = ("methods", "image_cache", "commands")
 
 

@@ -73,5 +73,10 @@ def _domainbed_job(checkout: Path, data: str, out: str) -> None:
 def _run(*words: str) -> None:
     # Byte code is kept from the warm-up on, as it is of an installed package.
     kept = {"PYTHONPYCACHEPREFIX": str(_BYTE_CODE), "PYTHONDONTWRITEBYTECODE": ""}
-    command, silent = [sys.executable, *words], subprocess.DEVNULL
-    subprocess.run(command, check=True, stdout=silent, stderr=silent, env=os.environ | kept)
+    silent = subprocess.DEVNULL
+    done = subprocess.run(
+        [sys.executable, *words], stdout=silent, stderr=subprocess.PIPE, text=True, env=os.environ | kept, check=False
+    )
+    if done.returncode:
+        reason = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        raise SystemExit(f"Error: {' '.join(words)}: exit code {done.returncode}: {reason}")

@@ -56,8 +56,9 @@ def test_modes_are_restored_after_a_failure(everything):
 
 @pytest.mark.slow
 @pytest.mark.skipif(not torch.backends.nnpack.is_available(), reason="needs NNPACK")
-def test_networks_of_small_images_are_scored_by_fourier_transforms(plain):
+def test_networks_of_small_images_are_scored_by_fourier_transforms(plain, monkeypatch):
     """Not to the bit, but the loss to seven digits and the same accuracy."""
+    monkeypatch.setattr(evaluation, "has_avx512", lambda: False)
     experiment = attrs.evolve(plain, featurizer=MNISTCNN())
     domains, model, state = _start(experiment)
     fast, slow = (evaluate(model, experiment, state, domains, chunk) for chunk in (8192, 127))
@@ -83,8 +84,10 @@ class Images:
         return read if out is None else out.copy_(read)
 
 
-def test_images_of_files_pass_with_channels_last(plain):
-    """The same scores; tensors keep their layout."""
+@pytest.mark.parametrize("avx512", [False, True])
+def test_images_pass_with_channels_last(plain, monkeypatch, avx512):
+    """The same scores; tensors keep their layout without AVX-512."""
+    monkeypatch.setattr(evaluation, "has_avx512", lambda: avx512)
     _, model, _ = _start(plain)
     layouts, network = (
         [],
@@ -98,20 +101,26 @@ def test_images_of_files_pass_with_channels_last(plain):
             score_domain(both, plain, Domain("art", inputs, labels), "evaluation")
             for inputs in (Images(values), values)
         )
-    assert layouts == [False, True]
+    assert layouts == [False, not avx512]
     assert read.loss == pytest.approx(held.loss, rel=1e-6)
     assert attrs.evolve(read, loss=0.0) == attrs.evolve(held, loss=0.0)
 
 
-@pytest.mark.parametrize(("featurizer", "sizes"), [(MNISTCNN(), [300, 300]), (None, [600])], ids=["CNN", "MLP"])
+@pytest.mark.parametrize(
+    ("featurizer", "avx512", "sizes"),
+    [(MNISTCNN(), False, [300, 300]), (MNISTCNN(), True, [67] * 6 + [66] * 3), (None, True, [600])],
+    ids=["CNN by Fourier transforms", "CNN", "MLP"],
+)
 @torch.no_grad()
-def test_convolutions_pass_few_images_at_once_with_the_same_bits(plain, monkeypatch, featurizer, sizes):
+def test_convolutions_pass_few_images_at_once_with_the_same_bits(plain, monkeypatch, featurizer, avx512, sizes):
+    monkeypatch.setattr(evaluation, "has_avx512", lambda: avx512)
     experiment, seen = attrs.evolve(plain, featurizer=featurizer or plain.featurizer), []
     domains, model, _ = _start(experiment)
     domain = domains.training[0].part([*range(100)] * 6)
     model.featurizer.register_forward_pre_hook(lambda module, given: seen.append(len(given[0])))
     score = score_domain(model, experiment, domain, "training")
     assert seen == sizes
-    monkeypatch.setattr(evaluation, "_IMAGES", 1000)
+    monkeypatch.setattr(evaluation, "_DIRECT", 1000)
+    monkeypatch.setattr(evaluation, "_FOURIER", 1000)
     assert score_domain(model, experiment, domain, "training") == score
     assert seen == [*sizes, 600]
