@@ -8,7 +8,7 @@ import click
 
 from fishr.commands.analyze_statistics import analyze_statistics
 from fishr.commands.progress import steps_shown
-from fishr.commands.shared import COUNT, PATH, SEED, about, each_once, loading, run_options
+from fishr.commands.shared import COUNT, HDF5_FILE, PATH, SEED, about, each_once, loading, run_options
 from fishr.errors import InputError
 from fishr.paths import check_file_writable
 
@@ -39,7 +39,7 @@ def _explain(context: click.Context, _: click.Parameter, row: str | None) -> Non
 @click.command(**about("Measure how far a run's domains are apart.", "analyze runs/erm runs/fishr --figures figures"))
 @click.argument("subject", type=PATH, metavar="RUN_OR_FILE")
 @click.argument("second", type=PATH, metavar="[SECOND]", required=False)
-@click.option("-o", "--out", type=PATH, help="HDF5 result (default: RUN/analysis.h5 or FILE.analysis.h5).")
+@click.option("-o", "--out", type=HDF5_FILE, help="HDF5 result (default: RUN/analysis.h5 or FILE.analysis.h5).")
 @click.option("--figures", type=PATH, help="Folder of the figures (default: beside the result).")
 @click.option("--samples", type=click.IntRange(min=2), metavar="N", help="Most samples of each domain (default: all).")
 @click.option("--seed", type=SEED, default=0, metavar="N", help="Seed of the draw of samples.")

@@ -13,6 +13,7 @@ from fishr.commands.progress import parts_bar
 from fishr.commands.shared import (
     COUNT,
     FILE,
+    HDF5_FILE,
     about,
     choice_option,
     data_dir_option,
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from fishr.data.images.preprocessing import Interpolation
     from fishr.training import Experiment
 
-out_option = click.option("-o", "--out", type=FILE, required=True, help="HDF5 file to write.")
+out_option = click.option("-o", "--out", type=HDF5_FILE, required=True, help="HDF5 file to write.")
 domain_option = repeatable_option("--domain", "domains", metavar="NAME", help="Cache this domain only (default: all)")
 chunk_option = click.option(
     "--chunk", type=COUNT, default=8192, metavar="N", help="Samples of one pass; fewer need less memory."

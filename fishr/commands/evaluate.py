@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from fishr.commands.progress import parts_bar
-from fishr.commands.shared import PATH, SEED, about, find_images, load_run, loading, run_options
+from fishr.commands.shared import JSON_FILE, PATH, SEED, about, find_images, load_run, loading, run_options
 from fishr.errors import InputError
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     metavar="PATH,LABEL[,DOMAIN]",
     help="Columns of a list (default: path, label or class, and domain or environment if there is one).",
 )
-@click.option("-o", "--out", type=PATH, metavar="FILE.json", help="New file of all numbers.")
+@click.option("-o", "--out", type=JSON_FILE, metavar="FILE.json", help="New file of all numbers.")
 @click.option("--resamples", type=SEED, default=1000, metavar="N", help="Resamples of the intervals; 0: no intervals.")
 @click.option("--seed", type=SEED, default=0, metavar="N", help="Seed of the resamples.")
 @click.option("--per-class", is_flag=True, help="Show each class and the confusion matrix; JSON has them always.")

@@ -5,17 +5,18 @@ from typing import Any
 
 import click
 
-from fishr.commands.shared import FILE, PATH, about, choice_option, loading, plugin_option
+from fishr.commands.shared import FILE, PATH, about, loading, plugin_option
 
 
 @click.command(**about("Write a run's model for other programs.", "export runs/pacs -o pacs.safetensors"))
 @click.argument("run", type=PATH, metavar="RUN")
 @click.option("-o", "--out", type=FILE, required=True, help="File to write; it must not exist.")
-@choice_option(
+@click.option(
     "--as",
     "form",
-    words=("safetensors", "pt", "torchscript", "export"),
-    help="Weights by name, or a program for torch.jit.load or torch.export.load.",
+    type=click.Choice(("safetensors", "pt", "torchscript", "export")),
+    help="Weights by name, or a program for torch.jit.load or torch.export.load (default: by the suffix of FILE, "
+    ".safetensors, .pt, or .pt2 for export).",
 )
 @plugin_option
 def export(run: Path, out: Path, form: Any, plugins: tuple[str, ...]) -> None:

@@ -9,7 +9,17 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fishr.commands.progress import parts_bar, progress_bar
-from fishr.commands.shared import COUNT, PATH, SEED, about, each_once, loading, repeatable_option, run_options
+from fishr.commands.shared import (
+    COUNT,
+    HDF5_FILE,
+    PATH,
+    SEED,
+    about,
+    each_once,
+    loading,
+    repeatable_option,
+    run_options,
+)
 from fishr.errors import InputError
 from fishr.paths import check_file_writable
 
@@ -38,7 +48,7 @@ KINDS = ("random", "pca", "checkpoints", "eigen", "gradients", "line", "interpol
 @click.option("--lines", type=COUNT, default=5, metavar="N", help="Number of lines, for line directions.")
 @click.option("--epsilon", type=float, default=0.1, metavar="X", help="ε of inconsistency and level sets, loss.")
 @click.option("--animate", is_flag=True, help="Also draw a GIF over the kept checkpoints of the run.")
-@click.option("-o", "--out", type=PATH, help="HDF5 file (default: RUN/landscape-KIND.h5).")
+@click.option("-o", "--out", type=HDF5_FILE, help="HDF5 file (default: RUN/landscape-KIND.h5).")
 @run_options
 def landscape(
     subject: Path,

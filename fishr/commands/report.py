@@ -9,6 +9,7 @@ import click
 
 from fishr.commands.progress import parts_bar
 from fishr.commands.shared import (
+    HTML_FILE,
     PATH,
     about,
     data_dir_option,
@@ -29,7 +30,9 @@ if TYPE_CHECKING:
 @click.command(**about("Write a page for a browser.", "report runs/erm runs/fishr -o report.html"))
 @click.argument("subject", type=PATH, metavar="RUN_OR_FILE")
 @click.argument("second", type=PATH, metavar="[SECOND]", required=False)
-@click.option("-o", "--out", type=PATH, metavar="FILE.html", help="The page (default: RUN/report.html or FILE.html).")
+@click.option(
+    "-o", "--out", type=HTML_FILE, metavar="FILE.html", help="The page (default: RUN/report.html or FILE.html)."
+)
 @click.option("--no-data", is_flag=True, help="Leave out what needs a run's data: class counts, samples, confusions.")
 @click.option("--replace", is_flag=True, help="Replace a report of something else.")
 @data_dir_option

@@ -45,6 +45,21 @@ class _PathType(click.ParamType):  # pyright: ignore[reportMissingTypeArgument] 
             self.fail(str(error), param, ctx)
 
 
+class _FileType(_PathType):
+    """A new file of one format: a suffix of another one is refused, because the command would write this one."""
+
+    def __init__(self, format: str, *suffixes: str) -> None:
+        super().__init__("file")
+        self.format, self.suffixes = format, suffixes
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        path = super().convert(value, param, ctx)
+        if path.suffix and path.suffix not in self.suffixes:
+            wanted = f"{' or '.join(self.suffixes)}, since the file is {self.format}"
+            self.fail(f"{path}: got a name that ends in {path.suffix}, expected {wanted}", param, ctx)
+        return path
+
+
 class _Whole(click.IntRange):
     """A whole number that torch, numpy and HDF5 can hold."""
 
@@ -66,6 +81,8 @@ class _ModuleType(click.ParamType):  # pyright: ignore[reportMissingTypeArgument
 
 # A path as it is typed: relative to the working directory.
 PATH, FILE = _PathType("path"), _PathType("file")
+HDF5_FILE, HTML_FILE = _FileType("HDF5", ".h5", ".hdf5"), _FileType("HTML", ".html", ".htm")
+JSON_FILE = _FileType("JSON", ".json")
 COUNT, SEED = _Whole(min=1), _Whole(min=0)
 
 

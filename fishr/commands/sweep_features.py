@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from fishr.commands.shared import FILE, PATH, about, choice_option, loading, run_options
+from fishr.commands.shared import HDF5_FILE, PATH, about, choice_option, loading, run_options
 from fishr.errors import InputError
 
 
@@ -17,7 +17,7 @@ from fishr.errors import InputError
 )
 @click.argument("plan", type=PATH, metavar="PLAN.toml")
 @click.option("--dataset", metavar="NAME", help="A data set of the plan (default: its only one).")
-@click.option("-o", "--out", type=FILE, required=True, help="New HDF5 file.")
+@click.option("-o", "--out", type=HDF5_FILE, required=True, help="New HDF5 file.")
 @choice_option("--dtype", words=["float32", "float16"], help="Type of the stored features; float16 halves the file.")
 @run_options
 def features(

@@ -18,10 +18,11 @@ from fishr.inference.prediction_files import check_new_file
 from fishr.inference.trained_model import TrainedModel
 
 Form = Literal["safetensors", "pt", "torchscript", "export"]
+_BY_SUFFIX: dict[str, Form] = {".safetensors": "safetensors", ".pt": "pt", ".pth": "pt", ".pt2": "export"}
 _ROUNDING = 1e-4
 
 
-def export_model(model: TrainedModel, run: Path, path: Path, form: Form = "safetensors") -> NamedWeights | None:
+def export_model(model: TrainedModel, run: Path, path: Path, form: Form | None = None) -> NamedWeights | None:
     """Write a model for other programs, and its card as Markdown beside it, ``path`` with the suffix .md.
 
     Weights have the names of torchvision's or timm's network with as many classes, which then loads them strictly;
@@ -33,13 +34,14 @@ def export_model(model: TrainedModel, run: Path, path: Path, form: Form = "safet
         run: Its folder, from which the card takes the numbers.
         path: The file to write; neither it nor the card may exist.
         form: "safetensors" or "pt", weights by name; "export", a program for ``torch.export.load``;
-            "torchscript", a traced program for ``torch.jit.load``, which torch deprecates.
+            "torchscript", a traced program for ``torch.jit.load``, which torch deprecates. None: by the suffix of the
+            path, .safetensors, .pt or .pth, or .pt2 for "export".
 
     Returns:
         The weights and their names; None for a program.
 
     Raises:
-        InputError: A file exists, or the network cannot be written as a program.
+        InputError: A file exists, the suffix is none of these, or the network cannot be written as a program.
         RunFailed: A file could not be written.
     """
     card = path.with_suffix(".md")
@@ -47,12 +49,21 @@ def export_model(model: TrainedModel, run: Path, path: Path, form: Form = "safet
         raise InputError(f"{path}: got a name that ends in .md, as the model's card does; choose another suffix")
     check_new_file(path)
     check_new_file(card)
+    form = form or _form_of(path)
     weights = named_weights(model) if form in ("safetensors", "pt") else None
     content = _program(model, form) if weights is None else _weights(model, weights, form)
     text = model_card(model, run, path, form, weights)
     write_atomically(path, content)
     write_atomically(card, text.encode())
     return weights
+
+
+def _form_of(path: Path) -> Form:
+    if path.suffix not in _BY_SUFFIX:
+        raise InputError(
+            f"{path}: got a name that ends in none of {', '.join(_BY_SUFFIX)}; rename it, or add --as safetensors"
+        )
+    return _BY_SUFFIX[path.suffix]
 
 
 def _weights(model: TrainedModel, weights: NamedWeights, form: str) -> bytes:

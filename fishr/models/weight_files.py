@@ -47,8 +47,9 @@ def hub_file(url: str, fetch: str, otherwise: str) -> Path:
 def read_weights(path: Path) -> dict[str, Tensor]:
     """Return the state dict of a .pth, .pt or .safetensors file, on the CPU; nothing in the file is executed."""
     if not path.is_file():
+        where = "" if path.is_absolute() else f" in the working directory, {Path.cwd()}"
         raise InputError(
-            f"weights: {path}: no such file; give the path of a state dict, or for random weights "
+            f"weights: {path}: no such file{where}; give the path of a state dict, or for random weights "
             'weights = "random" (ResNet) or pretrained = false (TimmBackbone)'
         )
     try:

@@ -179,7 +179,7 @@ def _refusals(name):
         "heads of other features": (["one", "two", "--parameters", "head"], "the features of domain 'flip 0.2' differ"),
         "device": (["one", "--device", "tpu"], "device: got 'tpu', expected auto"),
         "file of another kind": (["one/config.toml"], "not an HDF5 file"),
-        "name that is taken": (["one", "-o", "one/config.toml"], "not an HDF5 file"),
+        "name that is taken": (["one", "-o", "taken.h5"], "not an HDF5 file"),
         "film of lines": (["one", "--directions", "line", "--animate"], "expected a plane, such as random"),
     }[name]
 
@@ -205,6 +205,7 @@ def _refusals(name):
     ],
 )
 def test_what_cannot_be_used_is_refused_in_a_line(runs, refused, name):
+    (runs / "taken.h5").write_text("mine")
     arguments, part = _refusals(name)
     refused(runs, ["landscape", *arguments], part)
 

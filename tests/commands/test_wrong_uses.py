@@ -218,6 +218,32 @@ COMMANDS = {
     "export over a file": (["export", "finished", "-o", "w.pt"], "w.pt: exists already; choose another name"),
     "export without a checkpoint": (["export", "no-checkpoint", "-o", "new.pt"], "no-checkpoint: no checkpoint.pt"),
     "export of no run": (["export", "none", "-o", "new.pt"], "none: not a run folder, it has no config.toml; give"),
+    "export in a form that the name does not tell": (
+        ["export", "finished", "-o", "w.onnx"],
+        "w.onnx: got a name that ends in none of .safetensors, .pt, .pth, .pt2; rename it, or add --as safetensors",
+    ),
+    "a report for print": (
+        ["report", "finished", "-o", "r.pdf"],
+        "r.pdf: got a name that ends in .pdf, expected .html or .htm, since the file is HTML",
+    ),
+    "scores as a table": (
+        ["evaluate", "finished", "-o", "s.csv"],
+        "s.csv: got a name that ends in .csv, expected .json, since the file is JSON",
+    ),
+    **{
+        f"{' '.join(command)} of another format": (
+            [*command, "finished", "-o", "f.npz"],
+            "f.npz: got a name that ends in .npz, expected .h5 or .hdf5, since the file is HDF5",
+        )
+        for command in (
+            ("analyze",),
+            ("landscape",),
+            ("cache", "features"),
+            ("cache", "gradients"),
+            ("cache", "images"),
+            ("sweep", "features"),
+        )
+    },
     "evaluate on nothing": (
         ["evaluate", "finished", "--on", "none"],
         "none: neither a file or folder, nor a domain of finished; give a path, or one of flip 0.2",

@@ -1,4 +1,5 @@
 import hashlib
+from pathlib import Path
 
 import pytest
 import torch
@@ -104,9 +105,12 @@ def test_a_cut_safetensors_file_is_refused(tmp_path):
         read_weights(path)
 
 
-def test_what_is_no_file_is_refused(tmp_path):
-    with pytest.raises(InputError, match="no such file"):
+def test_what_is_no_file_is_refused(tmp_path, monkeypatch):
+    with pytest.raises(InputError, match="no such file; give"):
         read_weights(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=f"a.pth: no such file in the working directory, {tmp_path}; give"):
+        read_weights(Path("a.pth"))
 
 
 def load(module, given):
