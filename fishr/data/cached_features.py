@@ -128,6 +128,9 @@ class FeatureEnvironments:
 
     def __call__(self, seed: int, data_dir: Path | None) -> Environments:
         """Read the file; nothing is random, so ``seed`` is not used."""
+        path = in_data_folder(self.path, data_dir)
+        if not path.is_file():
+            raise InputError(f"{path}: no such file; write it with fishr sweep features PLAN -o {path}")
         return DataSetEnvironments(CachedFeatures(self.path, self.key, at=self.at))(seed, data_dir)
 
 

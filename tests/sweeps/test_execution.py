@@ -282,7 +282,9 @@ def test_missing_data_is_one_line(conditions, plan):
     job = plan.jobs()[0]
     settings = attrs.evolve(job.settings, features={"PACS": "nowhere.h5"})
     outcome = attempt(Job("PACS", "ERM", (0,), 0, 0, settings), conditions)
-    assert outcome == Outcome(message="data/nowhere.h5: no such file; give the path of a file that fishr wrote")
+    assert outcome == Outcome(
+        message="data/nowhere.h5: no such file; write it with fishr sweep features PLAN -o data/nowhere.h5"
+    )
 
 
 @frozen
