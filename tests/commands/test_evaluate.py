@@ -130,7 +130,7 @@ def test_classes_are_shown_on_demand(call, world):
 @pytest.mark.parametrize(
     ("arguments", "part"),
     [
-        (("--on", "photos", "-o", "list.csv"), "list.csv: exists already; choose another name"),
+        (("--on", "photos", "-o", "run/result.json"), "run/result.json: exists already; choose another name"),
         (("--on", "photo/s"), "photo/s: no such file or folder; give a folder of images, a list, a cache or an .npz"),
         (("--on", "list.csv"), "list.csv: line 1: got the header file,species,site, expected class,path; it lacks"),
         (("--on", "list.csv", "--columns", "file"), "--columns: got 'file', expected PATH,LABEL or PATH,LABEL,DOMAIN"),
