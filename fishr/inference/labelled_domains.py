@@ -14,7 +14,7 @@ from fishr.data.environments import Environments, HeldOut
 from fishr.data.images.folder_listing import has_class_folders, list_class_folders, list_folder
 from fishr.data.images.image_environments import list_cache
 from fishr.data.images.image_inputs import ImageInputs
-from fishr.data.images.list_files import LIST_EXTENSIONS, Columns, list_file
+from fishr.data.images.list_files import LIST_EXTENSIONS, Columns, columns_in, list_file
 from fishr.data.images.listed_images import Listed
 from fishr.data.images.preprocessing import Preprocessing
 from fishr.data.images.unreadable import check_readable
@@ -80,7 +80,7 @@ def labelled_domains(
             names = None if model.class_names is None else cached.class_names
             return _fitting(path, _renumbered(path, (*cached.training, *cached.evaluation), names, model), model)
     preprocessing = _preprocessing(path, model)
-    listed = list_cache(path, preprocessing) if suffix in CACHE_EXTENSIONS else _listed(path, columns)
+    listed = list_cache(path, preprocessing) if suffix in CACHE_EXTENSIONS else _listed(path, columns, model)
     numbers = _class_numbers(path, {name for each in listed for name in each.classes}, model)
     check_readable([image for each in listed for image in each.paths()])
     return tuple(
@@ -143,8 +143,13 @@ def _renumbered(
     return tuple(chosen)
 
 
-def _listed(path: Path, columns: Columns | None) -> tuple[Listed, ...]:
+def _listed(path: Path, columns: Columns | None, model: TrainedModel) -> tuple[Listed, ...]:
     if not path.is_dir():
+        if columns is None and f"p_{model.label(0)}" in columns_in(path):
+            raise InputError(
+                f"{path}: got a file of predictions, whose class is no label; give a list with the labels, or name "
+                "their column (--columns path,COLUMN)"
+            )
         return list_file(path, columns=columns or Columns.of(path))
     return (list_class_folders(path),) if has_class_folders(path) else list_folder(path)
 

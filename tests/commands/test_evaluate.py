@@ -136,6 +136,7 @@ def test_classes_are_shown_on_demand(call, world):
         (("--on", "list.csv", "--columns", "file"), "--columns: got 'file', expected PATH,LABEL or PATH,LABEL,DOMAIN"),
         (("--on", "photos", "--columns", "a,b"), "--columns: got it without a list of images"),
         (("--on", "photos", "--on", "bad.csv"), "bad.csv: got the class 'owl', which the run does not know"),
+        (("--on", "guesses.csv"), "guesses.csv: got a file of predictions, whose class is no label; give a list with"),
         (("--on", "run.toml"), "data/animals: no such folder; run `fishr data download NAME`"),
         (("--on", "notes.txt"), "notes.txt: got a list called 'notes.txt'"),
         (("--resamples", "-1"), "Invalid value for '--resamples'"),
@@ -143,6 +144,7 @@ def test_classes_are_shown_on_demand(call, world):
 )
 def test_refusals(refused, world, arguments, part):
     (world / "bad.csv").write_text("path,label\nphotos/art/cat/0.png,owl\n")
+    (world / "guesses.csv").write_text("path,class,p_cat,p_dog\nphotos/art/cat/0.png,dog,0.1,0.9\n")
     (world / "notes.txt").write_text("")
     refused(world, ("evaluate", "run", *arguments, "--device", "cpu"), part)
 

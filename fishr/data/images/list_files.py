@@ -65,8 +65,7 @@ class Columns:
     @classmethod
     def of(cls, path: Path) -> Self:
         """Return the columns that a list has of the usual names."""
-        _, first = next(_entries(path, ()), ("", None))
-        found = cast(dict[str, Any], first) if isinstance(first, dict) else {}
+        found = columns_in(path)
         domain = next((name for name in ("domain", "environment") if name in found), None)
         return cls(label="label" if "label" in found and "class" not in found else "class", domain=domain)
 
@@ -77,6 +76,12 @@ class Columns:
         if not _is_path(image):
             raise InputError(f"{where}: got {image!a} as {self.path}, expected text that can be the name of a file")
         return image
+
+
+def columns_in(path: Path) -> tuple[str, ...]:
+    """Return the names of a list's columns."""
+    _, first = next(_entries(path, ()), ("", None))
+    return tuple(cast(dict[str, Any], first)) if isinstance(first, dict) else ()
 
 
 def list_file(path: Path, names: Sequence[str] | None = None, columns: Columns | None = None) -> tuple[Listed, ...]:
