@@ -79,13 +79,17 @@ def _faster(left: Tensor, right: Tensor) -> bool:
     return _mkl_is_narrow() and torch.backends.mkldnn.enabled and not torch.is_autocast_enabled("cpu")  # pyright: ignore
 
 
+def has_avx512() -> bool:
+    """Return whether the processor has AVX-512, which oneDNN uses."""
+    return torch.backends.cpu.get_cpu_capability() == "AVX512"
+
+
 @cache
 def _mkl_is_narrow() -> bool:
     """Return whether torch multiplies by an MKL that leaves half of the processor's registers unused."""
     known, processor = torch.backends, Path("/proc/cpuinfo")
     here = known.mkl.is_available() and known.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
-    wide = known.cpu.get_cpu_capability() == "AVX512"
-    return here and wide and processor.is_file() and "AuthenticAMD" in processor.read_text()
+    return here and has_avx512() and processor.is_file() and "AuthenticAMD" in processor.read_text()
 
 
 class _Product(torch.autograd.Function):

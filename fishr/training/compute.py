@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from functools import cache
 from typing import Any, Literal, get_args
 
 import torch
@@ -73,12 +72,6 @@ def products(precision: Literal["ieee", "tf32"]) -> Generator[None]:
         yield
     finally:
         matmul.fp32_precision, convolution.fp32_precision = before
-
-
-@cache
-def has_avx512() -> bool:
-    """Return whether oneDNN convolves images with channels last in less time than Fourier transforms take."""
-    return torch.backends.cpu.get_cpu_capability() == "AVX512"
 
 
 class FourierConvolutions(TorchFunctionMode):

@@ -13,10 +13,11 @@ from torch import Tensor, nn
 from fishr.data.domains import Domain, Domains, Split, domain_title
 from fishr.data.reading import chunks
 from fishr.losses import accuracy_name, per_sample_losses, shares_correct
+from fishr.matrix_products import has_avx512
 from fishr.ranks import ALONE, Ranks, add_over_ranks
 from fishr.tensor_trees import require_tree
 from fishr.training.checkpoints import load
-from fishr.training.compute import FourierConvolutions, has_avx512, resolve_device
+from fishr.training.compute import FourierConvolutions, resolve_device
 from fishr.training.experiment import Experiment
 from fishr.training.model import Model, build_model, evaluating, place
 from fishr.training.run_folder import CONFIGURATION, checkpoint_of
