@@ -54,7 +54,7 @@ class _FileType(_PathType):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
         path = super().convert(value, param, ctx)
-        if path.suffix and path.suffix not in self.suffixes:
+        if path.suffix and path.suffix.lower() not in self.suffixes:
             wanted = f"{' or '.join(self.suffixes)}, since the file is {self.format}"
             self.fail(f"{path}: got a name that ends in {path.suffix}, expected {wanted}", param, ctx)
         return path

@@ -59,11 +59,12 @@ def export_model(model: TrainedModel, run: Path, path: Path, form: Form | None =
 
 
 def _form_of(path: Path) -> Form:
-    if path.suffix not in _BY_SUFFIX:
+    suffix = path.suffix.lower()
+    if suffix not in _BY_SUFFIX:
         raise InputError(
             f"{path}: got a name that ends in none of {', '.join(_BY_SUFFIX)}; rename it, or add --as safetensors"
         )
-    return _BY_SUFFIX[path.suffix]
+    return _BY_SUFFIX[suffix]
 
 
 def _weights(model: TrainedModel, weights: NamedWeights, form: str) -> bytes:

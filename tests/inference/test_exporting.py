@@ -137,6 +137,24 @@ def test_safetensors_hold_shape_and_classes(photo_run, tmp_path):
     assert (json.loads(facts["shape"]), json.loads(facts["step"])) == ([3, 32, 32], 2)
 
 
+@pytest.mark.parametrize("name", ["w.pt", "w.pth", "w.PT"])
+def test_the_suffix_says_what_is_written(photo_run, tmp_path, name):
+    model = load_model(photo_run)
+    export_model(model, photo_run, tmp_path / name)
+    export_model(model, photo_run, tmp_path / "same.safetensors")
+    found, expected = torch.load(tmp_path / name), load_file(tmp_path / "same.safetensors")
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[key], expected[key]) for key in expected)
+
+
+def test_pt2_is_a_program(photo_run, tmp_path):
+    model = load_model(photo_run)
+    export_model(model, photo_run, tmp_path / "w.pt2")
+    with torch.no_grad():
+        program = torch.export.load(tmp_path / "w.pt2").module()
+        torch.testing.assert_close(program(INPUTS), model(INPUTS), rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("form", ["torchscript", "export"])
 @pytest.mark.parametrize(
