@@ -39,7 +39,8 @@ class CMA(Memoryless):
         True
 
     Source:
-        Chen, Si, Zhang and Zhao 2025, closed-form moment alignment.
+        Chen, Si, Zhang and Zhao, Moment alignment, UAI 2025 (arXiv 2506.07378); the authors' code leaves out the bias
+        and divides g and H by the number of weights.
     """
 
     alpha: float = field(default=5e-3, validator=number())
