@@ -20,9 +20,16 @@ PARAMETERS: dict[type[nn.Module], tuple[str, ...]] = {
     **dict.fromkeys((nn.RMSNorm, nn.Embedding), ("weight",)),
     **dict.fromkeys((nn.RNN, nn.LSTM), ("bias_ih_l0", "bias_hh_l0", "weight_ih_l0", "weight_hh_l0")),
 }
-# Attributes that a subclass may redefine without computing something else.
-_HARMLESS = frozenset(vars(type("_Empty", (), {}))) | {"__annotations__", "__init__", "__reduce__", "extra_repr"}
 REMEDY = 'use route="functional", which differentiates any module with torch.func'
+
+
+class _Plain:
+    # What every class has, in any version of Python.
+    annotated: None
+
+
+# Attributes that a subclass may redefine without computing something else.
+_HARMLESS = {*vars(_Plain), "__annotations__", "__annotations_cache__", "__init__", "__reduce__", "extra_repr"}
 
 
 class NoFormula(InputError):

@@ -195,7 +195,7 @@ def test_what_a_plugin_defines_is_written_by_module_and_name(name: str):
         ("Mute", "is no Cost, it lacks __call__"),
         ("renamed", f'name it where it is defined, kind = "{MODULE}:mine"'),
         ("anonymous", "is defined elsewhere"),
-        ("pathlib.os.path.join", 'name it where it is defined, kind = "posixpath:join"'),
+        ("os.path.join", 'name it where it is defined, kind = "posixpath:join"'),
         ("", 'expected "module:Name"'),
         ("a b", 'expected "module:Name"'),
     ],
