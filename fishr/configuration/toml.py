@@ -142,6 +142,7 @@ def parse_override(override: str) -> tuple[tuple[str, ...], Any]:
     if match is None:
         raise flaw(f"the override {shown} has no =, expected KEY=VALUE such as seed=3")
     keys: list[str] = []
+    too_deep = flaw(f"the override {shown} is nested too deeply")
     try:
         inner: Any = tomllib.loads(f"{match[1]} = 0")
         while isinstance(inner, dict):
@@ -150,8 +151,11 @@ def parse_override(override: str) -> tuple[tuple[str, ...], Any]:
             keys.append(key)
     except ValueError:
         raise flaw(f"the override {shown} has no proper key, expected KEY=VALUE such as seed=3") from None
+    # Python 3.14 reads keys of up to 1,000 parts.
+    except RecursionError:
+        raise too_deep from None
     if len(keys) > _DEEPEST:
-        raise flaw(f"the override {shown} is nested too deeply")
+        raise too_deep
     return tuple(keys), _value(override[match.end() :].strip(), ".".join(map(quoted, keys)))
 
 

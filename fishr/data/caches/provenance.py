@@ -45,7 +45,7 @@ def _difference(field: str, found: Any, wanted: Any) -> tuple[str, Any, Any]:
     """Return the field, or the setting in it if both values are TOML, with its two values."""
     try:
         one, other = (by_dotted_name(tomllib.loads(text), f"{field}.") for text in (found, wanted))
-    except (tomllib.TOMLDecodeError, TypeError, AttributeError):
+    except (ValueError, RecursionError, TypeError, AttributeError):
         return field, found, wanted
     for name in dict.fromkeys([*other, *one]):
         if one.get(name) != other.get(name):
