@@ -1,6 +1,7 @@
 """Progress of long work on stderr: bars with rate and time left."""
 
 import sys
+import threading
 import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
@@ -43,6 +44,9 @@ def bar_class() -> "type[tqdm[Any]]":
     class Bar(tqdm):  # pyright: ignore[reportMissingTypeArgument] (tqdm has none at run time)
         # No thread that draws between updates.
         monitor_interval = 0
+        # That of tqdm is for several processes. Python 3.14 starts one more for it, which runs modules of the working
+        # directory.
+        _lock = threading.RLock()
 
         def __init__(self, *arguments: Any, **options: Any) -> None:
             super().__init__(*arguments, **options | shown | {"miniters": 0})

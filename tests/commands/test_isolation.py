@@ -110,3 +110,13 @@ def test_a_plugin_runs_and_hides_no_other_module(hostile, cli):
     said = cli("sweep", "run", "plan.toml", "--out", "sweep", "--workers", 1, "--device", "cpu", "--plugin", "mine")
     assert (said.code, marks(hostile)) == (0, []), said
     assert len(list(hostile.glob("sweep/jobs/*/results.jsonl"))) == 1
+
+
+def test_a_command_starts_no_process_of_multiprocessing(hostile, tmp_path_factory):
+    """Python would start it in the working directory. From 3.14 on the lock of a progress bar is enough."""
+    program = tmp_path_factory.mktemp("elsewhere") / "program.py"
+    start = "import multiprocessing\nfrom fishr.commands import main\nmultiprocessing.set_start_method('forkserver')\n"
+    program.write_text(f"{start}main()\n")
+    options = ["--set", "steps=2", "--out", "run", "--device", "cpu"]
+    subprocess.run([sys.executable, program, "train", "colored-digits", *options], cwd=hostile, check=True)
+    assert marks(hostile) == []
