@@ -2,6 +2,7 @@
 
 import errno
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from fishr.errors import InputError, one_line, reason
@@ -48,6 +49,9 @@ def in_data_folder(path: str, data_dir: Path | None) -> Path:
 
 def check_writable(path: Path) -> None:
     """Refuse a path that cannot be created, before any work is done for it."""
+    # A name that is too long; from Python 3.14 on such a path only seems to be missing.
+    with suppress(FileNotFoundError, NotADirectoryError):
+        path.lstat()
     above = next(parent for parent in path.absolute().parents if os.path.lexists(parent))
     if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
         why = "may not be written" if above.is_dir() else "is not a folder"
