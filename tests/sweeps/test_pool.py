@@ -37,6 +37,16 @@ class Broken(Deadly):
 
     def __call__(self, seen, state, step):
         return 1 / 0
+
+@frozen
+class Mortal(Deadly):
+    """Kills its process once, in the middle of a run."""
+
+    def __call__(self, seen, state, step):
+        if step == 12 and not os.path.exists("died"):
+            open("died", "w").close()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return seen.domain_losses.var(), state
 '''
 
 
@@ -136,12 +146,22 @@ def test_workers_that_are_killed_change_nothing(folder, plan, results_of, alive)
     for event in run_local(jobs, Conditions(folder), slots(1, workers=2)):
         events.append(event)
         if len(events) == 1:
-            # One is at the end of its group and takes the next one, the other is in the middle of one.
+            # At any point: at the end of a group, in the middle of one, or without one.
             for worker in alive():
                 os.kill(worker.process.pid, signal.SIGKILL)
     assert {event.job.name for event in events if isinstance(event, JobDone)} == {job.name for job in jobs}
-    assert any(isinstance(event, JobRetried) for event in events)
     assert alive() == []
+    whole = Conditions(folder.with_name("whole"))
+    assert all(outcome.done for job in jobs for _, outcome in attempt_together([job], whole))
+    assert results_of(folder, jobs) == results_of(whole.folder, jobs)
+
+
+@pytest.mark.slow
+def test_a_group_whose_worker_dies_in_the_middle_has_the_same_results(folder, plan, deadly, results_of):
+    settings = attrs.evolve(plan.settings, methods={"Mortal": OwnMethod(deadly.Mortal(), before=1.0)})
+    jobs = attrs.evolve(plan, algorithms=("Mortal",), settings=settings).jobs()
+    events = list(run_local(jobs, Conditions(folder), slots(1, workers=1), ("deadly_penalties",)))
+    assert [type(event) for event in events] == [JobRetried] * len(jobs) + [JobDone] * len(jobs)
     whole = Conditions(folder.with_name("whole"))
     assert all(outcome.done for job in jobs for _, outcome in attempt_together([job], whole))
     assert results_of(folder, jobs) == results_of(whole.folder, jobs)
