@@ -44,8 +44,7 @@ def bar_class() -> "type[tqdm[Any]]":
     class Bar(tqdm):  # pyright: ignore[reportMissingTypeArgument] (tqdm has none at run time)
         # No thread that draws between updates.
         monitor_interval = 0
-        # That of tqdm is for several processes. Python 3.14 starts one more for it, which runs modules of the working
-        # directory.
+        # A lock of threads: for tqdm's own, Python 3.14 starts a process that imports from the working directory.
         _lock = threading.RLock()
 
         def __init__(self, *arguments: Any, **options: Any) -> None:
